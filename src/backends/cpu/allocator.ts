@@ -53,8 +53,8 @@ export function createAllocator(start: number, limit: number, grow: (end: number
       peak = Math.max(peak, live);
       return at;
     },
-    release(address, asked) {
-      const bytes = blockOf(asked);
+    release(address, requested) {
+      const bytes = blockOf(requested);
       live -= bytes;
       let low = 0;
       let high = free.length;

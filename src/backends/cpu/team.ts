@@ -8,7 +8,7 @@ const SPINS = 20_000;
 /** No task of a kernel takes this long, so a launch without progress for this time has lost a worker. */
 const PATIENCE_MS = 60_000;
 /** A number that no counter of tasks reaches. */
-const BEYOND = 0x3fffffff;
+const PAST_ALL_TASKS = 0x3fffffff;
 
 export interface Team {
   readonly control: Int32Array;
@@ -65,7 +65,7 @@ export function runTogether(
     runTasks(control, run, parameters, tasks);
   } catch (cause) {
     failed = failure(kernel, 0, cause);
-    Atomics.store(control, Word.next, BEYOND);
+    Atomics.store(control, Word.next, PAST_ALL_TASKS);
   }
   join(team, kernel);
   if (failed !== null) throw failed;

@@ -57,10 +57,10 @@ export const operandsOf = (kernel: KernelName, side: "inputs" | "outputs"): read
 
 /** Applies `fn` to each operand that is present, by name; null for one that is not. */
 function mapOperands<V, W>(operands: NamedViews<V>, fn: (operand: V) => W): NamedViews<W> {
-  const made: Record<string, W | null> = {};
+  const mapped: Record<string, W | null> = {};
   for (const [name, operand] of Object.entries(operands))
-    made[name] = operand === null || operand === undefined ? null : fn(operand);
-  return made;
+    mapped[name] = operand === null || operand === undefined ? null : fn(operand);
+  return mapped;
 }
 
 /** Applies `fn` to each of a kernel's inputs and keeps their names, which an index signature would lose. */
@@ -94,8 +94,8 @@ export function checkCall<K extends KernelName>(
   }
   checkOperands(kernel, params, ins, inputs, inputs);
   checkOperands(kernel, params, outs, outputs, inputs);
-  const wrong = kernels[kernel].together?.(params, inputs, outputs) ?? null;
-  if (wrong !== null) throw new GradmixError("shape", `${kernel}: ${wrong}`);
+  const problem = kernels[kernel].together?.(params, inputs, outputs) ?? null;
+  if (problem !== null) throw new GradmixError("shape", `${kernel}: ${problem}`);
 }
 
 function checkOperands(
@@ -116,11 +116,11 @@ function checkOperands(
     const { size, dtype } = spec;
     if (size !== null) {
       // The parameters are of the kernel whose specification this is.
-      const wanted = typeof size === "string" ? elements(inputs[size]) : size(params as never);
-      if (sizeOf(operand.shape) !== wanted)
+      const expected = typeof size === "string" ? elements(inputs[size]) : size(params as never);
+      if (sizeOf(operand.shape) !== expected)
         throw new GradmixError(
           "shape",
-          `${kernel}: operand "${name}" has shape ${formatShape(operand.shape)}, ${wanted} elements are needed`,
+          `${kernel}: operand "${name}" has shape ${formatShape(operand.shape)}, ${expected} elements are needed`,
         );
     }
     if (dtype !== null && operand.dtype !== dtype)

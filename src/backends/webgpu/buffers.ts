@@ -86,7 +86,7 @@ export function createBuffers(
     },
   );
   const enter = (count: number, dtype: DType): number => {
-    const pooled = pool.take(Math.max(4, count * 4));
+    const pooled = pool.acquire(Math.max(4, count * 4));
     const buffer = nextBuffer++;
     entries.set(buffer, { pooled, count, dtype });
     return buffer;
@@ -100,9 +100,9 @@ export function createBuffers(
   /** Moves the entry to a buffer that no command uses, since an entry that is overwritten as a whole need not wait for commands. */
   const moved = (buffer: number, entry: Entry): Entry => {
     if (!commands.pending(entry.pooled.id)) return entry;
-    const fresh = { ...entry, pooled: pool.take(Math.max(4, entry.count * 4), commands.pending) };
+    const fresh = { ...entry, pooled: pool.acquire(Math.max(4, entry.count * 4), commands.pending) };
     entries.set(buffer, fresh);
-    pool.give(entry.pooled);
+    pool.release(entry.pooled);
     return fresh;
   };
 
@@ -123,7 +123,7 @@ export function createBuffers(
       const entry = entryOf(buffer);
       entries.delete(buffer);
       liveBytes -= entry.count * 4;
-      pool.give(entry.pooled);
+      pool.release(entry.pooled);
     },
     write(buffer, offset, data) {
       faults.check();
@@ -131,8 +131,8 @@ export function createBuffers(
       checkInside(entry, offset, data.length);
       if (data.length === 0) return;
       const values = entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data);
-      const whole = values.length === entry.count && values.byteLength <= MOST_MOVED;
-      put(device, commands, whole ? moved(buffer, entry) : entry, offset, values);
+      const overwritesAll = values.length === entry.count && values.byteLength <= MOST_MOVED;
+      put(device, commands, overwritesAll ? moved(buffer, entry) : entry, offset, values);
     },
     constant(key, values) {
       const known = constants.get(key);
@@ -207,7 +207,7 @@ function forgetConstants(
     if (entry?.pooled.buffer !== buffer) continue;
     constants.delete(key);
     entries.delete(view.buffer);
-    pool.give(entry.pooled);
+    pool.release(entry.pooled);
   }
 }
 
@@ -239,15 +239,15 @@ export function createAsked(
 ): GPUBuffer {
   device.pushErrorScope("out-of-memory");
   const buffer = device.createBuffer({ size: bytes, usage });
-  const whose = faults.owner;
-  void faults.ask(async () => {
+  const affected = faults.owner;
+  void faults.awaitReport(async () => {
     const error = await device.popErrorScope().catch(() => null);
     if (error === null || faults.disposed) return;
     const refusal = new GradmixError(
       "memory",
       `webgpu: the device refused ${bytes} bytes while ${live} are live; lower the batch`,
     );
-    faults.refuse(buffer, refusal, whose);
+    faults.refuse(buffer, refusal, affected);
     refused(buffer, refusal);
   });
   return buffer;

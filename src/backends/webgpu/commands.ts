@@ -95,7 +95,7 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       if (trial !== null) device.pushErrorScope("validation");
       queue.submit([encoder.finish()]);
       if (trial !== null)
-        void faults.ask(async () => {
+        void faults.awaitReport(async () => {
           const error = await device.popErrorScope().catch(() => null);
           // Reports arrive in any order: a pipeline that does not compile is the cause, and an invalid dispatch only its consequence.
           await trial.answered;

@@ -173,9 +173,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
 }
 
 /** Pipelines of one key differ in how their operands are bound. */
-function dispatchesOf(made: readonly Pipeline[]): ReadonlyMap<string, number> {
+function dispatchesOf(pipelines: readonly Pipeline[]): ReadonlyMap<string, number> {
   const counts = new Map<string, number>();
-  for (const { key, dispatches } of made) counts.set(key, (counts.get(key) ?? 0) + dispatches);
+  for (const { key, dispatches } of pipelines) counts.set(key, (counts.get(key) ?? 0) + dispatches);
   return counts;
 }
 

@@ -13,9 +13,9 @@ export interface PooledBuffer {
 
 export interface BufferPool {
   /** Takes a buffer. `avoided` returns whether a free buffer should not be used. */
-  take(bytes: number, avoided?: (id: number) => boolean): PooledBuffer;
+  acquire(bytes: number, avoided?: (id: number) => boolean): PooledBuffer;
   /** Returns a buffer. It may be taken again at once: commands run in their order. */
-  give(buffer: PooledBuffer): void;
+  release(buffer: PooledBuffer): void;
   find(buffer: GPUBuffer): PooledBuffer | undefined;
   /** The device had no memory for this buffer: it is not used again, and free buffers are destroyed to make room. */
   refuse(buffer: GPUBuffer): void;
@@ -68,8 +68,8 @@ export function createPool(
     return undefined;
   };
   return {
-    take(wanted, avoided = () => false) {
-      const size = Math.max(wanted, Math.min(sizeClass(wanted), most));
+    acquire(requested, avoided = () => false) {
+      const size = Math.max(requested, Math.min(sizeClass(requested), most));
       const others = free.get(size);
       const at = others?.findIndex(({ id }) => !avoided(id)) ?? -1;
       const [found] = at < 0 ? [] : (others?.splice(at, 1) ?? []);
@@ -82,7 +82,7 @@ export function createPool(
       bytes += size;
       return entry;
     },
-    give(entry) {
+    release(entry) {
       if (refused.has(entry)) {
         destroy(entry);
         return;

@@ -36,7 +36,7 @@ export interface Held {
 export const MOST_RIDERS = 2;
 
 /** The rider as a separate dispatch. */
-export const alone = (rider: Rider): Dispatch => ({
+export const separateDispatch = (rider: Rider): Dispatch => ({
   key: rider.key,
   operands: rider.operands,
   scalars: rider.scalars,
@@ -53,13 +53,13 @@ export function independent(some: readonly Bound[], others: readonly Bound[]): b
       (other) =>
         other.entry.pooled !== entry.pooled ||
         !(operand.written === true || other.operand.written === true) ||
-        apart(operand, other.operand),
+        disjoint(operand, other.operand),
     ),
   );
 }
 
 /** Whether two operands of one buffer have no element in common. */
-function apart(a: Operand, b: Operand): boolean {
+function disjoint(a: Operand, b: Operand): boolean {
   const sizeOf = ({ view: { shape } }: Operand): number => shape.reduce((n, extent) => n * extent, 1);
   if (a.view.offset + sizeOf(a) <= b.view.offset || b.view.offset + sizeOf(b) <= a.view.offset) return true;
   // Columns of rows that lie equally far apart.

@@ -106,10 +106,10 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   let settling: Promise<void> | null = null;
 
   const settle = async (): Promise<void> => {
-    for (const [bucket, noted] of untimed) {
+    for (const [bucket, recorded] of untimed) {
       untimed.delete(bucket);
       const differ = (variant: string): void => store.differs?.(bucket, variant);
-      const times = await timeVariants(device, noted, differ).catch((error: unknown) => {
+      const times = await timeVariants(device, recorded, differ).catch((error: unknown) => {
         // If there is no memory for duplicates, the default variant stays.
         if (isMemory(error)) return {};
         throw error;
@@ -130,10 +130,10 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
       const known = chosen.get(bucket);
       if (known !== undefined && variants.includes(known)) return known;
       if (variants.length > 1 && !untimed.has(bucket) && !kept.has(bucket) && bytesOf(call) <= MOST_BYTES) {
-        const noted = withOwnIndices(device, call);
+        const recorded = withOwnIndices(device, call);
         // Without room for copies, the call itself must not fail.
-        if (noted === null) kept.add(bucket);
-        else untimed.set(bucket, { ...noted, variants });
+        if (recorded === null) kept.add(bucket);
+        else untimed.set(bucket, { ...recorded, variants });
       }
       return variants[0];
     },
@@ -186,7 +186,7 @@ async function timeVariants(
   differ: (variant: string) => void,
 ): Promise<Record<string, number>> {
   const views = [...indices];
-  const again = (view: View): View => {
+  const copyOf = (view: View): View => {
     if (indices.includes(view)) return view;
     const own = another(device, view);
     views.push(own);
@@ -194,7 +194,7 @@ async function timeVariants(
     return own;
   };
   try {
-    const own = call.on(again, again);
+    const own = call.on(copyOf, copyOf);
     const times: Record<string, number> = {};
     // In turns, so that other load on the machine affects all of them.
     const counts = await callsARound(device, own, variants, differ);
@@ -220,10 +220,10 @@ async function callsARound(
   variants: Variants,
   differ: (variant: string) => void,
 ): Promise<ReadonlyMap<string, number>> {
-  const wanted = await results(device, call, variants[0]);
+  const expected = await results(device, call, variants[0]);
   const counts = new Map<string, number>();
   for (const variant of variants) {
-    if (!sameBits(await results(device, call, variant), wanted)) {
+    if (!sameBits(await results(device, call, variant), expected)) {
       differ(variant);
       if (variant === variants[0]) return new Map();
       continue;
@@ -247,8 +247,8 @@ async function results(device: TunerDevice, call: Call, variant: string): Promis
   return found;
 }
 
-const sameBits = (found: readonly Int32Array[], wanted: readonly Int32Array[]): boolean =>
-  wanted.every((bits, i) => bits.every((word, at) => word === found[i]?.[at]));
+const sameBits = (found: readonly Int32Array[], expected: readonly Int32Array[]): boolean =>
+  expected.every((bits, i) => bits.every((word, at) => word === found[i]?.[at]));
 
 /** Milliseconds for this many calls. */
 async function round(device: TunerDevice, call: Call, variant: string, count: number): Promise<number> {

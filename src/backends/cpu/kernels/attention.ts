@@ -17,12 +17,12 @@ const roundUp = (n: number, multiple: number): number => Math.ceil(n / multiple)
 /** How the queries of a head are divided. */
 function parts(p: AttentionParams): { queries: number; count: number } {
   const heads = p.batch * p.heads;
-  const wanted = Math.min(
+  const partsWanted = Math.min(
     MOST_PARTS,
     Math.ceil(TASKS / Math.max(1, heads)),
     Math.ceil(p.time / ATTENTION_PART),
   );
-  const queries = roundUp(Math.ceil(p.time / Math.max(1, wanted)), STRIP);
+  const queries = roundUp(Math.ceil(p.time / Math.max(1, partsWanted)), STRIP);
   return { queries, count: Math.ceil(p.time / queries) };
 }
 

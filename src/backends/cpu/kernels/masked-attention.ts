@@ -9,11 +9,11 @@ import type { Launchers } from "./launcher.ts";
 /** The properties of a launch besides its kernel and its slots. A task processes some queries of a head or, with `whole`, a key/value head. */
 function shares(
   p: MaskedAttentionParams,
-  whole: boolean,
+  wholeHeads: boolean,
   products: number,
 ): { tasks: number; scratch: number; work: number } {
   return {
-    tasks: p.batch * (whole ? p.kvHeads : p.heads * partsOf(p)),
+    tasks: p.batch * (wholeHeads ? p.kvHeads : p.heads * partsOf(p)),
     scratch: 4 * (p.keys + 4),
     work: products * p.batch * p.heads * p.time * p.keys * p.headDim,
   };
