@@ -80,7 +80,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     line: () => progress.line("stopping; Ctrl-C again to stop at once"),
     atOnce: () => {},
   });
-  const say = (line: string): void => {
+  const print = (line: string): void => {
     if (!args.quiet) progress.line(line);
   };
   let work: Work | null = null;
@@ -92,19 +92,25 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const tokenizer = tokenizerOf(args.tokenizer);
     // Checked before the text is read.
     if (args.embeddings !== null) embeddingsFolder(args.embeddings);
-    work = openWork(args.out, planOf(args, files), () => say("going on where it was stopped"));
-    const made = await makeClusters(work, files, { args, foreign, tokenizer, say, signal: interrupt.signal });
+    work = openWork(args.out, planOf(args, files), () => print("going on where it was stopped"));
+    const result = await makeClusters(work, files, {
+      args,
+      foreign,
+      tokenizer,
+      print,
+      signal: interrupt.signal,
+    });
     try {
       mkdirSync(dirname(resolve(args.out)), { recursive: true });
-      renameSync(made.folder, resolve(args.out));
+      renameSync(result.folder, resolve(args.out));
     } catch (error) {
       throw existsSync(args.out) ? isThere(args.out) : ioError(args.out, error);
     }
     work.end(true);
     await err.flush();
-    out.write(formatClusters(made.clusters, made.documents));
-    if (made.largest !== null)
-      out.write(`largest  ${made.largest.toFixed(2)} times the mean of the sample's clusters\n`);
+    out.write(formatClusters(result.clusters, result.documents));
+    if (result.largest !== null)
+      out.write(`largest  ${result.largest.toFixed(2)} times the mean of the sample's clusters\n`);
     out.write(`files    ${args.out}\n`);
     return 0;
   } catch (error) {
@@ -137,11 +143,11 @@ interface Making {
   readonly args: ClusterArguments;
   readonly foreign: ForeignIds | null;
   readonly tokenizer: Tokenizer | null;
-  readonly say: (line: string) => void;
+  readonly print: (line: string) => void;
   readonly signal: AbortSignal;
 }
 
-interface Made {
+interface ClusteringResult {
   /** The folder of the files, which are then moved to their place. */
   readonly folder: string;
   readonly clusters: ReadonlyMap<string, DescribedCluster>;
@@ -150,9 +156,9 @@ interface Made {
   readonly largest: number | null;
 }
 
-async function makeClusters(work: Work, files: readonly string[], making: Making): Promise<Made> {
-  const { args, foreign, tokenizer, say, signal } = making;
-  say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
+async function makeClusters(work: Work, files: readonly string[], making: Making): Promise<ClusteringResult> {
+  const { args, foreign, tokenizer, print, signal } = making;
+  print(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
   const sample = savedSample(work) ?? (await sampleOf(files, foreign, { ...args, tokenizer }, signal));
   saveSample(work, sample);
   const { texts, facts } = sample;
@@ -160,18 +166,18 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most)
     throw wrong(`--clusters: ${most} of ${texts.length} documents; use fewer clusters, or more text`);
-  say(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
+  print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
   await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
   const { dim, seed } = args;
-  const taken =
+  const given =
     foreign === null ? null : await centroidsOf(texts, sample.ids, foreign.clusters, { dim, seed, signal });
-  const found: FoundClusters = taken ?? (await findClusters(work, sample, args, signal));
+  const found: FoundClusters = given ?? (await findClusters(work, sample, args, signal));
   try {
     const k = leafCount(found.clusters);
-    say(
-      taken === null
+    print(
+      given === null
         ? `${formatCount(k)} clusters; assigning all documents`
-        : `${formatCount(k)} clusters, with the nearest centroid in the right cluster for ${(100 * taken.agreement).toFixed(0)} % of the documents; counting`,
+        : `${formatCount(k)} clusters, with the nearest centroid in the right cluster for ${(100 * given.agreement).toFixed(0)} % of the documents; counting`,
     );
     const tally = createTally(k, { tokenizer, seed });
     const folder = join(work.folder, "whole");
@@ -196,12 +202,12 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
     const description = {
       version: 1,
       gradmix: version(),
-      levels: taken === null ? args.levels : [k],
+      levels: given === null ? args.levels : [k],
       ...{ dim: found.clusters.dim, seed, sample: texts.length, textField: args.textField, documents },
       ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
       ...(args.embeddings === null ? {} : { embeddings: resolve(args.embeddings) }),
       ...(largest === null ? {} : { balance: args.balance, largest }),
-      ...(taken === null ? {} : { from: resolve(args.ids ?? ""), agreement: taken.agreement }),
+      ...(given === null ? {} : { from: resolve(args.ids ?? ""), agreement: given.agreement }),
       clusters,
       files: facts.map((file, i) => ({ ...file, ids: idsNames[i] })),
     };
@@ -302,12 +308,12 @@ function isThere(folder: string): GradmixError {
 
 /** `ids/NAME.npy`, as in WebOrganizer; if files in several folders have the same name, the later ones get numbers. */
 function namesOfIds(files: readonly string[]): string[] {
-  const taken = new Set<string>();
+  const used = new Set<string>();
   return files.map((file) => {
     const name = stemOf(file);
     let free = name;
-    for (let n = 2; taken.has(free); n++) free = `${name}-${n}`;
-    taken.add(free);
+    for (let n = 2; used.has(free); n++) free = `${name}-${n}`;
+    used.add(free);
     return `ids/${free}.npy`;
   });
 }

@@ -93,12 +93,12 @@ function idsIn(path: string, clusters: number | null): FileIds {
       "data",
       `${path}: holds ${values instanceof Int32Array ? "whole numbers" : "numbers with fractions"} of the shape (${shape.join(", ")}); it must have one whole number per document`,
     );
-  const below = clusters ?? MOST_CLUSTERS;
-  const bad = values.findIndex((id) => id < 0 || id >= below);
+  const limit = clusters ?? MOST_CLUSTERS;
+  const bad = values.findIndex((id) => id < 0 || id >= limit);
   if (bad >= 0)
     throw new GradmixError(
       "data",
-      `${path}: document ${bad} is in cluster ${values[bad]}, but clusters go from 0 to ${below - 1}`,
+      `${path}: document ${bad} is in cluster ${values[bad]}, but clusters go from 0 to ${limit - 1}`,
     );
   return { path, ids: values };
 }
@@ -157,7 +157,7 @@ export async function* documentsWithIds(
 const FAR = 1000;
 
 /** An embedder with given clusters. */
-export interface TakenClusters extends TextClusters {
+export interface GivenClusters extends TextClusters {
   /** Share of the sample whose nearest centroid is that of its cluster. */
   readonly agreement: number;
 }
@@ -168,7 +168,7 @@ export async function centroidsOf(
   ids: Int32Array,
   clusters: number,
   options: { readonly dim: number; readonly seed: number; readonly signal: CancelSignal },
-): Promise<TakenClusters> {
+): Promise<GivenClusters> {
   const embedder = await fitEmbedder(texts, options);
   const points = await embedTexts(embedder, texts, options.signal);
   const { dim, values } = points;

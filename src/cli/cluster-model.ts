@@ -22,13 +22,13 @@ export function readTextClusters({
   const path = join(folder, MODEL);
   if (!existsSync(path)) return null;
   return reading(path, (source) => {
-    const wrong = (what: string): GradmixError =>
+    const invalid = (what: string): GradmixError =>
       new GradmixError("data", `${path}: ${what}; cluster the text again`);
     const { shapes, read } = openSafetensors(source, path);
     // With embeddings from elsewhere, texts cannot be embedded.
     if (!shapes.has("idf")) return null;
     const tensor = (name: string): StoredTensor => {
-      if (!shapes.has(name)) throw wrong(`has no "${name}"`);
+      if (!shapes.has(name)) throw invalid(`has no "${name}"`);
       return read(name);
     };
     const directions = tensor("directions");
@@ -42,7 +42,7 @@ export function readTextClusters({
       });
     const clusters = { dim, levels };
     if (leafCount(clusters) !== names.length)
-      throw wrong(`has ${leafCount(clusters)} clusters, and clusters.json has ${names.length}`);
+      throw invalid(`has ${leafCount(clusters)} clusters, and clusters.json has ${names.length}`);
     return { embedder: { dim, seed, idf: tensor("idf").data, directions: directions.data }, clusters };
   });
 }

@@ -19,7 +19,7 @@ export interface Tally {
 
 /** Number of examples of each cluster, and of clusters with examples. */
 const EXAMPLES = 3;
-const MANY = 10_000;
+const MOST_WITH_EXAMPLES = 10_000;
 /** Largest number of characters of a word in a name. */
 const LONGEST_WORD = 24;
 /** Largest number of characters of an example. */
@@ -33,7 +33,7 @@ export function createTally(
   const bytes = new Float64Array(clusters);
   const tokens = tokenizer === null ? null : new Float64Array(clusters);
   const examples = Array.from({ length: clusters }, (): string[] => []);
-  const most = clusters > MANY ? 1 : EXAMPLES;
+  const most = clusters > MOST_WITH_EXAMPLES ? 1 : EXAMPLES;
   const random = foldIn(key(seed), 0xe8a);
   let seen = 0;
   return {
@@ -105,6 +105,6 @@ export function clusterPage(
     documents: sum(({ documents }) => documents),
     bytes: sum(({ bytes }) => bytes),
     tokens: counted ? sum(({ tokens }) => tokens ?? 0) : null,
-    rows: all.sort((a, b) => b.documents - a.documents).slice(0, MANY),
+    rows: all.sort((a, b) => b.documents - a.documents).slice(0, MOST_WITH_EXAMPLES),
   });
 }

@@ -101,7 +101,10 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);
   const open = new Set<() => void>();
   const grow = (name: string, record: number): Growing => {
-    const { bytes, file } = openGrowing(at(name), (whole) => whole.length - (whole.length % record));
+    const { bytes, file } = openGrowing(
+      at(name),
+      (bytesRead) => bytesRead.length - (bytesRead.length % record),
+    );
     const close = (): void => {
       if (open.delete(close)) closeSync(file);
     };
@@ -167,10 +170,10 @@ function openGrowing(
     mkdirSync(dirname(path), { recursive: true });
     const all =
       existsSync(path) && statSync(path).size > 0 ? new Uint8Array(readFileSync(path)) : new Uint8Array(0);
-    const whole = wholeOf(all);
+    const complete = wholeOf(all);
     const file = openSync(path, "a");
-    if (fstatSync(file).size > whole) ftruncateSync(file, whole);
-    return { bytes: all.subarray(0, whole), file };
+    if (fstatSync(file).size > complete) ftruncateSync(file, complete);
+    return { bytes: all.subarray(0, complete), file };
   } catch (error) {
     throw ioError(path, error);
   }

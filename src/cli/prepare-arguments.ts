@@ -34,9 +34,9 @@ export function prepareArguments(
   options: Readonly<Record<string, unknown>>,
 ): PrepareArguments {
   const read = (name: string, kind: Kind): unknown => {
-    const said = textOption(options, name);
+    const value = textOption(options, name);
     const flag = `--${name}`;
-    return said === null ? null : checkValue(kind, fromArguments(kind, [said], flag), flag);
+    return value === null ? null : checkValue(kind, fromArguments(kind, [value], flag), flag);
   };
   const out = textOption(options, "out");
   if (out === null || out === "") throw wrong("gradmix prepare needs a folder to make: add --out DIR");

@@ -74,15 +74,15 @@ export async function encodeJob(
   try {
     for (const part of job.parts) {
       checkStamp(plan.inputs[part.file]!);
-      let [read, told] = [0, { input: 0, text: facts.textBytes, documents: facts.documents }];
+      let [read, reported] = [0, { input: 0, text: facts.textBytes, documents: facts.documents }];
       const tell = (input: number): void => {
         const { textBytes: text, documents } = facts;
         onProgress({
-          input: input - told.input,
-          text: text - told.text,
-          documents: documents - told.documents,
+          input: input - reported.input,
+          text: text - reported.text,
+          documents: documents - reported.documents,
         });
-        told = { input, text, documents };
+        reported = { input, text, documents };
       };
       const options = {
         textField: plan.options.textField,
@@ -105,7 +105,7 @@ export async function encodeJob(
         facts.documents++;
         facts.tokens += count;
         facts.textBytes += textBytes;
-        if (read - told.input >= TELL || facts.textBytes - told.text >= TELL) tell(read);
+        if (read - reported.input >= TELL || facts.textBytes - reported.text >= TELL) tell(read);
       }
       tell((part.to ?? plan.inputs[part.file]!.size) - part.from);
       checkStamp(plan.inputs[part.file]!);
@@ -134,8 +134,8 @@ async function* readWithLines(
   } catch (error) {
     if (part.from === 0 || !(error instanceof GradmixError)) throw error;
     // Read again, for the same error with its line number.
-    const again = readPart({ ...part, lines: linesBefore(part.path, part.from) }, options);
-    for await (const _ of again);
+    const rereading = readPart({ ...part, lines: linesBefore(part.path, part.from) }, options);
+    for await (const _ of rereading);
     throw error;
   }
 }
@@ -269,14 +269,14 @@ export function joinShards(
     const stream: StoredStream = { tokens: storedTokens(files, runs, vocabSize - 1), documents };
     const hash = createHash("sha256");
     let largest = 0;
-    const note = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
+    const onBlock = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
       hash.update(bytes);
       for (let i = 0; i < ids.length; i++) if (ids[i]! > largest) largest = ids[i]!;
     };
     const path = shardPath(plan.labels[label]!);
     if (plan.options.format === "megatron")
-      writeMegatronBlocks(join(folder, path), stream, { vocabSize }, note);
-    else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, note);
+      writeMegatronBlocks(join(folder, path), stream, { vocabSize }, onBlock);
+    else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, onBlock);
     const { size, modified } = stampOf(join(folder, `${path}.bin`));
     onShard(label, {
       file: `${path}.bin`,

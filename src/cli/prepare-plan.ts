@@ -96,7 +96,7 @@ export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
       : {
           files: found.mixed.files.map(numberOf),
           labelOf: new Map(
-            Array.from(found.mixed.domainOf, ([said, name]) => [said, places.get(name) ?? -1]),
+            Array.from(found.mixed.domainOf, ([value, name]) => [value, places.get(name) ?? -1]),
           ),
           clusters: found.mixed.clusters?.folder ?? null,
         };
@@ -220,28 +220,29 @@ export function formatPlan(plan: SavedPlan): string {
  * Throws `config`, naming the difference, unless the folder was begun with the same plan. `isUsed` returns whether tokens of changed files exist; a
  * file may be corrected as long as there are none.
  */
-export function checkSamePlan(folder: string, then: SavedPlan, now: SavedPlan, isUsed: boolean): void {
+export function checkSamePlan(folder: string, begun: SavedPlan, current: SavedPlan, isUsed: boolean): void {
   const differs = (what: string): GradmixError =>
     wrong(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
-  if (then.gradmix !== now.gradmix)
-    throw differs(`was begun by gradmix ${then.gradmix}, and this is ${now.gradmix}`);
-  for (const [flag, value] of now.options)
-    if (then.options.get(flag) !== value)
+  if (begun.gradmix !== current.gradmix)
+    throw differs(`was begun by gradmix ${begun.gradmix}, and this is ${current.gradmix}`);
+  for (const [flag, value] of current.options)
+    if (begun.options.get(flag) !== value)
       throw differs(
-        `${flag} was ${then.options.get(flag) ?? "not given"} when it was begun, and is ${value} now`,
+        `${flag} was ${begun.options.get(flag) ?? "not given"} when it was begun, and is ${value} now`,
       );
-  if (then.tokenizer !== now.tokenizer) throw differs("was begun with another tokenizer");
-  if (JSON.stringify(then.labels) !== JSON.stringify(now.labels))
+  if (begun.tokenizer !== current.tokenizer) throw differs("was begun with another tokenizer");
+  if (JSON.stringify(begun.labels) !== JSON.stringify(current.labels))
     throw differs("was begun with other domains or targets, or in another order");
   if (!isUsed) return;
-  const before = new Map(then.inputs.map((file) => [file.path, file]));
-  for (const { path, size, modified } of now.inputs) {
+  const before = new Map(begun.inputs.map((file) => [file.path, file]));
+  for (const { path, size, modified } of current.inputs) {
     const known = before.get(path);
     if (known === undefined) throw differs(`${path} was not among its files when it was begun`);
     if (known.size !== size || known.modified !== modified)
       throw differs(`${path} has changed since it was begun`);
     before.delete(path);
   }
-  const [gone] = before.keys();
-  if (gone !== undefined) throw differs(`${gone} was among its files when it was begun, but is not now`);
+  const [missing] = before.keys();
+  if (missing !== undefined)
+    throw differs(`${missing} was among its files when it was begun, but is not now`);
 }
