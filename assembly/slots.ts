@@ -381,8 +381,10 @@
   x: usize;
   gain: usize;
   bias: usize;
+  residual: usize;
   y: usize;
   stats: usize;
+  sum: usize;
   rows: i32;
   rowsPerTask: i32;
   width: i32;
@@ -396,6 +398,7 @@
   gain: usize;
   stats: usize;
   dy: usize;
+  also: usize;
   dx: usize;
   rows: i32;
   rowsPerTask: i32;
