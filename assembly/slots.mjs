@@ -144,12 +144,13 @@ export const SLOTS = {
 
   // norm.ts. `layer` is 1 for LayerNorm, 0 for RMSNorm.
   norm: {
-    ...{ x: "pointer", gain: "pointer", bias: "pointer", y: "pointer", stats: "pointer" },
+    ...{ x: "pointer", gain: "pointer", bias: "pointer", residual: "pointer" },
+    ...{ y: "pointer", stats: "pointer", sum: "pointer" },
     ...ROWS,
     ...{ width: "i32", layer: "i32", eps: "f32" },
   },
   normVjp: {
-    ...{ x: "pointer", gain: "pointer", stats: "pointer", dy: "pointer", dx: "pointer" },
+    ...{ x: "pointer", gain: "pointer", stats: "pointer", dy: "pointer", also: "pointer", dx: "pointer" },
     ...ROWS,
     ...{ width: "i32", layer: "i32" },
   },

@@ -396,8 +396,10 @@
   x: usize;
   gain: usize;
   bias: usize;
+  residual: usize;
   y: usize;
   stats: usize;
+  sum: usize;
   rows: i32;
   rowsPerTask: i32;
   width: i32;
@@ -411,6 +413,7 @@
   gain: usize;
   stats: usize;
   dy: usize;
+  also: usize;
   dx: usize;
   rows: i32;
   rowsPerTask: i32;

@@ -1470,6 +1470,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         scale: normScale(s),
       })),
     ).concat(
+      NORMS.map((s) => ({
+        name: `${normName(s)}, of a sum`,
+        params: { kind: s.kind, rows: s.rows, width: s.width, eps: EPS },
+        inputs: { x: f(normX(s)), gain: f(values(s.width, 2)), residual: f(values(s.rows * s.width, 5)) },
+        outputs: { y: out(s.rows * s.width), stats: out(2 * s.rows), sum: out(s.rows * s.width) },
+        scale: normScale(s),
+      })),
       // Their squares overflow, or vanish.
       (["layer", "rms"] as const).flatMap((kind) =>
         [1e30, 1e25, 1e-15, 1e-30].map((size) => ({
@@ -1484,14 +1491,19 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
 
   normVjp: () =>
     NORMS.flatMap((s) =>
-      [false, true].map((gain) => ({
-        name: `${normName(s)}, gain ${gain}`,
+      [
+        [false, false],
+        [true, false],
+        [true, true],
+      ].map(([gain = false, also = false]) => ({
+        name: `${normName(s)}, gain ${gain}, also ${also}`,
         params: { kind: s.kind, rows: s.rows, width: s.width },
         inputs: {
           x: f(normX(s)),
           gain: gain ? f(values(s.width, 2)) : null,
           stats: normStats(s),
           dy: f(values(s.rows * s.width, 4)),
+          also: also ? f(values(s.rows * s.width, 5)) : null,
         },
         outputs: { dx: out(s.rows * s.width) },
         scale: normScale(s),

@@ -25,7 +25,7 @@ import { linearOp } from "./linear.ts";
 import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "./loss.ts";
 import { attentionOp, maskedAttentionJvpOp, maskedAttentionVjpOp } from "./masked-attention.ts";
 import { matmulOp } from "./matmul.ts";
-import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
+import { addLayerNormOp, addRmsNormOp, layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
 import { powOp } from "./pow.ts";
 import { logSoftmaxOp, logSoftmaxVjpOp, maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
 import { ropeOp } from "./rope.ts";
@@ -139,6 +139,8 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     embeddingOp,
     layerNormOp,
     rmsNormOp,
+    addLayerNormOp,
+    addRmsNormOp,
     ropeOp,
     causalAttentionOp,
     attentionOp,

@@ -361,8 +361,10 @@ export interface NormSlots {
   readonly x: number;
   readonly gain: number;
   readonly bias: number;
+  readonly residual: number;
   readonly y: number;
   readonly stats: number;
+  readonly sum: number;
   readonly rows: number;
   readonly rowsPerTask: number;
   readonly width: number;
@@ -375,6 +377,7 @@ export interface NormVjpSlots {
   readonly gain: number;
   readonly stats: number;
   readonly dy: number;
+  readonly also: number;
   readonly dx: number;
   readonly rows: number;
   readonly rowsPerTask: number;
@@ -1117,24 +1120,27 @@ export const writeSlots: {
     i32[at + 2] = slots.x;
     i32[at + 3] = slots.gain;
     i32[at + 4] = slots.bias;
-    i32[at + 5] = slots.y;
-    i32[at + 6] = slots.stats;
-    i32[at + 7] = slots.rows;
-    i32[at + 8] = slots.rowsPerTask;
-    i32[at + 9] = slots.width;
-    i32[at + 10] = slots.layer;
-    f32[at + 11] = slots.eps;
+    i32[at + 5] = slots.residual;
+    i32[at + 6] = slots.y;
+    i32[at + 7] = slots.stats;
+    i32[at + 8] = slots.sum;
+    i32[at + 9] = slots.rows;
+    i32[at + 10] = slots.rowsPerTask;
+    i32[at + 11] = slots.width;
+    i32[at + 12] = slots.layer;
+    f32[at + 13] = slots.eps;
   },
   normVjp({ i32 }, at, slots) {
     i32[at + 2] = slots.x;
     i32[at + 3] = slots.gain;
     i32[at + 4] = slots.stats;
     i32[at + 5] = slots.dy;
-    i32[at + 6] = slots.dx;
-    i32[at + 7] = slots.rows;
-    i32[at + 8] = slots.rowsPerTask;
-    i32[at + 9] = slots.width;
-    i32[at + 10] = slots.layer;
+    i32[at + 6] = slots.also;
+    i32[at + 7] = slots.dx;
+    i32[at + 8] = slots.rows;
+    i32[at + 9] = slots.rowsPerTask;
+    i32[at + 10] = slots.width;
+    i32[at + 11] = slots.layer;
   },
   normJvp({ i32 }, at, slots) {
     i32[at + 2] = slots.x;
