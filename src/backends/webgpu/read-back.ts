@@ -1,4 +1,4 @@
-/** Reading results: what is encoded is submitted, the bytes are copied to a buffer that can be mapped, and most of the wait is slept. */
+/** Reads results: encoded commands are submitted, the bytes are copied to a buffer that can be mapped, and most of the wait is slept. */
 import { GradmixError } from "../../errors.ts";
 import { type Buffers, checkInside, createAsked } from "./buffers.ts";
 import type { Commands } from "./commands.ts";
@@ -8,8 +8,8 @@ import { type BufferPool, createPool } from "./pool.ts";
 import { MAP_READ, USAGE } from "./usage.ts";
 
 export interface ReadBack {
-  /** The bytes of `count` elements. Throws what has failed on the way. */
-  read(buffer: number, offset: number, count: number, whose?: Owner): Promise<ArrayBuffer>;
+  /** Reads the bytes of `count` elements. Throws earlier failures. */
+  read(buffer: number, offset: number, count: number, affected?: Owner): Promise<ArrayBuffer>;
   destroy(): void;
 }
 
@@ -34,7 +34,7 @@ export function createReadBack(
   const naps = createNaps();
   let nap: Promise<void> = Promise.resolve();
   let submitting: Promise<void> | null = null;
-  /** Submits after the caller's turn, so that reads which begin together share a submit. */
+  /** Submits after the caller's turn, so that reads that begin together share a submit. */
   const submitLater = async (): Promise<void> => {
     await Promise.resolve();
     submitting = null;
@@ -44,8 +44,8 @@ export function createReadBack(
   /** Dispatches that an earlier read has waited for. */
   let readUpTo = 0;
   return {
-    async read(buffer, offset, count, whose = "caller") {
-      faults.check(whose);
+    async read(buffer, offset, count, affected = "caller") {
+      faults.check(affected);
       const entry = buffers.entryOf(buffer);
       checkInside(entry, offset, count);
       if (count === 0) return new ArrayBuffer(0);
@@ -55,7 +55,7 @@ export function createReadBack(
       const work = commands.dispatches - readUpTo;
       readUpTo = commands.dispatches;
       const began = performance.now();
-      // Without work of its own a read waits as long as the one before.
+      // A read without new work waits as long as the one before.
       if (work > 0) {
         const pause = naps.before(work);
         nap = pause > 0 ? new Promise((wake) => setTimeout(wake, pause)) : Promise.resolve();
@@ -66,11 +66,11 @@ export function createReadBack(
         await nap;
         await target.buffer.mapAsync(MAP_READ, 0, count * 4);
         await faults.settled();
-        faults.check(whose);
+        faults.check(affected);
         bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
       } catch (error) {
         await faults.settled();
-        faults.check(whose);
+        faults.check(affected);
         if (error instanceof GradmixError) throw error;
         throw new GradmixError(
           "backend",
