@@ -456,12 +456,12 @@ describe("clusters of others", () => {
       [
         given({ ...good, "shard_1.npy": truth[1].slice(1) }),
         [],
-        /shard_1\.npy: has 79 ids, and .*shard_1\.jsonl has 80 documents$/,
+        /shard_1\.npy: has 79 ids, but .*shard_1\.jsonl has 80 documents$/,
       ],
       [
         given({ ...good, "shard_1.npy": [...truth[1], 0] }),
         [],
-        /shard_1\.npy: has 81 ids, and .*shard_1\.jsonl has 80 documents$/,
+        /shard_1\.npy: has 81 ids, but .*shard_1\.jsonl has 80 documents$/,
       ],
       [
         given({ ...good, "shard_1.npy": truth[1].with(5, -1) }),
