@@ -49,7 +49,7 @@ export function createReadBack(
       const entry = buffers.entryOf(buffer);
       checkInside(entry, offset, count);
       if (count === 0) return new ArrayBuffer(0);
-      const target = staging.take(count * 4);
+      const target = staging.acquire(count * 4);
       commands.encoder().copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
       commands.holds([entry.pooled]);
       const work = commands.dispatches - readUpTo;
@@ -82,7 +82,7 @@ export function createReadBack(
       } finally {
         if (!faults.disposed) {
           target.buffer.unmap();
-          staging.give(target);
+          staging.release(target);
         }
       }
       if (work > 0) naps.took(work, performance.now() - began);
