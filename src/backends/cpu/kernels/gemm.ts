@@ -6,8 +6,9 @@ import {
   GEMM_PACKED,
   GEMM_ROWS,
   GEMM_SHARED,
+  GEMM_TILE_ROWS as MR,
   TILE_COLS as NR,
-  TILE_ROWS as MR,
+  TILE_ROWS,
 } from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
@@ -25,9 +26,12 @@ export function pack(
   panel: number,
 ): number {
   const panels = Math.ceil(width / panel);
-  const to = runtime.workspace(panels * panel * k * 4);
-  // Rows of a k-major operand are read in pieces of at least 256 bytes.
-  const perTask = Math.max(kMajor ? 64 / panel : 1, Math.ceil(8192 / (panel * Math.max(1, k))));
+  // A of a plain product ends with panels of fewer rows, and up to two rows of padding more than with panels of one height.
+  const padding = panel === MR ? TILE_ROWS : 0;
+  const to = runtime.workspace((panels * panel + padding) * k * 4);
+  // Rows of a k-major operand are read in pieces of at least 256 bytes, and A as the product's tasks take it.
+  const least = panel === MR ? GEMM_ROWS / MR : kMajor ? 64 / panel : 1;
+  const perTask = Math.ceil(8192 / (least * panel * Math.max(1, k))) * least;
   runtime.launch({
     kernel: "packPanels",
     tasks: Math.ceil(panels / perTask),
@@ -82,7 +86,7 @@ export function gemmAt(
         const at = atB + 4 * (item * p.strideB + first * (p.transB ? k : 1));
         packed = pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
       }
-      const rows = Math.min(GEMM_ROWS, Math.ceil(m / MR) * MR);
+      const rows = Math.min(GEMM_ROWS, m);
       const rowBlocks = Math.ceil(m / rows);
       const wanted = Math.max(1, Math.ceil(TASKS / rowBlocks));
       const block = Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR);
@@ -116,7 +120,7 @@ export function gemmAt(
           packedA: share ? 1 : 0,
           alpha: p.alpha,
         },
-        scratch: 256 + (share ? 0 : (rows + MR) * pass * 4),
+        scratch: 256 + (share ? 0 : (rows + TILE_ROWS) * pass * 4),
         work: 2 * m * width * k,
       });
     }
