@@ -14,6 +14,8 @@ import type { Launcher } from "./launcher.ts";
 
 /** Tasks wanted for a large product, so that threads end together. */
 export const TASKS = 16;
+/** Rows of A in a task, at least: fewer would read B more often than they multiply. */
+const LEAST_ROWS = 2 * MR;
 
 export function pack(
   runtime: Runtime,
@@ -82,9 +84,10 @@ export function gemmAt(
         const at = atB + 4 * (item * p.strideB + first * (p.transB ? k : 1));
         packed = pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
       }
-      const rows = Math.min(GEMM_ROWS, Math.ceil(m / MR) * MR);
+      // By rows as far as there are enough: each task packs its own rows of A, in its cache. Else by columns too, and A is packed once for all.
+      const rows = Math.min(GEMM_ROWS, Math.max(LEAST_ROWS, Math.ceil(m / TASKS / MR) * MR));
       const rowBlocks = Math.ceil(m / rows);
-      const wanted = Math.max(1, Math.ceil(TASKS / rowBlocks));
+      const wanted = 2 * rowBlocks > TASKS ? 1 : Math.ceil(TASKS / rowBlocks);
       const block = Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR);
       const columnBlocks = Math.ceil(width / block);
       const offset = 4 * (item * p.strideC + first);
