@@ -15,9 +15,24 @@ const CUBIC: f32 = 0.044715;
 }
 
 // @ts-ignore: decorator
-@inline export function activate(x: v128, kind: i32): v128 {
+@inline function activate(x: v128, kind: i32): v128 {
   if (kind == 1) return gelu4(x);
   if (kind == 2) return f32x4.max(x, f32x4.splat(0));
   if (kind == 3) return gated4(x, x);
   return x;
+}
+
+// @ts-ignore: decorator
+@inline function row(kind: i32, from: usize, to: usize, bytes: usize): void {
+  let i: usize = 0;
+  for (; i + 16 <= bytes; i += 16) v128.store(to + i, activate(v128.load(from + i), kind));
+  for (; i < bytes; i += 4) v128.store_lane<f32>(to + i, activate(v128.load_splat<f32>(from + i), kind), 0);
+}
+
+// The activation of a row of numbers, whose place it may take; kind 0 copies.
+export function activateRow(kind: i32, from: usize, to: usize, bytes: usize): void {
+  if (kind == 1) row(1, from, to, bytes);
+  else if (kind == 2) row(2, from, to, bytes);
+  else if (kind == 3) row(3, from, to, bytes);
+  else row(0, from, to, bytes);
 }

@@ -7,7 +7,7 @@
 // The blocked product takes the rows of a task in panels of 6, and at their end one or two panels of 4 where that leaves fewer rows of padding (`sixes`).
 // Panels lie one after another, so that the one that begins with row r begins at element r·k.
 import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
-import { activate } from "./activation";
+import { activateRow } from "./activation";
 import { squareRange } from "./reduce";
 import { doubles, fma, fma64, scratch, sumDoubles } from "./simd";
 import {
@@ -17,10 +17,11 @@ import {
 const TILE: usize = MR * NR * 4;
 const SIX_TILE: usize = SIX * NR * 4;
 
-// tile[4][8] = Σ_k a[k][4] ⊗ b[k][8]. Eight accumulators are what hides the latency of two multiply-add units, and with the
-// operands they leave V8's register allocator room. Unrolled over k (or with 6×8 accumulators) it spills, and is slower by a third.
+// A tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and what stands at `c`, where they are not 0, into rows `ld` bytes apart. Eight accumulators just hide
+// the latency of two multiply-add units, and with the operands they leave V8's register allocator room. Unrolled over k it spills; called in place of inlined, it is
+// slower by a tenth with short k.
 // @ts-ignore: decorator
-@inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
+@inline function microTo(a: usize, b: usize, k: i32, c: usize, to: usize, ld: usize, bias: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
   while (k > 0) {
@@ -31,8 +32,27 @@ const SIX_TILE: usize = SIX * NR * 4;
     x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
     a += 16; b += 32; k--;
   }
-  v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
-  v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
+  if (bias != 0) {
+    const b0 = v128.load(bias, 0), b1 = v128.load(bias, 16);
+    c00 = f32x4.add(c00, b0); c01 = f32x4.add(c01, b1); c10 = f32x4.add(c10, b0); c11 = f32x4.add(c11, b1);
+    c20 = f32x4.add(c20, b0); c21 = f32x4.add(c21, b1); c30 = f32x4.add(c30, b0); c31 = f32x4.add(c31, b1);
+  }
+  if (c != 0) {
+    c00 = f32x4.add(c00, v128.load(c, 0)); c01 = f32x4.add(c01, v128.load(c, 16)); c += ld;
+    c10 = f32x4.add(c10, v128.load(c, 0)); c11 = f32x4.add(c11, v128.load(c, 16)); c += ld;
+    c20 = f32x4.add(c20, v128.load(c, 0)); c21 = f32x4.add(c21, v128.load(c, 16)); c += ld;
+    c30 = f32x4.add(c30, v128.load(c, 0)); c31 = f32x4.add(c31, v128.load(c, 16));
+  }
+  v128.store(to, c00, 0); v128.store(to, c01, 16); to += ld;
+  v128.store(to, c10, 0); v128.store(to, c11, 16); to += ld;
+  v128.store(to, c20, 0); v128.store(to, c21, 16); to += ld;
+  v128.store(to, c30, 0); v128.store(to, c31, 16);
+}
+
+// The same into a tile of 32 bytes a row.
+// @ts-ignore: decorator
+@inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
+  microTo(a, b, k, 0, tile, NR << 2, 0);
 }
 
 // tile[6][8] = Σ_k a[k][6] ⊗ b[k][8]. Twelve accumulators hide the latency of two multiply-add units with some to spare.
@@ -229,90 +249,67 @@ export function packPanels(p: PackPanelsSlots, task: i32): void {
   else pack(from, ld, rows, k, kMajor, panel, to);
 }
 
-// Two vectors of a row of c from those of a tile, and the next row.
-// @ts-ignore: decorator
-@inline function writeRow(tile: usize, c: usize, scale: v128, bias0: v128, bias1: v128): void {
-  v128.store(c, fma(v128.load(tile), scale, bias0));
-  v128.store(c, fma(v128.load(tile, 16), scale, bias1), 16);
-}
-
-// @ts-ignore: decorator
-@inline function addRow(tile: usize, c: usize, scale: v128, bias0: v128, bias1: v128): void {
-  v128.store(c, f32x4.add(fma(v128.load(tile), scale, bias0), v128.load(c)));
-  v128.store(c, f32x4.add(fma(v128.load(tile, 16), scale, bias1), v128.load(c, 16)), 16);
-}
-
-// c = alpha·tile (+ c) (+ bias) of a whole tile of 6 rows, without an activation: `writeTile` without its questions.
-function writeSix(tile: usize, c: usize, ldc: usize, alpha: f32, add: bool, bias: usize): void {
-  const scale = f32x4.splat(alpha);
-  const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
-  if (add) {
-    addRow(tile, c, scale, bias0, bias1); c += ldc;
-    addRow(tile + 32, c, scale, bias0, bias1); c += ldc;
-    addRow(tile + 64, c, scale, bias0, bias1); c += ldc;
-    addRow(tile + 96, c, scale, bias0, bias1); c += ldc;
-    addRow(tile + 128, c, scale, bias0, bias1); c += ldc;
-    addRow(tile + 160, c, scale, bias0, bias1);
-    return;
-  }
-  writeRow(tile, c, scale, bias0, bias1); c += ldc;
-  writeRow(tile + 32, c, scale, bias0, bias1); c += ldc;
-  writeRow(tile + 64, c, scale, bias0, bias1); c += ldc;
-  writeRow(tile + 96, c, scale, bias0, bias1); c += ldc;
-  writeRow(tile + 128, c, scale, bias0, bias1); c += ldc;
-  writeRow(tile + 160, c, scale, bias0, bias1);
-}
-
-// Writes a finished tile: c = alpha·tile (+ c) (+ bias), then the activation.
+// Writes a part of a tile, or one that is scaled: to = alpha·tile (+ c) (+ bias).
 function writeTile(
-  tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool,
-  bias: usize, pre: usize, activation: i32,
+  tile: usize, c: usize, to: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool, bias: usize,
 ): void {
-  if (cols == NR) {
-    const scale = f32x4.splat(alpha);
-    const bias0 = bias != 0 ? v128.load(bias, 0) : f32x4.splat(0);
-    const bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
-    for (let r = 0; r < rows; r++) {
-      let v0 = fma(v128.load(tile, 0), scale, bias0), v1 = fma(v128.load(tile, 16), scale, bias1);
+  for (let r = 0; r < rows; r++) {
+    if (cols == NR) {
+      const scale = f32x4.splat(alpha);
+      let v0 = fma(v128.load(tile, 0), scale, bias != 0 ? v128.load(bias, 0) : f32x4.splat(0));
+      let v1 = fma(v128.load(tile, 16), scale, bias != 0 ? v128.load(bias, 16) : f32x4.splat(0));
       if (add) {
         v0 = f32x4.add(v0, v128.load(c, 0));
         v1 = f32x4.add(v1, v128.load(c, 16));
       }
-      if (pre != 0) {
-        v128.store(pre, v0, 0);
-        v128.store(pre, v1, 16);
-        pre += ldc;
+      v128.store(to, v0, 0);
+      v128.store(to, v1, 16);
+    } else
+      for (let j = 0; j < cols; j++) {
+        const o = <usize>j << 2;
+        let v = load<f32>(tile + o) * alpha;
+        if (bias != 0) v += load<f32>(bias + o);
+        if (add) v += load<f32>(c + o);
+        store<f32>(to + o, v);
       }
-      if (activation != 0) {
-        v0 = activate(v0, activation);
-        v1 = activate(v1, activation);
-      }
-      v128.store(c, v0, 0);
-      v128.store(c, v1, 16);
-      tile += 32;
-      c += ldc;
-    }
-    return;
-  }
-  for (let r = 0; r < rows; r++) {
-    // The row is finished in the tile, so that the activation can work on whole vectors.
-    for (let j = 0; j < cols; j++) {
-      const o = <usize>j << 2;
-      let v = load<f32>(tile + o) * alpha;
-      if (bias != 0) v += load<f32>(bias + o);
-      if (add) v += load<f32>(c + o);
-      store<f32>(tile + o, v);
-      if (pre != 0) store<f32>(pre + o, v);
-    }
-    if (activation != 0) {
-      v128.store(tile, activate(v128.load(tile, 0), activation), 0);
-      v128.store(tile, activate(v128.load(tile, 16), activation), 16);
-    }
-    for (let j = 0; j < cols; j++) store<f32>(c + (<usize>j << 2), load<f32>(tile + (<usize>j << 2)));
-    if (pre != 0) pre += ldc;
     tile += 32;
     c += ldc;
+    to += ldc;
   }
+}
+
+// Two vectors of a row of a tile, on the way to C.
+// @ts-ignore: decorator
+@inline function writeRow(tile: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
+  v128.store(to, fma(v128.load(tile), scale, bias0));
+  v128.store(to, fma(v128.load(tile, 16), scale, bias1), 16);
+}
+
+// @ts-ignore: decorator
+@inline function addRow(tile: usize, c: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
+  v128.store(to, f32x4.add(fma(v128.load(tile), scale, bias0), v128.load(c)));
+  v128.store(to, f32x4.add(fma(v128.load(tile, 16), scale, bias1), v128.load(c, 16)), 16);
+}
+
+// The same of a whole tile of 6 rows, without questions.
+function writeSix(tile: usize, c: usize, to: usize, ldc: usize, alpha: f32, add: bool, bias: usize): void {
+  const scale = f32x4.splat(alpha);
+  const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
+  if (add) {
+    addRow(tile, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 32, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 64, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 96, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 128, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 160, c, to, scale, bias0, bias1);
+    return;
+  }
+  writeRow(tile, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 32, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 64, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 96, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 128, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 160, to, scale, bias0, bias1);
 }
 
 // A block of C.
@@ -342,26 +339,35 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     // Of panels that are packed for all of k, this pass's part.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
+    const out = last && pre != 0 ? pre : c;
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
-      const biasAt = last && bias != 0 ? bias + (<usize>j << 2) : 0;
-      const plain = cols == NR && !(last && (pre != 0 || activation != 0));
-      let at = <usize>row0 * ldc + (<usize>j << 2);
+      const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0;
       for (let i = 0; i < rows; ) {
         const isSix = i < sixRows, height = isSix ? SIX : MR;
         const panel = panelsA + <usize>i * stepA;
-        if (isSix) micro6(panel + six, panelB, kc, m, tile);
-        else micro(panel + four, panelB, kc, tile);
-        if (plain && isSix && i + SIX <= rows) writeSix(tile, c + at, ldc, alpha, add, biasAt);
-        else
-          writeTile(
-            tile, c + at, ldc, min(height, rows - i), cols, alpha, add, biasAt, last && pre != 0 ? pre + at : 0, last ? activation : 0,
-          );
+        const at = <usize>(row0 + i) * ldc + (<usize>j << 2);
+        const fits = cols == NR && i + height <= rows;
+        if (isSix) {
+          micro6(panel + six, panelB, kc, m, tile);
+          if (fits) writeSix(tile, c + at, out + at, ldc, alpha, add, shift);
+          else writeTile(tile, c + at, out + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
+        } else {
+          // A whole tile goes to its place from the registers.
+          const whole = fits && alpha == 1;
+          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? out + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
+          if (!whole) writeTile(tile, c + at, out + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
+        }
         i += height;
-        at += <usize>height * ldc;
       }
     }
+  }
+  if (activation == 0 && pre == 0) return;
+  const from = pre != 0 ? pre : c, bytes = <usize>(col1 - col0) << 2;
+  for (let r = 0; r < rows; r++) {
+    const at = <usize>(row0 + r) * ldc + (<usize>col0 << 2);
+    activateRow(activation, from + at, c + at, bytes);
   }
 }
 

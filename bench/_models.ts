@@ -13,6 +13,7 @@ export interface Shape {
 
 const shapes: Readonly<Record<string, Shape>> = {
   tiny: { vocabSize: 256, dim: 32, layers: 2, heads: 2, B: 8, T: 32 },
+  /** The size at which mixtures are found on a CPU. */
   mixture: { vocabSize: 1024, dim: 96, layers: 3, heads: 4, B: 16, T: 64 },
   small: { vocabSize: 1024, dim: 256, layers: 6, heads: 8, B: 8, T: 256 },
   "124m": { vocabSize: 50_304, dim: 768, layers: 12, heads: 12, B: 8, T: 1024 },

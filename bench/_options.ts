@@ -12,6 +12,8 @@ export interface OptionReader {
   /** Some of `values`, separated by commas; all of them when it was not given. */
   names(name: string, values: readonly string[]): string[];
   choice<V extends string>(name: string, values: readonly V[], otherwise: V): V;
+  /** Whether an option without a value was given. */
+  flag(name: string): boolean;
   /** A text; null when it was not given. */
   text(name: string): string | null;
 }
@@ -38,6 +40,12 @@ export function readOptions(options: BenchOptions, known: readonly string[]): Op
     number(name, value, (x) => Number.isSafeInteger(x) && x >= least, `a whole number of ${least} or more`);
   return {
     text,
+    flag: (name) => {
+      const value = options[name];
+      if (value !== undefined && value !== true)
+        throw new GradmixError("config", `--${name}: takes no value`);
+      return value !== undefined;
+    },
     count: (name, otherwise, least = 1) => {
       const value = text(name);
       return value === null ? otherwise : whole(name, value, least);

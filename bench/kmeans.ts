@@ -5,16 +5,14 @@
  * Options: --rows 131072, --dim 256, --clusters 4096, --iterations 10, --rounds 3, --threads 2, --levels 64,64 (a tree in place of --clusters, without a peer), --peers faiss,sklearn, --python
  * PYTHON (has faiss-cpu or scikit-learn; else GRADMIX_PYTHON, else python3). Points are a mixture of normal distributions on the sphere, in a space whose directions have less and less variance, as embeddings of texts have.
  */
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { createInterface } from "node:readline";
-import { GradmixError, init, shutdown } from "gradmix";
+import { join } from "node:path";
+import { init, shutdown } from "gradmix";
 import { fitClusters, kMeans, type Points } from "gradmix/data";
-import { isObject } from "#dist/json.js";
 import { key, threefry2x32 } from "#dist/tensor/rng.js";
 import { readOptions } from "./_options.js";
+import { type Peer, pythonOf, startPeer } from "./_peer.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Fit {
@@ -63,14 +61,14 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   async function beside(names: string, python: string | null): Promise<Record<string, unknown>> {
     const folder = mkdtempSync(join(tmpdir(), "gradmix-kmeans-"));
     const file = join(folder, "points.f32");
-    const found: Peer[] = [];
+    const found: { readonly name: string; readonly peer: Peer }[] = [];
     try {
       writePoints(file, points);
       for (const name of names.split(",").filter((one) => one !== "none")) {
         const args = [name, file, dim, clusters, iterations, threads].map(String);
-        const peer = await startPeer(python ?? process.env["GRADMIX_PYTHON"] ?? "python3", args);
+        const peer = await startPeer(pythonOf(python), "kmeans.py", args);
         if (peer === null) process.stderr.write(`bench kmeans: ${name} cannot be imported; it is left out\n`);
-        else found.push(peer);
+        else found.push({ name: `${name} ${String(peer.first["version"])}`, peer });
       }
       const own: Fit[] = [];
       const theirs = found.map((): Fit[] => []);
@@ -78,7 +76,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
         own.push(
           await timed(async () => (await kMeans(points, { clusters, iterations, tolerance: 0 })).meanSquare),
         );
-        for (const [i, peer] of found.entries()) theirs[i]?.push(await peer.fit());
+        for (const [i, { peer }] of found.entries()) theirs[i]?.push(fitOf(await peer.ask("fit")));
         process.stderr.write(`round ${round + 1} of ${rounds}\n`);
       }
       const ours = medians(own);
@@ -98,11 +96,17 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
         ),
       };
     } finally {
-      for (const peer of found) peer.end();
+      for (const { peer } of found) peer.end();
       rmSync(folder, { recursive: true, force: true });
     }
   }
 }
+
+const fitOf = ({ seconds, cpuSeconds, meanSquare }: Readonly<Record<string, unknown>>): Fit => ({
+  seconds: Number(seconds),
+  cpuSeconds: Number(cpuSeconds),
+  meanSquare: Number(meanSquare),
+});
 
 const maxRss = (): number => Math.round(process.resourceUsage().maxRSS / 1024);
 
@@ -151,38 +155,4 @@ function writePoints(path: string, { values }: Points): void {
   const bytes = new Uint8Array(values.buffer);
   for (let at = 0; at < bytes.length;) at += writeSync(file, bytes, at, Math.min(2 ** 28, bytes.length - at));
   closeSync(file);
-}
-
-interface Peer {
-  readonly name: string;
-  fit(): Promise<Fit>;
-  end(): void;
-}
-
-/** null where the library cannot be imported. */
-async function startPeer(python: string, args: readonly string[]): Promise<Peer | null> {
-  const script = resolve(import.meta.dirname, "../../bench/peers/kmeans.py");
-  const child: ChildProcessWithoutNullStreams = spawn(python, [script, ...args]);
-  child.stderr.resume();
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const failed = new Promise<null>((done) => child.once("error", () => done(null)));
-  const next = async (): Promise<Record<string, unknown> | null> => {
-    const line = await Promise.race([lines.next(), failed]);
-    if (line === null || line.done === true) return null;
-    const value: unknown = JSON.parse(line.value);
-    return isObject(value) ? { ...value } : null;
-  };
-  const first = await next();
-  if (first === null) return null;
-  return {
-    name: `${args[0]} ${String(first["version"])}`,
-    async fit() {
-      child.stdin.write("fit\n");
-      const found = await next();
-      if (found === null) throw new GradmixError("backend", `${args[0]} has ended`);
-      const { seconds, cpuSeconds, meanSquare } = found;
-      return { seconds: Number(seconds), cpuSeconds: Number(cpuSeconds), meanSquare: Number(meanSquare) };
-    },
-    end: () => void child.stdin.end(),
-  };
 }

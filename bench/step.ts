@@ -2,7 +2,7 @@
  * One training step, with and without gradient alignment: by default a GPT with d 256, 6 layers, 8 heads, T 256, B 8, vocabulary 1024 (LayerNorm, biases,
  * learned positions, GELU, untied head, AdamW).
  *
- * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds.
+ * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds. Of short steps a turn is several.
  *
  * - plain: gradient of the mean loss and AdamW.
  * - aligned: the same, and every example's alignment with a given direction and its gradient's norm.
@@ -10,14 +10,18 @@
  * - perDomain: a target gradient and 16 domain gradients one after another, without the step (the paper's way).
  * - forwardMode: one jvp over the batch in a given direction.
  *
- * Options: --backend cpu|webgpu, --model small|124m|tiny (d 256; d 768, 12 layers, T 1,024, vocabulary 50,304; or d 32, to see that it runs), --threads N (2),
- * --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
+ * - torch: PyTorch's plain step (fused AdamW), with --python PYTHON that has it; `overPeer` is the median of plain over torch of the same round.
+ *
+ * Options: --backend cpu|webgpu, --model small|mixture|124m|tiny (d 256; d 96, 3 layers, T 64, B 16, vocabulary 1,024, the size at which mixtures are found; d 768, 12 layers,
+ * T 1,024, vocabulary 50,304; or d 32), --threads N (2), --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --variants plain,aligned,… (all), --python
+ * PYTHON, --peer COMMAND (its JSON output is included, run before and after), and --profile (cpu): in place of all this, where the plain step's time goes, kernel by kernel, beside what the machine can do (--aligned: an aligned step's).
  */
 import { execSync } from "node:child_process";
 import {
   alignSink,
   type Backend,
   forwardDerivative,
+  GradmixError,
   gradients,
   init,
   keep,
@@ -27,24 +31,46 @@ import {
 } from "gradmix";
 import { meanGradient } from "gradmix/dga";
 import { adamw, type Arena, arenaLike, createGPT, type GPT, type TokenBatch } from "gradmix/nn";
-import { shapeOf, stepFlops } from "./_models.js";
+import { type Shape, shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
+import { type Peer, pythonOf, startPeer } from "./_peer.js";
+import { startProfiled } from "./_profile.js";
 import type { BenchOptions } from "./main.ts";
 
 const DOMAINS = 16;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
   const read = readOptions(options, [
-    ...["backend", "model", "threads", "simd", "precision", "rounds", "peer"],
+    ...[
+      "backend",
+      "model",
+      "threads",
+      "simd",
+      "precision",
+      "rounds",
+      "variants",
+      "python",
+      "peer",
+      "profile",
+      "aligned",
+    ],
   ]);
   const threads = read.count("threads", 2);
   const rounds = read.count("rounds", 7);
   const simd = read.choice("simd", ["auto", "relaxed", "plain"], "auto");
   const name = read.text("model") ?? "small";
-  const peerCommand = read.text("peer");
+  const python = read.text("python");
   const shape = shapeOf(name);
-  const { vocabSize, dim, layers, heads, B, T } = shape;
-  const before = peer(peerCommand);
+  if (read.flag("profile")) {
+    const { backend, profile } = await startProfiled({ threads, ...(simd === "auto" ? {} : { simd }) });
+    const { variants } = await variantsOf(backend, modelOf(shape), shape);
+    const { kernels, ...whole } = await profile(
+      read.flag("aligned") ? variants.aligned : variants.plain,
+      rounds,
+    );
+    await backend.dispose();
+    return { model: name, threads, simd: backend.capabilities.simd, ...whole, kernels };
+  }
   const chosen = read.choice("backend", ["cpu", "webgpu"], "cpu");
   const precision = read.choice("precision", ["f32", "f16"], "f32");
   const backend = await init({
@@ -52,14 +78,22 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     precision,
     ...(chosen === "cpu" ? { threads, simd } : { log: console.error }),
   });
-  const model = createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T });
+  const model = modelOf(shape);
   const { variants, hosts } = await variantsOf(backend, model, shape);
-  const times = await timed(variants, rounds);
+  const asked = read.text("variants")?.split(",") ?? Object.keys(variants);
+  const wanted = Object.fromEntries(Object.entries(variants).filter(([variant]) => asked.includes(variant)));
+  const peerCommand = read.text("peer");
+  const before = peerOf(peerCommand);
+  const torch = python === null ? null : await startTorch(python, shape, threads);
+  const times = await timed(wanted, torch, rounds);
+  torch?.end();
   const flops = stepFlops(shape, model.parameters.count);
   const { peakBytes, capabilities } = backend;
   await shutdown();
-  const after = peer(peerCommand);
+  const after = peerOf(peerCommand);
   const medianOf = (variant: string): number => median(times.get(variant) ?? []);
+  const ratio = (variant: string, to: string): number =>
+    pairedMedian(times.get(variant) ?? [], times.get(to) ?? []);
   return {
     backend: chosen,
     model: name,
@@ -68,10 +102,10 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     simd: capabilities.simd,
     node: process.version,
     params: model.parameters.count,
-    tokens: B * T,
+    tokens: shape.B * shape.T,
     plainStepSeconds: medianOf("plain"),
     alignedStepSeconds: medianOf("aligned"),
-    alignedOverPlain: pairedMedian(times.get("aligned") ?? [], times.get("plain") ?? []),
+    alignedOverPlain: ratio("aligned", "plain"),
     domainStepSeconds: medianOf("domains"),
     domains: DOMAINS,
     perDomainSeconds: medianOf("perDomain"),
@@ -80,10 +114,22 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     plainStepGflops: flops / medianOf("plain") / 1e9,
     peakBytes,
     ...(before === null ? {} : { peer: { before, after } }),
+    ...(torch === null ? {} : { torchStepSeconds: medianOf("torch"), overPeer: ratio("plain", "torch") }),
   };
 }
 
-type Variants = Readonly<Record<string, () => Promise<void>>>;
+const modelOf = ({ vocabSize, dim, layers, heads, T }: Shape): GPT =>
+  createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T });
+
+async function startTorch(python: string, shape: Shape, threads: number): Promise<Peer> {
+  const { dim, layers, heads, T, B, vocabSize } = shape;
+  const args = [dim, layers, heads, T, B, vocabSize, threads].map(String);
+  const peer = await startPeer(pythonOf(python), "step.py", args);
+  if (peer === null) throw new GradmixError("config", `--python: ${python} has no PyTorch`);
+  return peer;
+}
+
+type Variant = () => Promise<void>;
 
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
@@ -92,17 +138,41 @@ const median = (values: readonly number[]): number =>
 const pairedMedian = (times: readonly number[], others: readonly number[]): number =>
   median(times.map((time, i) => time / (others[i] ?? NaN)));
 
-/** Seconds of each variant, in turns; a round before the first is not counted. */
-async function timed(variants: Variants, rounds: number): Promise<ReadonlyMap<string, readonly number[]>> {
-  const times = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
-  for (let round = -1; round < rounds; round++)
+/** Of a turn, in which short steps are repeated. */
+const TURN_SECONDS = 0.25;
+
+/** Seconds of each variant, medians of turns, in turns; a round before the first is not counted. */
+async function timed(
+  variants: Readonly<Record<string, Variant>>,
+  torch: Peer | null,
+  rounds: number,
+): Promise<ReadonlyMap<string, readonly number[]>> {
+  const times = new Map<string, number[]>([...Object.keys(variants), "torch"].map((name) => [name, []]));
+  const [first] = Object.values(variants);
+  if (first === undefined) throw new GradmixError("config", "--variants: names none that there is");
+  const short = await secondsOf(first, 3);
+  const steps = Math.max(1, Math.round(TURN_SECONDS / (short.at(-1) ?? NaN)));
+  for (let round = -1; round < rounds; round++) {
     for (const [name, variant] of Object.entries(variants)) {
       if (name === "perDomain" && round >= 3) continue;
-      const start = performance.now();
-      await variant();
-      if (round >= 0) times.get(name)?.push((performance.now() - start) / 1000);
+      const seconds = await secondsOf(variant, name === "perDomain" ? 1 : steps);
+      if (round >= 0) times.get(name)?.push(median(seconds));
     }
+    if (torch === null) continue;
+    const { seconds } = await torch.ask(String(steps));
+    if (round >= 0 && Array.isArray(seconds)) times.get("torch")?.push(median(seconds.map(Number)));
+  }
   return times;
+}
+
+async function secondsOf(variant: Variant, repetitions: number): Promise<number[]> {
+  const seconds: number[] = [];
+  for (let i = 0; i < repetitions; i++) {
+    const start = performance.now();
+    await variant();
+    seconds.push((performance.now() - start) / 1000);
+  }
+  return seconds;
 }
 
 async function done(t: Tensor): Promise<void> {
@@ -115,7 +185,7 @@ async function variantsOf(
   backend: Backend,
   model: GPT,
   { B, T, vocabSize }: ReturnType<typeof shapeOf>,
-): Promise<{ variants: Variants; hosts: readonly number[] }> {
+): Promise<{ variants: Readonly<Record<"plain" | "aligned", Variant>>; hosts: readonly number[] }> {
   const { parameters } = model;
   const optimizer = adamw(parameters);
   const [gradient, direction, other] = [arenaLike(parameters), arenaLike(parameters), arenaLike(parameters)];
@@ -184,7 +254,7 @@ function batchOf(examples: number, time: number, vocabSize: number): TokenBatch 
   };
 }
 
-function peer(command: string | null): unknown {
+function peerOf(command: string | null): unknown {
   if (command === null) return null;
   return JSON.parse(execSync(command, { encoding: "utf8" })) as unknown;
 }

@@ -142,7 +142,8 @@ function gib(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
-function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
+/** The interface of a machine. */
+export function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
   let nextBuffer = 1;
   const { allocator, buffers } = machine;
   let disposed = false;

@@ -43,7 +43,7 @@ export interface Runtime {
 }
 
 /** Launches with less work than this are not worth waking the workers for. */
-const PARALLEL_WORK = 60_000;
+export const PARALLEL_WORK = 60_000;
 
 /** Memory of a tensor. */
 export interface Buffer {

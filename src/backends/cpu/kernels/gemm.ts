@@ -15,6 +15,8 @@ import type { Launcher } from "./launcher.ts";
 
 /** Tasks wanted for a large product, so that threads end together. */
 export const TASKS = 16;
+/** Rows of A in a task, at least: fewer would read B more often than they multiply. */
+const LEAST_ROWS = 2 * MR;
 
 export function pack(
   runtime: Runtime,
@@ -24,14 +26,14 @@ export function pack(
   k: number,
   ld: number,
   panel: number,
+  /** Panels are packed by multiples of so many. Rows of a k-major operand are read in pieces of at least 256 bytes. */
+  unit: number = kMajor ? 64 / panel : 1,
 ): number {
   const panels = Math.ceil(width / panel);
   // A of a plain product ends with panels of fewer rows, and up to two rows of padding more than with panels of one height.
   const padding = panel === MR ? TILE_ROWS : 0;
   const to = runtime.workspace((panels * panel + padding) * k * 4);
-  // Rows of a k-major operand are read in pieces of at least 256 bytes, and A as the product's tasks take it.
-  const least = panel === MR ? GEMM_ROWS / MR : kMajor ? 64 / panel : 1;
-  const perTask = Math.ceil(8192 / (least * panel * Math.max(1, k))) * least;
+  const perTask = Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
   runtime.launch({
     kernel: "packPanels",
     tasks: Math.ceil(panels / perTask),
@@ -86,9 +88,10 @@ export function gemmAt(
         const at = atB + 4 * (item * p.strideB + first * (p.transB ? k : 1));
         packed = pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
       }
-      const rows = Math.min(GEMM_ROWS, m);
+      // By rows as far as there are enough: each task packs its own rows of A, in its cache. Else by columns too, and A is packed once for all.
+      const rows = Math.min(GEMM_ROWS, Math.max(LEAST_ROWS, Math.ceil(m / TASKS / MR) * MR));
       const rowBlocks = Math.ceil(m / rows);
-      const wanted = Math.max(1, Math.ceil(TASKS / rowBlocks));
+      const wanted = 2 * rowBlocks > TASKS ? 1 : Math.ceil(TASKS / rowBlocks);
       const block = Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR);
       const columnBlocks = Math.ceil(width / block);
       const offset = 4 * (item * p.strideC + first);
@@ -100,7 +103,7 @@ export function gemmAt(
         kernel: "gemmBlock",
         tasks: rowBlocks * columnBlocks,
         slots: {
-          a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR) : atItem,
+          a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR, rows / MR) : atItem,
           b: packed,
           c: atC + offset,
           pre: atPre === 0 ? 0 : atPre + offset,
