@@ -1,9 +1,12 @@
-// Matrix products: packing, the 4×8 micro-kernel, the blocked product, the segmented weight gradient.
+// Matrix products: packing, the micro-kernels, the blocked product, the segmented weight gradient.
 //
-// Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4]; B in panels of 8 columns of op(B),
-// [panel][k][8]; short panels are padded with zeros. The micro-kernel multiplies one panel by another into a 4×8 tile in
-// memory, from which each caller goes on; that costs about 1 % of the tile's work.
-import { ALIGN_CHUNK, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
+// Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4], or, for the blocked product, of 6 rows; B in panels of 8 columns of op(B),
+// [panel][k][8]; short panels are padded with zeros. A micro-kernel multiplies one panel by another. `micro` leaves a 4×8 tile in memory, `micro6` one of 6×8, from which
+// each caller goes on.
+//
+// The blocked product takes the rows of a task in panels of 6, and at their end one or two panels of 4 where that leaves fewer rows of padding (`sixes`).
+// Panels lie one after another, so that the one that begins with row r begins at element r·k.
+import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activateRow } from "./activation";
 import { squareRange } from "./reduce";
 import { doubles, fma, fma64, scratch, sumDoubles, twoDoubles } from "./simd";
@@ -12,10 +15,11 @@ import {
 } from "./slots";
 
 const TILE: usize = MR * NR * 4;
+const SIX_TILE: usize = SIX * NR * 4;
 
-// A tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and what stands at `c`, where they are not 0, into rows `ld` bytes apart. Eight accumulators are what hides
-// the latency of two multiply-add units, and with the operands they leave V8's register allocator room. Unrolled over k (or with 6×8 accumulators) it spills, and is
-// slower by a third; called in place of inlined, with short k by a tenth.
+// A tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and what stands at `c`, where they are not 0, into rows `ld` bytes apart. Eight accumulators just hide
+// the latency of two multiply-add units, and with the operands they leave V8's register allocator room. Unrolled over k it spills; called in place of inlined, it is
+// slower by a tenth with short k.
 // @ts-ignore: decorator
 @inline function microTo(a: usize, b: usize, k: i32, c: usize, to: usize, ld: usize, bias: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
@@ -49,6 +53,44 @@ const TILE: usize = MR * NR * 4;
 // @ts-ignore: decorator
 @inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
   microTo(a, b, k, 0, tile, NR << 2, 0);
+}
+
+// tile[6][8] = Σ_k a[k][6] ⊗ b[k][8]. Twelve accumulators hide the latency of two multiply-add units with some to spare.
+//
+// The compiler of Node 20 moves all loads of a loop's body in front of its arithmetic, and would so need more registers than there are. With ways out between the
+// rows, which are never taken (k is less than 2³⁰), and with nothing but stores behind the loop, each load stays behind the row before it.
+function micro6(a: usize, b: usize, k: i32, never: i32, tile: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
+  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
+  while (k > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    if (k == (never | 0x40000000)) break;
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    if (k == (never | 0x40000000)) break;
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    if (k == (never | 0x40000000)) break;
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    if (k == (never | 0x40000000)) break;
+    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    if (k == (never | 0x40000000)) break;
+    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    a += 24; b += 32; k--;
+  }
+  v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
+  v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
+  v128.store(tile, c40, 128); v128.store(tile, c41, 144); v128.store(tile, c50, 160); v128.store(tile, c51, 176);
+}
+
+// Of so many rows, how many panels of 6 the product takes; the others are panels of 4. Without fused multiply-add a product needs a register of its own, and
+// there is none left for it beside twelve accumulators.
+// @ts-ignore: decorator
+@inline function sixes(rows: i32): i32 {
+  if (!ASC_FEATURE_RELAXED_SIMD) return 0;
+  const rest = rows % SIX, whole = rows / SIX;
+  if (rest == 0 || rest > 4) return (rows + SIX - 1) / SIX;
+  return rest > 2 || whole == 0 ? whole : whole - 1;
 }
 
 // Packs 4 rows whose consecutive k are adjacent into every `step` bytes of `dst`, by transposing 4×4 blocks.
@@ -125,6 +167,71 @@ function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst:
   }
 }
 
+// Packs 6 rows whose consecutive k are adjacent, as packRows4 does 4.
+function packRows6(src: usize, ld: usize, k: i32, dst: usize): void {
+  const r1 = src + ld, r2 = r1 + ld, r3 = r2 + ld, r4 = r3 + ld, r5 = r4 + ld;
+  let i = 0;
+  for (; i + 4 <= k; i += 4) {
+    const o = <usize>i << 2;
+    const v0 = v128.load(src + o), v1 = v128.load(r1 + o), v2 = v128.load(r2 + o), v3 = v128.load(r3 + o);
+    const v4 = v128.load(r4 + o), v5 = v128.load(r5 + o);
+    const l01 = v128.shuffle<f32>(v0, v1, 0, 4, 1, 5), h01 = v128.shuffle<f32>(v0, v1, 2, 6, 3, 7);
+    const l23 = v128.shuffle<f32>(v2, v3, 0, 4, 1, 5), h23 = v128.shuffle<f32>(v2, v3, 2, 6, 3, 7);
+    const l45 = v128.shuffle<f32>(v4, v5, 0, 4, 1, 5), h45 = v128.shuffle<f32>(v4, v5, 2, 6, 3, 7);
+    v128.store(dst, v128.shuffle<f64>(l01, l23, 0, 2));
+    v128.store(dst, v128.shuffle<f64>(l45, l01, 0, 3), 16);
+    v128.store(dst, v128.shuffle<f64>(l23, l45, 1, 3), 32);
+    v128.store(dst, v128.shuffle<f64>(h01, h23, 0, 2), 48);
+    v128.store(dst, v128.shuffle<f64>(h45, h01, 0, 3), 64);
+    v128.store(dst, v128.shuffle<f64>(h23, h45, 1, 3), 80);
+    dst += 96;
+  }
+  for (; i < k; i++) {
+    const o = <usize>i << 2;
+    store<f32>(dst, load<f32>(src + o)); store<f32>(dst, load<f32>(r1 + o), 4); store<f32>(dst, load<f32>(r2 + o), 8);
+    store<f32>(dst, load<f32>(r3 + o), 12); store<f32>(dst, load<f32>(r4 + o), 16); store<f32>(dst, load<f32>(r5 + o), 20);
+    dst += 24;
+  }
+}
+
+// Packs columns of a k-major matrix into whole panels of 6, eight rows at a time, which fill 192 bytes of a panel (see packColumns).
+function packColumns6(src: usize, ld: usize, panels: i32, k: i32, dst: usize): void {
+  const stride = <usize>k * 24;
+  for (let i = 0; i < k; i += 8) {
+    const rows = min(8, k - i);
+    let from = src + <usize>i * ld, to = dst + <usize>i * 24;
+    for (let j = 0; j < panels; j++) {
+      let x = from, y = to;
+      for (let r = 0; r < rows; r++) {
+        v128.store(y, v128.load(x));
+        store<u64>(y, load<u64>(x, 16), 16);
+        x += ld; y += 24;
+      }
+      from += 24; to += stride;
+    }
+  }
+}
+
+// Packs rows of an operand (its columns when it is k-major) as the blocked product takes those of a task.
+function packTask(src: usize, ld: usize, rows: i32, k: i32, kMajor: bool, dst: usize): void {
+  const whole = min(sixes(rows), rows / SIX), done = whole * SIX, rest = rows - done;
+  const step = kMajor ? <usize>4 : ld;
+  if (kMajor) packColumns6(src, ld, whole, k, dst);
+  else for (let at = 0; at < done; at += SIX) packRows6(src + <usize>at * ld, ld, k, dst + (<usize>at * <usize>k << 2));
+  if (rest == 0) return;
+  src += <usize>done * step; dst += <usize>done * <usize>k << 2;
+  if (sixes(rows) == whole) {
+    pack(src, ld, rest, k, kMajor, MR, dst);
+    return;
+  }
+  // Five rows and one of padding.
+  for (let i = 0; i < k; i++) {
+    for (let r = 0; r < SIX; r++)
+      store<f32>(dst + (<usize>r << 2), r < rest ? load<f32>(src + (kMajor ? <usize>i * ld + (<usize>r << 2) : <usize>r * ld + (<usize>i << 2))) : <f32>0);
+    dst += 24;
+  }
+}
+
 // Packs rows [0, width) of an operand (its columns when it is k-major) into panels of 4, 8 or 32.
 function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i32, dst: usize): void {
   if (kMajor) {
@@ -144,8 +251,10 @@ export function packPanels(p: PackPanelsSlots, task: i32): void {
   const width = p.width, k = p.k, kMajor = p.kMajor != 0, panel = p.panel;
   const ld = <usize>p.ld << 2;
   const at = task * p.panelsPerTask * panel;
-  const from = p.from + (kMajor ? <usize>at << 2 : <usize>at * ld);
-  pack(from, ld, min(width - at, p.panelsPerTask * panel), k, kMajor, panel, p.to + (<usize>at * <usize>k << 2));
+  const from = p.from + (kMajor ? <usize>at << 2 : <usize>at * ld), to = p.to + (<usize>at * <usize>k << 2);
+  const rows = min(width - at, p.panelsPerTask * panel);
+  if (panel == SIX) packTask(from, ld, rows, k, kMajor, to);
+  else pack(from, ld, rows, k, kMajor, panel, to);
 }
 
 // Writes a part of a tile, or one that is scaled: to = alpha·tile (+ c) (+ bias).
@@ -177,6 +286,40 @@ function writeTile(
   }
 }
 
+// Two vectors of a row of a tile, on the way to C.
+// @ts-ignore: decorator
+@inline function writeRow(tile: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
+  v128.store(to, fma(v128.load(tile), scale, bias0));
+  v128.store(to, fma(v128.load(tile, 16), scale, bias1), 16);
+}
+
+// @ts-ignore: decorator
+@inline function addRow(tile: usize, c: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
+  v128.store(to, f32x4.add(fma(v128.load(tile), scale, bias0), v128.load(c)));
+  v128.store(to, f32x4.add(fma(v128.load(tile, 16), scale, bias1), v128.load(c, 16)), 16);
+}
+
+// The same of a whole tile of 6 rows, without questions.
+function writeSix(tile: usize, c: usize, to: usize, ldc: usize, alpha: f32, add: bool, bias: usize): void {
+  const scale = f32x4.splat(alpha);
+  const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
+  if (add) {
+    addRow(tile, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 32, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 64, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 96, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 128, c, to, scale, bias0, bias1); c += ldc; to += ldc;
+    addRow(tile + 160, c, to, scale, bias0, bias1);
+    return;
+  }
+  writeRow(tile, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 32, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 64, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 96, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 128, to, scale, bias0, bias1); to += ldc;
+  writeRow(tile + 160, to, scale, bias0, bias1);
+}
+
 // A block of C.
 export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const a = p.a, b = p.b, c = p.c, pre = p.pre, bias = p.bias;
@@ -188,34 +331,43 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const alpha = p.alpha;
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
-  const tile = scratch(p), packed = tile + TILE + 64;
-  const panels = (rows + MR - 1) / MR;
+  const tile = scratch(p), packed = tile + SIX_TILE + 64;
+  const sixRows = sixes(rows) * SIX;
   for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
     const kc = min(kb, k - k0);
-    const last = k0 + kb >= k, add = k0 > 0 || accumulate;
-    let panelA = packed, stepA = <usize>kc * MR << 2;
+    const last = k0 + kb >= k;
+    let panelsA = packed, stepA = <usize>kc << 2;
     if (ready) {
-      panelA = a + ((<usize>row0 * <usize>k + <usize>k0 * MR) << 2);
-      stepA = <usize>k * MR << 2;
+      panelsA = a + (<usize>row0 * <usize>k << 2);
+      stepA = <usize>k << 2;
     } else {
       const from = kMajor ? a + <usize>k0 * lda + (<usize>row0 << 2) : a + <usize>row0 * lda + (<usize>k0 << 2);
-      pack(from, lda, rows, kc, kMajor, MR, packed);
+      packTask(from, lda, rows, kc, kMajor, packed);
     }
+    // Of panels that are packed for all of k, this pass's part.
+    const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
+    const add = k0 > 0 || accumulate;
     const out = last && pre != 0 ? pre : c;
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
       const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0;
-      for (let i = 0; i < panels; i++) {
-        const row = row0 + i * MR;
-        const at = <usize>row * ldc + (<usize>j << 2);
-        // A whole tile goes to its place from the registers.
-        const whole = alpha == 1 && cols == NR && row + MR <= m;
-        microTo(
-          panelA + <usize>i * stepA, panelB, kc, whole && add ? c + at : 0, whole ? out + at : tile, whole ? ldc : NR << 2,
-          whole ? shift : 0,
-        );
-        if (!whole) writeTile(tile, c + at, out + at, ldc, min(MR, m - row), cols, alpha, add, shift);
+      for (let i = 0; i < rows; ) {
+        const isSix = i < sixRows, height = isSix ? SIX : MR;
+        const panel = panelsA + <usize>i * stepA;
+        const at = <usize>(row0 + i) * ldc + (<usize>j << 2);
+        const fits = cols == NR && i + height <= rows;
+        if (isSix) {
+          micro6(panel + six, panelB, kc, m, tile);
+          if (fits) writeSix(tile, c + at, out + at, ldc, alpha, add, shift);
+          else writeTile(tile, c + at, out + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
+        } else {
+          // A whole tile goes to its place from the registers.
+          const whole = fits && alpha == 1;
+          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? out + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
+          if (!whole) writeTile(tile, c + at, out + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
+        }
+        i += height;
       }
     }
   }
@@ -538,8 +690,11 @@ export function alignSegments(p: AlignSegmentsSlots, task: i32): void {
   }
 }
 
-// For the bench: `rounds` rounds of the micro-kernel on one pair of panels in the first-level cache, the machine's peak.
+// For the bench: `rounds` rounds of the product's micro-kernel on one pair of panels in the first-level cache, the machine's peak.
 export function microPeak(p: MicroPeakSlots, task: i32): void {
-  const tile = scratch(p), a = tile + 256, b = a + MR * 4 * 128;
-  for (let i = 0; i < p.rounds; i++) micro(a, b, 128, tile);
+  const tile = scratch(p), a = tile + 256, b = a + SIX * 4 * 128;
+  for (let i = 0; i < p.rounds; i++) {
+    if (ASC_FEATURE_RELAXED_SIMD) micro6(a, b, 128, p.rounds, tile);
+    else micro(a, b, 128, tile);
+  }
 }

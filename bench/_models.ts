@@ -40,3 +40,6 @@ export function linearLayers({ dim, vocabSize }: Pick<Shape, "dim" | "vocabSize"
 export function stepFlops({ vocabSize, dim, layers, B, T }: Shape, parameters: number): number {
   return B * T * (6 * (parameters - (vocabSize + T) * dim) + (12 * layers * dim * T) / 2);
 }
+
+/** Floating-point operations of a round of `microPeak`: the product's micro-kernel has a tile of 6 rows with relaxed SIMD, of 4 without. */
+export const peakFlops = (simd: string): number => 2 * (simd === "relaxed" ? 6 : 4) * 8 * 128;

@@ -1,4 +1,5 @@
 /** What each kernel takes of a piece of work on the cpu backend, beside what the machine can do. */
+import { peakFlops } from "./_models.js";
 import type { Backend } from "gradmix";
 import { cpuBackend, type CpuOptions, startMachine } from "#dist/backends/cpu/index.js";
 import { type CpuMachine, PARALLEL_WORK } from "#dist/backends/cpu/runtime.js";
@@ -59,7 +60,7 @@ export interface ProfiledBackend {
 
 export async function startProfiled(options: CpuOptions): Promise<ProfiledBackend> {
   const { machine, capabilities } = await startMachine(options);
-  const limits = limitsOf(machine, capabilities.threads);
+  const limits = limitsOf(machine, capabilities);
   const tallies = new Map<string, Tally>();
   let tally: Tally | null = null;
   const watched: CpuMachine = {
@@ -152,11 +153,11 @@ function flopsOf(kernel: string, params: object): number {
   return (PRODUCTS[kernel] ?? 0) * batch * heads * time * (time + 1) * headDim;
 }
 
-/** Multiply-adds of one round of the micro-kernel that measures the peak, as in `gemm`. */
-const PEAK_FLOPS = 2 * 4 * 8 * 128;
-
 /** What the machine can do with so many threads. */
-function limitsOf(machine: CpuMachine, threads: number): Profile["limits"] {
+function limitsOf(
+  machine: CpuMachine,
+  { threads, simd }: { threads: number; simd: string },
+): Profile["limits"] {
   const rounds = 2000;
   const peak = best(() =>
     machine.launch({
@@ -183,7 +184,7 @@ function limitsOf(machine: CpuMachine, threads: number): Profile["limits"] {
   });
   machine.allocator.release(at, 8 * elements * threads);
   return {
-    gflops: (rounds * PEAK_FLOPS * threads) / peak / 1e9,
+    gflops: (rounds * peakFlops(simd) * threads) / peak / 1e9,
     gigabytes: (64 * 8 * elements * threads) / copy / 1e9,
   };
 }

@@ -13,7 +13,7 @@ import type { Backend } from "gradmix";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
-import { linearLayers, shapeOf } from "./_models.js";
+import { linearLayers, peakFlops, shapeOf } from "./_models.js";
 import { readOptions } from "./_options.js";
 import { inTurns, median, type Work } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
@@ -29,8 +29,6 @@ interface Row {
   readonly shareOfLimit: number;
 }
 
-/** Floating-point operations of one round of the micro-kernel alone. */
-const LIMIT_FLOPS = 2 * 4 * 8 * 128;
 const LIMIT_ROUNDS = 5000;
 
 const groupsOf: Readonly<Record<string, (sizes: readonly number[]) => readonly Product[]>> = {
@@ -81,7 +79,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       [limit, ...products.map((product) => workOf(backend, filled, product))],
       turns,
     );
-    const limitGflops = (tasks * LIMIT_ROUNDS * LIMIT_FLOPS) / limitSeconds / 1e9;
+    const limitGflops = (tasks * LIMIT_ROUNDS * peakFlops(used)) / limitSeconds / 1e9;
     limits[`${threads}`] = limitGflops;
     products.forEach(({ group, layout, m, n, k, segments }, i) => {
       const gflops = (2 * m * n * k) / (seconds[i] ?? NaN) / 1e9;

@@ -186,7 +186,12 @@ const blockedGemms = (): Case<"gemm">[] => {
   const several = block("cpu", "GEMM_COLS") + 6;
   const share = block("webgpu", "GEMM_SHARE");
   return [
-    ...cpu([...around(block("cpu", "TILE_ROWS")), ...past("cpu", "GEMM_ROWS")], (m) => [m, 9, 11]),
+    // Every way to end with panels of fewer rows.
+    ...cpu(
+      Array.from({ length: 2 * block("cpu", "GEMM_TILE_ROWS") + 1 }, (_, i) => i + 1),
+      (m) => [m, 9, 11],
+    ),
+    ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, 9, 11]),
     ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, several, 11]),
     ...cpu([...around(block("cpu", "TILE_COLS")), ...past("cpu", "GEMM_COLS")], (n) => [9, n, 11]),
     // With one block of columns, and with several, for which A is packed once.

@@ -3,10 +3,12 @@
  * AssemblyScript: plain integer constants only. The tests take their sizes from here, so that every cut is crossed.
  */
 
-/** Rows and columns of the register tile of a product. */
+/** Rows and columns of the register tile of a product with a segmented or aligned operand, or at the end of the rows of a plain one. */
 export const TILE_ROWS = 4;
 export const TILE_COLS = 8;
-/** Rows of A in a task of a product, and k a pass at most: 96·512 floats stay in the second-level cache, the panels of a tile in the first. */
+/** Rows of the register tile of a plain product. */
+export const GEMM_TILE_ROWS = 6;
+/** Rows of A in a task of a product, a multiple of GEMM_TILE_ROWS, and k a pass at most: 96·512 floats stay in the second-level cache, the panels of a tile in the first. */
 export const GEMM_ROWS = 96;
 export const GEMM_K = 512;
 /** Columns of a task of a product, at least. */

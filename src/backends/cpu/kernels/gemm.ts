@@ -6,8 +6,9 @@ import {
   GEMM_PACKED,
   GEMM_ROWS,
   GEMM_SHARED,
+  GEMM_TILE_ROWS as MR,
   TILE_COLS as NR,
-  TILE_ROWS as MR,
+  TILE_ROWS,
 } from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
@@ -25,11 +26,14 @@ export function pack(
   k: number,
   ld: number,
   panel: number,
+  /** Panels are packed by multiples of so many. Rows of a k-major operand are read in pieces of at least 256 bytes. */
+  unit: number = kMajor ? 64 / panel : 1,
 ): number {
   const panels = Math.ceil(width / panel);
-  const to = runtime.workspace(panels * panel * k * 4);
-  // Rows of a k-major operand are read in pieces of at least 256 bytes.
-  const perTask = Math.max(kMajor ? 64 / panel : 1, Math.ceil(8192 / (panel * Math.max(1, k))));
+  // A of a plain product ends with panels of fewer rows, and up to two rows of padding more than with panels of one height.
+  const padding = panel === MR ? TILE_ROWS : 0;
+  const to = runtime.workspace((panels * panel + padding) * k * 4);
+  const perTask = Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
   runtime.launch({
     kernel: "packPanels",
     tasks: Math.ceil(panels / perTask),
@@ -99,7 +103,7 @@ export function gemmAt(
         kernel: "gemmBlock",
         tasks: rowBlocks * columnBlocks,
         slots: {
-          a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR) : atItem,
+          a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR, rows / MR) : atItem,
           b: packed,
           c: atC + offset,
           pre: atPre === 0 ? 0 : atPre + offset,
@@ -119,7 +123,7 @@ export function gemmAt(
           packedA: share ? 1 : 0,
           alpha: p.alpha,
         },
-        scratch: 256 + (share ? 0 : (rows + MR) * pass * 4),
+        scratch: 256 + (share ? 0 : (rows + TILE_ROWS) * pass * 4),
         work: 2 * m * width * k,
       });
     }
