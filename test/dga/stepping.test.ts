@@ -161,16 +161,24 @@ test("what a rule asks for decides what the steps note, and whether there is a p
   const cases: [
     RuleOptions,
     Partial<TrainerOptions>,
-    { gathers: boolean; notes?: boolean; directed: boolean },
+    { gathers: boolean; recordsLosses?: boolean; directed: boolean },
   ][] = [
-    [{ name: "uniform" }, {}, { gathers: false, notes: false, directed: false }],
-    [{ name: "uniform" }, step, { gathers: false, notes: false, directed: false }],
-    [{ name: "dga" }, {}, { gathers: true, notes: true, directed: true }],
-    [{ name: "dga" }, { alignment: { from: "batch" } }, { gathers: false, notes: false, directed: true }],
-    [{ name: "dga" }, { alignment: { domainExamples: 4 } }, { gathers: false, notes: false, directed: true }],
-    [{ name: "dga", normalise: "cosine" }, step, { gathers: true, notes: true, directed: true }],
-    [{ name: "odm" }, {}, { gathers: false, notes: true, directed: false }],
-    [{ name: "odm" }, step, { gathers: false, notes: true, directed: false }],
+    [{ name: "uniform" }, {}, { gathers: false, recordsLosses: false, directed: false }],
+    [{ name: "uniform" }, step, { gathers: false, recordsLosses: false, directed: false }],
+    [{ name: "dga" }, {}, { gathers: true, recordsLosses: true, directed: true }],
+    [
+      { name: "dga" },
+      { alignment: { from: "batch" } },
+      { gathers: false, recordsLosses: false, directed: true },
+    ],
+    [
+      { name: "dga" },
+      { alignment: { domainExamples: 4 } },
+      { gathers: false, recordsLosses: false, directed: true },
+    ],
+    [{ name: "dga", normalise: "cosine" }, step, { gathers: true, recordsLosses: true, directed: true }],
+    [{ name: "odm" }, {}, { gathers: false, recordsLosses: true, directed: false }],
+    [{ name: "odm" }, step, { gathers: false, recordsLosses: true, directed: false }],
     [{ name: "rnb" }, {}, { gathers: false, directed: false }],
     [several, { targets }, { gathers: false, directed: true }],
   ];

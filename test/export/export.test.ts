@@ -153,7 +153,7 @@ test("refusals are one line that names what to do", () => {
   const refused: [Mixture, Parameters<typeof exportMixture>[1], RegExp][] = [
     [half, { format: "megatorn" }, /there is no format "megatorn"; did you mean megatron\?/],
     [half, { format: "zzzzzzzz" }, /there are megatron, .*json/],
-    [half, { format: "axolotl" }, /axolotl: its weights are no mixture/],
+    [half, { format: "axolotl" }, /axolotl: its weights do not define a mixture/],
     [half, { format: "olmix" }, /evaluated nothing/],
     [mixture({ web: 1 }), { format: "nemo-automodel" }, /at least two domains/],
     [mixture({ web: 0.5, weighted: 0.5 }), { format: "nemo-automodel" }, /"weighted"/],

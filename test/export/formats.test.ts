@@ -29,7 +29,7 @@ const stripped = /^[\s\u001C-\u001F\u0085]|[\s\u001C-\u001F\u0085]$/;
 /** A refusal that the format's own reader makes necessary. */
 function refusal(name: string, { domains, stages }: Mixture, kept: readonly string[]): RegExp | null {
   if (name === "llama-factory" && kept.some((domain) => domain.includes(",") || stripped.test(domain)))
-    return /cuts its list/;
+    return /splits its list/;
   if (name === "nemo-automodel" && kept.length < 2) return /at least two/;
   if (name === "nemo-automodel" && kept.includes("weighted")) return /keeps the name/;
   if (name === "olmix" && kept.some((domain) => /^(run|run_id|name|index|Unnamed.*)$/.test(domain)))
