@@ -9,7 +9,7 @@
 import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activateRow } from "./activation";
 import { squareRange } from "./reduce";
-import { doubles, fma, fma64, scratch, sumDoubles } from "./simd";
+import { doubles, fma, fma64, scratch, sumDoubles, twoDoubles } from "./simd";
 import {
   AlignBlockSlots, AlignSegmentsSlots, GemmBlockSlots, GramSquaresSlots, MicroPeakSlots, PackPanelsSlots, SegmentedBlockSlots, SegmentedReduceSlots,
 } from "./slots";
@@ -118,13 +118,13 @@ function packRows4(src: usize, ld: usize, rows: i32, k: i32, dst: usize, step: u
   }
 }
 
-// Packs `width` columns of a k-major matrix into panels of `panel` columns. Rows are read whole, and as many at a time as fill 64 bytes of a panel: panels
+// Packs `width` columns of a k-major matrix into panels of 4, 8 or 32 columns. Rows are read whole, and as many at a time as fill 64 bytes of a panel: panels
 // that lie a multiple of 4 KiB apart share their place in the first-level cache, and would lose their lines between one row and the next.
 function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst: usize): void {
   const stride = <usize>panel * <usize>k << 2, whole = width / panel, bytes = <usize>panel << 2;
   const rows = 64 / <i32>bytes;
   let i = 0;
-  for (; i + rows <= k; i += rows) {
+  for (; rows > 1 && i + rows <= k; i += rows) {
     let from = src + <usize>i * ld, to = dst + <usize>i * bytes;
     for (let j = 0; j < whole; j++) {
       const next = from + ld;
@@ -147,7 +147,15 @@ function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst:
     let from = src + <usize>i * ld, to = dst + <usize>i * bytes;
     for (let j = 0; j < whole; j++) {
       v128.store(to, v128.load(from));
-      if (panel == 8) v128.store(to, v128.load(from, 16), 16);
+      if (panel > 4) v128.store(to, v128.load(from, 16), 16);
+      if (panel > 8) {
+        v128.store(to, v128.load(from, 32), 32);
+        v128.store(to, v128.load(from, 48), 48);
+        v128.store(to, v128.load(from, 64), 64);
+        v128.store(to, v128.load(from, 80), 80);
+        v128.store(to, v128.load(from, 96), 96);
+        v128.store(to, v128.load(from, 112), 112);
+      }
       from += bytes; to += stride;
     }
   }
@@ -224,7 +232,7 @@ function packTask(src: usize, ld: usize, rows: i32, k: i32, kMajor: bool, dst: u
   }
 }
 
-// Packs rows [0, width) of an operand (its columns when it is k-major) into panels.
+// Packs rows [0, width) of an operand (its columns when it is k-major) into panels of 4, 8 or 32.
 function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i32, dst: usize): void {
   if (kMajor) {
     packColumns(src, ld, width, k, panel, dst);
@@ -369,12 +377,6 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     const at = <usize>(row0 + r) * ldc + (<usize>col0 << 2);
     activateRow(activation, from + at, c + at, bytes);
   }
-}
-
-// The sum of four f32, as a sum of two doubles.
-// @ts-ignore: decorator
-@inline function twoDoubles(v: v128): v128 {
-  return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0)));
 }
 
 // Σ x·y of two tiles, in f32 but for the last additions: two sums of doubles.

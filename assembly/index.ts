@@ -14,6 +14,7 @@ export { adam, adamw, clipScale, sgd } from "./optimizer";
 export * from "./random";
 export { alignRows, dotPartials, dotTotal, reduceColumns, reduceRows, segmentColumns } from "./reduce";
 export { rope } from "./rope";
+export { alignNonzeros, countNonzeros } from "./skip";
 export { crossEntropy, crossEntropyJvp, crossEntropyVjp, logSoftmax, logSoftmaxVjp, softmax, softmaxVjp } from "./softmax";
 export * from "./strided";
 export { embeddingAlign, gather, scatterAdd } from "./table";

@@ -23,8 +23,16 @@ export function norm(p: NormSlots, task: i32): void {
   const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
   for (let r = first; r < last; r++) {
-    const x = p.x + <usize>r * bytes, y = p.y + <usize>r * bytes;
+    let x = p.x + <usize>r * bytes;
+    const y = p.y + <usize>r * bytes;
     let i: usize = 0;
+    if (p.sum) {
+      const residual = p.residual + <usize>r * bytes, sum = p.sum + <usize>r * bytes;
+      for (; i + 16 <= bytes; i += 16) v128.store(sum + i, f32x4.add(v128.load(x + i), v128.load(residual + i)));
+      for (; i < bytes; i += 4) store<f32>(sum + i, load<f32>(x + i) + load<f32>(residual + i));
+      x = sum;
+      i = 0;
+    }
     let mean: f32 = 0;
     if (p.layer) {
       let s0 = zero, s1 = zero;
@@ -76,7 +84,7 @@ export function normVjp(p: NormVjpSlots, task: i32): void {
   const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
   for (let r = first; r < last; r++) {
-    const at = <usize>r * bytes, x = p.x + at, dy = p.dy + at, dx = p.dx + at;
+    const at = <usize>r * bytes, x = p.x + at, dy = p.dy + at, dx = p.dx + at, also = p.also ? p.also + at : 0;
     const stats = p.stats + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
     const center = f32x4.splat(mean), scale = f32x4.splat(rstd);
     let s = zero, t = zero;
@@ -97,12 +105,14 @@ export function normVjp(p: NormVjpSlots, task: i32): void {
     for (i = 0; i + 16 <= bytes; i += 16) {
       const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
       const d = f32x4.mul(v128.load(dy + i), gain ? v128.load(gain + i) : one);
-      v128.store(dx + i, f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale));
+      const own = f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale);
+      v128.store(dx + i, also ? f32x4.add(own, v128.load(also + i)) : own);
     }
     for (; i < bytes; i += 4) {
       const unit = f32x4.mul(f32x4.sub(v128.load_splat<f32>(x + i), center), scale);
       const d = f32x4.mul(v128.load_splat<f32>(dy + i), gain ? v128.load_splat<f32>(gain + i) : one);
-      v128.store_lane<f32>(dx + i, f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale), 0);
+      const own = f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale);
+      v128.store_lane<f32>(dx + i, also ? f32x4.add(own, v128.load_splat<f32>(also + i)) : own, 0);
     }
   }
 }

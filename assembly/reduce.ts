@@ -211,7 +211,8 @@ export function alignRows(p: AlignRowsSlots, task: i32): void {
 export function dotPartials(p: DotPartialsSlots, task: i32): void {
   const block = p.elementsPerTask, start = (<usize>task * <usize>block) << 2;
   const bytes = <usize>min(block, p.elements - task * block) << 2;
-  store<f64>(p.partials + (<usize>task << 3), dotRange(p.x + start, p.y + start, bytes));
+  const sum = p.x == p.y ? squareRange(p.x + start, bytes) : dotRange(p.x + start, p.y + start, bytes);
+  store<f64>(p.partials + (<usize>task << 3), sum);
 }
 
 export function dotTotal(p: DotTotalSlots, task: i32): void {

@@ -26,6 +26,19 @@ import { ScratchSlots } from "./slots";
   return f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1);
 }
 
+// The sum of four f32, as a sum of two doubles.
+// @ts-ignore: decorator
+@inline export function twoDoubles(v: v128): v128 {
+  return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0)));
+}
+
+// Bytes of v by position; positions are 0 to 15.
+// @ts-ignore: decorator
+@inline export function swizzle(v: v128, positions: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i8x16.relaxed_swizzle(v, positions);
+  return i8x16.swizzle(v, positions);
+}
+
 let thread: usize = 0;
 
 // Called once in every instance: which thread this is.

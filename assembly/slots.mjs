@@ -84,7 +84,7 @@ export const SLOTS = {
   trap: { failing: "i32" },
 
   // gemm.ts. `kMajor` is 1 for an operand whose consecutive rows (columns) are adjacent; leading dimensions are in elements.
-  // `width`: rows of panels to cut; `panel`: 4 or 8 of them.
+  // `width`: rows of panels to cut; `panel`: 4, 8 or 32 of them.
   packPanels: {
     ...{ from: "pointer", to: "pointer", width: "i32", k: "i32", kMajor: "i32", panel: "i32" },
     ...{ panelsPerTask: "i32", ld: "i32" },
@@ -113,6 +113,12 @@ export const SLOTS = {
     ...{ x: "pointer", v: "pointer", y: "pointer", partials: "pointer", rows: "i32", n: "i32", k: "i32" },
     ...{ rowsPerTask: "i32", ...BLOCKS, pass: "i32" },
   },
+  // skip.ts. Of `x` as it is, `v` in panels of 32, and `y` as it is; `pass` is a multiple of 4.
+  alignNonzeros: { extends: "alignBlock" },
+  // Task 0 counts in a, task 1 in b, in `sampled` of the rows.
+  countNonzeros: {
+    ...{ a: "pointer", b: "pointer", counts: "pointer", rows: "i32", m: "i32", n: "i32", sampled: "i32" },
+  },
   // At the first row of segment `aligned` the partials begin; segments before it get 0.
   alignSegments: {
     ...{ partials: "pointer", columnBlocks: "i32", rows: "i32", segments: "pointer", segmentCount: "i32" },
@@ -138,12 +144,13 @@ export const SLOTS = {
 
   // norm.ts. `layer` is 1 for LayerNorm, 0 for RMSNorm.
   norm: {
-    ...{ x: "pointer", gain: "pointer", bias: "pointer", y: "pointer", stats: "pointer" },
+    ...{ x: "pointer", gain: "pointer", bias: "pointer", residual: "pointer" },
+    ...{ y: "pointer", stats: "pointer", sum: "pointer" },
     ...ROWS,
     ...{ width: "i32", layer: "i32", eps: "f32" },
   },
   normVjp: {
-    ...{ x: "pointer", gain: "pointer", stats: "pointer", dy: "pointer", dx: "pointer" },
+    ...{ x: "pointer", gain: "pointer", stats: "pointer", dy: "pointer", also: "pointer", dx: "pointer" },
     ...ROWS,
     ...{ width: "i32", layer: "i32" },
   },

@@ -320,6 +320,21 @@
 }
 
 // @ts-ignore: decorator
+@unmanaged export class AlignNonzerosSlots extends AlignBlockSlots {
+}
+
+// @ts-ignore: decorator
+@unmanaged export class CountNonzerosSlots extends ScratchSlots {
+  a: usize;
+  b: usize;
+  counts: usize;
+  rows: i32;
+  m: i32;
+  n: i32;
+  sampled: i32;
+}
+
+// @ts-ignore: decorator
 @unmanaged export class AlignSegmentsSlots extends ScratchSlots {
   partials: usize;
   columnBlocks: i32;
@@ -381,8 +396,10 @@
   x: usize;
   gain: usize;
   bias: usize;
+  residual: usize;
   y: usize;
   stats: usize;
+  sum: usize;
   rows: i32;
   rowsPerTask: i32;
   width: i32;
@@ -396,6 +413,7 @@
   gain: usize;
   stats: usize;
   dy: usize;
+  also: usize;
   dx: usize;
   rows: i32;
   rowsPerTask: i32;

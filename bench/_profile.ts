@@ -38,6 +38,8 @@ export interface Profile {
   readonly kernels: readonly ProfileRow[];
 }
 
+const WARM_MS = 1500;
+
 interface Tally {
   calls: number;
   seconds: number;
@@ -111,7 +113,9 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
   return {
     backend,
     async profile(work, repetitions) {
-      for (let i = 0; i < 3; i++) await work();
+      // Until V8 has compiled what runs.
+      const warm = performance.now();
+      for (let i = 0; i < 3 || performance.now() - warm < WARM_MS; i++) await work();
       tallies.clear();
       const began = performance.now();
       for (let i = 0; i < repetitions; i++) await work();

@@ -1,8 +1,17 @@
 /** A cell: one run as plain data, and what came of it. Everything that decides the numbers stands in the cell, except the text, which has a hash of its own. */
 import { createHash } from "node:crypto";
-import { mixerDefaults } from "#dist/dga/mixer.js";
-import { alignmentDefaults } from "#dist/dga/trainer-options.js";
-import type { AlignmentOptions, CombinatorOptions } from "gradmix/dga";
+import {
+  type AlignmentOptions,
+  combine,
+  type CombinatorOptions,
+  createBases,
+  createMixer,
+  createRule,
+  type Mixer,
+  type RuleOptions,
+} from "gradmix/dga";
+import { isRuleName, ruleTraits } from "#dist/dga/rules/index.js";
+import { GRADIENT, measuringPasses, updatesWithin } from "#dist/dga/cost.js";
 
 /** How weights are found. */
 export interface Method {
@@ -102,35 +111,48 @@ function canonical(value: unknown): string {
   return `{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${canonical(entry)}`).join(",")}}`;
 }
 
-/** What the trainer and the mixer take where a method says nothing. */
-const usual = { ...alignmentDefaults, ...mixerDefaults };
-/** Share of a step of 64-token windows that every window's inner product with the target's gradient takes (`npm run bench -- alignment`). */
-const STEP_SHARE = 0.0625;
 /** What guards look at of each domain, and how many updates are from one time to the next. */
 export const guarding = { tokens: 512, every: 3 };
-const fixed: readonly string[] = ["uniform", "static", "temperature", "importanceSampling", "odm", "ado"];
 
-/** CPU time of a training step with this method over a plain one, by counting the windows that pass through the model. */
+/** Computation of a training step with this method over a plain one, as the library counts it before a run (`dga/cost.ts`), with the guards' evaluations. */
 export function predictedCost(cell: Cell, domains: number): number {
-  const { combinators = [], updateEvery = usual.updateEvery } = cell.method;
-  const guarded = combinators.some(({ name }) => name === "guard");
-  // A forward pass of a window is a third of what a step does with it.
-  const windows = (domains * guarding.tokens) / cell.model.context;
-  const guards = guarded ? windows / (3 * cell.batch * guarding.every * updateEvery) : 0;
-  return guards + costOfAligning(cell, domains);
+  const { method, model, steps, batch } = cell;
+  const names = Array.from({ length: domains }, (_, i) => `domain ${i}`);
+  const rows = [...(method.bases ?? []), "all text"].map((name) => [name, names.map(() => 1)] as const);
+  const bases = method.bases === undefined ? null : createBases(new Map(rows), names, { counts: true });
+  const mixer = plannedMixer(cell, bases?.names ?? names);
+  const training = GRADIENT * batch * steps;
+  const { targets } = method.rule;
+  const measured = measuringPasses({
+    ...{ mixer, bases, steps, batch, time: model.context },
+    alignment: method.alignment ?? {},
+    targets: Array.isArray(targets) ? targets.length : 0,
+  });
+  const guarded = (method.combinators ?? []).some(({ name }) => name === "guard");
+  const windows = (domains * guarding.tokens) / model.context;
+  const guards = guarded ? (windows * updatesWithin(mixer, steps)) / guarding.every : 0;
+  return 1 + (measured + guards) / training;
 }
 
-function costOfAligning(cell: Cell, domains: number): number {
-  const { rule, bases, alignment, updateEvery = usual.updateEvery } = cell.method;
-  if (fixed.includes(rule.name)) return 1;
-  const { domainExamples, targetExamples, refreshEvery, measureEvery } = { ...usual, ...alignment };
-  const ofBatches = alignment?.from === "batch" || ["grape", "rnb"].includes(rule.name);
-  if (!ofBatches)
-    return (
-      1 + STEP_SHARE / measureEvery + targetExamples / (cell.batch * Math.min(refreshEvery, updateEvery))
-    );
-  const windows = domainExamples * (bases === undefined ? domains : 16);
-  return 1 + (windows + (rule.name === "rnb" ? 0 : targetExamples)) / (cell.batch * updateEvery);
+/** The mixer of a method before the text is known: any numbers stand for those of the text. */
+function plannedMixer({ method, model, steps, batch }: Cell, names: readonly string[]): Mixer {
+  const tokens = steps * batch * model.context;
+  const [shares, sizes] = [names.map(() => 1 / names.length), names.map(() => tokens)];
+  const numbers: Readonly<Record<string, unknown>> = { histogram: shares, counts: shares, sizes, tokens };
+  const options = Object.entries(method.rule).map(([option, value]) => [
+    option,
+    typeof value === "string" && option !== "name" ? (numbers[value] ?? value) : value,
+  ]);
+  const { name } = method.rule;
+  // Which fixed weights they are changes no cost, and may not be known yet.
+  const fixed = isRuleName(name) && ruleTraits(name).fixed === true;
+  const rule = createRule(fixed ? { name: "uniform" } : (Object.fromEntries(options) as RuleOptions));
+  const { combinators = [], updateEvery } = method;
+  return createMixer({
+    domains: names,
+    rule: combine(rule, combinators, { sizes, tokens }),
+    ...(updateEvery === undefined ? {} : { updateEvery }),
+  });
 }
 
 /** CPU seconds: of a step of the base model (d 96, 3 layers, 16 windows of 64 tokens, 1,024 tokens in the vocabulary), and of what is around the steps. */

@@ -1,10 +1,11 @@
 /**
- * Is axis 0 still the batch? Whoever asks for numbers of single examples needs losses whose example b depends on row b alone of every
- * value that depends on parameters, from the use of a parameter up to the loss. Each op says of each of its inputs whether it keeps axis 0
+ * Checks that axis 0 is still the batch. Whoever needs numbers of single examples needs losses whose example b depends only on row b of every value
+ * that depends on parameters, from the use of a parameter up to the loss. Each op declares for each of its inputs whether it keeps axis 0
  * (`Op.keepsBatch`); here that is followed from op to op.
  *
- * A value is cut along axis 0 into blocks that never meet: examples, or, in a flattened batch [B·T, …], the rows of each. Of n rows there are at
- * first n blocks; a reshape leaves as many as fit both shapes, and an op that mixes the rows leaves one. Losses [B] of B blocks are those of B examples.
+ * A value is divided along axis 0 into blocks that never mix: examples or, in a flattened batch [B·T, …], the rows of each. A value with n rows
+ * starts with n blocks; a reshape leaves as many as fit both shapes, and an op that mixes the rows leaves one. Losses [B] of B blocks are those of B
+ * examples.
  */
 import { GradmixError } from "../errors.ts";
 import { formatShape, type Shape } from "../tensor/shape.ts";
@@ -12,42 +13,42 @@ import type { Op, Spec } from "./op.ts";
 
 /** What is known of axis 0 of a value. */
 export interface Blocks {
-  /** A divisor of the extent of axis 0. */
+  /** Number of blocks, a divisor of the extent of axis 0. */
   readonly count: number;
-  /** Why there are no more; null where no op took any. */
+  /** Why there are not more blocks; null if no op reduced them. */
   readonly reason: string | null;
 }
 
-/** The answer of an op for the input `slot`; see `Op.keepsBatch`. */
+/** Decides for the input `slot` of an op; see `Op.keepsBatch`. */
 export type KeepsBatch<A> = (slot: number, inputs: readonly Spec[], output: Spec, attrs: A) => boolean;
 
-/** An answer that asks for no attributes. */
+/** A decision that does not depend on attributes. */
 type Keeps = (slot: number, inputs: readonly Spec[], output: Spec) => boolean;
 
-/** Elementwise, with broadcasting: kept unless axis 0 is broadcast, or moved by leading axes of another operand. */
+/** Elementwise with broadcasting: kept unless axis 0 is broadcast, or moved by leading axes of another operand. */
 export const keepsElementwise: Keeps = (slot, inputs, output) => {
   const { shape } = inputs[slot]!;
   return shape.length > 0 && shape.length === output.shape.length && shape[0] === output.shape[0];
 };
 
-/** Works along the last axis of each row: kept where that is not axis 0. */
+/** Works along the last axis of each row: kept if that is not axis 0. */
 export const keepsRows: Keeps = (slot, inputs, output) => {
   const { shape } = inputs[slot]!;
   return shape.length > 1 && shape[0] === output.shape[0];
 };
 
-/** Input 0 is worked on by rows; the others (weights, gains) are for all rows. */
+/** Input 0 is processed by rows; the others (weights, gains) apply to all rows. */
 export const keepsRowsOfFirst: Keeps = (slot, inputs, output) =>
   slot === 0 && keepsRows(slot, inputs, output);
 
-/** Rows go anywhere. */
+/** Rows may mix. */
 export const mixesBatch: Keeps = () => false;
 
 const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
 
 /**
- * What is known of an op's output. `known`: of each input, the blocks of a value, "all" for a parameter whose rule takes it row by row, and null for
- * what need not be followed. null when no input is.
+ * Computes what is known of an op's output. `known` has for each input the blocks of a value, "all" for a parameter whose rule takes it row by row,
+ * or null for an input that need not be followed. The result is null if all are null.
  */
 export function follow<A>(
   op: Op<A>,
@@ -84,7 +85,7 @@ function both(a: Blocks, b: Blocks, op: string): Blocks {
   return { count, reason: `${op} joins batches of ${a.count} and of ${b.count} rows` };
 }
 
-/** Of a parameter that an op uses without a rule for single examples. */
+/** The blocks of a parameter that an op uses without a rule for single examples. */
 export function shared(parameter: { readonly name: string | undefined }, op: string): Blocks {
   return {
     count: 1,
@@ -92,11 +93,11 @@ export function shared(parameter: { readonly name: string | undefined }, op: str
   };
 }
 
-/** Throws `autograd` unless the losses are those of single examples. `who` asks. */
-export function wantExamples(who: string, losses: Spec, blocks: Blocks | null): void {
+/** Throws `autograd` unless the losses are those of single examples. `who` is the name of the caller in the message. */
+export function wantExamples(caller: string, losses: Spec, blocks: Blocks | null): void {
   if (blocks === null || blocks.count === losses.shape[0]) return;
   throw new GradmixError(
     "autograd",
-    `${who}: ${blocks.reason ?? "the batch is not axis 0 of the losses"}; numbers of single examples need a loss that keeps them apart (sumSink does not)`,
+    `${caller}: ${blocks.reason ?? "the batch is not axis 0 of the losses"}; numbers of single examples need a loss that keeps them apart (sumSink does not)`,
   );
 }

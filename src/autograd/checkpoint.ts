@@ -1,17 +1,17 @@
-/** Trading time for memory: parts of a function that the backward pass computes again. */
+/** Trades time for memory: the backward pass computes parts of a function again. */
 import { GradmixError } from "../errors.ts";
 import { scope, Tensor, youngest } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
 import { fresh } from "./handles.ts";
-import { type Application, innermost, instead, type Transform, withTransform } from "./op.ts";
+import { type Application, innermost, withReplacement, type Transform, withTransform } from "./op.ts";
 import { Tape } from "./tape.ts";
 
 const list = (result: Tensor | readonly Tensor[]): readonly Tensor[] =>
   result instanceof Tensor ? [result] : result;
 
-/** Stands in for the tape while the function runs for the first time: what depends on what, without saving any of it. */
+/** Replaces the tape during the first run of the function: records dependencies without saving anything. */
 class Rehearsal implements Transform {
-  /** What the function uses besides its inputs, and did not make itself. */
+  /** Tensors that the function uses but that are neither its inputs nor made by it. */
   readonly captured = new Set<Tensor>();
   readonly #tape: Tape;
   readonly #inputs: ReadonlySet<Tensor>;
@@ -23,7 +23,7 @@ class Rehearsal implements Transform {
     this.#inputs = new Set(inputs);
   }
 
-  sees(used: readonly Tensor[]): void {
+  observe(used: readonly Tensor[]): void {
     for (const t of used) if (t.serial <= this.#before && !this.#inputs.has(t)) this.captured.add(t);
   }
 
@@ -31,7 +31,7 @@ class Rehearsal implements Transform {
     return this.#tape.tracks(used) || used.some((t) => this.#dependent.has(t));
   }
 
-  note<A>({ op, attrs, inputs, outputs }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs }: Application<A>): void {
     if (inputs.some((t) => this.#tape.isValue(t) && !this.#inputs.has(t)))
       throw new GradmixError(
         "autograd",
@@ -41,16 +41,16 @@ class Rehearsal implements Transform {
     for (const output of outputs) this.#dependent.set(output, follow(op, attrs, inputs, output, known));
   }
 
-  /** Of an output: undefined where it depends on nothing that the tape follows. */
+  /** The blocks of an output; undefined if it depends on nothing that the tape follows. */
   blocksOf(output: Tensor): Blocks | null | undefined {
     return this.#dependent.get(output);
   }
 }
 
 /**
- * f(...inputs), without saving what f computes: the backward pass runs f again (Chen et al. 2016), so f must compute the same again. Parameters,
+ * Runs f(...inputs) without saving what f computes: the backward pass runs f again (Chen et al. 2016), so f must compute the same again. Parameters,
  * constants and its own inputs may be used freely inside; every other tensor that depends on parameters must be one of `inputs` (`autograd`
- * otherwise). Outside of a backward pass it is just f. Like an op, it gives handles of its own.
+ * otherwise). Outside a backward pass it just runs f. Like an op, it returns handles of its own.
  */
 export function checkpoint<R extends Tensor | Tensor[]>(
   f: (...inputs: Tensor[]) => R,
@@ -59,13 +59,13 @@ export function checkpoint<R extends Tensor | Tensor[]>(
   const tape = innermost();
   if (!(tape instanceof Tape)) return scope(() => fresh(() => f(...inputs)));
   const rehearsal = new Rehearsal(tape, inputs);
-  const result = scope(() => instead(tape, rehearsal, () => fresh(() => f(...inputs))));
+  const result = scope(() => withReplacement(tape, rehearsal, () => fresh(() => f(...inputs))));
   const outputs = list(result).map((t) => ({ t, blocks: rehearsal.blocksOf(t) }));
   const dependent = outputs.flatMap(({ t, blocks }) => (blocks === undefined ? [] : [{ t, blocks }]));
   if (dependent.length === 0) return result;
-  // The very tensors, not other handles on them: f may also have captured them.
+  // The same tensors, not other handles on them: f may also have captured them.
   const leaves = [...new Set(inputs.filter((t) => tape.isValue(t)))];
-  tape.noteStep(
+  tape.recordStep(
     [...leaves],
     [...new Set([...inputs, ...rehearsal.captured])],
     dependent,
@@ -78,8 +78,8 @@ export function checkpoint<R extends Tensor | Tensor[]>(
             "autograd",
             `checkpoint: the function gave ${outputs.length} outputs at first and ${recomputed.length} when it ran again`,
           );
-        const again = recomputed.filter((_, i) => outputs[i]!.blocks !== undefined);
-        return replay.backward(again, cotangents, sink);
+        const tracked = recomputed.filter((_, i) => outputs[i]!.blocks !== undefined);
+        return replay.backward(tracked, cotangents, sink);
       } finally {
         replay.dispose();
       }

@@ -1,4 +1,4 @@
-/** Checks of operands and attributes for `infer`, which is where every op refuses what it cannot do, before a kernel is enqueued. */
+/** Checks of operands and attributes for `infer`, where every op refuses what it cannot do before a kernel is enqueued. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
@@ -26,7 +26,7 @@ export function wantLike(op: string, what: string, spec: Spec, like: Spec): void
     );
 }
 
-/** Throws `shape` unless the value is a list; the message says of what. */
+/** Throws `shape` unless the value is a list; the message names its contents. */
 export function wantList(
   op: string,
   what: string,

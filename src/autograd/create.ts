@@ -1,4 +1,4 @@
-/** Making tensors: constants, ranges, random numbers. They live on the current backend. */
+/** Makes tensors: constants, ranges, random numbers. They live on the current backend. */
 import { run } from "../backends/backend.ts";
 import type { RandomKind } from "../backends/kernels/index.ts";
 import { GradmixError } from "../errors.ts";
@@ -8,19 +8,19 @@ import type { Key } from "../tensor/rng.ts";
 import { checkShape, formatShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, type Tensor } from "../tensor/tensor.ts";
 
-/** A tensor of one value; of type i32 it is an integer of 32 bits. */
+/** A tensor with the same value everywhere. With dtype "i32" the value is a 32-bit integer. Default type f32. */
 export function full<D extends DType = "f32">(shape: Shape, value: number, dtype?: D): Tensor<D>;
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
   return constant("full", shape, value, dtype);
 }
 
-/** A tensor of zeros. Type f32 unless `dtype` says otherwise. Throws `shape` for extents that are not whole numbers of at least 0. */
+/** A tensor of zeros. Default type f32. Throws `shape` for extents that are not whole numbers of at least 0. */
 export function zeros<D extends DType = "f32">(shape: Shape, dtype?: D): Tensor<D>;
 export function zeros(shape: Shape, dtype: DType = "f32"): Tensor {
   return constant("zeros", shape, 0, dtype);
 }
 
-/** A tensor of ones. Type f32 unless `dtype` says otherwise. Throws `shape` for extents that are not whole numbers of at least 0. */
+/** A tensor of ones. Default type f32. Throws `shape` for extents that are not whole numbers of at least 0. */
 export function ones<D extends DType = "f32">(shape: Shape, dtype?: D): Tensor<D>;
 export function ones(shape: Shape, dtype: DType = "f32"): Tensor {
   return constant("ones", shape, 1, dtype);
@@ -49,10 +49,10 @@ export function eye(n: number): Tensor<"f32"> {
   return out;
 }
 
-/** f32 holds every integer up to here. */
+/** f32 represents every integer up to here. */
 const EXACT = 2 ** 24;
 
-/** 0, 1 … count − 1. */
+/** The integers 0, 1 … count − 1 as a tensor [count]. Default type f32. */
 export function arange<D extends DType = "f32">(count: number, dtype?: D): Tensor<D>;
 export function arange(count: number, dtype: DType = "f32"): Tensor {
   integerIn(0)("arange: count", count);
@@ -89,17 +89,17 @@ function random<D extends DType>(
   return out;
 }
 
-/** 32 random bits per element, i32. */
+/** 32 random bits per element, as i32, determined by the key. */
 export function randomBits(key: Key, shape: Shape): Tensor<"i32"> {
   return random("randomBits", "bits", "i32", key, shape);
 }
 
-/** Uniform in [0, 1). */
+/** Random numbers, uniform in [0, 1), determined by the key. */
 export function randomUniform(key: Key, shape: Shape): Tensor<"f32"> {
   return random("randomUniform", "uniform", "f32", key, shape);
 }
 
-/** Standard normal. */
+/** Random numbers with the standard normal distribution, determined by the key. */
 export function randomNormal(key: Key, shape: Shape): Tensor<"f32"> {
   return random("randomNormal", "normal", "f32", key, shape);
 }

@@ -1,9 +1,9 @@
 /**
- * Ops and gradients of one's own, out of public functions of tensors.
+ * Your own ops and gradients, made of public functions of tensors.
  *
- * What such an op computes is hidden from the transformations, which see the op alone and use its rules. Hence nothing that a transformation follows may
- * reach the computation unseen: a captured tensor that has a gradient or a tangent is refused. The rules are visible to the transformations further out, so
- * they can be differentiated themselves, as those of every op.
+ * The computation of such an op is hidden from transformations, which see only the op and use its rules. So nothing that a transformation follows may
+ * enter the computation unseen: a captured tensor that has a gradient or a tangent is refused. Outer transformations see the rules, so the rules can
+ * themselves be differentiated, like those of every op.
  */
 import { GradmixError } from "../errors.ts";
 import {
@@ -47,17 +47,17 @@ const usualAnswers: Readonly<Record<UsualAnswer, KeepsBatch<unknown>>> = {
 };
 
 /**
- * Does axis 0 of an input stay the output's axis 0, row for row, such that no row reaches another row of the output?
+ * Whether axis 0 of an input stays axis 0 of the output, row for row, so that no row influences another row of the output.
  *
  * - `"elementwise"`: element by element, with broadcasting. An input that is broadcast along axis 0 is not kept.
- * - `"rows"`: each row of every input is worked on by itself; an input of one axis has no rows to keep.
- * - `"rowsOfFirst"`: the same of the first input; the others (weights, say) are for all rows.
- * - `"mixes"`: rows may meet. It is always safe: passes that tell examples apart refuse the op.
- * - a function that answers for the input `slot`, given shapes, types and attributes.
+ * - `"rows"`: each row of every input is processed by itself; an input with a single axis has no rows to keep.
+ * - `"rowsOfFirst"`: the same for the first input; the others (for example weights) apply to all rows.
+ * - `"mixes"`: rows may mix. This is always safe: passes that distinguish examples refuse the op.
+ * - a function that decides for the input `slot`, given shapes, types and attributes.
  */
 export type BatchRule<A = None> = UsualAnswer | KeepsBatch<A>;
 
-/** A tensor, or a list of them; null stands for zeros. */
+/** Derivatives that a rule returns: a tensor, or a list of them; null stands for zeros. */
 export type Derivatives = Tensor | null | readonly (Tensor | null)[];
 
 type OneOrMany<T> = T | readonly T[];
@@ -67,39 +67,39 @@ type Operands<N extends readonly string[], A> = keyof A extends never
   ? Each<N, Tensor>
   : [...Each<N, Tensor>, attributes?: Partial<A>];
 
-/** What the rules of an op are given. */
+/** What the rules of an op receive. */
 export interface RuleContext<A = None> {
   /** The attributes of the call. */
   readonly attributes: A;
-  /** What `forward` saved: the inputs, unless it said otherwise. */
+  /** Tensors that `forward` saved; by default the inputs. */
   readonly saved: readonly Tensor[];
   /** Shapes and types of the inputs. */
   readonly inputs: readonly Spec[];
   /** Shapes and types of the outputs. */
   readonly outputs: readonly Spec[];
-  /** For each input: in `vjp`, is its cotangent wanted; in `jvp`, does it have a tangent? What is not needed may be null. */
+  /** For each input, in `vjp` whether its cotangent is needed, and in `jvp` whether it has a tangent. A result that is not needed may be null. */
   readonly needs: readonly boolean[];
 }
 
-/** An op: its rules side by side. `N` names its inputs, `A` are its attributes, `S` is what `infer` gives. */
+/** Definition of an op with all its rules. `N` has the names of its inputs, `A` its attributes, and `S` is the result of `infer`. */
 export interface OpDefinition<
   N extends readonly string[],
   S extends Spec | readonly Spec[],
   A extends object = None,
 > {
-  /** What messages call it. */
+  /** Name of the op, for messages. */
   readonly name: string;
   /** Names of the inputs, at least one. */
   readonly inputs: N;
-  /** Attributes (numbers, strings, lists: whatever is no tensor) with their defaults. Default: none. */
+  /** Attributes (any values that are not tensors, such as numbers, strings and lists) with their defaults. Default: none. */
   readonly attributes?: A;
-  /** Shape and type of the output, or a list for several outputs. It is where inputs and attributes that do not fit are refused. */
+  /** Computes shape and type of the output, or a list of them for several outputs. It should refuse invalid inputs and attributes. */
   infer(inputs: Each<N, Spec>, attributes: A): S;
-  /** For each input, is its axis 0 the output's axis 0, row for row? Passes that tell examples apart depend on it; see `BatchRule`. */
+  /** Whether axis 0 of each input is axis 0 of the output, row for row; see `BatchRule`. Passes that distinguish examples rely on it. */
   readonly keepsBatch: BatchRule<A>;
   /**
-   * Computes the output, or a list of outputs, out of functions of tensors; no transformation looks inside. The rules get the inputs as `saved`, unless it
-   * gives `{ outputs, saved }`.
+   * Computes the output, or a list of outputs, with functions of tensors; no transformation sees these. The rules receive the inputs as `saved`,
+   * unless it returns `{ outputs, saved }`.
    */
   forward(
     inputs: Each<N, Tensor>,
@@ -109,22 +109,22 @@ export interface OpDefinition<
     | {
         /** The output, or a list of outputs. */
         readonly outputs: OneOrMany<Tensor>;
-        /** Tensors that the rules get. */
+        /** Tensors for the rules. */
         readonly saved: readonly Tensor[];
       };
   /**
-   * Cotangents of the outputs → cotangents of the inputs: Jᵀ·ct. An output that does not matter has a cotangent of zeros; an i32 input gets null. Without it
-   * a gradient through the op throws `autograd`.
+   * Computes the cotangents of the inputs, Jᵀ·ct, from those of the outputs. An output that does not matter has a cotangent of zeros; the result for
+   * an i32 input is null. Without it, a gradient through the op throws `autograd`.
    */
   vjp?(cotangents: readonly Tensor[], context: RuleContext<A>): Derivatives;
   /**
-   * Tangents of the inputs → tangents of the outputs: J·t. An input that does not move has a tangent of zeros; an i32 output gets null. Without it forward
-   * mode through the op throws `autograd`.
+   * Computes the tangents of the outputs, J·t, from those of the inputs. An input that does not move has a tangent of zeros; the result for an i32
+   * output is null. Without it, forward mode through the op throws `autograd`.
    */
   jvp?(tangents: Each<N, Tensor>, context: RuleContext<A>): Derivatives;
   /**
-   * The same function, of which transformations see every op. It stands in where the rules would themselves have to be differentiated. An op that saves
-   * what is neither input nor output needs it for derivatives of derivatives.
+   * The same function made of ops that transformations see. It is used where the rules would themselves have to be differentiated. An op that saves
+   * tensors other than its inputs and outputs needs it for derivatives of derivatives.
    */
   compose?(inputs: Each<N, Tensor>, attributes: A): OneOrMany<Tensor>;
 }
@@ -136,21 +136,21 @@ interface Custom<A> {
   /** Names of inputs in messages. */
   readonly inputName: (slot: number) => string;
   forward(inputs: readonly Tensor[], attributes: A): unknown;
-  /** What is saved if `forward` does not say. */
+  /** The tensors that are saved if `forward` does not choose them. */
   saves(inputs: readonly Tensor[], outputs: readonly Tensor[]): readonly Tensor[];
   vjp?(cotangents: readonly Tensor[], context: RuleContext<A>): unknown;
   jvp?(tangents: readonly Tensor[], context: RuleContext<A>): unknown;
   compose?(inputs: readonly Tensor[], attributes: A): unknown;
 }
 
-/** One call; `specs` is null where nobody has said what the outputs are. */
+/** One call; `specs` is null if the specs of the outputs are not known in advance. */
 interface Call<A> {
   readonly attributes: A;
   readonly specs: readonly Spec[] | null;
 }
 
 /**
- * Stands around what an op computes. It refuses captured tensors that a transformation outside follows, and notes, where it is asked to, what depends on
+ * Surrounds the computation of an op. It refuses captured tensors that an outer transformation follows, and records, if requested, what depends on
  * the inputs.
  */
 class Enclosure implements Transform {
@@ -168,10 +168,10 @@ class Enclosure implements Transform {
     this.#follows = follows;
   }
 
-  sees(used: readonly Tensor[]): void {
+  observe(used: readonly Tensor[]): void {
     for (const t of used) {
       if (t.serial > this.#before || this.#inputs.has(t)) continue;
-      for (const transform of this.#outside) transform.sees?.([t]);
+      for (const transform of this.#outside) transform.observe?.([t]);
       if (this.#outside.some((transform) => transform.tracks([t])))
         throw new GradmixError(
           "autograd",
@@ -184,7 +184,7 @@ class Enclosure implements Transform {
     return this.#follows && inputs.some((t) => this.#inputs.has(t) || this.#dependent.has(t));
   }
 
-  note<A>({ outputs }: Application<A>): void {
+  record<A>({ outputs }: Application<A>): void {
     for (const t of outputs) this.#dependent.add(t);
   }
 
@@ -196,7 +196,7 @@ class Enclosure implements Transform {
 const fault = (name: string, what: string): GradmixError => new GradmixError("autograd", `${name}: ${what}`);
 const describe = (spec: Spec): string => `${spec.dtype}${formatShape(spec.shape)}`;
 
-/** The tensors that a rule gave, as a list. Throws `autograd`, naming op and rule, for anything else. */
+/** The tensors that a rule returned, as a list. Throws `autograd`, naming op and rule, for anything else. */
 function tensorsOf(name: string, rule: string, given: unknown): Tensor[] {
   const list: readonly unknown[] = Array.isArray(given) ? given : [given];
   return list.map((t, i) => {
@@ -205,7 +205,7 @@ function tensorsOf(name: string, rule: string, given: unknown): Tensor[] {
   });
 }
 
-/** Throws `autograd` unless the outputs are those that `infer` has promised. */
+/** Throws `autograd` unless the outputs have the specs that `infer` returned. */
 function wantSpecs(name: string, rule: string, outputs: readonly Tensor[], specs: readonly Spec[]): void {
   if (outputs.length !== specs.length)
     throw fault(name, `${rule} gives ${outputs.length} outputs, infer ${specs.length}`);
@@ -217,7 +217,7 @@ function wantSpecs(name: string, rule: string, outputs: readonly Tensor[], specs
       );
 }
 
-/** A rule's derivatives of what it was `given`. Throws `autograd` unless there is one of each spec, or null. */
+/** The derivatives that a rule computed from `given`. Throws `autograd` unless there is one for each spec, or null. */
 function derivativesOf(
   name: string,
   rule: string,
@@ -239,19 +239,19 @@ function derivativesOf(
       throw fault(name, `${rule} gives a derivative for ${what(i)}, which is ${specs[i]!.dtype}; give null`);
     if (t.dtype !== "f32" || !sameShape(t.shape, specs[i]!.shape))
       throw fault(name, `${rule} gives ${describe(t)} for ${what(i)}, which is ${describe(specs[i]!)}`);
-    // What it was given may be handed on. Other memory that was there before (an input, a constant) is somebody else's, who may write to it.
+    // The given tensors may be returned. Other existing memory (of an input or a constant) belongs to somebody else, who may write to it.
     return given.includes(t) || (t.serial > before && t.alone) ? t : copied(t);
   });
 }
 
-/** The given derivatives, with zeros in the place of null. */
+/** The given derivatives, with zeros instead of null. */
 function withZeros(derivatives: readonly (Tensor | null)[], specs: readonly Spec[]): Tensor[] {
   const like = derivatives.find((t) => t !== null);
   if (like === undefined || like === null) throw new GradmixError("autograd", "no derivative is wanted");
   return derivatives.map((t, i) => t ?? filled(0, { shape: specs[i]!.shape, dtype: "f32" }, like));
 }
 
-/** Outputs with handles of their own, and what the rules need. */
+/** Computes outputs with their own handles, and what the rules need. */
 function compute<A>(
   custom: Custom<A>,
   inputs: readonly Tensor[],
@@ -279,7 +279,7 @@ function compute<A>(
           name,
           "it saves what is neither input nor output, so its rules cannot be differentiated; save inputs or outputs, or give it `compose`",
         );
-      // A constant that was there before is somebody else's.
+      // An existing constant belongs to somebody else.
       const own = kept.map((t) => (inputs.includes(t) || t.serial > before ? t : alias(t)));
       return { outputs: [...outputs], saved: own };
     }),
@@ -290,7 +290,7 @@ function isSaving(given: unknown): given is { readonly outputs: unknown; readonl
   return typeof given === "object" && given !== null && "outputs" in given && "saved" in given;
 }
 
-/** The engine's op. */
+/** The internal op. */
 function opOf<A>(custom: Custom<A>): Op<Call<A>> {
   const { name } = custom;
   const { vjp, jvp, compose } = custom;
@@ -334,17 +334,17 @@ function opOf<A>(custom: Custom<A>): Op<Call<A>> {
       : {
           compose: (inputs, { attributes, specs }) =>
             scope(() => {
-              const made = fresh((): readonly Tensor[] =>
+              const results = fresh((): readonly Tensor[] =>
                 tensorsOf(name, "compose", compose(inputs, attributes)),
               );
-              if (specs !== null) wantSpecs(name, "compose", made, specs);
-              return [...made];
+              if (specs !== null) wantSpecs(name, "compose", results, specs);
+              return [...results];
             }),
         }),
   };
 }
 
-/** What `infer` gave, as a list. */
+/** The specs that `infer` returned, as a list. */
 function specsOf(name: string, given: Spec | readonly Spec[]): Spec[] {
   const list: readonly unknown[] = Array.isArray(given) ? given : [given];
   return list.map((spec) => {
@@ -357,7 +357,7 @@ function specsOf(name: string, given: Spec | readonly Spec[]): Spec[] {
   });
 }
 
-/** A check for each attribute: of the type of its default, where that says one. */
+/** One check per attribute: of the type of its default, if that determines one. */
 function attributeChecks(defaults: object): Record<string, OptionCheck> {
   const check = (value: unknown): OptionCheck => {
     const type = typeof value;
@@ -394,8 +394,8 @@ const definitionChecks: OptionChecks<{
 };
 
 /**
- * An op of one's own, as a function of its inputs and, where it has some, its attributes. It works wherever a built-in op does: under `grad`, `gradients`,
- * `jvp`, `forwardDerivative` and `checkpoint`, inside of each other to any order.
+ * Defines an op, as a function of its inputs and, if it has some, its attributes. It works like a built-in op: under `grad`, `gradients`, `jvp`,
+ * `forwardDerivative` and `checkpoint`, nested to any order.
  *
  * ```js
  * const cube = defineOp({
@@ -409,10 +409,10 @@ const definitionChecks: OptionChecks<{
  * });
  * ```
  *
- * A parameter that it uses itself has no per-example rule: `sumSink` takes its gradient, sinks that tell examples apart refuse it. Throws `config` for a
- * definition with a part that is missing or unknown. A call throws `shape` or `config` for operands and attributes that do not fit, and `autograd`, naming
- * the op, where a rule gives another number of tensors, another shape or another type than it must, or where `forward` uses a tensor that is not one of its
- * inputs and whose gradient or tangent is wanted. Whether the rules are right, `checkGradients` of gradmix/testing finds out.
+ * A parameter that it uses directly has no per-example rule: `sumSink` accepts its gradient, but sinks that distinguish examples refuse it. Throws
+ * `config` for a definition with a missing or unknown part. A call throws `shape` or `config` for invalid operands and attributes. It throws
+ * `autograd`, naming the op, if a rule returns a wrong number of tensors or a wrong shape or type, or if `forward` uses a tensor that is not one of
+ * its inputs and whose gradient or tangent is needed. `checkGradients` of gradmix/testing tests whether the rules are correct.
  */
 export function defineOp<
   const N extends readonly string[],
@@ -466,7 +466,7 @@ export function defineOp<
   };
 }
 
-/** What the rules of `customGradient` are given. */
+/** What the rules of `customGradient` receive. */
 export interface GradientContext {
   /** The inputs of the call. */
   readonly inputs: readonly Tensor[];
@@ -476,19 +476,20 @@ export interface GradientContext {
 
 /** Options of `customGradient`. */
 export interface CustomGradientOptions {
-  /** What messages call it. Default: the function's name. */
+  /** Name in messages. Default: the function's name. */
   readonly name?: string;
-  /** Default "mixes": passes that tell examples apart refuse it. What it says must hold of the rules too. */
+  /** Whether axis 0 stays the batch; see `BatchRule`. It must hold for the rules too. Default "mixes": passes that distinguish examples refuse the function. */
   readonly keepsBatch?: BatchRule;
 }
 
 /**
- * `f` with another derivative (jax.custom_vjp, tf.customGrad). `vjp` gives the cotangents of f's inputs for those of its outputs, `jvp` the tangents of its
- * outputs; null, or a null in a list, stands for zeros. Inputs and outputs are kept for the rules; where that is too much, `defineOp` says what is saved.
- * Without `jvp`, forward mode throws `autograd`. Derivatives of derivatives are those of the rules.
+ * Gives `f` another derivative (jax.custom_vjp, tf.customGradient). `vjp` computes the cotangents of f's inputs from those of its outputs, `jvp` the
+ * tangents of its outputs; null, or a null in a list, stands for zeros. Inputs and outputs are kept for the rules; if that takes too much memory,
+ * `defineOp` lets you choose what is saved. Without `jvp`, forward mode throws `autograd`. Derivatives of derivatives are those of the rules.
  *
- * `f` may capture constants. A captured tensor whose gradient or tangent is wanted (a parameter, or what depends on one) is refused with `autograd`, since
- * the rules give it none: make it an input. So are rules that give another number of tensors, another shape or another type than they must.
+ * `f` may capture constants. A captured tensor whose gradient or tangent is needed (a parameter, or a tensor that depends on one) is refused with
+ * `autograd`, because the rules do not return one for it: make it an input. Rules that return a wrong number of tensors or a wrong shape or type are
+ * refused too.
  */
 export function customGradient<I extends readonly Tensor[], R extends Tensor | Tensor[]>(
   f: (...inputs: I) => R,

@@ -1,7 +1,4 @@
-/**
- * Forward mode: carries a tangent beside each tensor that depends on the inputs. Nothing is saved: a tangent lives as long as its
- * tensor does.
- */
+/** Forward mode: keeps a tangent for each tensor that depends on the inputs. Nothing is saved: a tangent lives as long as its tensor. */
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
 import { scope, type Tensor } from "../tensor/tensor.ts";
@@ -9,7 +6,7 @@ import { type Blocks, follow } from "./batch.ts";
 import type { Application, Transform } from "./op.ts";
 import { overwritten } from "./tape.ts";
 
-/** A tangent, and the versions at which it and the tensor it belongs to belong together. */
+/** A tangent, with the versions of it and its tensor when they were computed. */
 interface Pushed {
   readonly tangent: Tensor;
   readonly version: number;
@@ -24,10 +21,10 @@ const pushed = (primal: Tensor, tangent: Tensor): Pushed => ({
 
 export class ForwardPass implements Transform {
   readonly #tangents = new Map<Tensor, Pushed>();
-  /** Of values that hold a row for each example. */
+  /** The blocks of values that have one row per example. */
   readonly #blocks = new Map<Tensor, Blocks>();
 
-  /** `tangents` gives a tangent of the same shape to each tensor it holds. */
+  /** `tangents` has a tangent of the same shape for each of its tensors. */
   constructor(tangents: ReadonlyMap<Tensor, Tensor>) {
     for (const [primal, tangent] of tangents) {
       if (!sameShape(primal.shape, tangent.shape))
@@ -48,7 +45,7 @@ export class ForwardPass implements Transform {
     return tangent;
   }
 
-  /** What is known of axis 0 of a value; null where it depends on parameters alone. */
+  /** What is known of axis 0 of a value; null if it depends only on parameters. */
   blocksOf(primal: Tensor): Blocks | null {
     return this.#blocks.get(primal) ?? null;
   }
@@ -57,7 +54,7 @@ export class ForwardPass implements Transform {
     return inputs.some((t) => this.#tangents.has(t));
   }
 
-  note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
     const rule = op.jvp?.bind(op);
     if (rule === undefined)
       throw new GradmixError("autograd", `${op.name} has no jvp rule; build the function out of other ops`);
@@ -75,7 +72,7 @@ export class ForwardPass implements Transform {
       if (blocks !== null) this.#blocks.set(output, blocks);
       output.onRelease(() => this.#forget(output));
     });
-    // A rule may hand an input's tangent on; that one keeps its owner.
+    // A rule may return an input's tangent; that one keeps its owner.
     for (const tangent of tangents) if (tangent !== null && !incoming.includes(tangent)) tangent.dispose();
   }
 

@@ -1,9 +1,9 @@
 /**
- * The transformations: vjp, jvp, grad, valueAndGrad, and the two passes that training is made of,
- * `gradients` (reverse, into a sink) and `forwardDerivative`.
+ * The transformations: vjp, jvp, grad, valueAndGrad, and the two passes for training, `gradients` (reverse mode, into a sink) and
+ * `forwardDerivative`.
  *
- * Everything made inside and not returned is freed at the end; what is returned belongs to the caller's scope, or to
- * the caller where there is none. Every result has a handle of its own: none is an input, and none is there twice.
+ * Everything that is made inside and not returned is freed at the end; results belong to the caller's scope, or to the caller if there is none. Every
+ * result has a handle of its own: none is an input, and none occurs twice.
  */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, object, required } from "../options.ts";
@@ -12,7 +12,7 @@ import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import { wantExamples } from "./batch.ts";
 import { wantTensor } from "./checks.ts";
-import { alias, apart, fresh } from "./handles.ts";
+import { alias, withOwnMemory, fresh } from "./handles.ts";
 import { filled, specOf, type Transform, transforming, withTransform } from "./op.ts";
 import type { GradientSink } from "./sink.ts";
 import { Tape } from "./tape.ts";
@@ -24,18 +24,21 @@ const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
   result instanceof Tensor ? [result] : [...result];
 
 /**
- * A handle of its own for each input, so that a transformation that watches it does not also see other uses of the same
- * tensor (given twice, or captured by the function).
+ * A separate handle for each input, so that a transformation that follows it does not also see other uses of the same tensor (passed twice, or
+ * captured by the function).
  */
-function own(t: Tensor, who: string): Tensor {
-  return alias(differentiable(who, t, "an input"));
+function own(t: Tensor, caller: string): Tensor {
+  return alias(differentiable(caller, t, "an input"));
 }
 
-/** The tensor, if it is one that has derivatives; throws `autograd` if not. */
-function differentiable(who: string, t: Tensor, what: string): Tensor {
-  wantTensor(who, what, t);
+/** Returns the tensor if it can have derivatives; throws `autograd` if not. */
+function differentiable(caller: string, t: Tensor, what: string): Tensor {
+  wantTensor(caller, what, t);
   if (t.dtype !== "f32")
-    throw new GradmixError("autograd", `${who}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`);
+    throw new GradmixError(
+      "autograd",
+      `${caller}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`,
+    );
   return t;
 }
 
@@ -43,25 +46,25 @@ function differentiable(who: string, t: Tensor, what: string): Tensor {
 export interface Vjp {
   /** The values of the function, as a list. */
   readonly outputs: Tensor[];
-  /** Cotangents of the outputs → cotangents of the primals. Once: it lets go of what was saved. */
+  /** Computes the cotangents of the primals from those of the outputs. It can be called once, because it frees what was saved. */
   readonly pullback: (cotangents: Tensor | readonly Tensor[]) => Tensor<"f32">[];
-  /** Lets go of what was saved, if `pullback` will not be called (else the garbage collector does, in time). */
+  /** Frees what was saved, if `pullback` will not be called (otherwise the garbage collector does so eventually). */
   readonly dispose: () => void;
 }
 
-/** Tapes that nobody can play any more let go of what they saved. */
+/** Tapes that can no longer be played back free what they saved. */
 const forgotten = new FinalizationRegistry<Tape>((tape) => tape.dispose());
 
-/** Notes which of some tensors a function uses. */
+/** Records which of some tensors a function uses. */
 class Uses implements Transform {
   readonly used = new Set<Tensor>();
   readonly #asked: ReadonlySet<Tensor>;
 
-  constructor(asked: readonly Tensor[]) {
-    this.#asked = new Set(asked);
+  constructor(tensors: readonly Tensor[]) {
+    this.#asked = new Set(tensors);
   }
 
-  sees(inputs: readonly Tensor[]): void {
+  observe(inputs: readonly Tensor[]): void {
     for (const t of inputs) if (this.#asked.has(t)) this.used.add(t);
   }
 
@@ -69,20 +72,20 @@ class Uses implements Transform {
     return false;
   }
 
-  note(): void {}
+  record(): void {}
 }
 
 /**
- * Runs f at `inputs`, which stand for `primals`, under a transformation. Throws `autograd` for an input that f ignores while it uses the caller's tensor,
- * which the transformation cannot know; with `some`, also where f uses none of its inputs.
+ * Runs f at `inputs`, which stand for `primals`, under a transformation. Throws `autograd` for an input that f ignores while it uses the caller's
+ * tensor, of which the transformation knows nothing; with `some`, also if f uses none of its inputs.
  */
 function runUnder(
-  who: string,
+  caller: string,
   transform: Transform,
   f: TensorFunction,
   primals: readonly Tensor[],
   inputs: readonly Tensor[],
-  some = false,
+  requireUse = false,
 ): Tensor[] {
   const uses = new Uses([...primals, ...inputs]);
   const { used } = uses;
@@ -91,38 +94,38 @@ function runUnder(
     if (!used.has(input) && used.has(primals[i]!))
       throw new GradmixError(
         "autograd",
-        `${who}: the function captures its input ${i} (${input.name ?? "a tensor"} ${formatShape(input.shape)}) from outside and ignores the argument, whose derivative would be 0; use the argument`,
+        `${caller}: the function captures its input ${i} (${input.name ?? "a tensor"} ${formatShape(input.shape)}) from outside and ignores the argument, whose derivative would be 0; use the argument`,
       );
-  if (some && inputs.length > 0 && !inputs.some((input) => used.has(input)))
+  if (requireUse && inputs.length > 0 && !inputs.some((input) => used.has(input)))
     throw new GradmixError(
       "autograd",
-      `${who}: the function uses none of its inputs, so every gradient would be 0; what it captures from outside counts as constant`,
+      `${caller}: the function uses none of its inputs, so every gradient would be 0; what it captures from outside counts as constant`,
     );
   return outputs;
 }
 
 /**
- * f at the primals, and Jᵀ·ct for cotangents of its outputs. What f captures counts as constant. Throws `autograd` for an input whose argument f ignores
- * while it uses the very tensor that was given.
+ * Computes f at the primals, and returns a pullback that computes Jᵀ·ct for cotangents of its outputs. Tensors that f captures count as constants.
+ * Throws `autograd` for an input that f ignores while it uses the same tensor by capture.
  */
 export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
   return record("vjp", f, primals);
 }
 
-/** `some`: f must use some of its inputs. */
-function record(who: string, f: TensorFunction, primals: readonly Tensor[], some = false): Vjp {
+/** `some` means that f must use at least one of its inputs. */
+function record(caller: string, f: TensorFunction, primals: readonly Tensor[], requireUse = false): Vjp {
   return scope(() => {
-    const inputs = primals.map((t) => own(t, who));
+    const inputs = primals.map((t) => own(t, caller));
     const tape = new Tape(inputs);
     let outputs: Tensor[];
     try {
-      outputs = runUnder(who, tape, f, primals, inputs, some);
+      outputs = runUnder(caller, tape, f, primals, inputs, requireUse);
       tape.wantIntact(outputs);
     } catch (error) {
       tape.dispose();
       throw error;
     }
-    // Both functions reach it: when it is gone, nobody will play the tape.
+    // Both functions refer to this object; once it is collected, the tape can no longer be played back.
     const state = { played: false };
     forgotten.register(state, tape, state);
     return {
@@ -141,7 +144,7 @@ function record(who: string, f: TensorFunction, primals: readonly Tensor[], some
           );
         state.played = true;
         forgotten.unregister(state);
-        return scope(() => apart(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
+        return scope(() => withOwnMemory(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
       },
       dispose() {
         state.played = true;
@@ -152,15 +155,15 @@ function record(who: string, f: TensorFunction, primals: readonly Tensor[], some
   });
 }
 
-/** f at the primals, and J·t for their tangents; nothing is saved. Throws like `vjp`. */
+/** Computes f at the primals, and J·t for their tangents; nothing is saved. Throws like `vjp`. */
 export function jvp(
   f: TensorFunction,
   primals: readonly Tensor[],
   tangents: readonly Tensor[],
 ): {
-  /** The values of the function. */
+  /** The values of the function, as a list. */
   outputs: Tensor[];
-  /** Their tangents, each in the shape of its output. */
+  /** The tangents of the outputs, each with the shape of its output. */
   tangents: Tensor<"f32">[];
 } {
   if (primals.length !== tangents.length)
@@ -174,7 +177,7 @@ export function jvp(
     try {
       const outputs = runUnder("jvp", pass, f, primals, inputs);
       const moved = outputs.map((t) => tangentOf(pass, t));
-      return { outputs, tangents: apart(moved, [...primals, ...tangents, ...outputs]) };
+      return { outputs, tangents: withOwnMemory(moved, [...primals, ...tangents, ...outputs]) };
     } finally {
       pass.dispose();
     }
@@ -185,13 +188,13 @@ function tangentOf(pass: ForwardPass, output: Tensor): Tensor {
   return pass.tangentOf(output)?.adopt() ?? filled(0, specOf(output), output);
 }
 
-/** A gradient for each input. */
+/** One gradient per input. */
 export type Gradients<I extends readonly Tensor[]> = { -readonly [K in keyof I]: Tensor<"f32"> };
 
 /**
- * The gradient of a function with a result of one element, as a function of the same inputs: a gradient for each of them. What the function captures counts
- * as constant. Throws `autograd` for another result, and for a function that uses none of its inputs, or captures one of them and ignores the argument
- * (`gradients` is for losses that capture their parameters).
+ * The gradient of a function with a single-element result, as a function of the same inputs: one gradient per input. Tensors that the function
+ * captures count as constants. Throws `autograd` for another result, and for a function that uses none of its inputs, or captures one of them and
+ * ignores the argument (`gradients` is for losses that capture their parameters).
  */
 export function grad<I extends readonly Tensor[]>(
   f: (...inputs: I) => Tensor,
@@ -199,7 +202,7 @@ export function grad<I extends readonly Tensor[]>(
   return (...inputs) => scope(() => withValue("grad", f, inputs).gradients);
 }
 
-/** The value and the gradient of a function with a result of one element; see `grad`. */
+/** The value and the gradient of a function with a single-element result; see `grad`. */
 export function valueAndGrad<I extends readonly Tensor[]>(
   f: (...inputs: I) => Tensor,
 ): (...inputs: I) => {
@@ -212,14 +215,14 @@ export function valueAndGrad<I extends readonly Tensor[]>(
 }
 
 function withValue<I extends readonly Tensor[]>(
-  who: string,
+  caller: string,
   f: (...inputs: I) => Tensor,
   inputs: I,
 ): { value: Tensor<"f32">; gradients: Gradients<I> } {
   return scope(() => {
-    // It is called with as many tensors as were given.
+    // It is called with as many tensors as were passed.
     const { outputs, pullback, dispose } = record(
-      who,
+      caller,
       (...given) => f(...(given as readonly Tensor[] as I)),
       inputs,
       true,
@@ -229,7 +232,7 @@ function withValue<I extends readonly Tensor[]>(
       dispose();
       throw new GradmixError(
         "autograd",
-        `${who}: the function gave ${outputs.map((t) => formatShape(t.shape)).join(" and ")}; one element is needed (sum it)`,
+        `${caller}: the function gave ${outputs.map((t) => formatShape(t.shape)).join(" and ")}; one element is needed (sum it)`,
       );
     }
     return { value, gradients: pullback(filled(1, specOf(value), value)) as Gradients<I> };
@@ -242,19 +245,20 @@ export interface GradientsOptions {
   readonly parameters: Iterable<Tensor>;
   /** Receives the gradients of the parameters: `sumSink`, `alignSink`, `perExampleSink`, … */
   readonly sink: GradientSink;
-  /** The cotangent of each example's loss. Default: all 1. */
+  /** Weight of each example's loss [batch]. Default: all 1. */
   readonly weights?: Tensor | ArrayLike<number>;
 }
 
 const gradientsChecks = { parameters: required(object), sink: required(object), weights: object };
 
 /**
- * Runs `loss`, which gives one loss per example [batch], and plays it back into the sink: ∇ Σ_b weights[b]·loss[b].
- * Returns the losses. Throws `autograd` for a loss of another shape or one that depends on no parameter.
+ * Runs `loss`, which returns one loss per example [batch], and propagates ∇ Σ_b weights[b]·loss[b] back into the sink. Returns the losses. Throws
+ * `autograd` for a loss of another shape or one that depends on no parameter.
  *
- * Sinks that tell examples apart (all but `sumSink`) need losses that do: loss b depends on row b alone, along axis 0, of every value that depends
- * on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a parameter that is
- * used by anything but linear, embedding, layerNorm and rmsNorm. The batch may be flattened, [B, T, …] → [B·T, …], and shaped back.
+ * Sinks that distinguish examples (all but `sumSink`) need losses that keep them apart: along axis 0, loss b depends only on row b of every value
+ * that depends on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a
+ * parameter that is used by an op other than linear, embedding, layerNorm and rmsNorm. The batch may be flattened, [B, T, …] → [B·T, …], and reshaped
+ * back.
  */
 export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor<"f32"> {
   checkOptions("gradients", options, gradientsChecks);
@@ -303,17 +307,16 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
 }
 
 /**
- * The derivative of each example's loss along `tangents` (parameter → direction of the same shape), by one forward-mode
- * pass: ⟨∇loss_b, V⟩ for every b at once, with nothing saved. Both results are [batch]. Like the sinks that tell examples apart it refuses
- * losses that mix them (`autograd`).
+ * The derivative of each example's loss along `tangents` (parameter → direction of the same shape) by one forward-mode pass: ⟨∇loss_b, V⟩ for every b
+ * at once, without saving anything. Both results are [batch]. Like the sinks that distinguish examples, it refuses losses that mix them (`autograd`).
  */
 export function forwardDerivative(
   loss: () => Tensor,
   tangents: ReadonlyMap<Tensor, Tensor>,
 ): {
-  /** What `loss` returned. */
+  /** The losses that `loss` returned [batch]. */
   losses: Tensor<"f32">;
-  /** Derivative of each of them along the tangents. */
+  /** Derivative of each loss along the tangents [batch]. */
   derivatives: Tensor<"f32">;
 } {
   return scope(() => {
@@ -322,7 +325,7 @@ export function forwardDerivative(
       const losses = withTransform(pass, () => fresh(loss));
       wantLosses("forwardDerivative", losses);
       wantExamples("forwardDerivative", losses, pass.blocksOf(losses));
-      const derivatives = apart([tangentOf(pass, losses)], [...tangents.values(), losses]);
+      const derivatives = withOwnMemory([tangentOf(pass, losses)], [...tangents.values(), losses]);
       return { losses, derivatives: derivatives[0]! };
     } finally {
       pass.dispose();

@@ -1,6 +1,6 @@
 /**
- * Every result has a handle of its own. Who disposes what an op or a transformation returned must not take anything from whoever gave the
- * inputs, nor from whoever holds another of the results.
+ * Every result has a handle of its own. A caller who disposes the result of an op or a transformation must not affect the owner of the inputs, nor a
+ * holder of another result.
  */
 import { sizeOf } from "../tensor/shape.ts";
 import { Tensor, youngest } from "../tensor/tensor.ts";
@@ -15,15 +15,15 @@ export function alias(t: Tensor): Tensor {
   return own;
 }
 
-/** The same elements in memory of their own. */
+/** A copy of the elements in memory of its own. */
 export function copied(t: Tensor): Tensor {
-  // Two axes, since strided kernels walk few of them; the first stays, since it may be the batch.
+  // Two axes, since strided kernels handle only a few; the first stays, because it may be the batch.
   const shape = [t.shape.at(0) ?? 1, sizeOf(t.shape.slice(1))];
   const flat = apply1(reshapeOp, [t], { shape });
   return apply1(reshapeOp, [apply1(padOp, [flat], { starts: [0, 0], shape })], { shape: t.shape });
 }
 
-/** What `fn` returns, with other handles for tensors that were there before, and for those that it returns more than once. */
+/** Returns what `fn` returns, with new handles for tensors that existed before, and for those that it returns more than once. */
 export function fresh<R extends Tensor | readonly Tensor[]>(fn: () => R): R {
   const before = youngest();
   const result = fn();
@@ -36,12 +36,12 @@ export function fresh<R extends Tensor | readonly Tensor[]>(fn: () => R): R {
   }) as readonly Tensor[] as R;
 }
 
-/** Derivatives apart from each other and from what was `given`: copies of those that share memory with any, since gradients may be written to. */
-export function apart(derivatives: readonly Tensor[], given: readonly Tensor[]): Tensor[] {
-  const taken = new Set(given.flatMap((t) => (t.disposed ? [] : [t.buffer])));
+/** Makes derivatives independent of each other and of `given`: copies those that share memory with any, because gradients may be written to. */
+export function withOwnMemory(derivatives: readonly Tensor[], given: readonly Tensor[]): Tensor[] {
+  const used = new Set(given.flatMap((t) => (t.disposed ? [] : [t.buffer])));
   return derivatives.map((t) => {
-    const own = taken.has(t.buffer) ? copied(t) : t;
-    taken.add(own.buffer);
+    const own = used.has(t.buffer) ? copied(t) : t;
+    used.add(own.buffer);
     return own;
   });
 }

@@ -1,10 +1,9 @@
 /**
- * What one op is, and how it is applied.
+ * What an op is, and how it is applied.
  *
- * An op is one object with all of its rules side by side: `infer` (shapes), `forward`, `vjp`, `jvp`. Transformations
- * (a tape, a forward-mode pass) do not wrap tensors: each keeps a side table of what it knows about them. `apply` runs
- * an op once, asks every active transformation, from the outermost inwards, to note it, and each rule is itself made
- * of ops, seen only by the transformations further out. That is what lets them nest.
+ * An op is one object with all of its rules: `infer` (shapes), `forward`, `vjp`, `jvp`. Transformations (a tape, a forward-mode pass) do not wrap
+ * tensors: each keeps a table of what it knows about them. `apply` runs an op once and lets every active transformation, from the outermost inwards,
+ * record it. Each rule is itself made of ops, which only the outer transformations see. This makes transformations nest.
  */
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
@@ -15,7 +14,7 @@ import { wantTensors } from "./checks.ts";
 import type { KeepsBatch } from "./batch.ts";
 import type { GradientSink } from "./sink.ts";
 
-/** Attributes of an op that has none. */
+/** The attributes of an op that has none. */
 export type None = Record<never, never>;
 export const none: None = {};
 
@@ -28,9 +27,12 @@ export interface Spec {
 }
 
 type Slots = readonly unknown[];
-/** One `T` for each slot. */
+/** One `T` per slot. */
 export type PerSlot<L extends Slots, T> = { readonly [N in keyof L]: T };
-/** A slot for each of the names, which are separated by spaces: "x weight bias?" has two, or three, "q k v ..." at least three. Names that are not known have any number. */
+/**
+ * A slot per name; the names are separated by spaces. "x weight bias?" has two or three, and "q k v ..." at least three. Names that are not known may
+ * be any number.
+ */
 export type SlotsOf<Names extends string> = string extends Names
   ? Slots
   : Names extends ""
@@ -46,13 +48,13 @@ type SlotOf<Name extends string> = Name extends "..."
 
 export interface VjpContext<A, I extends Slots = Slots, O extends Slots = Slots, S extends Slots = Slots> {
   readonly attrs: A;
-  /** What `forward` saved, in its order. */
+  /** The tensors that `forward` saved, in its order. */
   readonly saved: PerSlot<S, Tensor>;
   readonly inputs: PerSlot<I, Spec>;
   readonly outputs: PerSlot<O, Spec>;
-  /** For each input: is its cotangent wanted as a tensor? */
+  /** For each input, whether its cotangent is needed as a tensor. */
   readonly needs: PerSlot<I, boolean>;
-  /** For each input: the parameter whose contribution goes to the sink instead. Only slots in `op.emits` are set. */
+  /** For each input, the parameter whose contribution goes to the sink instead. Only slots in `op.emits` are set. */
   readonly parameters: PerSlot<I, Tensor | null>;
   readonly sink: GradientSink;
 }
@@ -67,45 +69,45 @@ export type Op<
 
 export interface OpOf<A, I extends Slots = Slots, O extends Slots = Slots, S extends Slots = Slots> {
   readonly name: string;
-  /** Output shapes and types. Throws `shape`, naming the shapes that do not fit. */
+  /** Computes shapes and types of the outputs. Throws `shape`, naming the shapes that do not fit. */
   infer(inputs: PerSlot<I, Spec>, attrs: A): Spec[];
   /**
-   * Is axis 0 of the input `slot` the output's axis 0, row for row, such that no row of it reaches another row of the output? Passes that tell
-   * examples apart ask (batch.ts); batch.ts has the usual answers. "No" is always safe. Of a `constant` op nobody asks.
+   * Whether axis 0 of the input `slot` is axis 0 of the output, row for row, so that no row of it influences another row of the output. Passes that
+   * distinguish examples rely on it; batch.ts has the common cases. "No" is always safe. It is not used for `constant` ops.
    */
   readonly keepsBatch: KeepsBatch<A>;
-  /** Computes the outputs (of the inferred specs) and says which tensors the rules below need. */
+  /** Computes the outputs (with the inferred specs) and selects the tensors that the rules below need. */
   forward(
     inputs: PerSlot<I, Tensor>,
     attrs: A,
     specs: PerSlot<O, Spec>,
   ): { outputs: Tensor[]; saved?: Tensor[] };
-  /** Cotangents of the outputs (null = zero) → cotangents of the inputs (null where not needed or zero). */
+  /** Computes the cotangents of the inputs (null if not needed or zero) from those of the outputs (null means zero). */
   vjp?(cotangents: PerSlot<O, Tensor | null>, context: VjpContext<A, I, O, S>): (Tensor | null)[];
-  /** Tangents of the inputs (null = zero) → tangents of the outputs. */
+  /** Computes the tangents of the outputs from those of the inputs (null means zero). */
   jvp?(
     tangents: PerSlot<I, Tensor | null>,
     context: { attrs: A; inputs: PerSlot<I, Tensor>; outputs: PerSlot<O, Tensor>; saved: PerSlot<S, Tensor> },
   ): (Tensor | null)[];
   /**
-   * The same function out of plainer ops. It runs instead of the op where the rules above would themselves have to be
-   * differentiated: under two transformations at once, or under one when there is no rule.
+   * The same function made of simpler ops. It runs instead of the op where the rules above would themselves have to be differentiated: under two
+   * transformations at once, or under one for which there is no rule.
    */
   compose?(inputs: PerSlot<I, Tensor>, attrs: A): Tensor[];
   /** Input slots that may hold a parameter and for which `vjp` calls a method of the sink. */
   readonly emits?: readonly number[];
-  /** An integer or otherwise constant function: gradients stop here. */
+  /** Whether the function is integer-valued or otherwise constant, so that gradients stop here. */
   readonly constant?: boolean;
 }
 
 /**
- * Rules of an op that is linear in input `slot` while its other inputs, which `forward` must save, are constants: `again`
+ * Rules of an op that is linear in input `slot` while its other inputs, which `forward` must save, are constants: `move`
  * moves tangents, `back` moves cotangents.
  */
 export function linearIn<A>(
   name: string,
   slot: number,
-  again: (constants: readonly Tensor[], t: Tensor, attrs: A) => Tensor,
+  move: (constants: readonly Tensor[], t: Tensor, attrs: A) => Tensor,
   back: (constants: readonly Tensor[], ct: Tensor, attrs: A) => Tensor,
 ): Required<Pick<Op<A, string, "y">, "vjp" | "jvp">> {
   const check = (touched: readonly boolean[]): void => {
@@ -124,12 +126,12 @@ export function linearIn<A>(
       check(tangents.map((t) => t !== null));
       const tangent = tangents[slot] ?? null;
       const constants = inputs.filter((_, i) => i !== slot);
-      return [tangent === null ? null : again(constants, tangent, attrs)];
+      return [tangent === null ? null : move(constants, tangent, attrs)];
     },
   };
 }
 
-/** An op applied once, as a transformation sees it. */
+/** A single application of an op, as a transformation sees it. */
 export interface Application<A> {
   readonly op: Op<A>;
   readonly attrs: A;
@@ -139,11 +141,11 @@ export interface Application<A> {
 }
 
 export interface Transform {
-  /** Told the inputs of every op that is applied. */
-  sees?(inputs: readonly Tensor[]): void;
-  /** Does it know any of these inputs? */
+  /** Called with the inputs of every op that is applied. */
+  observe?(inputs: readonly Tensor[]): void;
+  /** Whether the transformation follows any of these inputs. */
   tracks(inputs: readonly Tensor[]): boolean;
-  note<A>(application: Application<A>): void;
+  record<A>(application: Application<A>): void;
 }
 
 /** Active transformations, outermost first. */
@@ -154,14 +156,14 @@ export function withTransform<T>(transform: Transform, fn: () => T): T {
   return withActive([...active, transform], fn);
 }
 
-/** Runs `fn` as if `transform`, and whatever is inside of it, were not there. */
-export function below<T>(transform: Transform, fn: () => T): T {
+/** Runs `fn` as if `transform`, and everything inside it, were not active. */
+export function withoutTransform<T>(transform: Transform, fn: () => T): T {
   const index = active.indexOf(transform);
   return index < 0 ? fn() : withActive(active.slice(0, index), fn);
 }
 
-/** Runs `fn` with `other` in the place of `transform`. */
-export function instead<T>(transform: Transform, other: Transform, fn: () => T): T {
+/** Runs `fn` with `other` in place of `transform`. */
+export function withReplacement<T>(transform: Transform, other: Transform, fn: () => T): T {
   return withActive(
     active.map((each) => (each === transform ? other : each)),
     fn,
@@ -183,7 +185,7 @@ function withActive<T>(stack: readonly Transform[], fn: () => T): T {
   }
 }
 
-/** Runs `fn` with one transformation, or none, in the place of all active ones. */
+/** Runs `fn` with one transformation, or none, in place of all active ones. */
 export function enclosed<T>(transform: Transform | null, fn: () => T): T {
   return withActive(transform === null ? [] : [transform], fn);
 }
@@ -193,16 +195,16 @@ export function transformations(): readonly Transform[] {
   return active;
 }
 
-/** Is any transformation active? */
+/** Whether any transformation is active. */
 export function transforming(): boolean {
   return active.length > 0;
 }
 
-/** Applies an op: checks shapes, computes, and lets the active transformations note it. */
+/** Applies an op: checks shapes, computes, and lets the active transformations record it. */
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
   wantTensors(op.name, inputs);
   const specs = op.infer(inputs, attrs);
-  for (const transform of active) transform.sees?.(inputs);
+  for (const transform of active) transform.observe?.(inputs);
   if (op.compose !== undefined && active.length > 0) {
     const watching = active.filter((transform) => transform.tracks(inputs)).length;
     if (watching > (op.vjp === undefined ? 0 : 1)) return op.compose(inputs, attrs);
@@ -210,9 +212,9 @@ export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor
   const { outputs, saved = [] } = op.forward(inputs, attrs, specs);
   if (active.length > 0 && op.constant !== true) {
     const application = { op, attrs, inputs, outputs, saved };
-    // Outermost first: the rule of an inner one may use the outputs, which those further out must know by then.
+    // Outermost first: the rule of an inner transformation may use the outputs, so the outer ones must know them by then.
     active.forEach((transform, i, stack) => {
-      if (transform.tracks(inputs)) withActive(stack.slice(0, i), () => transform.note(application));
+      if (transform.tracks(inputs)) withActive(stack.slice(0, i), () => transform.record(application));
     });
   }
   // Whoever needs these has retained them by now.
@@ -240,7 +242,7 @@ export function wantType(op: string, what: string, spec: Spec, dtype: DType): vo
     throw new GradmixError("shape", `${op}: ${what} is ${spec.dtype}, ${dtype} is needed`);
 }
 
-/** A tensor of one value, on the backend of `like`. */
+/** A tensor with the same value everywhere, on the backend of `like`. */
 export function filled(value: number, spec: Spec, like: Tensor): Tensor {
   const out = allocate(spec, like);
   if (sizeOf(spec.shape) > 0) run("fill", { value }, {}, { out });

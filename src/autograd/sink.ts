@@ -1,29 +1,31 @@
 /**
  * Gradient sinks: where weight gradients go when they leave the backward pass.
  *
- * In a GPT four things touch parameters: a linear weight, a bias, a norm gain, an embedding table. Each op that uses
- * a parameter hands its *factors* (inputs, output gradients) to the sink instead of forming the gradient, and the sink
- * decides what to make of them: the sum for training, one gradient per example or domain, alignments, norms.
+ * In a GPT, four kinds of ops touch parameters: a linear weight, a bias, a norm gain, and an embedding table. Each op that uses a parameter passes
+ * its *factors* (inputs, output gradients) to the sink instead of forming the gradient, and the sink decides what to compute from them: the sum for
+ * training, one gradient per example or domain, alignments, norms.
  *
- * Axis 0 is the batch. A sink that tells examples apart attributes each row of a factor to the example it belongs to, the rows in equal shares in
- * the order of the examples: row by row for [B, …], and T rows to each example for a flattened batch [B·T, …]. That is right while nothing
- * between parameter and loss mixes examples, which `gradients` makes sure of (batch.ts).
+ * Axis 0 is the batch. A sink that distinguishes examples attributes each row of a factor to its example. Rows are divided equally, in the order of
+ * the examples: one row each for [B, …], and T rows each for a flattened batch [B·T, …]. This is correct as long as nothing between parameter and
+ * loss mixes examples, which `gradients` ensures (batch.ts).
  */
 import type { Tensor } from "../tensor/tensor.ts";
 
-/** What a backward pass hands the gradients of parameters to. A sink decides what is kept of them: their sum, or inner products and norms per example or per domain, or all of them. */
+/**
+ * Receives the gradients of parameters from a backward pass. A sink decides what is kept of them: their sum, or inner products and norms per example
+ * or per domain, or all of them.
+ */
 export interface GradientSink {
   /** Name of the sink, for error messages. */
   readonly name: string;
   /**
-   * Does it tell examples apart? Then `gradients` refuses losses that mix them. false: it takes sums over the batch, of any loss. Default true.
+   * Whether the sink distinguishes examples. If so, `gradients` refuses losses that mix them; if not, it receives sums over the batch, from any loss.
+   * Default true.
    */
   readonly perExample?: boolean;
-  /**
-   * A backward pass begins, of so many examples; these are the parameters it may hand over. Throws when it cannot take them.
-   */
+  /** Called at the start of a backward pass with the parameters that may follow and the number of examples. Throws if the sink cannot accept them. */
   begin?(parameters: ReadonlySet<Tensor>, examples: number): void;
-  /** It has ended, without an error. */
+  /** Called at the end of a pass without an error. */
   end?(): void;
   /** dW [out, in] = Σ_rows dyᵀ x, with x [rows…, in] and dy [rows…, out]. */
   linear(parameter: Tensor, x: Tensor, dy: Tensor): void;

@@ -1,8 +1,8 @@
 /**
- * Reverse mode: a tape notes the ops that depend on its leaves and parameters, and plays them back.
+ * Reverse mode: a tape records the ops that depend on its leaves and parameters, and plays them back.
  *
- * Each entry retains only what its op saved; playing back lets go of it entry by entry, so memory peaks at the end of
- * the forward pass. A tape is played at most once.
+ * Each entry retains only what its op saved; playing back releases it entry by entry, so memory peaks at the end of the forward pass. A tape is
+ * played at most once.
  */
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
@@ -11,7 +11,7 @@ import { scope, type Tensor } from "../tensor/tensor.ts";
 import { type Blocks, follow, shared } from "./batch.ts";
 import {
   type Application,
-  below,
+  withoutTransform,
   filled,
   type Op,
   type Spec,
@@ -22,12 +22,12 @@ import {
 import { add } from "./ops/arithmetic.ts";
 import type { GradientSink } from "./sink.ts";
 
-/** Something that was computed, or a leaf. It holds its cotangent. */
+/** A computed value, or a leaf. It holds its cotangent. */
 interface Value {
   readonly spec: Spec;
-  /** Whether axis 0 is still the batch; null where nobody asks. */
+  /** Whether axis 0 is still the batch; null if this is not needed. */
   readonly blocks: Blocks | null;
-  /** Of the tensor, when it was defined. */
+  /** Version of the tensor when it was defined. */
   readonly version: number;
   cotangent: Tensor | null;
 }
@@ -41,12 +41,12 @@ interface Defined {
 }
 
 interface Entry {
-  /** The op. */
+  /** Name of the op. */
   readonly name: string;
   readonly inputs: readonly (Value | null)[];
   readonly outputs: readonly Value[];
   readonly retained: readonly Tensor[];
-  /** Of what is retained. */
+  /** Versions of the retained tensors. */
   readonly versions: readonly number[];
   readonly pull: Pull;
 }
@@ -82,7 +82,7 @@ export class Tape implements Transform {
     return inputs.some((t) => this.#values.has(t) || this.#parameters.has(t));
   }
 
-  /** Depends on a leaf or on the output of an op that did (parameters themselves do not count). */
+  /** Whether the tensor depends on a leaf or on the output of a recorded op (parameters themselves do not count). */
   isValue(t: Tensor): boolean {
     return this.#values.has(t);
   }
@@ -105,7 +105,7 @@ export class Tape implements Transform {
     for (const t of results) this.#valueOf(t, null);
   }
 
-  note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
     if (op.vjp === undefined)
       throw new GradmixError("autograd", `${op.name} has no vjp rule; build the function out of other ops`);
     const rule = op.vjp.bind(op);
@@ -113,7 +113,7 @@ export class Tape implements Transform {
     const values = inputs.map((t) => this.#valueOf(t, op.name));
     const own = inputs.map((t) => (this.#parameters.has(t) ? t : null));
     const dense = own.map((t, slot) => (emits.includes(slot) ? null : t));
-    // Before anything is retained: an op's answer may be an error.
+    // Before anything is retained, because this may throw.
     const known = inputs.map((t, slot) => this.known(op, t, slot));
     const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
     const retained = saved.map((t) => t.retain());
@@ -138,8 +138,8 @@ export class Tape implements Transform {
     });
   }
 
-  /** Notes a composite step with a pull of its own (checkpointing), which needs the tensors `used` again. */
-  noteStep(
+  /** Records a composite step with its own pullback (checkpointing), which needs the tensors `used` again. */
+  recordStep(
     inputs: readonly Tensor[],
     used: readonly Tensor[],
     outputs: readonly Defined[],
@@ -155,7 +155,7 @@ export class Tape implements Transform {
     );
   }
 
-  /** What is known of a tensor that an op uses, or, with null, that the function returned. */
+  /** What is known of a tensor that an op uses or, with null, that the function returned. */
   #valueOf(t: Tensor, user: string | null): Value | null {
     const value = this.#values.get(t) ?? null;
     if (value !== null && value.version !== t.version)
@@ -180,8 +180,8 @@ export class Tape implements Transform {
   }
 
   /**
-   * Plays the tape back from `outputs` with the given cotangents (same shapes). Returns the leaves' cotangents, zeros
-   * where a leaf does not reach the outputs; they belong to the current scope. Weight contributions go to `sink`.
+   * Plays the tape back from `outputs` with the given cotangents (same shapes). Returns the leaves' cotangents, zeros for a leaf that does not
+   * influence the outputs; they belong to the current scope. Weight contributions go to `sink`.
    */
   backward(
     outputs: readonly Tensor[],
@@ -225,14 +225,14 @@ export class Tape implements Transform {
       for (const [i, t] of entry.retained.entries())
         if (t.version !== entry.versions[i])
           throw overwritten(t, `and ${entry.name} needs it for the gradient`);
-      const gradients = scope(() => below(this, () => entry.pull(incoming, sink)));
+      const gradients = scope(() => withoutTransform(this, () => entry.pull(incoming, sink)));
       gradients.forEach((gradient, slot) => {
         const value = entry.inputs[slot];
         if (value === undefined)
           throw new GradmixError("autograd", `${entry.name}: its vjp gives ${gradients.length} cotangents`);
         if (gradient !== null && value !== null) addTo(value, gradient);
       });
-      // A rule may hand its incoming cotangent, or something saved, on; those keep their owner.
+      // A rule may return its incoming cotangent, or a saved tensor; those keep their owner.
       for (const gradient of gradients)
         if (gradient !== null && !incoming.includes(gradient) && !entry.retained.includes(gradient))
           gradient.dispose();
@@ -241,7 +241,7 @@ export class Tape implements Transform {
     }
   }
 
-  /** Lets go of everything without playing back. */
+  /** Releases everything without playing back. */
   dispose(): void {
     for (const entry of this.#entries) {
       letGo(entry);
@@ -252,11 +252,11 @@ export class Tape implements Transform {
   }
 }
 
-/** The error for a tensor whose elements are no longer those that were recorded. */
-export function overwritten(t: Tensor, why: string): GradmixError {
+/** The error for a tensor whose elements have changed since they were recorded. */
+export function overwritten(t: Tensor, reason: string): GradmixError {
   return new GradmixError(
     "autograd",
-    `tensor ${t.name ?? ""}${formatShape(t.shape)}, or what shares its memory, was overwritten (by write, or by an optimizer's step) after it was recorded, ${why}; overwrite it before recording or after playing back`,
+    `tensor ${t.name ?? ""}${formatShape(t.shape)}, or what shares its memory, was overwritten (by write, or by an optimizer's step) after it was recorded, ${reason}; overwrite it before recording or after playing back`,
   );
 }
 
@@ -270,7 +270,7 @@ function drop(value: Value): void {
   value.cotangent = null;
 }
 
-/** Adds into a value's cotangent, which shares `gradient` until there is something to add. */
+/** Adds to a value's cotangent, which shares `gradient` until there is something to add. */
 function addTo(value: Value, gradient: Tensor): void {
   const sum = value.cotangent;
   if (sum === null) {

@@ -1,39 +1,39 @@
 /**
- * The backend interface: memory (tensor/memory.ts) plus kernels. A backend runs every kernel of the table in
- * kernels/index.ts; ops enqueue synchronously, only reading waits.
+ * The backend interface: memory (tensor/memory.ts) plus kernels. A backend implements every kernel of the table in kernels/index.ts; ops enqueue
+ * synchronously, and only reading waits.
  */
 import { GradmixError } from "../errors.ts";
 import type { Memory, View } from "../tensor/memory.ts";
 import { checkCall } from "./kernels/check.ts";
 import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "./kernels/index.ts";
 
-/** Names of the backends: `cpu` is WebAssembly SIMD with threads, `webgpu` a GPU, `reference` plain loops in doubles, for tests. */
+/** Name of a backend: `cpu` is WebAssembly SIMD with threads, `webgpu` a GPU, `reference` plain loops in doubles, for tests. */
 export type BackendName = "cpu" | "reference" | "webgpu";
 
-/** What a backend has on this machine. */
+/** The capabilities of a backend on this machine. */
 export interface Capabilities {
-  /** Threads that run kernels, the caller's included. */
+  /** Number of threads that run kernels, including the caller's. */
   readonly threads: number;
-  /** Instruction set or adapter, for reports: "relaxed", "plain", "f64", an adapter's name. */
+  /** Instruction set or adapter, for reports: "relaxed", "plain", "f64", or the name of an adapter. */
   readonly simd: string;
-  /** Most bytes that may be live at once. */
+  /** Largest number of bytes that may be live at once. */
   readonly memoryLimit: number;
 }
 
-/** A backend: memory for tensors, and the kernels that compute with them. `init` gives the one that it chose. */
+/** A backend: memory for tensors, and the kernels that compute with them. `init` returns the one that it chose. */
 export interface Backend extends Memory {
   /** Which backend it is. */
   readonly name: BackendName;
-  /** What it has on this machine. */
+  /** The capabilities of the backend on this machine. */
   readonly capabilities: Capabilities;
   /**
-   * Enqueues one kernel. Operands go by their names in the table; optional ones may be null or left out. Unless the
-   * table says so, an output may not overlap an input.
+   * Enqueues one kernel. Operands are given by their names in the table; optional ones may be null or left out. Unless the table allows it, an output
+   * must not overlap an input.
    */
   run<K extends KernelName>(kernel: K, params: KernelParams[K], inputs: Inputs<K>, outputs: Outputs<K>): void;
-  /** Hands what was enqueued to the device; no wait. */
+  /** Submits everything enqueued to the device, without waiting. */
   flush(): void;
-  /** Gives everything back; the backend cannot be used afterwards. */
+  /** Frees everything; the backend cannot be used afterwards. */
   dispose(): Promise<void>;
 }
 
@@ -41,7 +41,7 @@ function isBackend(memory: Memory): memory is Backend {
   return "run" in memory;
 }
 
-/** The memory that the operands live on, which `known` is if it is not null; null without operands. Throws `backend` where there are several. */
+/** The memory of the operands, which must be `known` if it is not null; null without operands. Throws `backend` if there are several. */
 function memoryOf(kernel: KernelName, operands: NamedViews<Operand>, known: Memory | null): Memory | null {
   let memory = known;
   for (const name in operands) {
@@ -54,7 +54,7 @@ function memoryOf(kernel: KernelName, operands: NamedViews<Operand>, known: Memo
   return memory;
 }
 
-/** Checks a call against the table, then runs it on the backend that the operands live on. */
+/** Checks a call against the table, then runs it on the backend of the operands. */
 export function run<K extends KernelName>(
   kernel: K,
   params: KernelParams[K],
@@ -73,9 +73,9 @@ function tellWritten(outputs: NamedViews<Operand>): void {
   for (const name in outputs) outputs[name]?.written?.();
 }
 
-/** A view that knows its memory; tensors are such. */
+/** A view that knows its memory, such as a tensor. */
 export interface Operand extends View {
   readonly memory: Memory;
-  /** Told before a kernel writes to it. */
+  /** Called before a kernel writes to it. */
   written?(): void;
 }

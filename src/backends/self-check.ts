@@ -61,10 +61,10 @@ export async function computesRight(backend: Backend, size: number = 160): Promi
     const rows = await backend.read(shares.buffer, 0, count);
     const [plus = NaN, minus, ...rest] = await backend.read(kept.buffer, 0, 4);
     if (![70_000, Infinity].includes(plus) || minus !== -plus || rest.join() !== "1,-1") return false;
-    let wanted = 0;
-    for (let i = 0; i < count; i++) wanted += a[i]! * b[i]!;
-    if ((await backend.read(dot.buffer, 0, 1))[0] !== wanted) return false;
-    const whole = await backend.read(total.buffer, 0, count);
+    let expectedDot = 0;
+    for (let i = 0; i < count; i++) expectedDot += a[i]! * b[i]!;
+    if ((await backend.read(dot.buffer, 0, 1))[0] !== expectedDot) return false;
+    const totals = await backend.read(total.buffer, 0, count);
     let inner = 0;
     const norms: [number, number] = [0, 0];
     for (let i = 0; i < size; i++) {
@@ -76,7 +76,7 @@ export async function computesRight(backend: Backend, size: number = 160): Promi
           sum += a[i * size + k]! * b[k * size + j]!;
           halves[k < half ? 0 : 1] += a[k * size + i]! * b[k * size + j]!;
         }
-        if (found[i * size + j] !== sum || whole[i * size + j] !== halves[0] + halves[1]) return false;
+        if (found[i * size + j] !== sum || totals[i * size + j] !== halves[0] + halves[1]) return false;
         mass += rows[i * size + j]!;
         inner += halves[0] * halves[1];
         for (const s of [0, 1] as const) norms[s] += halves[s] ** 2;

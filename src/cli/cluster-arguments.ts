@@ -8,28 +8,28 @@ import { checkValue, fromArguments, textOption, wrong } from "./values.ts";
 
 export interface ClusterArguments {
   readonly files: readonly string[];
-  /** The folder that is made. */
+  /** The folder to make. */
   readonly out: string;
   /** Clusters per cluster of the level above, from the top. */
   readonly levels: readonly number[];
-  /** Folder of the clusters of every document, which someone else found (.npy, one for each file); null: they are found here. */
+  /** Folder with given clusters of every document (one .npy per file); null: clusters are computed. */
   readonly ids: string | null;
-  /** How many clusters there are in `ids`; null: as many as its largest number says. */
+  /** Number of clusters in `ids`; null: one more than its largest number. */
   readonly count: number | null;
-  /** "byte", or a tokenizer.json or vocabulary by whose tokens sizes are counted too; null: they are not. */
+  /** "byte", or a tokenizer.json or vocabulary with which sizes are also counted in tokens; null: tokens are not counted. */
   readonly tokenizer: string | null;
-  /** A file or folder that documents' embeddings come from; null: the built-in ones. */
+  /** File or folder of the documents' embeddings; null: the built-in ones. */
   readonly embeddings: string | null;
-  /** No cluster gets more than so many times the mean of its level; null: as they are. */
+  /** Largest cluster size as a multiple of the mean of its level; null: no limit. */
   readonly balance: number | null;
-  /** Numbers per document, of the built-in embeddings. */
+  /** Numbers per document, for the built-in embeddings. */
   readonly dim: number;
-  /** Documents that the clusters are fitted to, at most. */
+  /** Largest number of documents to which the clusters are fitted. */
   readonly sample: number;
   readonly seed: number;
   readonly textField: string;
   readonly skipBadLines: boolean;
-  /** null: one per core. */
+  /** Number of threads; null: one per core. */
   readonly threads: number | null;
   readonly quiet: boolean;
 }
@@ -44,7 +44,7 @@ export const clusterDefaults: Readonly<
   textField: "text",
 };
 
-/** From what commander has read. Throws `config`, naming the flag. */
+/** Checks what commander has parsed. Throws `config`, naming the flag. */
 export function clusterArguments(
   files: readonly string[],
   options: Readonly<Record<string, unknown>>,
@@ -69,15 +69,13 @@ export function clusterArguments(
   const dim = integer("dim", "--dim", 1, 2048);
   const balance = text("balanced");
   if (embeddings !== null && dim !== null)
-    throw wrong(
-      "--dim and --embeddings: embeddings that are given have a length of their own; leave out --dim",
-    );
+    throw wrong("--dim and --embeddings: the dimension of given embeddings is fixed; leave out --dim");
   if (ids !== null && (embeddings !== null || balance !== null))
     throw wrong(
-      `--ids and --${embeddings === null ? "balanced" : "embeddings"}: the clusters of --ids are found already; leave one of them out`,
+      `--ids and --${embeddings === null ? "balanced" : "embeddings"}: the clusters are already given by --ids; leave out one of the two flags`,
     );
   if (ids !== null && levels !== null)
-    throw wrong("--ids and --levels: the clusters of --ids are no tree; leave out --levels");
+    throw wrong("--ids and --levels: the clusters of --ids have no levels; leave out --levels");
   if (
     tokenizer !== null &&
     tokenizer !== "byte" &&
@@ -112,7 +110,7 @@ function balanceOf(given: string): number {
   const value = /^\d+(\.\d+)?$/.test(given.trim()) ? Number(given) : NaN;
   if (!(value >= 1))
     throw wrong(
-      `--balanced: "${given}" is no number of 1 or more, such as 1.5: the largest cluster in mean sizes`,
+      `--balanced: "${given}" is not a number of at least 1, such as 1.5 (the size of the largest cluster divided by the mean size)`,
     );
   return value;
 }
@@ -120,6 +118,6 @@ function balanceOf(given: string): number {
 function levelsOf(text: string): number[] {
   const parts = text.split(",").map((part) => (/^\d+$/.test(part.trim()) ? Number(part) : NaN));
   if (!parts.every((k) => Number.isSafeInteger(k) && k >= 1))
-    throw wrong(`--levels: "${text}" is not a list of whole numbers of 1 or more, such as 64,64`);
+    throw wrong(`--levels: "${text}" is not a list of whole numbers of at least 1, such as 64,64`);
   return parts;
 }

@@ -1,11 +1,11 @@
 /**
- * `gradmix cluster`: cuts a corpus without labels into fine domains by what its documents are about. The folder that it writes:
+ * `gradmix cluster`: divides a corpus without labels into fine domains by the content of its documents. It writes a folder:
  *
- *     clusters.json           the clusters by name: documents, bytes, tokens, telling words; the files, and how they were read
- *     clusters.html           a page to look at them in
+ *     clusters.json           the clusters by name: documents, bytes, tokens, typical words; the files, and how they were read
+ *     clusters.html           a page to look at them
  *     ids/NAME.npy            for each file NAME.jsonl the cluster of every document, in order (i32)
  *     centroids.npy           the centroids [clusters, dim] (f32)
- *     embedder.safetensors    what embeds texts and assigns them
+ *     embedder.safetensors    the embedder that assigns texts
  */
 import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -57,18 +57,21 @@ import type { Outputs } from "./train.ts";
 import { wrong } from "./values.ts";
 import { version } from "./version.ts";
 
-/** Documents that are embedded at once. */
+/** Number of documents that are embedded at once. */
 const BLOCK = 2048;
 
 interface FileFacts {
-  /** From the root, so that the folder can be used from anywhere. */
+  /** Absolute path, so that the folder can be used from anywhere. */
   readonly path: string;
   readonly documents: number;
-  /** Of the text, as a run's `run.json` has it. */
+  /** SHA-256 of the text, as in a run's `run.json`. */
   readonly sha256: string;
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `data` and `io`. The folder is there once it is whole; until then what is done stands beside it, and the same command goes on from there. */
+/**
+ * Runs the command and returns the exit code. Throws `config`, `data` and `io`. The folder appears once it is complete; until then the finished parts
+ * are beside it, and the same command continues from there.
+ */
 export async function cluster(args: ClusterArguments, { out, err }: Outputs): Promise<number> {
   if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
@@ -77,35 +80,41 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     line: () => progress.line("stopping; Ctrl-C again to stop at once"),
     atOnce: () => {},
   });
-  const say = (line: string): void => {
+  const print = (line: string): void => {
     if (!args.quiet) progress.line(line);
   };
   let work: Work | null = null;
   try {
     const all = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
-    // Indices are read with their tokens.
+    // Indices are read together with their tokens.
     const files = all.filter((path) => tokenFileOf(path) === null);
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
     const tokenizer = tokenizerOf(args.tokenizer);
-    // Before the text is read.
+    // Checked before the text is read.
     if (args.embeddings !== null) embeddingsFolder(args.embeddings);
-    work = openWork(args.out, planOf(args, files), () => say("going on where it was stopped"));
-    const made = await makeClusters(work, files, { args, foreign, tokenizer, say, signal: interrupt.signal });
+    work = openWork(args.out, planOf(args, files), () => print("going on where it was stopped"));
+    const result = await makeClusters(work, files, {
+      args,
+      foreign,
+      tokenizer,
+      print,
+      signal: interrupt.signal,
+    });
     try {
       mkdirSync(dirname(resolve(args.out)), { recursive: true });
-      renameSync(made.folder, resolve(args.out));
+      renameSync(result.folder, resolve(args.out));
     } catch (error) {
       throw existsSync(args.out) ? isThere(args.out) : ioError(args.out, error);
     }
     work.end(true);
     await err.flush();
-    out.write(formatClusters(made.clusters, made.documents));
-    if (made.largest !== null)
-      out.write(`largest  ${made.largest.toFixed(2)} times the mean of the sample's clusters\n`);
+    out.write(formatClusters(result.clusters, result.documents));
+    if (result.largest !== null)
+      out.write(`largest  ${result.largest.toFixed(2)} times the mean of the sample's clusters\n`);
     out.write(`files    ${args.out}\n`);
     return 0;
   } catch (error) {
-    // What was computed for arguments or text that must change is of no use.
+    // Results for arguments or text that must change are useless.
     work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
     progress.line("stopped; the same command goes on from here");
@@ -119,7 +128,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   }
 }
 
-/** All that decides what is written. */
+/** Everything that determines the output. */
 function planOf(args: ClusterArguments, files: readonly string[]): Record<string, unknown> {
   const { levels, dim, sample, seed, textField, skipBadLines, embeddings, balance, ids, count, tokenizer } =
     args;
@@ -134,41 +143,41 @@ interface Making {
   readonly args: ClusterArguments;
   readonly foreign: ForeignIds | null;
   readonly tokenizer: Tokenizer | null;
-  readonly say: (line: string) => void;
+  readonly print: (line: string) => void;
   readonly signal: AbortSignal;
 }
 
-interface Made {
-  /** Where the files are, to be moved to their place. */
+interface ClusteringResult {
+  /** The folder of the files, which are then moved to their place. */
   readonly folder: string;
   readonly clusters: ReadonlyMap<string, DescribedCluster>;
   readonly documents: number;
-  /** The largest cluster in the sample, in mean sizes, where a balance was asked for. */
+  /** The largest cluster in the sample as a multiple of the mean size, if a balance was requested. */
   readonly largest: number | null;
 }
 
-async function makeClusters(work: Work, files: readonly string[], making: Making): Promise<Made> {
-  const { args, foreign, tokenizer, say, signal } = making;
-  say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
+async function makeClusters(work: Work, files: readonly string[], making: Making): Promise<ClusteringResult> {
+  const { args, foreign, tokenizer, print, signal } = making;
+  print(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
   const sample = savedSample(work) ?? (await sampleOf(files, foreign, { ...args, tokenizer }, signal));
   saveSample(work, sample);
   const { texts, facts } = sample;
   const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most)
-    throw wrong(`--clusters: ${most} of ${texts.length} documents; ask for fewer, or give more text`);
-  say(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
+    throw wrong(`--clusters: ${most} of ${texts.length} documents; use fewer clusters, or more text`);
+  print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
   await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
   const { dim, seed } = args;
-  const taken =
+  const given =
     foreign === null ? null : await centroidsOf(texts, sample.ids, foreign.clusters, { dim, seed, signal });
-  const found: FoundClusters = taken ?? (await findClusters(work, sample, args, signal));
+  const found: FoundClusters = given ?? (await findClusters(work, sample, args, signal));
   try {
     const k = leafCount(found.clusters);
-    say(
-      taken === null
+    print(
+      given === null
         ? `${formatCount(k)} clusters; assigning all documents`
-        : `${formatCount(k)} clusters, of which nearest centroids tell ${(100 * taken.agreement).toFixed(0)} % of the documents' rightly; counting`,
+        : `${formatCount(k)} clusters, with the nearest centroid in the right cluster for ${(100 * given.agreement).toFixed(0)} % of the documents; counting`,
     );
     const tally = createTally(k, { tokenizer, seed });
     const folder = join(work.folder, "whole");
@@ -193,12 +202,12 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
     const description = {
       version: 1,
       gradmix: version(),
-      levels: taken === null ? args.levels : [k],
+      levels: given === null ? args.levels : [k],
       ...{ dim: found.clusters.dim, seed, sample: texts.length, textField: args.textField, documents },
       ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
       ...(args.embeddings === null ? {} : { embeddings: resolve(args.embeddings) }),
       ...(largest === null ? {} : { balance: args.balance, largest }),
-      ...(taken === null ? {} : { from: resolve(args.ids ?? ""), agreement: taken.agreement }),
+      ...(given === null ? {} : { from: resolve(args.ids ?? ""), agreement: given.agreement }),
       clusters,
       files: facts.map((file, i) => ({ ...file, ids: idsNames[i] })),
     };
@@ -213,11 +222,11 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
 }
 
 interface FoundClusters extends Pick<TextClusters, "clusters" | "labels"> {
-  /** The built-in one; null where embeddings come from elsewhere. */
+  /** The built-in embedder; null if embeddings come from elsewhere. */
   readonly embedder: Embedder | null;
-  /** Those of documents to be assigned; left out where their clusters are given. */
+  /** Embeddings of the documents to assign; left out if their clusters are given. */
   readonly embeddings?: DocumentEmbeddings;
-  /** The largest cluster of the sample in mean sizes, where a balance was asked for. */
+  /** The largest cluster in the sample as a multiple of the mean size, if a balance was requested. */
   readonly largest?: number | null;
 }
 
@@ -234,7 +243,7 @@ async function findClusters(
     const rows = sample.rows.reduce((sum, own) => sum + own, 0);
     if (embeddings.count !== null && embeddings.count !== rows)
       throw wrong(
-        `--embeddings ${given}: has ${embeddings.count} rows, and there are ${rows} documents; a row for each is wanted, in their order`,
+        `--embeddings ${given}: has ${embeddings.count} rows, but there are ${rows} documents; it must have one row per document, in the same order`,
       );
     const points = await embeddedSample(work, embeddings, { texts, numbers }, signal);
     const { clusters, ids } = await fitClusters(points, {
@@ -268,7 +277,7 @@ async function builtInEmbedder(
   return embedder;
 }
 
-/** The sample's points, a block after another, from where they were left. */
+/** The points of the sample, block by block, continuing from the last finished one. */
 async function embeddedSample(
   work: Work,
   embeddings: DocumentEmbeddings,
@@ -297,14 +306,14 @@ function isThere(folder: string): GradmixError {
   return wrong(`--out ${folder}: is there already; choose another folder`);
 }
 
-/** `ids/NAME.npy`, as WebOrganizer has it; of files of one name in several folders the later ones get numbers. */
+/** `ids/NAME.npy`, as in WebOrganizer; if files in several folders have the same name, the later ones get numbers. */
 function namesOfIds(files: readonly string[]): string[] {
-  const taken = new Set<string>();
+  const used = new Set<string>();
   return files.map((file) => {
     const name = stemOf(file);
     let free = name;
-    for (let n = 2; taken.has(free); n++) free = `${name}-${n}`;
-    taken.add(free);
+    for (let n = 2; used.has(free); n++) free = `${name}-${n}`;
+    used.add(free);
     return `ids/${free}.npy`;
   });
 }
@@ -320,11 +329,11 @@ type Reading = ReadingDocuments & Pick<ClusterArguments, "sample" | "seed">;
 
 interface Sample {
   readonly texts: readonly string[];
-  /** The clusters that the texts are said to be in; −1: nobody says. */
+  /** The given clusters of the texts; −1 if none is given. */
   readonly ids: Int32Array;
-  /** Which documents they are, counted from 0 through all files, with those that are left out. */
+  /** Numbers of the documents, counted from 0 over all files and including those that are left out. */
   readonly numbers: readonly number[];
-  /** Documents of each file, with those that are left out. */
+  /** Number of documents of each file, including those that are left out. */
   readonly rows: readonly number[];
   readonly facts: readonly FileFacts[];
 }
@@ -362,7 +371,7 @@ function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
   work.writeJson(FACTS, { ids: Array.from(ids), ...facts });
 }
 
-/** Each document has the same chance to be among the texts (Vitter's algorithm R), of which the beginnings are kept; with the clusters that they are said to be in. */
+/** Samples texts, each document with the same chance (Vitter's algorithm R), and keeps their beginnings, with their given clusters. */
 async function sampleOf(
   files: readonly string[],
   foreign: ForeignIds | null,
@@ -403,16 +412,19 @@ async function sampleOf(
 interface Assigning {
   readonly work: Work;
   readonly found: FoundClusters;
-  /** The clusters of the documents, where they are given. */
+  /** The clusters of the documents, if they are given. */
   readonly foreign: FileIds | null;
-  /** The file's place among all, and the documents before it, with those that are left out. */
+  /** Index of the file, and the number of documents before it, including those that are left out. */
   readonly index: number;
   readonly before: number;
-  /** As the sample found it. */
+  /** Facts about the file from the sampling pass. */
   readonly facts: FileFacts;
 }
 
-/** The cluster of each document of a file, in order: as given, as found before, or the nearest. Adds to the tally. Throws `data` where the text is not the sample's any more. */
+/**
+ * Finds the cluster of each document of a file, in order: the given one, the one found earlier, or the nearest. Adds to the tally. Throws `data` if
+ * the text has changed since the sampling pass.
+ */
 async function assignFile(
   file: string,
   { work, found, foreign, index, before, facts }: Assigning,
@@ -430,7 +442,7 @@ async function assignFile(
   let texts: string[] = [];
   let numbers: number[] = [];
   const changed = (): GradmixError =>
-    new GradmixError("data", `${file}: its text has changed while it was clustered; cluster it again`);
+    new GradmixError("data", `${file}: its text changed during clustering; cluster it again`);
   const assign = async (): Promise<void> => {
     const from = at - texts.length;
     const points = await found.embeddings?.embed(texts.map(beginningOf), numbers, signal);
@@ -482,10 +494,10 @@ function writeModel(folder: string, { embedder, clusters }: FoundClusters): void
   ]);
 }
 
-/** Lines of the largest clusters. */
+/** Number of clusters that are printed. */
 const SHOWN = 20;
 
-/** A line for each of the largest clusters: its share of the documents and its words. */
+/** Prints one line for each of the largest clusters: its share of the documents and its words. */
 function formatClusters(
   clusters: ReadonlyMap<string, { readonly documents: number; readonly words: readonly string[] }>,
   documents: number,

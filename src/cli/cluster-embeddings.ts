@@ -1,4 +1,4 @@
-/** Where the embeddings of documents come from: built in, a model2vec folder, files of rows, or one of our own models. */
+/** Sources of the embeddings of documents: built in, a model2vec folder, files of rows, or a model of gradmix. */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { CancelSignal } from "../cancel.ts";
@@ -19,14 +19,14 @@ import { readJson, wrong } from "./values.ts";
 export interface DocumentEmbeddings {
   /** Numbers per document. */
   readonly dim: number;
-  /** Documents that it is for; null: any. */
+  /** Number of documents that it covers; null: any. */
   readonly count: number | null;
-  /** Embeds documents, of which `numbers` counts from 0 through all files, with those that are left out, and `texts` are the beginnings. Needs a backend. */
+  /** Embeds documents. `numbers` counts them from 0 over all files, including those that are left out, and `texts` has their beginnings. Needs a backend. */
   embed(texts: readonly string[], numbers: ArrayLike<number>, signal: CancelSignal): Promise<Points>;
   close(): void;
 }
 
-/** Those of the built-in embedder. */
+/** The embeddings of the built-in embedder. */
 export const builtIn = (embedder: Embedder): DocumentEmbeddings => ({
   dim: embedder.dim,
   count: null,
@@ -34,7 +34,7 @@ export const builtIn = (embedder: Embedder): DocumentEmbeddings => ({
   close: () => {},
 });
 
-/** The folder of a model, or null for a file of rows. Throws `config` where the path is neither. */
+/** The folder of a model, or null for a file of rows. Throws `config` if the path is neither. */
 export function embeddingsFolder(path: string): string | null {
   const bare = path.replace(/(\.parquet)#.*$/i, "$1");
   if (!existsSync(bare)) throw wrong(`--embeddings ${path}: no such file or folder`);
@@ -52,7 +52,7 @@ export function embeddingsFolder(path: string): string | null {
   return folder;
 }
 
-/** Those of a file or folder. Needs a backend for a model of ours. Throws `config` and `data`, naming the path. */
+/** The embeddings of a file or folder. Needs a backend for a model of gradmix. Throws `config` and `data`, naming the path. */
 export async function embeddingsFrom(path: string, signal: CancelSignal): Promise<DocumentEmbeddings> {
   const folder = embeddingsFolder(path);
   if (folder === null) return fromRows(await openRows(path, signal));
@@ -73,7 +73,7 @@ function fromRows(file: RowFile): DocumentEmbeddings {
   };
 }
 
-/** The id of the token that stands for unknown text; null without one. */
+/** The id of the token for unknown text; null if there is none. */
 function unknownId(json: unknown): number | null {
   if (!isObject(json) || !isObject(json["model"])) return null;
   const { unk_token: token, unk_id: id, vocab } = json["model"];
@@ -83,8 +83,8 @@ function unknownId(json: unknown): number | null {
 }
 
 /**
- * model2vec: the mean of the rows of a document's tokens, each times its weight where there are weights, to unit length unless config.json says otherwise. As in model2vec, unknown
- * text counts for nothing.
+ * model2vec: the mean of the rows of a document's tokens, multiplied by their weights if there are any, and scaled to unit length unless config.json
+ * disables it. As in model2vec, unknown text is ignored.
  */
 function fromTable(folder: string, tokenizer: Tokenizer, unknown: number | null): DocumentEmbeddings {
   const path = join(folder, "model.safetensors");
@@ -133,10 +133,10 @@ function fromTable(folder: string, tokenizer: Tokenizer, unknown: number | null)
   };
 }
 
-/** Documents of one batch of a model. */
+/** Number of documents per batch of a model. */
 const BATCH = 16;
 
-/** The mean of a model's last hidden states over as much of a document as its context takes, to unit length. */
+/** The mean of a model's last hidden states over the beginning of a document that fits into its context, scaled to unit length. */
 function fromModel(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
   const model: GPT = fromHuggingFace(
     new Map<string, Uint8Array | ByteSource>([
@@ -160,7 +160,7 @@ function fromModel(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
           .slice(from, from + BATCH)
           .map((text) => tokenizer.encode(text.slice(0, 8 * context)).slice(0, context));
         const time = Math.max(1, ...ids.map(({ length }) => length));
-        // What pads a document comes after it, where a causal model does not look.
+        // The padding comes after the document, where a causal model does not attend.
         const tokens = new Int32Array(ids.length * time);
         ids.forEach((own, i) => tokens.set(own, i * time));
         const states = scope(() => model.hidden(tensor(tokens, [ids.length, time])));
@@ -182,6 +182,6 @@ function fromModel(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
   };
 }
 
-/** As much of a document as embeddings look at, whole characters. */
+/** The beginning of a document that embeddings use, in whole characters. */
 export const beginningOf = (text: string): string =>
   text.length <= LOOKED_AT ? text : text.slice(0, LOOKED_AT).replace(/[\uD800-\uDBFF]$/, "");

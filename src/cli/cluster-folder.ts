@@ -1,4 +1,4 @@
-/** The folder of `gradmix cluster` as domains: each document of its files is of the domain that its cluster is. */
+/** The folder of `gradmix cluster` as domains: the domain of each document is its cluster. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeNpy } from "../data/npy.ts";
@@ -22,18 +22,18 @@ import {
 /** The clusters of one file. */
 export interface ClusteredFile {
   readonly path: string;
-  /** Of its text, document by document. */
+  /** SHA-256 of its text, document by document. */
   readonly sha256: string;
   /** The cluster of each document. */
   readonly ids: Int32Array;
 }
 
-/** How much text a cluster has. */
+/** Amount of text in a cluster. */
 export interface ClusterSize {
   readonly documents: number;
-  /** UTF-8. */
+  /** UTF-8 bytes. */
   readonly bytes: number;
-  /** By the tokenizer that `gradmix cluster` was given; null: by none. */
+  /** Tokens by the tokenizer of `gradmix cluster`; null if it had none. */
   readonly tokens: number | null;
 }
 
@@ -41,9 +41,9 @@ export interface ClusterFolder {
   readonly folder: string;
   /** Names of the clusters, by number. */
   readonly names: readonly string[];
-  /** Of the embedder. */
+  /** Seed of the embedder. */
   readonly seed: number;
-  /** What each has, in the order of the names. */
+  /** Size of each cluster, in the order of the names. */
   readonly clusters: readonly ClusterSize[];
   readonly files: readonly ClusteredFile[];
 }
@@ -77,7 +77,7 @@ export const clustersDescription: Schema<Description> = object<Description>({
   ),
 });
 
-/** Throws `data` for a folder that is not what `gradmix cluster` writes. */
+/** Reads the folder. Throws `data` for a folder that `gradmix cluster` did not write. */
 export function readClusterFolder(folder: string): ClusterFolder {
   const at = join(folder, DESCRIPTION);
   const described = parseOrdered(clustersDescription, new TextDecoder().decode(bytesOf(at)), {
@@ -91,17 +91,20 @@ export function readClusterFolder(folder: string): ClusterFolder {
     if (!(values instanceof Int32Array) || shape.length !== 1 || values.length !== documents)
       throw new GradmixError(
         "data",
-        `${join(folder, name)}: does not hold the clusters of ${documents} documents; cluster the text again`,
+        `${join(folder, name)}: does not have one cluster for each of ${documents} documents; cluster the text again`,
       );
     const bad = values.find((id) => id < 0 || id >= names.length);
     if (bad !== undefined)
-      throw new GradmixError("data", `${join(folder, name)}: there is no cluster ${bad} of ${names.length}`);
+      throw new GradmixError(
+        "data",
+        `${join(folder, name)}: cluster ${bad} does not exist; there are ${names.length}, counted from 0`,
+      );
     return { path, sha256, ids: values };
   });
   return { folder, names, seed, clusters: [...clusters.values()], files };
 }
 
-/** The clusters that have documents, which are domains. */
+/** The clusters with documents, which become domains. */
 export function clustersWithText({ names, clusters }: ClusterFolder): string[] {
   return names.filter((_, j) => clusters[j]!.documents > 0);
 }
@@ -114,7 +117,7 @@ function bytesOf(path: string): Uint8Array {
   }
 }
 
-/** The documents of a clustered file, each with its domain. Throws `data` where they are not those that were clustered. */
+/** The documents of a clustered file, each with its domain. Throws `data` if they are not those that were clustered. */
 export async function* clusteredDocuments(
   { folder, names }: ClusterFolder,
   { path, sha256, ids }: ClusteredFile,
@@ -123,7 +126,7 @@ export async function* clusteredDocuments(
   const changed = (what: string): GradmixError =>
     new GradmixError(
       "data",
-      `${path}: ${what} since ${folder} was made of it; cluster the text again, with the same --text-field and --skip-bad-lines`,
+      `${path}: ${what} since ${folder} was made from it; cluster the text again, or use the same --text-field and --skip-bad-lines`,
     );
   const hash = textHash();
   let at = 0;

@@ -1,6 +1,7 @@
 /**
- * Clusters, or any other domains, that someone else found: a folder with a .npy for each file of documents, which has a whole number for each document, in order. So WebOrganizer has
- * them (Wettig and others 2025): documents/NAME.jsonl.zst, and domains_clusters-k24/NAME.npy or domains_topics/NAME__choice.npy.
+ * Given clusters, or any other domains, from another tool: a folder with one .npy per file of documents, which has a whole number per document, in
+ * order. WebOrganizer uses this layout (Wettig and others 2025): documents/NAME.jsonl.zst, and domains_clusters-k24/NAME.npy or
+ * domains_topics/NAME__choice.npy.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -20,15 +21,15 @@ import { wrong } from "./values.ts";
 
 /** The clusters of the documents of one file. */
 export interface FileIds {
-  /** Of the .npy. */
+  /** Path of the .npy. */
   readonly path: string;
   readonly ids: Int32Array;
 }
 
 export interface ForeignIds {
-  /** In the order of the files. */
+  /** Ids per file, in the order of the files. */
   readonly ids: readonly FileIds[];
-  /** Their numbers are below. */
+  /** Number of clusters; ids are smaller. */
   readonly clusters: number;
 }
 
@@ -39,7 +40,10 @@ export function stemOf(path: string): string {
     .replace(/\.[a-z]\w*$/i, "");
 }
 
-/** `clusters`: how many there are; null: one more than the largest number. Throws `config` and `data`, naming the file, for ids that are missing, no whole numbers or out of range. */
+/**
+ * Reads the ids. `clusters` is the number of clusters; null: one more than the largest id. Throws `config` and `data`, naming the file, for ids that
+ * are missing, not whole numbers or out of range.
+ */
 export function readForeignIds(
   files: readonly string[],
   folder: string,
@@ -57,7 +61,7 @@ export function readForeignIds(
     if (found.length > 1)
       throw new GradmixError(
         "data",
-        `--ids ${folder}: has ${found.slice(0, 3).join(" and ")} for the documents of ${file}; leave the one that is meant in a folder of its own`,
+        `--ids ${folder}: has ${found.slice(0, 3).join(" and ")} for the documents of ${file}; move the right one to a folder of its own`,
       );
     return idsIn(join(folder, name), clusters);
   });
@@ -69,11 +73,11 @@ function namesIn(folder: string): readonly string[] {
   try {
     return readdirSync(folder).sort();
   } catch (error) {
-    throw wrong(`--ids: ${folder} is no folder that can be read`, error);
+    throw wrong(`--ids: ${folder} is not a readable folder`, error);
   }
 }
 
-/** More clusters than anyone's; a larger number is no id. */
+/** Limit on the number of clusters; a larger number is not an id. */
 const MOST_CLUSTERS = 2 ** 24;
 
 function idsIn(path: string, clusters: number | null): FileIds {
@@ -87,40 +91,43 @@ function idsIn(path: string, clusters: number | null): FileIds {
   if (!(values instanceof Int32Array) || shape.length !== 1)
     throw new GradmixError(
       "data",
-      `${path}: holds ${values instanceof Int32Array ? "whole numbers" : "numbers with fractions"} of the shape (${shape.join(", ")}); a whole number for each document is wanted`,
+      `${path}: holds ${values instanceof Int32Array ? "whole numbers" : "numbers with fractions"} of the shape (${shape.join(", ")}); it must have one whole number per document`,
     );
-  const below = clusters ?? MOST_CLUSTERS;
-  const bad = values.findIndex((id) => id < 0 || id >= below);
+  const limit = clusters ?? MOST_CLUSTERS;
+  const bad = values.findIndex((id) => id < 0 || id >= limit);
   if (bad >= 0)
     throw new GradmixError(
       "data",
-      `${path}: document ${bad} is in cluster ${values[bad]}, and clusters are 0 to ${below - 1}`,
+      `${path}: document ${bad} is in cluster ${values[bad]}, but clusters go from 0 to ${limit - 1}`,
     );
   return { path, ids: values };
 }
 
 export interface ReadingDocuments extends Required<Pick<ReadOptions, "textField" | "skipBadLines">> {
-  /** Decodes the documents of files of tokens. */
+  /** Decodes the documents of token files. */
   readonly tokenizer: Tokenizer | null;
 }
 
-/** The documents of a file of tokens that have text. */
+/** The documents of a token file that have text. */
 async function* decoded(
   file: string,
   tokenizer: Tokenizer | null,
   onEmpty: () => void,
 ): AsyncGenerator<{ readonly text: string }, void, undefined> {
   if (tokenizer === null)
-    throw wrong(`FILES: ${file} holds tokens; name the tokenizer that wrote it with --tokenizer`);
+    throw wrong(`FILES: ${file} contains tokens; give the tokenizer that wrote it with --tokenizer`);
   for (const text of tokenDocuments(file, tokenizer)) {
     if (text === "") onEmpty();
     else yield { text };
-    // Files are read at once: signals are heard between documents.
+    // Files are read synchronously, so signals are handled between documents.
     await giveTurn();
   }
 }
 
-/** The documents of a file with their clusters, −1 without `given`. Ids count documents without text and those that are skipped, of which `onPass` is told. Throws `data` for other numbers of ids than documents. */
+/**
+ * The documents of a file with their clusters, −1 without `given`. Ids count documents without text and skipped ones, for which `onPass` is called.
+ * Throws `data` if the numbers of ids and documents differ.
+ */
 export async function* documentsWithIds(
   file: string,
   given: FileIds | null,
@@ -142,26 +149,26 @@ export async function* documentsWithIds(
   if (given !== null && at !== given.ids.length)
     throw new GradmixError(
       "data",
-      `${given.path}: has ${given.ids.length} ids, and ${file} has ${at} documents`,
+      `${given.path}: has ${given.ids.length} ids, but ${file} has ${at} documents`,
     );
 }
 
-/** Where no embedding is: that of a cluster that the sample has nothing of. */
+/** A position far from all embeddings, for a cluster without documents in the sample. */
 const FAR = 1000;
 
-/** Of given clusters. */
-export interface TakenClusters extends TextClusters {
+/** An embedder with given clusters. */
+export interface GivenClusters extends TextClusters {
   /** Share of the sample whose nearest centroid is that of its cluster. */
   readonly agreement: number;
 }
 
-/** An embedder fitted to the sample, the means of its clusters, and their labels. Needs a backend. Throws as `fitEmbedder`. */
+/** Fits an embedder to the sample, and computes the means of its clusters and their labels. Needs a backend. Throws like `fitEmbedder`. */
 export async function centroidsOf(
   texts: readonly string[],
   ids: Int32Array,
   clusters: number,
   options: { readonly dim: number; readonly seed: number; readonly signal: CancelSignal },
-): Promise<TakenClusters> {
+): Promise<GivenClusters> {
   const embedder = await fitEmbedder(texts, options);
   const points = await embedTexts(embedder, texts, options.signal);
   const { dim, values } = points;

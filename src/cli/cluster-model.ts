@@ -1,4 +1,4 @@
-/** What assigns texts to the clusters of a folder, as `gradmix cluster` has written it. */
+/** Reads the embedder of a folder that `gradmix cluster` has written. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { TextClusters } from "../data/cluster/text-clusters.ts";
@@ -11,7 +11,8 @@ import type { ClusterFolder } from "./cluster-folder.ts";
 const MODEL = "embedder.safetensors";
 
 /**
- * What assigns texts to the clusters of a folder; null where the folder has none, because its clusters come from elsewhere. Throws `data` for files that are damaged or do not fit.
+ * Reads what assigns texts to the clusters of a folder; null if the folder has none, because its clusters come from elsewhere. Throws `data` for
+ * files that are damaged or inconsistent.
  */
 export function readTextClusters({
   folder,
@@ -21,13 +22,13 @@ export function readTextClusters({
   const path = join(folder, MODEL);
   if (!existsSync(path)) return null;
   return reading(path, (source) => {
-    const wrong = (what: string): GradmixError =>
+    const invalid = (what: string): GradmixError =>
       new GradmixError("data", `${path}: ${what}; cluster the text again`);
     const { shapes, read } = openSafetensors(source, path);
-    // Of embeddings that came from elsewhere, no text can be embedded.
+    // With embeddings from elsewhere, texts cannot be embedded.
     if (!shapes.has("idf")) return null;
     const tensor = (name: string): StoredTensor => {
-      if (!shapes.has(name)) throw wrong(`has no "${name}"`);
+      if (!shapes.has(name)) throw invalid(`has no "${name}"`);
       return read(name);
     };
     const directions = tensor("directions");
@@ -41,7 +42,7 @@ export function readTextClusters({
       });
     const clusters = { dim, levels };
     if (leafCount(clusters) !== names.length)
-      throw wrong(`has ${leafCount(clusters)} clusters, and clusters.json has ${names.length}`);
+      throw invalid(`has ${leafCount(clusters)} clusters, and clusters.json has ${names.length}`);
     return { embedder: { dim, seed, idf: tensor("idf").data, directions: directions.data }, clusters };
   });
 }

@@ -1,28 +1,28 @@
-/** What clusters hold: their sizes and a few of their texts, counted document by document, and the page that shows them. */
+/** Counts the contents of clusters document by document: their sizes and a few of their texts, and makes the page that shows them. */
 import { utf8Length } from "../data/bytes.ts";
 import type { Tokenizer } from "../data/index.node.ts";
 import { renderClusterPage } from "../report/cluster-page.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 
 export interface Tally {
-  /** A document of a cluster. */
+  /** Counts a document of a cluster. */
   add(cluster: number, text: string): void;
-  /** By cluster. */
+  /** Number of documents by cluster. */
   readonly documents: Float64Array;
-  /** UTF-8. */
+  /** UTF-8 bytes by cluster. */
   readonly bytes: Float64Array;
-  /** With an end-of-text token for each document; null: they are not counted. */
+  /** Tokens by cluster, including one end-of-text token per document; null if they are not counted. */
   readonly tokens: Float64Array | null;
-  /** Beginnings of some of each cluster's documents, drawn with equal chances. */
+  /** Beginnings of some of each cluster's documents, drawn with equal probability. */
   readonly examples: readonly (readonly string[])[];
 }
 
-/** Of each cluster, and of how many clusters at most. */
+/** Number of examples of each cluster, and of clusters with examples. */
 const EXAMPLES = 3;
-const MANY = 10_000;
-/** Characters of a word in a name. */
+const MOST_WITH_EXAMPLES = 10_000;
+/** Largest number of characters of a word in a name. */
 const LONGEST_WORD = 24;
-/** Characters of an example. */
+/** Largest number of characters of an example. */
 const SHOWN = 240;
 
 export function createTally(
@@ -33,7 +33,7 @@ export function createTally(
   const bytes = new Float64Array(clusters);
   const tokens = tokenizer === null ? null : new Float64Array(clusters);
   const examples = Array.from({ length: clusters }, (): string[] => []);
-  const most = clusters > MANY ? 1 : EXAMPLES;
+  const most = clusters > MOST_WITH_EXAMPLES ? 1 : EXAMPLES;
   const random = foldIn(key(seed), 0xe8a);
   let seen = 0;
   return {
@@ -55,7 +55,7 @@ export function createTally(
   };
 }
 
-/** One line. */
+/** The beginning of a text as one line. */
 function beginningOf(text: string): string {
   const line = text
     .slice(0, 2 * SHOWN)
@@ -64,7 +64,7 @@ function beginningOf(text: string): string {
   return line.length > SHOWN ? `${line.slice(0, SHOWN).replace(/[\uD800-\uDBFF]$/, "")}…` : line;
 }
 
-/** A cluster as clusters.json has it. */
+/** A cluster as in clusters.json. */
 export interface DescribedCluster {
   readonly documents: number;
   readonly bytes: number;
@@ -72,7 +72,7 @@ export interface DescribedCluster {
   readonly words: readonly string[];
 }
 
-/** By names that sort by number and say what a cluster is about: `017-rust-trait-impl`. */
+/** Describes clusters by names that sort by number and contain typical words: `017-rust-trait-impl`. */
 export function describeClusters(
   { documents, bytes, tokens }: Tally,
   labels: readonly (readonly string[])[],
@@ -86,10 +86,10 @@ export function describeClusters(
   );
 }
 
-/** A number of a thousand digits is a word too. */
+/** Shortens words, because a number with a thousand digits is a word too. */
 const shortened = (word: string): string => Array.from(word).slice(0, LONGEST_WORD).join("");
 
-/** clusters.html: of very many clusters the largest. */
+/** Contents of clusters.html; if there are very many clusters, only the largest. */
 export function clusterPage(
   clusters: ReadonlyMap<string, DescribedCluster>,
   { examples }: Tally,
@@ -105,6 +105,6 @@ export function clusterPage(
     documents: sum(({ documents }) => documents),
     bytes: sum(({ bytes }) => bytes),
     tokens: counted ? sum(({ tokens }) => tokens ?? 0) : null,
-    rows: all.sort((a, b) => b.documents - a.documents).slice(0, MANY),
+    rows: all.sort((a, b) => b.documents - a.documents).slice(0, MOST_WITH_EXAMPLES),
   });
 }

@@ -51,13 +51,13 @@ export interface Work {
   /** What stands under a name as JSON; undefined where nothing does. Throws `data` for what does not fit. */
   readJson<T>(name: string, schema: Schema<T>): T | undefined;
   writeJson(name: string, value: unknown): void;
-  /** Bytes under a name; null where there is none. */
+  /** The bytes stored under a name; null if there are none. */
   read(name: string): Uint8Array<ArrayBuffer> | null;
   write(name: string, parts: Iterable<Uint8Array>): void;
-  /** A file that grows by records of so many bytes, with the whole records that are in it. */
+  /** Opens a file that grows by records of `record` bytes, with the complete records in it. */
   grow(name: string, record: number): Growing;
   readonly memory: FitMemory;
-  /** Lets go of the folder, which stays for the next command, or goes. */
+  /** Closes the folder, and removes it if `remove` is set; otherwise the next command continues from it. */
   end(remove: boolean): void;
 }
 
@@ -67,13 +67,13 @@ export interface Growing {
   close(): void;
 }
 
-/** Milliseconds between two states of a fit that is under way. */
+/** Milliseconds between two saved states of a running fit. */
 const OFTEN = 5000;
 const utf8 = new TextEncoder();
 
 /**
- * Opens the folder of a clustering with this plan, or makes it. `goesOn`: told where there was one. Throws `config` where the folder is of another plan, or another process works in
- * it, and `io` where it cannot be written.
+ * Opens the folder of a clustering with this plan, or makes it. `goesOn` is called if it existed. Throws `config` if the folder belongs to another
+ * plan or another process works in it, and `io` if it cannot be written.
  */
 export function openWork(out: string, plan: Readonly<Record<string, unknown>>, goesOn: () => void): Work {
   const folder = `${resolve(out).replace(/[/\\]+$/, "")}.partial`;
@@ -101,7 +101,10 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);
   const open = new Set<() => void>();
   const grow = (name: string, record: number): Growing => {
-    const { bytes, file } = openGrowing(at(name), (whole) => whole.length - (whole.length % record));
+    const { bytes, file } = openGrowing(
+      at(name),
+      (bytesRead) => bytesRead.length - (bytesRead.length % record),
+    );
     const close = (): void => {
       if (open.delete(close)) closeSync(file);
     };
@@ -129,7 +132,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     if (before === undefined) writeJson("plan.json", plan);
     else if (JSON.stringify(Object.fromEntries(before)) !== own)
       throw wrong(
-        `--out ${out}: ${folder} is of a clustering with another ${difference(before, plan)} that was not completed; delete it, or choose another folder`,
+        `--out ${out}: ${folder} belongs to an unfinished clustering with another value of ${difference(before, plan)}; delete it, or choose another folder`,
       );
     else goesOn();
     const memory = memoryOf(grow, read, write);
@@ -158,7 +161,7 @@ function difference(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<
   );
 }
 
-/** Opens a file to append to, with what is whole in it: `wholeOf` says how many of its bytes. */
+/** Opens a file for appending, with its complete part; `wholeOf` returns the number of bytes of that part. */
 function openGrowing(
   path: string,
   wholeOf: (bytes: Uint8Array<ArrayBuffer>) => number,
@@ -167,10 +170,10 @@ function openGrowing(
     mkdirSync(dirname(path), { recursive: true });
     const all =
       existsSync(path) && statSync(path).size > 0 ? new Uint8Array(readFileSync(path)) : new Uint8Array(0);
-    const whole = wholeOf(all);
+    const complete = wholeOf(all);
     const file = openSync(path, "a");
-    if (fstatSync(file).size > whole) ftruncateSync(file, whole);
-    return { bytes: all.subarray(0, whole), file };
+    if (fstatSync(file).size > complete) ftruncateSync(file, complete);
+    return { bytes: all.subarray(0, complete), file };
   } catch (error) {
     throw ioError(path, error);
   }
@@ -183,7 +186,7 @@ function memoryOf(grow: Work["grow"], read: Work["read"], write: Work["write"]):
     if (log === null) {
       log = grow("fit.log", 1);
       for (const { name, state } of recordsOf(log.bytes)) known.set(name, state);
-      // Where the last record is cut off, it is written anew behind what is left of it: reading goes on at the next whole one.
+      // If the last record is cut off, it is written again after the rest of it: reading continues at the next complete record.
       const under = read("fit.state");
       if (under !== null)
         for (const { name, state } of recordsOf(under)) if (!known.has(name)) known.set(name, state);
@@ -207,7 +210,7 @@ function memoryOf(grow: Work["grow"], read: Work["read"], write: Work["write"]):
   };
 }
 
-/** Begins every record, so that reading finds the next one after one that was cut off. */
+/** Begins every record, so that reading finds the next one after a record that was cut off. */
 const MARK = 0x66697431;
 
 /** Mark, length of the head, checksum of what follows; the head as JSON; the arrays. */

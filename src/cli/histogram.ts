@@ -1,7 +1,7 @@
 /** What share of the target each domain has, for rules that begin with it and for `gradmix histogram`. */
 import type { Tokenizer } from "../data/byte-level.ts";
 import { clusterHistogram } from "../data/cluster/histogram.ts";
-import { bigramHistogram, type Histogram } from "../data/histogram.ts";
+import { countHistogram, type Histogram } from "../data/histogram.ts";
 import type { StoredStream } from "../data/tokens.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
@@ -12,11 +12,16 @@ import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
 
 /** Of the training text. Throws `config` where there is no target. */
-function measureHistogram({ domains, target }: Pick<Data, "domains" | "target">): Histogram {
+function measureHistogram(
+  { domains, target }: Pick<Data, "domains" | "target">,
+  signal: AbortSignal,
+): Promise<Histogram> {
   if (target === null) throw new GradmixError("config", "--target: a histogram needs a target; add one");
-  return bigramHistogram(
+  return countHistogram(
     target.train,
     domains.map(({ train }) => train),
+    {},
+    signal,
   );
 }
 
@@ -31,7 +36,8 @@ export async function histogramOf(
   { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
 ): Promise<ReadonlyMap<string, number>> {
   const shares =
-    (await centroidShares(data, names, mixed, { onEvent, signal })) ?? measureHistogram(data).shares;
+    (await centroidShares(data, names, mixed, { onEvent, signal })) ??
+    (await measureHistogram(data, signal)).shares;
   return new Map(names.map((name, i) => [name, shares[i]!]));
 }
 

@@ -2,7 +2,7 @@
 import { clusterHistogram, groupTexts } from "../data/cluster/histogram.ts";
 import type { ClusterShares } from "../data/cluster/shares.ts";
 import { labelsOf } from "../data/cluster/text-clusters.ts";
-import { bigramHistogram } from "../data/histogram.ts";
+import { countHistogram } from "../data/histogram.ts";
 import { buildCorpus, byteTokenizer, readDocuments } from "../data/index.node.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
@@ -64,22 +64,24 @@ export async function domainHistograms(
     ...read.targets,
   ];
   const domains = [...read.facts.domains.keys()];
+  const found: TargetHistogram[] = [];
+  for (const [name, { train }] of targets) {
+    const {
+      windows: n,
+      standardErrors,
+      ...own
+    } = await countHistogram(train, windows, { standardErrors: true }, hooks.signal);
+    found.push({
+      name,
+      ...own,
+      standardErrors: standardErrors ?? new Float64Array(domains.length).fill(NaN),
+      counted: "best windows",
+      about: [`of ${n.toLocaleString("en")} ${n === 1 ? "window" : "windows"} of the target`],
+    });
+  }
   return {
     domains,
-    targets: targets.map(([name, { train }]) => {
-      const {
-        windows: n,
-        standardErrors,
-        ...found
-      } = bigramHistogram(train, windows, { standardErrors: true });
-      return {
-        name,
-        ...found,
-        standardErrors: standardErrors ?? new Float64Array(domains.length).fill(NaN),
-        counted: "best windows",
-        about: [`of ${n.toLocaleString("en")} ${n === 1 ? "window" : "windows"} of the target`],
-      };
-    }),
+    targets: found,
     groups: [],
     sizes: domains.map((name) => read.sizes[name]!),
   };

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
-import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
+import { type PassedOverMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
 import { isTokenFile, tokenFileOf } from "../data/token-files.ts";
 import { type ClusterFolder, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
@@ -84,7 +84,7 @@ interface Search {
 
 function searchOf(plan: ListedConfig, onEvent: RunHooks["onEvent"], signal: AbortSignal): Search {
   const out = plan.out === null ? null : resolve(plan.out);
-  const above: AboveMemo = new Map();
+  const above: PassedOverMemo = new Map();
   const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
     runNames(names, resolve(folder) === out);
   return {

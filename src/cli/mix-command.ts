@@ -169,6 +169,10 @@ interface ReplayedRun {
  */
 function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun | null): Message | null {
   const inFile = file === null ? null : fileLayer(file);
+  if (inFile?.values.has("mixing.bases") === true)
+    throw wrong(
+      `${inFile.label("mixing.bases")}: gradmix mix mixes no bases, and moves the weights of what it is told of; leave it out, and name the bases as the domains (--domains A,B,…), of which the trainer mixes its text`,
+    );
   const asked = [commandLineLayer(given), ...(inFile === null ? [] : [inFile])].map(ofRule);
   const rule = firstOf(asked, "mixing.rule");
   const runs = run === null ? null : ofRule(run.layer);

@@ -2,31 +2,31 @@
 import type { Kind, OptionRow } from "./options.ts";
 import { checkValue, fromArguments, type Raw, textOption, wrong } from "./values.ts";
 
-/** Files of tokens that are written, the default first. */
+/** Formats of token files, the default first. */
 export const prepareFormats = ["megatron", "nanogpt"] as const;
 export type PrepareFormat = (typeof prepareFormats)[number];
 
 export interface PrepareArguments {
-  /** Path of a config file, whose other options are left aside. */
+  /** Path of a config file, whose other options are ignored. */
   readonly config: string | null;
-  /** Flags that were given, by key path. */
+  /** The given flags, by key path. */
   readonly given: ReadonlyMap<string, Raw>;
-  /** The rows of the table that the command takes. */
+  /** The rows of the option table that the command accepts. */
   readonly rows: readonly OptionRow[];
-  /** The folder that is made. */
+  /** The folder to make. */
   readonly out: string;
   readonly format: PrepareFormat;
-  /** Threads; null: one per core. */
+  /** Number of threads; null: one per core. */
   readonly workers: number | null;
 }
 
-/** The options of `gradmix train` that say which text is read, and how. */
+/** Whether an option of `gradmix train` determines which text is read, and how. */
 export function prepareTakes({ section, path }: OptionRow): boolean {
   const others = ["data.heldOut", "data.seed", "data.endOfText", "data.tokenType", "data.dropContaminated"];
   return (section === "data" && !others.includes(path)) || path === "run.quiet";
 }
 
-/** From what commander has read. Throws `config`, naming the flag. */
+/** Checks what commander has parsed. Throws `config`, naming the flag. */
 export function prepareArguments(
   config: string | undefined,
   given: ReadonlyMap<string, Raw>,
@@ -34,9 +34,9 @@ export function prepareArguments(
   options: Readonly<Record<string, unknown>>,
 ): PrepareArguments {
   const read = (name: string, kind: Kind): unknown => {
-    const said = textOption(options, name);
+    const value = textOption(options, name);
     const flag = `--${name}`;
-    return said === null ? null : checkValue(kind, fromArguments(kind, [said], flag), flag);
+    return value === null ? null : checkValue(kind, fromArguments(kind, [value], flag), flag);
   };
   const out = textOption(options, "out");
   if (out === null || out === "") throw wrong("gradmix prepare needs a folder to make: add --out DIR");

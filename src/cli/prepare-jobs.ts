@@ -1,6 +1,6 @@
 /**
- * The two kinds of work of `gradmix prepare`, both written whole or not at all: a job's text as tokens (`work/ID.bin`, and where its documents are in `work/ID.docs`), and the tokens of
- * all jobs as the shard of each domain.
+ * The two kinds of work of `gradmix prepare`, both written atomically: a job's text as tokens (`work/ID.bin`, with the positions of documents in
+ * `work/ID.docs`), and the tokens of all jobs as the shard of each domain.
  */
 import * as nodeFs from "node:fs";
 import { createHash } from "node:crypto";
@@ -26,19 +26,19 @@ import {
 } from "./prepare-plan.ts";
 import { preparedFiles, type Shard } from "./prepared-folder.ts";
 
-/** What a job came to. */
+/** The result of a job. */
 export interface JobFacts {
   readonly documents: number;
   readonly tokens: number;
   /** UTF-8 bytes of the text. */
   readonly textBytes: number;
-  /** Lines and files that were left out. */
+  /** Number of lines and files that were left out. */
   readonly skipped: number;
 }
 
-/** How far a job is. */
+/** Progress of a job. */
 export interface JobProgress {
-  /** Bytes of the input, of the text, and documents, since the last word. */
+  /** Bytes of the input, bytes of the text, and documents since the last report. */
   readonly input: number;
   readonly text: number;
   readonly documents: number;
@@ -48,19 +48,19 @@ export interface JobContext {
   readonly folder: string;
   readonly plan: PreparePlan;
   readonly tokenizer: Tokenizer;
-  /** Where the domains are clusters. */
+  /** The folder of clusters, if the domains are clusters. */
   readonly clusters: ClusterFolder | null;
 }
 
-/** Where a job's tokens are, without an ending. */
+/** Path of a job's tokens, without an extension. */
 export function jobPath(folder: string, id: string): string {
   return join(folder, preparedFiles.work, id);
 }
 
-/** Numbers of a document in `.docs`: tokens, text bytes, and label. */
+/** Numbers per document in `.docs`: tokens, text bytes, and label. */
 const COLUMNS = 3;
 
-/** Turns a job's text into tokens. Throws `data`, naming file or line, and `io`; then nothing of it is left. */
+/** Turns a job's text into tokens. Throws `data`, naming file or line, and `io`; then its files are removed. */
 export async function encodeJob(
   job: Job,
   { folder, plan, tokenizer, clusters }: JobContext,
@@ -74,15 +74,15 @@ export async function encodeJob(
   try {
     for (const part of job.parts) {
       checkStamp(plan.inputs[part.file]!);
-      let [read, told] = [0, { input: 0, text: facts.textBytes, documents: facts.documents }];
+      let [read, reported] = [0, { input: 0, text: facts.textBytes, documents: facts.documents }];
       const tell = (input: number): void => {
         const { textBytes: text, documents } = facts;
         onProgress({
-          input: input - told.input,
-          text: text - told.text,
-          documents: documents - told.documents,
+          input: input - reported.input,
+          text: text - reported.text,
+          documents: documents - reported.documents,
         });
-        told = { input, text, documents };
+        reported = { input, text, documents };
       };
       const options = {
         textField: plan.options.textField,
@@ -105,7 +105,7 @@ export async function encodeJob(
         facts.documents++;
         facts.tokens += count;
         facts.textBytes += textBytes;
-        if (read - told.input >= TELL || facts.textBytes - told.text >= TELL) tell(read);
+        if (read - reported.input >= TELL || facts.textBytes - reported.text >= TELL) tell(read);
       }
       tell((part.to ?? plan.inputs[part.file]!.size) - part.from);
       checkStamp(plan.inputs[part.file]!);
@@ -120,10 +120,10 @@ export async function encodeJob(
   }
 }
 
-/** Bytes after which progress is told. */
+/** Number of bytes between two progress reports. */
 const TELL = 1 << 22;
 
-/** As `readPart`. The line that an error names is counted only once there is one. */
+/** Like `readPart`. Line numbers are counted only for an error. */
 async function* readWithLines(
   part: FilePart,
   options: Parameters<typeof readPart>[1],
@@ -133,9 +133,9 @@ async function* readWithLines(
     yield* readPart(part, options, onBytes);
   } catch (error) {
     if (part.from === 0 || !(error instanceof GradmixError)) throw error;
-    // Read again, for the same error with its line.
-    const again = readPart({ ...part, lines: linesBefore(part.path, part.from) }, options);
-    for await (const _ of again);
+    // Read again, for the same error with its line number.
+    const rereading = readPart({ ...part, lines: linesBefore(part.path, part.from) }, options);
+    for await (const _ of rereading);
     throw error;
   }
 }
@@ -154,12 +154,12 @@ function labelOf({ mixed }: PreparePlan, { domain = "", source }: Document): num
   if (label === undefined)
     throw new GradmixError(
       "data",
-      `${source}: the domain ${JSON.stringify(domain)} is new: the file changed while it was read`,
+      `${source}: the domain ${JSON.stringify(domain)} did not exist before: the file changed while it was read`,
     );
   return label;
 }
 
-/** Writes a document and its end of text; gives its tokens. */
+/** Writes a document and its end-of-text token, and returns the number of tokens. */
 function encodeTo(file: ColumnFile, { text, source }: Document, tokenizer: Tokenizer): number {
   let count = 1;
   try {
@@ -175,7 +175,7 @@ function encodeTo(file: ColumnFile, { text, source }: Document, tokenizer: Token
   return count;
 }
 
-/** A file of numbers that comes into being whole. */
+/** A file of numbers that is written atomically. */
 interface ColumnFile {
   append(values: Uint32Array): void;
   end(): void;
@@ -235,7 +235,7 @@ function columnFile(path: string, wide: boolean, fs: WriteFs): ColumnFile {
   };
 }
 
-/** Whether the files of a job are those that it wrote. */
+/** Whether the files of a job are unchanged since it wrote them. */
 export function isJobWhole(
   folder: string,
   id: string,
@@ -247,7 +247,10 @@ export function isJobWhole(
   return size(".bin") === tokens * (wide ? 4 : 2) && size(".docs") === documents * 4 * COLUMNS;
 }
 
-/** Puts the tokens of jobs, in this order, together as the shards of `labels`, and tells of each once it is on the disk. Throws `data` for a label without text, and `io`. */
+/**
+ * Joins the tokens of jobs, in this order, into the shards of `labels`, and reports each once it is on disk. Throws `data` for a label without text,
+ * and `io`.
+ */
 export function joinShards(
   labels: readonly number[],
   jobs: readonly string[],
@@ -259,21 +262,21 @@ export function joinShards(
   for (const label of labels) {
     const own = of.get(label);
     if (own === undefined) throw emptyLabel(plan.labels[label]!);
-    const documents = own.documents.take();
+    const documents = own.documents.toArray();
     of.delete(label);
     own.starts.push(own.length);
-    const runs: Runs = { starts: own.starts.take(), places: own.places.take() };
+    const runs: Runs = { starts: own.starts.toArray(), places: own.places.toArray() };
     const stream: StoredStream = { tokens: storedTokens(files, runs, vocabSize - 1), documents };
     const hash = createHash("sha256");
     let largest = 0;
-    const note = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
+    const onBlock = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
       hash.update(bytes);
       for (let i = 0; i < ids.length; i++) if (ids[i]! > largest) largest = ids[i]!;
     };
     const path = shardPath(plan.labels[label]!);
     if (plan.options.format === "megatron")
-      writeMegatronBlocks(join(folder, path), stream, { vocabSize }, note);
-    else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, note);
+      writeMegatronBlocks(join(folder, path), stream, { vocabSize }, onBlock);
+    else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, onBlock);
     const { size, modified } = stampOf(join(folder, `${path}.bin`));
     onShard(label, {
       file: `${path}.bin`,
@@ -287,22 +290,22 @@ export function joinShards(
 }
 
 const emptyLabel = (label: Label): GradmixError =>
-  new GradmixError("data", `${labelName(label)}: it is empty; give text to learn from`);
+  new GradmixError("data", `${labelName(label)}: it is empty; give it text to train on`);
 
 /** The documents of one label. */
 interface Found {
-  /** Where each begins among its tokens, and where the last one ends. */
+  /** Where each document begins among the label's tokens, and where the last one ends. */
   readonly documents: Growing;
-  /** Of runs of documents that stand one after another in the files of jobs: where they begin among its tokens, and among those of all jobs. */
+  /** Runs of documents that are adjacent in the files of jobs: where they begin among the label's tokens, and among those of all jobs. */
   readonly starts: Growing;
   readonly places: Growing;
   textBytes: number;
   length: number;
-  /** The place after its last document. */
+  /** Position after its last document. */
   next: number;
 }
 
-/** The tokens of jobs as one row of files, and whose documents they are. */
+/** The tokens of jobs as one sequence of files, with the label of each document. */
 function findDocuments(
   jobs: readonly string[],
   folder: string,

@@ -1,4 +1,7 @@
-/** What `gradmix prepare` has to do, as plain data: the text of each domain and target, the jobs that it is cut into, and whether a folder that was begun is of the same. */
+/**
+ * The work of `gradmix prepare` as plain data: the text of each domain and target, the jobs into which it is divided, and whether an unfinished
+ * folder has the same plan.
+ */
 import { createHash } from "node:crypto";
 import { statSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -12,40 +15,40 @@ import type { PrepareFormat } from "./prepare-arguments.ts";
 import { CLUSTERS_OPTION, type InputFile, preparedFiles, type SavedPlan } from "./prepared-folder.ts";
 import { wrong } from "./values.ts";
 
-/** Tokens that become one file. */
+/** A set of tokens that becomes one file. */
 export interface Label {
   readonly kind: "domain" | "target" | "targets";
-  /** "" of the target. */
+  /** Name of the domain or target; "" for the single target. */
   readonly name: string;
 }
 
-/** Part of the input that one worker turns into tokens. */
+/** A part of the input that one worker turns into tokens. */
 export interface Job {
-  /** Follows from all below and from the files as they are: a job of the same name has the same result. */
+  /** Determined by the fields below and the files: a job with the same id has the same result. */
   readonly id: string;
-  /** Its label by number; −1: its documents are of several domains. */
+  /** Index of its label; −1 if its documents belong to several domains. */
   readonly label: number;
   readonly parts: readonly (FilePart & { readonly file: number })[];
-  /** Of the input. */
+  /** Bytes of the input. */
   readonly bytes: number;
 }
 
 export interface PreparePlan {
   readonly labels: readonly Label[];
   readonly inputs: readonly InputFile[];
-  /** Numbers of the inputs of each label. */
+  /** Indices of the inputs of each label. */
   readonly files: readonly (readonly number[])[];
-  /** Those whose documents are of several domains, and the label that the field or cluster of a document means; null: there are none. */
+  /** Inputs whose documents belong to several domains, and the label for each value of the field or cluster; null: there are none. */
   readonly mixed: {
     readonly files: readonly number[];
     readonly labelOf: ReadonlyMap<string, number>;
-    /** Folder of the clusters; null: a field says it. */
+    /** Folder of the clusters; null: a field names the domain. */
     readonly clusters: string | null;
   } | null;
   readonly options: PrepareOptions;
 }
 
-/** What the tokens depend on besides the text. */
+/** Options on which the tokens depend, besides the text. */
 export interface PrepareOptions {
   readonly format: PrepareFormat;
   readonly textField: string;
@@ -53,14 +56,14 @@ export interface PrepareOptions {
   readonly skipBadLines: boolean;
   /** "bpe", "byte" or the path of a file. */
   readonly tokenizer: string;
-  /** Of a vocabulary that is trained; null: of a tokenizer that there is. */
+  /** Size of a vocabulary to train; null for an existing tokenizer. */
   readonly vocabSize: number | null;
 }
 
 export const labelName = ({ kind, name }: Label): string =>
   kind === "target" ? "target" : `${kind === "domain" ? "domain" : "target"} "${name}"`;
 
-/** The plan for what was found. Throws `data` for files of tokens and for names that can be no files. */
+/** Makes the plan for the inputs. Throws `data` for files of tokens and for names that cannot be file names. */
 export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
   const inputs: InputFile[] = [];
   const numbers = new Map<string, number>();
@@ -68,7 +71,7 @@ export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
     let known = numbers.get(path);
     if (known === undefined) {
       if (isTokenFile(path))
-        throw new GradmixError("data", `${path}: is tokens already, which gradmix train takes as they are`);
+        throw new GradmixError("data", `${path}: contains tokens already; pass it to gradmix train directly`);
       numbers.set(path, (known = inputs.length));
       inputs.push(stampOf(path));
     }
@@ -93,57 +96,57 @@ export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
       : {
           files: found.mixed.files.map(numberOf),
           labelOf: new Map(
-            Array.from(found.mixed.domainOf, ([said, name]) => [said, places.get(name) ?? -1]),
+            Array.from(found.mixed.domainOf, ([value, name]) => [value, places.get(name) ?? -1]),
           ),
           clusters: found.mixed.clusters?.folder ?? null,
         };
   return { labels, inputs, files, mixed, options };
 }
 
-/** Longest name of a file, in bytes, with what is put to it while it is written. */
+/** Largest length of a file name in bytes, including what is appended while it is written. */
 const LONGEST = 200;
 
-/** Throws `data` for two names that are one file where capitals do not count, and for one that is too long. */
+/** Throws `data` for two names that are the same file on case-insensitive file systems, and for one that is too long. */
 function checkNames(labels: readonly Label[]): void {
   const seen = new Map<string, string>();
   for (const { kind, name } of labels) {
     if (Buffer.byteLength(name) > LONGEST)
       throw new GradmixError(
         "data",
-        `"${name}": is longer than ${LONGEST} bytes, so that it names no file; give it another name by --domain NAME=…`,
+        `"${name}": is longer than ${LONGEST} bytes, too long for a file name; choose another name with --domain NAME=…`,
       );
     const key = `${kind} ${name.toLowerCase()}`;
     const other = seen.get(key);
     if (other !== undefined)
       throw new GradmixError(
         "data",
-        `"${other}" and "${name}" would be one file where capitals do not count; rename one of them`,
+        `"${other}" and "${name}" would be the same file on a case-insensitive file system; rename one of them`,
       );
     seen.set(key, name);
   }
 }
 
-/** A file as it is now. Throws `data` where it is not there. */
+/** Size and time of a file. Throws `data` if it does not exist. */
 export function stampOf(path: string): InputFile {
   const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) throw new GradmixError("data", `${path}: it is not there any more`);
+  if (found === undefined) throw new GradmixError("data", `${path}: it no longer exists`);
   return { path, size: found.size, modified: found.mtimeMs };
 }
 
-/** Throws `data` unless the file is what it was. */
+/** Throws `data` if the file has changed. */
 export function checkStamp({ path, size, modified }: InputFile): void {
   const now = stampOf(path);
   if (now.size !== size || now.modified !== modified)
-    throw new GradmixError("data", `${path}: it has changed while it was prepared`);
+    throw new GradmixError("data", `${path}: it changed while it was prepared`);
 }
 
-/** Where a label's tokens are, without an ending. */
+/** Path of a label's tokens, without an extension. */
 export function shardPath({ kind, name }: Label): string {
   if (kind === "target") return preparedFiles.target;
   return join(kind === "domain" ? preparedFiles.domains : preparedFiles.targets, name);
 }
 
-/** The jobs, in the order of the tokens: of one label after another, large files in parts, small ones together. It follows from the plan alone. */
+/** The jobs, in the order of the tokens: label after label, with large files divided and small ones combined. They depend only on the plan. */
 export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
   const jobs: Job[] = [];
   const idOf = (label: number, parts: Job["parts"]): string => {
@@ -151,7 +154,7 @@ export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
       const { path, size, modified } = inputs[file]!;
       return [resolve(path), size, modified, from, to];
     });
-    // Labels have their numbers in the tokens of a job.
+    // The tokens of a job contain the indices of labels.
     return createHash("sha256")
       .update(JSON.stringify([label, labels, all]))
       .digest("hex")
@@ -177,7 +180,7 @@ export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
     close();
   };
   files.forEach((numbers, label) => add(label, numbers, true));
-  // The clusters of a file are told by the numbers of its documents.
+  // The clusters of a file are indexed by its documents.
   if (mixed !== null) add(-1, mixed.files, mixed.clusters === null);
   return jobs;
 }
@@ -214,30 +217,32 @@ export function formatPlan(plan: SavedPlan): string {
 }
 
 /**
- * Throws `config` with what differs, unless the folder was begun with the same. `isUsed`: whether tokens of files that have changed are there; a file may be mended as long as none are.
+ * Throws `config`, naming the difference, unless the folder was begun with the same plan. `isUsed` returns whether tokens of changed files exist; a
+ * file may be corrected as long as there are none.
  */
-export function checkSamePlan(folder: string, then: SavedPlan, now: SavedPlan, isUsed: boolean): void {
+export function checkSamePlan(folder: string, begun: SavedPlan, current: SavedPlan, isUsed: boolean): void {
   const differs = (what: string): GradmixError =>
     wrong(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
-  if (then.gradmix !== now.gradmix)
-    throw differs(`was begun by gradmix ${then.gradmix}, and this is ${now.gradmix}`);
-  for (const [flag, value] of now.options)
-    if (then.options.get(flag) !== value)
+  if (begun.gradmix !== current.gradmix)
+    throw differs(`was begun by gradmix ${begun.gradmix}, and this is ${current.gradmix}`);
+  for (const [flag, value] of current.options)
+    if (begun.options.get(flag) !== value)
       throw differs(
-        `${flag} was ${then.options.get(flag) ?? "not there"} when it was begun, and is ${value} now`,
+        `${flag} was ${begun.options.get(flag) ?? "not given"} when it was begun, and is ${value} now`,
       );
-  if (then.tokenizer !== now.tokenizer) throw differs("was begun with another tokenizer");
-  if (JSON.stringify(then.labels) !== JSON.stringify(now.labels))
-    throw differs("was begun with other domains or targets, or with the same in another order");
+  if (begun.tokenizer !== current.tokenizer) throw differs("was begun with another tokenizer");
+  if (JSON.stringify(begun.labels) !== JSON.stringify(current.labels))
+    throw differs("was begun with other domains or targets, or in another order");
   if (!isUsed) return;
-  const before = new Map(then.inputs.map((file) => [file.path, file]));
-  for (const { path, size, modified } of now.inputs) {
+  const before = new Map(begun.inputs.map((file) => [file.path, file]));
+  for (const { path, size, modified } of current.inputs) {
     const known = before.get(path);
     if (known === undefined) throw differs(`${path} was not among its files when it was begun`);
     if (known.size !== size || known.modified !== modified)
       throw differs(`${path} has changed since it was begun`);
     before.delete(path);
   }
-  const [gone] = before.keys();
-  if (gone !== undefined) throw differs(`${gone} was among its files when it was begun, and is not now`);
+  const [missing] = before.keys();
+  if (missing !== undefined)
+    throw differs(`${missing} was among its files when it was begun, but is not now`);
 }

@@ -2,23 +2,23 @@
 import { Worker } from "node:worker_threads";
 import { GradmixError } from "../errors.ts";
 import type { JobFacts } from "./prepare-jobs.ts";
-import type { Said, Task, WorkerSetup } from "./prepare-worker.ts";
+import type { WorkerMessage, Task, WorkerSetup } from "./prepare-worker.ts";
 
-/** What a task tells before it ends. */
-export type Meanwhile = (said: Exclude<Said, { kind: "done" | "failed" }>) => void;
+/** Receives what a task reports before it ends. */
+export type Meanwhile = (message: Exclude<WorkerMessage, { kind: "done" | "failed" }>) => void;
 
 export interface Pool {
-  /** Runs tasks on all workers, in order; `onDone` is told of each. The first that fails ends them all. */
+  /** Runs tasks on all workers, in order, and calls `onDone` for each. The first failure ends all of them. */
   run(
     tasks: readonly Task[],
     onDone: (task: Task, facts: JobFacts | null) => void,
     meanwhile: Meanwhile,
   ): Promise<void>;
-  /** Ends the workers, in the middle of what they do. */
+  /** Ends the workers immediately. */
   stop(): Promise<void>;
 }
 
-/** Bytes of young objects that a worker keeps, in MiB: text is garbage soon, and memory is told by this times the workers. */
+/** Size of a worker's young generation in MiB: text soon becomes garbage, and this times the number of workers is memory in use. */
 const YOUNG = 32;
 
 export function startPool(setup: WorkerSetup, workers: number, signal: AbortSignal): Pool {
@@ -40,7 +40,7 @@ export function startPool(setup: WorkerSetup, workers: number, signal: AbortSign
     async run(tasks, onDone, meanwhile) {
       const waiting = tasks.values();
       const takeTasks = async (worker: Worker): Promise<void> => {
-        for (const task of waiting) onDone(task, await ask(worker, task, meanwhile, signal));
+        for (const task of waiting) onDone(task, await sendTask(worker, task, meanwhile, signal));
       };
       while (all.length < Math.min(workers, tasks.length)) start();
       try {
@@ -53,19 +53,23 @@ export function startPool(setup: WorkerSetup, workers: number, signal: AbortSign
   };
 }
 
-function ask(
+function sendTask(
   worker: Worker,
   task: Task,
   meanwhile: Meanwhile,
   signal: AbortSignal,
 ): Promise<JobFacts | null> {
   return new Promise((resolve, reject) => {
-    const heard = (said: Said): void => {
-      if (said.kind === "done") settle(() => resolve(said.facts));
-      else if (said.kind !== "failed") meanwhile(said);
+    const onMessage = (message: WorkerMessage): void => {
+      if (message.kind === "done") settle(() => resolve(message.facts));
+      else if (message.kind !== "failed") meanwhile(message);
       else
         settle(() =>
-          reject(said.code === null ? new Error(said.message) : new GradmixError(said.code, said.message)),
+          reject(
+            message.code === null
+              ? new Error(message.message)
+              : new GradmixError(message.code, message.message),
+          ),
         );
     };
     const failed = (error: Error): void => settle(() => reject(error));
@@ -73,11 +77,11 @@ function ask(
       settle(() => reject(new GradmixError("memory", `a worker thread ended with code ${code}`)));
     const aborted = (): void => settle(() => reject(signal.reason as Error));
     const settle = (end: () => void): void => {
-      worker.off("message", heard).off("error", failed).off("exit", ended);
+      worker.off("message", onMessage).off("error", failed).off("exit", ended);
       signal.removeEventListener("abort", aborted);
       end();
     };
-    worker.on("message", heard).on("error", failed).on("exit", ended);
+    worker.on("message", onMessage).on("error", failed).on("exit", ended);
     signal.addEventListener("abort", aborted);
     if (signal.aborted) aborted();
     else worker.postMessage(task);

@@ -1,4 +1,4 @@
-/** How far `gradmix prepare` is: its share of the input, its speed, and the time left. */
+/** Progress of `gradmix prepare`: its share of the input, its speed, and the remaining time. */
 import type { JobProgress } from "./prepare-jobs.ts";
 import { formatCount, formatDuration, type Screen, type StatusLine } from "./progress.ts";
 
@@ -10,7 +10,7 @@ export interface PrepareProgress {
 const plainInterval = 5000;
 const terminalInterval = 200;
 
-/** `total`: bytes of the input, of which `before` were done by an earlier command. `now` gives milliseconds. */
+/** `total` is the number of bytes of the input, of which `before` were done by an earlier command. `now` returns milliseconds. */
 export function startPrepareProgress(
   { screen, status }: { readonly screen: Screen; readonly status: StatusLine },
   { total, before }: { readonly total: number; readonly before: number },
@@ -33,7 +33,7 @@ export function startPrepareProgress(
   };
 }
 
-/** `41%  52.3 MB/s  1.23M documents  3:05 left`: the speed is of the text, unpacked. */
+/** For example `41% 52.3 MB/s 1.23M documents 3:05 left`; the speed is that of the unpacked text. */
 export function formatProgress(
   { input, text, documents }: JobProgress,
   { total, before }: { readonly total: number; readonly before: number },

@@ -1,4 +1,7 @@
-/** The folder of `gradmix prepare` while it is made: what it was begun with, and a line for each job and each shard that is done. After a kill at any moment the next command goes on from there. */
+/**
+ * The unfinished folder of `gradmix prepare`: its plan, and one line per finished job and shard. After a kill at any moment, the next command
+ * continues from there.
+ */
 import * as nodeFs from "node:fs";
 import { join, resolve } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
@@ -22,28 +25,28 @@ import { preparedFiles, type SavedPlan, savedPlan, type Shard, shard } from "./p
 import { wrong } from "./values.ts";
 
 export interface Work {
-  /** Of the jobs that are done, by id. */
+  /** Results of the finished jobs, by id. */
   readonly jobs: ReadonlyMap<string, JobFacts>;
-  /** Of the labels that are done, by number. */
+  /** Shards of the finished labels, by index. */
   readonly shards: ReadonlyMap<number, Shard>;
   jobDone(id: string, facts: JobFacts): void;
   shardDone(label: number, shard: Shard): void;
   close(): void;
 }
 
-/** What the folder was begun with; null: it is new. Throws `data` for a plan that is none. */
+/** The plan with which the folder was begun; null for a new folder. Throws `data` for an invalid plan. */
 export function begunWith(folder: string): SavedPlan | null {
   const at = join(folder, preparedFiles.work, preparedFiles.plan);
   if (!nodeFs.existsSync(at)) return null;
   return parseOrdered(savedPlan, nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" });
 }
 
-/** Writes what the folder is begun with. Throws `io`. */
+/** Writes the plan of the folder. Throws `io`. */
 export function beginWork(folder: string, plan: SavedPlan, tokenizer: Tokenizer): void {
   const work = join(folder, preparedFiles.work);
   const encode = (text: string): Uint8Array => new TextEncoder().encode(`${text}\n`);
   try {
-    // First, so that the folder is known for ours whatever comes next.
+    // Written first, so that the folder is recognised whatever happens next.
     nodeFs.mkdirSync(work, { recursive: true });
   } catch (error) {
     throw ioError(work, error);
@@ -52,14 +55,14 @@ export function beginWork(folder: string, plan: SavedPlan, tokenizer: Tokenizer)
   writeFileAtomic(join(work, preparedFiles.plan), [encode(formatPlan(plan))]);
 }
 
-/** Opens the work of a folder that was begun. Shards that are not there any more, or were changed, are not done. Throws `io`. */
+/** Opens the work of an unfinished folder. Shards that are missing or changed count as not done. Throws `io`. */
 export function openWork(folder: string, fs: WriteFs = nodeFs): Work {
   const path = join(folder, preparedFiles.work, preparedFiles.done);
   const { jobs, shards, length } = readDone(path);
   let file: number;
   try {
     file = fs.openSync(path, "a");
-    // What was being written when the process was killed.
+    // Removes what was being written when the process was killed.
     fs.ftruncateSync(file, length);
   } catch (error) {
     throw ioError(path, error);
@@ -91,7 +94,7 @@ export function openWork(folder: string, fs: WriteFs = nodeFs): Work {
   };
 }
 
-/** Whole lines, in order; a line that is cut ends them. */
+/** Complete lines, in order; reading stops at a line that was cut off. */
 function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<number, Shard>; length: number } {
   const jobs = new Map<string, JobFacts>();
   const shards = new Map<number, Shard>();
@@ -127,7 +130,7 @@ export function removeJobs(folder: string, ids: Iterable<string>): void {
     for (const ending of [".bin", ".docs"]) nodeFs.rmSync(`${jobPath(folder, id)}${ending}`, { force: true });
 }
 
-/** Removes what a process left that was killed while it wrote. The lock must be held. */
+/** Removes what a process left behind that was killed while writing. The lock must be held. */
 export function removeRemains(folder: string): void {
   const { work, domains, targets } = preparedFiles;
   for (const name of ["", work, domains, targets]) {
@@ -139,31 +142,29 @@ export function removeRemains(folder: string): void {
   }
 }
 
-/** Removes all of the work, once the folder is whole. */
+/** Removes the work files once the folder is complete. */
 export function endWork(folder: string): void {
   nodeFs.rmSync(join(folder, preparedFiles.work), { recursive: true, force: true });
 }
 
-/** Makes the folder; gives whether it was not there. Throws `config` for one that cannot take the work: it holds something else. */
+/** Makes the folder, and returns whether it was missing. Throws `config` if it contains something else. */
 export function checkRoom(folder: string): boolean {
   let [names, isNew]: [string[], boolean] = [[], false];
   try {
     isNew = nodeFs.mkdirSync(resolve(folder), { recursive: true }) !== undefined;
     names = nodeFs.readdirSync(folder);
   } catch (error) {
-    if (errorCode(error) === "EEXIST") throw wrong(`--out ${folder}: is a file; name a folder`);
+    if (errorCode(error) === "EEXIST") throw wrong(`--out ${folder}: is a file; give a folder`);
     throw ioError(folder, error);
   }
   const isOurs = names.includes(preparedFiles.work) || names.includes(preparedFiles.manifest);
   const other = names.find((name) => !name.startsWith("lock"));
   if (!isOurs && other !== undefined)
-    throw wrong(
-      `--out ${folder}: is there already and holds something else (${other}); choose another folder`,
-    );
+    throw wrong(`--out ${folder}: exists and contains something else (${other}); choose another folder`);
   return isNew;
 }
 
-/** Removes a folder that nothing was written to. */
+/** Removes a folder if nothing was written to it. */
 export function removeEmpty(folder: string): void {
   if (nodeFs.readdirSync(folder).length === 0) nodeFs.rmdirSync(folder);
 }

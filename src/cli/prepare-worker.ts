@@ -20,8 +20,8 @@ export type Task =
   | { readonly kind: "encode"; readonly job: number }
   | { readonly kind: "join"; readonly labels: readonly number[]; readonly jobs: readonly string[] };
 
-/** What a worker says. "done" and "failed" end its task. */
-export type Said =
+/** A message of a worker. "done" and "failed" end its task. */
+export type WorkerMessage =
   | ({ readonly kind: "progress" } & JobProgress)
   | { readonly kind: "shard"; readonly label: number; readonly shard: Shard }
   | { readonly kind: "done"; readonly facts: JobFacts | null }
@@ -29,9 +29,9 @@ export type Said =
 
 const port = parentPort;
 if (port !== null) {
-  const say = (said: Said): void => port.postMessage(said);
+  const send = (message: WorkerMessage): void => port.postMessage(message);
   const fail = (error: unknown): void =>
-    say({
+    send({
       kind: "failed",
       code: error instanceof GradmixError ? error.code : null,
       message: error instanceof Error ? error.message : String(error),
@@ -46,11 +46,11 @@ if (port !== null) {
         plan.mixed === null || plan.mixed.clusters === null ? null : readClusterFolder(plan.mixed.clusters),
     };
     if (task.kind === "encode")
-      return encodeJob(jobs[task.job]!, context, (progress) => say({ kind: "progress", ...progress }));
-    joinShards(task.labels, task.jobs, context, (label, shard) => say({ kind: "shard", label, shard }));
+      return encodeJob(jobs[task.job]!, context, (progress) => send({ kind: "progress", ...progress }));
+    joinShards(task.labels, task.jobs, context, (label, shard) => send({ kind: "shard", label, shard }));
     return null;
   };
   port.on("message", (task: Task) => {
-    work(task).then((facts) => say({ kind: "done", facts }), fail);
+    work(task).then((facts) => send({ kind: "done", facts }), fail);
   });
 }

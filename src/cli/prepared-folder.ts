@@ -29,6 +29,7 @@ import {
   version,
 } from "../schema.ts";
 import type { Layer } from "./config.ts";
+import { optionTable } from "./options.ts";
 import { wrong } from "./values.ts";
 
 export const preparedFiles = {
@@ -218,6 +219,29 @@ export function checkTokenizer(prepared: readonly Prepared[], tokenizer: Tokeniz
     );
 }
 
+/**
+ * Throws `config` for an option that has no effect beside a prepared folder: the vocabulary is there, and where `all` text is prepared, nothing is left that is read as text. Files
+ * of options may be of other commands too, so that there a value which is the default is no mistake.
+ */
+function checkEffect(layers: readonly Layer[], folder: string, all: boolean): void {
+  const saying = (path: string): Layer | undefined => layers.find(({ values }) => values.has(path));
+  const refuse = (key: "vocabSize" | "textField" | "skipBadLines", why: string): void => {
+    const path = `data.${key}`;
+    const layer = saying(path);
+    if (layer === undefined) return;
+    const { flag, default: otherwise } = optionTable.data[key];
+    const label = layer.label(path);
+    if (label === flag || layer.values.get(path) !== otherwise)
+      throw wrong(`${label}: has no effect, because ${folder} ${why}; leave it out`);
+  };
+  if (saying("data.tokenizer")?.values.get("data.tokenizer") !== "none")
+    refuse("vocabSize", "has its own tokenizer");
+  const others = ["data.domains", "data.target", "data.targets"];
+  if (!all || others.some((path) => saying(path) !== undefined)) return;
+  refuse("textField", "holds tokens, and there is no other text");
+  refuse("skipBadLines", "holds tokens, and there is no other text");
+}
+
 /** What the options are where `--domains` names a prepared folder and they are not given: its tokenizer, its target, and its targets for the rule that takes several. */
 export function preparedLayer(layers: readonly Layer[]): Layer {
   const given = (path: string): unknown =>
@@ -227,6 +251,7 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
   const prepared = Array.isArray(from) ? preparedAmong(from as readonly string[]) : [];
   const [first] = prepared;
   if (first !== undefined) {
+    checkEffect(layers, first.folder, (from as readonly string[]).length === prepared.length);
     const { folder, targets } = first;
     // A model that is begun with has its own, which has to be the same.
     if (given("model.initFrom") === undefined)

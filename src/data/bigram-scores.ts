@@ -8,6 +8,7 @@
  *
  * where q is the mean of all domains' relative frequencies plus a floor, so that large domains do not determine what is common.
  */
+import { runSteps, type Steps } from "./steps.ts";
 import type { StoredStream } from "./tokens.ts";
 
 /** s: the number of occurrences of a token from which its followers weigh as much as the domain's own frequencies. */
@@ -60,6 +61,15 @@ export function scoreGroups(
   domains: readonly CountedDomain[],
   length: number,
 ): BigramScores[] {
+  return runSteps(scoreGroupsInSteps(groups, domains, length));
+}
+
+/** The same, in a step for each domain. */
+export function* scoreGroupsInSteps(
+  groups: readonly PieceGroup[],
+  domains: readonly CountedDomain[],
+  length: number,
+): Steps<BigramScores[]> {
   const [tokens, pairs] = [createTokenNumbers(), createKeys()];
   const indices = groups.map(({ pieces }) => indexPieces(pieces, length, tokens, pairs));
   const background = backgroundOf(domains, tokens);
@@ -72,7 +82,8 @@ export function scoreGroups(
     unigram: new Float32Array(domains.length * pieces.length),
     bigram: new Float32Array(domains.length * pieces.length),
   }));
-  domains.forEach((domain, i) => {
+  for (const [i, domain] of domains.entries()) {
+    yield;
     const places = placesOf(domain, tokens, pairs);
     counts.total = 0;
     counts.tokens.fill(0);
@@ -80,18 +91,18 @@ export function scoreGroups(
     count(counts, places, { from: 0, to: places.tokens.length }, 1);
     groups.forEach(({ pieces, holes }, g) => {
       const given = holes[i] ?? null;
-      const hole = given === null ? nothing : within(domain.stretches, given);
+      const hole = given === null ? emptyStretch : within(domain.stretches, given);
       count(counts, places, hole, -1);
       const { unigram, bigram } = scoreRow(counts, indices[g]!, background, pieces.length, length);
       scores[g]!.unigram.set(unigram, i * pieces.length);
       scores[g]!.bigram.set(bigram, i * pieces.length);
       count(counts, places, hole, 1);
     });
-  });
+  }
   return scores;
 }
 
-const nothing: Stretch = { from: 0, to: 0 };
+const emptyStretch: Stretch = { from: 0, to: 0 };
 
 /** Numbers pairs of integers below 2³¹ in the order of their first occurrence: a hash table with open addressing. */
 interface Keys {
@@ -286,7 +297,7 @@ function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
       return { from: before + from - stretch.from, to: before + to - stretch.from };
     before += stretch.to - stretch.from;
   }
-  return nothing;
+  return emptyStretch;
 }
 
 /** How often each token and pair of the pieces occurs in a domain. */

@@ -58,7 +58,7 @@ export interface TokenizerParts {
   readonly normalizer?: Normalizer | null;
   readonly added?: readonly AddedToken[];
   /** Tokens by their bytes, if a piece that is a token is not merged but taken as a whole (`ignore_merges`). */
-  readonly whole?: ReadonlyMap<string, number> | null;
+  readonly wholePieces?: ReadonlyMap<string, number> | null;
   /** The token for bytes without a token; with `fuse`, one for several in a row. Default: such text is refused. */
   readonly unknown?: { readonly id: number; readonly fuse: boolean } | null;
   readonly toJSON: () => Record<string, unknown>;
@@ -70,7 +70,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
   const segments = segmenter(parts.added ?? [], normalizer);
   const encodeSegment = isByBytes(parts) ? byteEncoder(parts.bytes) : pieceEncoder(parts);
 
-  const encodeBlocks = (text: string, take: (ids: Uint32Array) => void): void => {
+  const encodeBlocks = (text: string, onBlock: (ids: Uint32Array) => void): void => {
     const block = new Uint32Array(Math.min(BLOCK, text.length + 1));
     let length = 0;
     const put: Put = (ids, start, end) => {
@@ -80,7 +80,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
         length += count;
         from += count;
         if (length === block.length) {
-          take(block);
+          onBlock(block);
           length = 0;
         }
       }
@@ -88,7 +88,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
     for (const segment of segments(text))
       if (typeof segment === "number") put(Uint32Array.of(segment), 0, 1);
       else encodeSegment(segment, put);
-    if (length > 0) take(block.subarray(0, length));
+    if (length > 0) onBlock(block.subarray(0, length));
   };
 
   return {
@@ -133,11 +133,11 @@ type SegmentEncoder = (text: string, put: Put) => void;
 /** Whether every byte is a token and nothing is merged, so that pieces do not matter. */
 function isByBytes({
   merges,
-  whole = null,
+  wholePieces = null,
   bytes,
   preTokenizer = gpt2PreTokenizer,
 }: TokenizerParts): boolean {
-  return merges.length === 0 && whole === null && preTokenizer.complete && !bytes.includes(-1);
+  return merges.length === 0 && wholePieces === null && preTokenizer.complete && !bytes.includes(-1);
 }
 
 function byteEncoder(bytes: Int32Array): SegmentEncoder {
@@ -161,7 +161,7 @@ function byteEncoder(bytes: Int32Array): SegmentEncoder {
 const isHigh = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;
 
 function pieceEncoder(parts: TokenizerParts): SegmentEncoder {
-  const { merges, whole = null, preTokenizer = gpt2PreTokenizer } = parts;
+  const { merges, wholePieces = null, preTokenizer = gpt2PreTokenizer } = parts;
   const utf8 = new TextEncoder();
   const bytesOf = (piece: string): Uint8Array =>
     preTokenizer.written ? (readBytes(piece) ?? new Uint8Array(0)) : utf8.encode(piece);
@@ -170,7 +170,7 @@ function pieceEncoder(parts: TokenizerParts): SegmentEncoder {
 
   const encodePiece = (piece: string): Uint32Array => {
     const bytes = bytesOf(piece);
-    const id = whole?.get(writeBytes(bytes));
+    const id = wholePieces?.get(writeBytes(bytes));
     return id === undefined ? merge(idsOf(bytes)) : Uint32Array.of(id);
   };
 

@@ -13,10 +13,10 @@ export interface Tokenizer {
   /** Token ids of a text. Throws `data` for a text that the vocabulary cannot express because a byte has no token. */
   encode(text: string): Uint32Array;
   /**
-   * Passes the same ids to a callback in blocks, for texts whose ids are not needed all at once. A block is only valid until `take` returns; then it
+   * Passes the same ids to a callback in blocks, for texts whose ids are not needed all at once. A block is only valid until `onBlock` returns; then it
    * is overwritten.
    */
-  encodeBlocks(text: string, take: (ids: Uint32Array) => void): void;
+  encodeBlocks(text: string, onBlock: (ids: Uint32Array) => void): void;
   /** Text of token ids. Ids without a token are left out; bytes that are not UTF-8 become U+FFFD. */
   decode(ids: ArrayLike<number>): string;
   /** The tokenizer in the `tokenizer.json` format of the Hugging Face tokenizers library. */

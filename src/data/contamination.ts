@@ -45,7 +45,7 @@ const UNKNOWN = 0;
 const SPACE = -1;
 const IGNORED = -2;
 /** A character that is a word by itself. */
-const ALONE = -3;
+const SINGLE_CHARACTER = -3;
 /** The first half of a surrogate pair, which must be classified as a whole. */
 const PAIR = -4;
 
@@ -73,7 +73,7 @@ const SPACELESS =
 function kindOf(character: string): number {
   if (/\p{White_Space}/u.test(character)) return SPACE;
   if (!/[\p{L}\p{M}\p{N}]/u.test(character)) return IGNORED;
-  return SPACELESS.test(character) ? ALONE : 1;
+  return SPACELESS.test(character) ? SINGLE_CHARACTER : 1;
 }
 
 const pairs = new Map<number, number>();
@@ -94,8 +94,8 @@ export function wordsOf(text: string): string[] {
   for (const character of text) {
     const point = character.codePointAt(0) ?? 0;
     const kind = point > 0xffff ? kindOfPair(point) : units[point] || lookUp(point);
-    if (kind === SPACE || kind === ALONE) end();
-    if (kind === ALONE) words.push(character);
+    if (kind === SPACE || kind === SINGLE_CHARACTER) end();
+    if (kind === SINGLE_CHARACTER) words.push(character);
     if (kind > 0) word += point > 0xffff ? character : String.fromCharCode(kind);
   }
   end();
@@ -248,10 +248,9 @@ function hashTable(most: number): GramTable {
       bits[Math.imul(hash, SCATTER) >>> bitsShift]! |= twoBits(hash);
     },
     mayHold(hash) {
-      const wanted = twoBits(hash);
+      const mask = twoBits(hash);
       return (
-        (bits[Math.imul(hash, SCATTER) >>> bitsShift]! & wanted) === wanted &&
-        words[slot(hash, () => true)]! >= 0
+        (bits[Math.imul(hash, SCATTER) >>> bitsShift]! & mask) === mask && words[slot(hash, () => true)]! >= 0
       );
     },
     find: (hash, isEqual) => words[slot(hash, isEqual)]!,
@@ -324,7 +323,7 @@ function gramScanner(mayHold: (hash: number) => boolean): GramScanner {
       if (kind === SPACE) continue;
       word = Math.imul(word ^ (low === 0 && kind > 0 ? kind : unit), WORD_FACTOR);
       if (low > 0) word = Math.imul(word ^ low, WORD_FACTOR);
-      inWord = kind !== ALONE;
+      inWord = kind !== SINGLE_CHARACTER;
       if (inWord) continue;
       hashes[k] = word;
       ends[k++] = i + 1;

@@ -127,7 +127,7 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
       if (count === 1) return single(name, first.finish(), share, bytes, tokenizer, onHeldOut);
       const firstHeldOut = holdsOutFirst(share, heldOutDocuments, count, chosen);
       if (firstHeldOut) onHeldOut?.(firstText);
-      (firstHeldOut ? heldOut : train).take(first);
+      (firstHeldOut ? heldOut : train).moveFrom(first);
       return {
         name,
         train: train.finish(),
@@ -170,16 +170,16 @@ function encodeTo(
 
 function single(
   name: string,
-  whole: TokenStream,
+  stream: TokenStream,
   share: number,
   bytes: number,
   tokenizer: Tokenizer,
   onHeldOut: CorpusOptions["onHeldOut"],
 ): Corpus {
   const common = { name, documents: 1, bytes, heldOutDocuments: 0 };
-  if (share === 0) return { ...common, train: whole, heldOut: null, heldOutBytes: 0, note: null };
-  const { length } = whole.tokens;
-  const [train, heldOut] = splitStream(whole, tokensKept(length, share));
+  if (share === 0) return { ...common, train: stream, heldOut: null, heldOutBytes: 0, note: null };
+  const { length } = stream.tokens;
+  const [train, heldOut] = splitStream(stream, tokensKept(length, share));
   // Without the end-of-text token, which is not text. A character that the cut divides counts as U+FFFD.
   const heldOutText = tokenizer.decode(heldOut.tokens.subarray(0, -1));
   onHeldOut?.(heldOutText);

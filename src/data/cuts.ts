@@ -9,9 +9,9 @@ import { type FilePart, PART } from "./sources.ts";
 
 /** The parts of a file of `size` bytes, in order, of about 16 MiB if it can be cut. Throws `data` if it cannot be read. */
 export function partsOf(path: string, size: number): FilePart[] {
-  const whole = [{ path, from: 0, to: null }];
+  const singlePart = [{ path, from: 0, to: null }];
   const isTable = /\.(parquet|csv|tsv)(\.gz|\.zst)?$/i.test(path);
-  if (size <= PART || isTable || packingOf(path, kindOfFile(path)) !== null) return whole;
+  if (size <= PART || isTable || packingOf(path, kindOfFile(path)) !== null) return singlePart;
   const isLines = /\.(jsonl|ndjson)$/i.test(path);
   const file = openFile(path);
   try {

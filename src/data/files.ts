@@ -25,7 +25,7 @@ export interface ListOptions {
   /** Leaves out what cannot be read instead of ending the search. Default false. */
   readonly skipUnreadable?: boolean;
   /** Called for each path that a pattern matches but that is left out, with the reason. */
-  readonly onLeftOut?: (path: string, why: LeftOut, detail: string) => void;
+  readonly onLeftOut?: (path: string, reason: LeftOut, detail: string) => void;
 }
 
 /** Why a path was left out. "link" is a broken link whose name does not match, but which may have been a folder with matching files. */
@@ -47,13 +47,13 @@ export async function listFiles(patterns: readonly string[], options: ListOption
 }
 
 /** Results of `passOver` for folders above the search; searches that share one memo ask only once. */
-export type AboveMemo = Map<string, ReadonlySet<string>>;
+export type PassedOverMemo = Map<string, ReadonlySet<string>>;
 
 /** Like `listFiles`, with the identity of each file. Not part of the package's interface. */
 export async function findFiles(
   patterns: readonly string[],
   options: ListOptions = {},
-  above: AboveMemo = new Map(),
+  passedOverMemo: PassedOverMemo = new Map(),
 ): Promise<FoundFile[]> {
   checkOptions("listFiles", options, {
     ...{ what: string, exclude: aSet, passOver: callback, skipUnreadable: boolean, onLeftOut: callback },
@@ -62,17 +62,17 @@ export async function findFiles(
   const found = new Map<string, FoundFile>();
   const unreadable: { path: string; detail: string }[] = [];
   const counts = { excluded: 0, "passed over": 0, unreadable: 0, link: 0 };
-  const told = new Set<string>();
-  const leaveOut = (path: string, why: LeftOut, detail: string): void => {
+  const reported = new Set<string>();
+  const leaveOut = (path: string, reason: LeftOut, detail: string): void => {
     // Several patterns may lead to one path.
-    if (told.has(path)) return;
-    told.add(path);
-    counts[why]++;
-    if (why === "unreadable") unreadable.push({ path, detail });
-    onLeftOut?.(path, why, detail);
+    if (reported.has(path)) return;
+    reported.add(path);
+    counts[reason]++;
+    if (reason === "unreadable") unreadable.push({ path, detail });
+    onLeftOut?.(path, reason, detail);
   };
   for (const pattern of patterns)
-    for (const file of await expand(pattern, what, options.passOver ?? nothing, leaveOut, above))
+    for (const file of await expand(pattern, what, options.passOver ?? skipNone, leaveOut, passedOverMemo))
       if (!found.has(file.identity)) found.set(file.identity, file);
   const [first] = unreadable;
   if (first !== undefined && !skipUnreadable)
@@ -107,7 +107,7 @@ function sortBy<T>(items: T[], textOf: (item: T) => string): T[] {
   return items.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1));
 }
 
-const nothing = (): ReadonlySet<string> => new Set();
+const skipNone = (): ReadonlySet<string> => new Set();
 
 /** Identity of a file, through links; null if it is not a file. Hard links are recognised by their inode, which is only read if a file has several. */
 async function identify(path: string): Promise<FoundFile | null> {
@@ -122,7 +122,7 @@ async function identify(path: string): Promise<FoundFile | null> {
 
 const numberOf = ({ dev, ino }: BigIntStats): string => `${dev}:${ino}`;
 
-type LeaveOut = (path: string, why: LeftOut, detail: string) => void;
+type LeaveOut = (path: string, reason: LeftOut, detail: string) => void;
 type PassOver = NonNullable<ListOptions["passOver"]>;
 
 async function expand(
@@ -130,7 +130,7 @@ async function expand(
   what: string,
   passOver: PassOver,
   leaveOut: LeaveOut,
-  above: AboveMemo,
+  passedOverMemo: PassedOverMemo,
 ): Promise<FoundFile[]> {
   const fails = (problem: string): GradmixError => new GradmixError("data", `${what}: ${problem}`);
   const info = await stat(pattern).catch((error: unknown) => error);
@@ -154,14 +154,14 @@ async function expand(
     );
   }
   const files: FoundFile[] = [];
-  let told = false;
+  let reported = false;
   for (const { base, parts } of paths) {
     if (parts.length === 0) {
       const file = await identify(base);
       if (file !== null) files.push(file);
       continue;
     }
-    const start = await startOf(base, passOver, above);
+    const start = await startOf(base, passOver, passedOverMemo);
     if (start === null) continue;
     // A star does not match hidden files unless the pattern has an explicit dot; the folder in which the pattern begins does not count.
     const dot = parts.some((part) => /^\.[^.]/.test(part));
@@ -175,12 +175,12 @@ async function expand(
       seen: new Set(),
       found: (file) => files.push(file),
       leaveOut(...args) {
-        told = true;
+        reported = true;
         leaveOut(...args);
       },
     });
   }
-  if (files.length === 0 && !told)
+  if (files.length === 0 && !reported)
     throw fails(isFolder ? `the folder ${pattern} holds no files` : `nothing matches ${pattern}`);
   return sortBy(files, ({ path }) => path);
 }
@@ -250,7 +250,11 @@ interface Place {
 }
 
 /** The start of a walk; null if it does not exist. A folder inside a skipped folder is skipped too. */
-async function startOf(base: string, passOver: PassOver, above: AboveMemo): Promise<Place | null> {
+async function startOf(
+  base: string,
+  passOver: PassOver,
+  passedOverMemo: PassedOverMemo,
+): Promise<Place | null> {
   const folder = base === "." ? "" : base;
   try {
     if (!(await stat(placeOf(folder))).isDirectory()) return null;
@@ -261,11 +265,11 @@ async function startOf(base: string, passOver: PassOver, above: AboveMemo): Prom
   let passedOver = false;
   for (let inner = resolve(base); dirname(inner) !== inner; inner = dirname(inner)) {
     const folder = dirname(inner);
-    let passed = above.get(folder);
+    let passed = passedOverMemo.get(folder);
     if (passed === undefined) {
       const names = await readdir(folder).catch(() => []);
       passed = passOver(folder, new Set(names));
-      above.set(folder, passed);
+      passedOverMemo.set(folder, passed);
     }
     passedOver ||= passed.has(basename(inner));
   }

@@ -5,10 +5,11 @@ import {
   type CountedDomain,
   type Piece,
   type PieceGroup,
-  scoreGroups,
+  scoreGroupsInSteps,
   type Stretch,
 } from "./bigram-scores.ts";
-import { calibrate, likelihoods, mixtureShares, type Scores } from "./mixture-fit.ts";
+import { calibrateInSteps, likelihoods, mixtureSharesInSteps, type Scores } from "./mixture-fit.ts";
+import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
 import type { StoredStream, Windows } from "./tokens.ts";
 
 /** Options of `bigramHistogram`. */
@@ -64,6 +65,24 @@ export function bigramHistogram(
   domains: readonly Windows[],
   options: HistogramOptions = {},
 ): Histogram {
+  return runSteps(histogramSteps(target, domains, options));
+}
+
+/** The same, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. Not part of the package's interface. */
+export function countHistogram(
+  target: Windows,
+  domains: readonly Windows[],
+  options: HistogramOptions,
+  signal: AbortSignal,
+): Promise<Histogram> {
+  return runStepsInTurns(histogramSteps(target, domains, options), signal);
+}
+
+function* histogramSteps(
+  target: Windows,
+  domains: readonly Windows[],
+  options: HistogramOptions,
+): Steps<Histogram> {
   checkOptions<HistogramOptions>("bigramHistogram", options, {
     windowTokens: integerIn(1),
     windows: integerIn(1),
@@ -84,7 +103,7 @@ export function bigramHistogram(
     start: j * length,
   }));
   const own = ownPieces(counted, length);
-  const scored = scoreGroups(
+  const scored = yield* scoreGroupsInSteps(
     [{ pieces: asked, holes: counted.map(() => null) }, ...own.map(({ group }) => group)],
     counted,
     length,
@@ -92,21 +111,23 @@ export function bigramHistogram(
   const ofTarget = scored[0]!;
   const labels = Int32Array.from(own.flatMap((round) => round.labels));
   const ofOwn = joinScores(scored.slice(1), k, labels.length);
-  const calibration = calibrate(ofOwn, labels, k);
+  const calibration = yield* calibrateInSteps(ofOwn, labels, k);
   const likely = likelihoods(ofTarget, calibration);
   return {
-    shares: mixtureShares(likely, k),
+    shares: yield* mixtureSharesInSteps(likely, k),
     counts: favourites(ofTarget, k),
     windows: asked.length,
-    standardErrors: options.standardErrors === true && asked.length > 1 ? jackknife(likely, k) : null,
+    standardErrors: options.standardErrors === true && asked.length > 1 ? yield* jackknife(likely, k) : null,
   };
 }
 
 /** The jackknife over neighbours, which are often of one document: √((G − 1)/G · Σ (θ_g − θ̄)²) with θ_g the shares without part g. */
-function jackknife(likelihood: Float32Array, k: number): Float64Array {
+function* jackknife(likelihood: Float32Array, k: number): Steps<Float64Array> {
   const pieces = likelihood.length / k;
   const parts = Math.min(JACKKNIFE, pieces);
-  const without = Array.from({ length: parts }, (_, g) => {
+  const without: Float64Array[] = [];
+  for (let g = 0; g < parts; g++) {
+    yield;
     const border = (j: number): number => Math.floor((j * pieces) / parts);
     const [from, to] = [border(g), border(g + 1)];
     const left = pieces - (to - from);
@@ -116,8 +137,8 @@ function jackknife(likelihood: Float32Array, k: number): Float64Array {
       kept.set(row.subarray(0, from), i * left);
       kept.set(row.subarray(to), i * left + from);
     }
-    return mixtureShares(kept, k);
-  });
+    without.push(yield* mixtureSharesInSteps(kept, k));
+  }
   return Float64Array.from({ length: k }, (_, i) => {
     const mean = without.reduce((sum, shares) => sum + shares[i]!, 0) / parts;
     const squares = without.reduce((sum, shares) => sum + (shares[i]! - mean) ** 2, 0);

@@ -17,11 +17,11 @@ import { describeTokens, type TokenFacts } from "./tokenizer.ts";
  */
 export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
   const facts = describeTokens(json);
-  const ask = library(reason);
-  const file = load(ask, textOnly(json, facts));
+  const send = library(reason);
+  const file = load(send, textOnly(json, facts));
   let decoder: number | null = null;
   const encode = (text: string): Uint32Array => {
-    const answer = ask({ file, encode: text });
+    const answer = send({ file, encode: text });
     if ("ids" in answer) return answer.ids;
     throw failure(answer, "it cannot encode a text");
   };
@@ -30,14 +30,14 @@ export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
     vocabSize: facts.contents.length,
     endOfText: facts.endOfText,
     encode,
-    encodeBlocks(text, take) {
+    encodeBlocks(text, onBlock) {
       const ids = encode(text);
-      if (ids.length > 0) take(ids);
+      if (ids.length > 0) onBlock(ids);
     },
     decode(ids) {
-      decoder ??= load(ask, withoutAdditions(json));
+      decoder ??= load(send, withoutAdditions(json));
       const known = Array.from(ids).filter((id) => id < facts.contents.length);
-      const answer = ask({ file: decoder, decode: known });
+      const answer = send({ file: decoder, decode: known });
       if ("text" in answer) return answer.text;
       throw failure(answer, "it cannot decode ids");
     },
@@ -45,17 +45,17 @@ export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
   };
 }
 
-type Ask = (request: LibraryRequest) => LibraryAnswer;
+type SendRequest = (request: LibraryRequest) => LibraryAnswer;
 
-function load(ask: Ask, json: object): number {
-  const answer = ask({ load: JSON.stringify(json) });
+function load(send: SendRequest, json: object): number {
+  const answer = send({ load: JSON.stringify(json) });
   if ("loaded" in answer) return answer.loaded;
   throw failure(answer, "it cannot be read");
 }
 
 function failure(answer: LibraryAnswer, what: string): GradmixError {
-  const said = "error" in answer ? answer.error.replaceAll(/\s+/g, " ").slice(0, 300) : "another answer";
-  return new GradmixError("data", `tokenizer.json: ${what} (Hugging Face's library: ${said})`);
+  const problem = "error" in answer ? answer.error.replaceAll(/\s+/g, " ").slice(0, 300) : "another answer";
+  return new GradmixError("data", `tokenizer.json: ${what} (Hugging Face's library: ${problem})`);
 }
 
 /** The file without parts that add tokens to a text or remove some. */
@@ -95,10 +95,10 @@ function textOnly(json: unknown, { added }: TokenFacts): Record<string, unknown>
   };
 }
 
-let running: Ask | null = null;
+let running: SendRequest | null = null;
 
 /** The thread with the library, which is started once. */
-function library(reason: string): Ask {
+function library(reason: string): SendRequest {
   if (running !== null) return running;
   try {
     createRequire(import.meta.url).resolve("tokenizers");

@@ -1,4 +1,5 @@
 /** Estimates the shares of a mixture from scores of its pieces, although the scores separate the components badly and are overconfident. */
+import { runSteps, type Steps } from "./steps.ts";
 
 /** Scores of two kinds for each component and piece [components · pieces]. */
 export interface Scores {
@@ -24,16 +25,25 @@ const NO_BIAS = 4;
  * however many pieces they have. A bias is only fitted if every component has a piece.
  */
 export function calibrate(scores: Scores, labels: Int32Array, components: number): Calibration {
+  return runSteps(calibrateInSteps(scores, labels, components));
+}
+
+/** The same, in a step for each iteration. */
+export function* calibrateInSteps(
+  scores: Scores,
+  labels: Int32Array,
+  components: number,
+): Steps<Calibration> {
   const pieces = labels.length;
   const weights = equalWeights(labels, components);
   const known = new Set(labels).size;
   const bias = new Float64Array(components);
   let temperature = USUAL;
   if (pieces === 0) return { temperature, bias };
-  if (known < components) return { temperature: fitTemperature(scores, labels, weights, bias), bias };
+  if (known < components) return { temperature: yield* fitTemperature(scores, labels, weights, bias), bias };
   for (let round = 0; round < 2; round++) {
-    temperature = fitTemperature(scores, labels, weights, bias, temperature);
-    fitBias(likelihoods(scores, { temperature, bias: new Float64Array(components) }), weights, bias);
+    temperature = yield* fitTemperature(scores, labels, weights, bias, temperature);
+    yield* fitBias(likelihoods(scores, { temperature, bias: new Float64Array(components) }), weights, bias);
   }
   return { temperature, bias };
 }
@@ -47,24 +57,25 @@ function equalWeights(labels: Int32Array, components: number): Float64Array {
 }
 
 /** Newton's method, with steps that are halved if they overshoot. */
-function fitTemperature(
+function* fitTemperature(
   scores: Scores,
   labels: Int32Array,
   weights: Float64Array,
   bias: Float64Array,
   start: readonly [number, number] = USUAL,
-): readonly [number, number] {
+): Steps<readonly [number, number]> {
   let at = start;
-  let here = logisticLoss(scores, labels, weights, bias, at);
-  let [dx, dy] = newtonStep(here);
+  let current = logisticLoss(scores, labels, weights, bias, at);
+  let [dx, dy] = newtonStep(current);
   for (let iteration = 0; iteration < 40; iteration++) {
+    yield;
     const next: readonly [number, number] = [Math.max(0, at[0] - dx), Math.max(0, at[1] - dy)];
-    const there = logisticLoss(scores, labels, weights, bias, next);
-    if (there.loss > here.loss) {
+    const candidate = logisticLoss(scores, labels, weights, bias, next);
+    if (candidate.loss > current.loss) {
       [dx, dy] = [dx / 2, dy / 2];
     } else {
-      [at, here] = [next, there];
-      [dx, dy] = newtonStep(here);
+      [at, current] = [next, candidate];
+      [dx, dy] = newtonStep(current);
     }
     if (Math.abs(dx) + Math.abs(dy) < 1e-4) break;
   }
@@ -136,11 +147,12 @@ function logisticLoss(
 }
 
 /** Writes the biases with which the expected frequency of every component equals its actual one, by iterative scaling. */
-function fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64Array): void {
+function* fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64Array): Steps<void> {
   const pieces = weights.length;
   const share = pieces / bias.length;
   const factor = bias.map(Math.exp);
   for (let iteration = 0; iteration < 10; iteration++) {
+    yield;
     const total = mixtureOf(likelihood, factor, pieces);
     for (let i = 0; i < factor.length; i++) {
       let expected = 0;
@@ -195,10 +207,15 @@ const LEAST_GAIN = 1e-3;
  * shares of components that the pieces hardly distinguish stay close to each other, and a few pieces change little.
  */
 export function mixtureShares(likelihood: Float32Array, components: number): Float64Array {
+  return runSteps(mixtureSharesInSteps(likelihood, components));
+}
+
+/** The same, in a step for each iteration. */
+export function* mixtureSharesInSteps(likelihood: Float32Array, components: number): Steps<Float64Array> {
   const pieces = likelihood.length / components;
   const all = new Uint8Array(pieces).fill(1);
   let shares: Float64Array = new Float64Array(components).fill(1 / components);
-  const iterations = iterationsThatHelp(likelihood, shares, pieces);
+  const iterations = yield* iterationsThatHelp(likelihood, shares, pieces);
   for (let t = 0; t < iterations; t++)
     shares = maximise(likelihood, shares, mixtureOf(likelihood, shares, pieces), all);
   return shares;
@@ -222,7 +239,7 @@ function maximise(
   return next.map((value) => value / sum);
 }
 
-function iterationsThatHelp(likelihood: Float32Array, start: Float64Array, pieces: number): number {
+function* iterationsThatHelp(likelihood: Float32Array, start: Float64Array, pieces: number): Steps<number> {
   // A single piece cannot be left out.
   if (pieces < 2) return 1;
   const count = Math.min(FOLDS, pieces);
@@ -235,6 +252,7 @@ function iterationsThatHelp(likelihood: Float32Array, start: Float64Array, piece
   }));
   let [best, bestGain] = [0, -Infinity];
   for (let t = 0; t <= MOST_ITERATIONS; t++) {
+    yield;
     let gain = 0;
     for (const fold of folds) {
       const mixture = mixtureOf(likelihood, fold.shares, pieces);

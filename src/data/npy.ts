@@ -72,8 +72,9 @@ export const NPY_HEAD = 10_016;
  * byte or axis order.
  */
 export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
-  const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
-  if (MAGIC.some((byte, i) => head[i] !== byte) || head.length < 12) throw wrong("is no .npy file of NumPy");
+  const invalid = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
+  if (MAGIC.some((byte, i) => head[i] !== byte) || head.length < 12)
+    throw invalid("is no .npy file of NumPy");
   const headView = new DataView(head.buffer, head.byteOffset, head.byteLength);
   const long = head[6]! > 1;
   const start = long ? 12 + headView.getUint32(8, true) : 10 + headView.getUint16(8, true);
@@ -82,13 +83,13 @@ export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];
   const tuple = /'shape'\s*:\s*\(([\d,\s]*)\)/.exec(header)?.[1];
   if (descr === undefined || order === undefined || tuple === undefined)
-    throw wrong("its header cannot be read; save it with numpy.save");
+    throw invalid("its header cannot be read; save it with numpy.save");
   const kind = Object.hasOwn(kinds, descr) ? kinds[descr] : undefined;
   if (kind === undefined)
-    throw wrong(
+    throw invalid(
       `holds numbers of the type ${descr}; those that can be read are ${Object.keys(kinds).join(", ")}`,
     );
-  if (order === "True") throw wrong("is in Fortran's order; save numpy.ascontiguousarray of it");
+  if (order === "True") throw invalid("is in Fortran's order; save numpy.ascontiguousarray of it");
   const shape = tuple.split(",").flatMap((part) => (part.trim() === "" ? [] : [Number(part)]));
   return {
     ...{ shape, start, bytes: kind.bytes, integer: kind.integer },
@@ -99,7 +100,7 @@ export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
       for (let i = 0; i < count; i++) {
         const value = kind.at(view, i * kind.bytes);
         if (kind.integer && value !== (value | 0))
-          throw wrong(`number ${i} is ${value}, which does not fit into 32 bits`);
+          throw invalid(`number ${i} is ${value}, which does not fit into 32 bits`);
         values[i] = value;
       }
       return values;

@@ -22,7 +22,7 @@ export interface PreTokenizer {
 }
 
 /** Makes an error that names the part of a file that is not supported. */
-type Wrong = (what: string) => GradmixError;
+type MakeError = (what: string) => GradmixError;
 
 export function field(value: unknown, name: string): unknown {
   if (!isObject(value)) return undefined;
@@ -36,7 +36,7 @@ const named = (value: unknown): string => JSON.stringify(value) ?? "without a ty
 export const gpt2PreTokenizer: PreTokenizer = { pieces: gpt2Pieces, written: false, complete: true };
 
 /** The pre-tokenizer of a `tokenizer.json`: ByteLevel alone, or in a sequence with Split, Digits and Punctuation. */
-export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
+export function readPreTokenizer(json: unknown, unsupported: MakeError): PreTokenizer {
   const utf8 = new TextEncoder();
   const cuts: Cut[] = [];
   let byteLevel: number | null = null;
@@ -49,10 +49,10 @@ export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
     }
     if (type !== "ByteLevel") {
       complete = false;
-      cuts.push(readCut(type, part, wrong));
+      cuts.push(readCut(type, part, unsupported));
       return;
     }
-    if (byteLevel !== null) throw wrong("it has two pre-tokenizers of the type ByteLevel");
+    if (byteLevel !== null) throw unsupported("it has two pre-tokenizers of the type ByteLevel");
     if (field(part, "add_prefix_space") !== false) {
       complete = false;
       cuts.push((piece) => (piece === "" ? [] : [piece.startsWith(" ") ? piece : ` ${piece}`]));
@@ -62,7 +62,7 @@ export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
   };
   if (json !== null && json !== undefined) add(json);
   if (byteLevel === null)
-    throw wrong(
+    throw unsupported(
       json === null || json === undefined
         ? "it has no pre-tokenizer"
         : `the pre-tokenizer ${named(field(json, "type"))} has no part ByteLevel`,
@@ -82,29 +82,33 @@ function chain(cuts: readonly Cut[]): Cut {
   };
 }
 
-function readCut(type: unknown, part: unknown, wrong: Wrong): Cut {
+function readCut(type: unknown, part: unknown, unsupported: MakeError): Cut {
   switch (type) {
     case "Split": {
-      const pattern = readPattern(field(part, "pattern"), wrong);
-      return cutAt(pattern, readBehavior(field(part, "behavior"), wrong), field(part, "invert") === true);
+      const pattern = readPattern(field(part, "pattern"), unsupported);
+      return cutAt(
+        pattern,
+        readBehavior(field(part, "behavior"), unsupported),
+        field(part, "invert") === true,
+      );
     }
     case "Digits":
       return cutAt(/\p{N}/gu, field(part, "individual_digits") === true ? "isolated" : "contiguous");
     case "Punctuation":
-      return cutAt(/[!-/:-@[-`{-~\p{P}]/gu, readBehavior(field(part, "behavior") ?? "Isolated", wrong));
+      return cutAt(/[!-/:-@[-`{-~\p{P}]/gu, readBehavior(field(part, "behavior") ?? "Isolated", unsupported));
     default:
-      throw wrong(`the pre-tokenizer ${named(type)} is not supported`);
+      throw unsupported(`the pre-tokenizer ${named(type)} is not supported`);
   }
 }
 
 const BEHAVIORS = ["removed", "isolated", "mergedwithprevious", "mergedwithnext", "contiguous"] as const;
 type Behavior = (typeof BEHAVIORS)[number];
 
-function readBehavior(value: unknown, wrong: Wrong): Behavior {
+function readBehavior(value: unknown, unsupported: MakeError): Behavior {
   const folded = typeof value === "string" ? value.toLowerCase().replaceAll("_", "") : value;
   const found = BEHAVIORS.find((known) => known === folded);
   if (found === undefined)
-    throw wrong(`the pre-tokenizer Split with the behavior ${named(value)} is not supported`);
+    throw unsupported(`the pre-tokenizer Split with the behavior ${named(value)} is not supported`);
   return found;
 }
 
@@ -112,18 +116,18 @@ function readBehavior(value: unknown, wrong: Wrong): Behavior {
 const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}²³¹¼-¾";
 
 /** Converts a pattern of the file, which is written for Oniguruma, to a JavaScript regular expression. */
-function readPattern(pattern: unknown, wrong: Wrong): RegExp {
+function readPattern(pattern: unknown, unsupported: MakeError): RegExp {
   const literal = field(pattern, "String");
   if (typeof literal === "string") return new RegExp(escapePattern(literal), "gu");
   const source = field(pattern, "Regex");
-  if (typeof source !== "string") throw wrong("the pre-tokenizer Split has no pattern");
+  if (typeof source !== "string") throw unsupported("the pre-tokenizer Split has no pattern");
   const words = source.replaceAll(/\\(.)/gsu, (escape, letter) =>
     letter === "w" ? `[${WORD}]` : letter === "W" ? `[^${WORD}]` : escape,
   );
   try {
     return toRegExp(words, { global: true });
   } catch (error) {
-    throw wrong(
+    throw unsupported(
       `the pattern ${named(source)} of its pre-tokenizer is not supported (${error instanceof Error ? error.message : String(error)})`,
     );
   }
@@ -183,7 +187,7 @@ function cutAt(pattern: RegExp, behavior: Behavior, invert = false): Cut {
 export type Normalizer = (text: string) => string;
 
 /** The normalizer of a `tokenizer.json`: null, Unicode's normal forms, Lowercase, or a sequence of those. */
-export function readNormalizer(json: unknown, wrong: Wrong): Normalizer | null {
+export function readNormalizer(json: unknown, unsupported: MakeError): Normalizer | null {
   if (json === null || json === undefined) return null;
   const type = field(json, "type");
   switch (type) {
@@ -196,10 +200,12 @@ export function readNormalizer(json: unknown, wrong: Wrong): Normalizer | null {
       // Character by character: their library does not turn a capital sigma at the end of a word into a final sigma.
       return (text) => text.replaceAll(/\p{Changes_When_Lowercased}/gu, (c) => c.toLowerCase());
     case "Sequence": {
-      const parts = list(field(json, "normalizers")).flatMap((part) => readNormalizer(part, wrong) ?? []);
+      const parts = list(field(json, "normalizers")).flatMap(
+        (part) => readNormalizer(part, unsupported) ?? [],
+      );
       return parts.length === 0 ? null : (text) => parts.reduce((value, part) => part(value), text);
     }
     default:
-      throw wrong(`the normalizer ${named(type)} is not supported`);
+      throw unsupported(`the normalizer ${named(type)} is not supported`);
   }
 }

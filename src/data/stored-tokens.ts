@@ -196,7 +196,7 @@ async function scan(
   // The rest after the last end of text: a document without one, or only ends of text.
   if (!empty || ends.length() === 0) ends.push(length);
   else ends.setLast(length);
-  return { largest, sha256: hash.digest("hex"), ends: ends.take() };
+  return { largest, sha256: hash.digest("hex"), ends: ends.toArray() };
 }
 
 function largestOf(ids: ArrayLike<number>): number {
@@ -232,7 +232,7 @@ export interface Growing {
   push(value: number): void;
   setLast(value: number): void;
   length(): number;
-  take(): Float64Array;
+  toArray(): Float64Array;
 }
 
 export function growing(): Growing {
@@ -251,7 +251,7 @@ export function growing(): Growing {
       values[used - 1] = value;
     },
     length: () => used,
-    take: () => values.slice(0, used),
+    toArray: () => values.slice(0, used),
   };
 }
 
@@ -274,7 +274,7 @@ function splitFiles(
   for (const { ends } of files)
     for (let i = 0; i < ends.length; i++) if (ends[i]! > (i === 0 ? 0 : ends[i - 1]!)) count++;
   const length = files.reduce((sum, { file }) => sum + file.length, 0);
-  const stream = (parts: (take: (from: number, to: number) => void) => void): StoredStream =>
+  const stream = (parts: (toArray: (from: number, to: number) => void) => void): StoredStream =>
     streamOf(files, largest, parts);
   const common = { name, documents: count, heldOutBytes: 0 };
   if (count === 1) {
@@ -282,8 +282,8 @@ function splitFiles(
     return {
       ...common,
       heldOutDocuments: 0,
-      train: stream((take) => take(0, kept)),
-      heldOut: share === 0 ? null : stream((take) => take(kept, length)),
+      train: stream((addPart) => addPart(0, kept)),
+      heldOut: share === 0 ? null : stream((addPart) => addPart(kept, length)),
       note: share === 0 ? null : singleNote(name, share),
     };
   }
@@ -294,7 +294,7 @@ function splitFiles(
   if (share > 0) for (let i = 1; i < count; i++) if (chosen(i)) others += isHeldOut[i] = 1;
   if (holdsOutFirst(share, others, count, chosen)) isHeldOut[0] = 1;
   const side = (which: 0 | 1): StoredStream =>
-    stream((take) => {
+    stream((addPart) => {
       // The first document comes last, as in a corpus of text.
       let first = { from: 0, to: 0 };
       let index = 0;
@@ -304,12 +304,12 @@ function splitFiles(
           const end = ends[i]!;
           if (end === from) continue;
           if (index === 0) first = { from: start + from, to: start + end };
-          else if (isHeldOut[index] === which) take(start + from, start + end);
+          else if (isHeldOut[index] === which) addPart(start + from, start + end);
           index++;
           from = end;
         }
       }
-      if (isHeldOut[0] === which) take(first.from, first.to);
+      if (isHeldOut[0] === which) addPart(first.from, first.to);
     });
   return {
     ...common,
@@ -324,7 +324,7 @@ function splitFiles(
 function streamOf(
   files: readonly FileRange[],
   largest: number,
-  parts: (take: (from: number, to: number) => void) => void,
+  parts: (addPart: (from: number, to: number) => void) => void,
 ): StoredStream {
   const [documents, starts, places] = [growing(), growing(), growing()];
   let length = 0;
@@ -341,8 +341,8 @@ function streamOf(
   });
   documents.push(length);
   starts.push(length);
-  const runs = { starts: starts.take(), places: places.take() };
-  return { tokens: storedTokens(files, runs, largest), documents: documents.take(), largest };
+  const runs = { starts: starts.toArray(), places: places.toArray() };
+  return { tokens: storedTokens(files, runs, largest), documents: documents.toArray(), largest };
 }
 
 /** Tokens that are read when they are requested. */

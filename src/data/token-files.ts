@@ -202,10 +202,10 @@ function datatrove(path: string, file: Open, given: TokenType | null, fails: Fai
       `${mask} says which of its tokens count, which is not heeded here; move it away to train on all`,
     );
   const ends = existsSync(index) ? datatroveEnds(index) : null;
-  const said = datatroveMetadata(`${path}.metadata`);
-  const count = ends?.at(-1) ?? said.count;
+  const metadata = datatroveMetadata(`${path}.metadata`);
+  const count = ends?.at(-1) ?? metadata.count;
   const type =
-    said.type ??
+    metadata.type ??
     given ??
     (["u16", "u32"] as const).find((type) => count !== null && count * tokenBytes[type] === file.size);
   const source = ends === null ? "description" : "index";
@@ -215,12 +215,12 @@ function datatrove(path: string, file: Open, given: TokenType | null, fails: Fai
         ? `neither ${path}.metadata nor ${index} is there to say of what type its tokens are; add --token-type u16 or u32`
         : `its ${source} says ${count} tokens, and it has ${file.size} bytes: it is cut off, or the ${source} is of another file`,
     );
-  const whole = raw(path, file, "datatrove", type, fails);
-  if (count !== null && whole.length !== count)
+  const described = raw(path, file, "datatrove", type, fails);
+  if (count !== null && described.length !== count)
     throw fails(
-      `its ${source} says ${count} tokens, and it has ${whole.length} of ${type}: it is cut off, or the ${source} is of another file`,
+      `its ${source} says ${count} tokens, and it has ${described.length} of ${type}: it is cut off, or the ${source} is of another file`,
     );
-  return { ...whole, ends };
+  return { ...described, ends };
 }
 
 function datatroveEnds(index: string): Float64Array {
@@ -311,11 +311,12 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
   });
   eachBlock(sequences, (from, count) => {
     const pointers = numbersAt(file, pointersAt + 8 * from, count);
-    let apart = 0;
-    while (apart < count && pointers[apart] === starts[from + apart]! * bytes) apart++;
-    if (apart < count)
+    let consecutive = 0;
+    while (consecutive < count && pointers[consecutive] === starts[from + consecutive]! * bytes)
+      consecutive++;
+    if (consecutive < count)
       throw fails(
-        `sequence ${from + apart} begins at byte ${pointers[apart]}, not where the one before it ends`,
+        `sequence ${from + consecutive} begins at byte ${pointers[consecutive]}, not where the one before it ends`,
       );
   });
   const ends = new Float64Array(Math.max(0, marks - 1));

@@ -35,7 +35,7 @@ export class UnsupportedTokenizer extends GradmixError {
   }
 }
 const unsupported = (reason: string): UnsupportedTokenizer => new UnsupportedTokenizer(reason);
-const wrong = (what: string): GradmixError =>
+const invalidFile = (what: string): GradmixError =>
   new GradmixError("data", `tokenizer.json: ${what}; byte-level BPE can be read`);
 
 /**
@@ -67,7 +67,7 @@ export function loadTokenizer(json: unknown): Tokenizer {
     preTokenizer: readPreTokenizer(field(json, "pre_tokenizer"), unsupported),
     normalizer: readNormalizer(field(json, "normalizer"), unsupported),
     added,
-    whole:
+    wholePieces:
       field(model, "ignore_merges") === true
         ? new Map([...ids].filter(([token]) => !specials.has(token)))
         : null,
@@ -117,22 +117,23 @@ function readModel(json: unknown): Pick<TokenFacts, "model" | "kind" | "ids"> {
   const type =
     field(model, "type") ?? (isObject(vocab) && Array.isArray(field(model, "merges")) ? "BPE" : undefined);
   const kind = kinds.get(type);
-  if (kind === undefined) throw wrong(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);
+  if (kind === undefined) throw invalidFile(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);
   // Ids would differ each time.
-  if (field(model, "dropout")) throw wrong("the model has dropout, which is not supported");
+  if (field(model, "dropout")) throw invalidFile("the model has dropout, which is not supported");
   const ids = new Map<string, number>();
   if (Array.isArray(vocab))
     vocab.forEach((entry: unknown, id) => {
       const token: unknown = Array.isArray(entry) ? entry[0] : undefined;
-      if (typeof token !== "string") throw wrong(`entry ${id} of the vocabulary is no token with its score`);
+      if (typeof token !== "string")
+        throw invalidFile(`entry ${id} of the vocabulary is no token with its score`);
       if (!ids.has(token)) ids.set(token, id);
     });
   else if (isObject(vocab))
     for (const [token, id] of Object.entries(vocab)) {
-      if (!isId(id)) throw wrong(`the token ${JSON.stringify(token)} has no id`);
+      if (!isId(id)) throw invalidFile(`the token ${JSON.stringify(token)} has no id`);
       ids.set(token, id);
     }
-  else throw wrong("it has no vocabulary");
+  else throw invalidFile("it has no vocabulary");
   return { model, kind, ids };
 }
 
@@ -141,14 +142,14 @@ const isId = (value: unknown): value is number =>
 
 function readAdded(json: unknown, ids: ReadonlyMap<string, number>): FoundToken[] {
   const entries = field(json, "added_tokens") ?? [];
-  if (!Array.isArray(entries)) throw wrong("added_tokens is not a list");
+  if (!Array.isArray(entries)) throw invalidFile("added_tokens is not a list");
   return entries.map((entry: unknown, i): FoundToken => {
     const [content, id] = [field(entry, "content"), field(entry, "id")];
     if (typeof content !== "string" || content === "" || !isId(id))
-      throw wrong(`entry ${i} of added_tokens has no content or no id`);
+      throw invalidFile(`entry ${i} of added_tokens has no content or no id`);
     const own = ids.get(content);
     if (own !== undefined && own !== id)
-      throw wrong(
+      throw invalidFile(
         `the token ${JSON.stringify(content)} has the id ${own} in the vocabulary and ${id} in added_tokens`,
       );
     return {
@@ -167,12 +168,14 @@ function tokensById(ids: ReadonlyMap<string, number>, added: readonly AddedToken
   const contents = new Array<string>(all.size);
   for (const [token, id] of all) {
     if (id >= all.size)
-      throw wrong(
+      throw invalidFile(
         `the token ${JSON.stringify(token)} has the id ${id}, but there are only ${all.size} tokens: ids are missing before it`,
       );
     const other = contents.at(id);
     if (other !== undefined)
-      throw wrong(`the tokens ${JSON.stringify(other)} and ${JSON.stringify(token)} have the same id, ${id}`);
+      throw invalidFile(
+        `the tokens ${JSON.stringify(other)} and ${JSON.stringify(token)} have the same id, ${id}`,
+      );
     contents[id] = token;
   }
   return contents;
@@ -183,21 +186,21 @@ function findEndOfText(contents: readonly string[], specials: ReadonlySet<string
     ENDS_OF_TEXT.find((name) => specials.has(name)) ?? ENDS_OF_TEXT.find((name) => contents.includes(name));
   if (found !== undefined) return contents.indexOf(found);
   const known = [...specials].slice(0, 8).join(" ");
-  throw wrong(
+  throw invalidFile(
     `it has no token that ends a text: none of ${ENDS_OF_TEXT.join(" ")}${known === "" ? "" : ` is among its special tokens (${known}${specials.size > 8 ? " …" : ""})`}; add one of them to added_tokens, as "special"`,
   );
 }
 
 function readMerges(given: unknown, ids: ReadonlyMap<string, number>): Merge[] {
-  if (!Array.isArray(given)) throw wrong("it has no merges");
+  if (!Array.isArray(given)) throw invalidFile("it has no merges");
   return given.map((merge: unknown, rank): Merge => {
     const parts: unknown[] = typeof merge === "string" ? merge.split(" ") : Array.isArray(merge) ? merge : [];
     const [left, right] = parts;
     if (parts.length !== 2 || typeof left !== "string" || typeof right !== "string")
-      throw wrong(`merge ${rank} is malformed`);
+      throw invalidFile(`merge ${rank} is malformed`);
     const [a, b, joined] = [ids.get(left), ids.get(right), ids.get(left + right)];
     if (a === undefined || b === undefined || joined === undefined)
-      throw wrong(`merge ${rank} (${left} ${right}) names an unknown token`);
+      throw invalidFile(`merge ${rank} (${left} ${right}) names an unknown token`);
     return { left: a, right: b, joined };
   });
 }

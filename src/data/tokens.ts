@@ -73,9 +73,9 @@ interface Piece {
 interface Pieces {
   append(ids: ArrayLike<number>): void;
   /** Moves the tokens of other pieces to the end of these. */
-  take(other: Pieces): void;
+  moveFrom(other: Pieces): void;
   /** Returns the collected pieces. */
-  give(): Piece[];
+  release(): Piece[];
   join(): Tokens;
 }
 
@@ -96,7 +96,7 @@ function tokenPieces(wide: boolean): Pieces {
     current = wide ? new Uint32Array(memory) : new Uint16Array(memory);
     size = Math.min(2 * size, LARGEST_PIECE);
   };
-  const give = (): Piece[] => {
+  const release = (): Piece[] => {
     close();
     const given = done;
     done = [];
@@ -112,13 +112,13 @@ function tokenPieces(wide: boolean): Pieces {
         from += count;
       }
     },
-    take(other) {
+    moveFrom(other) {
       close();
-      done.push(...other.give());
+      done.push(...other.release());
     },
-    give,
+    release,
     join() {
-      const given = give();
+      const given = release();
       const length = given.reduce((n, { tokens }) => n + tokens.length, 0);
       const out = allocate(wide, length);
       let at = 0;
@@ -147,8 +147,8 @@ function allocate(wide: boolean, length: number): Tokens {
 /** A writer with the operations that only a corpus needs. */
 export interface CorpusWriter extends TokenWriter {
   /** Moves the documents of another writer to the end of this one. */
-  take(other: CorpusWriter): void;
-  give(): { pieces: Pieces; starts: readonly number[] };
+  moveFrom(other: CorpusWriter): void;
+  release(): { pieces: Pieces; starts: readonly number[] };
 }
 
 export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter {
@@ -170,13 +170,13 @@ export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter
       append(ids);
       end();
     },
-    take(other) {
-      const given = other.give();
-      pieces.take(given.pieces);
+    moveFrom(other) {
+      const given = other.release();
+      pieces.moveFrom(given.pieces);
       for (const start of given.starts.slice(1)) starts.push(length + start);
       length = starts[starts.length - 1]!;
     },
-    give() {
+    release() {
       const given = { pieces, starts };
       [length, starts] = [0, [0]];
       return given;

@@ -47,14 +47,14 @@ export async function trainBpe(
   const utf8 = new TextEncoder();
   const words = [...counts].map(([piece, count]) => ({ ids: Array.from(utf8.encode(piece)), count }));
   const pairs = new Map<number, { count: number; words: Set<number> }>();
-  const note = (key: number, word: number, count: number): void => {
+  const countPair = (key: number, word: number, count: number): void => {
     let pair = pairs.get(key);
     if (pair === undefined) pairs.set(key, (pair = { count: 0, words: new Set() }));
     pair.count += count;
     if (count > 0) pair.words.add(word);
   };
   words.forEach(({ ids, count }, w) => {
-    for (let i = 0; i + 1 < ids.length; i++) note(pairKey(ids[i]!, ids[i + 1]!), w, count);
+    for (let i = 0; i + 1 < ids.length; i++) countPair(pairKey(ids[i]!, ids[i + 1]!), w, count);
   });
   const heap = pairHeap();
   for (const [key, { count }] of pairs) heap.push(key, count);
@@ -84,13 +84,13 @@ export async function trainBpe(
         if (ids[from] === left && ids[from + 1] === right) {
           // The pairs of the neighbours change: the one before is already written, the one after is still to come.
           if (to > 0) {
-            note(pairKey(ids[to - 1]!, left), w, -count);
-            note(pairKey(ids[to - 1]!, joined), w, count);
+            countPair(pairKey(ids[to - 1]!, left), w, -count);
+            countPair(pairKey(ids[to - 1]!, joined), w, count);
             risen.add(pairKey(ids[to - 1]!, joined));
           }
           if (from + 2 < ids.length) {
-            note(pairKey(right, ids[from + 2]!), w, -count);
-            note(pairKey(joined, ids[from + 2]!), w, count);
+            countPair(pairKey(right, ids[from + 2]!), w, -count);
+            countPair(pairKey(joined, ids[from + 2]!), w, count);
             risen.add(pairKey(joined, ids[from + 2]!));
           }
           ids[to++] = joined;

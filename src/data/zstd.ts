@@ -128,21 +128,21 @@ export async function* unpackZstd(
   const bytes = (): Uint8Array => new Uint8Array(zstd.memory.buffer);
   const struct = (at: number): Uint32Array => new Uint32Array(zstd.memory.buffer, at, 3);
   let isStart = true;
-  let wanted = 1;
+  let hint = 1;
   try {
     for await (const chunk of chunks)
       for (let from = 0; from < chunk.length; from += ROOM) {
         const part = chunk.subarray(from, from + ROOM);
         bytes().set(part, input);
         struct(source).set([input, part.length, 0]);
-        for (let [read, written] = [0, ROOM]; read < part.length || (written === ROOM && wanted !== 0);) {
+        for (let [read, written] = [0, ROOM]; read < part.length || (written === ROOM && hint !== 0);) {
           struct(sink).set([output, ROOM, 0]);
-          wanted = zstd.ZSTD_decompressStream(context, sink, source);
-          if (wanted < 0) throw problem(-wanted, isStart);
+          hint = zstd.ZSTD_decompressStream(context, sink, source);
+          if (hint < 0) throw problem(-hint, isStart);
           read = struct(source)[2]!;
           written = struct(sink)[2]!;
           if (written > 0) yield bytes().slice(output, output + written);
-          if (wanted === 0) isStart = false;
+          if (hint === 0) isStart = false;
         }
       }
   } finally {
@@ -150,5 +150,5 @@ export async function* unpackZstd(
     if (zstd.memory.buffer.byteLength <= SMALL) idle = decoder;
   }
   // Even an empty text has a non-empty archive.
-  if (wanted !== 0) throw new ArchiveError("it is cut off: the archive ends too early");
+  if (hint !== 0) throw new ArchiveError("it is cut off: the archive ends too early");
 }

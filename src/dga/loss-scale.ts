@@ -93,7 +93,7 @@ export function allFinite(value: unknown): boolean {
 export const scaleSchema: Schema<number> = schemaThat(POWERS, isScale);
 export const lossScale: Schema<LossScale> = object<LossScale>({ scale: scaleSchema, good: count });
 
-/** Other bounds than it was saved with hold from here on. */
+/** The bounds may differ from those of the saved run; the new ones hold. */
 export function withinBounds(
   { scale, good }: LossScale,
   { min, max }: Required<LossScaleOptions>,

@@ -83,18 +83,19 @@ const valueOf = (batch: Examples, field: string): unknown => Reflect.get(batch, 
 /** Throws `shape` unless the field of batch `i` can be appended to that of batch 0. */
 function checkAlike(field: string, i: number, first: Examples, batch: Examples): void {
   const [a, b] = [valueOf(first, field), valueOf(batch, field)];
-  const wrong = (what: string): GradmixError =>
+  const incompatible = (what: string): GradmixError =>
     new GradmixError("shape", `batches 0 and ${i} do not go together: ${field} is ${what}`);
   if (!isColumn(a) || !isColumn(b)) {
     wantScalar(field, a);
-    if (a !== b) throw wrong(`${describe(a)} in the one and ${describe(b)} in the other`);
+    if (a !== b) throw incompatible(`${describe(a)} in the one and ${describe(b)} in the other`);
     return;
   }
-  if (kindOf(a) !== kindOf(b)) throw wrong(`${describe(a)} in the one and ${describe(b)} in the other`);
+  if (kindOf(a) !== kindOf(b))
+    throw incompatible(`${describe(a)} in the one and ${describe(b)} in the other`);
   // Batches without examples have no width.
   const [m, n] = [exampleCount(first), exampleCount(batch)];
   if (m > 0 && n > 0 && a.length / m !== b.length / n)
-    throw wrong(`${a.length / m} numbers per example in the one and ${b.length / n} in the other`);
+    throw incompatible(`${a.length / m} numbers per example in the one and ${b.length / n} in the other`);
 }
 
 /** Throws `shape` for a value that cannot be shared by several examples. */

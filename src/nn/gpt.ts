@@ -12,7 +12,7 @@ import { causalAttention } from "../autograd/ops/attention.ts";
 import { embedding } from "../autograd/ops/embedding.ts";
 import { linear } from "../autograd/ops/linear.ts";
 import { exampleLosses } from "../autograd/ops/loss.ts";
-import { layerNorm, rmsNorm } from "../autograd/ops/norm.ts";
+import { addNorm, layerNorm, rmsNorm } from "../autograd/ops/norm.ts";
 import { rope } from "../autograd/ops/rope.ts";
 import { swiglu } from "../autograd/ops/activation.ts";
 import { GradmixError } from "../errors.ts";
@@ -148,6 +148,12 @@ export interface GPTOptions {
   readonly checkpoint?: boolean;
 }
 
+/** The residual stream, and what a layer adds to it: added by the norm that follows, in one kernel. */
+interface Residual {
+  readonly stream: Tensor;
+  readonly more: Tensor | null;
+}
+
 /** Builds and initialises a model on the current backend. Throws `config` for an invalid configuration. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const architecture = architectureFrom(given);
@@ -170,14 +176,32 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
       ? layerNorm(x, get(`${name}.weight`), bias(name), normEps)
       : rmsNorm(x, get(`${name}.weight`), normEps);
 
-  const runBlock = (x: Tensor, block: number): Tensor => {
+  /** The norm of the stream with what is to be added, and that sum. */
+  const joined = ({ stream, more }: Residual, name: string): [norm: Tensor, sum: Tensor] =>
+    more === null
+      ? [normalise(stream, name), stream]
+      : addNorm(norm, stream, more, get(`${name}.weight`), bias(name), normEps);
+
+  const runBlock = (before: Residual, block: number): Residual => {
     const at = (name: LayerName): string => pathOf({ name, block });
-    let qkv = project(normalise(x, at("norm1")), at("qkv"));
+    const [outer, x] = joined(before, at("norm1"));
+    let qkv = project(outer, at("qkv"));
     if (positions === "rotary") qkv = rope(qkv, { heads: heads + kvHeads, headDim, theta: ropeTheta });
-    const mixed = add(x, project(causalAttention(qkv, { heads, kvHeads }), at("out")));
-    const inner = normalise(mixed, at("norm2"));
+    const more = project(causalAttention(qkv, { heads, kvHeads }), at("out"));
+    const [inner, mixed] = joined({ stream: x, more }, at("norm2"));
     const hidden = mlp === "gelu" ? project(inner, at("up"), "gelu") : swiglu(project(inner, at("up")));
-    return add(mixed, project(hidden, at("down")));
+    return { stream: mixed, more: project(hidden, at("down")) };
+  };
+
+  const recomputed = ({ stream, more }: Residual, block: number): Residual => {
+    const x = checkpoint(
+      (given: Tensor) => {
+        const after = runBlock({ stream: given, more: null }, block);
+        return after.more === null ? after.stream : add(after.stream, after.more);
+      },
+      more === null ? stream : add(stream, more),
+    );
+    return { stream: x, more: null };
   };
 
   const hidden = (tokens: Tensor): Tensor => {
@@ -188,18 +212,18 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
       );
     // The scope frees a block's intermediates as soon as no tape needs them.
     return scope(() => {
-      let x = embedding(get("embedding.weight"), tokens);
-      if (positions === "learned") x = add(x, embedding(get("positions.weight"), positionsOf(tokens)));
+      let residual: Residual = {
+        stream: embedding(get("embedding.weight"), tokens),
+        more: positions === "learned" ? embedding(get("positions.weight"), positionsOf(tokens)) : null,
+      };
       for (let i = 0; i < layers; i++) {
-        const before = x;
-        x =
-          options.checkpoint === true
-            ? checkpoint((input: Tensor) => runBlock(input, i), before)
-            : scope(() => runBlock(before, i));
+        const before = residual;
+        residual = scope(() => (options.checkpoint === true ? recomputed : runBlock)(before, i));
         // Otherwise all of them would live until the last block.
-        before.dispose();
+        before.stream.dispose();
+        before.more?.dispose();
       }
-      return normalise(x, "norm");
+      return joined(residual, "norm")[0];
     });
   };
   const logits = (tokens: Tensor): Tensor => scope(() => project(hidden(tokens), "head"));

@@ -79,11 +79,11 @@ const ALIGN = 4;
 const aligned = (size: number): number => Math.ceil(size / ALIGN) * ALIGN;
 
 /** Runs `fn`; if it throws, for instance because memory ran out, disposes what was made before. */
-export function orDispose<T>(fn: () => T, ...made: readonly { dispose(): void }[]): T {
+export function orDispose<T>(fn: () => T, ...resources: readonly { dispose(): void }[]): T {
   try {
     return fn();
   } catch (error) {
-    for (const it of made) it.dispose();
+    for (const it of resources) it.dispose();
     throw error;
   }
 }
@@ -222,12 +222,12 @@ export function assign(target: Tensor, values: Tensor): void {
       `assign: ${values.dtype} ${formatShape(values.shape)} does not go into ${target.dtype} ${formatShape(target.shape)}`,
     );
   const { size } = target;
-  const apart =
+  const disjoint =
     target.memory !== values.memory ||
     target.buffer !== values.buffer ||
     target.offset >= values.offset + size ||
     values.offset >= target.offset + size;
-  if (!apart) throw new GradmixError("autograd", "assign: the values stand in the target's own memory");
+  if (!disjoint) throw new GradmixError("autograd", "assign: the values stand in the target's own memory");
   const along = { shape: [size], inStrides: [1], inOffset: 0, outStrides: [1], outOffset: 0 };
   run("stridedCopy", along, { x: values }, { y: target });
 }

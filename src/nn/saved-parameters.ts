@@ -35,15 +35,15 @@ export function loadParameters(
   source: Uint8Array | ByteSource,
   file = "the file",
 ): void {
-  const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
+  const invalid = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   const { shapes, read } = openSafetensors(source, file);
   const more = [...shapes.keys()].find((name) => !byName.has(name));
-  if (more !== undefined) throw wrong(`the model has no parameter for the tensor "${more}"`);
+  if (more !== undefined) throw invalid(`the model has no parameter for the tensor "${more}"`);
   for (const [name, parameter] of byName) {
     const shape = shapes.get(name);
-    if (shape === undefined) throw wrong(`the tensor "${name}" is missing`);
+    if (shape === undefined) throw invalid(`the tensor "${name}" is missing`);
     if (!sameShape(shape, parameter.shape))
-      throw wrong(
+      throw invalid(
         `"${name}" has the shape ${formatShape(shape)}; the model's is ${formatShape(parameter.shape)}`,
       );
   }
@@ -52,7 +52,7 @@ export function loadParameters(
   for (const [name, { offset }] of byName) {
     const { data } = read(name);
     const bad = notFinite(data);
-    if (bad !== null) throw wrong(`"${name}" has ${bad}`);
+    if (bad !== null) throw invalid(`"${name}" has ${bad}`);
     all.set(data, offset - value.offset);
   }
   value.write(all);

@@ -179,7 +179,7 @@ export const checkpointHeader: Schema<Pick<Contents, "metadata" | "tensors">> = 
 interface Contents {
   readonly metadata: Metadata;
   readonly tensors: ReadonlyMap<string, HeaderEntry<FileType>>;
-  /** Where the data begins. */
+  /** Position of the data in the file. */
   readonly start: number;
 }
 

@@ -84,7 +84,7 @@ export function readRunHead(folder: string): RunHead {
   const file = join(folder, "config.json");
   const source = readOrNull(file);
   if (source === null)
-    throw new GradmixError("data", `${folder}: holds no run (there is no ${file}); name the folder of a run`);
+    throw new GradmixError("data", `${folder}: contains no run (there is no ${file}); give the folder of a run`);
   const config = parseJson(source, ofRun(file));
   if (!(config instanceof Map)) throw faultOf(ofRun(file))("", "is not an object");
   const place = join(folder, "run.json");
@@ -141,7 +141,7 @@ export function scanMetrics(
       let start = 0;
       for (let end = block.indexOf(10); end >= 0; end = block.indexOf(10, start)) {
         lines++;
-        // By JSON.parse, which is far faster: a long run has many lines.
+        // Parses JSON by JSON.parse, which is much faster: a long run has many lines.
         visit(parse(metricsLine, block.toString("utf8", start, end), ofRun(`${path}, line ${lines}`)));
         start = end + 1;
       }
@@ -168,7 +168,7 @@ const ofRun = (source: string): Source => ({ source, code: "data" });
 
 const numbers = map(number);
 
-/** Weights may have been edited, and what is made of them would be off without a word. */
+/** Weights may have been edited by hand, and results made from them would be silently off. */
 const weights = where(numbers, (read) => {
   const values = [...read.values()];
   return liesOnSimplex(values)
@@ -190,7 +190,7 @@ const changes = made(
 
 const costs = object<RunFacts["cost"]>({ alignment: number, guard: optional(number), evaluation: number });
 
-/** A line that tells what a step did. */
+/** Reads the line of a step. */
 export const stepLine: Schema<StepMetrics> = object<StepMetrics>({
   step: count,
   tokens: number,

@@ -1,4 +1,4 @@
-/** Numbers that users hand over: nested lists with their shape, and whether they fit the type of a tensor. */
+/** Numbers from users: nested lists with their shape, and whether they fit the type of a tensor. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import type { DType } from "./dtype.ts";
@@ -24,14 +24,14 @@ function isTyped(value: unknown): boolean {
   );
 }
 
-/** A list that contains itself has no end. */
+/** Limit of nesting, because a list that contains itself has no end. */
 const MOST_DEPTH = 32;
 
 /** "tensor: element [1, 2]" */
 const place = (where: string, index: readonly number[]): string =>
   `${where}: ${index.length === 0 ? "the data" : `element ${formatShape(index)}`}`;
 
-/** The numbers in row-major order, and their shape. Throws `shape` for ragged lists and for what is no number, with the index. */
+/** The numbers in row-major order, and their shape. Throws `shape`, with the index, for ragged lists and for values that are not numbers. */
 export function flatten(where: string, data: unknown): { values: ArrayLike<number>; shape: Shape } {
   const shape: number[] = [];
   for (let at = data; isList(at); at = at[0]) {
@@ -40,10 +40,10 @@ export function flatten(where: string, data: unknown): { values: ArrayLike<numbe
     if (shape.length > MOST_DEPTH)
       throw new GradmixError("shape", `${where}: lists in lists go deeper than ${MOST_DEPTH}`);
   }
-  // Not copied; its elements are checked with those of all others.
+  // Not copied; its elements are checked with all others.
   if (shape.length === 1) return { values: data as ArrayLike<number>, shape };
   const values: number[] = [];
-  const take = (value: unknown, index: readonly number[]): void => {
+  const visit = (value: unknown, index: readonly number[]): void => {
     if (index.length === shape.length) {
       if (isList(value))
         throw new GradmixError("shape", `${place(where, index)} is a list, its neighbours are numbers`);
@@ -58,17 +58,17 @@ export function flatten(where: string, data: unknown): { values: ArrayLike<numbe
         "shape",
         `${place(where, index)} has ${value.length} elements, its neighbours have ${extent}; all lists of one depth must be of one length`,
       );
-    for (let i = 0; i < extent; i++) take(value[i], [...index, i]);
+    for (let i = 0; i < extent; i++) visit(value[i], [...index, i]);
   };
-  take(data, []);
+  visit(data, []);
   return { values, shape };
 }
 
 /**
- * The type that typed arrays give their elements, null for plain numbers and other arrays, after `flatten`. Throws `shape` for arrays of both types, and for
- * another type than `wanted`.
+ * The element type that typed arrays determine, null for plain numbers and other arrays, after `flatten`. Throws `shape` for arrays of both types,
+ * and for another type than `wanted`.
  */
-export function typedAs(where: string, data: unknown, wanted: DType | undefined): DType | null {
+export function typedAs(where: string, data: unknown, requested: DType | undefined): DType | null {
   let found: DType | null = null;
   const visit = (value: unknown): void => {
     const own = value instanceof Int32Array ? "i32" : value instanceof Float32Array ? "f32" : null;
@@ -76,7 +76,7 @@ export function typedAs(where: string, data: unknown, wanted: DType | undefined)
       if (Array.isArray(value)) for (const item of value) if (isList(item)) visit(item);
       return;
     }
-    const other = found ?? wanted ?? own;
+    const other = found ?? requested ?? own;
     if (own !== other)
       throw new GradmixError(
         "shape",
@@ -89,14 +89,14 @@ export function typedAs(where: string, data: unknown, wanted: DType | undefined)
 }
 
 /**
- * Throws `shape`, with the index, for an element that is no number, or that an i32 cannot hold. To f32 numbers are rounded to the nearest. `shape` is the
- * tensor's, for the message.
+ * Throws `shape`, with the index, for an element that is not a number, or that an i32 cannot hold. Numbers are rounded to the nearest f32. `shape` is
+ * the tensor's, for the message.
  */
 export function checkElements(where: string, data: ArrayLike<number>, dtype: DType, shape: Shape): void {
   const given: unknown = data;
   if (!isList(given))
     throw new GradmixError("shape", `${where}: the data is ${show(given)}, not a list of numbers`);
-  // Typed arrays that need no look.
+  // Typed arrays that need no check.
   if (given instanceof Int32Array || (dtype === "f32" && isTyped(given))) return;
   for (let at = 0; at < data.length; at++) {
     const value: unknown = given[at];

@@ -1,17 +1,16 @@
 /**
- * Counter-based random numbers: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as
- * 1, 2, 3", SC 2011), the generator of JAX. A key and a counter give the numbers, so nothing is stored and any
- * element can be drawn on its own.
+ * Counter-based random numbers: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), the generator
+ * of JAX. A key and a counter determine the numbers, so nothing is stored and any element can be computed separately.
  */
 
 import { integerIn } from "../options.ts";
 
-/** A key: two 32-bit words. */
+/** A key of the random-number generator: two 32-bit words. */
 export type Key = readonly [number, number];
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 
-/** One block: two 32-bit words (unsigned) from a key and a two-word counter. */
+/** Computes one block: two 32-bit words (unsigned) from a key and a two-word counter. */
 export function threefry2x32(
   key0: number,
   key1: number,
@@ -42,12 +41,12 @@ export function key(seed: number): Key {
   return [Math.floor(seed / 2 ** 32) >>> 0, seed >>> 0];
 }
 
-/** An independent key for stream `data` (JAX's fold_in). */
+/** An independent key for the stream number `data` (JAX's fold_in). */
 export function foldIn(k: Key, data: number): Key {
   return threefry2x32(k[0], k[1], Math.floor(data / 2 ** 32) >>> 0, data >>> 0);
 }
 
-/** Uniform in [0, 1) with 53 bits, from counter `index`. */
+/** A random number, uniform in [0, 1) with 53 bits, for the counter `index`. */
 export function uniformAt(k: Key, index: number): number {
   const [a, b] = threefry2x32(k[0], k[1], Math.floor(index / 2 ** 32) >>> 0, index >>> 0);
   return ((a >>> 5) * 67108864 + (b >>> 6)) / 9007199254740992;

@@ -57,7 +57,7 @@ interface Extents {
   4: readonly [number, number, number, number];
 }
 
-/** The extents of a shape that has so many axes. Throws `shape` when it has not. */
+/** The extents of a shape with `rank` axes. Throws `shape` if it has another number of axes. */
 export function extentsOf<N extends keyof Extents>(shape: Shape, rank: N): Extents[N] {
   if (shape.length !== rank) throw new GradmixError("shape", `${formatShape(shape)} has not ${rank} axes`);
   return shape as Extents[N];
@@ -73,7 +73,7 @@ export function broadcastStrides(shape: Shape, to: Shape): number[] {
   return strides;
 }
 
-/** Axis in 0..rank−1; negative axes count from the end. Throws `shape`. */
+/** The axis as a number in 0..rank−1; negative axes count from the end. Throws `shape` if it does not exist. */
 export function normaliseAxis(axis: number, rank: number, op: string): number {
   const normal = typeof axis === "number" && axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(normal) || normal < 0 || normal >= rank)
@@ -81,12 +81,12 @@ export function normaliseAxis(axis: number, rank: number, op: string): number {
   return normal;
 }
 
-/** A shape as three axes: all before `axis`, it, and all after it. */
+/** A shape as three extents: all axes before `axis`, the axis itself, and all axes after it. */
 export function aroundAxis(shape: Shape, axis: number): { outer: number; length: number; inner: number } {
   return { outer: sizeOf(shape.slice(0, axis)), length: shape[axis]!, inner: sizeOf(shape.slice(axis + 1)) };
 }
 
-/** Throws `shape` for what is not a list of extents, or has more elements than can be counted. */
+/** Throws `shape` for a value that is not a list of extents, or has more elements than can be counted. */
 export function checkShape(shape: Shape, op: string): void {
   if (!Array.isArray(shape))
     throw new GradmixError(

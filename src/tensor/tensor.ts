@@ -1,12 +1,13 @@
 /**
  * `Tensor`: a contiguous row-major handle on backend memory, and the lifetimes of such handles.
  *
- * A tensor has one owner and any number of holders. Its owner is the innermost `scope`, which disposes it at its end
- * unless the tensor is returned or kept (then the caller owns it); whoever else needs it (a tape, a sink) retains and
- * releases it. The memory goes back when owner and holders have let go. Model code frees nothing by hand.
+ * A tensor has one owner and any number of holders. Its owner is the innermost `scope`, which disposes it at its end unless the tensor is returned or
+ * kept (then the caller owns it). Other holders (a tape, a sink) retain and release it. The memory is freed once owner and holders have released it.
+ * Model code never frees memory by hand.
  *
- * A tensor that no scope owns (made outside of every scope, returned from the outermost, or kept) is its holder's to dispose. If that is
- * forgotten, its memory goes back when the garbage collector finds that no handle on it is left: late, since the collector does not see how large it is, but not never.
+ * A tensor that no scope owns (made outside every scope, returned from the outermost, or kept) must be disposed by its holder. If that is forgotten,
+ * its memory is freed when the garbage collector finds that it has no handle left. This happens late, since the collector does not know the size, but
+ * it does happen.
  */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
@@ -22,54 +23,57 @@ interface Storage {
   handles: number;
   /** How often it was written to. */
   version: number;
-  /** Is it in the net? */
-  netted: boolean;
+  /** Whether it is registered in the net. */
+  inSafetyNet: boolean;
 }
 
 /**
- * The net below tensors that no scope owns: it gives back memory that no handle reaches any more. It holds storages, since registering every handle would
- * cost about a microsecond per tensor, and it holds only the storages of tensors that left all scopes. A tensor inside a scope costs nothing.
+ * The safety net for tensors that no scope owns: it frees memory that no handle refers to any more. It registers storages, since registering every
+ * handle would cost about a microsecond per tensor, and only the storages of tensors that left all scopes. A tensor inside a scope costs nothing.
  */
-const net = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memory, buffer }) => {
+const safetyNet = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memory, buffer }) => {
   try {
     memory.free(buffer);
   } catch {
-    // The backend was shut down, and the memory with it.
+    // The backend was shut down, and its memory freed.
   }
 });
 
 function intoNet(storage: Storage): void {
-  if (storage.netted) return;
-  storage.netted = true;
-  net.register(storage, { memory: storage.memory, buffer: storage.buffer }, storage);
+  if (storage.inSafetyNet) return;
+  storage.inSafetyNet = true;
+  safetyNet.register(storage, { memory: storage.memory, buffer: storage.buffer }, storage);
 }
 
 function giveBack(storage: Storage): void {
-  if (storage.netted) net.unregister(storage);
+  if (storage.inSafetyNet) safetyNet.unregister(storage);
   storage.memory.free(storage.buffer);
 }
 
-/** The tensors that a scope owns, in the order in which they came: a list through the tensors themselves, since a set would cost more than a small op. */
+/**
+ * The tensors that a scope owns, in the order in which they were added: a linked list through the tensors themselves, since a set would cost more
+ * than a small op.
+ */
 interface Owned {
   first: Tensor | null;
   last: Tensor | null;
 }
 
-let made = 0;
+let tensorsMade = 0;
 
-/** The constructor, which is nobody else's: users have `empty`, `tensor`, `zeros` and the ops. */
+/** The constructor, which is private: users call `empty`, `tensor`, `zeros` and the ops. */
 let handleOn: <D extends DType>(storage: Storage, shape: Shape, dtype: DType, offset: number) => Tensor<D>;
 
-/** @internal The serial number of the youngest tensor: those made from here on have a higher one. */
+/** @internal The serial number of the youngest tensor; those made later have a higher one. */
 export function youngest(): number {
-  return made;
+  return tensorsMade;
 }
 
-/** `D` is the type of the elements, where it is known; `Tensor` alone stands for a tensor of any type. */
+/** A contiguous row-major array on a backend. `D` is the type of the elements, if it is known; `Tensor` alone stands for a tensor of any type. */
 export class Tensor<D extends DType = DType> implements View {
   /**
-   * There is none. `D` stands in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor`, of any type, can stand
-   * in each other's place, but a `Tensor<"i32">` not in that of a `Tensor<"f32">`.
+   * Only exists in the type. `D` is in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor` of any type are
+   * assignable to each other, but a `Tensor<"i32">` is not assignable to a `Tensor<"f32">`.
    */
   declare readonly elementType?: { of(type: D): void }["of"];
   /** Extents of the axes. */
@@ -79,18 +83,18 @@ export class Tensor<D extends DType = DType> implements View {
   readonly offset: number;
   /** Number of elements. */
   readonly size: number;
-  /** What error messages and files call it; parameters have one. */
+  /** Name for error messages and files; parameters have one. */
   name: string | undefined;
   readonly #storage: Storage;
-  /** Holders, the owner included. */
+  /** Number of holders, including the owner. */
   #count = 1;
   #owned = true;
   /** The scope that owns it, and its neighbours there. */
   #scope: Owned | null = null;
   #before: Tensor | null = null;
   #after: Tensor | null = null;
-  /** @internal Counts up from tensor to tensor, views included: which of two was made first. */
-  readonly serial: number = ++made;
+  /** @internal Counts up from tensor to tensor, including views: shows which of two was made first. */
+  readonly serial: number = ++tensorsMade;
   #onRelease: (() => void)[] | null = null;
 
   private constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
@@ -108,7 +112,7 @@ export class Tensor<D extends DType = DType> implements View {
       new Tensor<D>(storage, shape, dtype, offset);
   }
 
-  /** The innermost scope owns it from now on; where there is none, it goes into the net. */
+  /** Gives ownership to the innermost scope or, if there is none, to the net. */
   #enter(): void {
     const scope = scopes.at(-1);
     if (scope === undefined) {
@@ -152,7 +156,7 @@ export class Tensor<D extends DType = DType> implements View {
     return this.#storage.buffer;
   }
 
-  /** Has the tensor been freed? Then no op takes it. */
+  /** Whether the tensor has been freed. Ops refuse a freed tensor. */
   get disposed(): boolean {
     return this.#count === 0;
   }
@@ -162,29 +166,29 @@ export class Tensor<D extends DType = DType> implements View {
     return this.#storage.version;
   }
 
-  /** @internal Whoever writes to the memory says so. */
+  /** @internal Must be called by everyone who writes to the memory. */
   written(): void {
     this.#storage.version++;
   }
 
-  /** True when there is one holder and no other view of the memory, so that this holder may overwrite it. */
+  /** True if there is one holder and no other view of the memory, so that this holder may overwrite it. */
   get unshared(): boolean {
     return this.#count === 1 && this.#storage.handles === 1;
   }
 
-  /** @internal True when no other handle reaches the memory. */
+  /** @internal True if no other handle refers to the memory. */
   get alone(): boolean {
     return this.#storage.handles === 1;
   }
 
-  /** Adds a holder; each needs its own `release`. */
+  /** Adds a holder; each holder must call `release` once. */
   retain(): this {
     if (this.#count === 0) void this.buffer;
     this.#count++;
     return this;
   }
 
-  /** A holder that has called `retain` lets go. */
+  /** Removes a holder that has called `retain`. */
   release(): void {
     if (this.#count === 0 || --this.#count > 0) return;
     const storage = this.#storage;
@@ -194,7 +198,7 @@ export class Tensor<D extends DType = DType> implements View {
     if (hooks !== null) for (const hook of hooks) hook();
   }
 
-  /** The owner lets go. A second call does nothing. */
+  /** Releases the tensor on behalf of its owner. A second call does nothing. */
   dispose(): void {
     if (!this.#owned) return;
     this.#owned = false;
@@ -202,14 +206,14 @@ export class Tensor<D extends DType = DType> implements View {
     this.release();
   }
 
-  /** @internal Takes it out of the scope that owns it, if one does: the net owns it then, if nobody else does. */
+  /** @internal Takes it out of the scope that owns it, if there is one; without another owner, the net then owns it. */
   keep(): void {
     if (this.#scope === null) return;
     this.#leave();
     intoNet(this.#storage);
   }
 
-  /** @internal Moves it from the scope that is given to the innermost, if it is there. */
+  /** @internal Moves it from the given scope to the innermost one, if it is there. */
   pass(from: Owned): void {
     if (this.#scope !== from) return;
     this.#leave();
@@ -225,7 +229,7 @@ export class Tensor<D extends DType = DType> implements View {
     return this;
   }
 
-  /** @internal Calls `hook` when the last holder lets go. */
+  /** @internal Calls `hook` when the last holder releases it. */
   onRelease(hook: () => void): void {
     (this.#onRelease ??= []).push(hook);
   }
@@ -235,7 +239,7 @@ export class Tensor<D extends DType = DType> implements View {
     this.dispose();
   }
 
-  /** Another handle on the same memory: a contiguous part, or the same elements under another shape. */
+  /** Another handle on the same memory: a contiguous part, or the same elements with another shape. */
   view(shape: Shape, offset = 0): Tensor<D> {
     void this.buffer;
     checkShape(shape, "view");
@@ -248,9 +252,8 @@ export class Tensor<D extends DType = DType> implements View {
   }
 
   /**
-   * Overwrites the elements; other handles on the same memory (of reshape, of a slice of whole rows) see it. `data` must have exactly `size` of them, numbers
-   * that the type can hold.
-   * What a transformation has recorded cannot be played back once a tensor that it needs was overwritten (`autograd`).
+   * Overwrites the elements; other handles on the same memory (of reshape, or of a slice of whole rows) see the change. `data` must have exactly
+   * `size` numbers that the type can hold. A transformation cannot be played back once a tensor that it needs was overwritten (`autograd`).
    */
   write(data: ArrayLike<number>): void {
     checkElements("write", data, this.dtype, this.shape);
@@ -263,13 +266,13 @@ export class Tensor<D extends DType = DType> implements View {
     this.written();
   }
 
-  /** A copy of the elements, row-major: a `Float32Array` of an f32 tensor, an `Int32Array` of an i32 one. */
+  /** Resolves to a copy of the elements, row-major: a `Float32Array` for f32, an `Int32Array` for i32. */
   data<T extends DType>(this: Tensor<T>): Promise<DataOf[T]> {
     // The buffer was allocated for elements of this type. (The reference backend in doubles, which tests use, gives a Float64Array.)
     return this.memory.read(this.buffer, this.offset, this.size) as Promise<DataOf[T]>;
   }
 
-  /** The only element of a tensor of size 1. */
+  /** Resolves to the only element of a tensor of size 1. */
   async item(): Promise<number> {
     if (this.size !== 1)
       throw new GradmixError(
@@ -281,8 +284,8 @@ export class Tensor<D extends DType = DType> implements View {
   }
 
   /**
-   * Name, type, shape and elements, as `console.log` prints them: f32 to seven digits, axes of large tensors cut in the middle with "…". Where the elements
-   * have to be waited for (on a GPU) it says how to get them. It throws nothing.
+   * Name, type, shape and elements, as `console.log` prints them: f32 with seven digits, and large tensors shortened with "…". If reading the
+   * elements requires waiting (on a GPU), it says how to get them. It never throws.
    */
   toString(): string {
     const { memory } = this;
@@ -300,7 +303,7 @@ export class Tensor<D extends DType = DType> implements View {
   }
 }
 
-// What `console.log` of Node (and Deno, and Bun) asks for. A symbol of the registry, so that nothing of Node is imported.
+// The symbol that `console.log` of Node (and Deno, and Bun) looks up. It is from the global registry, so that nothing of Node is imported.
 Object.defineProperty(Tensor.prototype, Symbol.for("nodejs.util.inspect.custom"), {
   value(this: Tensor, depth: number): string {
     return depth < 0 ? `[${heading(this)}]` : this.toString();
@@ -311,37 +314,37 @@ export function isTensor(value: unknown): value is Tensor {
   return value instanceof Tensor;
 }
 
-/** A tensor with undefined contents. */
+/** Allocates a tensor with undefined contents. Default type f32. */
 export function empty(shape: Shape): Tensor<"f32">;
 export function empty<D extends DType>(shape: Shape, dtype: D, memory?: Memory): Tensor<D>;
 export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = currentMemory()): Tensor {
   checkShape(shape, "empty");
   checkDType(dtype, "empty");
   const buffer = memory.alloc(sizeOf(shape), dtype);
-  return handleOn({ memory, buffer, handles: 0, version: 0, netted: false }, shape, dtype, 0);
+  return handleOn({ memory, buffer, handles: 0, version: 0, inSafetyNet: false }, shape, dtype, 0);
 }
 
 /**
- * A tensor holding `data`, row-major: a number, a list or a typed array of numbers, or lists of those to any depth. `shape` defaults to that of the lists.
- * `dtype` defaults to the type of the numbers: an `Int32Array` is i32; all else is f32. Numbers are rounded to f32; i32 takes integers of 32 bits. Throws
- * `shape`, with the index, for lists of different lengths and for what the type cannot hold, when the counts differ, and when a `Float32Array` or an
- * `Int32Array` is to be of the other type.
+ * Makes a tensor of `data`, row-major: a number, a list or a typed array of numbers, or lists of those to any depth. `shape` defaults to that of the
+ * lists. `dtype` defaults to the type of the numbers: i32 for an `Int32Array`, else f32. Numbers are rounded to f32; i32 accepts 32-bit integers.
+ * Throws `shape`, with the index, for lists of different lengths and for numbers that the type cannot hold, if the counts differ, and if a
+ * `Float32Array` or an `Int32Array` should become the other type.
  */
 export function tensor(data: Int32Array | readonly Int32Array[], shape?: Shape): Tensor<"i32">;
 export function tensor<D extends DType = "f32">(data: NestedNumbers, shape?: Shape, dtype?: D): Tensor<D>;
 export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tensor {
   const { values, shape: own } = flatten("tensor", data);
-  const wanted = shape ?? own;
-  checkShape(wanted, "tensor");
+  const target = shape ?? own;
+  checkShape(target, "tensor");
   if (dtype !== undefined) checkDType(dtype, "tensor");
   const type = typedAs("tensor", data, dtype) ?? dtype ?? "f32";
-  if (sizeOf(wanted) !== values.length)
+  if (sizeOf(target) !== values.length)
     throw new GradmixError(
       "shape",
-      `tensor: ${values.length} values do not fill the shape ${formatShape(wanted)}`,
+      `tensor: ${values.length} values do not fill the shape ${formatShape(target)}`,
     );
   checkElements("tensor", values, type, own);
-  const out = empty(wanted, type);
+  const out = empty(target, type);
   out.memory.write(out.buffer, out.offset, values);
   return out;
 }
@@ -355,12 +358,13 @@ export function keep<T extends Tensor>(t: T): T {
 }
 
 /**
- * Runs `fn` and lets go of every tensor made in it, except those in what it returns (tensors, or arrays, maps and plain
- * objects of them), which pass to the enclosing scope.
+ * Runs `fn` and releases every tensor made in it, except those in its result (tensors, or arrays, maps and plain objects of them), which pass to the
+ * enclosing scope.
  *
- * A scope is synchronous: other code runs while a promise waits, and would make its tensors in this scope. Do all that makes tensors in the scope, return the one to be
- * read, and await and dispose it outside: `const loss = scope(() => …); const value = await loss.item(); loss.dispose();`. For a function that returns a
- * promise it throws `autograd`; what that made before its first await is freed, and what it makes later belongs to no scope.
+ * A scope is synchronous: while a promise waits, other code runs and would make its tensors in this scope. So make all tensors inside the scope,
+ * return the one to read, and await and dispose it outside: `const loss = scope(() => …); const value = await loss.item(); loss.dispose();`. For a
+ * function that returns a promise it throws `autograd`; what the function made before its first await is freed, and what it makes later belongs to no
+ * scope.
  */
 export function scope<T>(fn: () => T): T {
   const mine: Owned = { first: null, last: null };

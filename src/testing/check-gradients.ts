@@ -284,7 +284,7 @@ class Follower implements Transform {
     return inputs.some((t) => this.blocks.has(t));
   }
 
-  note<A>({ op, attrs, inputs, outputs }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs }: Application<A>): void {
     this.names.add(op.name);
     const known = inputs.map((t) => this.blocks.get(t) ?? null);
     for (const t of outputs) {

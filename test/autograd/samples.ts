@@ -242,6 +242,12 @@ const norms = (): Sample[] => [
   sample([f([2, 3, 4]), f([4]), f([4])], { eps: 1e-5, gain: true, bias: true }),
 ];
 
+const addNorms = (): Sample[] =>
+  norms().map(({ inputs, attrs }) => {
+    const [x, ...rest] = inputs() as readonly Numbers[];
+    return sample([x, f([2, 3, 4]), ...rest], attrs);
+  });
+
 const normRules = (): Sample[] =>
   (["layer", "rms"] as const).flatMap((kind) =>
     [false, true].map((gain) =>
@@ -487,6 +493,8 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   embedding: [sample([f([4, 3]), i([2, 2], [3, 0, 3, 1])])],
   layerNorm: norms(),
   rmsNorm: norms(),
+  addLayerNorm: addNorms(),
+  addRmsNorm: addNorms(),
   rope: [
     sample([f([2, 3, 9])], { heads: 2, headDim: 4, theta: 100, offset: 0, inverse: false }, (x) =>
       Array.from(x, (value, n) => {

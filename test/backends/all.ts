@@ -3,8 +3,8 @@ import type { Backend } from "#dist/backends/backend.js";
 import type { KernelName } from "#dist/backends/kernels/index.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
-import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { sharedDevice } from "./device.ts";
 
 export interface BackendOptions {
   readonly memoryLimit?: number;
@@ -23,7 +23,7 @@ const off = process.env["GRADMIX_WEBGPU"] === "off";
 const webgpu = (name: string, software: boolean): TestedBackend => ({
   name,
   create: async (options) => {
-    const { device, adapter } = await createNodeDevice({ software: true });
+    const { device, adapter } = await sharedDevice();
     return createWebgpuBackend({ device, adapter, software, ...options });
   },
 });

@@ -230,9 +230,12 @@ function segmentedCase(
     groups?: readonly number[];
     total?: boolean;
     accumulate?: boolean;
+    /** Shares of a and of b that are 0, in places at random. */
+    zeros?: readonly [a: number, b: number];
   } = {},
 ): Case<"gemmSegmented"> {
   const { rows, m, n } = extents;
+  const [zerosA, zerosB] = more.zeros ?? [0, 0];
   const { target = 0, first = 0, v = false, groups = null, total = true, accumulate = false } = more;
   const segmentCount = segments.length - 1;
   const groupCount = groups === null ? 0 : groups.length - 1;
@@ -249,8 +252,8 @@ function segmentedCase(
       accumulate,
     },
     inputs: {
-      a: f(values(rows * m, 1)),
-      b: f(values(rows * n, 2)),
+      a: f(sparse(values(rows * m, 1), zerosA)),
+      b: f(sparse(values(rows * n, 2), zerosB)),
       segments: i(segments),
       groups: groups === null ? null : i(groups),
       v: v ? f(values(m * n, 3)) : null,
@@ -265,6 +268,12 @@ function segmentedCase(
     // Each of the m·n elements of W_s carries the error of a sum over its rows.
     scale: sumScale(rows) * Math.max(1, Math.sqrt(m * n) / 8),
   };
+}
+
+/** Puts 0 in the place of so large a share of the numbers. */
+function sparse(numbers: readonly number[], zeros: number): number[] {
+  const drawn = values(numbers.length, 5, 0, 1);
+  return numbers.map((number, at) => (drawn[at] < zeros ? 0 : number));
 }
 
 function embeddingCase(
@@ -1284,6 +1293,36 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         ...{ target: 2, first: 1, groups: [0, 3, 3, 60] },
       }),
     ]),
+    // Many zeros, of either factor, which the cpu skips: past its rows of a task, columns of a panel, products of a pass.
+    ...[
+      ...past("cpu", "SKIP_K").flatMap((k) => [
+        segmentedCase("zeros in a", { rows: 9, m: k, n: 40 }, offsets(Array<number>(8).fill(1), 1), {
+          ...{ v: true, zeros: [0.6, 0] },
+        }),
+        segmentedCase("zeros in b", { rows: 9, m: 40, n: k }, offsets(Array<number>(8).fill(1), 0), {
+          ...{ target: 2, first: 1, zeros: [0, 0.6] },
+        }),
+      ]),
+      ...past("cpu", "SKIP_COLS").flatMap((columns) => [
+        segmentedCase("zeros in a", { rows: 20, m: 133, n: columns }, offsets(Array<number>(19).fill(1), 1), {
+          ...{ v: true, zeros: [0.8, 0] },
+        }),
+        segmentedCase("zeros in b", { rows: 21, m: columns, n: 90 }, offsets(Array<number>(10).fill(2), 1), {
+          ...{ v: true, zeros: [0, 0.8] },
+        }),
+      ]),
+      ...[...past("cpu", "SKIP_ROWS"), ...past("cpu", "SKIP_SAMPLE")].map((rows) =>
+        segmentedCase("zeros in both", { rows, m: 66, n: 35 }, offsets(Array<number>(rows).fill(1), 0), {
+          ...{ v: true, zeros: [0.7, 0.5] },
+        }),
+      ),
+      segmentedCase("zeros, blocks of columns", { rows: 5, m: 70, n: 600 }, [0, 1, 2, 3, 4, 5], {
+        ...{ v: true, zeros: [0.7, 0] },
+      }),
+      segmentedCase("nothing but zeros", { rows: 12, m: 70, n: 40 }, offsets(Array<number>(12).fill(1), 0), {
+        ...{ v: true, zeros: [1, 1] },
+      }),
+    ].map((c): Case<"gemmSegmented"> => ({ ...c, family: "cpu" })),
     segmentedCase(
       "few rows, several passes and blocks",
       { rows: 130, m: 140, n: 1100 },
@@ -1436,6 +1475,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         scale: normScale(s),
       })),
     ).concat(
+      NORMS.map((s) => ({
+        name: `${normName(s)}, of a sum`,
+        params: { kind: s.kind, rows: s.rows, width: s.width, eps: EPS },
+        inputs: { x: f(normX(s)), gain: f(values(s.width, 2)), residual: f(values(s.rows * s.width, 5)) },
+        outputs: { y: out(s.rows * s.width), stats: out(2 * s.rows), sum: out(s.rows * s.width) },
+        scale: normScale(s),
+      })),
       // Their squares overflow, or vanish.
       (["layer", "rms"] as const).flatMap((kind) =>
         [1e30, 1e25, 1e-15, 1e-30].map((size) => ({
@@ -1450,14 +1496,19 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
 
   normVjp: () =>
     NORMS.flatMap((s) =>
-      [false, true].map((gain) => ({
-        name: `${normName(s)}, gain ${gain}`,
+      [
+        [false, false],
+        [true, false],
+        [true, true],
+      ].map(([gain = false, also = false]) => ({
+        name: `${normName(s)}, gain ${gain}, also ${also}`,
         params: { kind: s.kind, rows: s.rows, width: s.width },
         inputs: {
           x: f(normX(s)),
           gain: gain ? f(values(s.width, 2)) : null,
           stats: normStats(s),
           dy: f(values(s.rows * s.width, 4)),
+          also: also ? f(values(s.rows * s.width, 5)) : null,
         },
         outputs: { dx: out(s.rows * s.width) },
         scale: normScale(s),

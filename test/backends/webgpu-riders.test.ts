@@ -1,9 +1,9 @@
 /** Small dispatches that others carry: the same bits as alone, in whatever order memory is used, and fewer dispatches. */
 import { afterEach, describe, expect, test } from "vitest";
 import type { Inputs, KernelName, KernelParams, Outputs } from "#dist/backends/kernels/index.js";
-import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
 import type { View } from "#dist/tensor/memory.js";
+import { sharedDevice } from "./device.ts";
 import { values } from "./harness.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
@@ -24,7 +24,7 @@ interface Bench {
 }
 
 async function benchOf(options: Partial<WebgpuOptions>, oneByOne: boolean): Promise<Bench> {
-  const { device, adapter } = await createNodeDevice({ software: true });
+  const { device, adapter } = await sharedDevice();
   const backend = createWebgpuBackend({ device, adapter, ...options });
   open.push(backend);
   const segments: View = { buffer: backend.alloc(3, "i32"), offset: 0, shape: [3], dtype: "i32" };

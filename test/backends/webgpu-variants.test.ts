@@ -17,6 +17,7 @@ import { floatTileNames } from "#dist/backends/webgpu/kernels/gemm-segmented-til
 import { tensorTileNames } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
 import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 import { cases } from "./cases.ts";
+import { sharedDevice } from "./device.ts";
 import { difference, f, i, type Operand, out, outputsOf, runCase, values } from "./harness.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
@@ -25,7 +26,7 @@ afterEach(async () => {
   for (const backend of open.splice(0)) await backend.dispose();
 });
 const start = async (options: Partial<WebgpuOptions>): Promise<WebgpuBackend> => {
-  const { device, adapter } = await createNodeDevice({ software: true });
+  const { device, adapter } = await sharedDevice();
   const backend = createWebgpuBackend({ device, adapter, ...options });
   open.push(backend);
   return backend;

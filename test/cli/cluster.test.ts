@@ -216,7 +216,7 @@ describe("as the domains of a run", () => {
       expect(existsSync(join(folder, "x"))).toBe(false);
       return err;
     };
-    expect(other(text.replace("the1", "the2"))).toContain("its text has changed since a was made of it");
+    expect(other(text.replace("the1", "the2"))).toContain("its text has changed since a was made from it");
     expect(other(`${text}{"text":"more"}\n`)).toContain("it has more than its 60 documents");
     expect(other(text.slice(0, text.indexOf("\n") + 1))).toContain("it has 1 documents in place of 60");
 

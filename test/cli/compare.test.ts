@@ -552,7 +552,7 @@ describe("runs", () => {
     // Text that has changed in between.
     appendFileSync(join(root, "b.jsonl"), '{"text":"one more"}\n');
     expect(await refusalOf({ path: whole, seeds: "3" })).toMatch(
-      /^data: proportional\/seed-3: .*seed-3 cannot be compared with .*seed-1: the text of domain "b", or its tokens, are others; /,
+      /^data: proportional\/seed-3: .*seed-3 cannot be compared with .*seed-1: the text of domain "b", or its tokenization, differs; /,
     );
   });
 

@@ -177,7 +177,7 @@ describe("gradmix export", () => {
     const before = readdirSync(folder).sort();
     const refused: [Partial<ExportArguments>, RegExp][] = [
       [{ to: "json" }, /name the folder of a run/],
-      [{ run: at("none"), to: "json" }, /holds no run/],
+      [{ run: at("none"), to: "json" }, /contains no run/],
       [{ run: at("going"), to: "json" }, /has no weights yet/],
       [{ ...run(), to: "megatorn" }, /did you mean megatron\?/],
       [{ ...run(), to: "mosaic", map: ["web=/x"] }, /no path|none for "7"/],

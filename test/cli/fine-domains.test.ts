@@ -414,7 +414,7 @@ describe("clusters of others", () => {
     );
     expect(code).toBe(0);
     // Topics are far apart.
-    expect(Number(/nearest centroids tell (\d+) %/.exec(err)?.[1])).toBeGreaterThan(90);
+    expect(Number(/nearest centroid in the right cluster for (\d+) %/.exec(err)?.[1])).toBeGreaterThan(90);
     const { clusters, files } = readClusterFolder(at("taken"));
     expect(files.map((file) => Array.from(file.ids))).toEqual(truth);
     expect(clusters.map(({ documents }) => documents)).toEqual([20, 20, 20, 20, 20, 20, 20, 20, 0, 0]);
@@ -456,27 +456,27 @@ describe("clusters of others", () => {
       [
         given({ ...good, "shard_1.npy": truth[1].slice(1) }),
         [],
-        /shard_1\.npy: has 79 ids, and .*shard_1\.jsonl has 80 documents$/,
+        /shard_1\.npy: has 79 ids, but .*shard_1\.jsonl has 80 documents$/,
       ],
       [
         given({ ...good, "shard_1.npy": [...truth[1], 0] }),
         [],
-        /shard_1\.npy: has 81 ids, and .*shard_1\.jsonl has 80 documents$/,
+        /shard_1\.npy: has 81 ids, but .*shard_1\.jsonl has 80 documents$/,
       ],
       [
         given({ ...good, "shard_1.npy": truth[1].with(5, -1) }),
         [],
-        /shard_1\.npy: document 5 is in cluster -1, and clusters are 0 to/,
+        /shard_1\.npy: document 5 is in cluster -1, but clusters go from 0 to/,
       ],
       [
         given(good),
         ["--clusters", "7"],
-        /shard_0\.npy: document \d+ is in cluster 7, and clusters are 0 to 6$/,
+        /shard_0\.npy: document \d+ is in cluster 7, but clusters go from 0 to 6$/,
       ],
       [floats, [], /shard_1\.npy: holds numbers with fractions of the shape \(80\)/],
       [table, [], /shard_1\.npy: holds whole numbers of the shape \(40, 2\)/],
       [cut, [], /shard_1\.npy: has \d+ bytes of numbers/],
-      [at("nowhere"), [], /^--ids: .*nowhere is no folder that can be read$/],
+      [at("nowhere"), [], /^--ids: .*nowhere is not a readable folder$/],
       [given(good), ["--levels", "2,2"], /^--ids and --levels/],
     ] as const)
       expect(await refusal("cluster", at("documents"), "--ids", ids, ...args, "--out", at("x"))).toMatch(

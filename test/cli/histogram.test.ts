@@ -6,7 +6,8 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { formatTable } from "#dist/cli/histogram-command.js";
 import { histogramLine } from "#dist/cli/histogram.js";
-import { resolveConfig } from "#dist/cli/config.js";
+import { domainHistograms } from "#dist/cli/histograms.js";
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { planMixing } from "#dist/cli/mixing.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
 import { expectNear } from "../near.ts";
@@ -48,6 +49,37 @@ function gradmix(...args: string[]): { code: number | null; out: string; err: st
 
 const text = (...path: string[]): string => readFileSync(join(folder, ...path), "utf8");
 const numbersOf = (json: string): Record<string, number> => JSON.parse(json) as Record<string, number>;
+
+test("an interruption while the target's histogram is counted ends the counting", async () => {
+  const of = (name: string): string => join(folder, `${name}.jsonl`);
+  const config = resolveConfig([
+    jsonLayer(
+      {
+        data: { domains: { prose: of("prose"), code: of("code") }, target: of("target"), tokenizer: "byte" },
+        model: { context: 16 },
+      },
+      "c.json",
+    ),
+  ]);
+  const controller = new AbortController();
+  const reason = new Error("Ctrl-C");
+  const told: string[] = [];
+  const hooks = {
+    signal: controller.signal,
+    onEvent(line: string) {
+      told.push(line);
+      // All text is read by then.
+      if (line.startsWith("training tokens")) controller.abort(reason);
+    },
+  };
+  await expect(domainHistograms(config, 1, hooks)).rejects.toBe(reason);
+  expect(told.at(-1)).toMatch(/^training tokens/);
+  const { targets } = await domainHistograms(config, 1, {
+    onEvent: () => {},
+    signal: new AbortController().signal,
+  });
+  expect(targets.map(({ name }) => name)).toEqual(["target"]);
+});
 
 describe("gradmix histogram", () => {
   let printed = "";

@@ -21,7 +21,7 @@ import { gzipSync } from "node:zlib";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, openTokens } from "gradmix/data";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Layer } from "#dist/cli/config.js";
+import { commandLineLayer, jsonLayer, type Layer } from "#dist/cli/config.js";
 import { encodeNpy } from "#dist/data/npy.js";
 import { textHash } from "#dist/cli/text-hash.js";
 import { optionRows } from "#dist/cli/options.js";
@@ -177,6 +177,40 @@ describe("prepared", () => {
     await expect(dataOf({ "data.domainsFrom": [path], "data.tokenizer": "byte" })).rejects.toThrow(
       `--domains ${path}: was prepared with another tokenizer than that of this run; leave out --tokenizer, or prepare the text again with it`,
     );
+  });
+
+  test("options that have no effect beside it are refused, unless a file of options says no more than the default", () => {
+    const path = join(folder, "whole");
+    const from = jsonLayer({ data: { domainsFrom: path } }, "c.json");
+    const flags = (...given: (readonly [string, string])[]): Layer =>
+      commandLineLayer(new Map(given.map(([name, value]) => [name, [value]])));
+    const text = join(folder, "target.jsonl");
+    const tokens = "holds tokens, and there is no other text; leave it out";
+    for (const [layer, message] of [
+      [
+        flags(["data.vocabSize", "1024"]),
+        `--vocab-size: has no effect, because ${path} has its own tokenizer; leave it out`,
+      ],
+      [flags(["data.textField", "text"]), `--text-field: has no effect, because ${path} ${tokens}`],
+      [
+        jsonLayer({ data: { vocabSize: 400 } }, "d.json"),
+        `d.json: data.vocabSize: has no effect, because ${path} has its own tokenizer; leave it out`,
+      ],
+      [
+        jsonLayer({ data: { skipBadLines: true } }, "d.json"),
+        `d.json: data.skipBadLines: has no effect, because ${path} ${tokens}`,
+      ],
+    ] as const)
+      expect(codeOf(() => preparedLayer([layer, from]))).toBe(`config: ${message}`);
+    for (const layer of [
+      jsonLayer({ data: { vocabSize: 1024, textField: "text", skipBadLines: false } }, "d.json"),
+      flags(["data.vocabSize", "300"], ["data.tokenizer", "none"]),
+      flags(["data.textField", "body"], ["data.target", text]),
+    ])
+      expect(preparedLayer([layer, from]).values.get("data.tokenizer")).toBe(join(path, "tokenizer.json"));
+    // Beside text of other folders it is read.
+    const both = jsonLayer({ data: { domainsFrom: [path, join(folder, "corpus")] } }, "c.json");
+    expect(codeOf(() => preparedLayer([flags(["data.textField", "body"]), both]))).toBe("no error");
   });
 
   test("gradmix cluster takes the folder as the text of its domains", () => {
@@ -376,7 +410,7 @@ describe("refused, with what was done kept", () => {
       ["--format", "nanogpt"],
       "--format was megatron when it was begun, and is nanogpt now",
     ],
-    ["another domain", ["--domain", "c=target.jsonl"], "was begun with other domains or targets, or with the same in another order"], // prettier-ignore
+    ["another domain", ["--domain", "c=target.jsonl"], "was begun with other domains or targets, or in another order"], // prettier-ignore
   ])("%s", async (_, more, reason) => {
     const given = args.filter((_, i) => !more.includes(args[i]) && !more.includes(args[i - 1]));
     expect(await refusal(...given, ...more)).toBe(`--out some: ${reason}; prepare into another folder, or delete this one`); // prettier-ignore
@@ -400,10 +434,10 @@ describe("refused, with what was done kept", () => {
       ["--domain", "a=target.jsonl", "--tokenizer", "none"],
       "--tokenizer none: text needs a tokenizer",
     ],
-    ["a file", ["--domain", "a=target.jsonl", "--out", "target.jsonl"], "--out target.jsonl: is a file; name a folder"], // prettier-ignore
-    ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: is there already and holds something else"], // prettier-ignore
+    ["a file", ["--domain", "a=target.jsonl", "--out", "target.jsonl"], "--out target.jsonl: is a file; give a folder"], // prettier-ignore
+    ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: exists and contains something else"], // prettier-ignore
     ["an empty domain", ["--domain", "a=empty.jsonl", "--tokenizer", "byte"], 'domain "a": it is empty'],
-    ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be one file'], // prettier-ignore
+    ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be the same file'], // prettier-ignore
     ["a number that is none", ["--domain", "a=target.jsonl", "--workers", "0"], "--workers: 0 is not"],
     [
       "no folder",
@@ -449,9 +483,7 @@ test("a bad line far into a file is named by its number; a full disk and a file 
     expect(readdirSync(join(out, "work"))).toEqual([]);
   }
   const later = { ...good, inputs: [{ ...good.inputs[0], modified: 1 }] };
-  await expect(encodeJob(job, context(later))).rejects.toThrow(
-    `${path}: it has changed while it was prepared`,
-  );
+  await expect(encodeJob(job, context(later))).rejects.toThrow(`${path}: it changed while it was prepared`);
 
   // What is told on the way is all there is.
   const told = { input: 0, text: 0, documents: 0 };

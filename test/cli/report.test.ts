@@ -76,12 +76,12 @@ describe("refused, in one line, with nothing written:", () => {
   const other = makeRun(join(work, "other"), { steps: 10, target: "another" });
 
   test.each([
-    ["no run", [good, work], /holds no run \(there is no .*config\.json\); name the folder of a run/],
-    ["a folder that is not there", [join(work, "nowhere")], /nowhere: holds no run/],
-    ["nothing measured", [empty], /empty: nothing was measured yet; wait for its first step/],
+    ["no run", [good, work], /contains no run \(there is no .*config\.json\); give the folder of a run/],
+    ["a folder that is not there", [join(work, "nowhere")], /nowhere: contains no run/],
+    ["nothing measured", [empty], /empty: has no measurements yet; wait for its first step/],
     ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1: tokens is missing/],
     ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
-    ["one run twice", [good, `${good}/`], /good\/: is named twice/],
+    ["one run twice", [good, `${good}/`], /good\/: is listed twice/],
     ["other targets", [good, other], /good and .*other have different targets/],
   ])("%s", async (_, runs, message) => {
     const place = join(work, "refused");
@@ -97,14 +97,14 @@ describe("refused, in one line, with nothing written:", () => {
       encoding: "utf8",
     });
     expect([status, stdout]).toEqual([2, ""]);
-    expect(stderr).toMatch(/^gradmix: .*holds no run.*\n$/);
+    expect(stderr).toMatch(/^gradmix: .*contains no run.*\n$/);
   });
 });
 
 test("a page that cannot be written is told in a line, and does not end the run", async () => {
   const lines: string[] = [];
   expect(await writePage([join(work, "nowhere")], (line) => lines.push(line))).toBeNull();
-  expect(lines).toEqual([expect.stringMatching(/nowhere\/report\.html was not written: .*holds no run/)]);
+  expect(lines).toEqual([expect.stringMatching(/nowhere\/report\.html was not written: .*contains no run/)]);
 });
 
 test("watch serves until Ctrl-C, and says that the run has ended", async () => {

@@ -341,7 +341,7 @@ describe("windows", () => {
     writers[0].document([1, 2]);
     writers[1].document([3]);
     writers[1].document([]);
-    writers[0].take(writers[1]);
+    writers[0].moveFrom(writers[1]);
     writers[0].append([4]);
     writers[0].end();
     writers[1].document([5]);

@@ -122,7 +122,7 @@ describe("an optimizer of one's own", () => {
       return error.message;
     };
     expect(refused({ optimizer: momentum, rule: { name: "dga", normalise: "adam" } })).toMatch(
-      /^rule dga: it asks for alignments preconditioned by second moments, and optimizer momentum has none; take one that has, such as adamw,/,
+      /^rule dga: it asks for alignments preconditioned by second moments, and optimizer momentum has none; use one that has them, such as adamw,/,
     );
     expect(refused({ optimizer: (parameters) => momentum(parameters, "value") })).toMatch(
       /^optimizer momentum: its state cannot be called "value"/,

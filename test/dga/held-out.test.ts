@@ -188,7 +188,7 @@ test("what does not fit is refused; a rule that asks for none has none", async (
         ...without,
       }),
     ),
-  ).toBe("config: rule guard(uniform): it looks at losses on held-out text, and there is none; give heldOut");
+  ).toBe("config: rule guard(uniform): it needs losses on held-out text; give heldOut");
   const plain = trainer(rules.uniform());
   expect((await plain.step()).heldOut).toBeNull();
   expect(await plain.heldOut()).toBeNull();

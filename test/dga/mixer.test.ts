@@ -112,7 +112,7 @@ describe("facts of the run", () => {
       const error = errorOf(() => createMixer({ domains, rule, [fact]: facts[fact] }));
       expect(error).toMatchObject({
         code: "config",
-        message: `createMixer: ${fact}: the rule "dga" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
+        message: `createMixer: ${fact}: the rule "dga" is an object, whose options are already set; pass ${fact} when you make the rule, or pass options as rule`,
       });
     },
   );

@@ -168,7 +168,7 @@ test("the parameters that are looked at are those that are named, all by default
       model.parameters.byName.get(name),
     ]);
   expect(codeOf(() => watched(model, { parameters: () => false }))).toBe(
-    "config: parameters: none of the model's has such a name",
+    "config: parameters: the selection contains none of the model's parameters",
   );
 });
 

@@ -94,13 +94,13 @@ test("what a rule compares with has to be there, and only that", () => {
   for (const name of all) {
     const { aligns = false, targets = false, reference = false, heldOut = false } = asked[name];
     const missing = aligns
-      ? "it aligns domains with a target, and there is none; give a target"
+      ? "it aligns domains with a target; give a target"
       : targets
-        ? "it aligns domains with several targets, and there are none; give targets"
+        ? "it aligns domains with several targets; give targets"
         : reference
-          ? "it compares with a reference model, and there is none; give a reference"
+          ? "it compares with a reference model; give a reference"
           : heldOut
-            ? "it looks at losses on held-out text, and there is none; give heldOut"
+            ? "it needs losses on held-out text; give heldOut"
             : null;
     const wanted = missing === null ? "" : `config: rule r: ${missing}`;
     expect(refusal([name], bare), name).toBe(wanted);
@@ -135,7 +135,7 @@ test("one kind of measurement at a time", () => {
 
 test("with bases a rule uses alignments with one target, or nothing", () => {
   const ofDomains =
-    "config: rule r: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out";
+    "config: rule r: held-out losses are losses of domains, so bases do not have them; leave out the guard or the bases";
   for (const bases of [mixed, single])
     for (const name of all)
       expect(refusal([name], { ...some, bases }), name).toBe(
@@ -153,13 +153,13 @@ test("training steps measure neither Gram matrices nor several targets, and all 
     const { gram = false, targets = false } = asked[name];
     expect(refusal([name], { ...some, alignment: step }), name).toBe(
       gram || targets
-        ? `config: rule r: it needs ${gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave from out, or use "batch"`
+        ? `config: rule r: it needs ${gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave out from, or use "batch"`
         : "",
     );
   }
   const parameters = (): boolean => true;
   expect(refusal(["alignments"], { alignment: { ...step, parameters } })).toBe(
-    'config: alignment: "step" looks at all parameters; leave parameters out, or use "batch"',
+    'config: alignment: "step" aligns all parameters; leave out parameters, or use "batch"',
   );
   for (const alignment of [{ parameters }, { from: "batch", parameters } as const])
     expect(refusal(["alignments"], { alignment })).toBe("");
@@ -197,7 +197,7 @@ test("a batch that bases share is segmented; one of each basis, or of each domai
     const wanted =
       estimator === "segmented"
         ? ""
-        : `config: estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`;
+        : `config: estimator ${estimator}: a shared batch of bases takes segmented; use segmented, or bases = direct`;
     expect(told(mixed, { estimator })).toBe(wanted);
     expect(told(mixed, { estimator, bases: "shared" })).toBe(wanted);
     expect(told(mixed, { estimator, bases: "direct" })).toBe("");

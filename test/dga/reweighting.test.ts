@@ -132,14 +132,14 @@ describe("bases", () => {
     [{ a: [1] }, 'basis "a": 1 values for 3 domains'],
     [
       { a: [0.5, 0.5, 0.5] },
-      'basis "a": its weights sum to 1.5, not to 1; if they are counts, say so (counts)',
+      'basis "a": its weights sum to 1.5, not to 1; if they are counts, set the option counts',
     ],
     [{ a: { web: 1.5, code: -0.5 } }, 'basis "a": domain "code" has -0.5; weights are finite and ≥ 0'],
     [{ a: [NaN, 0, 1] }, 'basis "a": domain "web" has NaN; weights are finite and ≥ 0'],
     [{ a: [1, 0, 0], b: { wbe: 1 } }, 'basis "b": there is no domain "wbe"; did you mean "web"?'],
     [{ b: { zzzzzz: 1 } }, 'basis "b": there is no domain "zzzzzz"; the domains are web, code, books'],
-    [{ a: [0, 0, 0] }, 'basis "a": it has no weight on any domain; leave it out or give it some'],
-    [{ a: {} }, 'basis "a": it has no weight on any domain; leave it out or give it some'],
+    [{ a: [0, 0, 0] }, 'basis "a": it has no weight on any domain; leave it out, or give it weight'],
+    [{ a: {} }, 'basis "a": it has no weight on any domain; leave it out, or give it weight'],
     [{ a: 3 }, 'basis "a": 3 does not fit; it must be numbers, one per domain or by name'],
     [{ a: { web: "1" } }, 'basis "a": domain "web" has "1"; weights are finite and ≥ 0'],
     [{}, "bases: at least one is needed"],
@@ -274,12 +274,12 @@ describe("bases", () => {
     ],
     [
       "config",
-      'basis "a": its weights sum to 1.0000015, not to 1; if they are counts, say so (counts)',
+      'basis "a": its weights sum to 1.0000015, not to 1; if they are counts, set the option counts',
       () => createBases({ a: [1.0000015] }, ["x"]),
     ],
     [
       "config",
-      'basis "b": its weights sum to 0.9999985, not to 1; if they are counts, say so (counts)',
+      'basis "b": its weights sum to 0.9999985, not to 1; if they are counts, set the option counts',
       () => createBases({ a: [1], b: [0.9999985] }, ["x"]),
     ],
     [
@@ -717,7 +717,11 @@ describe("alignments of all bases from one batch", () => {
       [[0.5, 0.5], { ...one, domainOf: [0.5] }, "example 0 is of domain 0.5, but there are 2"],
       [[0.5, 0.5], { ...one, domainOf: [NaN] }, "example 0 is of domain NaN, but there are 2"],
       [[0.5, 0.5], { ...one, domainOf: [2] }, "example 0 is of domain 2, but there are 2"],
-      [[0, 1], one, 'example 0 is of domain "d0", which the proposal gives 0; draw from it with what q says'],
+      [
+        [0, 1],
+        one,
+        'example 0 is of domain "d0", to which the proposal gives the weight 0; draw the examples with the weights q',
+      ],
     ] as const)
       expect(errorOf(() => basisAlignments(bases, q, examples)).message).toBe(message);
   });

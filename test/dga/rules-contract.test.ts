@@ -207,7 +207,7 @@ test("the state of another rule is refused by the name of what it does not remem
     expect(() => rule.update(rule.init(abc), full)).not.toThrow();
     expect(errorOf(() => rule.update(other, full))).toMatchObject({
       code: "config",
-      message: expect.stringMatching(/: the state remembers no "\w+"; hand `update` a state/),
+      message: expect.stringMatching(/: the memory of the state has no "\w+"; pass `update` a state/),
     });
   }
 });
@@ -315,12 +315,12 @@ describe("what is refused, in which words", () => {
     ],
     [
       "numeric",
-      `rnb: gram of domains "a" and "c" is 0.5, and the other way round 0.25; it must be symmetric; ${stay}`,
+      `rnb: gram of domains "a" and "c" is 0.5 and in the transposed entry 0.25; it must be symmetric; ${stay}`,
       update(rules.rnb(), { gram: gram.with(2, 0.5).with(6, 0.25) }),
     ],
     [
       "numeric",
-      `rnb: gram of domains "b" and "c" is 0.25, and the other way round 0.5; it must be symmetric; ${stay}`,
+      `rnb: gram of domains "b" and "c" is 0.25 and in the transposed entry 0.5; it must be symmetric; ${stay}`,
       update(rules.rnb(), { gram: gram.with(5, 0.25).with(7, 0.5) }),
     ],
     [
@@ -392,7 +392,7 @@ describe("what is refused, in which words", () => {
     ]),
     ...[["s", 1], [1, "s"], []].map((targets): [string, string, () => unknown] => [
       "config",
-      "grape: targets: a list does not fit; it must be a list that names at least one target, each once",
+      "grape: targets: a list does not fit; it must be a list of at least one target name, without duplicates",
       make({ name: "grape", targets }),
     ]),
     [
@@ -554,11 +554,11 @@ describe("combinators", () => {
     [{ name: "tokenBudget", tokens: 1 }, "tokenBudget: budgets is missing"],
     [
       { name: "tokenBudget", budgets: [30, 0, 45], tokens: 100 },
-      "tokenBudget: budgets: all domains together may give 0.75 of the run's tokens, and must give all; train on fewer tokens, or allow more of a domain",
+      "tokenBudget: budgets: all domains together can supply only 0.75 of the run's tokens; train on fewer tokens, or allow more tokens of a domain",
     ],
     [
       { name: "repetitionCap", sizes: [20, 5, 5], repetitions: 2, tokens: 100 },
-      "repetitionCap: sizes: all domains together may give 0.6 of the run's tokens, and must give all; train on fewer tokens, or allow more repetitions",
+      "repetitionCap: sizes: all domains together can supply only 0.6 of the run's tokens; train on fewer tokens, or allow more repetitions",
     ],
     [{ name: "tokenBudget", budgets: [1, 1, 1] }, "tokenBudget: it needs tokens"],
     [

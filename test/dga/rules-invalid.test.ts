@@ -230,7 +230,7 @@ test("a Gram matrix that is not symmetric, or of targets in another order, is re
   const message = (gram: number[]): string =>
     errorOf(() => rnb.update(rnb.init(["a", "b"]), { gram })).message;
   expect(message([1, 0.5, -0.5, 1])).toMatch(
-    /^rnb: gram of domains "a" and "b" is 0.5, and the other way round -0.5;/,
+    /^rnb: gram of domains "a" and "b" is 0.5 and in the transposed entry -0.5;/,
   );
   expect(message([1, NaN, NaN, 1])).toContain('"a" and "b" is NaN');
   // Rounding in single precision is no other matrix.

@@ -239,12 +239,12 @@ describe("bases", () => {
       errorOf(() => setup(rule, options)).message;
     for (const rule of ["rnb", "grape"])
       expect(refused(optionsOf[rule], { alignment: { from: "step" } })).toMatch(
-        /which the training steps do not measure; leave from out, or use "batch"$/,
+        /which the training steps do not measure; leave out from, or use "batch"$/,
       );
     for (const estimator of ["perDomain", "forward", "sketch"] as const) {
       const raw: RuleOptions = { name: "dga", normalise: "raw" };
       expect(refused(raw, { bases: mixed, alignment: { estimator } })).toBe(
-        `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
+        `estimator ${estimator}: a shared batch of bases takes segmented; use segmented, or bases = direct`,
       );
       setup(raw, { bases: mixed, alignment: { estimator, bases: "direct" } }).dispose();
     }
@@ -345,7 +345,7 @@ describe("estimates", () => {
       expect(errorOf(() => lastBlocks(model, 3)).message).toContain("from 0 to 2");
       await expect(
         estimateAlignments("segmented", model, batches[4], batches, { parameters: () => false }),
-      ).rejects.toThrow(/none of the model's has such a name/);
+      ).rejects.toThrow(/the selection contains none of the model's parameters/);
     },
   );
 

@@ -60,7 +60,7 @@ describe.each(["batch", "step"] as const)("alignments from a %s", (from) => {
     await expect(mute.step()).rejects.toMatchObject({
       code: "data",
       message:
-        "none of the examples drawn for step 1 has a token to learn from; take a larger batch, or leave such examples out",
+        "none of the examples drawn for step 1 has a token to learn from; use a larger batch, or leave out examples without tokens",
     });
     await expect(mute.step()).rejects.toMatchObject({ code: "data" });
     // One is enough.

@@ -261,7 +261,7 @@ describe("the trainer", () => {
       expect(() => setup(options)).toThrow(message);
       expect(() => setup(options)).toThrow(GradmixError);
     };
-    wrong({ target: null }, /rule dga: .*there is none; give a target/);
+    wrong({ target: null }, /rule dga: .*with a target; give a target/);
     wrong({ alignment: { estimator: "forward" } }, /estimator forward: it gives no gradient norms/);
     wrong({ domains: [windows("a", [language(1, 100)])] }, /1 domains of windows for a mixer of 3/);
     const trainer = setup();

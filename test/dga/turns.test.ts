@@ -3,7 +3,7 @@ import { createTurns } from "#dist/dga/turns.js";
 import { expect, test } from "vitest";
 import { errorOf } from "../errors.ts";
 
-const busy = "trainer.save: step() has not ended yet; await what it gives before the next call";
+const busy = "trainer.save: step() is still running; await its promise before the next call";
 
 test("while a call runs, every other is refused, naming both; after it, also one that failed, the next runs", async () => {
   const turns = createTurns("trainer");
@@ -49,7 +49,7 @@ test("ends once; what is called later is refused, and ending again is nothing", 
   });
   turns.end("dispose", () => ends++);
   expect(ends).toBe(1);
-  const disposed = { code: "disposed", message: "trainer.save: it was disposed; make another one" };
+  const disposed = { code: "disposed", message: "trainer.save: it was disposed; make a new one" };
   expect(errorOf(() => turns.runNow("save", () => 1))).toMatchObject(disposed);
   await expect(turns.run("save", async () => Promise.resolve(1))).rejects.toMatchObject(disposed);
 });

@@ -199,13 +199,13 @@ test("all together take at most five hours", () => {
   expect(experiments.reduce((sum, experiment) => sum + minutesOf(experiment), 0)).toBeLessThanOrEqual(300);
 });
 
-test("the predicted cost counts the windows of a batch of every domain", () => {
+test("the predicted cost is what the library counts before a run", () => {
   const [cell] = experiments[0].cells(usual, () => undefined);
   const cost = (name: keyof typeof methods, k: number): number =>
     predictedCost({ ...cell, method: methods[name] }, k);
-  // (4k + 16) windows every 10 steps of 16.
-  expectNear(cost("DGA (paper)", 24), 1 + (4 * 24 + 16) / 160, 1e-12);
-  expectNear(cost("R&B", 24), 1 + (4 * 24) / 160, 1e-12);
+  // (4k + 16) windows of 64 tokens every 10 steps of 16, the domains' with inner products; k gradients of 4 windows and their inner products.
+  expectNear(cost("DGA (paper)", 24), 1 + (4 * 24 * (1 + 4 / 64) + 16) / 160, 1e-12);
+  expectNear(cost("R&B", 24), 1 + (4 * 24 * 1.25) / 160, 1e-12);
   for (const name of ["uniform", "proportional", "importance sampling", "ODM"] as const)
     expect(cost(name, 24)).toBe(1);
   expect(cost("DGA (default)", 4096)).toBe(cost("DGA (default)", 4));

@@ -92,7 +92,7 @@ test("the limit of repetitions: carried over by OLMo-core, said of the others, w
   const limited = mixture({ web: 0.5, code: 0.5 }, { repetitions: 5 });
   for (const { name, repetitions } of exportFormats.values()) {
     const of = name === "olmix" ? { ...limited, metrics: new Map([["loss", 1]]) } : limited;
-    expect(notes(of, { format: name }).includes(`${name} cannot say a limit of repetitions`)).toBe(
+    expect(notes(of, { format: name }).includes(`${name} cannot express a limit of repetitions`)).toBe(
       !repetitions,
     );
     // 0.5 · 12,000 / 1,000 is 6 times; the other domain is twice as large.
@@ -168,7 +168,11 @@ test("refusals are one line that names what to do", () => {
       { format: "json" },
       /stages start/,
     ],
-    [{ ...half, domains: [half.domains[0], half.domains[0]] }, { format: "json" }, /"web" stands twice/],
+    [
+      { ...half, domains: [half.domains[0], half.domains[0]] },
+      { format: "json" },
+      /two domains have the name "web"/,
+    ],
     [{ ...half, stages: [] }, { format: "olmix" }, /the list of stages is empty/],
   ];
   for (const [of, options, why] of refused) {
@@ -280,7 +284,7 @@ describe("mixtureOfRun", () => {
       { stages: 1 },
     );
     expectNear(of.stages?.[0].weights, [0.4, 0.15, 0.45], 1e-12);
-    expect(said.join("\n")).toContain("heaviest domains alone (of 3)");
+    expect(said.join("\n")).toContain("only the domains with the largest weights (of 3)");
   });
 
   test("refuses a run without weights, one of two runs, and stages of bases", () => {

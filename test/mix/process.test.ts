@@ -201,6 +201,18 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   expect(text).not.toContain("\n");
 });
 
+test("bases in a config file are refused: the weights would be of the domains", async () => {
+  const path = at("bases.json");
+  writeFileSync(path, JSON.stringify({ mixing: { bases: "b.json" } }));
+  const flags = { ...noFlags, domains: "a,b" };
+  await expect(mixCommand({ config: path, given: new Map(), flags }, silent)).rejects.toMatchObject({
+    code: "config",
+    message: expect.stringMatching(
+      /bases\.json: mixing\.bases: gradmix mix mixes no bases, .*; leave it out, and name the bases/,
+    ),
+  });
+});
+
 test("its help is short, and begins with an example", () => {
   const { stdout } = spawnSync(process.execPath, [command, "mix", "--help"], { encoding: "utf8" });
   expect(stdout).toMatch(/^Example: .*\n.*\n {2}\$ gradmix mix/);

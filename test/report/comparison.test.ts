@@ -204,7 +204,7 @@ describe("what can be compared", () => {
     [{ vocabSize: 256 }, "its vocabSize is 256, not 257"],
     [{ evaluatedTokens: 2 }, "its evaluatedTokens is 2, not 3"],
     [{ dataSeed: 2 }, "its dataSeed is 2, not 1"],
-    [{ target: { ...text, heldOutTokens: 3 } }, "the text of the target, or its tokens, are others"],
+    [{ target: { ...text, heldOutTokens: 3 } }, "the text of the target, or its tokenization, differs"],
     [
       {
         domains: new Map([
@@ -212,7 +212,7 @@ describe("what can be compared", () => {
           ["b", { ...text, sha256: "bb" }],
         ]),
       },
-      'the text of domain "b", or its tokens, are others',
+      'the text of domain "b", or its tokenization, differs',
     ],
     [
       {

@@ -363,12 +363,12 @@ describe("the page's data", () => {
     const mixed = errorOf(() => makePageData([viewOf({}, "a"), viewOf({ target: "other" }, "b")]));
     expect([mixed.code, mixed.message]).toEqual([
       "data",
-      "runs/a and runs/b have different targets, so that their losses cannot be compared; make a report of each",
+      "runs/a and runs/b have different targets, so their losses cannot be compared; make one report per target",
     ]);
     expect(errorOf(() => makePageData([viewOf({}, "a"), viewOf({ target: null }, "b")])).code).toBe("data");
     const empty = viewOf({}, "a");
     const view = { ...empty, gathered: gather(empty.gathered.head) };
-    expect(errorOf(() => makePageData([view])).message).toMatch(/^runs\/a: nothing was measured yet/);
+    expect(errorOf(() => makePageData([view])).message).toMatch(/^runs\/a: has no measurements yet/);
     expect(makePageData([view], { live: true }).runs[0].step).toBe(0);
   });
 });

@@ -71,11 +71,11 @@ test("only this machine's names, reading, and what there is are answered; an unc
     rmSync(join(folder, "config.json"));
     rmSync(join(folder, "run.json"));
     const gone = await ask(watch.url);
-    expect([gone.status, gone.body]).toEqual([500, expect.stringContaining("holds no run")]);
+    expect([gone.status, gone.body]).toEqual([500, expect.stringContaining("contains no run")]);
   } finally {
     await watch.close();
   }
-  await expect(watchRun(work, { port: 0, isRunning: () => true })).rejects.toThrow("holds no run");
+  await expect(watchRun(work, { port: 0, isRunning: () => true })).rejects.toThrow("contains no run");
 });
 
 test("a run that grows, in halves of lines, and one that goes back to a checkpoint are read as they stand", () => {

@@ -209,7 +209,7 @@ describe("a whole folder", () => {
 
   test("without what a run writes is refused", () => {
     const empty = mkdtempSync(join(folder, "empty-"));
-    expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: holds no run \(there is no .*config\.json\)/);
+    expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: contains no run \(there is no .*config\.json\)/);
     expect(readWeights(empty)).toBeNull();
     expect(scanMetrics(empty, () => {})).toBe(METRICS_START);
     writeFileSync(join(empty, "config.json"), "{}");

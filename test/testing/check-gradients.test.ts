@@ -263,7 +263,7 @@ describe("options", () => {
     for (const wrong of [-1, -3, 1, 3, 0.5, NaN, "0", null])
       for (const wrt of [[wrong], [0, wrong]])
         expect(await refusal(checkGradients(square, given(), { wrt: wrt as number[] }))).toMatch(
-          /^GradmixError: checkGradients: wrt: input .* is none of the f32 inputs$/,
+          /^GradmixError: checkGradients: wrt: input .* is not one of the f32 inputs$/,
         );
     expect(await refusal(checkGradients(square, given(), { wrt: [3, -1] }))).toMatch(/input 3 is none of/);
     expect(await refusal(checkGradients(square, given(), { wrt: [] }))).toMatch(

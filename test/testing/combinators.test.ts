@@ -90,9 +90,9 @@ describe("projectBounds", () => {
         },
       ),
     );
-    expect(errorOf(() => projectBounds([1, 0], [0, 0], [0.4, 0.4])).message).toContain("caps at least 1");
+    expect(errorOf(() => projectBounds([1, 0], [0, 0], [0.4, 0.4])).message).toContain("caps to at least 1");
     expect(errorOf(() => projectBounds([1, 0], [0.6, 0.6], [1, 1])).message).toContain(
-      "floors need at most 1",
+      "floors must sum to at most 1",
     );
     expect(errorOf(() => projectBounds([1, 0], [0.6, 0], [0.5, 1])).message).toContain("above its cap");
   });
@@ -218,7 +218,7 @@ test("caps that cannot be kept, and options out of range, are refused", () => {
   const caps = (budgets: Record<string, number>) => () =>
     combinators.tokenBudget(inner(), { budgets, tokens: 100 }).init(["web", "code"]);
   expect(errorOf(caps({ web: 40, code: 40 })).message).toContain(
-    "all domains together may give 0.8 of the run's tokens",
+    "all domains together can supply only 0.8 of the run's tokens",
   );
   expect(errorOf(caps({ web: 40, cod: 40 })).message).toContain('did you mean "code"?');
   expect(errorOf(caps({ web: 40, code: NaN })).message).toMatch(/^budgets: "code" has NaN/);

@@ -1,4 +1,4 @@
-/** Functions of one tensor, element by element, and SwiGLU. */
+/** Elementwise functions of one tensor, and SwiGLU. */
 import { run } from "../../backends/backend.ts";
 import { type UnaryKind, unaryKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
@@ -95,47 +95,47 @@ export const exp: (x: Tensor) => Tensor<"f32"> = unary("exp");
 export const log: (x: Tensor) => Tensor<"f32"> = unary("log");
 /** The square root, elementwise, of x ≥ 0. */
 export const sqrt: (x: Tensor) => Tensor<"f32"> = unary("sqrt");
-/** 1/√x. */
+/** 1/√x, elementwise, for x > 0. */
 export const rsqrt: (x: Tensor) => Tensor<"f32"> = unary("rsqrt");
 /** x², elementwise. */
 export const square: (x: Tensor) => Tensor<"f32"> = unary("square");
-/** 1/x. */
+/** 1/x, elementwise. */
 export const reciprocal: (x: Tensor) => Tensor<"f32"> = unary("reciprocal");
-/** |x|; the slope at 0 is 0. */
+/** |x|, elementwise; the slope at 0 is 0. */
 export const abs: (x: Tensor) => Tensor<"f32"> = unary("abs");
 /** The hyperbolic tangent, elementwise. */
 export const tanh: (x: Tensor) => Tensor<"f32"> = unary("tanh");
-/** 1 / (1 + e⁻ˣ), elementwise. */
+/** The logistic function 1 / (1 + e⁻ˣ), elementwise. */
 export const sigmoid: (x: Tensor) => Tensor<"f32"> = unary("sigmoid");
-/** max(x, 0); the slope at 0 is 0. */
+/** max(x, 0), elementwise; the slope at 0 is 0. */
 export const relu: (x: Tensor) => Tensor<"f32"> = unary("relu");
-/** x·sigmoid(x). */
+/** x·sigmoid(x), elementwise. */
 export const silu: (x: Tensor) => Tensor<"f32"> = unary("silu");
 /** The sine of x radians, elementwise. */
 export const sin: (x: Tensor) => Tensor<"f32"> = unary("sin");
 /** The cosine of x radians, elementwise. */
 export const cos: (x: Tensor) => Tensor<"f32"> = unary("cos");
-/** The error function 2/√π·∫₀ˣ e^{−t²} dt, by element. */
+/** The error function 2/√π·∫₀ˣ e^{−t²} dt, elementwise. */
 export const erf: (x: Tensor) => Tensor<"f32"> = unary("erf");
-/** log(1 + eˣ) by element, without overflow: max(x, 0) + log1p(e^{−|x|}). Its slope is the sigmoid. */
+/** log(1 + eˣ), elementwise, without overflow: max(x, 0) + log1p(e^{−|x|}). Its slope is the sigmoid. */
 export const softplus: (x: Tensor) => Tensor<"f32"> = unary("softplus");
-/** log(1 + x) by element, to full accuracy near 0: −∞ at −1, NaN below. */
+/** log(1 + x), elementwise, with full accuracy near 0; −∞ at −1 and NaN below. */
 export const log1p: (x: Tensor) => Tensor<"f32"> = unary("log1p");
-/** eˣ − 1 by element, to full accuracy near 0. */
+/** eˣ − 1, elementwise, with full accuracy near 0. */
 export const expm1: (x: Tensor) => Tensor<"f32"> = unary("expm1");
 
 /** Options of `gelu`. */
 export interface GeluOptions {
-  /** "none": x·Φ(x) with the normal distribution's Φ. Default "tanh": GPT-2's approximation of it. */
+  /** "tanh" is GPT-2's approximation; "none" is exact, x·Φ(x) with the normal distribution's Φ. Default "tanh". */
   readonly approximate?: "none" | "tanh";
 }
 
 const geluOptions: OptionChecks<GeluOptions> = { approximate: oneOf("none", "tanh") };
 
 /**
- * GELU (Hendrycks & Gimpel 2016), by element. By default, and in `linear`, it is GPT-2's: ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), which PyTorch calls
- * `approximate="tanh"`; with `approximate: "none"`, PyTorch's own default, it is x·Φ(x) itself. They differ by up to 5e-4. Throws `shape` unless x is f32, `config`
- * for other options.
+ * GELU (Hendrycks & Gimpel 2016), elementwise. By default, and in `linear`, it is GPT-2's approximation ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))),
+ * PyTorch's `approximate="tanh"`. With `approximate: "none"`, the default of PyTorch, it is exactly x·Φ(x). They differ by up to 5e-4. Throws `shape`
+ * unless x is f32, and `config` for other options.
  */
 export function gelu(x: Tensor, options: GeluOptions = {}): Tensor<"f32"> {
   wantTensor("gelu", "x", x);
@@ -147,7 +147,7 @@ export function gelu(x: Tensor, options: GeluOptions = {}): Tensor<"f32"> {
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
 
-/** The derivatives out of ops, for derivatives of derivatives. */
+/** The derivatives made of ops, for derivatives of derivatives. */
 const slopes: { readonly [K in UnaryKind]: (x: Tensor) => Tensor } = {
   neg: (x) => affine(x, 0, -1),
   exp,
@@ -229,7 +229,7 @@ function halves(x: Tensor): [Tensor, Tensor] {
   return [slice(x, [...zeros, 0], [...lead, width]), slice(x, [...zeros, width], [...lead, width])];
 }
 
-/** [x, ct] → the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
+/** Maps [x, ct] to the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
 export const swigluVjpOp: Op<None, "x ct", "y", "x"> = {
   name: "swigluVjp",
   keepsBatch: keepsRows,
@@ -250,7 +250,7 @@ export const swigluVjpOp: Op<None, "x ct", "y", "x"> = {
   ),
 };
 
-/** [x, tangent of x] → the tangent of y. */
+/** Maps [x, tangent of x] to the tangent of y. */
 export const swigluJvpOp: Op<None, "x tangent", "y", "x"> = {
   name: "swigluJvp",
   keepsBatch: keepsRows,

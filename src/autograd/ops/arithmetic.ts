@@ -31,14 +31,14 @@ export type { Operand } from "./operands.ts";
 const number = valueThat("a number", (value) => typeof value === "number");
 
 interface BinaryRules<Saved extends string> {
-  /** What the vjp and the jvp need, out of the operands a and b and the result c. */
+  /** The tensors that the vjp and the jvp need, from the operands a and b and the result c. */
   saved(a: Tensor, b: Tensor, c: Tensor): Tensor[];
-  /** ∂c/∂a · t and ∂c/∂b · t, of the result's shape; t is the cotangent or, broadcast, the tangent. */
+  /** ∂c/∂a · t and ∂c/∂b · t, with the result's shape; t is the cotangent or, broadcast, the tangent. */
   slopeA(t: Tensor, saved: PerSlot<SlotsOf<Saved>, Tensor>): Tensor;
   slopeB(t: Tensor, saved: PerSlot<SlotsOf<Saved>, Tensor>): Tensor;
 }
 
-/** `Saved`: the names of what the rules save, in order. */
+/** `Saved` has the names of what the rules save, in order. */
 export function binaryOp<Saved extends string>(
   name: string,
   kind: BinaryKind,
@@ -65,7 +65,7 @@ export function binaryOp<Saved extends string>(
       ];
     },
     jvp([ta, tb], { saved, outputs: [c] }) {
-      // An operand's tangent broadcasts with the other factor by itself, except where it is handed on as it is.
+      // An operand's tangent broadcasts when it is multiplied, except where it is returned unchanged.
       const fromA = ta === null ? null : stretch(rules.slopeA(ta, saved), c.shape);
       const fromB = tb === null ? null : stretch(rules.slopeB(tb, saved), c.shape);
       return [fromA === null ? fromB : fromB === null ? fromA : add(fromA, fromB)];
@@ -95,9 +95,9 @@ export const divOp: Op<None> = binaryOp<"b c">("div", "div", {
 });
 /** The largest finite f32. */
 export const MOST: number = 3.4028234663852886e38;
-/** x with infinities at the ends of the finite numbers. */
+/** x with infinities replaced by the largest finite numbers. */
 export const bounded = (x: Tensor): Tensor => minimum(maximum(x, -MOST), MOST);
-/** The sign of a − b; of equal infinities too, whose difference is NaN, it is 0. */
+/** The sign of a − b; 0 also for equal infinities, whose difference is NaN. */
 export const order = (a: Tensor, b: Tensor): Tensor => sign(sub(bounded(a), bounded(b)));
 /** Share of the slope that goes to a: 1 where a > b, 0 where a < b, ½ where they are equal. */
 const larger = (a: Tensor, b: Tensor): Tensor => affine(order(a, b), 0.5, 0.5);
@@ -112,7 +112,7 @@ export const minimumOp: Op<None> = binaryOp<"a b">("minimum", "min", {
   slopeB: (t, [a, b]) => mul(t, larger(a, b)),
 });
 
-/** x held to [min, max]. */
+/** x clipped to [min, max]. */
 export const clipOp: Op<{ min: number; max: number }, "x", "y", "x"> = {
   name: "clip",
   keepsBatch: keepsElementwise,
@@ -140,7 +140,7 @@ export const clipOp: Op<{ min: number; max: number }, "x", "y", "x"> = {
   },
 };
 
-/** t where min ≤ x ≤ max, else 0; of NaN it is t. */
+/** t where min ≤ x ≤ max, else 0; t where x is NaN. */
 function within(x: Tensor, { min, max }: { min: number; max: number }, t: Tensor): Tensor {
   return where(logicalOr(less(x, min), greater(x, max)), 0, t);
 }
@@ -172,7 +172,7 @@ function scaled(t: Tensor, scale: number): Tensor {
   return scale === 1 ? t : affine(t, scale, 0);
 }
 
-/** −1, 0 or 1. A step function: gradients stop here. */
+/** −1, 0 or 1. A step function, so gradients stop here. */
 export const signOp: Op<None, "x", "y"> = {
   name: "sign",
   keepsBatch: keepsElementwise,
@@ -216,7 +216,7 @@ export const whereOp: Op<None, "condition a b", "y", "condition"> = {
   },
 };
 
-/** f32 ↔ i32. To i32 gradients stop; from i32 there are none. */
+/** Converts between f32 and i32. Gradients do not pass the conversion. */
 export const castOp: Op<{ dtype: DType }, "x", "y"> = {
   name: "cast",
   keepsBatch: keepsElementwise,
@@ -248,64 +248,66 @@ function binary(op: Op<None>, a: Operand, b: Operand): Tensor<"f32"> {
   return apply1(op, toTensors(op.name, a, b), none);
 }
 
-/** a + b, broadcast. */
+/** a + b, elementwise, with broadcasting. */
 export function add(a: Operand, b: Operand): Tensor<"f32"> {
   if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, b);
   if (typeof a === "number" && b instanceof Tensor) return affine(b, 1, a);
   return binary(addOp, a, b);
 }
 
-/** a − b, broadcast. */
+/** a − b, elementwise, with broadcasting. */
 export function sub(a: Operand, b: Operand): Tensor<"f32"> {
   if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, -b);
   if (typeof a === "number" && b instanceof Tensor) return affine(b, -1, a);
   return binary(subOp, a, b);
 }
 
-/** a ⊙ b, broadcast. */
+/** a ⊙ b, elementwise, with broadcasting. */
 export function mul(a: Operand, b: Operand): Tensor<"f32"> {
   if (typeof b === "number" && a instanceof Tensor) return affine(a, b, 0);
   if (typeof a === "number" && b instanceof Tensor) return affine(b, a, 0);
   return binary(mulOp, a, b);
 }
 
-/** a / b, broadcast. */
+/** a / b, elementwise, with broadcasting. */
 export function div(a: Operand, b: Operand): Tensor<"f32"> {
   return binary(divOp, a, b);
 }
 
-/** The larger of a and b, broadcast; where they are equal each gets half of the gradient. */
+/** The larger of a and b, elementwise, with broadcasting; where they are equal, each gets half of the gradient. */
 export function maximum(a: Operand, b: Operand): Tensor<"f32"> {
   return binary(maximumOp, a, b);
 }
 
-/** The smaller of a and b, broadcast; where they are equal each gets half of the gradient. */
+/** The smaller of a and b, elementwise, with broadcasting; where they are equal, each gets half of the gradient. */
 export function minimum(a: Operand, b: Operand): Tensor<"f32"> {
   return binary(minimumOp, a, b);
 }
 
 /**
- * x held to [min, max], by element; an end that is infinite holds nothing. The slope is 1 from min to max, the ends included, and 0 beyond, as PyTorch has it;
- * NaN stays. For bounds that are tensors: `minimum(maximum(x, low), high)`. Throws `shape` unless x is f32, `config` unless min ≤ max are numbers.
+ * x clipped to [min, max], elementwise; an infinite end does not clip. The slope is 1 from min to max, including both ends, and 0 outside, as in
+ * PyTorch; NaN stays NaN. For bounds that are tensors, use `minimum(maximum(x, low), high)`. Throws `shape` unless x is f32, and `config` unless min
+ * ≤ max are numbers.
  */
 export function clip(x: Tensor, min: number, max: number): Tensor<"f32"> {
   return apply1(clipOp, [x], { min, max });
 }
 
-/** scale·x + shift. */
+/** scale·x + shift, elementwise. */
 export function affine(x: Tensor, scale: number, shift: number): Tensor<"f32"> {
   return apply1(affineOp, [x], { scale, shift });
 }
 
-/** −1, 0 or 1 by the sign of x. No gradient. */
+/** The sign of x, elementwise: −1, 0 or 1. It has no gradient. */
 export function sign(x: Tensor): Tensor<"f32"> {
   return apply1(signOp, [x], none);
 }
 
 /**
- * condition ≠ 0 ? a : b by element, broadcast. `condition` is i32, as `less` and the other comparisons give it; a and b are both f32 or both i32, or numbers. The
- * element that is not chosen leaves no trace, NaN or ∞ neither: its gradient is 0. (What led to it may still turn that 0 into NaN, as 0·∞ in the rule of log
- * at 0: choose before such a function, not after.) Throws `shape` for other types and for shapes that do not broadcast.
+ * Selects elements: a where condition ≠ 0, else b, with broadcasting. `condition` is i32, as returned by `less` and the other comparisons; a and b
+ * are both f32 or both i32, or numbers. The element that is not selected has no effect, even if it is NaN or ∞: its gradient is 0. (The ops before it
+ * may still turn this 0 into NaN, like 0·∞ in the rule of log at 0, so select before such a function, not after it.) Throws `shape` for other types
+ * and for shapes that do not broadcast.
  */
 export function where(condition: Tensor, a: number, b: number): Tensor<"f32">;
 export function where<D extends DType>(
@@ -321,13 +323,16 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   return apply1(whereOp, [wide(condition), wide(x), wide(y)], none);
 }
 
-/** The elements as `dtype`; towards zero to i32. No gradient passes a conversion; to its own type x keeps its gradient. */
+/**
+ * Converts the elements to `dtype`; to i32 they are rounded towards zero. Gradients do not pass a conversion; without a change of type, x keeps its
+ * gradient.
+ */
 export function cast<D extends DType>(x: Tensor, dtype: D): Tensor<D> {
   wantTensor("cast", "x", x);
   return x.dtype === dtype ? reshape(x, x.shape) : apply1(castOp, [x], { dtype });
 }
 
-/** x, as a constant: no gradient and no tangent passes. */
+/** x as a constant: neither gradients nor tangents pass. */
 export function stopGradient<D extends DType>(x: Tensor<D>): Tensor<D> {
   return apply1(stopGradientOp, [x], none);
 }

@@ -25,7 +25,7 @@ function paramsOf(qkv: { shape: Shape }, { heads, kvHeads }: AttentionAttrs): At
   return { batch, time, heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim) };
 }
 
-/** Of o. Throws for what attention cannot be computed of. */
+/** The spec of o. Throws for inputs from which attention cannot be computed. */
 function outputSpec(name: string, qkv: Spec, attrs: AttentionAttrs): Spec {
   wantType(name, "qkv", qkv, "f32");
   const { heads, kvHeads } = attrs;
@@ -69,7 +69,7 @@ export const causalAttentionOp: Op<AttentionAttrs, "qkv", "y", "qkv o lse"> = {
       const columns = slice(qkv, [0, 0, first * headDim], [batch, time, count * headDim]);
       return transpose(reshape(columns, [batch, time, count, headDim]), [0, 2, 1, 3]);
     };
-    // Each key/value head repeated for the query heads that read it.
+    // Each key/value head is repeated for the query heads that read it.
     const shared = (t: Tensor): Tensor =>
       reshape(
         stretch(reshape(t, [batch, kvHeads, 1, time, headDim]), [
@@ -91,7 +91,7 @@ export const causalAttentionOp: Op<AttentionAttrs, "qkv", "y", "qkv o lse"> = {
   },
 };
 
-/** 0 up to the diagonal; above, low enough to weigh nothing. */
+/** 0 up to the diagonal; above it, low enough for a weight of 0. */
 function causalMask(time: number, like: Tensor): Tensor {
   const mask = empty([time, time], "f32", like.memory);
   mask.write(
@@ -100,14 +100,14 @@ function causalMask(time: number, like: Tensor): Tensor {
   return mask;
 }
 
-/** What the forward pass left, as it left it. */
+/** Throws unless these are the unchanged results of the forward pass. */
 function wantSaved(name: string, attrs: AttentionAttrs, qkv: Spec, o: Spec, lse: Spec): void {
   wantLike(name, "o", o, outputSpec(name, qkv, attrs));
   const [batch, time] = extentsOf(qkv.shape, 3);
   wantLike(name, "lse", lse, { shape: [batch, attrs.heads, time], dtype: "f32" });
 }
 
-/** [qkv, o, lse, do] → dqkv; linear in do, with `attentionJvp` as its transpose. */
+/** Maps [qkv, o, lse, do] to dqkv; linear in do, with `attentionJvp` as its transpose. */
 export const attentionVjpOp: Op<AttentionAttrs, "qkv o lse ct", "y", "qkv o lse"> = {
   name: "attentionVjp",
   keepsBatch: keepsRows,
@@ -129,7 +129,7 @@ export const attentionVjpOp: Op<AttentionAttrs, "qkv o lse ct", "y", "qkv o lse"
   ),
 };
 
-/** [qkv, o, lse, tangent of qkv] → the tangent of o. */
+/** Maps [qkv, o, lse, tangent of qkv] to the tangent of o. */
 export const attentionJvpOp: Op<AttentionAttrs, "qkv o lse tangent", "y", "qkv o lse"> = {
   name: "attentionJvp",
   keepsBatch: keepsRows,
@@ -152,9 +152,9 @@ export const attentionJvpOp: Op<AttentionAttrs, "qkv o lse tangent", "y", "qkv o
 };
 
 /**
- * Softmax attention of each position over itself and the ones before: qkv [batch, time, (heads + 2·kvHeads)·headDim],
- * columns in the order all q heads, all k heads, all v heads → [batch, time, heads·headDim]. Scores are scaled by
- * 1/√headDim; query head h reads key/value head ⌊h·kvHeads/heads⌋ (default: as many as heads).
+ * Softmax attention of each position to itself and the positions before: qkv [batch, time, (heads + 2·kvHeads)·headDim], with columns in the order
+ * all q heads, all k heads, all v heads → [batch, time, heads·headDim]. Scores are scaled by 1/√headDim; query head h reads key/value head
+ * ⌊h·kvHeads/heads⌋. `kvHeads` defaults to `heads`.
  */
 export function causalAttention(qkv: Tensor, options: { heads: number; kvHeads?: number }): Tensor<"f32"> {
   checkOptions("causalAttention", options, { heads: unchecked, kvHeads: unchecked });

@@ -1,6 +1,6 @@
 /**
- * The linear moves that broadcasting is made of, each the transpose of another: reshape with itself, broadcastTo with sum.
- * All reductions share their forward here.
+ * The linear ops behind broadcasting, each the transpose of another: reshape of itself, broadcastTo of sum. All reductions share their forward
+ * function here.
  */
 import { run } from "../../backends/backend.ts";
 import type { ReduceKind } from "../../backends/kernels/index.ts";
@@ -27,7 +27,7 @@ import { copyStrided } from "./strided.ts";
 /** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
 export function moving<A>(
   op: Pick<Op<A, "x", "y">, "name" | "infer" | "keepsBatch" | "forward">,
-  again: (t: Tensor, attrs: A) => Tensor,
+  move: (t: Tensor, attrs: A) => Tensor,
   back: (ct: Tensor, attrs: A, input: Spec) => Tensor,
 ): Op<A, "x", "y"> {
   return {
@@ -36,7 +36,7 @@ export function moving<A>(
       return [ct === null ? null : back(ct, attrs, x)];
     },
     jvp([tangent], { attrs }) {
-      return [tangent === null ? null : again(tangent, attrs)];
+      return [tangent === null ? null : move(tangent, attrs)];
     },
   };
 }
@@ -44,7 +44,7 @@ export function moving<A>(
 export const reshapeOp: Op<{ shape: Shape }> = moving(
   {
     name: "reshape",
-    // In the order of memory: blocks that fit both shapes stay together.
+    // In memory order, so blocks that fit both shapes stay together.
     keepsBatch: () => true,
     infer([x], { shape }) {
       checkShape(shape, "reshape");
@@ -89,7 +89,7 @@ export const broadcastToOp: Op<{ shape: Shape }> = moving(
 );
 
 export interface ReduceAttrs {
-  /** Ascending. */
+  /** The axes, ascending. */
   readonly axes: readonly number[];
   readonly keepDims: boolean;
 }
@@ -108,7 +108,7 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
     if (last !== undefined && last[1] === axis) last[1] = axis + 1;
     else runs.push([axis, axis + 1]);
   }
-  // Nothing to reduce: the same elements under a handle of their own.
+  // Nothing to reduce: the same elements under a new handle.
   if (runs.length === 0) return x.view(spec.shape);
   let current = x;
   let shape = x.shape;
@@ -126,7 +126,7 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
   return current;
 }
 
-/** A reduction; all but the sum save x and y. */
+/** A reduction; all except the sum save x and y. */
 export function reduceOp<Saved extends string>(
   kind: ReduceKind,
   rules: Pick<Op<ReduceAttrs, "x", "y", Saved>, "vjp" | "jvp">,
@@ -152,7 +152,7 @@ export function reduceOp<Saved extends string>(
   };
 }
 
-/** The reduced axes back as extents of 1, then repeated. */
+/** Restores the reduced axes as extents of 1, then repeats them. */
 export const spread = (t: Tensor, shape: Shape, axes: readonly number[]): Tensor =>
   stretch(reshape(t, keptShape(shape, axes)), shape);
 
@@ -165,7 +165,7 @@ export const sumOp: Op<ReduceAttrs> = reduceOp<"">("sum", {
   },
 });
 
-/** The same elements under another shape; one extent may be −1 and is worked out. */
+/** The same elements with another shape; one extent may be −1 and is then computed. */
 export function reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
   wantTensor("reshape", "x", x);
   wantList("reshape", "the shape", shape);
@@ -185,12 +185,12 @@ export function broadcastTo<D extends DType>(x: Tensor<D>, shape: Shape): Tensor
   return apply1(broadcastToOp, [x], { shape });
 }
 
-/** `broadcastTo` for rules: x itself where it has the shape. */
+/** `broadcastTo` for rules: x itself if it has the shape. */
 export function stretch<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
   return sameShape(x.shape, shape) ? x : broadcastTo(x, shape);
 }
 
-/** Sums over the axes along which `shape` was broadcast, the transpose of `stretch`: x itself where there is none. */
+/** Sums over the axes along which `shape` was broadcast, the transpose of `stretch`; x itself if there are none. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.rank - shape.length;
@@ -221,7 +221,7 @@ export function reduce(
   return apply1(op, [x], { axes, keepDims });
 }
 
-/** Σ over the axes (default: all). */
+/** Sum over the axes (default: all). With `keepDims` they stay with extent 1. */
 export function sum(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return reduce(sumOp, x, axis, keepDims);
 }

@@ -1,4 +1,4 @@
-/** Comparisons and logic: conditions, i32 tensors of 0 and 1, for `where`. No gradient passes. */
+/** Comparisons and logic: conditions, i32 tensors of 0 and 1, for `where`. Gradients do not pass. */
 import type { CompareKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -45,49 +45,50 @@ const compared = (op: Op<None>, a: Operand, b: Operand): Tensor<"i32"> =>
   apply1(op, toTensors(op.name, a, b), none);
 
 /**
- * a = b by element, broadcast: a condition for `where`, i32, 1 where it holds, else 0. Operands are tensors of one type (f32 or i32) or a tensor and a number. −0 equals 0,
- * and NaN nothing. No gradient. Throws `shape` for operands of two types, and shapes that do not broadcast.
+ * Whether a = b, elementwise, with broadcasting: a condition for `where`, i32, 1 where true, else 0. Operands are tensors of one type (f32 or i32) or
+ * a tensor and a number. −0 equals 0, and NaN equals nothing. It has no gradient. Throws `shape` for operands of different types, and for shapes that
+ * do not broadcast.
  */
 export function equal(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.equal, a, b);
 }
 
-/** a ≠ b by element, broadcast: the opposite of `equal`, so that NaN differs from everything, itself too. */
+/** Whether a ≠ b, elementwise, with broadcasting: the opposite of `equal`, so NaN differs from everything, including itself. */
 export function notEqual(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.notEqual, a, b);
 }
 
-/** a < b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+/** Whether a < b, elementwise, with broadcasting: a condition like that of `equal`; 0 where one is NaN. */
 export function less(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.less, a, b);
 }
 
-/** a ≤ b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+/** Whether a ≤ b, elementwise, with broadcasting: a condition like that of `equal`; 0 where one is NaN. */
 export function lessEqual(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.lessEqual, a, b);
 }
 
-/** a > b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+/** Whether a > b, elementwise, with broadcasting: a condition like that of `equal`; 0 where one is NaN. */
 export function greater(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.greater, a, b);
 }
 
-/** a ≥ b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+/** Whether a ≥ b, elementwise, with broadcasting: a condition like that of `equal`; 0 where one is NaN. */
 export function greaterEqual(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.greaterEqual, a, b);
 }
 
-/** 1 where the conditions a and b both hold, else 0: i32, broadcast. What is not 0 holds. Throws `shape` for other types. */
+/** 1 where both conditions a and b are true (not 0), else 0: i32, with broadcasting. Throws `shape` for other types. */
 export function logicalAnd(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.and, a, b);
 }
 
-/** 1 where one of the conditions a and b holds, or both, else 0: i32, broadcast. What is not 0 holds. Throws `shape` for other types. */
+/** 1 where at least one of the conditions a and b is true (not 0), else 0: i32, with broadcasting. Throws `shape` for other types. */
 export function logicalOr(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.or, a, b);
 }
 
-/** 1 where the condition does not hold, else 0: i32. What is not 0 holds. Throws `shape` for other types. */
+/** 1 where the condition is false (0), else 0: i32. Throws `shape` for other types. */
 export function logicalNot(condition: Tensor): Tensor<"i32"> {
   wantTensor("logicalNot", "the condition", condition);
   wantType("logicalNot", "the condition", condition, "i32");

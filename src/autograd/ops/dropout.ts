@@ -16,7 +16,7 @@ interface DropoutAttrs {
 const checkRate = numberIn({ min: 0, max: 1, openMax: true });
 const checkWhole = integerIn(0);
 
-/** Linear in x, and its own transpose: what is dropped is drawn again in the backward pass, not stored. */
+/** Linear in x, and its own transpose: the mask is drawn again in the backward pass, not stored. */
 export const dropoutOp: Op<DropoutAttrs> = moving(
   {
     name: "dropout",
@@ -43,19 +43,20 @@ export const dropoutOp: Op<DropoutAttrs> = moving(
 
 /** Options of `dropout`. */
 export interface DropoutOptions {
-  /** What the mask is drawn from: an integer of at least 0. */
+  /** Seed of the mask, an integer of at least 0. */
   readonly seed: number;
-  /** Which of the seed's masks: an integer of at least 0. Default 0. */
+  /** Number of the mask among those of the seed, an integer of at least 0. Default 0. */
   readonly stream?: number;
 }
 
 const dropoutOptions: OptionChecks<DropoutOptions> = { seed: required(checkWhole), stream: checkWhole };
 
 /**
- * x with each element made 0 with probability `rate`, 0 ≤ rate < 1, and the others divided by 1 − rate (Srivastava et al. 2014), so that the mean stays.
- * Element i is dropped where element i of `randomUniform(foldIn(key(seed), stream), x.shape)` is below `rate`: by the counter alone, hence the same elements on every
- * backend, and again in the backward pass, which stores no mask. Each use in a model, and each step of a training, needs a `stream` of its own: step · uses + use, say.
- * At rate 0 it is x itself, which is what an evaluation wants. Throws `shape` unless x is f32, `config` for another rate, seed or stream.
+ * x with each element set to 0 with probability `rate`, 0 ≤ rate < 1, and the others divided by 1 − rate (Srivastava et al. 2014), so that the mean
+ * stays. Element i is dropped where element i of `randomUniform(foldIn(key(seed), stream), x.shape)` is below `rate`. So the same elements are
+ * dropped on every backend, and again in the backward pass, which stores no mask. Each use in a model, and each training step, needs its own
+ * `stream`, for example step · uses + use. With rate 0 it returns x, as an evaluation requires. Throws `shape` unless x is f32, and `config` for
+ * another rate, seed or stream.
  */
 export function dropout(x: Tensor, rate: number, options: DropoutOptions): Tensor<"f32"> {
   checkOptions("dropout", options, dropoutOptions);

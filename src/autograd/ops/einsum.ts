@@ -1,4 +1,4 @@
-/** Sums of products by labelled axes, out of transpose, reshape, matmul and sum. */
+/** Sums of products over labelled axes, made of transpose, reshape, matmul and sum. */
 import { GradmixError } from "../../errors.ts";
 import { show } from "../../options.ts";
 import { formatShape } from "../../tensor/shape.ts";
@@ -9,14 +9,14 @@ import { reshape, sum } from "./broadcast.ts";
 import { matmul } from "./matmul.ts";
 import { transpose } from "./shape.ts";
 
-/** A tensor, and the label of each of its axes. */
+/** A tensor with the label of each of its axes. */
 interface Labelled {
   readonly t: Tensor;
   readonly labels: readonly string[];
 }
 
-const refuse = (spec: unknown, why: string): GradmixError =>
-  new GradmixError("shape", `einsum: ${show(spec)} ${why}`);
+const refuse = (spec: unknown, reason: string): GradmixError =>
+  new GradmixError("shape", `einsum: ${show(spec)} ${reason}`);
 
 /** Labels of one operand or of the result. */
 function labelsOf(spec: string, term: string): string[] {
@@ -32,7 +32,7 @@ function labelsOf(spec: string, term: string): string[] {
   return labels;
 }
 
-/** The labels of the operands and of the result; without "->" those that occur once, in the order of the alphabet. */
+/** The labels of the operands and of the result; without "->" those that occur once, in alphabetical order. */
 function parse(spec: unknown): { terms: string[][]; result: string[] } {
   if (typeof spec !== "string") throw refuse(spec, `is not a specification such as "ij,jk->ik"`);
   const [left = "", right, ...more] = spec.replaceAll(" ", "").split("->");
@@ -49,7 +49,7 @@ function parse(spec: unknown): { terms: string[][]; result: string[] } {
   return { terms, result };
 }
 
-/** Throws `shape` unless the operands have the axes that the specification says, and one extent to a label. */
+/** Throws `shape` unless the operands have the axes of the specification, and one extent per label. */
 function extentsOf(
   spec: string,
   terms: readonly string[][],
@@ -77,15 +77,17 @@ function extentsOf(
   return extents;
 }
 
-/** Sums over the axes whose labels are not wanted. */
-function only({ t, labels }: Labelled, wanted: ReadonlySet<string>): Labelled {
-  const axes = labels.flatMap((label, axis) => (wanted.has(label) ? [] : [axis]));
-  return axes.length === 0 ? { t, labels } : { t: sum(t, axes), labels: labels.filter((l) => wanted.has(l)) };
+/** Sums over the axes whose labels are not kept. */
+function sumToLabels({ t, labels }: Labelled, labelsKept: ReadonlySet<string>): Labelled {
+  const axes = labels.flatMap((label, axis) => (labelsKept.has(label) ? [] : [axis]));
+  return axes.length === 0
+    ? { t, labels }
+    : { t: sum(t, axes), labels: labels.filter((l) => labelsKept.has(l)) };
 }
 
 const joined = (labels: readonly string[]): string => labels.join("");
 
-/** The axes in the order of `labels`; t itself where they are. */
+/** The axes in the order of `labels`; t itself if they are in order. */
 function inOrder({ t, labels }: Labelled, order: readonly string[]): Tensor {
   if (joined(labels) === joined(order)) return t;
   return transpose(
@@ -94,22 +96,22 @@ function inOrder({ t, labels }: Labelled, order: readonly string[]): Tensor {
   );
 }
 
-/** Σ of a·b over the labels that both have and `wanted` has not, by one product of matrices. */
+/** Σ of a·b over the labels that both have but that are not kept, by one matrix product. */
 function contract(
   a: Labelled,
   b: Labelled,
-  wanted: ReadonlySet<string>,
+  labelsKept: ReadonlySet<string>,
   extents: ReadonlyMap<string, number>,
 ): Labelled {
   const mine = (labels: readonly string[], other: readonly string[]): string[] =>
     labels.filter((label) => !other.includes(label));
   const shared = a.labels.filter((label) => b.labels.includes(label));
-  const batch = shared.filter((label) => wanted.has(label));
-  const inner = shared.filter((label) => !wanted.has(label));
+  const batch = shared.filter((label) => labelsKept.has(label));
+  const inner = shared.filter((label) => !labelsKept.has(label));
   const [rows, columns] = [mine(a.labels, b.labels), mine(b.labels, a.labels)];
   const sizes = (labels: readonly string[]): number[] => labels.map((label) => extents.get(label) ?? 1);
   const size = (labels: readonly string[]): number => sizes(labels).reduce((n, extent) => n * extent, 1);
-  /** The operand as [batch, first, second], or, where its axes lie so, as [batch, second, first]. */
+  /** The operand as [batch, first, second] or, if its axes are in that order, as [batch, second, first]. */
   const matrices = (x: Labelled, first: readonly string[], second: readonly string[]) => {
     const turned =
       joined(x.labels) !== joined([...batch, ...first, ...second]) &&
@@ -125,11 +127,13 @@ function contract(
 }
 
 /**
- * Einstein summation: the sum, over all labels that the result has not, of the products of the operands. `"ij,jk->ik"` is a product of matrices, `"ij->ji"` a
- * transpose, `"bhtd,bhsd->bhts"` the scores of attention, `"i,i->"` an inner product. Labels are letters, one to an axis; spaces are ignored; without `->` the
- * result has the labels that occur once, in the order of the alphabet. Operands (f32) are multiplied from left to right, each pair by one `matmul`.
+ * Einstein summation: the sum, over all labels that are not in the result, of the products of the operands. `"ij,jk->ik"` is a matrix product,
+ * `"ij->ji"` a transpose, `"bhtd,bhsd->bhts"` the scores of attention, `"i,i->"` an inner product. Labels are letters, one per axis; spaces are
+ * ignored; without `->` the result has the labels that occur once, in alphabetical order. Operands (f32) are multiplied from left to right, each pair
+ * by one `matmul`.
  *
- * Throws `shape` for specifications and operands that do not fit, for a label that is repeated within one operand (a diagonal), and for an ellipsis.
+ * Throws `shape` for invalid specifications and operands that do not fit, for a label that is repeated within one operand (a diagonal), and for an
+ * ellipsis.
  */
 export function einsum(spec: string, ...operands: Tensor[]): Tensor<"f32"> {
   const { terms, result } = parse(spec);
@@ -138,17 +142,19 @@ export function einsum(spec: string, ...operands: Tensor[]): Tensor<"f32"> {
   const needed = (from: number): Set<string> => new Set([...result, ...terms.slice(from).flat()]);
   const own = terms.map((labels, n): Labelled => {
     const elsewhere = new Set([...result, ...terms.filter((_, other) => other !== n).flat()]);
-    return only({ t: operands[n]!, labels }, elsewhere);
+    return sumToLabels({ t: operands[n]!, labels }, elsewhere);
   });
   let found = own[0]!;
   for (const [at, factor] of own.slice(1).entries()) {
-    const wanted = needed(at + 2);
-    // Axis 0 of the result is best axis 0 of the first factor: then it stays in its place.
+    const labelsKept = needed(at + 2);
+    // Axis 0 of the result should be axis 0 of the first factor: then it stays in its place.
     const [first] = result;
     const swap = first !== undefined && factor.labels.includes(first) && !found.labels.includes(first);
-    found = swap ? contract(factor, found, wanted, extents) : contract(found, factor, wanted, extents);
+    found = swap
+      ? contract(factor, found, labelsKept, extents)
+      : contract(found, factor, labelsKept, extents);
   }
   const out = inOrder(found, result);
-  // What was given is not handed back.
+  // The result is never the handle of an operand.
   return operands.includes(out) ? reshape(out, out.shape) : out;
 }

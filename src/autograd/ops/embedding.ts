@@ -1,4 +1,4 @@
-/** Embedding look-up; the table's gradient leaves as factors. */
+/** Embedding lookup; the table's gradient is passed on as factors. */
 import { GradmixError } from "../../errors.ts";
 import { formatShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -34,7 +34,7 @@ export const embeddingOp: Op<None, "table ids", "y", "ids"> = {
   },
 };
 
-/** table [rows, width], ids i32 [batch, …] → [batch, …, width]. As a parameter the table has a per-example rule. */
+/** Looks up rows: table [rows, width], ids i32 [batch, …] → [batch, …, width]. If the table is a parameter, it has a per-example rule. */
 export function embedding(table: Tensor, ids: Tensor): Tensor<"f32"> {
   return apply1(embeddingOp, [table, ids], none);
 }

@@ -1,4 +1,4 @@
-/** Every op, and the registry that tests enumerate. */
+/** All ops, and the registry that tests enumerate. */
 import type { Op } from "../op.ts";
 import { swigluJvpOp, swigluOp, swigluVjpOp, unaryOps, unaryVjpOp } from "./activation.ts";
 import {
@@ -25,7 +25,7 @@ import { linearOp } from "./linear.ts";
 import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "./loss.ts";
 import { attentionOp, maskedAttentionJvpOp, maskedAttentionVjpOp } from "./masked-attention.ts";
 import { matmulOp } from "./matmul.ts";
-import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
+import { addLayerNormOp, addRmsNormOp, layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
 import { powOp } from "./pow.ts";
 import { logSoftmaxOp, logSoftmaxVjpOp, maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
 import { ropeOp } from "./rope.ts";
@@ -98,7 +98,7 @@ export { rope, type RopeOptions } from "./rope.ts";
 export { argmax, cumsum, topk, type TopK } from "./scan.ts";
 export { concat, pad, slice, split, squeeze, stack, transpose, unsqueeze } from "./shape.ts";
 
-/** Every op by its name. Attributes differ from op to op, hence `never`. */
+/** Every op by its name. Attributes differ between ops, hence `never`. */
 export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
   [
     ...Object.values(unaryOps),
@@ -139,6 +139,8 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     embeddingOp,
     layerNormOp,
     rmsNormOp,
+    addLayerNormOp,
+    addRmsNormOp,
     ropeOp,
     causalAttentionOp,
     attentionOp,
@@ -146,7 +148,7 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     crossEntropyOp,
     oneHotOp,
     dropoutOp,
-    // The rules' own ops.
+    // Ops that only rules use.
     unaryVjpOp,
     softmaxVjpOp,
     logSoftmaxVjpOp,

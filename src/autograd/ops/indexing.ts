@@ -46,7 +46,7 @@ export const gatherOp: Op<None, "table ids", "y", "ids"> = {
   },
 };
 
-/** The cotangent of the table: each row of ct is added to the row that it came from. */
+/** The cotangent of the table: each row of ct is added to the row from which it came. */
 export function gatherVjp(ct: Tensor, ids: Tensor, table: Spec): Tensor {
   const flat = reshape(ct, [...ids.shape, sizeOf(table.shape.slice(1))]);
   return reshape(scatterAdd(flat, ids, table.shape[0]!), table.shape);
@@ -84,17 +84,17 @@ export const scatterAddOp: Op<{ rows: number }, "x ids", "y", "ids"> = {
   },
 };
 
-/** table[ids]: table [rows, …], ids i32 → ids.shape + table.shape[1…]. An id outside of the table gives NaN. */
+/** table[ids]: table [rows, …], ids i32 → ids.shape + table.shape[1…]. An id outside the table gives NaN. */
 export function gather(table: Tensor, ids: Tensor): Tensor<"f32"> {
   return apply1(gatherOp, [table, ids], none);
 }
 
-/** Adds the rows of x [n…, width] into row ids [n…] of zeros [rows, width]. Ids must be rows of the result. */
+/** Adds the rows of x [n…, width] to the rows ids [n…] of zeros [rows, width]. Ids must be rows of the result. */
 export function scatterAdd(x: Tensor, ids: Tensor, rows: number): Tensor<"f32"> {
   return apply1(scatterAddOp, [x, ids], { rows });
 }
 
-/** Throws `shape` unless an index has as many axes as x, and its extents but for the axis. */
+/** Throws `shape` unless an index has as many axes as x, and the same extents except along the axis. */
 function wantAlong(name: string, x: Spec, indices: Spec, axis: number): void {
   wantType(name, "x", x, "f32");
   wantType(name, "the index", indices, "i32");
@@ -157,8 +157,8 @@ export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }, "x indi
 };
 
 /**
- * Elements of x along an axis by index, as NumPy's take_along_axis and PyTorch's gather: out[…, c, …] = x[…, indices[…, c, …], …]. `indices` (i32) has the shape of
- * x but for the axis; so has the result. An index outside of the axis gives NaN. Throws `shape` for shapes or types that do not fit.
+ * Elements of x along an axis by index, like NumPy's take_along_axis and PyTorch's gather: out[…, c, …] = x[…, indices[…, c, …], …]. `indices` (i32)
+ * and the result have the shape of x except along the axis. An index outside the axis gives NaN. Throws `shape` for shapes or types that do not fit.
  */
 export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor<"f32"> {
   wantTensors("takeAlongAxis", [x, indices]);
@@ -166,8 +166,9 @@ export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor<
 }
 
 /**
- * Zeros with x added along an axis by index, the transpose of `takeAlongAxis`: out[…, indices[…, c, …], …] += x[…, c, …], in order of c. `indices` (i32) has the shape
- * of x; the result has it too, but `extent` along the axis. Indices must lie within it. Throws `shape` for shapes or types that do not fit.
+ * Adds x to zeros along an axis by index, the transpose of `takeAlongAxis`: out[…, indices[…, c, …], …] += x[…, c, …], in the order of c. `indices`
+ * (i32) has the shape of x; so has the result, except for `extent` along the axis. Indices must lie within it. Throws `shape` for shapes or types
+ * that do not fit.
  */
 export function scatterAddAlongAxis(x: Tensor, indices: Tensor, axis: number, extent: number): Tensor<"f32"> {
   wantTensors("scatterAddAlongAxis", [x, indices]);

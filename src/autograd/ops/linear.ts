@@ -1,4 +1,4 @@
-/** The affine layer: product with a weight, bias and activation in one kernel. Its weight gradient leaves as factors. */
+/** The affine layer: product with a weight, bias and activation in one kernel. Its weight gradient is passed on as factors. */
 import { run } from "../../backends/backend.ts";
 import { type Activation, activations } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
@@ -19,7 +19,7 @@ interface LinearAttrs {
 const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]!]);
 
 const checkActivation = oneOf(...activations);
-/** Their values are checked by `infer`. */
+/** `infer` checks their values. */
 const optionNames = { activation: unchecked };
 
 export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> = {
@@ -86,7 +86,7 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> =
   jvp(tangents, { attrs: { activation }, inputs: [x, weight], outputs: [y], saved: [, , pre] }) {
     const [tx, tw, tb = null] = tangents;
     let sum: Tensor | null = null;
-    // The bias's tangent rides on one of the products.
+    // The bias's tangent is added in one of the products.
     if (tx !== null) sum = linear(tx, weight, tb ?? undefined);
     if (tw !== null) {
       const fromWeight = linear(x, tw, sum === null ? (tb ?? undefined) : undefined);
@@ -111,8 +111,8 @@ function activate(x: Tensor, activation: Activation): Tensor {
 }
 
 /**
- * activation(x·weightᵀ + bias): x [batch, …, in], weight [out, in], bias [out] → [batch, …, out]. As a parameter the
- * weight and the bias have per-example rules. Throws `shape`.
+ * activation(x·weightᵀ + bias): x [batch, …, in], weight [out, in], bias [out] → [batch, …, out]. If the weight and the bias are parameters, they
+ * have per-example rules. Throws `shape` for shapes that do not fit.
  */
 export function linear(
   x: Tensor,

@@ -55,7 +55,7 @@ export const crossEntropyOp: Op<None, "logits targets", "y", "logits targets lse
     if (ct === null) return [null, null];
     const [logits, targets, lse] = saved;
     if (logits.unshared && !transforming()) {
-      // Nobody looks at the logits again: the largest tensor of the pass becomes its own gradient.
+      // The logits are not used again, so the largest tensor of the pass becomes its own gradient.
       run(
         "crossEntropyVjp",
         sizes(logits, targets),
@@ -99,7 +99,7 @@ export const oneHotOp: Op<{ classes: number }, "indices", "y"> = {
       { logits: zeros, targets, lse: far, dlosses: minus },
       { dlogits: out },
     );
-    // Of −0 it makes 0.
+    // This turns −0 into 0.
     run("affine", { scale: 1, shift: 0 }, { x: out }, { y: out });
     for (const t of [zeros, far, minus]) t.dispose();
     return { outputs: [out] };
@@ -107,25 +107,25 @@ export const oneHotOp: Op<{ classes: number }, "indices", "y"> = {
 };
 
 /**
- * 1 at each index, 0 elsewhere: indices i32 [batch, …] → f32 [batch, …, classes]. As with the targets of `crossEntropy`, an index below 0 gives a row of zeros, and one
- * of `classes` or above a row of NaN, so that it shows. No gradient. Throws `shape` unless the indices are i32, `config` unless `classes` is an integer of at
- * least 0.
+ * 1 at each index, 0 elsewhere: indices i32 [batch, …] → f32 [batch, …, classes]. Like the targets of `crossEntropy`, an index below 0 gives a row of
+ * zeros, and an index of at least `classes` gives a row of NaN, so that the mistake shows. It has no gradient. Throws `shape` unless the indices are
+ * i32, and `config` unless `classes` is an integer of at least 0.
  */
 export function oneHot(indices: Tensor, classes: number): Tensor<"f32"> {
   return apply1(oneHotOp, [indices], { classes });
 }
 
-/** What the forward pass left, as it left it. */
+/** Throws unless these are the unchanged results of the forward pass. */
 function wantSaved(name: string, logits: Spec, targets: Spec, lse: Spec): void {
   check(name, logits, targets);
   wantLike(name, "lse", lse, { shape: targets.shape, dtype: "f32" });
 }
 
-/** By rows of the logits, which are the first input. */
+/** Keeps the rows of the logits, the first input. */
 const keepsTokens: KeepsBatch<None> = (slot, inputs, output) =>
   inputs[0]!.shape.length > 1 && inputs[slot]!.shape[0] === output.shape[0];
 
-/** [logits, targets, lse, dlosses] → dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
+/** Maps [logits, targets, lse, dlosses] to dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
 export const crossEntropyVjpOp: Op<None, "logits targets lse ct", "y", "logits targets lse"> = {
   name: "crossEntropyVjp",
   keepsBatch: keepsTokens,
@@ -147,7 +147,7 @@ export const crossEntropyVjpOp: Op<None, "logits targets lse ct", "y", "logits t
   ),
 };
 
-/** [logits, targets, lse, tangent of the logits] → the tangent of the losses. */
+/** Maps [logits, targets, lse, tangent of the logits] to the tangent of the losses. */
 export const crossEntropyJvpOp: Op<None, "logits targets lse tangent", "y", "logits targets lse"> = {
   name: "crossEntropyJvp",
   keepsBatch: keepsTokens,
@@ -175,14 +175,14 @@ export const crossEntropyJvpOp: Op<None, "logits targets lse tangent", "y", "log
 };
 
 /**
- * −log softmax(logits)[target] per token: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch, …]. A
- * target < 0 is ignored: its loss and its gradient are 0.
+ * The loss −log softmax(logits)[target] of each token, in nats: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch, …]. A target < 0 is
+ * ignored: its loss and its gradient are 0.
  */
 export function crossEntropy(logits: Tensor, targets: Tensor): Tensor<"f32"> {
   return apply1(crossEntropyOp, [logits, targets], none);
 }
 
-/** The loss of each example, summed over its tokens: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch]. */
+/** The loss of each example, summed over its tokens, in nats: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch]. */
 export function exampleLosses(logits: Tensor, targets: Tensor): Tensor<"f32"> {
   wantTensors("exampleLosses", [logits, targets]);
   const losses = crossEntropy(logits, targets);

@@ -1,4 +1,4 @@
-/** Softmax attention of queries over keys and values with a mask, with or without causality; no time × keys matrix is kept but the mask. */
+/** Softmax attention of queries over keys and values with a mask, with or without causality; except for the mask, no time × keys matrix is kept. */
 import { run } from "../../backends/backend.ts";
 import type { MaskedAttentionParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
@@ -15,13 +15,13 @@ import { softmax } from "./reduce.ts";
 
 interface AttentionAttrs {
   readonly causal: boolean;
-  /** Is there a mask, after v? */
+  /** Whether there is a mask, after v. */
   readonly masked: boolean;
 }
 
 type Inputs<T> = readonly [q: T, k: T, v: T, ...others: T[]];
 
-/** What attention is computed of. */
+/** The inputs of attention. */
 interface Given<T> {
   readonly q: T;
   readonly k: T;
@@ -29,7 +29,7 @@ interface Given<T> {
   readonly mask: T | null;
 }
 
-/** An op's inputs [q, k, v, mask?, …] by name; `rest` is what comes after them. */
+/** An op's inputs [q, k, v, mask?, …] by name; `rest` has those after them. */
 function partsOf<T>(
   [q, k, v, ...others]: Inputs<T>,
   { masked }: AttentionAttrs,
@@ -39,7 +39,7 @@ function partsOf<T>(
     : { q, k, v, mask: null, rest: others };
 }
 
-/** The same of the rules' own ops, whose inputs go on with o, lse and what is moved. */
+/** The same for the ops of the rules, whose inputs continue with o, lse and the tensors that they transform. */
 function savedParts<T>(
   inputs: Inputs<T>,
   attrs: AttentionAttrs,
@@ -56,7 +56,7 @@ function paramsOf({ q, k, mask }: Given<{ shape: Shape }>, causal: boolean): Mas
   return { batch, heads, kvHeads, time, keys, headDim, scale, causal, maskBatch, maskHeads };
 }
 
-/** Throws for what attention cannot be computed of. */
+/** Throws for inputs from which attention cannot be computed. */
 function wantGiven(name: string, { q, k, v, mask }: Given<Spec>, { causal, masked }: AttentionAttrs): void {
   boolean(`${name}: causal`, causal);
   boolean(`${name}: masked`, masked);
@@ -83,7 +83,7 @@ function wantGiven(name: string, { q, k, v, mask }: Given<Spec>, { causal, maske
     );
 }
 
-/** Each key/value head once for every query head that reads it. */
+/** Repeats each key/value head for every query head that reads it. */
 function repeated(t: Tensor, heads: number): Tensor {
   const [batch, kvHeads, keys, width] = extentsOf(t.shape, 4);
   if (kvHeads === heads) return t;
@@ -98,7 +98,7 @@ function gathered(t: Tensor, kvHeads: number): Tensor {
   return sum(reshape(t, [batch, kvHeads, heads / kvHeads, keys, width]), 2);
 }
 
-/** The mask with what causality hides; null where nothing is hidden. */
+/** The mask combined with causality; null if nothing is hidden. */
 function wholeMask({ q, k, mask }: Given<Tensor>, causal: boolean): Tensor | null {
   if (!causal) return mask;
   const [, , time] = extentsOf(q.shape, 4);
@@ -112,7 +112,7 @@ function wholeMask({ q, k, mask }: Given<Tensor>, causal: boolean): Tensor | nul
   return mask === null ? hidden : add(mask, hidden);
 }
 
-/** Scaled scores, where a hidden key has the least finite one, and 1 for what is seen and 0 for what is hidden, or null where all is seen. */
+/** Scaled scores, in which a hidden key has the smallest finite one, and 1 for visible and 0 for hidden keys, or null if all are visible. */
 function scoresOf(given: Given<Tensor>, causal: boolean): { scores: Tensor; seen: Tensor | null } {
   const { heads, scale } = paramsOf(given, causal);
   const scores = affine(matmul(given.q, repeated(given.k, heads), { transposeB: true }), scale, 0);
@@ -122,20 +122,20 @@ function scoresOf(given: Given<Tensor>, causal: boolean): { scores: Tensor; seen
   return { scores: add(scores, maximum(mask, -MOST)), seen };
 }
 
-/** The weights of the keys from the queries' lse; none for a query that sees nothing. */
+/** The weights of the keys from the queries' lse; 0 for a query that sees no key. */
 function weightsOf(given: Given<Tensor>, lse: Tensor, causal: boolean): Tensor {
   const { scores, seen } = scoresOf(given, causal);
   const weights = exp(sub(scores, reshape(maximum(lse, -MOST), [...lse.shape, 1])));
   return seen === null ? weights : mul(weights, seen);
 }
 
-/** The slope of the scores by the outputs' cotangent, before scaling: that of the mask. */
+/** The slope of the scores for the outputs' cotangent, before scaling; it is also that of the mask. */
 function scoreSlopes(weights: Tensor, v: Tensor, o: Tensor, ct: Tensor): Tensor {
   const each = matmul(ct, repeated(v, extentsOf(o.shape, 4)[1]), { transposeB: true });
   return mul(weights, sub(each, sum(mul(ct, o), -1, true)));
 }
 
-/** The outputs' tangent by that of the scores. */
+/** The outputs' tangent for that of the scores. */
 function pushScores(weights: Tensor, v: Tensor, o: Tensor, tangent: Tensor): Tensor {
   const moved = mul(weights, tangent);
   return sub(matmul(moved, repeated(v, extentsOf(o.shape, 4)[1])), mul(o, sum(moved, -1, true)));
@@ -189,7 +189,7 @@ export const attentionOp: Op<AttentionAttrs, "q k v ...", "o", "q k v ..."> = {
   },
 };
 
-/** Throws unless o and lse are those of a forward pass over the inputs. Gives all of them by name. */
+/** Throws unless o and lse are those of a forward pass over the inputs. Returns all of them by name. */
 function wantSaved(
   name: string,
   inputs: Inputs<Spec>,
@@ -203,7 +203,7 @@ function wantSaved(
   return parts;
 }
 
-/** [q, k, v, mask?, o, lse, do] → [dq, dk, dv]. */
+/** Maps [q, k, v, mask?, o, lse, do] to [dq, dk, dv]. */
 export const maskedAttentionVjpOp: Op<AttentionAttrs, "q k v ...", "dq dk dv"> = {
   name: "maskedAttentionVjp",
   keepsBatch: attentionOp.keepsBatch,
@@ -234,7 +234,7 @@ export const maskedAttentionVjpOp: Op<AttentionAttrs, "q k v ...", "dq dk dv"> =
   },
 };
 
-/** [q, k, v, mask?, o, lse, tangents of q, k, v] → the tangent of o. */
+/** Maps [q, k, v, mask?, o, lse, tangents of q, k, v] to the tangent of o. */
 export const maskedAttentionJvpOp: Op<AttentionAttrs, "q k v ...", "tangent"> = {
   name: "maskedAttentionJvp",
   keepsBatch: attentionOp.keepsBatch,
@@ -269,16 +269,23 @@ export const maskedAttentionJvpOp: Op<AttentionAttrs, "q k v ...", "tangent"> = 
 
 /** Options of `attention`. */
 export interface AttentionOptions {
-  /** Hides the keys s > t + keys − time from query t, so that the last query sees all: with the keys of earlier positions kept, the queries are the last ones. Default false. */
+  /**
+   * Hides the keys s > t + keys − time from query t, so that the last query sees all keys: with cached keys of earlier positions, the queries are the
+   * last positions. Default false.
+   */
   readonly causal?: boolean;
-  /** `[batch or 1, heads or 1, time, keys]`: f32 is added to the scaled scores (−∞ hides a key) and has a gradient; i32 shows the keys where it is not 0. */
+  /**
+   * Mask `[batch or 1, heads or 1, time, keys]`. An f32 mask is added to the scaled scores (−∞ hides a key) and has a gradient; an i32 mask shows the
+   * keys where it is not 0. Default: none.
+   */
   readonly mask?: Tensor;
 }
 
 /**
- * Softmax attention: softmax(q kᵀ/√width + mask)·v of q [batch, heads, time, width], k and v [batch, kvHeads, keys, width] → [batch, heads, time, width]. Query head h
- * reads key/value head ⌊h·kvHeads/heads⌋. A query from which every key is hidden gives 0, and has no gradient. Scores are not kept, but a gradient of the mask itself
- * makes matrices of [batch, heads, time, keys]. For training on windows `causalAttention` is faster. Throws `shape` for shapes and types that do not fit.
+ * Softmax attention: softmax(q kᵀ/√width + mask)·v with q [batch, heads, time, width], k and v [batch, kvHeads, keys, width] → [batch, heads, time,
+ * width]. Query head h reads key/value head ⌊h·kvHeads/heads⌋. A query for which every key is hidden gives 0, and has no gradient. Scores are not
+ * kept, but a gradient of the mask itself needs matrices of [batch, heads, time, keys]. For training on windows, `causalAttention` is faster. Throws
+ * `shape` for shapes and types that do not fit.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor<"f32"> {
   wantTensors("attention", [q, k, v]);
@@ -286,7 +293,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   const { causal = false, mask } = options;
   if (mask === undefined) return apply1(attentionOp, [q, k, v], { causal, masked: false });
   wantTensor("attention", "mask", mask);
-  // Whether it fits is asked before numbers are made of it.
+  // The shape is checked before the mask is converted.
   const shifts = mask.dtype === "i32" ? { shape: mask.shape, dtype: "f32" as const } : mask;
   wantGiven("attention", { q, k, v, mask: shifts }, { causal, masked: true });
   const own = mask.dtype === "i32" ? where(mask, filled(0, { shape: [], dtype: "f32" }, q), -Infinity) : mask;

@@ -50,7 +50,7 @@ function plan(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): Plan {
   const lead = batchA.length > 0 ? batchA : batchB;
   const shape = [...lead, m, n];
   const batch = sizeOf(lead);
-  // A shared b under an a that is not transposed is one tall product.
+  // With a shared b, an a that is not transposed is one tall product.
   if (batchB.length === 0 && !transposeA)
     return { m: m * batch, n, k, batch: 1, strideA: 0, strideB: 0, shape };
   const strideA = batchA.length === 0 ? 0 : m * k;
@@ -62,7 +62,7 @@ export const matmulOp: Op<MatmulAttrs, "a b", "c", "a b"> = {
   name: "matmul",
   keepsBatch(slot, inputs, { shape }, { transposeA }) {
     const { length: rank } = inputs[slot]!.shape;
-    // A leading axis; or, of two matrices, the rows of the first.
+    // A leading axis or, for two matrices, the rows of the first.
     return rank > 2 ? rank === shape.length : shape.length === 2 && slot === 0 && !transposeA;
   },
   infer([a, b], attrs) {
@@ -75,7 +75,7 @@ export const matmulOp: Op<MatmulAttrs, "a b", "c", "a b"> = {
   forward([a, b], attrs, [spec]) {
     const { m, n, k, batch, strideA, strideB } = plan(a, b, attrs);
     const c = allocate(spec, a);
-    // Of no items a shared operand would be too large.
+    // Without items, a shared operand would be too large.
     if (c.size === 0) return { outputs: [c], saved: [a, b] };
     run(
       "gemm",
@@ -126,8 +126,8 @@ function matmulVjpB(a: Tensor, ct: Tensor, transposeA: boolean, transposeB: bool
 }
 
 /**
- * op(a)·op(b) over the last two axes: [… , m, k] and [… , k, n] → [… , m, n]; `transposeA` takes a as [… , k, m],
- * `transposeB` takes b as [… , n, k]. Leading axes broadcast. Throws `shape`, naming both.
+ * Matrix product op(a)·op(b) over the last two axes: [… , m, k] and [… , k, n] → [… , m, n]; `transposeA` reads a as [… , k, m], `transposeB` reads b
+ * as [… , n, k]. Leading axes broadcast. Throws `shape`, naming both shapes.
  */
 export function matmul(
   a: Tensor,

@@ -1,4 +1,4 @@
-/** LayerNorm and RMSNorm over the last axis; the gain's and the bias's gradients leave as factors. */
+/** LayerNorm and RMSNorm over the last axis; the gradients of gain and bias are passed on as factors. */
 import { run } from "../../backends/backend.ts";
 import { type NormKind, normKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
@@ -6,7 +6,17 @@ import { boolean, numberIn, oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows, keepsRowsOfFirst } from "../batch.ts";
-import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
+import {
+  allocate,
+  apply,
+  apply1,
+  linearIn,
+  type Op,
+  type Spec,
+  specOf,
+  transforming,
+  wantType,
+} from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { rsqrt, square } from "./activation.ts";
 import { add, affine, MOST, mul, sub } from "./arithmetic.ts";
@@ -15,12 +25,12 @@ import { mean } from "./reduce.ts";
 
 interface NormAttrs {
   readonly eps: number;
-  /** Which of the optional inputs are there, in this order after x. */
+  /** Which of the optional inputs are present, in this order after x. */
   readonly gain: boolean;
   readonly bias: boolean;
 }
 
-/** Attributes of the rules' own ops, whose inputs are [x, stats, t] or [x, stats, gain, t]. */
+/** Attributes of the ops of the rules, whose inputs are [x, stats, t] or [x, stats, gain, t]. */
 interface RuleAttrs {
   readonly kind: NormKind;
   readonly gain: boolean;
@@ -29,13 +39,31 @@ interface RuleAttrs {
 const widthOf = (x: Spec): number => x.shape[x.shape.length - 1]!;
 const rowsOf = (x: Spec): number => sizeOf(x.shape.slice(0, -1));
 
-/** Kernels take it as an f32. */
+/** Kernels read it as an f32. */
 const checkEps = numberIn({ min: 0, max: MOST });
 const checkKind = oneOf(...normKinds);
 
-/** x, and the gain and the bias, if there are any. */
+/** x, and the gain and the bias if they are present. */
 type Inputs<T> = readonly [T, ...T[]];
 type NormOp = Op<NormAttrs, "x ...", "y", "x stats ...">;
+
+/** Of a norm's output. Throws for what it cannot be computed of. */
+function normSpecs(name: string, [x, ...rest]: Inputs<Spec>, { eps, gain, bias }: NormAttrs): Spec[] {
+  wantType(name, "x", x, "f32");
+  checkEps(`${name}: eps`, eps);
+  boolean(`${name}: gain`, gain);
+  boolean(`${name}: bias`, bias);
+  if (x.shape.length < 2)
+    throw new GradmixError("shape", `${name}: x ${formatShape(x.shape)} needs a batch and a width`);
+  for (const t of rest) wantType(name, "a gain or bias", t, "f32");
+  for (const t of rest)
+    if (t.shape.length !== 1 || t.shape[0] !== widthOf(x))
+      throw new GradmixError(
+        "shape",
+        `${name}: a gain or bias ${formatShape(t.shape)} does not fit x ${formatShape(x.shape)}`,
+      );
+  return [specOf(x)];
+}
 
 function normOp(kind: NormKind, name: string): NormOp {
   const split = <T>(inputs: Inputs<T>, { gain, bias }: NormAttrs): [T, T | null, T | null] => {
@@ -46,22 +74,7 @@ function normOp(kind: NormKind, name: string): NormOp {
     name,
     keepsBatch: keepsRowsOfFirst,
     emits: [1, 2],
-    infer([x, ...rest], { eps, gain, bias }) {
-      wantType(name, "x", x, "f32");
-      checkEps(`${name}: eps`, eps);
-      boolean(`${name}: gain`, gain);
-      boolean(`${name}: bias`, bias);
-      if (x.shape.length < 2)
-        throw new GradmixError("shape", `${name}: x ${formatShape(x.shape)} needs a batch and a width`);
-      for (const t of rest) wantType(name, "a gain or bias", t, "f32");
-      for (const t of rest)
-        if (t.shape.length !== 1 || t.shape[0] !== widthOf(x))
-          throw new GradmixError(
-            "shape",
-            `${name}: a gain or bias ${formatShape(t.shape)} does not fit x ${formatShape(x.shape)}`,
-          );
-      return [specOf(x)];
-    },
+    infer: (inputs, attrs) => normSpecs(name, inputs, attrs),
     forward(inputs, attrs, [spec]) {
       const [x, gain, bias] = split(inputs, attrs);
       const rows = rowsOf(x);
@@ -105,14 +118,100 @@ function normOp(kind: NormKind, name: string): NormOp {
 export const layerNormOp: NormOp = normOp("layer", "layerNorm");
 export const rmsNormOp: NormOp = normOp("rms", "rmsNorm");
 
+/**
+ * The residual connection and the norm that follows it, in one kernel each way: x + residual, and its norm. Inputs are [x, residual, gain?, bias?].
+ */
+function addNormOp(kind: NormKind, name: string): AddNormOp {
+  const norm = (): NormOp => (kind === "layer" ? layerNormOp : rmsNormOp);
+  const split = <T>(rest: readonly T[], { gain, bias }: NormAttrs): [T | null, T | null] => {
+    const [first = null, second = null] = rest;
+    return [gain ? first : null, bias ? (gain ? second : first) : null];
+  };
+  return {
+    name,
+    keepsBatch: (slot, inputs, output) => slot < 2 && keepsRows(slot, inputs, output),
+    emits: [2, 3],
+    infer([x, residual, ...rest], attrs) {
+      wantType(name, "x", x, "f32");
+      wantLike(name, "the residual", residual, x);
+      return [...normSpecs(name, [x, ...rest], attrs), specOf(x)];
+    },
+    forward([x, residual, ...rest], attrs, [spec]) {
+      const [gain, bias] = split(rest, attrs);
+      const rows = rowsOf(x);
+      const [sum, y] = [allocate(spec, x), allocate(spec, x)];
+      const stats = allocate({ shape: [rows, 2], dtype: "f32" }, x);
+      const params = { kind, rows, width: widthOf(x), eps: attrs.eps };
+      run("norm", params, { x, gain, bias, residual }, { y, stats, sum });
+      return { outputs: [y, sum], saved: gain === null ? [sum, stats] : [sum, stats, gain] };
+    },
+    vjp([dy, dSum], { attrs, saved, inputs, needs, parameters, sink }) {
+      const [sum, stats] = saved;
+      if (dy === null) return needs.map((needed, slot) => (needed && slot < 2 ? dSum : null));
+      const [, , ...rest] = parameters;
+      const [gainParameter, biasParameter] = split(rest, attrs);
+      if (gainParameter !== null) sink.gain(gainParameter, kind, sum, stats, dy);
+      if (biasParameter !== null) sink.bias(biasParameter, dy);
+      const toSum = needs[0] || needs[1] ? sumCotangent(kind, saved, attrs.gain, dy, dSum) : null;
+      const gainSlot = attrs.gain ? 2 : -1;
+      return needs.map((needed, slot) => {
+        if (!needed) return null;
+        if (slot === 0) return toSum;
+        // A handle of its own: the tape lets go of each.
+        if (slot === 1) return toSum === null || !needs[0] ? toSum : toSum.view(toSum.shape);
+        return sumTo(slot === gainSlot ? mul(dy, normalised(kind, sum, attrs.eps)) : dy, [
+          widthOf(inputs[0]),
+        ]);
+      });
+    },
+    jvp([tx, tr, ...rest], { attrs, inputs: [x], saved }) {
+      const t = tx === null || tr === null ? (tx ?? tr) : add(tx, tr);
+      const [tg, tb] = split(rest, attrs);
+      const [sum] = saved;
+      const parts: Tensor[] = [];
+      if (t !== null) parts.push(apply1(normJvpOp, [...saved, t], { kind, gain: attrs.gain }));
+      if (tg !== null) parts.push(mul(normalised(kind, sum, attrs.eps), tg));
+      if (tb !== null) parts.push(tb);
+      return [parts.length === 0 ? null : stretch(parts.reduce(add), x.shape), t];
+    },
+    compose([x, residual, ...rest], attrs) {
+      const sum = add(x, residual);
+      return [apply1(norm(), [sum, ...rest], attrs), sum];
+    },
+  };
+}
+
+type AddNormOp = Op<NormAttrs, "x residual ...", "y sum", "sum stats ...">;
+
+export const addLayerNormOp: AddNormOp = addNormOp("layer", "addLayerNorm");
+export const addRmsNormOp: AddNormOp = addNormOp("rms", "addRmsNorm");
+
+/** The norm's cotangent of the sum, and what the sum has of its other uses. */
+function sumCotangent(
+  kind: NormKind,
+  saved: readonly [Tensor, Tensor, ...Tensor[]],
+  gained: boolean,
+  dy: Tensor,
+  dSum: Tensor | null,
+): Tensor {
+  if (dSum === null || transforming()) {
+    const own = apply1(normVjpOp, [...saved, dy], { kind, gain: gained });
+    return dSum === null ? own : add(dSum, own);
+  }
+  const [x, stats, gain = null] = saved;
+  const dx = allocate(x, x);
+  run("normVjp", { kind, rows: rowsOf(x), width: widthOf(x) }, { x, gain, stats, dy, also: dSum }, { dx });
+  return dx;
+}
+
 /** x̂, without gain and bias. */
 function normalised(kind: NormKind, x: Tensor, eps: number): Tensor {
   return apply1(kind === "layer" ? layerNormOp : rmsNormOp, [x], { eps, gain: false, bias: false });
 }
 
-/** [x, stats, gain?, dy] → the cotangent of x; linear in dy, with `normJvp` as its transpose. */
+/** Maps [x, stats, gain?, dy] to the cotangent of x; linear in dy, with `normJvp` as its transpose. */
 export const normVjpOp: RuleOp = normRule("normVjp");
-/** [x, stats, gain?, tangent of x] → the tangent of y. */
+/** Maps [x, stats, gain?, tangent of x] to the tangent of y. */
 export const normJvpOp: RuleOp = normRule("normJvp");
 
 type RuleOp = Op<RuleAttrs, "x stats ...", "y">;
@@ -169,4 +268,22 @@ export function layerNorm(x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): 
 /** x/√(mean x² + eps) ⊙ gain over the last axis (Zhang & Sennrich 2019): x [batch, …, width], gain [width]. */
 export function rmsNorm(x: Tensor, gain?: Tensor, eps = 1e-5): Tensor<"f32"> {
   return norm(rmsNormOp, x, gain, undefined, eps);
+}
+
+/**
+ * x + residual, and its norm over the last axis (`layerNorm` or `rmsNorm`, which has no bias): a residual connection with the norm behind it, in one kernel. x and
+ * the residual [batch, …, width], gain and bias [width] → [the norm, x + residual]. Throws `shape`.
+ */
+export function addNorm(
+  kind: NormKind,
+  x: Tensor,
+  residual: Tensor,
+  gain?: Tensor,
+  bias?: Tensor,
+  eps = 1e-5,
+): [y: Tensor<"f32">, sum: Tensor<"f32">] {
+  const inputs = [x, residual, gain, bias].filter((t) => t !== undefined);
+  const op = kind === "layer" ? addLayerNormOp : addRmsNormOp;
+  const [y, sum] = apply(op, inputs, { eps, gain: gain !== undefined, bias: bias !== undefined });
+  return [y!, sum!];
 }

@@ -1,4 +1,4 @@
-/** What the ops of two operands share: numbers as operands, broadcasting, how a kernel reads them. */
+/** What the ops of two operands share: numbers as operands, broadcasting, and how a kernel reads them. */
 import type { KernelParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import type { DType } from "../../tensor/dtype.ts";
@@ -10,7 +10,10 @@ import { filled, type Spec } from "../op.ts";
 /** An operand of an elementwise op: a tensor, or a number that is broadcast. */
 export type Operand = Tensor | number;
 
-/** Both operands as tensors; a number takes the type of the other one, rounded to f32 if it is that. Throws `shape` for what is neither, and for two numbers unless there is a `like` to say where they live. */
+/**
+ * Both operands as tensors; a number takes the type of the other one, rounded to f32 if it is f32. Throws `shape` for other values, and for two
+ * numbers unless `like` determines their backend.
+ */
 export function toTensors(
   name: string,
   a: Operand,
@@ -47,8 +50,8 @@ const STAY: readonly number[] = [0];
 type Walk = Omit<KernelParams["binary"], "kind">;
 
 /**
- * How a kernel reads a and b for c. Where an operand has all elements, or one, it is one long row: a call on small tensors costs little but this
- * bookkeeping.
+ * How a kernel reads a and b for c. An operand that has all elements, or a single one, is one long row: for small tensors, this bookkeeping is most
+ * of the cost of a call.
  */
 export function walk<K>(kind: K, a: Tensor, b: Tensor, c: Tensor): Walk & { kind: K } {
   if ((a.size === c.size || a.size === 1) && (b.size === c.size || b.size === 1)) {

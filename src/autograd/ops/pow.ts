@@ -6,7 +6,7 @@ import { affine, binaryOp, mul, where } from "./arithmetic.ts";
 import { equal, greater, greaterEqual, logicalAnd, logicalNot } from "./compare.ts";
 import { type Operand, toTensors } from "./operands.ts";
 
-/** The least normal f32: below it 1/x may overflow, and a GPU may take x for 0. */
+/** The smallest normal f32: below it 1/x may overflow, and a GPU may treat x as 0. */
 const LEAST = 2 ** -126;
 
 export const powOp: Op<None> = binaryOp<"a b c">("pow", "pow", {
@@ -24,9 +24,9 @@ export const powOp: Op<None> = binaryOp<"a b c">("pow", "pow", {
 });
 
 /**
- * aᵇ, broadcast; a and b are f32 tensors, or one of them a number. As C's pow: of a < 0 it is right for integers b and NaN for others, a⁰ and 1ᵇ are 1.
- * The gradient with respect to a is b·aᵇ⁻¹, 0 at b = 0; with respect to b it is aᵇ·log a, 0 at a = 0 for b ≥ 0 and NaN for a < 0: as PyTorch has them.
- * Throws `shape` for other types and for shapes that do not broadcast.
+ * aᵇ, elementwise, with broadcasting; a and b are f32 tensors, or one of them is a number. As in C's pow, a < 0 gives NaN unless b is an integer, and
+ * a⁰ and 1ᵇ are 1. The gradient with respect to a is b·aᵇ⁻¹, and 0 at b = 0; with respect to b it is aᵇ·log a, 0 at a = 0 for b ≥ 0 and NaN for a <
+ * 0, as in PyTorch. Throws `shape` for other types and for shapes that do not broadcast.
  */
 export function pow(a: Operand, b: Operand): Tensor<"f32"> {
   const [x, y] = toTensors("pow", a, b);

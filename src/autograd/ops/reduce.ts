@@ -36,7 +36,7 @@ import {
   sum,
 } from "./broadcast.ts";
 
-/** Equal shares over the elements that attain the extremum. */
+/** Equal shares for the elements that attain the extremum. */
 function shares(x: Tensor, extremum: Tensor, axes: readonly number[]): Tensor {
   const distance = order(x, reshape(extremum, keptShape(x.shape, axes)));
   const attained = affine(mul(distance, distance), -1, 1);
@@ -86,7 +86,7 @@ export const softmaxOp: Op<None, "x", "y", "y"> = {
   },
 };
 
-/** [y, t] → y ⊙ (t − Σ y·t): the Jacobian of softmax, which is symmetric. */
+/** Maps [y, t] to y ⊙ (t − Σ y·t): the Jacobian of softmax, which is symmetric. */
 export const softmaxVjpOp: Op<None, "y t", "y"> = {
   name: "softmaxVjp",
   keepsBatch: keepsRows,
@@ -127,7 +127,7 @@ export const logSoftmaxOp: Op<None, "x", "y", "y"> = {
   },
 };
 
-/** [y, ct] → ct − exp(y)·Σ ct by row. */
+/** Maps [y, ct] to ct − exp(y)·Σ ct per row. */
 export const logSoftmaxVjpOp: Op<None, "y ct", "y"> = {
   name: "logSoftmaxVjp",
   keepsBatch: keepsRows,
@@ -147,7 +147,7 @@ export const logSoftmaxVjpOp: Op<None, "y ct", "y"> = {
   },
 };
 
-/** The average over the axes (default: all). */
+/** The mean over the axes (default: all). With `keepDims` they stay with extent 1. */
 export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   boolean("mean: keepDims", keepDims);
   const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]!));
@@ -156,15 +156,18 @@ export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
 
 /** Options of `variance`. */
 export interface VarianceOptions {
-  /** Subtracted from the number of elements in the divisor: 1 (default) estimates the variance of what the elements were drawn from, 0 is their own. */
+  /**
+   * Number that is subtracted from the number of elements in the divisor: 1 estimates the variance of the distribution, 0 gives the variance of the
+   * elements themselves. Default 1.
+   */
   readonly correction?: number;
   /** Keeps the axes, with extent 1. Default false. */
   readonly keepDims?: boolean;
 }
 
 /**
- * Σ (x − mean)² / (n − correction) over the axes (default: all), in two passes, so that a variance that is small beside the mean keeps its digits. Throws `shape`
- * unless there are more than `correction` elements.
+ * The variance Σ (x − mean)² / (n − correction) over the axes (default: all), in two passes, so that a variance that is small relative to the mean
+ * stays accurate. Throws `shape` unless there are more than `correction` elements.
  */
 export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}): Tensor<"f32"> {
   const axes = axesOf(x, axis, "variance");
@@ -177,44 +180,44 @@ export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}):
       "shape",
       `variance: of ${count} elements a correction of ${correction} leaves nothing to divide by`,
     );
-  // The mean is rounded to its own size; what that leaves is the mean of the differences, which are small.
+  // The mean is only as accurate as its size; the error is the mean of the differences, which are small.
   const near = sub(x, stopGradient(mean(x, axes, true)));
   const centred = sub(near, mean(near, axes, true));
   return affine(sum(square(centred), axes, keepDims), 1 / (count - correction), 0);
 }
 
-/** The largest element over the axes (default: all). Equal ones share the gradient. */
+/** The largest element over the axes (default: all). Equal ones share the gradient. With `keepDims` the axes stay with extent 1. */
 export function max(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return reduce(maxOp, x, axis, keepDims);
 }
 
-/** The smallest element over the axes (default: all). Equal ones share the gradient. */
+/** The smallest element over the axes (default: all). Equal ones share the gradient. With `keepDims` the axes stay with extent 1. */
 export function min(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return reduce(minOp, x, axis, keepDims);
 }
 
-/** Softmax over the last axis. */
+/** Softmax over the last axis, with the shape of x. */
 export function softmax(x: Tensor): Tensor<"f32"> {
   return apply1(softmaxOp, [x], none);
 }
 
 /**
- * The logarithm of the softmax over the last axis, x − log Σ exp(x), in one pass that neither overflows nor loses the digits of small probabilities: x [batch, …, classes]
- * → the same shape. −∞ gives −∞; a row of −∞ only, or with +∞, gives NaN. Throws `shape` for a scalar, and unless x is f32.
+ * The logarithm of the softmax over the last axis, x − log Σ exp(x), in one pass that neither overflows nor loses accuracy for small probabilities: x
+ * [batch, …, classes] → the same shape. −∞ gives −∞; a row with only −∞, or with +∞, gives NaN. Throws `shape` for a scalar, and unless x is f32.
  */
 export function logSoftmax(x: Tensor): Tensor<"f32"> {
   return apply1(logSoftmaxOp, [x], none);
 }
 
 /**
- * log Σ exp(x) over the axes (default: all), without overflow. Where the largest element is infinite (all are −∞, or one is +∞), so is the result, and the
- * elements that attain it share the gradient.
+ * log Σ exp(x) over the axes (default: all), without overflow. If the largest element is infinite (all are −∞, or one is +∞), so is the result, and
+ * the elements that attain it share the gradient.
  */
 export function logSumExp(x: Tensor, axis?: Axis): Tensor<"f32"> {
   const axes = axesOf(x, axis, "logSumExp");
   const top = max(x, axes, true);
   const base = stopGradient(bounded(top));
-  // Of finite elements the largest is 0 and the sum at least 1, so that the bounds change nothing; of others they keep ∞·0 out of the gradient.
+  // For finite elements the largest is 0 and the sum at least 1, so the bounds change nothing; otherwise they keep ∞·0 out of the gradient.
   const shares = exp(minimum(sub(x, base), 1));
   const finite = add(log(maximum(sum(shares, axes, true), 0.5)), base);
   const infinite = cast(relu(sign(affine(abs(top), 1, -MOST))), "i32");

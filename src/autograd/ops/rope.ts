@@ -1,4 +1,4 @@
-/** Rotary position embedding (Su et al. 2021), in the half-split pairing of the Llama code. */
+/** Rotary position embedding (Su et al. 2021), with the half-split pairing of the Llama code. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, integerIn, numberIn, unchecked } from "../../options.ts";
@@ -9,13 +9,13 @@ import { allocate, apply1, type Op, specOf, wantType } from "../op.ts";
 
 /** Options of `rope`. */
 export interface RopeOptions {
-  /** Blocks of `headDim` columns that are rotated; the other columns are copied. */
+  /** Number of blocks of `headDim` columns that are rotated; the other columns are copied. */
   readonly heads: number;
-  /** Columns in a block. */
+  /** Columns per block. */
   readonly headDim: number;
-  /** Default 10000. */
+  /** Base of the rotation angles. Default 10000. */
   readonly theta?: number;
-  /** Position of the first row: with the keys of earlier positions kept, a step of generation gives where it stands. Default 0; at most 2³⁰. */
+  /** Position of the first row. A step of generation with cached keys passes its own position. Default 0; at most 2³⁰. */
   readonly offset?: number;
 }
 
@@ -54,7 +54,7 @@ export const ropeOp: Op<RopeAttrs, "x", "y"> = {
   },
 };
 
-/** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their position, which is `offset` … offset + time − 1. */
+/** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their positions `offset` … offset + time − 1. */
 export function rope(x: Tensor, options: RopeOptions): Tensor<"f32"> {
   checkOptions("rope", options, {
     heads: unchecked,

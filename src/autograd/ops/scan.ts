@@ -1,4 +1,4 @@
-/** Along an axis: running sums, and where the largest elements are. */
+/** Along an axis: running sums, and the positions of the largest elements. */
 import { run } from "../../backends/backend.ts";
 import { boolean, integerIn } from "../../options.ts";
 import { aroundAxis, normaliseAxis } from "../../tensor/shape.ts";
@@ -61,7 +61,7 @@ export const argmaxOp: Op<{ axis: number; keepDims: boolean }, "x", "y"> = {
   },
 };
 
-/** Where the k largest are. */
+/** Positions of the k largest elements. */
 export const topkOp: Op<{ k: number; axis: number }, "x", "y"> = {
   name: "topk",
   keepsBatch: mixesBatch,
@@ -77,8 +77,8 @@ export const topkOp: Op<{ k: number; axis: number }, "x", "y"> = {
 };
 
 /**
- * Running sums along an axis: y[l] = Σ_{i ≤ l} x[i], of the shape of x. Summed beyond single precision, so that an element has the error of one rounding
- * however long the axis is.
+ * Running sums along an axis: y[l] = Σ_{i ≤ l} x[i], with the shape of x. They are accumulated in more than single precision, so that the error of an
+ * element is that of one rounding, however long the axis is.
  */
 export function cumsum(x: Tensor, axis: number): Tensor<"f32"> {
   wantTensor("cumsum", "x", x);
@@ -86,25 +86,26 @@ export function cumsum(x: Tensor, axis: number): Tensor<"f32"> {
 }
 
 /**
- * Where the largest element along an axis is (i32): the first of several; NaN is larger than any number. The axis goes, or stays with extent 1 with `keepDims`. No
- * gradient. Throws `config` for an axis of extent 0, which has no largest.
+ * Index of the largest element along an axis (i32): the first of several; NaN is larger than any number. The axis is removed, or stays with extent 1
+ * with `keepDims`. It has no gradient. Throws `config` for an axis of extent 0.
  */
 export function argmax(x: Tensor, axis: number, keepDims = false): Tensor<"i32"> {
   wantTensor("argmax", "x", x);
   return apply1(argmaxOp, [x], { axis: normaliseAxis(axis, x.rank, "argmax"), keepDims });
 }
 
-/** What `topK` returns. */
+/** The result of `topk`. */
 export interface TopK {
   /** The elements, the largest first. */
   readonly values: Tensor<"f32">;
-  /** Where they are along the axis (i32). */
+  /** Their indices along the axis (i32). */
   readonly indices: Tensor<"i32">;
 }
 
 /**
- * The k largest elements along an axis, sorted from the largest down, of equal ones that with the lower index first; NaN is larger than any number. Both have the
- * shape of x with k along the axis. The gradient passes to the elements that were taken. Throws `config` unless 0 ≤ k ≤ the axis's extent.
+ * The k largest elements along an axis, in descending order; of equal ones, the one with the lower index first. NaN is larger than any number. Both
+ * results have the shape of x with extent k along the axis. The gradient goes to the selected elements. Throws `config` unless 0 ≤ k ≤ the axis's
+ * extent.
  */
 export function topk(x: Tensor, k: number, axis: number): TopK {
   wantTensor("topk", "x", x);

@@ -1,4 +1,4 @@
-/** Moving elements: transpose, slice, pad, concat; split, stack, squeeze and unsqueeze out of those. */
+/** Ops that move elements: transpose, slice, pad, concat; split, stack, squeeze and unsqueeze are made of these. */
 import { GradmixError } from "../../errors.ts";
 import { integerIn } from "../../options.ts";
 import type { DType } from "../../tensor/dtype.ts";
@@ -79,7 +79,7 @@ export const sliceOp: Op<Window> = moving(
     forward([x], { starts, sizes }, [spec]) {
       const strides = stridesOf(x.shape);
       const inOffset = offsetOf(starts, strides);
-      // Whole rows that follow one another are a view.
+      // Whole consecutive rows are a view.
       const cut = x.shape.findLastIndex((extent, axis) => sizes[axis] !== extent);
       if (sizes.every((size, axis) => axis >= cut || size === 1))
         return { outputs: [x.view(sizes, sizeOf(sizes) === 0 ? 0 : inOffset)] };
@@ -199,7 +199,7 @@ export function transpose<D extends DType>(x: Tensor<D>, perm?: readonly number[
   return apply1(transposeOp, [x], { perm: swapped });
 }
 
-/** The window of `sizes` that begins at `starts`. */
+/** The window of x with extents `sizes` that begins at `starts`. Whole consecutive rows share memory with x. */
 export function slice<D extends DType>(
   x: Tensor<D>,
   starts: readonly number[],
@@ -221,16 +221,16 @@ export function concat<D extends DType>(xs: readonly Tensor<D>[], axis: number):
   return apply1(concatOp, xs, { axis: normaliseAxis(axis, xs[0]!.rank, "concat") });
 }
 
-/** Extents of the parts of an axis. Throws `shape` unless they make it up. */
+/** Extents of the parts of an axis. Throws `shape` unless they add up to its extent. */
 function partsOf(parts: number | readonly number[], extent: number): number[] {
   if (typeof parts !== "number") {
     wantList("split", "the sizes of the parts", parts);
     for (const size of parts) integerIn(0)("split: the size of a part", size);
-    const whole = parts.reduce((sum, size) => sum + size, 0);
-    if (whole !== extent)
+    const total = parts.reduce((sum, size) => sum + size, 0);
+    if (total !== extent)
       throw new GradmixError(
         "shape",
-        `split: parts of ${formatShape(parts)} make ${whole}, the axis has ${extent}`,
+        `split: parts of ${formatShape(parts)} make ${total}, the axis has ${extent}`,
       );
     return [...parts];
   }
@@ -244,9 +244,9 @@ function partsOf(parts: number | readonly number[], extent: number): number[] {
 }
 
 /**
- * Cuts x along an axis (negative ones count from the end): a number makes so many equal parts, a list parts of these sizes, which may be 0. `concat` along the
- * axis puts them together again. Parts that lie together in memory (along axis 0, for one) share it with x, as those of `slice` do. Throws `shape` when the
- * axis does not divide, or the sizes do not make it up.
+ * Divides x along an axis (negative ones count from the end): a number makes that many equal parts, a list makes parts with these extents, which may
+ * be 0. `concat` along the axis is the inverse. Parts that are contiguous in memory (for example along axis 0) share it with x, like those of
+ * `slice`. Throws `shape` if the axis cannot be divided equally, or the extents do not add up to it.
  */
 export function split<D extends DType>(
   x: Tensor<D>,
@@ -268,8 +268,8 @@ export function split<D extends DType>(
 }
 
 /**
- * Joins tensors of one shape along a new axis, which is `axis` of the result (negative ones count from its end): n of [a, b] along axis 1 → [a, n, b]. Throws
- * `shape` for none, and for tensors of different shapes or types.
+ * Joins tensors of the same shape along a new axis, which is `axis` of the result (negative ones count from its end): n of [a, b] along axis 1 → [a,
+ * n, b]. Throws `shape` for an empty list, and for tensors of different shapes or types.
  */
 export function stack<D extends DType>(xs: readonly Tensor<D>[], axis: number): Tensor<D> {
   wantList("stack", "what to join", xs, "tensors");
@@ -283,7 +283,7 @@ export function stack<D extends DType>(xs: readonly Tensor<D>[], axis: number): 
   );
 }
 
-/** x without axes of extent 1: without those named, or, by default, without any: [2, 1, 3] → [2, 3]. Throws `shape` when an axis that is named has another extent. */
+/** x without axes of extent 1: the given ones or, by default, all of them: [2, 1, 3] → [2, 3]. Throws `shape` if a given axis has another extent. */
 export function squeeze<D extends DType>(x: Tensor<D>, axis?: Axis): Tensor<D> {
   wantTensor("squeeze", "x", x);
   const axes =

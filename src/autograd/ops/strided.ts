@@ -1,10 +1,13 @@
-/** Strided kernels for any number of axes: they walk MAX_RANK; here axes are merged, and what is left over is walked in several calls. */
+/**
+ * Runs strided kernels, which support MAX_RANK axes, on any number of axes: neighbouring axes are merged, and the remaining ones are covered by
+ * several calls.
+ */
 import { run } from "../../backends/backend.ts";
 import { type KernelParams, MAX_RANK } from "../../backends/kernels/index.ts";
 import { sizeOf, type Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
-/** Of two operands. */
+/** One number for each of two operands. */
 type Pair = readonly [number, number];
 
 /** An axis, with its stride in each of two operands. */
@@ -13,7 +16,7 @@ interface Axis {
   readonly strides: Pair;
 }
 
-/** Axes of extent above 1; neighbours that every operand steps through as one are one. */
+/** The axes of extent above 1; neighbouring axes that every operand traverses as one are merged. */
 function mergeAxes(shape: Shape, first: readonly number[], second: readonly number[]): Axis[] {
   const merged: Axis[] = [];
   for (const [at, extent] of shape.entries()) {
@@ -27,7 +30,7 @@ function mergeAxes(shape: Shape, first: readonly number[], second: readonly numb
   return merged;
 }
 
-/** Calls `visit` for every index of the axes, with how far each operand steps. */
+/** Calls `visit` for every index of the axes, with the offset of each operand. */
 function forEachIndex(axes: readonly Axis[], visit: (steps: Pair) => void, [first, second]: Pair): void {
   const [axis, ...rest] = axes;
   if (axis === undefined) visit([first, second]);
@@ -46,15 +49,15 @@ export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: T
     run("stridedCopy", params, { x }, { y });
     return;
   }
-  // The order of the axes is free: the shortest are those that take calls of their own.
+  // The order of the axes is free, so the shortest are covered by separate calls.
   const axes = mergeAxes(params.shape, params.inStrides, params.outStrides);
   const bySize = axes.toSorted((a, b) => a.extent - b.extent);
-  const apart = bySize.slice(0, Math.max(0, axes.length - MAX_RANK));
-  const together = axes.filter((axis) => !apart.includes(axis));
+  const outer = bySize.slice(0, Math.max(0, axes.length - MAX_RANK));
+  const together = axes.filter((axis) => !outer.includes(axis));
   const shape = extentsOf(together);
   const [inStrides, outStrides] = [stridesOf(together, 0), stridesOf(together, 1)];
   forEachIndex(
-    apart,
+    outer,
     ([inOffset, outOffset]) =>
       run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, { x }, { y }),
     [params.inOffset, params.outOffset],
@@ -74,15 +77,15 @@ export function runPairs<K extends "binary" | "compare">(
     return;
   }
   const axes = mergeAxes(params.shape, params.aStrides, params.bStrides);
-  // c is row-major: the leading axes are those that take calls of their own.
-  const apart = axes.slice(0, Math.max(0, axes.length - MAX_RANK));
-  const together = axes.slice(apart.length);
+  // c is row-major, so the leading axes are covered by separate calls.
+  const outer = axes.slice(0, Math.max(0, axes.length - MAX_RANK));
+  const together = axes.slice(outer.length);
   const shape = extentsOf(together);
   const size = sizeOf(shape);
   const [aStrides, bStrides] = [stridesOf(together, 0), stridesOf(together, 1)];
   let at = 0;
   forEachIndex(
-    apart,
+    outer,
     ([fromA, fromB]) => {
       const [partA, partB, partC] = [
         a.view([a.size - fromA], fromA),

@@ -113,7 +113,7 @@ interface State {
   watched: ReadonlySet<Tensor>;
   readonly used: Set<Tensor>;
   /** The first parameter that was used a second time. */
-  twice: Tensor | null;
+  tied: Tensor | null;
 }
 
 /** Throws `config` for options that do not fit. */
@@ -162,7 +162,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     ]),
     watched: new Set(),
     used: new Set(),
-    twice: null,
+    tied: null,
   };
   return {
     name: "align",
@@ -170,7 +170,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
       checkExamples("alignSink", batch, plan.examples);
       state.watched = parameters;
       state.used.clear();
-      state.twice = null;
+      state.tied = null;
       state.statistics.begin();
       state.sums?.begin();
       state.vectors.begin(parameters);
@@ -220,14 +220,14 @@ function squareUnused({ plan: { given }, statistics, watched, used }: State): vo
 }
 
 /** Notes a use of the parameter. */
-function note(state: State, parameter: Tensor): void {
-  if (state.used.has(parameter)) state.twice ??= parameter;
+function recordUse(state: State, parameter: Tensor): void {
+  if (state.used.has(parameter)) state.tied ??= parameter;
   state.used.add(parameter);
 }
 
 /** Notes a use of the parameter; gives the tensors that its numbers go to. */
 function begin(state: State, parameter: Tensor): Row {
-  note(state, parameter);
+  recordUse(state, parameter);
   return state.statistics.next(parameter, state.watched.size);
 }
 
@@ -274,7 +274,7 @@ function alignMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): vo
 
 /** Notes a use of a vector; its numbers are found at the end of the pass, with those of the others. */
 function vectorSums(state: State, parameter: Tensor, dy: Tensor): SumCall {
-  note(state, parameter);
+  recordUse(state, parameter);
   return state.vectors.next(parameter, rowsOf(dy), perExample(state, parameter, dy));
 }
 
@@ -358,7 +358,7 @@ function alignTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): v
   }
 }
 
-async function resultOf({ plan, statistics, twice: tied }: State): Promise<AlignResult> {
+async function resultOf({ plan, statistics, tied }: State): Promise<AlignResult> {
   const { segmentCount, groupCount, targets, given } = plan;
   const numbers = await statistics.read();
   // The target's own rows meet only a part of the direction; without a direction nothing is met.

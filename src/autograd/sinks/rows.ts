@@ -1,4 +1,4 @@
-/** Row offsets for the kernels that work on segments of rows, uploaded once for each distinct set. */
+/** Row offsets for the kernels that work on segments of rows, uploaded once for each distinct list. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, callback, type OptionChecks, required } from "../../options.ts";
@@ -7,10 +7,10 @@ import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
 /** Offsets on the device, kept until `dispose`. */
 export class Offsets {
-  /** The sets are few, and most differ in their first numbers. */
+  /** There are few lists, and most differ in their first numbers. */
   readonly #sets: { readonly values: readonly number[]; readonly uploaded: Tensor }[] = [];
 
-  /** `offsets` times `scale`, as i32, where `like` lives. */
+  /** `offsets` times `scale` as i32, on the backend of `like`. */
   get(offsets: readonly number[], scale: number, like: Tensor): Tensor {
     for (const { values, uploaded } of this.#sets) if (scaled(offsets, scale, values)) return uploaded;
     const values = offsets.map((offset) => offset * scale);
@@ -26,21 +26,21 @@ export class Offsets {
   }
 }
 
-/** Are the values the offsets times the scale? */
+/** Whether the values are the offsets times the scale. */
 function scaled(offsets: readonly number[], scale: number, values: readonly number[]): boolean {
   if (offsets.length !== values.length) return false;
   for (let i = 0; i < values.length; i++) if (values[i] !== offsets[i]! * scale) return false;
   return true;
 }
 
-/** Rows of a factor [batch, …, width]. */
+/** Number of rows of a factor [batch, …, width]. */
 export function rowsOf(factor: Tensor): number {
   return sizeOf(factor.shape.slice(0, -1));
 }
 
 /**
- * Rows of each example in a factor [batch, …, width] or [batch·rows, …, width] of so many examples: tokens, for a language model. Throws `shape` for rows
- * that do not share out equally.
+ * Rows per example in a factor [batch, …, width] or [batch·rows, …, width]: the tokens, for a language model. Throws `shape` for rows that cannot be
+ * divided equally among the examples.
  */
 export function rowsPerExample(sink: string, parameter: Tensor, factor: Tensor, examples: number): number {
   const rows = rowsOf(factor);
@@ -53,11 +53,11 @@ export function rowsPerExample(sink: string, parameter: Tensor, factor: Tensor, 
   return per;
 }
 
-/** Where a sink's sum of a parameter goes. */
+/** Where a sink writes the sum of a parameter's gradients. */
 export interface SumTarget {
   /** The tensor that receives the sum of a parameter's gradients, in the parameter's shape. */
   readonly gradientOf: (parameter: Tensor) => Tensor;
-  /** Adds to what stands there; otherwise the first contribution of a pass overwrites it. */
+  /** Adds to the existing contents instead of overwriting them with the first contribution of a pass. Default false. */
   readonly accumulate?: boolean;
 }
 
@@ -66,7 +66,7 @@ export const sumTargetChecks: OptionChecks<SumTarget> = {
   accumulate: boolean,
 };
 
-/** The sums of one pass: which have been written, and zeros for those that have not. */
+/** The sums of one pass: records which have been written, and fills the others with zeros. */
 export class Sums {
   readonly #target: SumTarget;
   readonly #written = new Set<Tensor>();
@@ -79,14 +79,14 @@ export class Sums {
     this.#written.clear();
   }
 
-  /** The tensor to write a contribution to, and whether to add. */
+  /** The tensor to which a contribution is written, and whether to add. */
   next(parameter: Tensor): { gradient: Tensor; accumulate: boolean } {
     const accumulate = this.#target.accumulate === true || this.#written.has(parameter);
     this.#written.add(parameter);
     return { gradient: this.#target.gradientOf(parameter), accumulate };
   }
 
-  /** Zeros for parameters that the loss does not depend on. */
+  /** Writes zeros for parameters on which the loss does not depend. */
   end(parameters: Iterable<Tensor>): void {
     if (this.#target.accumulate === true) return;
     for (const parameter of parameters)
@@ -95,7 +95,7 @@ export class Sums {
   }
 }
 
-/** Throws `config` unless the offsets are whole numbers that ascend from 0 on, at least two of them, up to `most`. */
+/** Throws `config` unless the offsets are at least two ascending whole numbers that start at 0 and do not exceed `most`. */
 export function checkOffsets(
   sink: string,
   option: string,
@@ -111,16 +111,16 @@ export function checkOffsets(
     );
 }
 
-/** Throws `shape` unless the batch is as long as the sink was told. */
-export function checkExamples(sink: string, examples: number, wanted: number): void {
-  if (examples !== wanted)
+/** Throws `shape` unless the batch has the number of examples for which the sink was made. */
+export function checkExamples(sink: string, examples: number, expected: number): void {
+  if (examples !== expected)
     throw new GradmixError(
       "shape",
-      `${sink}: the batch has ${examples} examples, the sink was made for ${wanted}`,
+      `${sink}: the batch has ${examples} examples, the sink was made for ${expected}`,
     );
 }
 
-/** The error for an op whose contribution is summed over the batch before the sink can see its examples. */
+/** The error for an op whose contribution is summed over the batch before the sink can distinguish its examples. */
 export function noRule(sink: string, parameter: Tensor, op: string): GradmixError {
   return new GradmixError(
     "autograd",

@@ -1,6 +1,6 @@
 /**
- * Materialised gradients of segments of the batch: one an example, one a domain. Memory is segments × parameters, so
- * this is for small models, for tests, and for whoever needs the gradients themselves.
+ * Materialised gradients of segments of the batch, such as examples or domains. Memory is segments × parameters, so this is for small models, for
+ * tests, and for uses that need the gradients themselves.
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
@@ -17,21 +17,21 @@ export interface SegmentSinkOptions {
   readonly segments: readonly number[];
   /** Parameters whose gradients are kept. */
   readonly parameters: Iterable<Tensor>;
-  /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
+  /** Number of examples in the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
 }
 
-/** A sink of one gradient per segment; `segmentSink`, `perDomainSink` and `perExampleSink` make one. */
+/** A sink of one gradient per segment. `segmentSink`, `perDomainSink` and `perExampleSink` make one. */
 export interface SegmentSink extends GradientSink {
-  /** Parameter → the gradients of the last pass [S, …shape of the parameter]. They belong to the sink. */
+  /** The gradients of the last pass, parameter → [S, …shape of the parameter]. They belong to the sink. */
   result(): ReadonlyMap<Tensor, Tensor<"f32">>;
   /** Frees the gradients. */
   dispose(): void;
 }
 
 /**
- * The gradient of each segment of examples. Throws `config` for segments that do not ascend; a pass throws `shape` for a batch of another size, and
- * `autograd` for a loss that mixes examples (`gradients`).
+ * Makes a sink for the gradient of each segment of examples. Throws `config` for segments that do not ascend; a pass throws `shape` for a batch of
+ * another size, and `autograd` for a loss that mixes examples (`gradients`).
  */
 export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   checkOptions("segmentSink", options, {
@@ -44,7 +44,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   const examples = given ?? segments.at(-1)!;
   const gradients = segmentGradients(segments, parameters);
   const uploaded = new Offsets();
-  const { segmentCount, made, written, next } = gradients;
+  const { segmentCount, kept, written, next } = gradients;
   const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("segmentSink", parameter, factor, examples);
   const rowOffsets = (parameter: Tensor, factor: Tensor): Tensor =>
@@ -52,13 +52,13 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
 
   return {
     name: "segments",
-    result: () => made,
+    result: () => kept,
     begin(_, batch) {
       checkExamples("segmentSink", batch, examples);
       written.clear();
     },
     end() {
-      for (const [parameter, gradient] of made)
+      for (const [parameter, gradient] of kept)
         if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, {}, { out: gradient });
       uploaded.dispose();
     },
@@ -109,8 +109,8 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       throw noRule("segmentSink", parameter, op);
     },
     dispose() {
-      for (const gradient of made.values()) gradient.dispose();
-      made.clear();
+      for (const gradient of kept.values()) gradient.dispose();
+      kept.clear();
       uploaded.dispose();
     },
   };
@@ -119,7 +119,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
 interface SegmentGradients {
   readonly segmentCount: number;
   /** Parameter → [S, …shape of the parameter]. */
-  readonly made: Map<Tensor, Tensor<"f32">>;
+  readonly kept: Map<Tensor, Tensor<"f32">>;
   /** Parameters to whose gradients this pass has added something. */
   readonly written: Set<Tensor>;
   /** Where a parameter's next part goes: over what is there, or on top of it. Throws `autograd` for a tensor that is none of the parameters. */
@@ -128,18 +128,18 @@ interface SegmentGradients {
 
 function segmentGradients(segments: readonly number[], parameters: Iterable<Tensor>): SegmentGradients {
   const segmentCount = segments.length - 1;
-  const made = new Map<Tensor, Tensor<"f32">>();
+  const kept = new Map<Tensor, Tensor<"f32">>();
   try {
-    for (const p of parameters) made.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
+    for (const p of parameters) kept.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
   } catch (error) {
-    for (const gradient of made.values()) gradient.dispose();
+    for (const gradient of kept.values()) gradient.dispose();
     throw error;
   }
   const written = new Set<Tensor>();
   return {
-    ...{ segmentCount, made, written },
+    ...{ segmentCount, kept, written },
     next(parameter) {
-      const gradient = made.get(parameter);
+      const gradient = kept.get(parameter);
       if (gradient === undefined)
         throw new GradmixError(
           "autograd",
@@ -171,12 +171,15 @@ function eachSegment(
     });
 }
 
-/** A gradient for every example of a batch of `examples`; see `segmentSink`. */
+/** Makes a sink with one gradient per example of a batch of `examples`; see `segmentSink`. */
 export function perExampleSink(examples: number, parameters: Iterable<Tensor>): SegmentSink {
   return segmentSink({ segments: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
 }
 
-/** A gradient for every domain: examples sorted by domain, `segments` where each begins and where the last one, and with it the batch, ends; see `segmentSink`. */
+/**
+ * Makes a sink with one gradient per domain, for examples sorted by domain. `segments` has the start of each domain and the end of the last one,
+ * which is the end of the batch; see `segmentSink`.
+ */
 export function perDomainSink(segments: readonly number[], parameters: Iterable<Tensor>): SegmentSink {
   return segmentSink({ segments, parameters });
 }

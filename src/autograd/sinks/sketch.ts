@@ -1,16 +1,16 @@
 /**
- * Random projections of the gradients of segments, without the gradients.
+ * Random projections of the gradients of segments, without forming the gradients.
  *
- * A linear weight's gradient of a segment is W = Σ_rows dyᵀ x. With Gaussian A [r, out] and B [r, in] its sketch is A W Bᵀ / r, which is
- * Σ_rows (A dy)(B x)ᵀ / r: both factors shrink to r numbers per row before they meet. Inner products survive in expectation, and for any two
- * gradients of one weight
+ * A linear weight's gradient for a segment is W = Σ_rows dyᵀ x. With Gaussian A [r, out] and B [r, in], its sketch is A W Bᵀ / r, which is Σ_rows (A
+ * dy)(B x)ᵀ / r: both factors are reduced to r numbers per row before they are multiplied. Inner products are preserved in expectation, and for any
+ * two gradients of one weight
  *
  *     E⟨s(W), s(V)⟩ = ⟨W, V⟩,   Var⟨s(W), s(V)⟩ ≤ (4/r + 4/r²)·‖W‖²·‖V‖²
  *
- * (the Johnson–Lindenstrauss moment bound, once for A and once for B). Embeddings are the same with a column of A for x; biases and gains are kept
- * as they are, or projected once (2/r²) where they have more than r² numbers. Sketches of different weights are independent and stand side by
- * side, so the errors of their sums add in squares. They depend on the seed, the parameter's place and r only: sketches that were made
- * at different times, of different batches, can be aligned with each other.
+ * (the Johnson–Lindenstrauss moment bound, once for A and once for B). Embeddings are treated the same way, with a column of A for x; biases and
+ * gains are kept as they are, or projected once (2/r²) if they have more than r² numbers. Sketches of different weights are independent and stored
+ * side by side, so the errors of their sums add in squares. They depend only on the seed, the parameter's position and r: sketches that were made at
+ * different times, from different batches, can be aligned with each other.
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
@@ -27,17 +27,17 @@ export interface SketchSinkOptions {
   readonly segments: readonly number[];
   /** Parameters whose gradients are sketched. */
   readonly parameters: readonly Tensor[];
-  /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
+  /** Number of examples in the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
-  /** r: a matrix is sketched by r² numbers. Default 16. */
+  /** Rank r: a matrix is sketched by r² numbers. Default 16. */
   readonly rank?: number;
-  /** Of the projections. Default 1. */
+  /** Seed of the projections. Default 1. */
   readonly seed?: number;
 }
 
-/** A sink of one sketch per segment; `sketchSink` makes one. */
+/** A sink of one sketch per segment. `sketchSink` makes one. */
 export interface SketchSink extends GradientSink {
-  /** Numbers in a sketch, over all parameters. */
+  /** Numbers per sketch, over all parameters. */
   readonly size: number;
   /** The sketches of the last pass, row-major [S, size]. */
   result(): Promise<Float32Array>;
@@ -45,7 +45,7 @@ export interface SketchSink extends GradientSink {
   dispose(): void;
 }
 
-/** What a sink was made for, and what it holds. */
+/** The options of a sink, and what it holds. */
 interface State {
   readonly segments: readonly number[];
   readonly segmentCount: number;
@@ -54,21 +54,21 @@ interface State {
   readonly root: Key;
   readonly parts: Map<Tensor, Part>;
   readonly offsets: Offsets;
-  /** Of the current pass. */
+  /** The parts that the current pass has written. */
   readonly written: Set<Part>;
 }
 
-/** Of a parameter. */
+/** The part of a sketch that belongs to a parameter. */
 interface Part {
   /** Sketches of the segments [S, numbers]. */
   readonly out: Tensor;
   readonly numbers: number;
-  /** Projections by what they project: made when first needed, and kept. */
+  /** Projections by their purpose: made when first needed, and kept. */
   readonly projections: Map<string, Tensor>;
   readonly index: number;
 }
 
-/** Throws `config` for options that do not fit. */
+/** Throws `config` for invalid options. */
 function stateOf(options: SketchSinkOptions): State {
   checkOptions("sketchSink", options, {
     segments: required(list),
@@ -104,8 +104,8 @@ function partsOf(parameters: readonly Tensor[], segmentCount: number, rank: numb
 }
 
 /**
- * Sketches of the gradients of segments. Throws `config` for segments that do not ascend and a rank that is not a whole number of at least 1; a pass
- * throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
+ * Makes a sink for sketches of the gradients of segments. Throws `config` for segments that do not ascend and a rank that is not a whole number of at
+ * least 1; a pass throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
  */
 export function sketchSink(options: SketchSinkOptions): SketchSink {
   const state = stateOf(options);
@@ -139,14 +139,14 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
   };
 }
 
-/** Numbers of a segment's sketch. */
+/** Number of numbers in a segment's sketch. */
 function sizeOfSketch({ parts }: State): number {
   let size = 0;
   for (const { numbers } of parts.values()) size += numbers;
   return size;
 }
 
-/** The part of a parameter, and whether a pass has written to it before. */
+/** The part of a parameter, and whether the pass has written to it before. */
 function next({ parts, written }: State, parameter: Tensor): { part: Part; accumulate: boolean } {
   const part = parts.get(parameter);
   if (part === undefined)
@@ -164,7 +164,7 @@ const perExample = ({ examples }: State, parameter: Tensor, factor: Tensor): num
 
 const PROJECTIONS = ["left", "right", "only"] as const;
 
-/** Gaussian [width, columns] of a part; `what` tells its projections apart. */
+/** The Gaussian matrix [width, columns] of a part; `what` distinguishes its projections. */
 function projection(
   { root }: State,
   part: Part,
@@ -175,10 +175,10 @@ function projection(
   const known = part.projections.get(what);
   if (known !== undefined) return known;
   const [key0, key1] = foldIn(foldIn(root, part.index), PROJECTIONS.indexOf(what));
-  const made = keep(empty([width, columns], "f32", part.out.memory));
-  run("random", { kind: "normal", key0, key1, offset: 0 }, {}, { out: made });
-  part.projections.set(what, made);
-  return made;
+  const gaussian = keep(empty([width, columns], "f32", part.out.memory));
+  run("random", { kind: "normal", key0, key1, offset: 0 }, {}, { out: gaussian });
+  part.projections.set(what, gaussian);
+  return gaussian;
 }
 
 /** x [rows, width] times p [width, columns]. */
@@ -189,18 +189,18 @@ function project(x: Tensor, rows: number, p: Tensor): Tensor {
   return out;
 }
 
-/** A matrix's gradients Σ dyᵣ xᵣᵀ, projected on either side. */
+/** Sketches a matrix's gradients Σ dyᵣ xᵣᵀ, projected on both sides. */
 function sketchMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): void {
   const { part, accumulate } = next(state, parameter);
   const [out, width] = extentsOf(parameter.shape, 2);
   scope(() => {
     const left = project(dy, rowsOf(dy), projection(state, part, "left", out, state.rank));
     const right = project(x, rowsOf(x), projection(state, part, "right", width, state.rank));
-    meet(state, part, left, right, perExample(state, parameter, x), accumulate);
+    multiplyFactors(state, part, left, right, perExample(state, parameter, x), accumulate);
   });
 }
 
-/** A table's gradients: the projection of a row's place is a row of the left projection. */
+/** Sketches a table's gradients: the projection of a row's index is a row of the left projection. */
 function sketchTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): void {
   const { part, accumulate } = next(state, parameter);
   const { rank } = state;
@@ -211,7 +211,7 @@ function sketchTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): 
     const table = projection(state, part, "left", tableRows, rank);
     run("gather", { rows, width: rank, tableRows }, { table, ids }, { out: left });
     const right = project(dy, rows, projection(state, part, "right", width, rank));
-    meet(state, part, left, right, perExample(state, parameter, dy), accumulate);
+    multiplyFactors(state, part, left, right, perExample(state, parameter, dy), accumulate);
   });
 }
 
@@ -222,7 +222,7 @@ type SumSegments = (
   sum: Tensor,
 ) => void;
 
-/** A vector's gradients by segment [S, width], as they are or projected. */
+/** Sketches a vector's gradients by segment [S, width], as they are or projected. */
 function sketchVector(state: State, parameter: Tensor, dy: Tensor, sumSegments: SumSegments): void {
   const { part, accumulate } = next(state, parameter);
   const { segmentCount } = state;
@@ -235,16 +235,16 @@ function sketchVector(state: State, parameter: Tensor, dy: Tensor, sumSegments: 
     return;
   }
   scope(() => {
-    const whole = empty([segmentCount, width], "f32", out.memory);
-    sumSegments(segments, { ...params, accumulate: false }, whole);
+    const sums = empty([segmentCount, width], "f32", out.memory);
+    sumSegments(segments, { ...params, accumulate: false }, sums);
     const p = projection(state, part, "only", width, numbers);
     const alpha = 1 / Math.sqrt(numbers);
-    product(out, whole, p, { m: segmentCount, n: numbers, k: width, alpha, accumulate });
+    product(out, sums, p, { m: segmentCount, n: numbers, k: width, alpha, accumulate });
   });
 }
 
-/** Σ over each segment's rows of left [rows, r]ᵀ right [rows, r], over r, into the part. `rowsEach`: of an example. */
-function meet(
+/** Writes Σ over each segment's rows of left [rows, r]ᵀ right [rows, r], divided by r, into the part. `rowsEach` is the number of rows per example. */
+function multiplyFactors(
   { segments, segmentCount, rank }: State,
   part: Part,
   left: Tensor,
@@ -298,7 +298,7 @@ async function resultOf(state: State): Promise<Float32Array> {
 function disposeState({ parts, offsets }: State): void {
   for (const { out, projections } of parts.values()) {
     out.dispose();
-    for (const made of projections.values()) made.dispose();
+    for (const tensor of projections.values()) tensor.dispose();
     projections.clear();
   }
   parts.clear();
@@ -312,7 +312,7 @@ interface Product {
   readonly alpha?: number;
   readonly transA?: boolean;
   readonly accumulate?: boolean;
-  /** So many times, one after the other. */
+  /** Number of products, one after the other. */
   readonly batch?: number;
 }
 

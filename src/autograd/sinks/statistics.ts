@@ -1,4 +1,4 @@
-/** The numbers that an align sink gathers: on the device while a pass runs, read at once after it. */
+/** The numbers that an align sink collects: on the device during a pass, read at once after it. */
 import { run } from "../../backends/backend.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
@@ -39,7 +39,7 @@ export class Statistics {
     for (const block of this.#blocks) run("fill", { value: 0 }, {}, { out: block });
   }
 
-  /** Views in the current scope. A pass whose parameters are each used once fits into one block of `expected` rows. */
+  /** Views in the current scope. A pass that uses each of its parameters once fits into one block of `expected` rows. */
   next(parameter: Tensor, expected: number): Row {
     let index = this.#parameters.push(parameter) - 1;
     let block: Tensor | null = null;

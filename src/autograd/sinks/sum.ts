@@ -9,11 +9,11 @@ import { type Block, partsOf, spanning, type SumCall, Vectors } from "./vectors.
 
 /** A sink of sums over the batch; `sumSink` makes one. */
 export interface SumSink extends GradientSink {
-  /** Frees what a pass that failed has left. */
+  /** Frees what a failed pass has left. */
   dispose(): void;
 }
 
-/** Throws `config` for a target that is none. */
+/** Makes a sink that sums gradients over the batch. Throws `config` for an invalid target. */
 export function sumSink(target: SumTarget): SumSink {
   checkOptions("sumSink", target, sumTargetChecks);
   const sums = new Sums(target);

@@ -1,7 +1,6 @@
 /**
- * Best-fit allocation over the linear memory, with free blocks kept in address order and merged at once. The same
- * requests from the same state give the same addresses, so once the first steps have stretched the heap, every further training step
- * reuses its blocks exactly.
+ * Best-fit allocation over the linear memory, with free blocks kept in address order and merged at once. The same requests from the same state give
+ * the same addresses, so once the first steps have grown the heap, every further training step reuses exactly the same blocks.
  */
 
 /** Blocks start and end on multiples of this: two cache lines. */
@@ -10,16 +9,16 @@ const ALIGN = 128;
 const blockOf = (bytes: number): number => Math.max(ALIGN, Math.ceil(bytes / ALIGN) * ALIGN);
 
 export interface Allocator {
-  /** Address of a block, or −1 when `end` would pass the limit. */
+  /** Returns the address of a block, or −1 if `end` would exceed the limit. */
   allocate(bytes: number): number;
-  /** Takes a block back, of as many bytes as were asked for. */
+  /** Frees a block of the requested size. */
   release(address: number, bytes: number): void;
   /** Bytes in use, in whole blocks. */
   readonly live: number;
   readonly peak: number;
 }
 
-/** Manages [start, limit); `grow` is told whenever the used part first reaches further up. */
+/** Manages [start, limit); `grow` is called whenever the used part first extends further. */
 export function createAllocator(start: number, limit: number, grow: (end: number) => void): Allocator {
   const base = Math.ceil(start / ALIGN) * ALIGN;
   let end = base;
@@ -41,7 +40,7 @@ export function createAllocator(start: number, limit: number, grow: (end: number
         if (block.bytes === size) free.splice(best, 1);
         else free[best] = { at: at + size, bytes: block.bytes - size };
       } else {
-        // A free block at the very end is extended rather than left behind.
+        // A free block at the very end is extended instead of left behind.
         const last = free.at(-1);
         const from = last !== undefined && last.at + last.bytes === end ? last.at : end;
         if (from + size > limit) return -1;
@@ -54,8 +53,8 @@ export function createAllocator(start: number, limit: number, grow: (end: number
       peak = Math.max(peak, live);
       return at;
     },
-    release(address, asked) {
-      const bytes = blockOf(asked);
+    release(address, requested) {
+      const bytes = blockOf(requested);
       live -= bytes;
       let low = 0;
       let high = free.length;

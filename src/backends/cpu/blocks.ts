@@ -22,6 +22,12 @@ export const SEGMENTED_ROWS = 96;
 export const SEGMENTED_COLS = 128;
 /** Products of a row's alignment that are summed in f32 before doubles take over. */
 export const ALIGN_CHUNK = 64;
+/** Rows of a task of alignments that skip zeros, columns whose sums are in registers together, and products of a pass: 32·128 floats of V and the lists of a row stay in the first-level cache. */
+export const SKIP_ROWS = 32;
+export const SKIP_COLS = 32;
+export const SKIP_K = 128;
+/** Rows of a factor whose zeros are counted to estimate how many it has. */
+export const SKIP_SAMPLE = 16;
 
 /** Queries of a strip of attention; queries and keys of a block of its vjp; queries of a part of a head, at least. */
 export const ATTENTION_STRIP = 4;

@@ -1,4 +1,4 @@
-/** The kernels' linear memory: views of it that stay right when it grows, blocks, and workspace that lasts for one call. */
+/** The kernels' linear memory: views that stay valid when it grows, blocks, and workspace for a single call. */
 import { GradmixError } from "../../errors.ts";
 import { type Allocator, createAllocator } from "./allocator.ts";
 
@@ -6,14 +6,14 @@ const PAGE = 65536;
 
 export interface Heap {
   readonly allocator: Allocator;
-  /** The whole memory, made anew when it grows. */
+  /** The whole memory, as a new view after it grows. */
   f32: Float32Array;
   i32: Int32Array;
-  /** Address of a block. Throws `memory`. */
+  /** Allocates a block and returns its address. Throws `memory`. */
   alloc(bytes: number): number;
   floats(address: number, count: number): Float32Array;
   words(address: number, count: number): Int32Array;
-  /** Address of memory that lasts until `giveBack`; successive calls do not overlap. */
+  /** Address of memory that is valid until `giveBack`; successive calls do not overlap. */
   workspace(bytes: number): number;
   giveBack(): void;
 }
@@ -25,7 +25,7 @@ export function createHeap(memory: WebAssembly.Memory, memoryLimit: number): Hea
     heap.f32 = new Float32Array(memory.buffer);
     heap.i32 = new Int32Array(memory.buffer);
   };
-  // Below 64 KiB the module keeps its own constants.
+  // The first 64 KiB hold the module's own constants.
   const allocator = createAllocator(PAGE, Math.min(memoryLimit, 65536 * PAGE - PAGE), grow);
   const lent: { readonly at: number; readonly bytes: number }[] = [];
   const alloc = (bytes: number): number => {
@@ -57,7 +57,7 @@ export function createHeap(memory: WebAssembly.Memory, memoryLimit: number): Hea
   return heap;
 }
 
-/** Whether the memory had to grow for it to reach `end`. Throws `memory`. */
+/** Grows the memory to `end`, and returns whether that was necessary. Throws `memory`. */
 function growTo(memory: WebAssembly.Memory, end: number): boolean {
   const { byteLength } = memory.buffer;
   const missing = Math.ceil((end - byteLength) / PAGE);

@@ -1,4 +1,4 @@
-/** What the CPU backend needs of a browser: the kernels and the worker's script by URL, workers. */
+/** The CPU backend's host in a browser: the kernels and the worker's script by URL, and workers. */
 import { GradmixError } from "../../errors.ts";
 import type { Backend } from "../backend.ts";
 import { startCpu } from "./backend.ts";
@@ -6,7 +6,7 @@ import { type CpuHost, RELAXED_PROBE, type WorkerHandle } from "./host.ts";
 import type { CpuOptions, CpuUrls, Place, SimdLevel } from "./options.ts";
 import type { WorkerSetup } from "./serve.ts";
 
-/** Starts the backend. Throws `config` for impossible options, `backend` when its files cannot be had. */
+/** Starts the backend. Throws `config` for invalid options, and `backend` if its files cannot be loaded. */
 export function createCpuBackend(options: CpuOptions, urls: CpuUrls = {}): Promise<Backend> {
   return startCpu(browserHost(urls), options);
 }
@@ -26,13 +26,13 @@ function browserHost(urls: CpuUrls): CpuHost {
   };
 }
 
-/** Bundlers look for just this form, with the name written out, and bring the file along. */
+/** Bundlers recognise exactly this form, with the name written out, and include the file. */
 const defaultKernels = (simd: SimdLevel): URL =>
   simd === "relaxed"
     ? new URL("./kernels-relaxed.wasm", import.meta.url)
     : new URL("./kernels-plain.wasm", import.meta.url);
 
-/** How every WebAssembly module begins. */
+/** The first bytes of every WebAssembly module. */
 const MAGIC = [0, 0x61, 0x73, 0x6d];
 
 async function fetchKernels(simd: SimdLevel, given: Place | undefined): Promise<Uint8Array<ArrayBuffer>> {
@@ -53,7 +53,7 @@ async function fetchKernels(simd: SimdLevel, given: Place | undefined): Promise<
     throw fails(cause instanceof Error ? cause.message : String(cause), cause);
   }
   if (status !== 0) throw fails(`the server answers ${status}`);
-  // Servers of single-page applications answer what is not there with the page.
+  // Servers of single-page applications answer missing files with the page.
   if (!MAGIC.every((byte, i) => bytes[i] === byte)) throw fails("what is there is not WebAssembly");
   return bytes;
 }
@@ -72,12 +72,12 @@ function startWorker(setup: WorkerSetup, given: Place | undefined): Promise<Work
           ? new Worker(new URL("./worker-browser.js", import.meta.url), { type: "module" })
           : new Worker(hrefOf(given), { type: "module" });
     } catch (cause) {
-      // Of another origin, or forbidden by the page's policy.
+      // From another origin, or forbidden by the page's policy.
       fail(`could not be made: ${cause instanceof Error ? cause.message : String(cause)}`, cause);
       return;
     }
     worker.addEventListener("error", (event) => {
-      // It is told by who starts the backend, or by the next launch, and is no error of the page's besides.
+      // The error is reported by the start of the backend, or by the next launch, so it is not also an error of the page.
       event.preventDefault();
       // A script that could not be loaded has no message.
       const reason = event.message === "" || event.message === undefined ? null : event.message;

@@ -1,4 +1,4 @@
-/** What the CPU backend needs of Node.js: the kernels' bytes, flags of the engine, worker threads. */
+/** The CPU backend's host in Node.js: the kernels' bytes, flags of the engine, worker threads. */
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -8,7 +8,7 @@ import { GradmixError } from "../../errors.ts";
 import { type CpuHost, RELAXED_PROBE, type WorkerHandle } from "./host.ts";
 import type { WorkerSetup } from "./serve.ts";
 
-/** Node 20 has relaxed SIMD behind a flag; from 22 on it is there. */
+/** Node 20 has relaxed SIMD behind a flag; from 22 on it is enabled. */
 const RELAXED_FLAG = "--experimental-wasm-relaxed-simd";
 
 export const nodeHost: CpuHost = {
@@ -31,7 +31,7 @@ export const nodeHost: CpuHost = {
   startWorker,
 };
 
-/** A limit of the address space is set by `ulimit -v`; only Linux tells it. */
+/** The limit of the address space is set by `ulimit -v`; only Linux reports it. */
 function addressRoom(): number {
   try {
     const most = /^Max address space\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1];

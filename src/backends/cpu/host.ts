@@ -1,4 +1,4 @@
-/** What the CPU backend asks of where it runs: Node.js (host-node.ts) or a browser (host-browser.ts). */
+/** What the CPU backend needs from its host: Node.js (host-node.ts) or a browser (host-browser.ts). */
 import type { SimdLevel } from "./options.ts";
 import type { WorkerSetup } from "./serve.ts";
 
@@ -9,23 +9,23 @@ export interface WorkerHandle {
 }
 
 export interface CpuHost {
-  /** Cores that threads can run on. */
+  /** Number of cores for threads. */
   cores(): number;
-  /** Turns relaxed SIMD on where it can be; says whether it is. */
+  /** Enables relaxed SIMD where possible, and returns whether it is enabled. */
   relaxedSimd(): boolean;
-  /** The compiled kernels. Throws `backend` when they cannot be had. */
+  /** Loads the compiled kernels. Throws `backend` if they cannot be loaded. */
   kernelBytes(simd: SimdLevel): Promise<Uint8Array<ArrayBuffer>>;
-  /** Why threads cannot share a memory here, and what to do; null where they can. */
+  /** Why threads cannot share memory here, and what to do; null if they can. */
   unshared(): string | null;
-  /** Bytes of address space that the process may still take; Infinity where nothing limits it, or where it cannot be told. */
+  /** Bytes of address space that the process may still use; Infinity if there is no limit, or it is unknown. */
   addressRoom(): number;
-  /** What to do where there is no room for a WebAssembly memory: the end of a sentence. */
+  /** What to do if there is no room for a WebAssembly memory: the end of a sentence. */
   readonly makeRoom: string;
-  /** Starts a worker and waits until it serves. Rejects with `backend` when it cannot start. */
+  /** Starts a worker and waits until it serves. Rejects with `backend` if it cannot start. */
   startWorker(setup: WorkerSetup): Promise<WorkerHandle>;
 }
 
-/** A function of one `i8x16.relaxed_swizzle`: validates only where relaxed SIMD is on. */
+/** A function with one `i8x16.relaxed_swizzle`, which is only valid if relaxed SIMD is enabled. */
 export const RELAXED_PROBE: Uint8Array<ArrayBuffer> = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 15, 1, 13, 0, 65, 1, 253, 15, 65, 2, 253, 15, 253,
   128, 2, 11,

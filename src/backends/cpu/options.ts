@@ -1,30 +1,30 @@
-/** Options of the CPU backend. They are the package's own types, and name none of the DOM library's. */
+/** Options of the CPU backend. They use only the package's own types, none of the DOM library. */
 
 export type SimdLevel = "relaxed" | "plain";
 
-/** Threads at most, where nobody says how many. */
+/** Largest default number of threads. */
 export const THREADS_UNASKED = 16;
 
 export interface CpuOptions {
-  /** Threads that run kernels, the calling one included. Default: the machine's cores, at most 16. */
+  /** Number of threads that run kernels, including the calling one. Default: the number of cores, at most 16. */
   readonly threads?: number;
-  /** "relaxed" fuses multiply-adds where the engine allows it (the default there); "plain" runs everywhere. */
+  /** SIMD level of the kernels. "relaxed" uses fused multiply-adds and is the default where the engine supports it; "plain" runs everywhere. */
   readonly simd?: SimdLevel;
-  /** Most bytes of linear memory, at most 4 GiB (the default). */
+  /** Largest number of bytes of linear memory, at most 4 GiB. Default 4 GiB. */
   readonly memoryLimit?: number;
-  /** Told, in a line, of workers that did not start where no number of threads was asked for. */
+  /** Called with one line about workers that did not start, if `threads` is not given. */
   readonly log?: (line: string) => void;
 }
 
-/** A URL as text, or anything that has it as `href`, such as a `URL`. */
+/** A URL as text, or an object with the URL as `href`, such as a `URL`. */
 export type Place = string | { readonly href: string };
 
-/** Where the files of the CPU backend are, for pages whose bundler does not find them. Relative ones begin at the page. */
+/** URLs of the CPU backend's files, for pages whose bundler does not find them. Relative URLs are relative to the page. */
 export interface CpuUrls {
-  /** `gradmix/dist/backends/cpu/kernels-relaxed.wasm`. */
+  /** URL of `gradmix/dist/backends/cpu/kernels-relaxed.wasm`. */
   readonly relaxed?: Place;
-  /** `gradmix/dist/backends/cpu/kernels-plain.wasm`. */
+  /** URL of `gradmix/dist/backends/cpu/kernels-plain.wasm`. */
   readonly plain?: Place;
-  /** `gradmix/dist/backends/cpu/worker-browser.js`, with what it imports. It must be of the page's own origin. */
+  /** URL of `gradmix/dist/backends/cpu/worker-browser.js`, beside the files that it imports. It must have the page's own origin. */
   readonly worker?: Place;
 }

@@ -1,19 +1,19 @@
 /**
- * How the calling thread and its workers share one launch: words of the control block at the start of the free memory,
- * and the loop that takes tasks. Used on both sides, so it imports nothing.
+ * How the calling thread and its workers share a launch: words of the control block at the start of the free memory, and the loop that takes tasks.
+ * Both sides use it, so it imports nothing.
  */
 
 /** Words of the control block (Int32, indices from the block's start). */
 export const Word = {
   /** Counts launches; workers wait for it to change. */
   epoch: 0,
-  /** The next task that nobody has taken. */
+  /** The next task to be taken. */
   next: 16,
   tasks: 1,
   kernel: 2,
-  /** 1 while tasks are to be taken, else 0. A worker that comes later than this has slept through the launch, and nobody waits for it. */
+  /** 1 while tasks can be taken, else 0. A worker that comes later has missed the launch, and nobody waits for it. */
   open: 5,
-  /** Workers that look for tasks, or work on one. */
+  /** Number of workers that look for tasks or work on one. */
   busy: 32,
   /** 1 + the thread that failed, or 0. */
   failed: 3,
@@ -37,7 +37,7 @@ export function kernelTable(exports: WebAssembly.Exports): { name: string; run: 
   return kernels;
 }
 
-/** Takes tasks until none is left. */
+/** Takes tasks until none are left. */
 export function runTasks(
   control: Int32Array,
   kernel: KernelFunction,

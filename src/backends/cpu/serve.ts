@@ -1,4 +1,4 @@
-/** What a worker thread of the CPU backend does: it waits for launches and takes part in them until told to stop. */
+/** A worker thread of the CPU backend: it waits for launches and takes part in them until it is stopped. */
 import { kernelTable, runTasks, Word } from "./protocol.ts";
 
 export interface WorkerSetup {
@@ -10,10 +10,10 @@ export interface WorkerSetup {
   readonly thread: number;
 }
 
-/** Checks of the launch counter before the thread goes to sleep: some tens of microseconds. */
+/** Number of checks of the launch counter before the thread sleeps: some tens of microseconds. */
 const SPINS = 4000;
 
-/** Serves until the machine stops. `ready` is told when launches from now on are seen. */
+/** Serves until the machine stops. `ready` is called once all further launches are seen. */
 export function serve(setup: WorkerSetup, ready: () => void): void {
   const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
   const setThread = instance.exports["setThread"];
@@ -29,14 +29,14 @@ export function serve(setup: WorkerSetup, ready: () => void): void {
     if (epoch === seen) continue;
     seen = epoch;
     if (Atomics.load(control, Word.stop) !== 0) return;
-    // In this order: either the caller sees that this thread is busy, or this thread sees that the launch is over.
+    // In this order, either the caller sees that this thread is busy, or this thread sees that the launch is over.
     Atomics.add(control, Word.busy, 1);
     if (Atomics.load(control, Word.open) !== 0) {
       try {
         const { run } = kernels[control[Word.kernel]!]!;
         runTasks(control, run, setup.parametersAt, control[Word.tasks]!);
       } catch {
-        // The caller learns of it from the flag; the other tasks are dropped.
+        // The flag tells the caller; the remaining tasks are dropped.
         Atomics.store(control, Word.failed, 1 + setup.thread);
         Atomics.store(control, Word.next, 0x3fffffff);
       }

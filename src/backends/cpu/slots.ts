@@ -293,6 +293,18 @@ export interface AlignBlockSlots {
   readonly pass: number;
 }
 
+export type AlignNonzerosSlots = AlignBlockSlots;
+
+export interface CountNonzerosSlots {
+  readonly a: number;
+  readonly b: number;
+  readonly counts: number;
+  readonly rows: number;
+  readonly m: number;
+  readonly n: number;
+  readonly sampled: number;
+}
+
 export interface AlignSegmentsSlots {
   readonly partials: number;
   readonly columnBlocks: number;
@@ -349,8 +361,10 @@ export interface NormSlots {
   readonly x: number;
   readonly gain: number;
   readonly bias: number;
+  readonly residual: number;
   readonly y: number;
   readonly stats: number;
+  readonly sum: number;
   readonly rows: number;
   readonly rowsPerTask: number;
   readonly width: number;
@@ -363,6 +377,7 @@ export interface NormVjpSlots {
   readonly gain: number;
   readonly stats: number;
   readonly dy: number;
+  readonly also: number;
   readonly dx: number;
   readonly rows: number;
   readonly rowsPerTask: number;
@@ -694,6 +709,8 @@ export interface KernelSlots {
   readonly segmentedBlock: SegmentedBlockSlots;
   readonly segmentedReduce: SegmentedReduceSlots;
   readonly alignBlock: AlignBlockSlots;
+  readonly alignNonzeros: AlignNonzerosSlots;
+  readonly countNonzeros: CountNonzerosSlots;
   readonly alignSegments: AlignSegmentsSlots;
   readonly gramSquares: GramSquaresSlots;
   readonly microPeak: MicroPeakSlots;
@@ -1030,6 +1047,28 @@ export const writeSlots: {
     i32[at + 11] = slots.columnBlocks;
     i32[at + 12] = slots.pass;
   },
+  alignNonzeros({ i32 }, at, slots) {
+    i32[at + 2] = slots.x;
+    i32[at + 3] = slots.v;
+    i32[at + 4] = slots.y;
+    i32[at + 5] = slots.partials;
+    i32[at + 6] = slots.rows;
+    i32[at + 7] = slots.n;
+    i32[at + 8] = slots.k;
+    i32[at + 9] = slots.rowsPerTask;
+    i32[at + 10] = slots.columnsPerTask;
+    i32[at + 11] = slots.columnBlocks;
+    i32[at + 12] = slots.pass;
+  },
+  countNonzeros({ i32 }, at, slots) {
+    i32[at + 2] = slots.a;
+    i32[at + 3] = slots.b;
+    i32[at + 4] = slots.counts;
+    i32[at + 5] = slots.rows;
+    i32[at + 6] = slots.m;
+    i32[at + 7] = slots.n;
+    i32[at + 8] = slots.sampled;
+  },
   alignSegments({ i32 }, at, slots) {
     i32[at + 2] = slots.partials;
     i32[at + 3] = slots.columnBlocks;
@@ -1081,24 +1120,27 @@ export const writeSlots: {
     i32[at + 2] = slots.x;
     i32[at + 3] = slots.gain;
     i32[at + 4] = slots.bias;
-    i32[at + 5] = slots.y;
-    i32[at + 6] = slots.stats;
-    i32[at + 7] = slots.rows;
-    i32[at + 8] = slots.rowsPerTask;
-    i32[at + 9] = slots.width;
-    i32[at + 10] = slots.layer;
-    f32[at + 11] = slots.eps;
+    i32[at + 5] = slots.residual;
+    i32[at + 6] = slots.y;
+    i32[at + 7] = slots.stats;
+    i32[at + 8] = slots.sum;
+    i32[at + 9] = slots.rows;
+    i32[at + 10] = slots.rowsPerTask;
+    i32[at + 11] = slots.width;
+    i32[at + 12] = slots.layer;
+    f32[at + 13] = slots.eps;
   },
   normVjp({ i32 }, at, slots) {
     i32[at + 2] = slots.x;
     i32[at + 3] = slots.gain;
     i32[at + 4] = slots.stats;
     i32[at + 5] = slots.dy;
-    i32[at + 6] = slots.dx;
-    i32[at + 7] = slots.rows;
-    i32[at + 8] = slots.rowsPerTask;
-    i32[at + 9] = slots.width;
-    i32[at + 10] = slots.layer;
+    i32[at + 6] = slots.also;
+    i32[at + 7] = slots.dx;
+    i32[at + 8] = slots.rows;
+    i32[at + 9] = slots.rowsPerTask;
+    i32[at + 10] = slots.width;
+    i32[at + 11] = slots.layer;
   },
   normJvp({ i32 }, at, slots) {
     i32[at + 2] = slots.x;

@@ -1,23 +1,23 @@
-/** The calling thread and its workers in one launch: all take tasks from one counter, and the caller waits for workers that have one. */
+/** The calling thread and its workers in one launch: all take tasks from one counter, and the caller waits for workers that are busy. */
 import { GradmixError } from "../../errors.ts";
 import type { WorkerHandle } from "./host.ts";
 import { type KernelFunction, runTasks, Word } from "./protocol.ts";
 
-/** Looks at the workers' count before the caller sleeps. */
+/** Number of checks of the workers' count before the caller sleeps. */
 const SPINS = 20_000;
-/** No task of a kernel takes this long, so a launch in which nothing moves for as long has lost a worker. */
+/** No task of a kernel takes this long, so a launch without progress for this time has lost a worker. */
 const PATIENCE_MS = 60_000;
-/** What no counter of tasks reaches. */
-const BEYOND = 0x3fffffff;
+/** A number that no counter of tasks reaches. */
+const PAST_ALL_TASKS = 0x3fffffff;
 
 export interface Team {
   readonly control: Int32Array;
   workers: readonly WorkerHandle[];
-  /** Milliseconds without progress after which a launch is given up. */
+  /** Milliseconds without progress after which a launch fails. */
   patience: number;
   /** Whether the calling thread may sleep while it waits for workers: a page's main thread may not. */
   maySleep: boolean;
-  /** Why nothing is launched any more. A lost worker could come back in the middle of a later launch; there are no later ones. */
+  /** Why nothing can be launched any more; null if launches work. A lost worker could return during a later launch, so there are none. */
   broken: string | null;
 }
 
@@ -26,7 +26,7 @@ export function createTeam(control: Int32Array): Team {
   return { control, workers: [], patience: PATIENCE_MS, maySleep: maySleep(), broken: null };
 }
 
-/** Throws `backend` when a worker was lost, now or before. */
+/** Throws `backend` if a worker was lost, now or before. */
 export function checkTeam(team: Team, kernel: string): void {
   if (team.broken !== null) throw new GradmixError("backend", team.broken);
   for (const worker of team.workers) {
@@ -44,7 +44,7 @@ export function runAlone(kernel: string, run: KernelFunction, parameters: number
   }
 }
 
-/** Runs the tasks on all threads; `number` is the kernel's for the workers. */
+/** Runs the tasks on all threads; `number` identifies the kernel for the workers. */
 export function runTogether(
   team: Team,
   kernel: string,
@@ -65,7 +65,7 @@ export function runTogether(
     runTasks(control, run, parameters, tasks);
   } catch (cause) {
     failed = failure(kernel, 0, cause);
-    Atomics.store(control, Word.next, BEYOND);
+    Atomics.store(control, Word.next, PAST_ALL_TASKS);
   }
   join(team, kernel);
   if (failed !== null) throw failed;
@@ -80,7 +80,7 @@ export function stopTeam({ control }: Team): void {
   Atomics.notify(control, Word.epoch);
 }
 
-/** Lets no more workers in and waits for those that are; one that stays away for long is reported instead of waited for. */
+/** Closes the launch to further workers and waits for the busy ones; a worker that does not finish in time is reported as lost. */
 function join(team: Team, kernel: string): void {
   const { control } = team;
   Atomics.store(control, Word.open, 0);
@@ -96,7 +96,7 @@ function join(team: Team, kernel: string): void {
     }
     const most = Math.min(team.patience, 1000);
     if (team.maySleep ? sleepWhile(control, busy, most) : spinWhile(control, busy, most)) continue;
-    // The event loop does not turn while we wait, so that a worker has ended may not have been told yet: time decides.
+    // The event loop does not run while we wait, so the end of a worker may not have been reported yet; only time can decide.
     if (performance.now() - since >= team.patience) throw lost(team, kernel, "it stopped answering");
   }
 }
@@ -115,7 +115,7 @@ function maySleep(): boolean {
   }
 }
 
-/** Waits while so many workers are busy; false when as many still are after so many milliseconds. */
+/** Waits while this many workers are busy; returns false if as many still are after `most` milliseconds. */
 function sleepWhile(control: Int32Array, busy: number, most: number): boolean {
   return Atomics.wait(control, Word.busy, busy, most) !== "timed-out";
 }

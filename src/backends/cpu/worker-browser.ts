@@ -1,10 +1,10 @@
-/** A worker of the CPU backend in a browser: what it needs is the first message that it gets. */
+/** A worker of the CPU backend in a browser; its setup is the first message that it receives. */
 import { serve, type WorkerSetup } from "./serve.ts";
 
 globalThis.addEventListener(
   "message",
   (event: MessageEvent<WorkerSetup>) => {
-    // A dedicated worker's; the types are those of a window, whose `postMessage` wants an origin.
+    // The function of a dedicated worker; the types are those of a window, whose `postMessage` needs an origin.
     const reply = globalThis.postMessage as (message: string) => void;
     serve(event.data, () => reply("ready"));
   },

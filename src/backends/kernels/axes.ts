@@ -34,26 +34,26 @@ export interface AxisKernels {
 
 const along = { outer: extent, length: extent, inner: extent };
 type Along = Omit<AlongParams, "count">;
-const whole = (p: Along): number => p.outer * p.length * p.inner;
+const elementCount = (p: Along): number => p.outer * p.length * p.inner;
 const reduced = (p: Along): number => p.outer * p.inner;
 const picked = (p: AlongParams): number => p.outer * p.count * p.inner;
 
 export const axes: Specs<AxisKernels> = {
   reduce: {
     params: { kind: oneOf(reduceKinds), ...along },
-    inputs: { x: f32(whole) },
+    inputs: { x: f32(elementCount) },
     outputs: { y: f32(reduced) },
     tolerance: loose,
   },
   cumsum: {
     params: { ...along, reverse: flag },
-    inputs: { x: f32(whole) },
-    outputs: { y: f32(whole) },
+    inputs: { x: f32(elementCount) },
+    outputs: { y: f32(elementCount) },
     tolerance: tight,
   },
   topk: {
     params: { ...along, k: extent },
-    inputs: { x: f32(whole) },
+    inputs: { x: f32(elementCount) },
     outputs: { indices: i32((p) => p.outer * p.k * p.inner) },
     tolerance: exact,
     together: ({ length, k }) =>
@@ -61,14 +61,14 @@ export const axes: Specs<AxisKernels> = {
   },
   takeAlong: {
     params: { ...along, count: extent },
-    inputs: { x: f32(whole), indices: i32(picked) },
+    inputs: { x: f32(elementCount), indices: i32(picked) },
     outputs: { out: f32(picked) },
     tolerance: exact,
   },
   scatterAddAlong: {
     params: { ...along, count: extent },
     inputs: { y: f32(picked), indices: i32(picked) },
-    outputs: { out: f32(whole) },
+    outputs: { out: f32(elementCount) },
     tolerance: loose,
   },
 };

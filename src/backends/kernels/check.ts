@@ -13,16 +13,16 @@ import {
 } from "./index.ts";
 import type { NamedViews, OperandSpec, ParamCheck } from "./spec.ts";
 
-/** An operand of a kernel, as the table has it. */
+/** An operand of a kernel, as in the table. */
 type TableOperand = OperandSpec<never> & { readonly name: string };
 
 interface Side {
   readonly byName: ReadonlyMap<string, TableOperand>;
-  /** Operands that must be there. */
+  /** Number of required operands. */
   readonly required: number;
 }
 
-/** What the table says of a kernel, in a form that is quick to go through: every call is checked. */
+/** The table's entry for a kernel in a form that is fast to check, because every call is checked. */
 interface Checks {
   readonly params: readonly { readonly name: string; readonly check: ParamCheck }[];
   readonly inputs: Side;
@@ -55,29 +55,29 @@ export const operandsOf = (kernel: KernelName, side: "inputs" | "outputs"): read
   ...checks[kernel][side].byName.values(),
 ];
 
-/** What `fn` makes of each operand that is there, by name; null for one that is not. */
+/** Applies `fn` to each operand that is present, by name; null for one that is not. */
 function mapOperands<V, W>(operands: NamedViews<V>, fn: (operand: V) => W): NamedViews<W> {
-  const made: Record<string, W | null> = {};
+  const mapped: Record<string, W | null> = {};
   for (const [name, operand] of Object.entries(operands))
-    made[name] = operand === null || operand === undefined ? null : fn(operand);
-  return made;
+    mapped[name] = operand === null || operand === undefined ? null : fn(operand);
+  return mapped;
 }
 
-/** What `fn` makes of each of a kernel's inputs. The names stay, which an index signature forgets. */
+/** Applies `fn` to each of a kernel's inputs and keeps their names, which an index signature would lose. */
 export const mapInputs = <K extends KernelName, V, W>(
   inputs: Inputs<K, V>,
   fn: (operand: V) => W,
 ): Inputs<K, W> => mapOperands<V, W>(inputs, fn) as Inputs<K, W>;
 
-/** The same of its outputs. */
+/** The same for its outputs. */
 export const mapOutputs = <K extends KernelName, V, W>(
   outputs: Outputs<K, V>,
   fn: (operand: V) => W,
 ): Outputs<K, W> => mapOperands<V, W>(outputs, fn) as Outputs<K, W>;
 
 /**
- * The table's rule for parameters, sizes and types, and for where strides may reach. Throws `shape`, naming the kernel and the parameter or operand. What
- * stands in i32 operands (ids, targets, segments) cannot be seen from here: kernels pass over ids outside of a table.
+ * Checks parameters, sizes and types against the table, and where strides may reach. Throws `shape`, naming the kernel and the parameter or operand.
+ * The contents of i32 operands (ids, targets, segments) cannot be checked here: kernels skip ids outside a table.
  */
 export function checkCall<K extends KernelName>(
   kernel: K,
@@ -94,8 +94,8 @@ export function checkCall<K extends KernelName>(
   }
   checkOperands(kernel, params, ins, inputs, inputs);
   checkOperands(kernel, params, outs, outputs, inputs);
-  const wrong = kernels[kernel].together?.(params, inputs, outputs) ?? null;
-  if (wrong !== null) throw new GradmixError("shape", `${kernel}: ${wrong}`);
+  const problem = kernels[kernel].together?.(params, inputs, outputs) ?? null;
+  if (problem !== null) throw new GradmixError("shape", `${kernel}: ${problem}`);
 }
 
 function checkOperands(
@@ -106,7 +106,7 @@ function checkOperands(
   inputs: NamedViews,
 ): void {
   let missing = required;
-  // `in` is much faster than lookups by the table's names: engines remember where the properties of literals are.
+  // `in` is much faster than lookups by the table's names, because engines remember the positions of properties of literals.
   for (const name in operands) {
     const operand = operands[name];
     const spec = byName.get(name);
@@ -116,11 +116,11 @@ function checkOperands(
     const { size, dtype } = spec;
     if (size !== null) {
       // The parameters are of the kernel whose specification this is.
-      const wanted = typeof size === "string" ? elements(inputs[size]) : size(params as never);
-      if (sizeOf(operand.shape) !== wanted)
+      const expected = typeof size === "string" ? elements(inputs[size]) : size(params as never);
+      if (sizeOf(operand.shape) !== expected)
         throw new GradmixError(
           "shape",
-          `${kernel}: operand "${name}" has shape ${formatShape(operand.shape)}, ${wanted} elements are needed`,
+          `${kernel}: operand "${name}" has shape ${formatShape(operand.shape)}, ${expected} elements are needed`,
         );
     }
     if (dtype !== null && operand.dtype !== dtype)

@@ -1,17 +1,17 @@
 /**
- * THE table of kernels: what each computes, its parameters, its operands, and how closely a backend must agree with
- * the double-precision reference. A backend implements all of them; tests enumerate this table.
+ * The table of kernels: what each computes, its parameters, its operands, and how closely a backend must agree with the double-precision reference. A
+ * backend implements all of them; tests enumerate this table.
  *
- * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
- * comment says i32; operands with a "?" may be left out. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
- * number of threads. NaN in gives NaN out, also of relu, max and min (not of what `compare` and `select` decide, of 1ᵖ and x⁰, and of what `dropout` drops).
- * An output may be an input where the table says `inPlaceOf`: exactly that input (same offset and size); no other output may overlap an input or another
- * output. Segment and group offsets ascend.
+ * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a comment says i32; operands with
+ * a "?" are optional. Sums run in a fixed order that depends only on the shapes, so results have the same bits for any number of threads. NaN in
+ * gives NaN out, also for relu, max and min (exceptions: the decisions of `compare` and `select`, 1ᵖ and x⁰, and what `dropout` drops). An output may
+ * be an input where the table says `inPlaceOf`: exactly that input (same offset and size); no other output may overlap an input or another output.
+ * Segment and group offsets ascend.
  *
- * Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq, the results of dot and sumSquares) are
- * summed beyond single precision: on the cpu in doubles (a segment's gradient tile by tile, each tile of 32 in f32, or its rows' alignments in chunks of ALIGN_CHUNK), on
- * a GPU by compensated sums (Neumaier 1974) in parts of fixed size. However long a sum is and however it cancels, a sum
- * Σ x·y of f32 numbers has |error| ≤ STATISTICS·‖x‖·‖y‖.
+ * Statistics that determine norms and alignments (dots, sumsq, groupSumsq, vSumsq, the results of dot and sumSquares) are summed with more than
+ * single precision: on the cpu in doubles (a segment's gradient tile by tile, each tile of 32 in f32, or its rows' alignments in chunks of
+ * ALIGN_CHUNK), on a GPU by compensated sums (Neumaier 1974) in parts of fixed size. However long a sum is and however much cancels, a sum Σ x·y of
+ * f32 numbers has |error| ≤ STATISTICS·‖x‖·‖y‖.
  */
 import type { View } from "../../tensor/memory.ts";
 import { attention, type AttentionKernels } from "./attention.ts";
@@ -46,11 +46,11 @@ export type KernelParams = { readonly [K in KernelName]: Signatures[K]["params"]
 
 type InputsOf<V> = { readonly [K in KernelName]: Named<Signatures[K]["inputs"], V> };
 type OutputsOf<V> = { readonly [K in KernelName]: Named<Signatures[K]["outputs"], V> };
-/** Operands of a kernel by name, each a `V`; those that are optional may be null or left out. */
+/** Operands of a kernel by name, each a `V`; optional ones may be null or left out. */
 export type Inputs<K extends KernelName, V = View> = InputsOf<V>[K];
 export type Outputs<K extends KernelName, V = View> = OutputsOf<V>[K];
 
-/** Error of a statistic Σ x·y in units of ‖x‖·‖y‖, at most. */
+/** Largest error of a statistic Σ x·y in units of ‖x‖·‖y‖. */
 export const STATISTICS = 1e-6;
 
 export const kernels: Specs<Signatures> = {

@@ -1,4 +1,4 @@
-/** What some kernels are told to compute, by name; the order of each list is the one in which backends number them. */
+/** Variants of some kernels by name; the order of each list is the numbering of the backends. */
 
 export type UnaryKind =
   | "neg" | "exp" | "log" | "sqrt" | "rsqrt" | "square" | "reciprocal" | "abs"
@@ -15,11 +15,11 @@ export const unaryKinds: readonly UnaryKind[] = [
   "erf", "geluErf", "softplus", "log1p", "expm1",
 ]; // prettier-ignore
 
-/** "pow" is C's: xᵖ of x < 0 for integers p alone, else NaN; 1ᵖ and x⁰ are 1, of NaN too. */
+/** "pow" is that of C: xᵖ with x < 0 is NaN unless p is an integer; 1ᵖ and x⁰ are 1, also for NaN. */
 export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min" | "pow";
 export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min", "pow"];
 
-/** "and" and "or" take what is not 0 for true. */
+/** "and" and "or" treat every value other than 0 as true. */
 export type CompareKind =
   | "equal" | "notEqual" | "less" | "lessEqual" | "greater" | "greaterEqual" | "and" | "or"; // prettier-ignore
 export const compareKinds: readonly CompareKind[] = [

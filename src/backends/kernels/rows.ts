@@ -35,12 +35,12 @@ export interface RowKernels {
   /** [y, dy] → [dx]: dx = dy − exp(y)·Σ dy by row. */
   logSoftmaxVjp: Signature<Rows, "y dy", "dx">;
   /**
-   * [x, gain?, bias?] → [y, stats: rows·2]: "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps), "rms":
+   * [x, gain?, bias?, residual?] → [y, stats: rows·2, sum?]: of x + residual, which `sum` becomes; both are given, or neither. "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps), "rms":
    * x̂ = x·rstd with rstd = 1/√(mean x² + eps); y = x̂ ⊙ gain + bias. stats[r] = (mean, rstd); mean is 0 for "rms".
    */
-  norm: Signature<NormRows & { eps: number }, "x gain? bias?", "y stats">;
-  /** [x, gain?, stats, dy] → [dx]. */
-  normVjp: Signature<NormRows, "x gain? stats dy", "dx">;
+  norm: Signature<NormRows & { eps: number }, "x gain? bias? residual?", "y stats sum?">;
+  /** [x, gain?, stats, dy, also?] → [dx]; `also`, what x has of other uses, is added. */
+  normVjp: Signature<NormRows, "x gain? stats dy also?", "dx">;
   /** [x, gain?, stats, dx, dgain?, dbias?] → [dy]. */
   normJvp: Signature<NormRows, "x gain? stats dx dgain? dbias?", "dy">;
   /** [x, stats, dy, segments i32: S+1] → [dgain: S rows of width, `outStride` elements apart]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
@@ -94,13 +94,21 @@ export const rows: Specs<RowKernels> = {
         fits: (eps) => typeof eps === "number" && eps >= 0 && eps < Infinity,
       },
     },
-    inputs: { x: f32(normed), gain: optional(f32(width)), bias: optional(f32(width)) },
-    outputs: { y: f32(normed), stats: f32(stats) },
+    inputs: {
+      ...{ x: f32(normed), gain: optional(f32(width)), bias: optional(f32(width)) },
+      residual: optional(f32(normed)),
+    },
+    outputs: { y: f32(normed), stats: f32(stats), sum: optional(f32(normed)) },
     tolerance: loose,
+    together: (_, { residual = null }, { sum = null }) =>
+      (residual === null) === (sum === null) ? null : '"residual" and "sum" go together',
   },
   normVjp: {
     params: normParams,
-    inputs: { x: f32(normed), gain: optional(f32(width)), stats: f32(stats), dy: f32(normed) },
+    inputs: {
+      ...{ x: f32(normed), gain: optional(f32(width)), stats: f32(stats), dy: f32(normed) },
+      also: optional(f32(normed)),
+    },
     outputs: { dx: f32(normed) },
     tolerance: loose,
   },

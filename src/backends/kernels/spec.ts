@@ -1,14 +1,14 @@
 /**
- * How the table describes a kernel. A `Signature` is what its callers and its implementations see: the types of its parameters and the names of its operands.
- * A `KernelSpec` is the same for the checks at run time: what each parameter must be, and of each operand the type, the size, and the inputs that it may
- * stand on. A specification that does not name what its signature names does not compile.
+ * How the table describes a kernel. A `Signature` is for callers and implementations: the types of its parameters and the names of its operands. A
+ * `KernelSpec` is for the checks at run time: what each parameter must be, and for each operand the type, the size, and the inputs that it may
+ * overwrite. A specification that does not match its signature does not compile.
  */
 import { show } from "../../options.ts";
 import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 
-/** Names of operands are separated by spaces; those with a "?" may be left out. */
+/** Names of operands are separated by spaces; those with a "?" are optional. */
 export interface Signature<P extends object, I extends string, O extends string> {
   readonly params: P;
   readonly inputs: I;
@@ -33,19 +33,19 @@ export type Named<S extends string, V> = { readonly [N in Required<S>]: V } & {
 /** Operands of any kernel. */
 export type NamedViews<V = View> = Readonly<Record<string, V | null | undefined>>;
 
-/** What a parameter must be, in words and as a test. */
+/** The condition on a parameter, in words and as a test. */
 export interface ParamCheck {
   readonly what: string;
   fits(value: unknown): boolean;
 }
 
 export interface OperandSpec<P> {
-  /** null is any. */
+  /** Element type; null for any. */
   readonly dtype: DType | null;
   readonly optional: boolean;
-  /** How many elements it must have: that many, as many as the input of this name, or, null, any number. */
+  /** Required number of elements: a number, the name of an input with as many, or null for any number. */
   readonly size: ((params: P) => number) | string | null;
-  /** The inputs that this output may be: the very same elements. It may overlap no other operand. */
+  /** The inputs that this output may overwrite, with exactly the same elements. It must not overlap any other operand. */
   readonly inPlaceOf: readonly string[];
 }
 
@@ -67,7 +67,7 @@ export interface KernelSpec<S extends AnySignature> {
   readonly inputs: OperandSpecs<S["params"], S["inputs"]>;
   readonly outputs: OperandSpecs<S["params"], S["outputs"]>;
   readonly tolerance: Tolerance;
-  /** What the parameters must be together, and where strides may reach: null, or what is wrong. O(rank). */
+  /** A condition on several parameters, and on where strides may reach: null, or the problem. O(rank). */
   readonly together?: (
     params: S["params"],
     inputs: Named<S["inputs"], View>,
@@ -85,7 +85,7 @@ type OptionalOperand<P> = OperandSpec<P> & { readonly optional: true };
 const operand = <P>(dtype: DType | null, size: Size<P>): RequiredOperand<P> => ({
   ...{ dtype, size, optional: false, inPlaceOf: [] },
 });
-/** An operand of f32: so many elements, or as many as the input of that name, or any number. */
+/** An f32 operand with this many elements, as many as the input with this name, or any number. */
 export const f32 = <P>(size: Size<P> = null): RequiredOperand<P> => operand("f32", size);
 export const i32 = <P>(size: Size<P> = null): RequiredOperand<P> => operand("i32", size);
 /** An operand of f32 or i32. */
@@ -97,7 +97,7 @@ export const inPlaceOf = <P>(inputs: readonly string[], spec: RequiredOperand<P>
   inPlaceOf: inputs,
 });
 
-/** Most axes that a strided kernel walks. */
+/** Largest number of axes of a strided kernel. */
 export const MAX_RANK = 6;
 
 export const flag: ParamCheck = { what: "true or false", fits: (value) => typeof value === "boolean" };
@@ -127,7 +127,7 @@ export const extents: ParamCheck = {
   },
 };
 
-/** The last element, counted from the first, that such strides reach; −1 for an empty shape. */
+/** The index of the last element, relative to the first, that these strides reach; −1 for an empty shape. */
 function reach(shape: readonly number[], strides: readonly number[]): number {
   let last = 0;
   for (let axis = 0; axis < shape.length; axis++) {
@@ -137,7 +137,7 @@ function reach(shape: readonly number[], strides: readonly number[]): number {
   return last;
 }
 
-/** Null when the operand has every element that strides reach, from `offset` on. */
+/** null if the operand contains every element that the strides reach from `offset` on. */
 export function within(
   name: string,
   operand: View,
@@ -153,7 +153,7 @@ export function within(
   return `"${name}" is addressed at element ${offset + last} of ${size}`;
 }
 
-/** Sums over groups of segments need to be told the groups. */
+/** Sums over groups of segments need the groups. */
 export const groupsGiven = (groups: View | null | undefined, sums: View | null | undefined): string | null =>
   sums === null || sums === undefined || (groups !== null && groups !== undefined)
     ? null

@@ -15,10 +15,12 @@ function mean(length: number, at: (j: number) => number): number {
 }
 
 export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
-  norm: (p, { x, gain = null, bias = null }, { y, stats }) => {
+  norm: (p, { x, gain = null, bias = null, residual = null }, { y, stats, sum = null }) => {
     const { width } = p;
+    if (sum !== null) for (let i = 0; i < sum.length; i++) sum[i] = x[i]! + (residual?.[i] ?? 0);
+    const normal = sum ?? x;
     for (let r = 0; r < p.rows; r++) {
-      const at = (j: number): number => x[r * width + j]!;
+      const at = (j: number): number => normal[r * width + j]!;
       const center = p.kind === "layer" ? mean(width, at) : 0;
       const rstd = 1 / Math.sqrt(mean(width, (j) => (at(j) - center) ** 2) + p.eps);
       for (let j = 0; j < width; j++) {
@@ -31,15 +33,18 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
   },
 
   // The Jacobian rstd·(I − [1·1ᵀ/w if "layer"] − x̂ x̂ᵀ/w) is symmetric: vjp and jvp differ in where the gain stands.
-  normVjp: (p, { x, gain = null, stats, dy }, { dx }) => {
+  normVjp: (p, { x, gain = null, stats, dy, also = null }, { dx }) => {
     const { width } = p;
     for (let r = 0; r < p.rows; r++) {
       const unit = normalised(x, stats, r, width);
       const dUnit = (j: number): number => dy[r * width + j]! * (gain === null ? 1 : gain[j]!);
       const center = p.kind === "layer" ? mean(width, dUnit) : 0;
       const along = mean(width, (j) => unit[j]! * dUnit(j));
-      for (let j = 0; j < width; j++)
+      // Rounded on the way, as the sum of two kernels' results is.
+      for (let j = 0; j < width; j++) {
         dx[r * width + j] = stats[2 * r + 1]! * (dUnit(j) - center - unit[j]! * along);
+        if (also !== null) dx[r * width + j]! += also[r * width + j]!;
+      }
     }
   },
 

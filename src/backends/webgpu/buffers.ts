@@ -1,4 +1,4 @@
-/** The memory of the backend: tensors' buffers out of a pool, and numbers that do not change. */
+/** The memory of the backend: tensors' buffers from a pool, and constants. */
 import { GradmixError } from "../../errors.ts";
 import type { DType, TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
@@ -10,39 +10,39 @@ import { USAGE } from "./usage.ts";
 /** A tensor's buffer. */
 export interface Entry {
   readonly pooled: PooledBuffer;
-  /** Elements. */
+  /** Number of elements. */
   readonly count: number;
   readonly dtype: DType;
 }
 
 export interface Buffers {
-  /** Throws `memory` when the limit, or what the device binds, is exceeded. */
+  /** Allocates a buffer. Throws `memory` if the limit, or what the device can bind, is exceeded. */
   alloc(elements: number, dtype: DType): number;
   free(buffer: number): void;
-  /** Throws `backend` for a buffer that does not exist. */
+  /** The entry of a buffer. Throws `backend` if it does not exist. */
   entryOf(buffer: number): Entry;
   write(buffer: number, offset: number, data: TensorData | readonly number[]): void;
-  /** Numbers that are made and uploaded once per key; they belong to the backend. */
+  /** Constants that are made and uploaded once per key; they belong to the backend. */
   constant(key: string, values: () => Float32Array): View;
   readonly liveBytes: number;
   readonly peakBytes: number;
-  /** GPU buffers made so far, and bytes that exist now, in use and pooled. */
+  /** Number of GPU buffers made so far, and bytes that exist now, in use and pooled. */
   readonly created: number;
   readonly poolBytes: number;
   destroy(): void;
 }
 
 export interface BufferLimits {
-  /** Most bytes of tensors at once. */
+  /** Largest number of bytes of tensors at once. */
   readonly memoryLimit: number;
-  /** Bytes of free buffers that are kept in any case. */
+  /** Bytes of free buffers that are always kept. */
   readonly poolFloor: number;
 }
 
-/** Bytes of an entry that is given another buffer when it is overwritten, at most. */
+/** Largest size of an entry that gets another buffer when it is overwritten. */
 const MOST_MOVED = 2 ** 20;
 
-/** Throws `shape` when elements are not inside of the buffer. */
+/** Throws `shape` if elements are outside the buffer. */
 export function checkInside(entry: Entry, offset: number, count: number): void {
   if (offset < 0 || offset + count > entry.count)
     throw new GradmixError(
@@ -51,7 +51,7 @@ export function checkInside(entry: Entry, offset: number, count: number): void {
     );
 }
 
-/** `onDestroy` is told of buffers that are about to be destroyed. */
+/** `onDestroy` is called for buffers that are about to be destroyed. */
 export function createBuffers(
   device: GPUDevice,
   faults: Faults,
@@ -76,17 +76,17 @@ export function createBuffers(
           forgetConstants(constants, entries, pool, buffer);
         },
       }),
-    // Beyond the floor as much is kept as was ever live at one time: a step's buffers wait for the next step.
+    // Beyond the floor, as much is kept as was ever live at once: a step's buffers wait for the next step.
     { most: mostBytes, cap: () => Math.max(poolFloor, peakBytes) },
     ({ id, buffer }) => {
-      // What is encoded and uses it has to be submitted first: a submit with a destroyed buffer runs nothing.
+      // Encoded commands that use it must be submitted first: a submit with a destroyed buffer runs nothing.
       if (commands.pending(id)) commands.submit();
       faults.forget(buffer);
       onDestroy(id);
     },
   );
   const enter = (count: number, dtype: DType): number => {
-    const pooled = pool.take(Math.max(4, count * 4));
+    const pooled = pool.acquire(Math.max(4, count * 4));
     const buffer = nextBuffer++;
     entries.set(buffer, { pooled, count, dtype });
     return buffer;
@@ -97,12 +97,12 @@ export function createBuffers(
     return entry;
   };
 
-  /** The entry in a buffer that no command uses: what is overwritten as a whole need not wait for them. */
+  /** Moves the entry to a buffer that no command uses, since an entry that is overwritten as a whole need not wait for commands. */
   const moved = (buffer: number, entry: Entry): Entry => {
     if (!commands.pending(entry.pooled.id)) return entry;
-    const fresh = { ...entry, pooled: pool.take(Math.max(4, entry.count * 4), commands.pending) };
+    const fresh = { ...entry, pooled: pool.acquire(Math.max(4, entry.count * 4), commands.pending) };
     entries.set(buffer, fresh);
-    pool.give(entry.pooled);
+    pool.release(entry.pooled);
     return fresh;
   };
 
@@ -123,7 +123,7 @@ export function createBuffers(
       const entry = entryOf(buffer);
       entries.delete(buffer);
       liveBytes -= entry.count * 4;
-      pool.give(entry.pooled);
+      pool.release(entry.pooled);
     },
     write(buffer, offset, data) {
       faults.check();
@@ -131,8 +131,8 @@ export function createBuffers(
       checkInside(entry, offset, data.length);
       if (data.length === 0) return;
       const values = entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data);
-      const whole = values.length === entry.count && values.byteLength <= MOST_MOVED;
-      put(device, commands, whole ? moved(buffer, entry) : entry, offset, values);
+      const overwritesAll = values.length === entry.count && values.byteLength <= MOST_MOVED;
+      put(device, commands, overwritesAll ? moved(buffer, entry) : entry, offset, values);
     },
     constant(key, values) {
       const known = constants.get(key);
@@ -163,7 +163,7 @@ export function createBuffers(
   };
 }
 
-/** Most bytes that the device binds at once, in whole vectors of four. */
+/** Largest number of bytes that the device binds at once, in whole vectors of four. */
 function mostBound({ limits }: GPUDevice): number {
   const bindable = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   return bindable - (bindable % 16);
@@ -183,7 +183,7 @@ function checkRoom(bytes: number, liveBytes: number, mostBytes: number, memoryLi
     );
 }
 
-/** What is encoded with a buffer that the device refused can no longer run, and whoever encoded something has to know. */
+/** Commands with a buffer that the device refused cannot run, and those who encoded them must be informed. */
 function dropCommandsOf(
   id: number | undefined,
   refusal: GradmixError,
@@ -195,7 +195,7 @@ function dropCommandsOf(
   commands.drop();
 }
 
-/** Constants in a buffer that the device refused are made again when they are next needed. */
+/** Constants in a refused buffer are made again when they are next needed. */
 function forgetConstants(
   constants: Map<string, View>,
   entries: Map<number, Entry>,
@@ -207,11 +207,11 @@ function forgetConstants(
     if (entry?.pooled.buffer !== buffer) continue;
     constants.delete(key);
     entries.delete(view.buffer);
-    pool.give(entry.pooled);
+    pool.release(entry.pooled);
   }
 }
 
-/** Writes go before what was encoded and not yet submitted, so that must not use the buffer. */
+/** Writes are executed before encoded commands that are not yet submitted, so those must not use the buffer. */
 function put(
   { queue }: GPUDevice,
   commands: Commands,
@@ -229,7 +229,7 @@ interface Asking {
   refused(buffer: GPUBuffer, refusal: GradmixError): void;
 }
 
-/** A buffer. The device says later whether it had the memory; a lost one says nothing. */
+/** Makes a buffer. The device reports later whether it had the memory; a lost device reports nothing. */
 export function createAsked(
   device: GPUDevice,
   faults: Faults,
@@ -239,15 +239,15 @@ export function createAsked(
 ): GPUBuffer {
   device.pushErrorScope("out-of-memory");
   const buffer = device.createBuffer({ size: bytes, usage });
-  const whose = faults.owner;
-  void faults.ask(async () => {
+  const affected = faults.owner;
+  void faults.awaitReport(async () => {
     const error = await device.popErrorScope().catch(() => null);
     if (error === null || faults.disposed) return;
     const refusal = new GradmixError(
       "memory",
       `webgpu: the device refused ${bytes} bytes while ${live} are live; lower the batch`,
     );
-    faults.refuse(buffer, refusal, whose);
+    faults.refuse(buffer, refusal, affected);
     refused(buffer, refusal);
   });
   return buffer;

@@ -1,5 +1,5 @@
 /**
- * What is encoded and not yet submitted: one compute pass until something has to be read. Scalars go through one uniform buffer, a slot per
+ * Commands that are encoded but not yet submitted: one compute pass until something must be read. Scalars use one uniform buffer, with a slot per
  * dispatch, written once per submit.
  */
 import type { GradmixError } from "../../errors.ts";
@@ -8,39 +8,39 @@ import type { Faults, Owner } from "./faults.ts";
 import type { PooledBuffer } from "./pool.ts";
 import { USAGE } from "./usage.ts";
 
-/** Bytes of a slot of the uniform buffer: what dynamic offsets must be multiples of. */
+/** Bytes per slot of the uniform buffer; dynamic offsets must be multiples of it. */
 export const SLOT = 256;
 
-/** A pipeline that runs alone, as the device may still say that it does not compile. */
+/** A pipeline that runs in a pass of its own, because the device may still report that it does not compile. */
 export interface Trial {
   readonly failure: GradmixError | null;
-  /** Resolves when the device has said whether it compiles. */
+  /** Resolves when the device has reported whether it compiles. */
   readonly answered: Promise<void>;
 }
 
 export interface Commands {
-  /** Bound at 0 by every dispatch, with the offset that `slot` gives. */
+  /** Bound at 0 by every dispatch, with the offset that `slot` returns. */
   readonly scalars: GPUBuffer;
   /** The memory of `scalars`, written to the device by `submit`. */
   readonly scalarData: DataView;
-  /** Bytes at which the scalars of the next dispatch begin; a full buffer is submitted first. */
+  /** Byte offset of the scalars of the next dispatch; a full buffer is submitted first. */
   slot(): number;
   /** The open pass. */
   pass(): GPUComputePassEncoder;
-  /** Ends the pass, if one is open, with what is held back in it; what follows is encoded outside of it. */
+  /** Ends the open pass, if any, after encoding the held-back dispatches; later commands are outside it. */
   encoder(): GPUCommandEncoder;
-  /** Notes a dispatch that uses these buffers. */
+  /** Records a dispatch that uses these buffers. */
   used(buffers: readonly PooledBuffer[]): void;
-  /** Notes that something other than a dispatch in the pass uses these buffers: what is held back, a copy. */
+  /** Records another use of these buffers, by a held-back dispatch or a copy. */
   holds(buffers: readonly PooledBuffer[]): void;
-  /** What is held back: encoded before a submit, forgotten with what is encoded. */
+  /** The held-back dispatches: encoded before a submit, and forgotten together with the encoded commands. */
   held: { encode(): void; forget(): void };
-  /** Is there a command, encoded or held back, that uses this buffer? */
+  /** Whether a command, encoded or held back, uses this buffer. */
   pending(id: number): boolean;
-  /** Whose commands the open encoder has. */
+  /** Owners of the commands in the open encoder. */
   readonly encodedBy: ReadonlySet<Owner>;
   submit(trial?: Trial | null): void;
-  /** Forgets what is encoded and was not submitted. */
+  /** Forgets encoded commands that were not submitted. */
   drop(): void;
   readonly dispatches: number;
   readonly submits: number;
@@ -95,9 +95,9 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       if (trial !== null) device.pushErrorScope("validation");
       queue.submit([encoder.finish()]);
       if (trial !== null)
-        void faults.ask(async () => {
+        void faults.awaitReport(async () => {
           const error = await device.popErrorScope().catch(() => null);
-          // Answers come in any order: that the pipeline does not compile is the cause, an invalid dispatch only follows from it.
+          // Reports arrive in any order: a pipeline that does not compile is the cause, and an invalid dispatch only its consequence.
           await trial.answered;
           if (error !== null && !faults.disposed && trial.failure === null) void faults.judge(error.message);
         });

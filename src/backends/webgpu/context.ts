@@ -17,11 +17,11 @@ export interface Operand {
 
 /** Subgroup matrices of 16 × 16 × 16, f16 to f32. */
 export interface TensorCores {
-  /** Invocations of a subgroup. */
+  /** Number of invocations per subgroup. */
   readonly subgroup: number;
-  /** The device has subgroups of several sizes: a shader must ask for this one. */
+  /** Whether the device has subgroups of several sizes, so that a shader must request this one. */
   readonly sized?: boolean;
-  /** There are none: the same shaders, with matrices made of plain WGSL. Slow; it lets any device test them. */
+  /** Whether there are no tensor cores, and the same shaders use matrices made of plain WGSL. Slow, but lets any device test them. */
   readonly emulated?: boolean;
 }
 
@@ -32,36 +32,36 @@ export const textOf = (text: Text): string => (typeof text === "string" ? text :
 
 export interface Dispatch {
   /**
-   * Names the shader: calls with one key have the same operands, scalars and body, but for what lies in one buffer. Everything that is baked into
-   * the body belongs into it.
+   * Names the shader: calls with the same key have the same operands, scalars and body, except for which operands share a buffer. Everything that is
+   * compiled into the body must be part of it.
    */
   readonly key: string;
   readonly operands: readonly Operand[];
   readonly scalars?: Readonly<Record<string, readonly [type: ScalarType, value: number]>>;
-  /** Invocations in a workgroup. Default 64. */
+  /** Invocations per workgroup. Default 64. */
   readonly workgroup?: number;
   /** Workgroups, however many. */
   readonly groups: number;
   readonly declarations?: Text;
-  /** It may carry riders (riders.ts): its body and what it declares use none of their names, which begin with "ride". */
+  /** Whether it may carry riders (riders.ts): its body and its declarations use none of their names, which begin with "ride". */
   readonly carries?: boolean;
-  /** What it carries: more workgroups, behind its own, with a text of theirs. */
+  /** What it carries: more workgroups after its own, with their own text. */
   readonly more?: {
     readonly groups: number;
     readonly text: () => { readonly declarations: string; readonly body: string };
   };
   /** WGSL features that the shader enables. */
   readonly features?: readonly string[];
-  /** Invocations of a subgroup, where the device leaves the choice. */
+  /** Number of invocations per subgroup, where the device leaves the choice. */
   readonly subgroupSize?: number;
   readonly body: Text;
 }
 
 export interface DeviceTraits {
-  /** A software adapter: barriers and workgroup memory are slow there, and every core is busy with few invocations. */
+  /** Whether this is a software adapter: barriers and workgroup memory are slow there, and a few invocations keep every core busy. */
   readonly software: boolean;
   readonly workgroupStorage: number;
-  /** Mixed precision: matrix products round their operands to f16, and sum in f32. */
+  /** Mixed precision: matrix products round their operands to f16 and sum in f32. */
   readonly rounds: boolean;
   readonly tensorCores: TensorCores | null;
 }
@@ -73,10 +73,7 @@ export interface KernelContext {
   ride(rider: Rider): void;
   /** Memory for the rest of this kernel call. */
   scratch(elements: number, dtype?: DType): View;
-  /**
-   * One of several ways to compute the same bits: the one that was fastest when it was timed on this device for calls like this one (`bucket`), else the
-   * first.
-   */
+  /** Chooses among several ways to compute the same bits: the one that was fastest when timed on this device for similar calls (`bucket`), else the first. */
   choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V;
   /** Numbers that do not change, made and uploaded once for a key; they belong to the backend. */
   constant(key: string, make: () => Float32Array): View;
@@ -89,16 +86,16 @@ export type Launcher<K extends KernelName> = (
   outputs: Outputs<K>,
 ) => void;
 
-/** A kernel that is missing does not compile. */
+/** All kernels; a missing one does not compile. */
 export type Launchers = { readonly [K in KernelName]: Launcher<K> };
 
 export const u32 = (value: number): readonly ["u32", number] => ["u32", value];
 export const f32 = (value: number): readonly ["f32", number] => ["f32", value];
 
-/** Shapes are of one bucket when they round to the same powers of two. */
+/** Shapes belong to the same bucket if they round to the same powers of two. */
 export const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
-/** Operands by name; those that are not there are left out. */
+/** Operands by name; absent ones are left out. */
 export function operandsOf(read: NamedViews, written: NamedViews): Operand[] {
   const list = (views: NamedViews, isWritten: boolean): Operand[] =>
     Object.entries(views).flatMap(([name, view]) =>

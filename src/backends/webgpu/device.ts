@@ -1,4 +1,4 @@
-/** Asks a `GPU`, Dawn's or a browser's, for an adapter, and makes a device with the limits that it has. */
+/** Requests an adapter from a `GPU`, Dawn's or a browser's, and makes a device with the limits that it has. */
 import { GradmixError } from "../../errors.ts";
 import {
   type AdapterInfo,
@@ -22,8 +22,8 @@ export const limitsOf = (adapter: GPUAdapter): Record<string, number> =>
   Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
 
 /**
- * A device of the fastest adapter; a software adapter only with `software`. `tensorCores` asks for what mixed precision needs, if the GPU has it. Throws
- * `backend` when there is none, with what `none` says, or only a software one, with what `takeSoftware` says to do.
+ * Makes a device of the fastest adapter; a software adapter is only used with `software`. `tensorCores` requests what mixed precision needs, if the
+ * GPU has it. Throws `backend` with the message `none` if there is no adapter, or with the advice `takeSoftware` if there is only a software adapter.
  */
 export async function requestDevice(
   gpu: GPU,

@@ -7,7 +7,7 @@ import { type Commands, SLOT } from "./commands.ts";
 import type { Dispatch, Operand } from "./context.ts";
 import type { Pipelines } from "./pipelines.ts";
 import {
-  alone,
+  separateDispatch,
   type Bound,
   bindingsOf,
   carried,
@@ -40,7 +40,7 @@ export interface Encoding {
   ride(rider: Rider): void;
 }
 
-/** `bindings`: the most buffers that the device binds at once. */
+/** `bindings` is the largest number of buffers that the device binds at once. */
 export function createEncoding(
   buffers: Buffers,
   pipelines: Pipelines,
@@ -59,7 +59,7 @@ export function createEncoding(
   const release = (): void => {
     const riders = held;
     held = [];
-    for (const { rider, bound } of riders) encode(alone(rider), bound);
+    for (const { rider, bound } of riders) encode(separateDispatch(rider), bound);
   };
   commands.held = {
     encode: release,
@@ -69,24 +69,24 @@ export function createEncoding(
   };
   const encode = (dispatch: Dispatch, bound: readonly Bound[]): void => {
     const { slots, operands, layoutKey } = bind(dispatch.operands, bound);
-    const made = pipelines.pipelineOf(dispatch, layoutKey, operands, slots);
-    if (made.failure !== null) throw made.failure;
-    // A pass with a pipeline that does not compile runs nothing: until the device has said that it does, it runs alone.
-    const trial = !made.proven;
+    const pipeline = pipelines.pipelineOf(dispatch, layoutKey, operands, slots);
+    if (pipeline.failure !== null) throw pipeline.failure;
+    // A pass with a pipeline that does not compile runs nothing, so a pipeline runs in its own pass until the device has reported success.
+    const trial = !pipeline.proven;
     if (trial) commands.submit();
     const pooled = slots.map(({ entry }) => entry.pooled);
-    const group = pipelines.groupOf(made, commands.scalars, pooled);
+    const group = pipelines.groupOf(pipeline, commands.scalars, pooled);
     const base = commands.slot();
     const groups = dispatch.groups + (dispatch.more?.groups ?? 0);
     const width = Math.min(groups, GRID_GROUPS);
     putScalars(commands.scalarData, base, width, dispatch, operands);
     const pass = commands.pass();
-    pass.setPipeline(made.pipeline);
+    pass.setPipeline(pipeline.pipeline);
     pass.setBindGroup(0, group, [base]);
     pass.dispatchWorkgroups(width, Math.ceil(groups / width));
-    made.dispatches++;
+    pipeline.dispatches++;
     commands.used(pooled);
-    if (trial) commands.submit(made);
+    if (trial) commands.submit(pipeline);
   };
   return {
     dispatch(dispatch) {

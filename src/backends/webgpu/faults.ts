@@ -1,36 +1,34 @@
 /**
- * What goes wrong on a device, and whom it concerns. A GPU answers later: what it may yet refuse is asked (`ask`), and whoever reads a result waits for all
- * answers (`settled`). A fault is thrown once at the next call that looks (`check`) where the device goes on after it, at every call where it does not.
+ * Failures of a device, and whom they concern. A GPU reports later: everything that it may still refuse is asked (`ask`), and a reader of results
+ * waits for all answers (`settled`). If the device can continue after a failure, it is thrown once, at the next call of `check`; otherwise at every
+ * call.
  */
 import { GradmixError } from "../../errors.ts";
 
-/**
- * Who allocates and encodes: the tuner tries things while its caller waits for something else, so memory that is refused to one is none of the other's
- * business.
- */
+/** Who allocates and encodes. The tuner tries things while its caller waits for something else, so memory that is refused to one does not concern the other. */
 export type Owner = "caller" | "tuner";
 
 export interface Faults {
-  /** Who calls at the moment. */
+  /** The current owner. */
   readonly owner: Owner;
   readonly disposed: boolean;
   /** Runs a task of the tuner. */
   asTuner<T>(task: () => T): T;
-  fail(error: GradmixError, whose?: Owner): void;
-  /** A fault after which the device goes on. */
-  failPassing(error: GradmixError, whose: Owner): void;
-  /** Notes that the device refused this buffer: commands with it are errors too, whose cause this is. */
-  refuse(buffer: GPUBuffer, error: GradmixError, whose: Owner): void;
+  fail(error: GradmixError, affected?: Owner): void;
+  /** Records a failure after which the device can continue. */
+  failPassing(error: GradmixError, affected: Owner): void;
+  /** Records that the device refused this buffer: commands with it fail too, with this as the cause. */
+  refuse(buffer: GPUBuffer, error: GradmixError, affected: Owner): void;
   /** The buffer is no longer in use. */
   forget(buffer: GPUBuffer): void;
-  /** An error of validation: it follows from a buffer that was refused, or it is one of its own. */
+  /** Handles an error of validation: either the consequence of a refused buffer, or a failure of its own. */
   judge(message: string): Promise<void>;
   /** Remembers the question until it is answered. */
-  ask(listen: () => Promise<void>): Promise<void>;
-  /** Resolves when everything that was asked is answered. */
+  awaitReport(listen: () => Promise<void>): Promise<void>;
+  /** Resolves when everything that was asked has been answered. */
   settled(): Promise<void>;
   /** Throws what has failed. */
-  check(whose?: Owner): void;
+  check(affected?: Owner): void;
   dispose(): void;
 }
 
@@ -40,11 +38,11 @@ export function createFaults(device: GPUDevice): Faults {
   let owner: Owner = "caller";
   let disposed = false;
   const passing = new WeakSet<GradmixError>();
-  const asked = new Set<Promise<void>>();
-  const refusals = new Map<GPUBuffer, { readonly error: GradmixError; readonly whose: Owner }>();
+  const pendingReports = new Set<Promise<void>>();
+  const refusals = new Map<GPUBuffer, { readonly error: GradmixError; readonly affected: Owner }>();
 
   const settled = async (): Promise<void> => {
-    if (asked.size > 0) await Promise.all(asked);
+    if (pendingReports.size > 0) await Promise.all(pendingReports);
   };
   const faults: Faults = {
     get owner() {
@@ -61,40 +59,40 @@ export function createFaults(device: GPUDevice): Faults {
         owner = "caller";
       }
     },
-    fail(error, whose = "caller") {
-      if (whose === "caller") failure ??= error;
+    fail(error, affected = "caller") {
+      if (affected === "caller") failure ??= error;
       else refusedToTuner ??= error;
     },
-    failPassing(error, whose) {
+    failPassing(error, affected) {
       passing.add(error);
-      faults.fail(error, whose);
+      faults.fail(error, affected);
     },
-    refuse(buffer, error, whose) {
-      refusals.set(buffer, { error, whose });
-      faults.fail(error, whose);
+    refuse(buffer, error, affected) {
+      refusals.set(buffer, { error, affected });
+      faults.fail(error, affected);
     },
     forget: (buffer) => void refusals.delete(buffer),
     async judge(message) {
       await settled();
       const [refusal] = refusals.values();
       if (refusal === undefined) faults.fail(new GradmixError("backend", `webgpu: ${firstLine(message)}`));
-      else faults.fail(refusal.error, refusal.whose);
+      else faults.fail(refusal.error, refusal.affected);
     },
-    ask(listen) {
+    awaitReport(listen) {
       const answer = listen();
-      asked.add(answer);
-      void answer.finally(() => asked.delete(answer));
+      pendingReports.add(answer);
+      void answer.finally(() => pendingReports.delete(answer));
       return answer;
     },
     settled,
-    check(whose = owner) {
+    check(affected = owner) {
       if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
-      if (whose === "tuner" && refusedToTuner !== null) {
+      if (affected === "tuner" && refusedToTuner !== null) {
         const thrown = refusedToTuner;
         refusedToTuner = null;
         throw thrown;
       }
-      if (failure === null || (whose === "tuner" && failure.code === "memory")) return;
+      if (failure === null || (affected === "tuner" && failure.code === "memory")) return;
       const thrown = failure;
       // Running out of memory, or a kernel that does not compile, leaves the device usable.
       if (thrown.code === "memory" || passing.has(thrown)) failure = null;

@@ -1,14 +1,14 @@
-/** What the WebGPU backend needs of a browser: its adapter. */
+/** The WebGPU backend's host in a browser: its adapter. */
 import { GradmixError } from "../../errors.ts";
 import type { FoundDevice } from "./adapter-info.ts";
 import { requestDevice } from "./device.ts";
 
-/** The browser's GPU; a software adapter only with `software`. Throws `backend`, saying why, when there is none. */
+/** Makes a device of the browser's GPU; a software adapter is only used with `software`. Throws `backend` with the reason if there is none. */
 export async function createBrowserDevice(options: {
   software: boolean;
   tensorCores: boolean;
 }): Promise<FoundDevice> {
-  // Not every browser has it, and those that do only for pages that came over HTTPS or from this machine.
+  // Not every browser has it, and those that do only for pages from HTTPS or from this machine.
   const { gpu } = navigator as Partial<Navigator>;
   if (gpu === undefined)
     throw new GradmixError(

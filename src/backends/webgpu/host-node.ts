@@ -1,4 +1,4 @@
-/** The one file that knows Dawn and Node: where adapters come from, and where choices of variants are kept. */
+/** The only file that depends on Dawn and Node: it finds adapters and stores the choices of variants. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -30,8 +30,8 @@ const IN_SOFTWARE: readonly string[] = [
 ];
 
 /**
- * The machine's GPU; a software adapter only with `software`. `tensorCores` asks for what mixed precision needs, if the GPU has it. Throws `backend`, saying
- * why, when there is none, and when the npm package `webgpu` is not installed or does not run here.
+ * Makes a device of the machine's GPU; a software adapter is only used with `software`. `tensorCores` requests what mixed precision needs, if the GPU
+ * has it. Throws `backend` with the reason if there is none, and if the npm package `webgpu` is not installed or does not run here.
  */
 export async function createNodeDevice({
   software = false,
@@ -49,7 +49,7 @@ export async function createNodeDevice({
   });
 }
 
-/** A device that runs nothing, of Dawn's null backend: it validates shaders, those for tensor cores too. For tests. */
+/** A device of Dawn's null backend that runs nothing: it only validates shaders, including those for tensor cores. For tests. */
 export async function createNullDevice(): Promise<object> {
   const gpu = await dawn(["backend=null", ...EXPERIMENTAL]);
   const adapter = await gpu.requestAdapter();
@@ -122,13 +122,13 @@ function discard(file: string): void {
   }
 }
 
-/** Changes when the variants of a kernel do, so that older choices are forgotten. */
+/** Changes when the variants of a kernel do, so that older choices are ignored. */
 const VARIANTS = 2;
 
-/** Where choices of variants are kept: in GRADMIX_CACHE, or gradmix's folder in the user's cache folder. */
+/** The file with the choices of variants: in GRADMIX_CACHE, or in gradmix's folder in the user's cache folder. */
 function tuningFile(): string {
   const { env, platform } = process;
-  // A variable that is empty counts as not set.
+  // An empty variable counts as not set.
   const given = (name: string): string | undefined => (env[name] === "" ? undefined : env[name]);
   const base =
     given("GRADMIX_CACHE") ??
@@ -144,15 +144,15 @@ function tuningFile(): string {
 }
 
 /**
- * Choices that were timed on this device before, and a place for new ones. A file that cannot be read counts as empty, one that cannot be written is left
- * alone: the choices then hold for this process.
+ * Choices that were timed on this device before, and a store for new ones. A file that cannot be read counts as empty; if it cannot be written, the
+ * choices hold only for this process.
  */
 export function tuningStore(
   { adapter }: Pick<FoundDevice, "adapter">,
   log: (line: string) => void = () => {},
 ): TuningStore {
   const file = tuningFile();
-  // An adapter's name has its driver.
+  // The name of an adapter includes its driver.
   const device = `${adapter}, variants ${VARIANTS}`;
   const entries = (value: unknown): [string, unknown][] => (isObject(value) ? Object.entries(value) : []);
   const read = (): Record<string, unknown> => {
@@ -174,7 +174,7 @@ export function tuningStore(
       log(choiceLine(bucket, variant, milliseconds));
       const fresh = `${file}.${process.pid}`;
       try {
-        // Another process may have learned something in between.
+        // Another process may have added choices in the meantime.
         const all = { ...read(), [device]: { ...known(), [bucket]: variant } };
         mkdirSync(dirname(file), { recursive: true });
         writeFileSync(fresh, `${JSON.stringify(all, null, 2)}\n`);

@@ -21,32 +21,35 @@ import { createReadBack, type ReadBack } from "./read-back.ts";
 import { type Call, createTuner, type Tuner, type TunerDevice, type TuningStore } from "./tuning.ts";
 
 export interface WebgpuOptions {
-  /** A `GPUDevice`. It belongs to the backend from here on, which destroys it. */
+  /** The `GPUDevice`. The backend owns it from here on and destroys it. */
   readonly device: object;
-  /** What reports call it. */
+  /** Name of the adapter, for reports. */
   readonly adapter?: string;
-  /** Is it a software adapter? Kernels then avoid barriers. */
+  /** Whether it is a software adapter; kernels then avoid barriers. Default false. */
   readonly software?: boolean;
   /**
-   * "f16": matrix products round their operands to f16 and sum in f32, on tensor cores; everything else stays f32. A software adapter computes the same
-   * without being faster. Default "f32".
+   * Precision of matrix products. "f16" rounds their operands to f16 and sums in f32, on tensor cores; everything else stays f32. A software adapter
+   * computes the same without being faster. Default "f32".
    */
   readonly precision?: "f32" | "f16";
-  /** Given when the device has them. */
+  /** The device's tensor cores, if it has them. */
   readonly tensorCores?: TensorCores | null;
-  /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
+  /** Largest number of bytes of tensors at once. Default 64 GiB: the device's own limit is reached before. */
   readonly memoryLimit?: number;
-  /** Bytes of free buffers that are kept in any case, for what is allocated next. Default 1 GiB. */
+  /** Bytes of free buffers that are always kept for later allocations. Default 1 GiB. */
   readonly poolFloor?: number;
-  /** Variants of kernels are timed, and the choices kept there. Without it nothing is timed: every kernel takes its default variant. */
+  /**
+   * Store of timed choices. If given, variants of kernels are timed and the choices stored there. Default: nothing is timed, and every kernel uses
+   * its default variant.
+   */
   readonly tuning?: TuningStore;
 }
 
-/** What the backend has done so far, for benchmarks: in a running training only the first three grow. */
+/** Counts of what the backend has done so far, for benchmarks; during training only the first three grow. */
 export interface WebgpuCounters {
   readonly dispatches: number;
   readonly submits: number;
-  /** Dispatches by the key of their shader. */
+  /** Number of dispatches by the key of their shader. */
   readonly dispatchesOf: ReadonlyMap<string, number>;
   readonly pipelines: number;
   readonly bindGroups: number;
@@ -73,7 +76,7 @@ type Launch = <K extends KernelName>(
   forced?: string | null,
 ) => void;
 
-/** Throws `config` for options that do not fit the device. */
+/** Makes the backend. Throws `config` for options that do not fit the device. */
 export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const device = options.device as GPUDevice;
   const { memoryLimit = MEMORY_LIMIT, poolFloor = POOL_FLOOR } = options;
@@ -170,9 +173,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
 }
 
 /** Pipelines of one key differ in how their operands are bound. */
-function dispatchesOf(made: readonly Pipeline[]): ReadonlyMap<string, number> {
+function dispatchesOf(pipelines: readonly Pipeline[]): ReadonlyMap<string, number> {
   const counts = new Map<string, number>();
-  for (const { key, dispatches } of made) counts.set(key, (counts.get(key) ?? 0) + dispatches);
+  for (const { key, dispatches } of pipelines) counts.set(key, (counts.get(key) ?? 0) + dispatches);
   return counts;
 }
 
@@ -201,7 +204,7 @@ function callOf<K extends KernelName>(
 const viewsOf = (operands: NamedViews): View[] =>
   Object.values(operands).filter((view) => view !== null && view !== undefined);
 
-/** What kernels may know of the device. Throws `config` for a precision that it does not have. */
+/** The properties of the device that kernels may use. Throws `config` for a precision that it does not support. */
 function traitsOf(device: GPUDevice, options: WebgpuOptions): DeviceTraits {
   const traits = {
     software: options.software === true,

@@ -1,16 +1,17 @@
 /**
- * How long to sleep before waiting. Dawn keeps a core busy while a result is waited for, so most of the wait is slept: four fifths of the least that as many
- * dispatches took the last few times. The least, since a wait during which the process stood still, or that was for something larger, must not be slept again.
+ * Decides how long to sleep before waiting. Dawn keeps a core busy while it waits for a result, so most of the wait is slept: four fifths of the
+ * shortest recent wait for as many dispatches. The shortest, because a wait during which the process was suspended, or that was for something larger,
+ * must not be repeated.
  */
 export interface Naps {
-  /** Milliseconds to sleep before a result of so many dispatches; 0 where a wait is too short, or not known. */
+  /** Milliseconds to sleep before a result of this many dispatches; 0 if the wait is too short or unknown. */
   before(dispatches: number): number;
   took(dispatches: number, milliseconds: number): void;
 }
 
 /** Milliseconds below which a sleep is not worth its wake-up. */
 const LEAST_SLEEP = 4;
-/** Waits that are remembered, of each number of dispatches, and numbers. */
+/** Number of waits that are remembered per number of dispatches, and of such numbers. */
 const REMEMBERED = 4;
 const MOST_NUMBERS = 1000;
 

@@ -1,4 +1,4 @@
-/** Compute pipelines by what is dispatched, and bind groups by pipeline and buffers: a running training makes neither. */
+/** Compute pipelines by dispatch, and bind groups by pipeline and buffers: during training neither is made again. */
 import { GradmixError } from "../../errors.ts";
 import { type Dispatch, textOf } from "./context.ts";
 import { type Faults, firstLine } from "./faults.ts";
@@ -12,13 +12,13 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** Bytes of its scalars. */
   readonly scalarBytes: number;
-  /** The device has said whether it compiles. */
+  /** Whether the device has reported that it compiles. */
   proven: boolean;
   failure: GradmixError | null;
   /** The key of its dispatches, and how many there were. */
   readonly key: string;
   dispatches: number;
-  /** Resolves when the device has said whether it compiles. */
+  /** Resolves when the device has reported whether it compiles. */
   readonly answered: Promise<void>;
 }
 
@@ -51,10 +51,10 @@ export function createPipelines(device: GPUDevice, faults: Faults): Pipelines {
       const alike = known.get(dispatch.key) ?? new Map<string, Pipeline>();
       const found = alike.get(layoutKey);
       if (found !== undefined) return found;
-      const made = makePipeline(device, faults, dispatch, operands, slots, all.length);
-      all.push(made);
-      known.set(dispatch.key, alike.set(layoutKey, made));
-      return made;
+      const pipeline = makePipeline(device, faults, dispatch, operands, slots, all.length);
+      all.push(pipeline);
+      known.set(dispatch.key, alike.set(layoutKey, pipeline));
+      return pipeline;
     },
     groupOf({ id, layout, scalarBytes }, scalars, buffers) {
       let key = `${id}`;
@@ -125,22 +125,22 @@ function makePipeline(
       entryPoint: "main",
     },
   });
-  const whose = faults.owner;
+  const affected = faults.owner;
   const answers = [device.popErrorScope(), device.popErrorScope()];
-  const answered = faults.ask(async () => {
+  const answered = faults.awaitReport(async () => {
     const found = await Promise.all(answers).catch(() => []);
     const error = found.find((each) => each !== null) ?? null;
-    made.proven = true;
+    entry.proven = true;
     if (error === null || faults.disposed) return;
-    made.failure = new GradmixError(
+    entry.failure = new GradmixError(
       "backend",
       `webgpu: the kernel "${dispatch.key}" does not compile: ${firstLine(error.message)}`,
     );
-    faults.failPassing(made.failure, whose);
+    faults.failPassing(entry.failure, affected);
   });
-  const made: Pipeline = {
+  const entry: Pipeline = {
     ...{ id, pipeline, layout, scalarBytes, answered },
     ...{ key: dispatch.key, dispatches: 0, proven: false, failure: null },
   };
-  return made;
+  return entry;
 }

@@ -1,23 +1,23 @@
 /**
- * GPU buffers that are used again. Sizes go by classes; of those that are free the one that was made first is handed out, and what is free beyond a
- * cap is destroyed. What a step gets depends on what is free when it begins, not on the order it became free in: a training step that asks for the
- * same sizes in the same order gets the same buffers, so bind groups that were made for them fit again.
+ * GPU buffers that are reused. Sizes are divided into classes. Of the free buffers, the one that was made first is taken, and free buffers beyond a
+ * cap are destroyed. Which buffers a step gets depends on what is free when it begins, not on the order in which they became free. So a training step
+ * that requests the same sizes in the same order gets the same buffers, and the bind groups for them can be reused.
  */
 export interface PooledBuffer {
   readonly buffer: GPUBuffer;
-  /** Of the class. */
+  /** Size of the class. */
   readonly bytes: number;
-  /** Names it in keys of bind groups. */
+  /** Identifies it in keys of bind groups. */
   readonly id: number;
 }
 
 export interface BufferPool {
-  /** `avoided` says of a free buffer whether another is wanted. */
-  take(bytes: number, avoided?: (id: number) => boolean): PooledBuffer;
-  /** The buffer may be handed out again at once: commands run in the order they were given. */
-  give(buffer: PooledBuffer): void;
+  /** Takes a buffer. `avoided` returns whether a free buffer should not be used. */
+  acquire(bytes: number, avoided?: (id: number) => boolean): PooledBuffer;
+  /** Returns a buffer. It may be taken again at once: commands run in their order. */
+  release(buffer: PooledBuffer): void;
   find(buffer: GPUBuffer): PooledBuffer | undefined;
-  /** The device had no memory for this one: it is not handed out again, and what lies free is destroyed to make room. */
+  /** The device had no memory for this buffer: it is not used again, and free buffers are destroyed to make room. */
   refuse(buffer: GPUBuffer): void;
   /** Buffers made so far, and bytes that exist now, in use and free. */
   readonly created: number;
@@ -34,7 +34,7 @@ function sizeClass(bytes: number): number {
   return Math.ceil(least / step) * step;
 }
 
-/** `most`: of one buffer; sizes are not rounded up beyond it. `cap`: bytes that may lie free at one time. */
+/** `most` is the largest size of a buffer; sizes are not rounded up beyond it. `cap` is the largest number of free bytes. */
 export function createPool(
   make: (bytes: number) => GPUBuffer,
   { most, cap }: { readonly most: number; readonly cap: () => number },
@@ -68,8 +68,8 @@ export function createPool(
     return undefined;
   };
   return {
-    take(wanted, avoided = () => false) {
-      const size = Math.max(wanted, Math.min(sizeClass(wanted), most));
+    acquire(requested, avoided = () => false) {
+      const size = Math.max(requested, Math.min(sizeClass(requested), most));
       const others = free.get(size);
       const at = others?.findIndex(({ id }) => !avoided(id)) ?? -1;
       const [found] = at < 0 ? [] : (others?.splice(at, 1) ?? []);
@@ -82,7 +82,7 @@ export function createPool(
       bytes += size;
       return entry;
     },
-    give(entry) {
+    release(entry) {
       if (refused.has(entry)) {
         destroy(entry);
         return;

@@ -1,4 +1,4 @@
-/** Reading results: what is encoded is submitted, the bytes are copied to a buffer that can be mapped, and most of the wait is slept. */
+/** Reads results: encoded commands are submitted, the bytes are copied to a buffer that can be mapped, and most of the wait is slept. */
 import { GradmixError } from "../../errors.ts";
 import { type Buffers, checkInside, createAsked } from "./buffers.ts";
 import type { Commands } from "./commands.ts";
@@ -8,8 +8,8 @@ import { type BufferPool, createPool } from "./pool.ts";
 import { MAP_READ, USAGE } from "./usage.ts";
 
 export interface ReadBack {
-  /** The bytes of `count` elements. Throws what has failed on the way. */
-  read(buffer: number, offset: number, count: number, whose?: Owner): Promise<ArrayBuffer>;
+  /** Reads the bytes of `count` elements. Throws earlier failures. */
+  read(buffer: number, offset: number, count: number, affected?: Owner): Promise<ArrayBuffer>;
   destroy(): void;
 }
 
@@ -34,27 +34,28 @@ export function createReadBack(
   const naps = createNaps();
   let nap: Promise<void> = Promise.resolve();
   let submitting: Promise<void> | null = null;
-  /** Submits after the caller's turn, so that reads which begin together share a submit. */
-  const submitted = (): Promise<void> =>
-    (submitting ??= Promise.resolve().then(() => {
-      submitting = null;
-      commands.submit();
-    }));
+  /** Submits after the caller's turn, so that reads that begin together share a submit. */
+  const submitLater = async (): Promise<void> => {
+    await Promise.resolve();
+    submitting = null;
+    commands.submit();
+  };
+  const submitted = (): Promise<void> => (submitting ??= submitLater());
   /** Dispatches that an earlier read has waited for. */
   let readUpTo = 0;
   return {
-    async read(buffer, offset, count, whose = "caller") {
-      faults.check(whose);
+    async read(buffer, offset, count, affected = "caller") {
+      faults.check(affected);
       const entry = buffers.entryOf(buffer);
       checkInside(entry, offset, count);
       if (count === 0) return new ArrayBuffer(0);
-      const target = staging.take(count * 4);
+      const target = staging.acquire(count * 4);
       commands.encoder().copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
       commands.holds([entry.pooled]);
       const work = commands.dispatches - readUpTo;
       readUpTo = commands.dispatches;
       const began = performance.now();
-      // Without work of its own a read waits as long as the one before.
+      // A read without new work waits as long as the one before.
       if (work > 0) {
         const pause = naps.before(work);
         nap = pause > 0 ? new Promise((wake) => setTimeout(wake, pause)) : Promise.resolve();
@@ -65,11 +66,11 @@ export function createReadBack(
         await nap;
         await target.buffer.mapAsync(MAP_READ, 0, count * 4);
         await faults.settled();
-        faults.check(whose);
+        faults.check(affected);
         bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
       } catch (error) {
         await faults.settled();
-        faults.check(whose);
+        faults.check(affected);
         if (error instanceof GradmixError) throw error;
         throw new GradmixError(
           "backend",
@@ -81,7 +82,7 @@ export function createReadBack(
       } finally {
         if (!faults.disposed) {
           target.buffer.unmap();
-          staging.give(target);
+          staging.release(target);
         }
       }
       if (work > 0) naps.took(work, performance.now() - began);

@@ -1,20 +1,21 @@
 /**
- * Small dispatches that others carry. A GPU takes some microseconds to begin a dispatch and waits for the one before to end, which for sums of a few columns is
- * longer than they take. So such a dispatch is held back, and if the next one is of a kernel that carries others and has nothing to do with it, both are one:
- * the workgroups beyond the carrier's own run the rider. Numbers do not change by it: what a rider computes does not depend on the size of its workgroups.
+ * Small dispatches that are carried by others. A GPU needs some microseconds to start a dispatch after the previous one has ended, which is longer
+ * than sums of a few columns take. So a small dispatch (a rider) is held back. If the next dispatch may carry others and is independent of it, both
+ * become one: additional workgroups run the rider. The results do not change, because what a rider computes does not depend on the size of its
+ * workgroups.
  */
 import type { Dispatch, Operand } from "./context.ts";
 import type { Entry } from "./buffers.ts";
 
-/** A dispatch that may be carried. `tag` begins the names of its operands and scalars, as the text has to say them. */
+/** A dispatch that may be carried. `tag` is the prefix of its operands and scalars in the text. */
 export interface Rider {
   /** Names the shader, as a dispatch's does. */
   readonly key: string;
   readonly operands: readonly Operand[];
   readonly scalars: NonNullable<Dispatch["scalars"]>;
-  /** Invocations in a workgroup where nobody carries it. */
+  /** Invocations per workgroup if it is not carried. */
   readonly workgroup: number;
-  /** Workgroups, when they have so many invocations. */
+  /** Number of workgroups, if each has this many invocations. */
   groups(workgroup: number): number;
   declarations(workgroup: number, tag: string): string;
   body(workgroup: number, tag: string): string;
@@ -31,11 +32,11 @@ export interface Held {
   readonly bound: readonly Bound[];
 }
 
-/** Riders that are held at one time, at most. */
+/** Largest number of riders that are held back. */
 export const MOST_RIDERS = 2;
 
-/** The rider as a dispatch of its own. */
-export const alone = (rider: Rider): Dispatch => ({
+/** The rider as a separate dispatch. */
+export const separateDispatch = (rider: Rider): Dispatch => ({
   key: rider.key,
   operands: rider.operands,
   scalars: rider.scalars,
@@ -45,20 +46,20 @@ export const alone = (rider: Rider): Dispatch => ({
   body: () => rider.body(rider.workgroup, ""),
 });
 
-/** Do two dispatches use no memory that one of them writes? Then they may run at one time. */
+/** Whether two dispatches use no memory that one of them writes, so that they may run at the same time. */
 export function independent(some: readonly Bound[], others: readonly Bound[]): boolean {
   return some.every(({ entry, operand }) =>
     others.every(
       (other) =>
         other.entry.pooled !== entry.pooled ||
         !(operand.written === true || other.operand.written === true) ||
-        apart(operand, other.operand),
+        disjoint(operand, other.operand),
     ),
   );
 }
 
-/** Have two operands of one buffer no element in common? */
-function apart(a: Operand, b: Operand): boolean {
+/** Whether two operands of one buffer have no element in common. */
+function disjoint(a: Operand, b: Operand): boolean {
   const sizeOf = ({ view: { shape } }: Operand): number => shape.reduce((n, extent) => n * extent, 1);
   if (a.view.offset + sizeOf(a) <= b.view.offset || b.view.offset + sizeOf(b) <= a.view.offset) return true;
   // Columns of rows that lie equally far apart.

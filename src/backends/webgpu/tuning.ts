@@ -1,31 +1,31 @@
 /**
- * Which variant of a kernel is fastest on this device, found by time.
+ * Finds by time which variant of a kernel is fastest on this device.
  *
- * A call of a bucket (a kernel and its shape, rounded) that was not timed yet takes the default variant. When results are next waited for, its variants are
- * timed on operands of the same sizes, and the choice holds from then on. Variants of a kernel give the same bits, so when this happens cannot be seen in
- * any result. That is not taken on trust: a variant whose result on random operands is not the default's, on this device, is left out (the first and the
- * last elements are compared).
+ * A call of a bucket (a kernel and its rounded shape) that has not been timed uses the default variant. When results are next awaited, its variants
+ * are timed on operands of the same sizes, and the choice holds from then on. Variants of a kernel give the same bits, so no result shows when this
+ * happens. This is checked: a variant whose result on random operands differs from the default's on this device is excluded (the first and the last
+ * elements are compared).
  */
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { DType } from "../../tensor/dtype.ts";
 
-/** What outlives the process: choices made before, and where new ones go. */
+/** Storage beyond the process: earlier choices, and where new ones go. */
 export interface TuningStore {
-  /** Variants by bucket. */
+  /** Chosen variants by bucket. */
   readonly known: Readonly<Record<string, string>>;
-  /** `milliseconds` has what each variant took. */
+  /** Stores a choice. `milliseconds` has the time of each variant. */
   learn(bucket: string, variant: string, milliseconds: Readonly<Record<string, number>>): void;
-  /** A variant's result is not the default's on this device: it is not taken. */
+  /** Called if a variant's result differs from the default's on this device, so that it is not used. */
   differs?(bucket: string, variant: string): void;
 }
 
-/** The same, for a log. */
+/** The same as a line for a log. */
 export const differenceLine = (bucket: string, variant: string): string =>
   `webgpu: ${bucket} cannot take ${variant}: on this device its result is not that of the default variant, or not the same twice`;
 
-/** A choice, for a log. */
+/** A choice as a line for a log. */
 export function choiceLine(
   bucket: string,
   variant: string,
@@ -39,16 +39,16 @@ export function choiceLine(
   return `webgpu: ${bucket} takes ${variant} (${[...own, ...(others.length === 0 ? [] : [others.join(", ")])].join("; ")})`;
 }
 
-/** Choices that hold as long as the device does. */
+/** A store of choices that hold as long as the device. */
 export const tuningForNow = (log: (line: string) => void = () => {}): TuningStore => ({
   known: {},
   learn: (...choice) => log(choiceLine(...choice)),
   differs: (...variant) => log(differenceLine(...variant)),
 });
 
-/** A call of a kernel that can be made again. */
+/** A call of a kernel that can be repeated. */
 export interface Call {
-  /** The operands that are there. */
+  /** The operands that are present. */
   readonly inputs: readonly View[];
   readonly outputs: readonly View[];
   /** Enqueues it with the given variant. */
@@ -67,9 +67,9 @@ interface Untimed {
 }
 
 export interface Tuner {
-  /** The variant for a call of this bucket; a bucket that is new is noted with its call. */
+  /** The variant for a call of this bucket; a new bucket is recorded with its call. */
   choose(bucket: string, variants: Variants, call: Call): string;
-  /** Times the buckets that were noted. */
+  /** Times the recorded buckets. */
   settle(): Promise<void>;
   /** Choices in force. */
   readonly chosen: ReadonlyMap<string, string>;
@@ -82,18 +82,18 @@ export interface TunerDevice {
   copy(from: View, to: View): void;
   /** Enqueues random numbers. */
   randomise(view: View): void;
-  /** Submits what is enqueued; resolves when it was run. */
+  /** Submits what is enqueued; resolves once it has run. */
   done(): Promise<void>;
   /** Elements of a view, as bits. */
   bits(view: View, from: number, count: number): Promise<Int32Array>;
 }
 
-/** Elements of a result that are compared, at either end. */
+/** Number of elements of a result that are compared at each end. */
 const COMPARED = 2 ** 16;
-/** Milliseconds that a round of one variant takes at least, and rounds. */
+/** Shortest round of one variant in milliseconds, and number of rounds. */
 const ROUND = 4;
 const ROUNDS = 3;
-/** Operands of more bytes than this are not made a second time: the default variant stays. */
+/** Largest size of operands that are duplicated for timing; beyond it the default variant stays. */
 const MOST_BYTES = 2 ** 30;
 
 const isMemory = (error: unknown): boolean => error instanceof GradmixError && error.code === "memory";
@@ -101,16 +101,16 @@ const isMemory = (error: unknown): boolean => error instanceof GradmixError && e
 export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const chosen = new Map(Object.entries(store.known));
   const untimed = new Map<string, Untimed>();
-  /** Buckets that could not be timed, and keep their default variant. */
+  /** Buckets that could not be timed and keep their default variant. */
   const kept = new Set<string>();
   let settling: Promise<void> | null = null;
 
   const settle = async (): Promise<void> => {
-    for (const [bucket, noted] of untimed) {
+    for (const [bucket, recorded] of untimed) {
       untimed.delete(bucket);
       const differ = (variant: string): void => store.differs?.(bucket, variant);
-      const times = await timeVariants(device, noted, differ).catch((error: unknown) => {
-        // Operands that do not fit a second time: the default variant stays.
+      const times = await timeVariants(device, recorded, differ).catch((error: unknown) => {
+        // If there is no memory for duplicates, the default variant stays.
         if (isMemory(error)) return {};
         throw error;
       });
@@ -130,10 +130,10 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
       const known = chosen.get(bucket);
       if (known !== undefined && variants.includes(known)) return known;
       if (variants.length > 1 && !untimed.has(bucket) && !kept.has(bucket) && bytesOf(call) <= MOST_BYTES) {
-        const noted = withOwnIndices(device, call);
-        // No room for copies: the call itself must not fail for that.
-        if (noted === null) kept.add(bucket);
-        else untimed.set(bucket, { ...noted, variants });
+        const recorded = withOwnIndices(device, call);
+        // Without room for copies, the call itself must not fail.
+        if (recorded === null) kept.add(bucket);
+        else untimed.set(bucket, { ...recorded, variants });
       }
       return variants[0];
     },
@@ -152,14 +152,14 @@ function bytesOf({ inputs, outputs }: Call): number {
   return bytes;
 }
 
-/** Memory like a view's. */
+/** Memory with the size and type of a view. */
 function another(device: TunerDevice, view: View): View {
   return { ...view, buffer: device.alloc(sizeOf(view.shape), view.dtype), offset: 0 };
 }
 
 /**
- * The call with copies of its indices: of the numbers of its operands the time does not depend, but on indices it does, and they may be gone later. null
- * when there is no memory for them.
+ * The call with copies of its indices. The time does not depend on the values of other operands, but it does depend on indices, which may be gone
+ * later. null if there is no memory for them.
  */
 function withOwnIndices(device: TunerDevice, call: Call): Omit<Untimed, "variants"> | null {
   const indices: View[] = [];
@@ -179,14 +179,14 @@ function withOwnIndices(device: TunerDevice, call: Call): Omit<Untimed, "variant
   }
 }
 
-/** Milliseconds a call of each variant whose result is the default's; the call's indices are freed. Calls `differ` for the others. */
+/** Milliseconds per call of each variant whose result equals the default's; frees the call's indices. Calls `differ` for the others. */
 async function timeVariants(
   device: TunerDevice,
   { call, variants, indices }: Untimed,
   differ: (variant: string) => void,
 ): Promise<Record<string, number>> {
   const views = [...indices];
-  const again = (view: View): View => {
+  const copyOf = (view: View): View => {
     if (indices.includes(view)) return view;
     const own = another(device, view);
     views.push(own);
@@ -194,9 +194,9 @@ async function timeVariants(
     return own;
   };
   try {
-    const own = call.on(again, again);
+    const own = call.on(copyOf, copyOf);
     const times: Record<string, number> = {};
-    // In turns, so that whatever else happens on the machine falls on all of them.
+    // In turns, so that other load on the machine affects all of them.
     const counts = await callsARound(device, own, variants, differ);
     for (let i = 0; i < ROUNDS; i++)
       for (const [variant, count] of counts)
@@ -211,8 +211,8 @@ async function timeVariants(
 }
 
 /**
- * The variants whose result is the default's, with how many calls of each take a round. This makes the pipelines, too. A default that does not agree with
- * itself is not compared with others.
+ * The variants whose result equals the default's, with the number of calls per round. This also makes the pipelines. If the default does not agree
+ * with itself, others are not compared with it.
  */
 async function callsARound(
   device: TunerDevice,
@@ -220,10 +220,10 @@ async function callsARound(
   variants: Variants,
   differ: (variant: string) => void,
 ): Promise<ReadonlyMap<string, number>> {
-  const wanted = await results(device, call, variants[0]);
+  const expected = await results(device, call, variants[0]);
   const counts = new Map<string, number>();
   for (const variant of variants) {
-    if (!sameBits(await results(device, call, variant), wanted)) {
+    if (!sameBits(await results(device, call, variant), expected)) {
       differ(variant);
       if (variant === variants[0]) return new Map();
       continue;
@@ -234,7 +234,7 @@ async function callsARound(
   return counts;
 }
 
-/** The first and last elements of all outputs, as bits; what a kernel adds to is the same before each. */
+/** The first and last elements of all outputs, as bits; outputs that a kernel adds to have the same contents before each. */
 async function results(device: TunerDevice, call: Call, variant: string): Promise<Int32Array[]> {
   const found: Int32Array[] = [];
   for (const view of call.outputs) if (view.dtype === "f32") device.randomise(view);
@@ -247,10 +247,10 @@ async function results(device: TunerDevice, call: Call, variant: string): Promis
   return found;
 }
 
-const sameBits = (found: readonly Int32Array[], wanted: readonly Int32Array[]): boolean =>
-  wanted.every((bits, i) => bits.every((word, at) => word === found[i]?.[at]));
+const sameBits = (found: readonly Int32Array[], expected: readonly Int32Array[]): boolean =>
+  expected.every((bits, i) => bits.every((word, at) => word === found[i]?.[at]));
 
-/** Milliseconds of so many calls. */
+/** Milliseconds for this many calls. */
 async function round(device: TunerDevice, call: Call, variant: string, count: number): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < count; i++) call.run(variant);

@@ -1,4 +1,4 @@
-/** The specification's numbers; the globals with their names are not there in every host. */
+/** Numbers of the specification, because the globals with their names do not exist in every host. */
 
 /** Of `GPUBufferUsage`. */
 export const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 };

@@ -307,7 +307,7 @@ async function balanced(
   const step = PRICE_STEP * varianceOf(centroids);
   // At the optimal prices for a bound, points between clusters have a free choice. A bound between the even size and the given one leaves room for
   // them.
-  const wanted = (most + squares.length / from.length) / 2;
+  const bound = (most + squares.length / from.length) / 2;
   let prices = from;
   let best: { found: Assigned; largest: number } | null = null;
   for (let round = 0; ; round++) {
@@ -318,7 +318,7 @@ async function balanced(
     if (best.largest <= most || round === rounds) return best.found;
     // Large steps at first, then ever smaller ones.
     const own = step * LAST_STEP ** Math.max(0, (2 * round) / rounds - 1);
-    prices = prices.map((price, j) => Math.max(0, price + own * ((sizes[j] ?? 0) / wanted - 1)));
+    prices = prices.map((price, j) => Math.max(0, price + own * ((sizes[j] ?? 0) / bound - 1)));
   }
 }
 
@@ -385,8 +385,8 @@ async function seeding(
   random: Key,
   signal?: CancelSignal,
 ): Promise<Float32Array> {
-  const some = Math.max(SEEDED, SEEDED_EACH * k);
-  const points = allSquares.length <= some ? all : sampleOf(all, some, foldIn(random, ROUNDS + 2));
+  const pool = Math.max(SEEDED, SEEDED_EACH * k);
+  const points = allSquares.length <= pool ? all : sampleOf(all, pool, foldIn(random, ROUNDS + 2));
   const squares = points === all ? allSquares : squaredNorms(points);
   const n = squares.length;
   const rowsAt = (indices: readonly number[]): Float32Array => rowsOf(points, indices);
@@ -471,7 +471,7 @@ async function chooseCandidates(
   const squares = squaredNorms(candidates);
   const trials = 2 + Math.floor(Math.log(k));
   const chosen: number[] = [];
-  const taken = new Uint8Array(m);
+  const isChosen = new Uint8Array(m);
   const mass = new Float64Array(m);
   let distances: Float64Array = new Float64Array(m).fill(Infinity);
   const y = tensor(values, [m, dim]);
@@ -482,14 +482,14 @@ async function chooseCandidates(
       signal?.throwIfAborted();
       const first = chosen.length === 0;
       for (let i = 0; i < m; i++)
-        mass[i] = taken[i] === 1 ? 0 : first ? weights[i]! : weights[i]! * distances[i]!;
+        mass[i] = isChosen[i] === 1 ? 0 : first ? weights[i]! : weights[i]! * distances[i]!;
       const draws = foldIn(random, chosen.length);
       const tried = new Set<number>();
       for (let trial = 0; trial < (first ? 1 : trials); trial++)
         tried.add(drawFrom(mass, uniformAt(draws, trial)));
       // Only copies of chosen points are left; any will do.
       tried.delete(-1);
-      if (tried.size === 0) tried.add(taken.indexOf(0));
+      if (tried.size === 0) tried.add(isChosen.indexOf(0));
       const list = [...tried];
       let best: { i: number; distances: Float64Array; sum: number } | null = null;
       list.forEach((i) => {
@@ -505,7 +505,7 @@ async function chooseCandidates(
       });
       if (best === null) break;
       const { i, distances: next }: { i: number; distances: Float64Array } = best;
-      taken[i] = 1;
+      isChosen[i] = 1;
       chosen.push(i);
       distances = next;
     }

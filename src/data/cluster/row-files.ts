@@ -164,13 +164,13 @@ async function parquetFile(given: string): Promise<RowFile> {
   let [at, reader] = [0, rows()];
   return {
     ...{ path, count, dim },
-    async read(first, wanted) {
+    async read(first, rowCount) {
       if (first < at) {
         await reader.return();
         [at, reader] = [0, rows()];
       }
-      const out = new Float32Array(wanted * dim);
-      for (; at < first + wanted; at++) {
+      const out = new Float32Array(rowCount * dim);
+      for (; at < first + rowCount; at++) {
         const { value } = await reader.next();
         if (value === undefined) throw new GradmixError("data", `${path}: has fewer rows than before`);
         if (at >= first) out.set(value, (at - first) * dim);

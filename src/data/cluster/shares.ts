@@ -93,20 +93,20 @@ export function clusterShares(
 
 /** For each level from the top, the parent of each of its nodes. */
 function parentsOf(tree: ClusterTree, k: number): Int32Array[] {
-  let above = 1;
+  let nodes = 1;
   const parents = tree.map(({ starts }, level) => {
-    if (starts.length !== above + 1 || starts[0] !== 0)
+    if (starts.length !== nodes + 1 || starts[0] !== 0)
       throw new GradmixError(
         "shape",
-        `clusterShares: level ${level} divides ${starts.length - 1} nodes of ${above}`,
+        `clusterShares: level ${level} divides ${starts.length - 1} nodes of ${nodes}`,
       );
-    above = starts[above]!;
-    const own = new Int32Array(above);
+    nodes = starts[nodes]!;
+    const own = new Int32Array(nodes);
     for (let j = 0; j + 1 < starts.length; j++) own.fill(j, starts[j], starts[j + 1]);
     return own;
   });
-  if (above !== k)
-    throw new GradmixError("shape", `clusterShares: a tree of ${above} clusters, and ${k} sizes`);
+  if (nodes !== k)
+    throw new GradmixError("shape", `clusterShares: a tree of ${nodes} clusters, and ${k} sizes`);
   return parents;
 }
 
@@ -134,15 +134,18 @@ function smoothed(
     examples.length === 1
       ? examples[0]!.flatMap(([id, count]) => Array.from({ length: count }, () => [[id, 1] as const]))
       : examples;
-  let below: Below = { counts, sizes: Float64Array.from(sizes) };
+  let level: LevelCounts = { counts, sizes: Float64Array.from(sizes) };
   const levels: Float64Array[] = [];
   for (const parent of parents.toReversed()) {
-    const above: Below = { counts: upwards(below.counts, parent), sizes: upwards(below.sizes, parent) };
-    const strength = likeliest(groups, below, above, parent);
+    const parentLevel: LevelCounts = {
+      counts: upwards(level.counts, parent),
+      sizes: upwards(level.sizes, parent),
+    };
+    const strength = likeliest(groups, level, parentLevel, parent);
     levels.unshift(
       Float64Array.from(parent, (j, c) => {
-        const prior = above.sizes[j] === 0 ? 0 : below.sizes[c]! / above.sizes[j]!;
-        return (below.counts[c]! + strength * prior) / (above.counts[j]! + strength);
+        const prior = parentLevel.sizes[j] === 0 ? 0 : level.sizes[c]! / parentLevel.sizes[j]!;
+        return (level.counts[c]! + strength * prior) / (parentLevel.counts[j]! + strength);
       }),
     );
     groups = groups.map((own) => {
@@ -150,7 +153,7 @@ function smoothed(
       for (const [c, count] of own) joined.set(parent[c]!, (joined.get(parent[c]!) ?? 0) + count);
       return [...joined];
     });
-    below = above;
+    level = parentLevel;
   }
   // Downwards: the share of each node is that of its parent, divided.
   let shares = Float64Array.of(1);
@@ -160,7 +163,7 @@ function smoothed(
 }
 
 /** The counts below each node of a level. */
-interface Below {
+interface LevelCounts {
   readonly counts: Float64Array;
   readonly sizes: Float64Array;
 }
@@ -172,7 +175,7 @@ function upwards(values: Float64Array, parent: Int32Array): Float64Array {
 }
 
 /** The strength under which left-out documents are most likely; the largest if the documents do not determine it. */
-function likeliest(groups: Grouped, below: Below, above: Below, parent: Int32Array): number {
+function likeliest(groups: Grouped, level: LevelCounts, parents: LevelCounts, parent: Int32Array): number {
   let [best, bestScore] = [STRENGTHS[STRENGTHS.length - 1]!, -Infinity];
   for (const strength of STRENGTHS.toReversed()) {
     let score = 0;
@@ -181,9 +184,9 @@ function likeliest(groups: Grouped, below: Below, above: Below, parent: Int32Arr
       for (const [c, count] of own) ofParent.set(parent[c]!, (ofParent.get(parent[c]!) ?? 0) + count);
       for (const [c, count] of own) {
         const j = parent[c]!;
-        const others = above.counts[j]! - (ofParent.get(j) ?? 0);
-        const prior = below.sizes[c]! / above.sizes[j]!;
-        score += count * Math.log((below.counts[c]! - count + strength * prior) / (others + strength));
+        const others = parents.counts[j]! - (ofParent.get(j) ?? 0);
+        const prior = level.sizes[c]! / parents.sizes[j]!;
+        score += count * Math.log((level.counts[c]! - count + strength * prior) / (others + strength));
       }
     }
     // A difference within rounding does not justify less smoothing.

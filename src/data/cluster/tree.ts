@@ -194,8 +194,8 @@ export async function assignClusters(
       const [from, to] = [starts[parent]!, starts[parent + 1]!];
       if (indices.length === 0) continue;
       const children = { values: centroids.subarray(from * dim, to * dim), dim };
-      const some = indices.length === ids.length ? points : { values: rowsOf(points, indices), dim };
-      const own = await nearestCentroids(some, children, signal, prices?.subarray(from, to));
+      const subset = indices.length === ids.length ? points : { values: rowsOf(points, indices), dim };
+      const own = await nearestCentroids(subset, children, signal, prices?.subarray(from, to));
       for (let i = 0; i < indices.length; i++) next[indices[i]!] = from + own.ids[i]!;
     }
     ids = next;

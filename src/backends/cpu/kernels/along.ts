@@ -3,7 +3,7 @@ import { TASK_ELEMENTS } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 import { columnsPerTask, rowsPerTask } from "./views.ts";
 
-/** How [outer, length, inner] is cut: some outer rows per task, or, where inner is long, a block of columns of one. */
+/** How [outer, length, inner] is divided: some outer rows per task or, if inner is long, a block of columns of one. */
 function cutColumns(
   outer: number,
   length: number,

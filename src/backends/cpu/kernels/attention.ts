@@ -8,21 +8,21 @@ import {
 } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 
-/** Tasks wanted from a large call. A head is cut into parts below that; each part packs the keys again. */
+/** Number of tasks for a large call. Below it, heads are divided into parts; each part packs the keys again. */
 const TASKS = 24;
 const MOST_PARTS = 8;
 
 const roundUp = (n: number, multiple: number): number => Math.ceil(n / multiple) * multiple;
 
-/** How the queries of a head are cut. */
+/** How the queries of a head are divided. */
 function parts(p: AttentionParams): { queries: number; count: number } {
   const heads = p.batch * p.heads;
-  const wanted = Math.min(
+  const partsWanted = Math.min(
     MOST_PARTS,
     Math.ceil(TASKS / Math.max(1, heads)),
     Math.ceil(p.time / ATTENTION_PART),
   );
-  const queries = roundUp(Math.ceil(p.time / Math.max(1, wanted)), STRIP);
+  const queries = roundUp(Math.ceil(p.time / Math.max(1, partsWanted)), STRIP);
   return { queries, count: Math.ceil(p.time / queries) };
 }
 

@@ -4,7 +4,7 @@ import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 import { rowsPerTask } from "./views.ts";
 
-/** Weight of a transcendental function against a plain load and store. */
+/** Cost of a transcendental function relative to a plain load and store. */
 const COSTLY = 8;
 
 export const elementwise: Pick<

@@ -1,26 +1,18 @@
 /**
- * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape and the offsets say which costs less.
+ * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape, the offsets and the zeros of the factors say which costs less.
  *
  * With many rows per segment, tiles of the gradient walk through the segments (`walk`): every segment costs a pass over the gradient, whatever its rows. With
- * few, no segment's gradient is made at all (`byRows`): the alignments of rows are those of V x_r with y_r, norms follow from inner products of rows, and the total
+ * few, no segment's gradient is made at all (`byRows`): alignments are sums of those of rows (row-alignments.ts), norms follow from inner products of rows, and the total
  * is one product.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { KernelParams } from "../../kernels/index.ts";
-import {
-  ALIGN_CHUNK,
-  GEMM_COLS,
-  GEMM_K,
-  GEMM_ROWS,
-  SEGMENTED_COLS,
-  SEGMENTED_ROWS,
-  TILE_COLS as NR,
-  TILE_ROWS as MR,
-} from "../blocks.ts";
+import { SEGMENTED_COLS, SEGMENTED_ROWS, TILE_COLS as NR, TILE_ROWS as MR } from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
 import { gemmAt, pack, TASKS } from "./gemm.ts";
 import type { Launcher } from "./launcher.ts";
 import { dotAt } from "./reduce.ts";
+import { rowAlignments, type Rows, type Way, type WayOf, wayOf } from "./row-alignments.ts";
 
 type Params = KernelParams["gemmSegmented"];
 type Range = readonly [first: number, end: number];
@@ -60,6 +52,8 @@ interface Plan {
   readonly summed: Range;
   /** The first segment that is aligned. */
   readonly aligned: number;
+  /** How those rows meet the direction. */
+  readonly way: Way;
   /** Ranges of more rows have their norms from their gradients, those of fewer from inner products. */
   readonly most: number;
   readonly few: boolean;
@@ -99,12 +93,15 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
     }
     return products;
   };
-  const rows = length(target) + end - segments[aligned]! + length(summed);
-  const byRows = size * rows + norms(segments) + norms(groups);
   const each = WALK_ROWS + (groups.length > 1 ? GROUP_ROWS : 0);
   const walking = size * (end - first + each * segmentCount);
-  const few = end - first < MANY_ROWS * segmentCount && byRows < walking;
-  return { segments, groups, target, summed, aligned, most, few };
+  const small = end - first < MANY_ROWS * segmentCount;
+  const { way, share }: WayOf = small
+    ? wayOf(runtime, alignedRows(p, o, segments, aligned))
+    : { way: "dense", share: 1 };
+  const rows = length(target) + share * (end - segments[aligned]!) + length(summed);
+  const byRows = size * rows + norms(segments) + norms(groups);
+  return { segments, groups, target, summed, aligned, way, most, few: small && byRows < walking };
 }
 
 const length = ([first, end]: Range): number => end - first;
@@ -212,64 +209,51 @@ function norms(
   }
 }
 
-/** ⟨W_s, V⟩ of each segment: its rows' ⟨V x_r, y_r⟩, where x is the longer factor. */
+/** ⟨W_s, V⟩ of each segment from its rows' alignments. */
 function alignments(
   runtime: Runtime,
-  { m, n, segmentCount }: Params,
+  p: Params,
   o: Operands,
-  plan: Plan,
+  { segments, aligned, way }: Plan,
   v: number,
 ): void {
-  const start = plan.segments[plan.aligned]!;
-  const rows = plan.segments[segmentCount]! - start;
-  const [first, second] = [o.a + 4 * start * m, o.b + 4 * start * n];
-  const wide = n >= m;
-  const [x, k, y, columns] = wide ? [second, n, first, m] : [first, m, second, n];
-  const mb = Math.min(GEMM_ROWS, Math.max(MR, Math.ceil(rows / MR) * MR));
-  const rowBlocks = Math.ceil(rows / mb);
-  const wanted = Math.max(1, Math.ceil(TASKS / Math.max(1, rowBlocks)));
-  const nb = Math.max(GEMM_COLS, Math.ceil(columns / wanted / NR) * NR);
-  const columnBlocks = k === 0 ? 0 : Math.ceil(columns / nb);
-  const partials = runtime.workspace(8 * Math.max(1, columnBlocks * rows));
-  if (rows > 0 && columnBlocks > 0) {
-    const packedX = pack(runtime, x, false, rows, k, k, MR);
-    const packedV = pack(runtime, v, !wide, columns, k, n, NR);
-    const packedY = pack(runtime, y, true, columns, rows, columns, NR);
-    runtime.launch({
-      kernel: "alignBlock",
-      tasks: rowBlocks * columnBlocks,
-      slots: {
-        x: packedX,
-        v: packedV,
-        y: packedY,
-        partials,
-        rows,
-        n: columns,
-        k,
-        rowsPerTask: mb,
-        columnsPerTask: nb,
-        columnBlocks,
-        pass: Math.ceil(GEMM_K / ALIGN_CHUNK) * ALIGN_CHUNK,
-      },
-      scratch: 256 + 8 * mb,
-      work: 2 * rows * m * n,
-    });
-  }
+  const rows = alignedRows(p, o, segments, aligned);
+  const partials = rowAlignments(runtime, rows, v, finiteAt(runtime, o.vSumsq) ? way : "dense");
   runtime.launch({
     kernel: "alignSegments",
     tasks: 1,
     slots: {
-      partials,
-      columnBlocks,
-      rows,
+      partials: partials.at,
+      columnBlocks: partials.columnBlocks,
+      rows: rows.rows,
       segments: o.segments,
-      segmentCount,
-      aligned: plan.aligned,
+      segmentCount: p.segmentCount,
+      aligned,
       dots: o.dots,
     },
     work: 0,
   });
 }
+
+/** The rows of the segments from `aligned` on. */
+function alignedRows(
+  { m, n, segmentCount }: Params,
+  { a, b }: Operands,
+  segments: Int32Array,
+  aligned: number,
+): Rows {
+  const start = segments[aligned]!;
+  return { a: a + 4 * start * m, b: b + 4 * start * n, m, n, rows: segments[segmentCount]! - start };
+}
+
+/** Is the number at an address finite? Of the squared norm of V this says it of all of V. */
+function finiteAt(runtime: Runtime, at: number): boolean {
+  const [bits = 0] = runtime.words(at, 1);
+  return (bits & EXPONENT) !== EXPONENT;
+}
+
+/** The exponent of a f32; all its bits are those of ∞ and NaN. */
+const EXPONENT = 0x7f800000;
 
 /** Panels of a task's block of the weight. */
 const BLOCK_PANELS_A = SEGMENTED_ROWS / MR;

@@ -6,14 +6,14 @@ import { ATTENTION_PART } from "../blocks.ts";
 import type { MaskedAttentionSlots } from "../slots.ts";
 import type { Launchers } from "./launcher.ts";
 
-/** What a launch is beside its kernel and its slots. A task takes some queries of a head, or, where `whole`, a key/value head. */
+/** The properties of a launch besides its kernel and its slots. A task processes some queries of a head or, with `whole`, a key/value head. */
 function shares(
   p: MaskedAttentionParams,
-  whole: boolean,
+  wholeHeads: boolean,
   products: number,
 ): { tasks: number; scratch: number; work: number } {
   return {
-    tasks: p.batch * (whole ? p.kvHeads : p.heads * partsOf(p)),
+    tasks: p.batch * (wholeHeads ? p.kvHeads : p.heads * partsOf(p)),
     scratch: 4 * (p.keys + 4),
     work: products * p.batch * p.heads * p.time * p.keys * p.headDim,
   };

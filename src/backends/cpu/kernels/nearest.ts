@@ -2,7 +2,7 @@
 import { NEAREST_KEPT, NEAREST_ROWS, TILE_COLS, TILE_ROWS } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 
-/** Bytes of what is known of a panel's columns, and of the state of a row. */
+/** Bytes of what is known about a panel's columns, and of the state of a row. */
 const COLUMNS = 4 * 32 + 16;
 const ROW = 40 + NEAREST_KEPT * 8;
 

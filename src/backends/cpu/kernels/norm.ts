@@ -3,7 +3,7 @@ import type { Launchers } from "./launcher.ts";
 import { segmentColumnsPerTask, rowsPerTask } from "./views.ts";
 
 export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
-  norm(runtime, { kind, rows, width, eps }, { x, gain, bias }, { y, stats }) {
+  norm(runtime, { kind, rows, width, eps }, { x, gain, bias, residual }, { y, stats, sum }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "norm",
@@ -12,8 +12,10 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
         x: runtime.address(x),
         gain: runtime.address(gain),
         bias: runtime.address(bias),
+        residual: runtime.address(residual),
         y: runtime.address(y),
         stats: runtime.address(stats),
+        sum: runtime.address(sum),
         rows,
         rowsPerTask: perTask,
         width,
@@ -24,7 +26,7 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     });
   },
 
-  normVjp(runtime, { kind, rows, width }, { x, gain, stats, dy }, { dx }) {
+  normVjp(runtime, { kind, rows, width }, { x, gain, stats, dy, also }, { dx }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "normVjp",
@@ -34,6 +36,7 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
         gain: runtime.address(gain),
         stats: runtime.address(stats),
         dy: runtime.address(dy),
+        also: runtime.address(also),
         dx: runtime.address(dx),
         rows,
         rowsPerTask: perTask,

@@ -2,7 +2,7 @@
 import type { Launchers } from "./launcher.ts";
 import { rowsPerTask } from "./views.ts";
 
-/** Rough operations an exponential costs. */
+/** Approximate number of operations of an exponential. */
 const EXP = 8;
 
 export const softmax: Pick<

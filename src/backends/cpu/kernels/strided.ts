@@ -1,4 +1,4 @@
-/** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
+/** Launchers of the kernels that read or write with strides (assembly/strided.ts); they merge axes first. */
 import type { DType } from "../../../tensor/dtype.ts";
 import type { View } from "../../../tensor/memory.ts";
 import {
@@ -24,7 +24,7 @@ function asOne(outer: Axis, inner: Axis): boolean {
   return true;
 }
 
-/** Axes of extent above 1; neighbours that every operand steps through as one axis are merged. */
+/** The axes of extent above 1; neighbouring axes that every operand traverses as one are merged. */
 function mergeAxes(axes: readonly Axis[]): Axis[] {
   const merged: Axis[] = [];
   for (const axis of axes) {
@@ -37,7 +37,7 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
   return merged;
 }
 
-/** Slots of the outer axes, of which there are up to five. */
+/** Slots of the outer axes, at most five. */
 interface OuterSlots {
   readonly rank: number;
   readonly extents: readonly number[];
@@ -58,7 +58,7 @@ function outerSlots(axes: readonly Axis[]): OuterSlots {
 
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
 
-/** How rows of `length` elements are cut: whole rows, or pieces of long ones. */
+/** How rows of `length` elements are divided: whole rows, or pieces of long ones. */
 function cutRows(
   rows: number,
   length: number,
@@ -71,12 +71,12 @@ function cutRows(
 
 const SINGLE: Axis = { extent: 1, strides: [1, 1] };
 
-/** What is greater is less the other way round. */
+/** "greater" is "less" with the operands swapped. */
 const TURNED: ReadonlyMap<CompareKind, CompareKind> = new Map([
   ["greater", "less"],
   ["greaterEqual", "lessEqual"],
 ]);
-/** Exports by kind, so that no name is put together, and hashed, for every call. */
+/** Exports by kind, so that no name is composed and hashed for every call. */
 const BINARY: ReadonlyMap<BinaryKind, `binary_${string}`> = new Map(
   binaryKinds.map((kind) => [kind, `binary_${kind}`]),
 );
@@ -87,7 +87,7 @@ const COMPARE: Readonly<Record<DType, ReadonlyMap<CompareKind, `compare_${string
   i32: comparing("i32"),
 };
 
-/** A power against a sum. */
+/** Cost of a power relative to a sum. */
 const COSTLY = 16;
 
 /** Launches a kernel of two operands that are read with strides. */
@@ -103,7 +103,7 @@ function walkTwo<K extends "binary" | "compare">(
 ): void {
   const [atA, atB, atC] = [runtime.address(a), runtime.address(b), runtime.address(c)];
   if (shape.length === 1 && aStrides[0]! <= 1 && bStrides[0]! <= 1) {
-    // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
+    // One row: nothing to merge. Most calls are like this, and on small tensors this function is most of their cost.
     const count = shape[0]!;
     const tasks = Math.ceil(count / PER_TASK);
     runtime.launch({
@@ -167,7 +167,7 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
     if (shape.includes(0)) return;
     const from = runtime.address(input) + 4 * inOffset;
     const to = runtime.address(out) + 4 * outOffset;
-    // The order of the axes is free: that of `out` writes forwards.
+    // The order of the axes is free; that of `out` writes in ascending order.
     const axes = mergeAxes(
       shape
         .map((extent, axis) => ({ extent, strides: [inStrides[axis]!, outStrides[axis]!] }))

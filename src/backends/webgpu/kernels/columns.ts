@@ -8,7 +8,7 @@
 import type { View } from "../../../tensor/memory.ts";
 import type { NamedViews } from "../../kernels/index.ts";
 import { elementwise as each, type KernelContext, type Operand, operandsOf, u32 } from "../context.ts";
-import { alone, type Rider } from "../riders.ts";
+import { separateDispatch, type Rider } from "../riders.ts";
 import {
   COLUMN_LANES as LANES,
   COLUMN_ROWS as LEAST_ROWS,
@@ -34,7 +34,7 @@ export interface ColumnSums {
 }
 
 /** Workgroups that keep a large GPU busy. */
-const ENOUGH = 256;
+const BUSY_WORKGROUPS = 256;
 
 /** out[s, j] (+)= Σ term over the rows of segment s. */
 export function columnSums(context: KernelContext, sums: ColumnSums): void {
@@ -48,14 +48,19 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
   const blocks = Math.ceil(width / COLUMNS);
   const parts = Math.max(
     1,
-    Math.min(Math.ceil(ENOUGH / (segmentCount * blocks)), Math.floor(rows / segmentCount / LEAST_ROWS)),
+    Math.min(
+      Math.ceil(BUSY_WORKGROUPS / (segmentCount * blocks)),
+      Math.floor(rows / segmentCount / LEAST_ROWS),
+    ),
   );
   if (parts === 1) {
     context.ride(inLanes(sums, 1, { out, outStride, accumulate }));
     return;
   }
   const into = context.scratch(parts * count);
-  context.dispatch(alone(inLanes(sums, parts, { out: into, outStride: width, accumulate: false })));
+  context.dispatch(
+    separateDispatch(inLanes(sums, parts, { out: into, outStride: width, accumulate: false })),
+  );
   addParts(context, { partial: into, parts, count, width, outStride, accumulate, out });
 }
 

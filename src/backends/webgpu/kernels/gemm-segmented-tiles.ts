@@ -44,7 +44,7 @@ export interface SegmentTileText {
   /** Before each segment. */
   readonly clear: string;
   /** Takes the rows from r to end; then r = end. */
-  readonly take: string;
+  readonly addRows: string;
   /** What came out of it: `use` is called for a few pieces at a time, until it was for each. */
   found(use: (pieces: readonly Piece[]) => string): string;
   /** Row and column of W, "i, j", of a piece's (first) element. */
@@ -150,7 +150,7 @@ ${quads.map((h) => `  var next_a${h}: vec4f;`).join("\n")}
   if (r + row < rows_end) { ${load} }
 ${pieces.map(({ name }) => `  var ${name}: vec4f;`).join("\n")}`,
     clear: pieces.map(({ name }) => `    ${name} = vec4f();`).join("\n"),
-    take: `    while (r < end) {
+    addRows: `    while (r < end) {
       let inside = r + row < end;
       workgroupBarrier();
 ${columns.map((q) => `      tile_b[${q}][row / 4u][row % 4u][column] = select(vec4f(), next_b${q}, inside);`).join("\n")}
@@ -265,7 +265,7 @@ ${range(fetches)
 ${load}
 ${down.flatMap((y) => across.map((x) => `  ${matrices.zero(`w${y}_${x}`)}`)).join("\n")}`,
     clear: down.flatMap((y) => across.map((x) => `    ${matrices.clear(`w${y}_${x}`)}`)).join("\n"),
-    take: `    while (r < end) {
+    addRows: `    while (r < end) {
       workgroupBarrier();
 ${range(fetches)
   .flatMap((f) =>

@@ -24,7 +24,7 @@ import { type Needs, tensorNeeds } from "./matrices.ts";
 type Params = KernelParams["gemmSegmented"];
 
 /** Workgroups that a large GPU needs, and more that it spreads better (as a product's, gemm.ts), if each has this many rows. */
-const ENOUGH = 256;
+const BUSY_WORKGROUPS = 256;
 const SPREAD = 4608;
 const SPREAD_ROWS = 512;
 
@@ -62,7 +62,7 @@ function tilingWith(tile: SegmentTile, needs: Needs, { m, n }: Params): Tiling {
 /** Does the larger of two tilings leave enough workgroups, and not hang far over W? Its tile reads memory less. */
 function pays(large: Tiling, small: Tiling, segmentCount: number): boolean {
   const area = ({ tile, tiles }: Tiling): number => tiles * tile.rows * tile.cols;
-  return area(large) <= 1.125 * area(small) && large.tiles * segmentCount >= ENOUGH;
+  return area(large) <= 1.125 * area(small) && large.tiles * segmentCount >= BUSY_WORKGROUPS;
 }
 
 function tilingOf(context: KernelContext, params: Params, grouped: boolean): Tiling {
@@ -151,13 +151,13 @@ function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
   const { m, n } = params;
   const rows = (params.rows / Math.max(1, params.segmentCount)) * (end - begin);
   const blocks = tiling.blocksM * tiling.blocksN;
-  const wanted = Math.max(
-    Math.ceil(ENOUGH / blocks),
+  const target = Math.max(
+    Math.ceil(BUSY_WORKGROUPS / blocks),
     Math.min(Math.floor(SPREAD / (Math.ceil(m / 64) * Math.ceil(n / 64))), Math.floor(rows / SPREAD_ROWS)),
   );
-  const whole = Math.max(1, groups === null ? end - begin : params.groupCount);
+  const total = Math.max(1, groups === null ? end - begin : params.groupCount);
   // Of equal length where there are few segments: the longest range takes the time.
-  return Math.ceil(whole / Math.ceil(whole / Math.min(whole, wanted)));
+  return Math.ceil(total / Math.ceil(total / Math.min(total, target)));
 }
 
 /** V at a piece of W; beyond the edge another element is read and counts 0. */
@@ -212,7 +212,8 @@ function walk(context: KernelContext, w: Walk): void {
     `if (local == 0u) {\n${blocks.map((block) => `      put(${row}, block_i + ${Math.floor(block / perRow)}u, block_j + ${block % perRow}u, ${value(block)});`).join("\n")}\n    }`;
   const perBlock = (text: (block: number) => string): string => blocks.map(text).join("\n");
   const sum = (x: string): string => (tile.piece === "f32" ? x : `${x}.x + ${x}.y + ${x}.z + ${x}.w`);
-  const alone = (x: string): string => blocks.map((block) => `vec2f(${sum(`${x}${block}`)}, 0.0)`).join(", ");
+  const blockSums = (x: string): string =>
+    blocks.map((block) => `vec2f(${sum(`${x}${block}`)}, 0.0)`).join(", ");
   const zero = `${tile.piece}(${tile.piece === "f32" ? "0.0" : ""})`;
   context.dispatch({
     key: `gemmSegmented ${tile.key} ${[fours, v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
@@ -319,7 +320,7 @@ ${w.fromV ? `  if (range == 0u) {\n${each((piece) => `    t${piece} = v_at(${tex
     let adds = s >= p.first;
 ${groups === null ? "" : "    let in_group = next < groups_end && s >= u32(groups(next));"}
 ${text.clear}
-${text.take}
+${text.addRows}
 ${perBlock((block) => `    var squares${block} = ${zero};\n    var along${block} = ${zero};`)}
 ${text.found((pieces) => {
   const lines = (line: (piece: number, value: string) => string): string =>
@@ -343,7 +344,7 @@ ${
     : `    while (next < groups_end && s + 1u >= u32(groups(next + 1u))) {
 ${perBlock((block) => `      var group_squares${block} = ${zero};`)}
 ${each((piece) => `      group_squares${tile.blockOf(piece)} += g${piece} * g${piece};\n      g${piece} = ${zero};`)}
-      let group_found = join(Found(${alone("group_squares")}), local);
+      let group_found = join(Found(${blockSums("group_squares")}), local);
       ${put("2u * p.segment_count + next", (block) => `group_found[${block}].x`)}
       next++;
     }`
@@ -358,7 +359,7 @@ ${
       : `  if (range == 0u) {
 ${perBlock((block) => `    var v_squares${block} = ${zero};`)}
 ${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares${tile.blockOf(piece)} += x * x; }`)}
-    let v_found = join(Found(${alone("v_squares")}), local);
+    let v_found = join(Found(${blockSums("v_squares")}), local);
     ${put("2u * p.segment_count + p.group_count", (block) => `v_found[${block}].x`)}
   }`
 }`;

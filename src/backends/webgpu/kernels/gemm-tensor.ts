@@ -72,7 +72,7 @@ export function tensorText(
     quads: (alongTile ? length : depth) / 4,
     fetches: (length * depth) / 4 / count,
     /** Where an invocation's vector f is: lines of the storage from its first one. */
-    apart: (4 * count) / (alongTile ? length : depth),
+    spacing: (4 * count) / (alongTile ? length : depth),
   });
   type Side = ReturnType<typeof side>;
   const a = side("a", rows, transA);
@@ -83,8 +83,8 @@ export function tensorText(
     b: b.alongTile ? "rows" : "columns",
   });
   /** Vector f in the tile: x along it, l along k. */
-  const place = ({ name, alongTile, apart }: Side, f: number): { x: string; l: string } => {
-    const line = `(line_${name} + ${f * apart}u)`;
+  const place = ({ name, alongTile, spacing }: Side, f: number): { x: string; l: string } => {
+    const line = `(line_${name} + ${f * spacing}u)`;
     return alongTile ? { x: `quad_${name}`, l: line } : { x: line, l: `quad_${name}` };
   };
   /** What does not change from slice to slice. */
@@ -127,10 +127,10 @@ ${range(s.fetches)
     return `vec4f(${range(4).map(one).join(", ")})`;
   };
   const fetch = (s: Side): string => {
-    const { name, alongTile, extent, apart } = s;
+    const { name, alongTile, extent, spacing } = s;
     const stride = alongTile ? extent : "p.k";
     const loads = range(s.fetches).map(
-      (f) => `  next_${name}${f} = ${four(s, `(next_at_${name} + ${f * apart}u * ${stride})`, f)};`,
+      (f) => `  next_${name}${f} = ${four(s, `(next_at_${name} + ${f * spacing}u * ${stride})`, f)};`,
     );
     return `${loads.join("\n")}
   next_at_${name} += ${alongTile ? `${depth}u * ${extent}` : `${depth}u`};`;

@@ -128,19 +128,19 @@ function loaderOf(side: Side, { depth }: Tile, count: number, full: boolean, fou
   const { name, length, extent, origin, alongTile } = side;
   const quads = length / 4;
   /** From one of its vectors to the next: lines of k, or vectors along the tile. */
-  const apart = count / (alongTile ? quads : depth);
+  const spacing = count / (alongTile ? quads : depth);
   const fetches = range((quads * depth) / count);
   const place = (f: number): { quad: string; line: string } =>
     alongTile
-      ? { quad: `quad_${name}`, line: `(line_${name} + ${f * apart}u)` }
-      : { quad: `(quad_${name} + ${f * apart}u)`, line: `line_${name}` };
+      ? { quad: `quad_${name}`, line: `(line_${name} + ${f * spacing}u)` }
+      : { quad: `(quad_${name} + ${f * spacing}u)`, line: `line_${name}` };
   const first = `${origin} + 4u * quad_${name}`;
   const at = name === "a" ? `at_a(item, ${first}, begin + line_a)` : `at_b(item, begin + line_b, ${first})`;
   const fetch = (from: string): string => {
     const loads = fetches.map((f) => {
       const { quad, line } = place(f);
       const element = (c: number): string =>
-        `source_${name} + ${alongTile ? `${f * apart}u * ${extent} + ${c}u` : `${4 * f * apart + c}u * p.k`}`;
+        `source_${name} + ${alongTile ? `${f * spacing}u * ${extent} + ${c}u` : `${4 * f * spacing + c}u * p.k`}`;
       // `&`, not `&&`: a branch an element is slow everywhere, and software adapters choke on it.
       const inside = (c: number): string =>
         `((${from} + ${line} < end) & (${origin} + 4u * ${quad} + ${c}u < ${extent}))`;

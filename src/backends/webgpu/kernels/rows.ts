@@ -293,17 +293,23 @@ export const rows: Pick<
   }`,
     });
   },
-  norm(context, { kind, rows: count, width, eps }, { x, gain = null, bias = null }, { y, stats }) {
+  norm(
+    context,
+    { kind, rows: count, width, eps },
+    { x, gain = null, bias = null, residual = null },
+    { y, stats, sum = null },
+  ) {
+    const at = residual === null ? "x(base + j)" : "(x(base + j) + residual(base + j))";
     byRow(context, count, {
-      key: `norm ${kind} ${gain === null ? "" : "gain"} ${bias === null ? "" : "bias"}`,
-      operands: operandsOf({ x, gain, bias }, { y, stats }),
+      key: `norm ${kind} ${[gain, bias, residual].map((v) => (v === null ? 0 : 1)).join("")}`,
+      operands: operandsOf({ x, gain, bias, residual }, { y, stats, sum }),
       scalars: { width: u32(width), eps: f32(eps) },
       body: `  let base = row * p.width;
   var center = 0.0;
 ${
   kind === "layer"
     ? `  var sum = 0.0;
-  for (var j = lane; j < p.width; j += LANES) { sum += x(base + j); }
+  for (var j = lane; j < p.width; j += LANES) { sum += ${at}; }
   center = join_sum(sum) / f32(p.width);`
     : ""
 }
@@ -311,7 +317,7 @@ ${
   var squares = 0.0;
   var far = 0.0;
   for (var j = lane; j < p.width; j += LANES) {
-    let d = x(base + j) - center;
+    let d = ${at} - center;
     squares += d * d;
     far += (d * ${2 ** -64}) * (d * ${2 ** -64});
   }
@@ -319,7 +325,8 @@ ${
   let far_mean = join_sum(far) / f32(p.width);
   let rstd = select(1.0 / sqrt(near_mean), ${2 ** -64} / sqrt(far_mean), near_mean == inf());
   for (var j = lane; j < p.width; j += LANES) {
-    let unit = (x(base + j) - center) * rstd;
+    let row_sum = ${at};
+    let unit = (row_sum - center) * rstd;${sum === null ? "" : "\n    set_sum(base + j, row_sum);"}
     set_y(base + j, unit${gain === null ? "" : " * gain(j)"}${bias === null ? "" : " + bias(j)"});
   }
   if (lane == 0u) {
@@ -328,11 +335,11 @@ ${
   }`,
     });
   },
-  normVjp(context, { kind, rows: count, width }, { x, gain = null, stats, dy }, { dx }) {
+  normVjp(context, { kind, rows: count, width }, { x, gain = null, stats, dy, also = null }, { dx }) {
     byRow(context, count, {
-      key: `normVjp ${kind} ${gain === null ? "" : "gain"}`,
+      key: `normVjp ${kind} ${gain === null ? "" : "gain"} ${also === null ? "" : "also"}`,
       carries: true,
-      operands: operandsOf({ x, gain, stats, dy }, { dx }),
+      operands: operandsOf({ x, gain, stats, dy, also }, { dx }),
       scalars: { width: u32(width) },
       body: `  let base = row * p.width;
   let mean = stats(2u * row);
@@ -348,7 +355,8 @@ ${
   let slope = join_sum(along) / f32(p.width);
   for (var j = lane; j < p.width; j += LANES) {
     let d = dy(base + j)${gain === null ? "" : " * gain(j)"};
-    set_dx(base + j, rstd * (d - center - (x(base + j) - mean) * rstd * slope));
+    let own = rstd * (d - center - (x(base + j) - mean) * rstd * slope);
+    set_dx(base + j, own${also === null ? "" : " + also(base + j)"});
   }`,
     });
   },

@@ -1,0 +1,82 @@
+/**
+ * One software device for all backends of a test file, on which every shader is compiled once: for a CPU that takes up to seconds, and a file makes many backends. Who
+ * loses a device, or gives it shaders that do not compile, takes one of its own (`createNodeDevice`).
+ */
+import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
+
+/** Results of a call, by what it was given. */
+function once<A, R extends object>(keyOf: (given: A) => string, make: (given: A) => R): (given: A) => R {
+  const made = new Map<string, R>();
+  return (given) => {
+    const key = keyOf(given);
+    const known = made.get(key) ?? make(given);
+    made.set(key, known);
+    return known;
+  };
+}
+
+const numbers = new WeakMap<object, number>();
+let count = 0;
+/** A number for an object. */
+const numberOf = (one: object): number => {
+  const known = numbers.get(one) ?? ++count;
+  numbers.set(one, known);
+  return known;
+};
+
+type Method = (...args: unknown[]) => unknown;
+
+/** What makes shaders, each of them once. */
+function shadersOf(device: GPUDevice) {
+  return {
+    createShaderModule: once(
+      ({ code }: GPUShaderModuleDescriptor) => code,
+      (given) => device.createShaderModule(given),
+    ),
+    createBindGroupLayout: once(
+      ({ entries }: GPUBindGroupLayoutDescriptor) => JSON.stringify(entries),
+      (given) => device.createBindGroupLayout(given),
+    ),
+    createPipelineLayout: once(
+      ({ bindGroupLayouts }: GPUPipelineLayoutDescriptor) =>
+        [...bindGroupLayouts].map((layout) => (layout === null ? 0 : numberOf(layout))).join(),
+      (given) => device.createPipelineLayout(given),
+    ),
+    createComputePipeline: once(
+      ({ layout, compute }: GPUComputePipelineDescriptor) =>
+        `${typeof layout === "string" ? layout : numberOf(layout)} ${numberOf(compute.module)}`,
+      (given) => device.createComputePipeline(given),
+    ),
+  };
+}
+
+/** The device as one backend has it: it may destroy it, and another goes on with it. */
+function lent(device: GPUDevice, shaders: ReturnType<typeof shadersOf>): GPUDevice {
+  const ended = new AbortController();
+  const own: Readonly<Record<string, unknown>> = {
+    ...shaders,
+    destroy: () => ended.abort(),
+    addEventListener: (type: "uncapturederror", listen: (event: GPUUncapturedErrorEvent) => void) =>
+      device.addEventListener(type, (event) => {
+        if (!ended.signal.aborted) listen(event);
+      }),
+  };
+  return new Proxy(device, {
+    get(target, name) {
+      if (typeof name === "string" && Object.hasOwn(own, name)) return own[name];
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === "function" ? (value as Method).bind(target) : value;
+    },
+  });
+}
+
+let shared: ReturnType<typeof createNodeDevice> | null = null;
+let shaders: ReturnType<typeof shadersOf> | null = null;
+
+/** The shared device, and what its adapter is called. */
+export async function sharedDevice(): Promise<{ device: object; adapter: string }> {
+  const { device, adapter } = await (shared ??= createNodeDevice({ software: true }));
+  const own = device as GPUDevice;
+  shaders ??= shadersOf(own);
+  return { device: lent(own, shaders), adapter };
+}
