@@ -39,7 +39,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const onGpu = { backend: "webgpu" };
   const steps = (precision: (typeof PRECISIONS)[number]): Section => ({
     name: `step ${model} ${precision}`,
-    run: () => step({ ...onGpu, model, precision, rounds: String(rounds) }),
+    run: () => step({ ...onGpu, model, precision, rounds: String(rounds), variants: "plain,aligned" }),
   });
   const sections: Section[] = [
     ...sizes.flatMap((size) =>

@@ -1273,6 +1273,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ...past("cpu", "SEGMENTED_COLS").map((n) => ({ m: 5, n, family: "cpu" as const })),
       ...around(64).map((m) => ({ m, n: 9, family: "webgpu" as const })),
       ...around(64).map((n) => ({ m: 5, n, family: "webgpu" as const })),
+      ...past("webgpu", "SEGMENT_LANES").map((tiles) => ({ m: 64 * tiles, n: 9, family: "webgpu" as const })),
     ].map(({ m, n, family }): Case<"gemmSegmented"> => ({
       ...segmentedCase("blocks", { rows: 52, m, n }, offsets([5, 18, 0, 9, 0, 3, 15], 1), {
         ...{ target: 3, first: 1, accumulate: true },

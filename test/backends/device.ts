@@ -52,14 +52,17 @@ function shadersOf(device: GPUDevice) {
 
 /** The device as one backend has it: it may destroy it, and another goes on with it. */
 function lent(device: GPUDevice, shaders: ReturnType<typeof shadersOf>): GPUDevice {
-  const ended = new AbortController();
+  type Listen = (event: GPUUncapturedErrorEvent) => void;
+  let listening: Listen | null = null;
   const own: Readonly<Record<string, unknown>> = {
     ...shaders,
-    destroy: () => ended.abort(),
-    addEventListener: (type: "uncapturederror", listen: (event: GPUUncapturedErrorEvent) => void) =>
-      device.addEventListener(type, (event) => {
-        if (!ended.signal.aborted) listen(event);
-      }),
+    destroy() {
+      if (listening !== null) device.removeEventListener("uncapturederror", listening);
+    },
+    addEventListener(type: "uncapturederror", listen: Listen) {
+      listening = listen;
+      device.addEventListener(type, listen);
+    },
   };
   return new Proxy(device, {
     get(target, name) {
