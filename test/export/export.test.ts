@@ -154,7 +154,7 @@ test("refusals are one line that names what to do", () => {
     [half, { format: "megatorn" }, /there is no format "megatorn"; did you mean megatron\?/],
     [half, { format: "zzzzzzzz" }, /there are megatron, .*json/],
     [half, { format: "axolotl" }, /axolotl: its weights do not define a mixture/],
-    [half, { format: "olmix" }, /evaluated nothing/],
+    [half, { format: "olmix" }, /the run has no evaluations/],
     [mixture({ web: 1 }), { format: "nemo-automodel" }, /at least two domains/],
     [mixture({ web: 0.5, weighted: 0.5 }), { format: "nemo-automodel" }, /"weighted"/],
     [mixture({ web: 0.5, "a,b": 0.5 }), { format: "llama-factory" }, /"a,b"/],
