@@ -1269,6 +1269,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ),
     ),
     ...[
+      ...past("cpu", "TILE_ROWS").map((m) => ({ m, n: 9, family: "cpu" as const })),
       ...past("cpu", "SEGMENTED_ROWS").map((m) => ({ m, n: 9, family: "cpu" as const })),
       ...past("cpu", "SEGMENTED_COLS").map((n) => ({ m: 5, n, family: "cpu" as const })),
       ...around(64).map((m) => ({ m, n: 9, family: "webgpu" as const })),

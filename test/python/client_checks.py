@@ -146,7 +146,7 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
             # By gradmix itself:
             (
                 "alignments.wob",
-                'alignments.wob: there is no such domain; did you mean "web"?',
+                'alignments.wob: it is not a domain; did you mean "web"?',
                 {"alignments": {"wob": 1}},
             ),
         ]

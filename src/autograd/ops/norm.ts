@@ -284,6 +284,6 @@ export function addNorm(
 ): [y: Tensor<"f32">, sum: Tensor<"f32">] {
   const inputs = [x, residual, gain, bias].filter((t) => t !== undefined);
   const op = kind === "layer" ? addLayerNormOp : addRmsNormOp;
-  const [y, sum] = apply(op, inputs, { eps, gain: gain !== undefined, bias: bias !== undefined });
-  return [y!, sum!];
+  const outputs = apply(op, inputs, { eps, gain: gain !== undefined, bias: bias !== undefined });
+  return [outputs[0]!, outputs[1]!];
 }

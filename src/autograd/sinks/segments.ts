@@ -41,7 +41,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   });
   const { segments, parameters, examples: given } = options;
   checkOffsets("segmentSink", "segments", segments, given);
-  const examples = given ?? segments.at(-1)!;
+  const examples = given ?? segments[segments.length - 1]!;
   const gradients = segmentGradients(segments, parameters);
   const uploaded = new Offsets();
   const { segmentCount, kept, written, next } = gradients;

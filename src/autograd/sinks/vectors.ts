@@ -173,7 +173,8 @@ export class Vectors {
       .sort((a, b) => (a.places[0]?.offset ?? 0) - (b.places[0]?.offset ?? 0));
     let before: readonly Tensor[] | null = null;
     for (const { parameter, places } of vectors) {
-      const next = before !== null && places.every((place, i) => follows(before![i]!, place));
+      const previous: readonly Tensor[] | null = before;
+      const next = previous !== null && places.every((place, i) => follows(previous[i]!, place));
       const own: Run = (next ? this.#runs.at(-1) : undefined) ?? { members: [], width: 0, sums: null };
       if (own.members.length === 0) this.#runs.push(own);
       const member = { parameter, column: own.width, written: false };
