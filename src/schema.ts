@@ -75,7 +75,7 @@ export function jsonOf(text: string | Uint8Array, source: Source): unknown {
 }
 
 /** The JSON of a text that may be none, such as the last line of a file that a process was writing: undefined where it is not JSON. */
-export function jsonOrNothing(text: string): unknown {
+export function jsonOrUndefined(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
   } catch {

@@ -11,7 +11,7 @@ import {
   anything,
   count,
   faultOf,
-  jsonOrNothing,
+  jsonOrUndefined,
   object,
   optional,
   parseOrdered,
@@ -101,7 +101,7 @@ function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<numb
   const written = nodeFs.existsSync(path) ? nodeFs.readFileSync(path, "utf8") : "";
   let length = 0;
   for (const line of written.split("\n").slice(0, -1)) {
-    const value = jsonOrNothing(line);
+    const value = jsonOrUndefined(line);
     if (value === undefined) break;
     const done = read(doneLine, value, faultOf({ source: path, code: "data" }));
     if ("job" in done) jobs.set(done.job, done.facts);

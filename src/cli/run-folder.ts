@@ -47,7 +47,7 @@ import {
   anything,
   integerFrom,
   faultOf,
-  jsonOrNothing,
+  jsonOrUndefined,
   list,
   map,
   object,
@@ -543,7 +543,7 @@ function wholeLines(file: number, step: number): number {
 }
 
 function stepOfLine(line: string): number {
-  const value = jsonOrNothing(line);
+  const value = jsonOrUndefined(line);
   return isObject(value) && typeof value["step"] === "number" ? value["step"] : NaN;
 }
 

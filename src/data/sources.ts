@@ -9,7 +9,7 @@ import { isUtf8 } from "node:buffer";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
-import { jsonOrNothing } from "../schema.ts";
+import { jsonOrUndefined } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
 import { csvRows, parquetRows } from "./tables.ts";
@@ -155,7 +155,7 @@ interface Fields {
 type Parsed = { readonly text: string; readonly domain?: string } | { readonly reason: string };
 
 function parseLine(line: string, fields: Fields): Parsed {
-  const value = jsonOrNothing(line);
+  const value = jsonOrUndefined(line);
   if (value === undefined) return { reason: "the line is not JSON" };
   return isObject(value) ? parseRecord(value, fields, "object") : { reason: "the line is not a JSON object" };
 }

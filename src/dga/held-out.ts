@@ -4,7 +4,7 @@
  */
 import type { CancelSignal } from "../cancel.ts";
 import type { Examples, Model } from "../nn/model.ts";
-import { wrongCheckpoint } from "../nn/saved-arrays.ts";
+import { checkpointError } from "../nn/saved-arrays.ts";
 import { show } from "../options.ts";
 import { exampleLosses } from "./evaluation.ts";
 import type { Signal } from "./rule.ts";
@@ -99,11 +99,11 @@ export function readReferenceLosses<B extends Examples>(
   if (json === undefined && steps === 0) return null;
   const sets = options.heldOut?.sets ?? [];
   if (!Array.isArray(json) || json.length !== sets.length)
-    throw wrongCheckpoint("it has no losses of the held-out examples that the rule compares with");
+    throw checkpointError("it has no losses of the held-out examples that the rule compares with");
   return sets.map((set, i) => {
     const own: unknown = json[i];
     const mismatch = (): Error =>
-      wrongCheckpoint(
+      checkpointError(
         `its losses of held-out examples of domain "${options.mixer.domains[i]}" (${show(own)}) are not those of the examples given`,
       );
     if (set === null) {

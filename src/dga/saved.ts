@@ -1,7 +1,7 @@
 /** Writes a trainer's checkpoint, and reads one back. The whole checkpoint is checked before the trainer changes. */
 import { GradmixError } from "../errors.ts";
 import type { Examples } from "../nn/model.ts";
-import { arraysOf, checkpointFault, savedParts, wrongCheckpoint } from "../nn/saved-arrays.ts";
+import { arraysOf, checkpointFault, savedParts, checkpointError } from "../nn/saved-arrays.ts";
 import {
   anything,
   count,
@@ -106,14 +106,14 @@ function readSaved<B extends Examples>(
   const { json } = read(savedParts, checkpoint, checkpointFault);
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
-    throw wrongCheckpoint("it was made with other bases, or with none");
+    throw checkpointError("it was made with other bases, or with none");
   const saved = read(savedState, json, checkpointFault);
   const { optimizer, optimizerSteps, tokens, loss, directionScale } = saved;
   if (optimizer !== device.optimizer.name)
-    throw wrongCheckpoint(`it was made with the optimizer "${optimizer}", not "${device.optimizer.name}"`);
+    throw checkpointError(`it was made with the optimizer "${optimizer}", not "${device.optimizer.name}"`);
   // It may be less than the steps of the mixer because of overflows.
   if (optimizerSteps > own.steps)
-    throw wrongCheckpoint(
+    throw checkpointError(
       `optimizerSteps is ${optimizerSteps}, more than the ${own.steps} steps of the mixer`,
     );
   const state: TrainerState = {

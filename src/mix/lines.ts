@@ -22,7 +22,7 @@ export async function* linesOf(
     if (size > most) parts = [];
     else if (part.length > 0) parts.push(part);
   };
-  const take = (): Line => {
+  const finishLine = (): Line => {
     const line = size > most ? tooLong(most) : decoded(Buffer.concat(parts, size));
     parts = [];
     size = 0;
@@ -33,12 +33,12 @@ export async function* linesOf(
     let from = 0;
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, from)) {
       add(bytes.subarray(from, end));
-      yield take();
+      yield finishLine();
       from = end + 1;
     }
     add(bytes.subarray(from));
   }
-  if (size > 0) yield take();
+  if (size > 0) yield finishLine();
 }
 
 export function tooLong(most: number): MessageError {

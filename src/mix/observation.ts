@@ -95,7 +95,7 @@ const numbers = [
 type Single = (typeof numbers)[number];
 
 /** What a message says, field by field; what it leaves out is missing here too. NaN stands for what was not measured. */
-interface Said {
+interface Measurements {
   readonly step: number;
   readonly values: ReadonlyMap<PerDomain, Float64Array>;
   readonly singles: ReadonlyMap<Single, number>;
@@ -119,9 +119,9 @@ export function observationOf(
   names: Names,
   targets: readonly string[],
 ): Observation {
-  const said = saidOf(message, rule, names, targets);
-  const { signal, measured, ignored } = signalOf(said, rule, names);
-  return { step: said.step, signal, measured, ignored, digest: digestOf(said) };
+  const measurements = measurementsOf(message, rule, names, targets);
+  const { signal, measured, ignored } = signalOf(measurements, rule, names);
+  return { step: measurements.step, signal, measured, ignored, digest: digestOf(measurements) };
 }
 
 /** The fields of a message that measure, one by one. */
@@ -160,12 +160,12 @@ function sentBy(rule: Rule, names: Names, targets: readonly string[]): Schema<Se
   return (value, at) => ({ ...fields(value, at), gram: gram(value, at) });
 }
 
-function saidOf(
+function measurementsOf(
   message: Readonly<Record<string, unknown>>,
   rule: Rule,
   names: Names,
   targets: readonly string[],
-): Said {
+): Measurements {
   const has = (name: string): boolean => message[name] !== undefined && message[name] !== null;
   const given = measurementFields.filter(has);
   if (has("sketches"))
@@ -351,11 +351,11 @@ function targetsFor(
 
 /** The parts that the rule looks at, as a signal, and the rest as ignored. */
 function signalOf(
-  said: Said,
+  measurements: Measurements,
   rule: Rule,
   names: Names,
 ): Pick<Observation, "signal" | "measured" | "ignored"> {
-  const { given, sketched, values } = said;
+  const { given, sketched, values } = measurements;
   const { needs, name: called } = rule;
   const has = (name: SignalName): boolean => given.includes(name) || sketched.includes(name);
   // Errors are not known where they are missing, and counts of the run alone measure nothing.
@@ -388,17 +388,17 @@ function signalOf(
   for (const name of [...wanted, ...needs.filter((need) => need === "tokensSeen")])
     if (!has(name)) throw missing(name, present, called);
 
-  const measured = measuredOf(said, wanted, names);
+  const measured = measuredOf(measurements, wanted, names);
   const count = measured.filter(Boolean).length;
   if (count === 0) return unused("no domain was measured");
   const all = count === measured.length;
-  const { standardErrors, tokensSeen, gram, targets, targetExamples } = said;
-  const tokens = wanted.length === 0 ? null : said.tokens;
+  const { standardErrors, tokensSeen, gram, targets, targetExamples } = measurements;
+  const tokens = wanted.length === 0 ? null : measurements.tokens;
   const signal: Signal = {
-    ...(Object.fromEntries([...values, ...said.singles].filter(([name]) => needs.includes(name))) as Partial<
+    ...(Object.fromEntries([...values, ...measurements.singles].filter(([name]) => needs.includes(name))) as Partial<
       Record<PerDomain, Float64Array> & Record<Single, number>
     >),
-    ...(guarded ? heldOutOf(said) : {}),
+    ...(guarded ? heldOutOf(measurements) : {}),
     ...(needs.includes("standardErrors")
       ? {
           standardErrors: measured.map((is, i) => {
@@ -417,7 +417,7 @@ function signalOf(
 }
 
 /** null where nothing is known. */
-function heldOutOf({ heldOut }: Said): Pick<Signal, HeldOut> {
+function heldOutOf({ heldOut }: Measurements): Pick<Signal, HeldOut> {
   return Object.fromEntries(
     [...heldOut].map(([name, values]) => [
       name,
@@ -431,14 +431,14 @@ function missing(name: string, beside: readonly string[], rule: string): Message
 }
 
 /** Which domains were measured: those that have all that the rule needs of a domain. Throws for one that has a part of it. */
-function measuredOf(said: Said, wanted: readonly SignalName[], { list }: Names): boolean[] {
+function measuredOf(measurements: Measurements, wanted: readonly SignalName[], { list }: Names): boolean[] {
   const k = list.length;
-  const held = said.heldOut.get("heldOutLosses");
+  const held = measurements.heldOut.get("heldOutLosses");
   if (wanted.length === 0) return list.map((_, i) => held !== undefined && !Number.isNaN(held[i]));
   const parts = wanted.flatMap((name): { field: string; has: (i: number) => boolean }[] => {
-    const own = said.values.get(name as PerDomain);
+    const own = measurements.values.get(name as PerDomain);
     if (own !== undefined) return [{ field: name, has: (i) => !Number.isNaN(own[i]) }];
-    const { gram, targets } = said;
+    const { gram, targets } = measurements;
     if (name === "gram" && gram !== null)
       return [{ field: name, has: (i) => !Number.isNaN(gram[i * k + i]) }];
     if (name === "targets" && targets !== null)
@@ -448,7 +448,7 @@ function measuredOf(said: Said, wanted: readonly SignalName[], { list }: Names):
       }));
     return [];
   });
-  const { tokens, standardErrors } = said;
+  const { tokens, standardErrors } = measurements;
   return list.map((name, i) => {
     const without = parts.find(({ has }) => !has(i));
     const withIt = parts.find(({ has }) => has(i));
@@ -482,26 +482,26 @@ function measuredOf(said: Said, wanted: readonly SignalName[], { list }: Names):
   });
 }
 
-function digestOf(said: Said): string {
+function digestOf(measurements: Measurements): string {
   const hash = createHash("sha256");
   const add = (name: string, values: Float64Array | null): void => {
     if (values === null) return;
     hash.update(`${name} ${values.length}\n`);
     hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   };
-  hash.update(`${said.given.join(" ")}\n`);
-  add("step", Float64Array.of(said.step));
-  for (const name of perDomain) add(name, said.values.get(name) ?? null);
-  for (const [name, value] of said.singles) add(name, Float64Array.of(value));
-  add("standardErrors", said.standardErrors);
-  for (const name of heldOut) add(name, said.heldOut.get(name) ?? null);
-  add("tokens", said.tokens);
-  add("tokensSeen", said.tokensSeen);
-  add("gram", said.gram);
-  for (const { name, alignments, norm, loss } of said.targets ?? []) {
+  hash.update(`${measurements.given.join(" ")}\n`);
+  add("step", Float64Array.of(measurements.step));
+  for (const name of perDomain) add(name, measurements.values.get(name) ?? null);
+  for (const [name, value] of measurements.singles) add(name, Float64Array.of(value));
+  add("standardErrors", measurements.standardErrors);
+  for (const name of heldOut) add(name, measurements.heldOut.get(name) ?? null);
+  add("tokens", measurements.tokens);
+  add("tokensSeen", measurements.tokensSeen);
+  add("gram", measurements.gram);
+  for (const { name, alignments, norm, loss } of measurements.targets ?? []) {
     add(`target ${JSON.stringify(name)}`, Float64Array.from(alignments));
     add("norm, loss", Float64Array.of(norm, loss));
   }
-  if (said.targetExamples !== null) add("targetExamples", Float64Array.of(said.targetExamples));
+  if (measurements.targetExamples !== null) add("targetExamples", Float64Array.of(measurements.targetExamples));
   return hash.digest("hex");
 }

@@ -352,8 +352,8 @@ export function stepOf({ setup, mixer }: Session): number {
 
 /** The present weights, as after `init`. */
 export function currentReply(session: Session): WeightsReply {
-  const nothing = { changed: false, updated: false, measured: 0, ignored: [] };
-  return versioned(weightsReply(session, {}, nothing));
+  const noObservation = { changed: false, updated: false, measured: 0, ignored: [] };
+  return versioned(weightsReply(session, {}, noObservation));
 }
 
 const versioned = ({ type, ...reply }: WeightsReply): WeightsReply => ({ type, v: 1, ...reply });

@@ -31,9 +31,9 @@ export interface ReplayOptions {
 }
 
 /** What the lines tell of a run's signals: whose alignments, and of what. */
-type Told = Pick<ReplayOptions, "preconditioned" | "bases">;
+type Recorded = Pick<ReplayOptions, "preconditioned" | "bases">;
 
-const toldBy = ({ preconditioned, bases }: Told): readonly SignalName[] => [
+const recordedSignals = ({ preconditioned, bases }: Recorded): readonly SignalName[] => [
   "standardErrors",
   "norms",
   ...(bases ? [] : (["tokensSeen"] as const)),
@@ -46,7 +46,7 @@ const toldBy = ({ preconditioned, bases }: Told): readonly SignalName[] => [
 /** The weights at the start and after each update. Throws `data` with the line for what cannot be used. */
 export async function* replay(
   lines: AsyncIterable<Line>,
-  { source, init, ...told }: ReplayOptions,
+  { source, init, ...recorded }: ReplayOptions,
 ): AsyncGenerator<WeightsReply, void> {
   let session: Session | null = null;
   let count = 0;
@@ -73,18 +73,18 @@ export async function* replay(
     }
     // What was replied, and asked for a state, is no part of what was measured.
     if (type !== undefined && type !== "observe") continue;
-    const message = type === "observe" ? value : observeOf(value, told, place(source, count));
+    const message = type === "observe" ? value : observeOf(value, recorded, place(source, count));
     if (session === null) {
       const { weights } = read(namedWeights, value, faultOf(place(source, count)));
       const names = weights === undefined ? {} : { domains: [...weights.keys()] };
       if (type === "observe" || message !== null || "domains" in names) {
         const first = send({ type: "init", ...names, ...init });
-        if (type === undefined) checkTold(session, source, told);
+        if (type === undefined) checkRecorded(session, source, recorded);
         yield first;
       }
     }
     if (message === null) continue;
-    if (type === undefined) checkTold(session, source, told);
+    if (type === undefined) checkRecorded(session, source, recorded);
     const reply = send(message);
     if (reply.diagnostics.updated) yield reply;
   }
@@ -127,7 +127,7 @@ const measuredLine = object<MeasuredLine>({
 });
 
 /** A line of metrics.jsonl as a message; null for one that measured nothing. */
-function observeOf(line: Message, { preconditioned, bases }: Told, source: Source): Message | null {
+function observeOf(line: Message, { preconditioned, bases }: Recorded, source: Source): Message | null {
   const { alignments, targetNorm, targetExamples, domains } = read(measuredLine, line, faultOf(source));
   if (alignments === undefined) return null;
   const of = (part: keyof Measured): Readonly<Record<string, number | null>> | null => {
@@ -152,10 +152,10 @@ function observeOf(line: Message, { preconditioned, bases }: Told, source: Sourc
 }
 
 /** Throws `config` for a rule that needs what the lines of a run do not tell. */
-function checkTold(session: Session | null, source: string, told: Told): void {
+function checkRecorded(session: Session | null, source: string, recorded: Recorded): void {
   if (session === null) return;
   const { rule } = machineOf(session.setup).mixer;
-  const known = toldBy(told);
+  const known = recordedSignals(recorded);
   const missing = rule.needs.find((name) => !known.includes(name));
   if (missing !== undefined)
     throw new GradmixError(

@@ -123,8 +123,8 @@ const name: Schema<string> = valueThat(
 const domainNames: Schema<readonly string[]> = (value, at) => {
   const names = list(name)(value, at);
   if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
-  const twice = names.findIndex((one, i) => names.indexOf(one) !== i);
-  if (twice >= 0) throw problem(inside(at, twice), `is ${show(names[twice])}, which stands there twice`);
+  const repeated = names.findIndex((one, i) => names.indexOf(one) !== i);
+  if (repeated >= 0) throw problem(inside(at, repeated), `is ${show(names[repeated])}, which stands there twice`);
   return names;
 };
 

@@ -586,7 +586,7 @@ function indexedShards(
   index: Uint8Array | ByteSource,
 ): readonly (readonly [string, Uint8Array | ByteSource])[] {
   const source = { source: INDEX, code: "data" } as const;
-  const wrong = (what: string): GradmixError => faultOf(source)("", what);
+  const indexError = (what: string): GradmixError => faultOf(source)("", what);
   const { weight_map: shards } = parse(shardIndex, bytesOf(index), source);
   const tensors = new Map<string, string[]>();
   for (const [tensor, shard] of shards) {
@@ -597,12 +597,12 @@ function indexedShards(
   return [...tensors].map(([shard, names]) => {
     const bytes = files.get(shard);
     if (bytes === undefined)
-      throw wrong(
+      throw indexError(
         `the shard ${shard} is missing; it holds ${names.length} tensors, "${names[0]}" among them`,
       );
     const { shapes } = openSafetensors(bytes, shard);
     const gone = names.find((name) => !shapes.has(name));
-    if (gone !== undefined) throw wrong(`the shard ${shard} does not hold the tensor "${gone}"`);
+    if (gone !== undefined) throw indexError(`the shard ${shard} does not hold the tensor "${gone}"`);
     return [shard, bytes];
   });
 }

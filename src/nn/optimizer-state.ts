@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { count, object, read, type Schema, string } from "../schema.ts";
 import type { Optimizer } from "./optimizer.ts";
-import { arraysOf, checkpointFault, savedParts, wrongCheckpoint } from "./saved-arrays.ts";
+import { arraysOf, checkpointFault, savedParts, checkpointError } from "./saved-arrays.ts";
 
 /** State of an optimizer as plain data. */
 export interface SavedOptimizer {
@@ -48,10 +48,10 @@ export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): v
   const { json, arrays: given } = read(savedParts, saved, checkpointFault);
   const { name, steps } = read(savedOptimizer, json, checkpointFault);
   if (name !== optimizer.name)
-    throw wrongCheckpoint(`the state is of the optimizer ${show(name)}, not of "${optimizer.name}"`);
+    throw checkpointError(`the state is of the optimizer ${show(name)}, not of "${optimizer.name}"`);
   const state = Object.entries(optimizer.state);
   const more = Object.keys(given).find((name) => !Object.hasOwn(optimizer.state, name));
-  if (more !== undefined) throw wrongCheckpoint(`${optimizer.name} has no ${show(more)} in its state`);
+  if (more !== undefined) throw checkpointError(`${optimizer.name} has no ${show(more)} in its state`);
   const arrays = arraysOf(given, new Map(state.map(([name, { arena }]) => [name, arena])));
   for (const [name, { arena }] of state) arena.write(arrays.get(name) ?? []);
   optimizer.steps = steps;

@@ -95,18 +95,18 @@ export interface SafetensorsFile {
  * saying what is broken. Takes no memory but the header's.
  */
 export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.safetensors"): SafetensorsFile {
-  const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
+  const fileError = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   const source = bytes instanceof Uint8Array ? inMemory(bytes) : bytes;
   const part = (at: number, length: number): Uint8Array<ArrayBuffer> => {
     const out = new Uint8Array(length);
     source.read(at, out);
     return out;
   };
-  if (source.size < 8) throw wrong(`${source.size} bytes are no safetensors file`);
+  if (source.size < 8) throw fileError(`${source.size} bytes are no safetensors file`);
   const headerLength = Number(new DataView(part(0, 8).buffer).getBigUint64(0, true));
-  if (headerLength > source.size - 8) throw wrong(`the header of ${headerLength} bytes is cut off`);
+  if (headerLength > source.size - 8) throw fileError(`the header of ${headerLength} bytes is cut off`);
   if (headerLength > LONGEST_HEADER)
-    throw wrong(`the header has ${headerLength} bytes; the format allows ${LONGEST_HEADER}`);
+    throw fileError(`the header has ${headerLength} bytes; the format allows ${LONGEST_HEADER}`);
   const entries = parse(safetensorsHeader, part(8, headerLength), {
     source: file,
     code: "data",
@@ -119,11 +119,11 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
     ([, { data_offsets: a }], [, { data_offsets: b }]) => a[0] - b[0] || a[1] - b[1],
   );
   for (const [name, { data_offsets: place }] of inOrder) {
-    if (start + place[0] !== end) throw wrong(`"${name}" does not begin where the tensor before it ends`);
+    if (start + place[0] !== end) throw fileError(`"${name}" does not begin where the tensor before it ends`);
     end = start + place[1];
   }
-  if (end > source.size) throw wrong(`it has ${source.size} of ${end} bytes; it is cut off`);
-  if (end < source.size) throw wrong(`${source.size - end} bytes at its end belong to no tensor`);
+  if (end > source.size) throw fileError(`it has ${source.size} of ${end} bytes; it is cut off`);
+  if (end < source.size) throw fileError(`${source.size - end} bytes at its end belong to no tensor`);
 
   return {
     shapes: new Map([...entries].map(([name, { shape }]) => [name, shape])),
@@ -139,13 +139,13 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
     readonly data: (first: number, count: number) => Float32Array;
   } {
     const entry = entries.get(name);
-    if (entry === undefined) throw wrong(`the tensor "${name}" is missing`);
+    if (entry === undefined) throw fileError(`the tensor "${name}" is missing`);
     const { dtype, shape } = entry;
     const [from, to] = entry.data_offsets;
     const width = WIDTHS.get(dtype);
-    if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
+    if (width === undefined) throw fileError(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
     if (to - from !== sizeOf(shape) * width)
-      throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
+      throw fileError(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
     return {
       shape,
       data: (first, count) =>

@@ -4,7 +4,7 @@ import { show } from "../options.ts";
 import { type Fault, faultOf, object, plainObject, type Schema } from "../schema.ts";
 
 /** Throws `checkpoint`: "checkpoint: …". */
-export function wrongCheckpoint(what: string): GradmixError {
+export function checkpointError(what: string): GradmixError {
   return new GradmixError("checkpoint", `checkpoint: ${what}`);
 }
 
@@ -27,13 +27,13 @@ export function arraysOf(
   const out = new Map<string, Float32Array>();
   for (const [name, { size }] of wanted) {
     const values = given[name];
-    if (values === undefined) throw wrongCheckpoint(`it has no ${name}, which takes ${size} values`);
+    if (values === undefined) throw checkpointError(`it has no ${name}, which takes ${size} values`);
     if (!(values instanceof Float32Array))
-      throw wrongCheckpoint(`${name} is ${kindOf(values)}, not a Float32Array`);
+      throw checkpointError(`${name} is ${kindOf(values)}, not a Float32Array`);
     if (values.length !== size)
-      throw wrongCheckpoint(`${name} has ${values.length} values, the model has ${size}`);
+      throw checkpointError(`${name} has ${values.length} values, the model has ${size}`);
     const bad = values.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw wrongCheckpoint(`${name} has ${values[bad]} at ${bad}`);
+    if (bad >= 0) throw checkpointError(`${name} has ${values[bad]} at ${bad}`);
     out.set(name, values);
   }
   return out;

@@ -13,7 +13,7 @@ import {
   type Specs,
   tight,
 } from "./spec.ts";
-import { rowsApart, type SegmentRows, segmentRows } from "./tables.ts";
+import { rowOverlap, type SegmentRows, segmentRows } from "./tables.ts";
 
 interface Rows {
   rows: number;
@@ -126,7 +126,7 @@ export const rows: Specs<RowKernels> = {
     inputs: { x: f32(normed), stats: f32(stats), dy: f32(normed), segments: i32((p) => p.segmentCount + 1) },
     outputs: { dgain: f32(segmentRows) },
     tolerance: loose,
-    together: rowsApart,
+    together: rowOverlap,
   },
   crossEntropy: {
     params: rowParams,

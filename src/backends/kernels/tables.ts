@@ -62,7 +62,7 @@ export const segmentRows = ({ width, segmentCount, outStride }: SegmentRows): nu
   segmentCount === 0 ? 0 : (segmentCount - 1) * outStride + width;
 
 /** What is wrong with them, if anything is. */
-export const rowsApart = ({ width, segmentCount, outStride }: SegmentRows): string | null =>
+export const rowOverlap = ({ width, segmentCount, outStride }: SegmentRows): string | null =>
   segmentCount < 2 || outStride >= width
     ? null
     : `rows of ${width} overlap: they are ${outStride} elements apart`;
@@ -113,6 +113,6 @@ export const tables: Specs<TableKernels> = {
     inputs: { x: f32(all), y: optional(f32(all)), segments: i32((p) => p.segmentCount + 1) },
     outputs: { out: f32(segmentRows) },
     tolerance: loose,
-    together: rowsApart,
+    together: rowOverlap,
   },
 };
