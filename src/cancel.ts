@@ -1,7 +1,7 @@
-/** What gradmix asks of an `AbortSignal`. It is not named, so that the types compile without the DOM library and without @types/node. */
+/** The members of an `AbortSignal` that gradmix uses. They are declared here so that the types compile without the DOM library and without @types/node. */
 export interface CancelSignal {
-  /** Has it been aborted? */
+  /** Whether the signal has been aborted. */
   readonly aborted: boolean;
-  /** Throws the reason once it is aborted. */
+  /** Throws the reason if the signal has been aborted. */
   throwIfAborted(): void;
 }

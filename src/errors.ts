@@ -1,10 +1,10 @@
 /** The error type of gradmix and its codes. */
 
-/** Which family an error belongs to. Callers can branch on it without reading the message. */
+/** The kind of an error. Callers can branch on it without reading the message. */
 export type ErrorCode =
   | "shape" // operand shapes or dtypes do not fit
-  | "disposed" // a tensor was used after its memory was given back
-  | "busy" // another call on the same object has not ended yet
+  | "disposed" // a tensor was used after its memory was freed
+  | "busy" // another call on the same object is still running
   | "memory" // a memory limit was reached
   | "backend" // a backend is missing, failed to start, or failed while running
   | "autograd" // a transformation cannot be applied (a rule is missing, a value is not tracked)
@@ -14,13 +14,13 @@ export type ErrorCode =
   | "numeric" // a loss or a weight became NaN or infinite
   | "io"; // a file could not be read or written
 
-/** The system's code of an error ("ENOENT"), "" for one that has none. Not part of the package's interface. */
+/** The system's code of an error, such as "ENOENT"; "" for an error without a code. Not part of the package's interface. */
 export function errorCode(error: unknown): string {
   const { code } = Object(error) as { code?: unknown };
   return typeof code === "string" ? code : "";
 }
 
-/** The one error type that gradmix throws on purpose. Its message is one line that says what is wrong, where, and what to do. */
+/** The only error type that gradmix throws deliberately. Its message is one line that says what is wrong, where, and what to do. */
 export class GradmixError extends Error {
   /** Kind of the error; see `ErrorCode`. */
   readonly code: ErrorCode;

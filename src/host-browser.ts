@@ -1,4 +1,4 @@
-/** Starting a backend in a browser, on the page's own thread or in a worker. What only one backend needs is loaded with it. */
+/** Starts a backend in a browser, on the page's own thread or in a worker. The modules of a backend are loaded only when it is started. */
 import type { Backend } from "./backends/backend.ts";
 import { cpuUrls, type Host, type InitOptions, start } from "./init.ts";
 
@@ -21,8 +21,8 @@ const browserHost: Host = {
 };
 
 /**
- * Starts a backend and makes it the one on which tensors are created. A backend that runs already is stopped first. Throws
- * `config` for impossible options, and for those that the chosen backend does not have; `backend` when it cannot start.
+ * Starts a backend and creates all later tensors on it. If a backend is already running, it is stopped first and its tensors are lost. Throws
+ * `config` for values that do not fit and for options that the chosen backend does not have, and `backend` if the backend cannot start.
  */
 export function init(options: InitOptions = {}): Promise<Backend> {
   return start(browserHost, options);

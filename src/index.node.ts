@@ -1,5 +1,5 @@
 /**
- * gradmix in Node.js: the same, but `init` looks for threads, files and GPUs where Node has them.
+ * The entry for Node.js. It exports the same names as the entry for browsers; its `init` uses the threads, files and GPUs of Node.js.
  *
  * @module gradmix
  */

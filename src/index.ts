@@ -1,6 +1,6 @@
 /**
- * gradmix: tensors, automatic differentiation, and backward passes that answer questions about examples and domains. This is the entry for browsers;
- * index.node.ts is Node's.
+ * gradmix: tensors, automatic differentiation, and backward passes that measure examples and domains. This is the entry for browsers;
+ * index.node.ts is the entry for Node.js.
  */
 export { GradmixError, type ErrorCode } from "./errors.ts";
 export { init } from "./host-browser.ts";

@@ -1,4 +1,4 @@
-/** Starting and stopping a backend, whatever the host: Node.js (host-node.ts) or a browser (host-browser.ts). */
+/** Starts and stops a backend on any host: Node.js (host-node.ts) or a browser (host-browser.ts). */
 import type { Backend } from "./backends/backend.ts";
 import { createReferenceBackend } from "./backends/reference/index.ts";
 import type { CpuOptions, CpuUrls } from "./backends/cpu/options.ts";
@@ -19,64 +19,71 @@ import {
 } from "./options.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
-/** Options of `init`: the backend and what it may use. */
+/** Options of `init`: which backend to start, and the resources that it may use. */
 export interface InitOptions {
   /**
-   * "auto" (the default, unless the environment variable GRADMIX_BACKEND names another) takes the GPU where the machine has one that the optional package
-   * `webgpu`, or the browser, can use, else the cpu; `threads` and `simd`, which only the cpu backend has, take it at once. "webgpu" insists on a GPU; a
-   * software adapter is used only with GRADMIX_WEBGPU=software, or where its `device` is handed in. "reference" is slow and exact: an oracle.
+   * The backend to start. "auto" uses a GPU if the optional package `webgpu` or the browser finds one that works, and the cpu otherwise; if `threads` or
+   * `simd` is set, which only the cpu backend has, it uses the cpu. "webgpu" requires a GPU; it uses a software adapter only if the environment variable
+   * GRADMIX_WEBGPU is "software" or if you pass its `device`. "reference" computes in doubles, slowly; it is an oracle for tests. Default: "auto"; the
+   * environment variable GRADMIX_BACKEND replaces "auto" by the name of another backend.
    */
   readonly backend?: "auto" | "cpu" | "webgpu" | "reference";
   /**
-   * A `GPUDevice` of yours, such as a browser's, in place of one that is looked for. Ask for it with the limits that its adapter has, as WebGPU's defaults bind
-   * 128 MiB at most. It belongs to the backend from here on, which destroys it.
+   * A `GPUDevice` for the backend "webgpu", which otherwise requests one itself. Request it with the limits of its adapter, because WebGPU's default limits
+   * allow bindings of at most 128 MiB. The backend owns the device from then on and destroys it when it stops.
    */
   readonly device?: object;
   /**
-   * Threads that run kernels of the cpu backend, the calling one included. Default: one per core. In a browser, more than one needs a page that is cross-origin
-   * isolated; without, the default is 1.
+   * Number of threads that run kernels of the cpu backend, including the calling thread. Default: the number of cores, at most 16. In a browser, more than
+   * one thread requires a page that is cross-origin isolated; on other pages the default is 1.
    */
   readonly threads?: number;
-  /** Of the cpu backend: "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
+  /**
+   * SIMD instructions of the cpu backend. "relaxed" allows the engine to fuse a multiplication and an addition; "plain" runs on every engine. Default: "auto",
+   * which is "relaxed" if the engine supports it.
+   */
   readonly simd?: "auto" | "relaxed" | "plain";
   /**
-   * Of the operands of matrix products; their sums, and all tensors, are f32. "f16" needs "webgpu" and a GPU with tensor cores, and loss scaling in
-   * training (`lossScale`). Default: "f32".
+   * Precision of the operands of matrix products; the sums of the products and all tensors are f32. "f16" requires the backend "webgpu" and a GPU with tensor
+   * cores, and training with it requires loss scaling (`lossScale`). Default: "f32".
    */
   readonly precision?: "f32" | "f16";
-  /** In a browser: where the files of the cpu backend are, for a bundler that does not find them (docs/browser.md). Default: beside its modules. */
+  /**
+   * URLs of the files of the cpu backend in a browser, for bundlers that do not find them (docs/browser.md). Default: the files beside the backend's modules. Node.js
+   * refuses this option.
+   */
   readonly urls?: CpuUrls;
-  /** Most bytes of tensors at once. */
+  /** Largest number of bytes of tensors that may be live at once; a tensor beyond it throws `memory`. Default: 4 GiB on cpu and reference, 64 GiB on webgpu. */
   readonly memoryLimit?: number;
   /**
-   * On webgpu the variants of a kernel are timed once for a device and a size, and the choice is kept in the user's cache folder. With `deterministic`
-   * none are timed: every call takes the variant that the shape alone names. Default false. (Either way the same call gives the same bits.)
-   * Other backends time nothing.
+   * Chooses the variants of webgpu kernels by shape alone. Default false: the variants are timed once per device and size, and the choice is stored in the
+   * user's cache folder (in a browser, or with a `device` of yours, it is only kept in memory). In both cases the same call gives the same bits. Other
+   * backends have no variants to time.
    */
   readonly deterministic?: boolean;
   /**
-   * Called with one line per choice that was made: a variant of a kernel, the cpu in place of a GPU that computes wrongly, or fewer threads than cores where
-   * workers could not be started.
+   * Called with one line of text per choice that is made: the variant of a kernel, the cpu instead of a GPU that does not work, or fewer threads than cores
+   * because workers did not start. Default: no lines are reported.
    */
   readonly log?: (line: string) => void;
 }
 
-/** What starting a backend asks of the host. */
+/** What a host provides so that a backend can be started. */
 export interface Host {
-  /** The check of the option `urls`. */
+  /** Checks the option `urls`. */
   readonly urls: OptionCheck;
-  /** An environment variable; undefined where there is none, or an empty one. */
+  /** The value of an environment variable; undefined if it is unset or empty. */
   environment(name: string): string | undefined;
   startCpu(options: CpuOptions, urls: CpuUrls | undefined): Promise<Backend>;
-  /** Is there any sign of a GPU? Cheap: who only wonders asks this first. */
+  /** Whether the host may have a GPU. A cheap test that comes before `findDevice`. */
   mayHaveGpu(): Promise<boolean>;
-  /** Throws `backend` where there is no GPU; one in software is taken only with `software`. */
+  /** Requests a GPU device. Uses a software adapter only if `software` is true. Throws `backend` if there is no GPU. */
   findDevice(options: { software: boolean; tensorCores: boolean }): Promise<FoundDevice>;
-  /** Where choices of variants are kept for a device. */
+  /** Opens the store of the kernel variants that were chosen for a device. */
   tuningStore(device: FoundDevice, log: InitOptions["log"]): Promise<TuningStore>;
 }
 
-/** Checks of `urls` where it can be given. */
+/** Checks `urls` on hosts that have the option. */
 export const cpuUrls: OptionCheck = (name, value) => {
   object(name, value);
   const place = valueThat("a URL", (given) => typeof given === "string" || hasHref(given));
@@ -87,7 +94,7 @@ const hasHref = (value: unknown): boolean =>
   typeof value === "object" && value !== null && typeof Reflect.get(value, "href") === "string";
 
 let running: Backend | null = null;
-/** Calls of `init` and `shutdown` come one after the other. */
+/** Ends when the last call of `init` or `shutdown` has ended; calls run one after another. */
 let turn: Promise<unknown> = Promise.resolve();
 
 function inTurn<T>(task: () => Promise<T>): Promise<T> {
@@ -96,7 +103,7 @@ function inTurn<T>(task: () => Promise<T>): Promise<T> {
   return mine;
 }
 
-/** `init` on a host. */
+/** Starts a backend on a host: the implementation of `init`. */
 export function start(host: Host, options: InitOptions): Promise<Backend> {
   return inTurn(async () => {
     checkInit(host, options);
@@ -108,7 +115,7 @@ export function start(host: Host, options: InitOptions): Promise<Backend> {
   });
 }
 
-/** Stops the backend; its tensors are gone. Without one it does nothing. */
+/** Stops the running backend and frees all of its tensors. Does nothing if no backend is running. */
 export function shutdown(): Promise<void> {
   return inTurn(stop);
 }
@@ -121,7 +128,7 @@ async function stop(): Promise<void> {
   await backend.dispose();
 }
 
-/** Throws `config` for an option that there is not, or a value that no backend takes. */
+/** Throws `config` for an unknown option, or a value that no backend accepts. */
 function checkInit(host: Host, options: InitOptions): void {
   checkOptions("init", options, {
     backend: string,
@@ -136,7 +143,7 @@ function checkInit(host: Host, options: InitOptions): void {
   });
 }
 
-/** Throws `config` for an option that the backend does not have, however it was chosen: `by` says how, where it was not by its name. */
+/** Throws `config` for an option that the backend does not have. `by` ends the message with how the backend was chosen, or is "" if the option `backend` names it. */
 function checkHas(
   backend: string,
   by: string,
@@ -158,7 +165,7 @@ function checkHas(
 async function create(host: Host, options: InitOptions): Promise<Backend> {
   const { backend = "auto", threads, simd, memoryLimit, device, log } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
-  // A device says what is wanted, so the environment is not asked.
+  // A device implies the backend, so the environment variable is not read.
   const asked = backend === "auto" && device === undefined;
   const named = asked ? host.environment("GRADMIX_BACKEND") : undefined;
   const name = named ?? (backend === "auto" && device !== undefined ? "webgpu" : backend);
@@ -190,7 +197,7 @@ async function create(host: Host, options: InitOptions): Promise<Backend> {
   );
 }
 
-/** A device, and where choices of variants are kept for it. */
+/** A device, and the store of the kernel variants that were chosen for it. */
 interface Found extends Pick<FoundDevice, "device" | "adapter" | "software" | "tensorCores"> {
   readonly tuning: TuningStore;
 }
@@ -204,10 +211,10 @@ async function findDevice(
   return { ...found, tuning: await host.tuningStore(found, log) };
 }
 
-/** What there is to know of a device that was handed in. Its choices of variants hold as long as it does. */
+/** Describes a device that the caller passed. Its choices of variants are kept in memory only. */
 async function described(device: object, { log }: InitOptions): Promise<Found> {
   const { features, limits } = device as GPUDevice;
-  // Not every host has it.
+  // Not every host provides `adapterInfo`.
   const info = (device as Partial<GPUDevice>).adapterInfo ?? {
     ...{ vendor: "", architecture: "", device: "", description: "", isFallbackAdapter: false },
   };
@@ -222,7 +229,7 @@ async function described(device: object, { log }: InitOptions): Promise<Found> {
   };
 }
 
-/** A GPU must compute a few known sums right first: drivers have been known to fail silently. */
+/** Starts the webgpu backend. Throws `backend` if the GPU computes a few small products wrongly, because some drivers fail silently. */
 async function startWebgpu(found: Found, options: InitOptions): Promise<Backend> {
   const { memoryLimit, precision = "f32", deterministic = false } = options;
   const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
@@ -231,7 +238,7 @@ async function startWebgpu(found: Found, options: InitOptions): Promise<Backend>
   const backend = createWebgpuBackend({
     ...{ device, adapter, software, precision, tensorCores },
     ...(memoryLimit === undefined ? {} : { memoryLimit }),
-    // A software adapter is for checking; what is fast on it is nobody's question.
+    // A software adapter is for tests, so its speed does not matter.
     ...(deterministic || software ? {} : { tuning }),
   });
   try {
@@ -247,7 +254,7 @@ async function startWebgpu(found: Found, options: InitOptions): Promise<Backend>
   );
 }
 
-/** The GPU, if there is one that works; else null. */
+/** Starts the webgpu backend if there is a GPU that works; null otherwise. */
 async function tryWebgpu(host: Host, options: InitOptions): Promise<Backend | null> {
   if (!(await host.mayHaveGpu())) return null;
   let found: Found;

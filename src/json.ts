@@ -1,32 +1,32 @@
 /**
- * JSON that people write: config files, bases, weights, options on the command line. `JSON.parse` keeps the last of two members of one name without
- * a word, moves names that are whole numbers to the front, and often tells no place. Here a name that stands twice is refused, members keep
- * their order (objects become Maps), and every complaint has line and column.
+ * Reads JSON that people write: config files, bases, weights, options on the command line. If two members of an object have the same name, `JSON.parse`
+ * silently keeps the last one; it also moves names that are whole numbers to the front, and its errors often have no position. Here a repeated name is
+ * refused, members keep their order (objects become Maps), and every error has a line and a column.
  */
 import { type ErrorCode, GradmixError } from "./errors.ts";
 
-/** Objects are Maps, in the order of the text. Their names are in Unicode's composed form (NFC), so that é is one name however it was typed. */
+/** A JSON value. Objects are Maps in the order of the text. Names are normalised to Unicode's composed form (NFC), so that é is the same name however it was typed. */
 export type Json = null | boolean | number | string | readonly Json[] | ReadonlyMap<string, Json>;
 
-/** Names of members and numbers of items that lead to a value. */
+/** The path to a value: names of members and indices of items. */
 export type JsonPath = readonly (string | number)[];
 
 export interface JsonOptions {
-  /** What messages call the text, such as the path of its file. */
+  /** Name of the text in messages, such as the path of its file. */
   readonly source: string;
   /** Code of the errors. Default "config". */
   readonly code?: ErrorCode;
 }
 
-/** Deeper nesting than anything that gradmix reads. */
+/** Largest depth of nesting; all that gradmix reads is nested less deeply. */
 const MOST_DEPTH = 100;
 
-/** Throws, with source, line and column, for what is not JSON and for an object with two members of one name. */
+/** Parses a text. Throws an error with source, line and column for a text that is not JSON and for an object that has two members with the same name. */
 export function parseJson(text: string, options: JsonOptions): Json {
   return read(text, options, null).value;
 }
 
-/** The line of the value that `path` leads to, in text that `parseJson` has read; the line of the name for a member. */
+/** The line number of the value at `path`, in a text that `parseJson` accepts. For a member it is the line of the member's name. */
 export function jsonLine(text: string, path: JsonPath): number {
   const { line } = place(text, read(text, { source: "" }, path).at);
   return line;
@@ -41,10 +41,10 @@ function place(text: string, at: number): { line: number; column: number } {
   return { line, column: at - start + 1 };
 }
 
-/** Groups: a sign, a whole string, any other word, a character that begins none of these. */
+/** Matches the next token. Groups: a sign, a complete string, any other word, a character that begins none of these. */
 const token = /[ \t\r\n]*(?:([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\.)*")|([^\s{}[\],:"]+)|([^])|$)/y;
 
-/** Reads the whole text. `at` is where the value at `watched` begins, or the end. */
+/** Parses the whole text. `at` is the offset of the value (or of the name of the member) at the path `watched`, or the length of the text if there is none. */
 function read(
   text: string,
   { source, code = "config" }: JsonOptions,
@@ -85,7 +85,7 @@ function read(
       throw fault(`${word} has an escape that JSON does not know`);
     }
   };
-  /** Members of an object or a list, up to and with its closing sign. */
+  /** Reads the members of an object or a list, up to and including the closing sign. */
   const each = (close: "}" | "]", member: () => void): void => {
     if (path.length >= MOST_DEPTH) throw fault(`it is nested more than ${MOST_DEPTH} deep`);
     advance();
@@ -148,7 +148,7 @@ function scalarOf(word: string): null | boolean | number | undefined {
   return word === "null" ? null : word === "true" ? true : word === "false" ? false : undefined;
 }
 
-/** The same with plain objects, for what is looked up by name alone. */
+/** The value with plain objects in place of Maps, for values whose members are only looked up by name. */
 export function plainJson(value: Json): unknown {
   if (value instanceof Map)
     return Object.fromEntries(
@@ -157,7 +157,7 @@ export function plainJson(value: Json): unknown {
   return Array.isArray(value) ? (value as readonly Json[]).map(plainJson) : value;
 }
 
-/** JSON text of plain data, in which Maps are objects that keep their order. With `indent` as `JSON.stringify` lays it out. */
+/** Formats plain data as JSON text. Maps become objects and keep their order. `indent` is the number of spaces per level, as in `JSON.stringify`; 0 gives one line. */
 export function formatJson(value: unknown, indent: number = 0, depth: number = 0): string {
   const members =
     value instanceof Map

@@ -1,13 +1,13 @@
-/** "Did you mean …?": the known word closest to a mistyped one. */
+/** Finds the known word that is closest to a mistyped one, for hints such as "did you mean …?". */
 
-/** The candidate at the least edit distance from `word`, or null when none is close. Case and dashes do not count. */
+/** The candidate with the smallest edit distance from `word`, or null if none is close. Case, dashes, underscores, dots and spaces are ignored. */
 export function nearest(word: string, candidates: Iterable<string>): string | null {
   const plain = fold(word);
   let best: string | null = null;
   let bestDistance = Infinity;
   for (const candidate of candidates) {
     const known = fold(candidate);
-    // A word that starts like a candidate (or the other way round) is closer than its length says.
+    // If one word is a prefix of the other, they are closer than their edit distance.
     const prefix =
       Math.min(plain.length, known.length) >= 3 && (known.startsWith(plain) || plain.startsWith(known));
     const distance = prefix ? 0.5 : editDistance(plain, known);
@@ -23,7 +23,7 @@ function fold(word: string): string {
   return word.toLowerCase().replaceAll(/[-_. ]/g, "");
 }
 
-/** Insertions, deletions, replacements and swaps of neighbours (optimal string alignment). */
+/** The smallest number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b` (optimal string alignment). */
 function editDistance(a: string, b: string): number {
   let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);

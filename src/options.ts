@@ -1,15 +1,14 @@
 /**
- * The one check of options objects, for every public function that takes one: unknown names are refused with the nearest
- * known one, and each value is checked by the row of its name. A row per option is required by the type, so that an option
- * that is added without a check does not compile.
+ * Checks options objects. Every public function that has options uses it: an unknown name is refused, with the nearest known name as a hint, and each
+ * value is checked by the check of its name. The type requires a check per option, so an option that is added without one does not compile.
  */
 import { GradmixError } from "./errors.ts";
 import { nearest } from "./nearest.ts";
 
-/** Throws `config`, naming the option, unless the value fits. It is not called for `undefined`, which means "the default". */
+/** Checks the value of an option. Throws `config`, naming the option, if the value does not fit. It is not called for `undefined`, which means the default. */
 export interface OptionCheck {
   (name: string, value: unknown): void;
-  /** `undefined` is refused: the option has no default. */
+  /** True if the option has no default, so that `undefined` is refused. Default false. */
   readonly required?: boolean;
 }
 
@@ -17,14 +16,14 @@ export interface OptionCheck {
 export type OptionChecks<O extends object> = { readonly [K in keyof O]-?: OptionCheck };
 
 /**
- * Throws `config` unless `options` is an object that has only the options in `checks`, each with a value that fits.
- * `where` is the function (or the place in a file) that the message names.
+ * Throws `config` unless `options` is an object that has only the options in `checks`, each with a value that fits, and all that are required.
+ * `where` is the name of the function, or the place in a file, that the message begins with.
  */
 export function checkOptions<O extends object>(where: string, options: O, checks: OptionChecks<O>): void {
   check(where, options, checks);
 }
 
-/** The same of what came from a file or a message, which are options from then on. */
+/** Like `checkOptions`, for a value of unknown type from a file or a message; afterwards it has the type of the options. */
 export function assertOptions<O extends object>(
   where: string,
   given: unknown,
@@ -38,7 +37,7 @@ function check(where: string, given: unknown, checks: Readonly<Record<string, Op
     throw new GradmixError("config", `${where}: the options are ${show(given)}, not an object`);
   for (const name of Object.keys(given))
     if (!Object.hasOwn(checks, name)) throw unknownName(where, name, checks);
-  // Passes of a training step check their options too: what is not checked makes no string.
+  // The passes of every training step check their options, so options that are not checked cost no string.
   for (const name in checks) {
     const row = checks[name]!;
     const value: unknown = Reflect.get(given, name);
@@ -60,17 +59,17 @@ function unknownName(where: string, name: string, checks: object): GradmixError 
   return new GradmixError("config", `${where}: there is no option "${name}"; ${hint}`);
 }
 
-/** The interval of a number: min ≤ value ≤ max, or < where an end is open. */
+/** The interval of a number: min ≤ value ≤ max, with < at an end that is open. */
 export interface Range {
   /** The lower end. */
   readonly min: number;
   /** The upper end. */
   readonly max: number;
-  /** Leaves out the lower end. Default false. */
+  /** Excludes the lower end. Default false. */
   readonly openMin?: boolean;
-  /** Leaves out the upper end. Default false. */
+  /** Excludes the upper end. Default false. */
   readonly openMax?: boolean;
-  /** Takes only whole numbers. Default false. */
+  /** Accepts only whole numbers. Default false. */
   readonly integer?: boolean;
 }
 
@@ -97,7 +96,7 @@ export function checkRange(name: string, value: unknown, range: Range): void {
   }
 }
 
-/** A number in a range; finite where the range has no end. */
+/** Accepts a number in a range. If an end is left out, there is no bound on that side, but the number must be finite. */
 export function numberIn(range: Partial<Range> = {}): OptionCheck {
   const { min = -Infinity, max = Infinity } = range;
   const whole: Range = {
@@ -110,12 +109,12 @@ export function numberIn(range: Partial<Range> = {}): OptionCheck {
   return (name, value) => checkRange(name, value, whole);
 }
 
-/** A safe integer, min ≤ value ≤ max. */
+/** Accepts an integer with min ≤ value ≤ max. The default of `max` is the largest safe integer. */
 export function integerIn(min: number, max: number = Number.MAX_SAFE_INTEGER): OptionCheck {
   return (name, value) => checkRange(name, value, { min, max, integer: true });
 }
 
-/** One of a few values. */
+/** Accepts one of the given values; the error suggests the nearest of them for a mistyped string. */
 export function oneOf(...values: readonly (string | number | boolean | null)[]): OptionCheck {
   return (name, value) => {
     if (values.some((known) => known === value)) return;
@@ -127,7 +126,7 @@ export function oneOf(...values: readonly (string | number | boolean | null)[]):
   };
 }
 
-/** A value for which `fits` holds; `what` says in the message what it must be. */
+/** Accepts a value for which `fits` returns true. `what` describes such values in the message: "it must be …". */
 export function valueThat(what: string, fits: (value: unknown) => boolean): OptionCheck {
   return (name, value) => {
     if (!fits(value))
@@ -138,15 +137,15 @@ export function valueThat(what: string, fits: (value: unknown) => boolean): Opti
 export const boolean: OptionCheck = valueThat("true or false", (value) => typeof value === "boolean");
 export const string: OptionCheck = valueThat("a string", (value) => typeof value === "string");
 export const callback: OptionCheck = valueThat("a function", (value) => typeof value === "function");
-/** A list; what is in it is checked elsewhere. */
 export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => value instanceof AbortSignal);
+/** Accepts a list; its items are checked elsewhere. */
 export const list: OptionCheck = valueThat("a list", (value) => Array.isArray(value));
-/** Any object that is not null; what is in it is checked elsewhere. */
+/** Accepts any object that is not null; its members are checked elsewhere. */
 export const object: OptionCheck = valueThat(
   "an object",
   (value) => typeof value === "object" && value !== null,
 );
-/** A value that is checked elsewhere. */
+/** Accepts every value; it is checked elsewhere. */
 export const unchecked: OptionCheck = () => {};
 
 /** The same check, for an option that has no default. */
@@ -154,14 +153,14 @@ export function required(check: OptionCheck): OptionCheck {
   return Object.assign((name: string, value: unknown) => check(name, value), { required: true });
 }
 
-/** The same check, or null. */
+/** Accepts null, and every value that the check accepts. */
 export function orNull(check: OptionCheck): OptionCheck {
   return (name, value) => {
     if (value !== null) check(name, value);
   };
 }
 
-/** A value of any kind in a few words on one line, for messages. `String` would fail on an object that has its own `toString`. */
+/** Describes any value on one line, for messages. Lists, objects and functions are only named by their kind, because `String` can fail on an object with its own `toString`. */
 export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value);
   if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";
@@ -169,9 +168,9 @@ export function show(value: unknown): string {
   return String(value);
 }
 
-/** The options over their defaults; one that is undefined is not given. */
+/** The defaults, replaced by those options that are not undefined. */
 export function withDefaults<D extends object, O extends object>(defaults: D, options: O | undefined): D & O {
   const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
-  // Not by assignment, for which "__proto__" is no name.
+  // `fromEntries` makes "__proto__" an ordinary member; an assignment would not.
   return Object.fromEntries([...Object.entries(defaults), ...given]) as D & O;
 }

@@ -1,6 +1,6 @@
 /**
- * Schemas of JSON that comes from outside: files of runs, heads of files of weights, messages, saved states. A schema is a function from a value to a typed one; a value that does not
- * fit is refused by its path. Schemas are made of each other:
+ * Schemas of JSON from outside: files of runs, headers of weight files, messages, saved states. A schema is a function that checks a value and returns it with
+ * its type; the error for a value that does not fit names its path. Schemas are built from other schemas:
  *
  *     const shard = object<Shard>({ file: string, tokens: count, sha256: string });
  *     const manifest = object<Manifest>({ version: version(1), domains: map(shard), target: orNull(shard) });
@@ -11,32 +11,35 @@ import { isObject, type Json, parseJson, plainJson } from "./json.ts";
 import { nearest } from "./nearest.ts";
 import { show } from "./options.ts";
 
-/** Throws what `misfit` and `problem` make of the place. A member that is not there is `undefined`. */
+/** Checks a value and returns it with its type; a missing member is passed as `undefined`. Throws the error that `misfit` or `problem` makes for the place. */
 export type Schema<T> = (value: unknown, at: Place) => T;
 
-/** Where a value stands: a member of an object, an item of a list, or the whole. */
+/** The place of a value: a member of an object, an item of a list, or the whole value. */
 export interface Place {
+  /** Makes the errors for this place. */
   readonly fault: Fault;
-  /** null for the whole. */
+  /** Place of the object or list that contains the value; null for the whole value. */
   readonly parent: Place | null;
+  /** Name of the member or index of the item; "" for the whole value. */
   readonly name: string | number;
 }
 
-/** The error for what stands at `path` ("" for the whole) and has a problem, which begins with a verb: "is 3, not a string". */
+/** Makes the error for the value at `path` ("" for the whole value). `problem` describes what does not fit and begins with a verb: "is 3, not a string". */
 export type Fault = (path: string, problem: string) => GradmixError;
 
-/** What JSON was read from. */
+/** The origin of a JSON text, for its errors. */
 export interface Source {
-  /** What messages call it, such as the path of its file. */
+  /** Name of the origin in messages, such as the path of a file. */
   readonly source: string;
+  /** Code of the errors. */
   readonly code: ErrorCode;
-  /** The part of it that is JSON, such as "header". */
+  /** The part of the file that is JSON, such as "header". Default: the whole file. */
   readonly part?: string;
-  /** What to do about a misfit, such as "prepare the text again". */
+  /** What the user can do about an error, such as "prepare the text again". Default: no advice. */
   readonly advice?: string;
 }
 
-/** The errors of a file: its path, the path in it, the problem, the advice. */
+/** The errors of a source. Their messages contain the source, the path in it, the problem and the advice. */
 export function faultOf({ source, code, part, advice }: Source): Fault {
   return (path, what) => {
     const place = [part, path].filter((name) => name !== undefined && name !== "").join(".");
@@ -47,22 +50,22 @@ export function faultOf({ source, code, part, advice }: Source): Fault {
   };
 }
 
-/** A value of `JSON.parse` or `parseJson` as its schema says. */
+/** Checks a value that `JSON.parse` or `parseJson` returned, and returns it with its type. */
 export function read<T>(schema: Schema<T>, value: unknown, fault: Fault): T {
   return schema(value, { fault, parent: null, name: "" });
 }
 
-/** The same of a text or of bytes in UTF-8 that a program wrote: by `JSON.parse`, which is fast and takes the last of two members of one name. */
+/** Parses and checks a text, or bytes in UTF-8, that a program wrote. Uses `JSON.parse`, which is fast and keeps the last of two members with the same name. */
 export function parse<T>(schema: Schema<T>, text: string | Uint8Array, source: Source): T {
   return read(schema, jsonOf(text, source), faultOf(source));
 }
 
-/** The same of a text whose names keep their order, and stand once in an object: by `parseJson`. */
+/** Parses and checks a text with `parseJson`, which keeps the order of names and refuses a name that is repeated in an object. */
 export function parseOrdered<T>(schema: Schema<T>, text: string, source: Source): T {
   return read(schema, parseJson(text, source), faultOf(source));
 }
 
-/** The JSON of a text or of bytes in UTF-8 that a program wrote, a byte order mark before it or not. */
+/** Parses a text, or bytes in UTF-8, that a program wrote, without a check; a byte order mark is ignored. Throws an error with the code of the source for a text that is not JSON. */
 export function jsonOf(text: string | Uint8Array, source: Source): unknown {
   let decoded: string | null = null;
   try {
@@ -74,7 +77,7 @@ export function jsonOf(text: string | Uint8Array, source: Source): unknown {
   }
 }
 
-/** The JSON of a text that may be none, such as the last line of a file that a process was writing: undefined where it is not JSON. */
+/** Parses a text that may be incomplete, such as the last line of a file that a process is writing; undefined if it is not JSON. */
 export function jsonOrUndefined(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -83,7 +86,7 @@ export function jsonOrUndefined(text: string): unknown {
   }
 }
 
-/** Why `JSON.parse` failed, with line and column where the engine tells the position. */
+/** Why `JSON.parse` failed, with line and column if the engine's message has the position. `text` is null for bytes that are not UTF-8. */
 function reason(error: unknown, text: string | null): string {
   if (text === null) return "it is not UTF-8";
   const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ");
@@ -93,17 +96,17 @@ function reason(error: unknown, text: string | null): string {
   return `${message}, line ${before.length} column ${(before.at(-1)?.length ?? 0) + 1}`;
 }
 
-/** The place of a member or an item. */
+/** The place of a member or an item of the value at `parent`. */
 export function inside(parent: Place, name: string | number): Place {
   return { fault: parent.fault, parent, name };
 }
 
-/** What is wrong with what stands at a place, in words that begin with a verb. */
+/** Makes the error for the value at a place. `what` describes the problem and begins with a verb. */
 export function problem(at: Place, what: string): GradmixError {
   return at.fault(pathOf(at), what);
 }
 
-/** A value that is not what is wanted there. */
+/** Makes the error for a value that does not fit or is missing. `wanted` describes values that fit. */
 export function misfit(value: unknown, at: Place, wanted: string): GradmixError {
   return problem(
     at,
@@ -111,18 +114,18 @@ export function misfit(value: unknown, at: Place, wanted: string): GradmixError 
   );
 }
 
-/** Longer words are shown in part, and nobody has mistyped them. */
+/** Longer texts are cut in messages, and get no suggestion. */
 const LONGEST_SHOWN = 80;
 
 const cut = (text: string): string =>
   text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}…` : text;
 
-/** A value in a few words on one line. */
+/** A short description of a value on one line. */
 export function shown(value: unknown): string {
   return cut(show(value));
 }
 
-/** A name as a part of a path, on one line and not endless. */
+/** A name as a part of a path. A name with control characters or line separators is quoted, and long names are cut. */
 export function step(name: string | number): string {
   return typeof name === "string" && /[\p{Cc}\u2028\u2029]/u.test(name)
     ? cut(JSON.stringify(name))
@@ -135,16 +138,16 @@ function pathOf({ parent, name }: Place): string {
   return before === "" ? step(name) : `${before}.${step(name)}`;
 }
 
-/** The nearest of the known names to one that is none of them; `otherwise` where none is near. */
+/** A hint for an unknown name: the nearest known name, or `otherwise` if none is near. */
 export function suggestion(word: string, known: readonly string[], otherwise: string): string {
   const close = word.length > LONGEST_SHOWN ? null : nearest(word, known);
   return close === null ? otherwise : `did you mean "${close}"?`;
 }
 
-/** Any value, checked elsewhere or not at all. */
+/** Accepts any value, including `undefined`, and returns it unchanged. */
 export const anything: Schema<unknown> = (value) => value;
 
-/** A value for which `fits` holds; `wanted` says in messages what it must be. */
+/** Accepts a value for which `fits` returns true. `wanted` describes such values in messages. */
 export function valueThat<T>(wanted: string, fits: (value: unknown) => value is T): Schema<T> {
   return (value, at) => {
     if (!fits(value)) throw misfit(value, at, wanted);
@@ -152,7 +155,7 @@ export function valueThat<T>(wanted: string, fits: (value: unknown) => value is 
   };
 }
 
-/** An object, not a Map, whose members are checked elsewhere. */
+/** Accepts an object and returns it as a plain object, also if it is a Map; its members are checked elsewhere. */
 export const plainObject: Schema<Readonly<Record<string, unknown>>> = (value, at) => {
   const found = value instanceof Map ? plainJson(value as ReadonlyMap<string, Json>) : value;
   if (!isObject(found)) throw misfit(value, at, "an object");
@@ -161,7 +164,7 @@ export const plainObject: Schema<Readonly<Record<string, unknown>>> = (value, at
 export const string: Schema<string> = valueThat("a string", (value) => typeof value === "string");
 export const boolean: Schema<boolean> = valueThat("true or false", (value) => typeof value === "boolean");
 
-/** A finite number, from `min` on where there is one, or above it. */
+/** Accepts a finite number of at least `min`, or above `min` if the end is "open". With `min` −Infinity every finite number is accepted. */
 export function numberFrom(min: number, end: "included" | "open" = "included"): Schema<number> {
   const bound = min === -Infinity ? "" : end === "open" ? ` above ${min}` : ` of at least ${min}`;
   return valueThat(
@@ -173,7 +176,7 @@ export function numberFrom(min: number, end: "included" | "open" = "included"): 
 
 export const number: Schema<number> = numberFrom(-Infinity);
 
-/** A whole number that a double holds exactly. */
+/** Accepts a safe integer of at least `min`. */
 export function integerFrom(min: number): Schema<number> {
   return valueThat(
     `a whole number of at least ${min}`,
@@ -181,10 +184,10 @@ export function integerFrom(min: number): Schema<number> {
   );
 }
 
-/** A number of things. */
+/** Accepts a safe integer of at least 0. */
 export const count: Schema<number> = integerFrom(0);
 
-/** One of a few values. */
+/** Accepts one of the given values. */
 export function oneOf<const V extends string | number | boolean | null>(...values: readonly V[]): Schema<V> {
   const wanted = values.map(show).join(" or ");
   return (value, at) => {
@@ -194,7 +197,7 @@ export function oneOf<const V extends string | number | boolean | null>(...value
   };
 }
 
-/** The version of a layout; `advice` is what to do with a file of another one. */
+/** Accepts the version number of a layout. `advice` is what the user can do with a file of another version. */
 export function version<const V extends number>(known: V, advice: string): Schema<V> {
   return (value, at) => {
     if (value !== known)
@@ -205,41 +208,42 @@ export function version<const V extends number>(known: V, advice: string): Schem
   };
 }
 
-/** null, or what the schema reads. */
+/** Accepts null, and what the schema accepts. A missing value is passed to the schema. */
 export function nullable<T>(schema: Schema<T>): Schema<T | null> {
   return (value, at) => (value === null ? null : schema(value, at));
 }
 
-/** The same, and null for what is left out. */
+/** Accepts what the schema accepts, and returns null for null and for a missing value. */
 export function orNull<T>(schema: Schema<T>): Schema<T | null> {
   return (value, at) => (value === null || value === undefined ? null : schema(value, at));
 }
 
-/** What is read where a member is left out. */
+/** Accepts what the schema accepts, and returns `otherwise` for a missing value. */
 export function withDefault<T, D>(schema: Schema<T>, otherwise: D): Schema<T | D> {
   return (value, at) => (value === undefined ? otherwise : schema(value, at));
 }
 
-/** The schema of a member that may be left out, or null, which says the same. */
+/** The schema of a member that may be missing or null; both mean the same. */
 export type Optional<T> = Schema<T> & { readonly optional: true };
 
+/** Makes a member optional: `object` leaves it out of its result if it is missing or null. */
 export function optional<T>(schema: Schema<T>): Optional<T> {
   return Object.assign(
-    // `object` leaves out what is undefined.
+    // `object` leaves out members whose schema returns undefined.
     (value: unknown, at: Place) =>
       (value === null || value === undefined ? undefined : schema(value, at)) as T,
     { optional: true as const },
   );
 }
 
-/** A string or a number. */
+/** Accepts a string or a finite number. */
 export const stringOrNumber: Schema<string | number> = (value, at) => {
   if (typeof value !== "string" && !(typeof value === "number" && Number.isFinite(value)))
     throw misfit(value, at, "a string or a finite number");
   return value;
 };
 
-/** A condition on what a schema has read: a problem ("sums to 2, not to 1"), or null. */
+/** Adds a condition to a schema. `fault` returns the problem of a value, such as "sums to 2, not to 1", or null if there is none. */
 export function where<T>(schema: Schema<T>, fault: (value: T) => string | null): Schema<T> {
   return (value, at) => {
     const found = schema(value, at);
@@ -249,17 +253,17 @@ export function where<T>(schema: Schema<T>, fault: (value: T) => string | null):
   };
 }
 
-/** Something else made of what a schema has read. */
+/** Applies `make` to the value that a schema returns. */
 export function made<T, U>(schema: Schema<T>, make: (value: T) => U): Schema<U> {
   return (value, at) => make(schema(value, at));
 }
 
-/** A row per member: what is added to the type without a schema does not compile. */
+/** One schema per member. A member that is added to the type without a schema does not compile. */
 export type Fields<T> = {
   readonly [K in keyof T]-?: object extends Pick<T, K> ? Optional<T[K]> : Schema<T[K]>;
 };
 
-/** An object with these members; others are passed over. */
+/** Accepts an object, or a Map, with these members; other members are ignored. */
 export function object<T>(fields: Fields<T>): Schema<T> {
   const rows = Object.entries<Schema<unknown>>(fields);
   return (value, at) => {
@@ -273,13 +277,13 @@ export function object<T>(fields: Fields<T>): Schema<T> {
   };
 }
 
-/** An object with these members and no others. */
+/** Accepts an object with these members and no others. */
 export function closed<T>(fields: Fields<T>): Schema<T> {
   const [names, schema] = [onlyNames(Object.keys(fields)), object(fields)];
   return (value, at) => schema(names(value, at), at);
 }
 
-/** An object, not a Map, whose members have some of these names; for another one the nearest is offered. */
+/** Accepts an object whose members all have known names, and returns it as a plain object. The error for another name suggests the nearest known one. */
 export function onlyNames(known: readonly string[]): Schema<Readonly<Record<string, unknown>>> {
   return (value, at) => {
     const found = plainObject(value, at);
@@ -297,11 +301,11 @@ export function onlyNames(known: readonly string[]): Schema<Readonly<Record<stri
 function getter(value: unknown, at: Place): (name: string) => unknown {
   if (value instanceof Map) return (name) => value.get(name) as unknown;
   if (!isObject(value)) throw misfit(value, at, "an object");
-  // "constructor" and the like are members only where the text has them.
+  // Inherited names such as "constructor" are not members.
   return (name) => (Object.hasOwn(value, name) ? value[name] : undefined);
 }
 
-/** Names and values of an object, in its order. */
+/** The names and values of an object or a Map, in its order. Throws if the value is neither; `wanted` describes what fits. */
 export function membersOf(
   value: unknown,
   at: Place,
@@ -312,13 +316,13 @@ export function membersOf(
   return Object.entries(value);
 }
 
-/** An object as a Map. The order is that of the text where `parseJson` has read it; `JSON.parse` puts names that are whole numbers first. */
+/** Accepts an object whose members all fit the schema, and returns a Map. It has the order of the text if `parseJson` read it; `JSON.parse` moves names that are whole numbers to the front. */
 export function map<T>(schema: Schema<T>): Schema<ReadonlyMap<string, T>> {
   return (value, at) =>
     new Map(Array.from(membersOf(value, at), ([name, member]) => [name, schema(member, inside(at, name))]));
 }
 
-/** A list; of `length` items, if that is given. */
+/** Accepts a list whose items all fit the schema. If `length` is not null, the list must have that many items. */
 export function list<T>(schema: Schema<T>, length: number | null = null): Schema<readonly T[]> {
   return (value, at) => {
     if (!Array.isArray(value)) throw misfit(value, at, length === null ? "a list" : `a list of ${length}`);
@@ -328,7 +332,7 @@ export function list<T>(schema: Schema<T>, length: number | null = null): Schema
   };
 }
 
-/** A list of two. */
+/** Accepts a list of two items, with a schema for each. */
 export function pair<A, B>(first: Schema<A>, second: Schema<B>): Schema<readonly [A, B]> {
   return (value, at) => {
     const [a, b] = list(anything, 2)(value, at);
@@ -336,13 +340,13 @@ export function pair<A, B>(first: Schema<A>, second: Schema<B>): Schema<readonly
   };
 }
 
-/** A list with an item for each schema. */
+/** Accepts a list with one item per schema. */
 export function tuple<T>(schemas: readonly Schema<T>[]): Schema<readonly T[]> {
   return (value, at) =>
     list(anything, schemas.length)(value, at).map((item, i) => schemas[i]!(item, inside(at, i)));
 }
 
-/** A list with an item for each name, by which the paths in it go. */
+/** Accepts a list with one item per name. Errors name an item by its name instead of its index. */
 export function listFor<T>(names: readonly string[], schema: Schema<T>): Schema<readonly T[]> {
   return (value, at) => {
     const items = list(anything, names.length)(value, at);

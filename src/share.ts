@@ -1,8 +1,8 @@
-/** Shares of whole numbers, exactly: a share is the decimal that it is written as, not the binary fraction next to it. */
+/** Exact shares of whole numbers. A share means the decimal number that it is written as, not the binary fraction that is nearest to it. */
 
 /**
- * n·share as a whole number, rounded down, to the nearest (halves down) or up. For an integer n ≥ 0 and a finite share ≥ 0. In doubles 1000·(1 − 0.9) is
- * just below 100, and its floor 99.
+ * n·share as a whole number: rounded down, up, or to the nearest whole number (halves are rounded down). n must be an integer ≥ 0, and `share` finite and
+ * ≥ 0. In doubles 1000·(1 − 0.9) is slightly less than 100, so its floor would be 99.
  */
 export function timesShare(n: number, share: number, round: "down" | "nearest" | "up"): number {
   const [digits = "", exponent = "0"] = String(share).split("e");

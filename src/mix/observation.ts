@@ -395,9 +395,9 @@ function signalOf(
   const { standardErrors, tokensSeen, gram, targets, targetExamples } = measurements;
   const tokens = wanted.length === 0 ? null : measurements.tokens;
   const signal: Signal = {
-    ...(Object.fromEntries([...values, ...measurements.singles].filter(([name]) => needs.includes(name))) as Partial<
-      Record<PerDomain, Float64Array> & Record<Single, number>
-    >),
+    ...(Object.fromEntries(
+      [...values, ...measurements.singles].filter(([name]) => needs.includes(name)),
+    ) as Partial<Record<PerDomain, Float64Array> & Record<Single, number>>),
     ...(guarded ? heldOutOf(measurements) : {}),
     ...(needs.includes("standardErrors")
       ? {
@@ -502,6 +502,7 @@ function digestOf(measurements: Measurements): string {
     add(`target ${JSON.stringify(name)}`, Float64Array.from(alignments));
     add("norm, loss", Float64Array.of(norm, loss));
   }
-  if (measurements.targetExamples !== null) add("targetExamples", Float64Array.of(measurements.targetExamples));
+  if (measurements.targetExamples !== null)
+    add("targetExamples", Float64Array.of(measurements.targetExamples));
   return hash.digest("hex");
 }

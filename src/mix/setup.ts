@@ -124,7 +124,8 @@ const domainNames: Schema<readonly string[]> = (value, at) => {
   const names = list(name)(value, at);
   if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
   const repeated = names.findIndex((one, i) => names.indexOf(one) !== i);
-  if (repeated >= 0) throw problem(inside(at, repeated), `is ${show(names[repeated])}, which stands there twice`);
+  if (repeated >= 0)
+    throw problem(inside(at, repeated), `is ${show(names[repeated])}, which stands there twice`);
   return names;
 };
 

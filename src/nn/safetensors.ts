@@ -143,7 +143,8 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
     const { dtype, shape } = entry;
     const [from, to] = entry.data_offsets;
     const width = WIDTHS.get(dtype);
-    if (width === undefined) throw fileError(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
+    if (width === undefined)
+      throw fileError(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
     if (to - from !== sizeOf(shape) * width)
       throw fileError(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
     return {
