@@ -1,4 +1,4 @@
-/** What the fields of messages have in common: errors that name the field by its path, and numbers by domain. */
+/** Reads the fields of messages: errors that name a field by its path, and objects with one number per domain. */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import {
@@ -13,7 +13,7 @@ import {
   suggestion,
 } from "../schema.ts";
 
-/** What is wrong with a message, and with which field of it. */
+/** The error for a message that cannot be used, with the field that caused it. */
 export class MessageError extends GradmixError {
   /** Path of the field, such as "alignments.code"; null for the whole message. */
   readonly field: string | null;
@@ -24,25 +24,28 @@ export class MessageError extends GradmixError {
   }
 }
 
-/** Errors of messages. */
+/** Makes the errors of messages, for the schemas. */
 export const messageFault: Fault = (path, what) => new MessageError(path === "" ? null : path, `it ${what}`);
 
+/** The path of a member of a field, such as "alignments.code". */
 export function pathOf(field: string, name: string): string {
   return `${field}.${step(name)}`;
 }
 
-/** Domains, or targets, with their places. */
+/** Names of domains or of targets, with their indices. */
 export interface Names {
   readonly kind: "domain" | "target";
   readonly list: readonly string[];
+  /** Index of each name in `list`. */
   readonly places: ReadonlyMap<string, number>;
 }
 
+/** Makes `Names` of a list of distinct names. `kind` is what error messages call them. */
 export function namesOf(list: readonly string[], kind: Names["kind"] = "domain"): Names {
   return { kind, list, places: new Map(list.map((name, i) => [name, i])) };
 }
 
-/** Where the name of a member stands. Throws for an unknown one, offering the nearest. */
+/** The index of a name. Throws for an unknown name; the error suggests the nearest known one. */
 export function placeOf(name: string, at: Place, { kind, list, places }: Names): number {
   const place = places.get(name);
   if (place !== undefined) return place;
@@ -50,7 +53,7 @@ export function placeOf(name: string, at: Place, { kind, list, places }: Names):
   throw problem(inside(at, name), `is not a ${kind}; ${suggestion(name, list, few)}`);
 }
 
-/** Numbers by name, in the names' order; NaN for what is missing or null. */
+/** Accepts an object with numbers by name. Returns them in the order of the names, with NaN for a number that is missing or null. */
 export function numbersFor(names: Names, schema: Schema<number> = number): Schema<Float64Array> {
   return (value, at) => {
     const out = new Float64Array(names.list.length).fill(NaN);
@@ -62,7 +65,7 @@ export function numbersFor(names: Names, schema: Schema<number> = number): Schem
           ? `an object: numbers are told by ${names.kind}, as {"${names.list[0] ?? ""}": …}, not by position`
           : `an object with numbers by ${names.kind}`,
       );
-    // Without a pair for each member: this is most of what a long message costs.
+    // `Object.keys` is faster than `Object.entries` here, and this loop is most of the cost of a long message.
     for (const name of Object.keys(value)) {
       const place = placeOf(name, at, names);
       if (value[name] !== null) out[place] = schema(value[name], inside(at, name));
@@ -71,7 +74,7 @@ export function numbersFor(names: Names, schema: Schema<number> = number): Schem
   };
 }
 
-/** The same, where every name needs a number. */
+/** Like `numbersFor`, but refuses an object in which a number is missing or null. */
 export function allNumbersFor(names: Names, schema: Schema<number> = number): Schema<Float64Array> {
   const some = numbersFor(names, schema);
   return (value, at) => {
@@ -83,11 +86,12 @@ export function allNumbersFor(names: Names, schema: Schema<number> = number): Sc
   };
 }
 
+/** An object with the values by name; the inverse of `numbersFor`. */
 export function byName(names: readonly string[], values: ArrayLike<number>): Record<string, number> {
   const out: Record<string, number> = {};
   for (const [i, name] of names.entries()) {
     const value = values[i]!;
-    // Assigned to, it would be no member.
+    // An assignment to `__proto__` would not add a member.
     if (name === "__proto__")
       Object.defineProperty(out, name, { value, enumerable: true, writable: true, configurable: true });
     else out[name] = value;

@@ -1,4 +1,4 @@
-/** Holds the session of a process, and keeps it in files: nothing is replied that is not on disk. */
+/** Holds the session of a process and stores it in files. A reply is only given after the state behind it has been written. */
 import { existsSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { reading, writeFileAtomic } from "../node/files.ts";
@@ -14,26 +14,28 @@ import {
   stepOf,
 } from "./protocol.ts";
 
+/** Holds a session and answers its messages. */
 export interface Keeper {
-  /** null before the first `init`. */
+  /** The present session; null before the first `init`. */
   session(): Session | null;
-  /** The reply to a line; once it is there, files hold what it says. */
+  /** Answers a line of text, after the files have been written. */
   line(text: string): Reply;
-  /** The same for a message that is no text. */
+  /** Answers a message that is already parsed, after the files have been written. */
   message(message: unknown): Reply;
 }
 
+/** Paths of the files that a keeper writes. */
 export interface KeeperFiles {
-  /** Where the session is kept, and gone on from if it is there. */
+  /** File that stores the session. If it exists, the session continues from it. null: the session is not stored. */
   readonly state: string | null;
-  /** Where the weights are written for those who look at a file. */
+  /** File that receives the weights whenever they change, for processes that poll a file. null: none is written. */
   readonly weights: string | null;
 }
 
-/** Throws `checkpoint` for a state that cannot be gone on from, `io` for files that cannot be read or written. */
+/** Makes a keeper. Throws `checkpoint` for a stored session that cannot be continued, and `io` for files that cannot be read or written. */
 export function createKeeper(files: KeeperFiles): Keeper {
   let session = files.state === null || !existsSync(files.state) ? null : readSession(files.state);
-  // One that was ended between its two files made the state last.
+  // A process that was killed between its two writes has stored the session but not the weights, so they are written now.
   if (session !== null) writeWeights(files.weights, session);
   const kept = (made: Answer): Reply => {
     if (made.session === session || made.session === null) return made.reply;
@@ -41,7 +43,7 @@ export function createKeeper(files: KeeperFiles): Keeper {
       if (files.state !== null) writeFileAtomic(files.state, [encoded(made.session)]);
       if (session === null || changed(session, made.session)) writeWeights(files.weights, made.session);
     } catch (error) {
-      // What was not kept has not happened: the same message again does it.
+      // The session stays as it was if it could not be stored, so the trainer can send the same message again.
       return errorReply(error);
     }
     session = made.session;

@@ -1,15 +1,15 @@
-/** The protocol over two streams: a line in, a line out. Lines are bounded, so that nothing that is sent takes all memory. */
+/** The protocol over two streams: one line of output per line of input. The length of a line is limited, so that no message can use up the memory. */
 import type { Writable } from "node:stream";
 import { MessageError } from "./fields.ts";
 import { errorReply, type Reply } from "./protocol.ts";
 
-/** Most bytes of a message. The Gram matrix of a thousand domains, in decimals, has 20 MB. */
+/** Largest number of bytes of a message. The Gram matrix of a thousand domains takes 20 MB as decimals. */
 export const MOST_BYTES: number = 64 * 2 ** 20;
 
-/** A line without its end, or what is wrong with it. */
+/** A line without its newline, or the error for a line that cannot be read. */
 export type Line = string | MessageError;
 
-/** The lines of a stream; one without an end too, if anything is in it. */
+/** Yields the lines of a stream, including a last line without a newline unless it is empty. A line of more than `most` bytes, or one that is not UTF-8, yields an error. */
 export async function* linesOf(
   input: AsyncIterable<Uint8Array | string>,
   most: number = MOST_BYTES,
@@ -18,7 +18,7 @@ export async function* linesOf(
   let size = 0;
   const add = (part: Uint8Array): void => {
     size += part.length;
-    // What is too long is counted, and not kept.
+    // The bytes of a line that is too long are counted but not stored.
     if (size > most) parts = [];
     else if (part.length > 0) parts.push(part);
   };
@@ -41,10 +41,12 @@ export async function* linesOf(
   if (size > 0) yield finishLine();
 }
 
+/** The error for a message of more than `most` bytes. */
 export function tooLong(most: number): MessageError {
   return new MessageError(null, `the message is longer than ${most} bytes, the most that is read`);
 }
 
+/** Decodes bytes as UTF-8; an error if they are not valid UTF-8. */
 export function decoded(bytes: Uint8Array): Line {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -53,13 +55,13 @@ export function decoded(bytes: Uint8Array): Line {
   }
 }
 
-/** Answers line by line until the input ends or the output takes no more. */
+/** Answers every line until the input ends or the output cannot be written. */
 export async function serveLines(
   input: AsyncIterable<Uint8Array | string>,
   output: Writable,
   reply: (line: string) => Reply,
 ): Promise<void> {
-  // A stream that fails without a listener throws; the write itself tells it here.
+  // A stream without a listener throws when it fails; here the callback of `write` reports the failure.
   output.on("error", () => {});
   for await (const line of linesOf(input)) {
     const made = typeof line === "string" ? reply(line) : errorReply(line);
@@ -67,7 +69,7 @@ export async function serveLines(
   }
 }
 
-/** Writes a line of JSON, and waits until it is handed over. False where it cannot be: the reader went away, or the disk is full, which whoever has the stream is told by its "error". */
+/** Writes a value as a line of JSON and waits until the stream has accepted it. Returns false if the write fails, because the reader closed the stream or the disk is full. */
 export async function writeLine(output: Writable, value: unknown): Promise<boolean> {
   return new Promise((resolve) => {
     output.write(`${JSON.stringify(value)}\n`, (error) => resolve(error === undefined || error === null));

@@ -1,4 +1,4 @@
-/** From an `observe` message to the signal of a rule: which domains were measured, what the rule looks at, and what it does not. */
+/** Turns an `observe` message into the signal of a rule: which domains were measured, which fields the rule uses, and which it ignores. */
 import { createHash } from "node:crypto";
 import { isObject } from "../json.ts";
 import type { Rule, Signal, SignalName, TargetSignal } from "../dga/rule.ts";
@@ -34,24 +34,25 @@ import {
 } from "./fields.ts";
 import { dot, type SentSketches, sketchesFor } from "./sketches.ts";
 
-/** A field that was given and changed nothing, and why. */
+/** A field of a message that had no effect, and the reason. */
 export interface Ignored {
   readonly field: string;
   readonly reason: string;
 }
 
+/** An `observe` message after all checks. */
 export interface Observation {
   readonly step: number;
-  /** What the rule is told; null where nothing that it needs was measured. */
+  /** The signal for the rule; null if no value that the rule needs was measured. */
   readonly signal: Signal | null;
-  /** Domains that were measured, of what the rule needs. */
+  /** Number of domains for which all values that the rule needs were measured. */
   readonly measured: number;
   readonly ignored: readonly Ignored[];
-  /** Says the same for observations that say the same. */
+  /** SHA-256 of the fields of the message; equal messages have equal digests. */
   readonly digest: string;
 }
 
-/** Fields that measure. */
+/** Fields of an `observe` message that contain measurements. */
 export const measurementFields: readonly string[] = [
   "alignments",
   "standardErrors",
@@ -83,7 +84,7 @@ const perDomain = [
 ] as const satisfies readonly SignalName[];
 type PerDomain = (typeof perDomain)[number];
 
-/** Of text that is held out; a domain whose text was not looked at is missing, which says nothing of what else was measured of it. */
+/** Fields about held-out text. A domain is missing if its held-out text was not evaluated, whether or not its other values were measured. */
 const heldOut = ["heldOutLosses", "heldOutReferences", "heldOutErrors"] as const;
 type HeldOut = (typeof heldOut)[number];
 
@@ -94,7 +95,7 @@ const numbers = [
 ] as const satisfies readonly SignalName[];
 type Single = (typeof numbers)[number];
 
-/** What a message says, field by field; what it leaves out is missing here too. NaN stands for what was not measured. */
+/** The measurements of a message. Fields that the message leaves out are missing or null. Inside an array, NaN means that the value was not measured. */
 interface Measurements {
   readonly step: number;
   readonly values: ReadonlyMap<PerDomain, Float64Array>;
@@ -106,13 +107,13 @@ interface Measurements {
   readonly gram: Float64Array | null;
   readonly targets: readonly TargetSignal[] | null;
   readonly targetExamples: number | null;
-  /** The fields that were given, as they are called in the message. */
+  /** Names of the measurement fields that the message has. */
   readonly given: readonly string[];
-  /** What the sketches gave, in the place of fields of their own. */
+  /** Signals that were computed from the sketches. */
   readonly sketched: readonly SignalName[];
 }
 
-/** `targets` are the names of the rule's targets, in its order. Throws `MessageError` for what cannot be used. */
+/** Reads an `observe` message. `targets` are the names of the rule's targets, in its order. Throws `MessageError`, naming the field, for a message that cannot be used. */
 export function observationOf(
   message: Readonly<Record<string, unknown>>,
   rule: Rule,
@@ -124,7 +125,7 @@ export function observationOf(
   return { step: measurements.step, signal, measured, ignored, digest: digestOf(measurements) };
 }
 
-/** The fields of a message that measure, one by one. */
+/** The measurement fields of a message, each checked on its own. */
 type Sent = Partial<Record<PerDomain | HeldOut | "standardErrors" | "tokens" | "tokensSeen", Float64Array>> &
   Partial<Record<Single, number>> & {
     readonly step: number;
@@ -202,7 +203,7 @@ function measurementsOf(
   };
 }
 
-/** Those of the fields that were sent. */
+/** The fields among `keys` that were sent, by name. */
 function present<K extends string, V>(sent: Readonly<Partial<Record<K, V>>>, keys: readonly K[]): Map<K, V> {
   return new Map(
     keys.flatMap((key): [K, V][] => {
@@ -212,7 +213,7 @@ function present<K extends string, V>(sent: Readonly<Partial<Record<K, V>>>, key
   );
 }
 
-/** Of a message; [k, k], NaN in the rows and columns of domains that were not measured. null without one. */
+/** Reads the Gram matrix [k, k] of a message. Rows and columns of domains that were not measured are NaN. Returns null if the message has no Gram matrix. */
 function gramFor(names: Names): Schema<Float64Array | null> {
   const order = placesFor(names);
   const fields = object<{ gram: unknown; gramDomains: readonly number[] | null }>({
@@ -269,7 +270,7 @@ function gramByName(value: unknown, at: Place, names: Names): Float64Array {
       out[i * k + j] = entry;
     }
   }
-  // One half of a symmetric matrix says it all.
+  // The matrix is symmetric, so a missing entry is copied from its mirror image.
   for (const i of there)
     for (const j of there)
       if (Number.isNaN(out[i * k + j])) {
@@ -283,7 +284,7 @@ function gramByName(value: unknown, at: Place, names: Names): Float64Array {
   return out;
 }
 
-/** Places of domains that are named in a list. */
+/** Accepts a list of distinct names of domains, and returns their indices. */
 function placesFor(names: Names): Schema<readonly number[]> {
   const listed = list(string);
   return (value, at) => {
@@ -323,7 +324,7 @@ function fromSketches(
   };
 }
 
-/** In the rule's order where it has targets, else in the message's. */
+/** Reads the measurements per target: in the rule's order if the rule uses targets, in the order of the message otherwise. */
 function targetsFor(
   { needs }: Rule,
   names: Names,
@@ -349,7 +350,7 @@ function targetsFor(
   };
 }
 
-/** The parts that the rule looks at, as a signal, and the rest as ignored. */
+/** The signal of the fields that the rule uses; the other fields are listed as ignored. */
 function signalOf(
   measurements: Measurements,
   rule: Rule,
@@ -358,11 +359,11 @@ function signalOf(
   const { given, sketched, values } = measurements;
   const { needs, name: called } = rule;
   const has = (name: SignalName): boolean => given.includes(name) || sketched.includes(name);
-  // Errors are not known where they are missing, and counts of the run alone measure nothing.
+  // Standard errors may be unknown, and token counts of the run and held-out losses alone are no measurement for the rule.
   const wanted = needs.filter(
     (name) => name !== "standardErrors" && name !== "tokensSeen" && name !== "heldOutLosses",
   );
-  // A guard around fixed weights looks at held-out losses alone; around a rule it takes them with what the rule needs.
+  // A guard around fixed weights uses only held-out losses; around another rule it uses them in addition to what that rule needs.
   const guarded = needs.includes("heldOutLosses");
   const present = wanted.length === 0 && guarded ? needs.filter(has) : wanted.filter(has);
   const looksAt = (field: string): boolean =>
@@ -416,7 +417,7 @@ function signalOf(
   return { signal, measured: count, ignored };
 }
 
-/** null where nothing is known. */
+/** The held-out fields as parts of a signal; null for domains whose held-out text was not evaluated. */
 function heldOutOf({ heldOut }: Measurements): Pick<Signal, HeldOut> {
   return Object.fromEntries(
     [...heldOut].map(([name, values]) => [
@@ -430,7 +431,7 @@ function missing(name: string, beside: readonly string[], rule: string): Message
   return new MessageError(name, `it is missing; rule ${rule} needs it beside ${beside.join(", ")}`);
 }
 
-/** Which domains were measured: those that have all that the rule needs of a domain. Throws for one that has a part of it. */
+/** Whether each domain was measured, which means that it has all values in `wanted`. Throws for a domain that has only some of them. */
 function measuredOf(measurements: Measurements, wanted: readonly SignalName[], { list }: Names): boolean[] {
   const k = list.length;
   const held = measurements.heldOut.get("heldOutLosses");
@@ -452,7 +453,7 @@ function measuredOf(measurements: Measurements, wanted: readonly SignalName[], {
   return list.map((name, i) => {
     const without = parts.find(({ has }) => !has(i));
     const withIt = parts.find(({ has }) => has(i));
-    // Whatever else is said of a domain without tokens, nothing was measured.
+    // A domain with 0 tokens was not measured, even if it has other values.
     if (tokens?.[i] === 0) return false;
     if (without !== undefined && withIt !== undefined)
       throw new MessageError(

@@ -1,6 +1,6 @@
 /**
- * The protocol of `gradmix mix`, version 1, as a pure function: (session, message) → (session, reply). Sessions and messages are plain JSON; there is no clock, no
- * file and no randomness, so the same messages give the same replies. docs/trainers.md has the fields.
+ * The protocol of `gradmix mix`, version 1, as a pure function: (session, message) → (session, reply). Sessions and messages are plain JSON. The function uses
+ * no clock, no files and no randomness, so the same messages give the same replies. docs/trainers.md describes the fields.
  */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
@@ -36,25 +36,28 @@ import {
   setupOf,
 } from "./setup.ts";
 
-/** All that decides the replies to come. Plain JSON; never changed, only replaced. */
+/** The complete state of a session: later replies depend only on it and on the messages. Plain JSON that is never modified; each message makes a new one. */
 export interface Session {
   readonly version: 1;
   readonly setup: Setup;
-  /** Its steps are counted from `setup.step`. */
+  /** State of the mixer, which counts steps from `setup.step`. */
   readonly mixer: MixerState;
-  /** The trainer's step at the last update; null before there was one. */
+  /** The trainer's step at the last update; null before the first update. */
   readonly updatedAt: number | null;
   readonly multipliers: Multipliers;
-  /** The last observation, so that it can be told when it comes again. */
+  /** The last observation, to recognise a message that is sent a second time; null before the first. */
   readonly last: Last | null;
 }
 
+/** Whether replies contain loss multipliers, and the shares that they are computed with. */
 interface Multipliers {
+  /** Whether the trainer requested loss multipliers. */
   readonly asked: boolean;
-  /** What the trainer draws with, by domain, on the simplex; null: every domain alike. */
+  /** Probabilities with which the trainer draws the domains; they lie on the simplex. null: all domains are drawn equally often. */
   readonly shares: readonly number[] | null;
 }
 
+/** The last observation and the outcome that was replied. */
 interface Last {
   readonly digest: string;
   readonly changed: boolean;
@@ -63,8 +66,10 @@ interface Last {
   readonly ignored: readonly Ignored[];
 }
 
+/** A message from a trainer. */
 export type Message = Readonly<Record<string, unknown>>;
 
+/** The reply to `init` and `observe`. */
 export interface WeightsReply {
   readonly type: "weights";
   readonly v?: 1;
@@ -77,26 +82,30 @@ export interface WeightsReply {
     readonly updates: number;
     readonly updated: boolean;
     readonly measured: number;
-    /** −Σ αᵢ ln αᵢ. */
+    /** Entropy of the weights, −Σ αᵢ ln αᵢ, in nats. */
     readonly entropy: number;
     readonly ignored: readonly Ignored[];
   };
   readonly state?: Session;
 }
 
+/** The reply to `snapshot`. */
 export interface StateReply {
   readonly type: "state";
   readonly state: Session;
 }
 
+/** The reply to a message that cannot be used. */
 export interface ErrorReply {
   readonly type: "error";
+  /** Path of the field that does not fit; null for the whole message. */
   readonly field: string | null;
   readonly error: string;
 }
 
 export type Reply = WeightsReply | StateReply | ErrorReply;
 
+/** A reply, and the session after the message. */
 export interface Answer {
   /** null before the first `init`. */
   readonly session: Session | null;
@@ -105,7 +114,7 @@ export interface Answer {
 
 const handlers = { init, observe, snapshot } as const;
 
-/** The answer to a message that is JSON already; one that cannot be used leaves the session as it was. */
+/** Answers a parsed message. A message that cannot be used is answered by an error and leaves the session unchanged. */
 export function answer(session: Session | null, message: unknown): Answer {
   try {
     if (!isObject(message))
@@ -128,7 +137,7 @@ export function answer(session: Session | null, message: unknown): Answer {
   }
 }
 
-/** The same for a line of text, without its end. */
+/** Answers a line of text, without its newline. */
 export function answerLine(session: Session | null, line: string): Answer {
   let message: unknown;
   try {
@@ -139,9 +148,10 @@ export function answerLine(session: Session | null, line: string): Answer {
   return answer(session, message);
 }
 
-/** Errors are one line, whatever was in the message. */
+/** Largest number of characters of an error, which may quote a part of the message. */
 const LONGEST_ERROR = 1000;
 
+/** The reply for an error. Its text is one line of limited length. */
 export function errorReply(error: unknown): ErrorReply {
   const field = error instanceof MessageError ? error.field : null;
   const known = error instanceof GradmixError;
@@ -182,7 +192,7 @@ export const initFields: readonly string[] = [
 ];
 
 const initNames = onlyNames(initFields);
-/** What the session needs of it; the rest is read as a setup. */
+/** The fields of `init` that the session itself reads; the others are read as a setup. */
 const initHead = object<{ v: 1; seed: number | null; state: unknown }>({
   v: withDefault(version(1, "send messages of that version"), 1),
   seed: orNull(count),
@@ -199,7 +209,7 @@ function init(session: Session | null, message: Message): Answer {
   return { session: next, reply: versioned(reply) };
 }
 
-/** The session that an `init` begins or goes on with. */
+/** The session that an `init` starts or continues. Throws `MessageError` for fields that contradict the session it continues. */
 function baseOf(session: Session | null, message: Message, state: unknown): Session {
   if (state !== null) {
     const restored = restoreSession(state);
@@ -260,7 +270,7 @@ function observe(session: Session | null, message: Message): Answer {
   return { session: next, reply: weightsReply(next, message, next.last) };
 }
 
-/** Throws for a step that is over; what was replied where the last one comes again; null for a new step. */
+/** Returns null for a new step, and the previous outcome if the last observation is sent a second time. Throws for a step that has passed, and for other measurements of the last step. */
 function checkStep(session: Session, { step, digest }: Observation): Last | null {
   const now = stepOf(session);
   const { last } = session;
@@ -319,7 +329,7 @@ function dueAt({ setup, updatedAt }: Session, mixer: Machine["mixer"]): number {
   return setup.updateEvery === null ? setup.updateAfter : nextUpdate(mixer, updatedAt ?? setup.step);
 }
 
-/** A rule says "name of domain "x" is …" of a number that it cannot use. */
+/** The path of the number that a rule could not use, taken from the rule's message ("name of domain "x" is …"); null if the message names none. */
 function fieldOf({ message }: GradmixError): string | null {
   const [, name, domain] = /: (\w+) of domains? "(.*?)" /.exec(message) ?? [];
   return name === undefined || domain === undefined ? null : `${name}.${domain}`;
@@ -340,17 +350,18 @@ function multipliersOf(message: Message, { setup, multipliers }: Session): Multi
   if (given === null) return { ...multipliers, asked: asked ?? multipliers.asked };
   const largest = given.reduce((most, share) => Math.max(most, share), 0);
   if (largest === 0) throw new MessageError("shares", "all shares are 0, so that no domain could be drawn");
-  // Divided by the largest first: a sum of huge counts overflows.
+  // The shares are divided by the largest first, because the sum of huge counts could overflow.
   const scaled = given.map((share) => share / largest);
   const total = scaled.reduce((sum, share) => sum + share, 0);
   return { asked: asked ?? true, shares: Array.from(scaled, (share) => share / total) };
 }
 
+/** The trainer's step at which the session stands. */
 export function stepOf({ setup, mixer }: Session): number {
   return setup.step + mixer.steps;
 }
 
-/** The present weights, as after `init`. */
+/** The reply with the present weights, as after `init`. */
 export function currentReply(session: Session): WeightsReply {
   const noObservation = { changed: false, updated: false, measured: 0, ignored: [] };
   return versioned(weightsReply(session, {}, noObservation));
@@ -358,7 +369,7 @@ export function currentReply(session: Session): WeightsReply {
 
 const versioned = ({ type, ...reply }: WeightsReply): WeightsReply => ({ type, v: 1, ...reply });
 
-/** What a reply holds beside the weights where it is asked for. */
+/** Optional parts of a reply that a message can request. */
 const wanted = object<Record<"averaged" | "snapshot", boolean | null>>({
   averaged: orNull(boolean),
   snapshot: orNull(boolean),
@@ -406,7 +417,7 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
   };
 }
 
-/** α/q; null where nothing is drawn. */
+/** The loss multipliers αᵢ/qᵢ of weights α and shares q; null for a domain with the share 0. */
 function factorsOf(weights: readonly number[], shares: readonly number[] | null): (number | null)[] {
   return weights.map((weight, i) => {
     const share = shares === null ? 1 / weights.length : shares[i]!;
@@ -414,7 +425,7 @@ function factorsOf(weights: readonly number[], shares: readonly number[] | null)
   });
 }
 
-/** Reads a session back. Throws `MessageError` at "state" for what none of ours can be. */
+/** Reads a stored session. Throws `MessageError` for the field "state" if it is not a valid session. */
 export function restoreSession(json: unknown): Session {
   try {
     return sessionOf(json);
@@ -425,7 +436,7 @@ export function restoreSession(json: unknown): Session {
   }
 }
 
-/** A session, but for what is of its rule. */
+/** Schema of a session; `sessionOf` checks the parts that depend on the rule. */
 export const sessionSchema: Schema<
   Omit<Session, "setup" | "mixer"> & { readonly setup: Message; readonly mixer: unknown }
 > = closed<Omit<Session, "setup" | "mixer"> & { readonly setup: Message; readonly mixer: unknown }>({

@@ -1,4 +1,4 @@
-/** A rule on what was measured before: the lines of a run's metrics.jsonl, or messages of the protocol that were kept. */
+/** Runs a rule on earlier measurements: the lines of a run's metrics.jsonl, or stored messages of the protocol. */
 import { GradmixError } from "../errors.ts";
 import type { SignalName } from "../dga/rule.ts";
 import {
@@ -19,20 +19,22 @@ import type { Line } from "./lines.ts";
 import { answer, type Message, type Session, type WeightsReply } from "./protocol.ts";
 import { machineOf } from "./setup.ts";
 
+/** Options of `replay`. */
 export interface ReplayOptions {
-  /** What messages call the file. */
+  /** Name of the file in error messages. */
   readonly source: string;
-  /** The fields of `init` that are known; they go before those of an `init` in the file. Without `domains` these are the file's. */
+  /** Fields of `init`. They take precedence over those of an `init` in the file. If `domains` is left out, it is taken from the file. */
   readonly init: Message;
-  /** The alignments of a run's lines are those with the step that Adam would take for the target. */
+  /** Whether the alignments in the lines of a run are with Adam's step for the target instead of the target's gradient. */
   readonly preconditioned: boolean;
-  /** The run moved the weights of bases: tokens that a line tells are those of domains. */
+  /** Whether the rule of the run updated the weights of bases. The token counts in its lines are then of domains and cannot be used. */
   readonly bases: boolean;
 }
 
-/** What the lines tell of a run's signals: whose alignments, and of what. */
+/** How to interpret the measurements in the lines of a run. */
 type Recorded = Pick<ReplayOptions, "preconditioned" | "bases">;
 
+/** The signals that the lines of such a run contain. */
 const recordedSignals = ({ preconditioned, bases }: Recorded): readonly SignalName[] => [
   "standardErrors",
   "norms",
@@ -43,7 +45,7 @@ const recordedSignals = ({ preconditioned, bases }: Recorded): readonly SignalNa
     : (["alignments", "targetNorm"] as const)),
 ];
 
-/** The weights at the start and after each update. Throws `data` with the line for what cannot be used. */
+/** Yields the weights at the start and after each update. Throws `data`, naming the line, for a line that cannot be used, and `config` for a rule that needs signals which the run did not record. */
 export async function* replay(
   lines: AsyncIterable<Line>,
   { source, init, ...recorded }: ReplayOptions,
@@ -71,7 +73,7 @@ export async function* replay(
       if (session === null) yield send({ ...value, ...init });
       continue;
     }
-    // What was replied, and asked for a state, is no part of what was measured.
+    // Replies and requests for a snapshot contain no measurements.
     if (type !== undefined && type !== "observe") continue;
     const message = type === "observe" ? value : observeOf(value, recorded, place(source, count));
     if (session === null) {
@@ -98,7 +100,7 @@ function messageOf(line: Line, source: Source): Message {
   return parse(plainObject, line, { ...source, advice: "lines are of metrics.jsonl, or messages" });
 }
 
-/** What is looked at of a line of metrics.jsonl. */
+/** The members of a line of metrics.jsonl that are used. */
 interface MeasuredLine {
   readonly alignments?: ReadonlyMap<string, Measured>;
   readonly targetNorm: unknown;
@@ -126,7 +128,7 @@ const measuredLine = object<MeasuredLine>({
   domains: optional(map(object<{ tokens: number | null }>({ tokens: orNull(number) }))),
 });
 
-/** A line of metrics.jsonl as a message; null for one that measured nothing. */
+/** Turns a line of metrics.jsonl into an `observe` message; null for a line without alignments. */
 function observeOf(line: Message, { preconditioned, bases }: Recorded, source: Source): Message | null {
   const { alignments, targetNorm, targetExamples, domains } = read(measuredLine, line, faultOf(source));
   if (alignments === undefined) return null;
@@ -151,7 +153,7 @@ function observeOf(line: Message, { preconditioned, bases }: Recorded, source: S
   };
 }
 
-/** Throws `config` for a rule that needs what the lines of a run do not tell. */
+/** Throws `config` for a rule that needs a signal which the lines of the run do not contain. */
 function checkRecorded(session: Session | null, source: string, recorded: Recorded): void {
   if (session === null) return;
   const { rule } = machineOf(session.setup).mixer;

@@ -1,4 +1,4 @@
-/** The protocol over HTTP, for processes of this machine that know the token. */
+/** Serves the protocol over HTTP, to processes on the same machine that know the token. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -8,30 +8,34 @@ import type { Keeper } from "./keeper.ts";
 import { decoded, MOST_BYTES, tooLong } from "./lines.ts";
 import { currentReply, type ErrorReply, errorReply, type Reply } from "./protocol.ts";
 
+/** Options of `startServer`. */
 export interface ServerOptions {
   /** A loopback host: "127.0.0.1", "localhost" or "::1". */
   readonly host: string;
-  /** 0: a free one. */
+  /** Port number; 0 chooses a free port. */
   readonly port: number;
+  /** Secret that requests must send as `Authorization: Bearer TOKEN`. */
   readonly token: string;
-  /** Most bytes of a body. Default 64 MiB. */
+  /** Largest number of bytes of a request's body. Default 64 MiB. */
   readonly mostBytes?: number;
 }
 
+/** A running server. */
 export interface MixServer {
-  /** Without a slash at the end. */
+  /** Address of the server, without a slash at the end. */
   readonly url: string;
+  /** Stops the server and closes all connections. */
   close(): Promise<void>;
 }
 
-/** Names of this machine for itself, and the address that each stands for. */
+/** Loopback hosts that can be given, with the address that each stands for. */
 const loopbackHosts: Readonly<Record<string, string>> = {
   "127.0.0.1": "127.0.0.1",
   localhost: "127.0.0.1",
   "::1": "::1",
 };
 
-/** Throws `config` for a port that is in use. */
+/** Starts a server. Throws `config` for a host that is not a loopback host, and for a port that cannot be opened. */
 export async function startServer(keeper: Keeper, options: ServerOptions): Promise<MixServer> {
   const { host, port, token, mostBytes = MOST_BYTES } = options;
   const address = loopbackHosts[host];
@@ -46,7 +50,7 @@ export async function startServer(keeper: Keeper, options: ServerOptions): Promi
   });
   await listening(server, port, address);
   const { port: taken } = server.address() as AddressInfo;
-  // Those who come by a name that they pointed here are not who they say (DNS rebinding).
+  // Only these Host headers are accepted, because a web page could point its own name at this address (DNS rebinding).
   hosts = hostHeaders(taken);
   return {
     url: `http://${bracketed(host)}:${taken}`,
@@ -58,7 +62,7 @@ export async function startServer(keeper: Keeper, options: ServerOptions): Promi
   };
 }
 
-/** What the header Host of a request to this port may be: clients leave out HTTP's own port. */
+/** The accepted values of a request's Host header, for a port. Clients leave out the port if it is 80, the default of HTTP. */
 export function hostHeaders(port: number): string[] {
   return Object.keys(loopbackHosts).flatMap((name) => [
     `${bracketed(name)}:${port}`,
@@ -86,7 +90,7 @@ async function listening(server: Server, port: number, address: string): Promise
 
 interface Serving {
   readonly keeper: Keeper;
-  /** What the header Host may say. */
+  /** Accepted values of the Host header. */
   readonly hosts: readonly string[];
   readonly token: string;
   readonly mostBytes: number;
@@ -129,13 +133,13 @@ async function handle(request: IncomingMessage, serving: Serving): Promise<Respo
   return { status: reply.type === "error" ? 400 : 200, reply };
 }
 
-/** Takes the same time whatever is wrong with it: digests of one length are compared. */
+/** Whether a header contains the token. It compares digests of equal length in constant time, so the time does not reveal a part of the token. */
 function knowsToken(header: string | undefined, token: string): boolean {
   const digest = (text: string): Buffer => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(header ?? ""), digest(`Bearer ${token}`));
 }
 
-/** null for one that is too long, of which nothing is kept. */
+/** Reads the body of a request; null if it is longer than `most` bytes. */
 async function bodyOf(request: IncomingMessage, most: number): Promise<Uint8Array | null> {
   if (Number(request.headers["content-length"] ?? 0) > most) return null;
   return new Promise((resolve) => {
@@ -150,7 +154,7 @@ async function bodyOf(request: IncomingMessage, most: number): Promise<Uint8Arra
       }
     });
     request.on("end", () => resolve(Buffer.concat(parts)));
-    // Who went away hears no reply, and a body that was cut is no message.
+    // The client has closed the connection, so it gets no reply, and an incomplete body must not be used.
     request.on("error", () => resolve(Buffer.alloc(0)));
   });
 }

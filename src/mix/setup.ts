@@ -1,4 +1,4 @@
-/** What a session mixes and by which rule: the fields of `init`, checked and with their defaults, and the mixer that they make. */
+/** The setup of a session (its domains, its rule and their options): the fields of `init`, checked and with defaults, and the mixer that is made of them. */
 import { GradmixError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
 import { show } from "../options.ts";
@@ -32,10 +32,10 @@ import {
   pathOf,
 } from "./fields.ts";
 
-/** Plain JSON, with the names of `init`; what may be left out is null. */
+/** A setup as plain JSON. The names are those of the fields of `init`; null stands for a fact or an option that was left out. */
 export interface Setup {
   readonly domains: readonly string[];
-  /** With its `name`. */
+  /** Options of the rule, including its `name`. */
   readonly rule: Readonly<Record<string, unknown>>;
   readonly combinators: readonly unknown[];
   readonly sizes: Readonly<Record<string, number>> | null;
@@ -43,7 +43,7 @@ export interface Setup {
   readonly histogram: Readonly<Record<string, number>> | null;
   readonly updateEvery: number | null;
   readonly updateAfter: number;
-  /** Training steps that were taken before the session began. */
+  /** Number of training steps that were taken before the session began. */
   readonly step: number;
 }
 
@@ -59,16 +59,16 @@ export const setupFields: readonly (keyof Setup)[] = [
   "step",
 ];
 
-/** A setup with what is made of it once. */
+/** The mixer and the names that are made of a setup. */
 export interface Machine {
   readonly mixer: Mixer;
   readonly names: Names;
 }
 
-/** Setups never change, so that what is made of one holds for as long as there is one. */
+/** Machines by setup. Setups never change, so a machine stays valid. */
 const machines = new WeakMap<Setup, Machine>();
 
-/** Throws for a rule that cannot be made of the options, naming the field. */
+/** The machine of a setup. Throws `MessageError`, naming the field, if the mixer cannot be made. */
 export function machineOf(setup: Setup): Machine {
   const known = machines.get(setup);
   if (known !== undefined) return known;
@@ -98,7 +98,7 @@ export function machineOf(setup: Setup): Machine {
   return machine;
 }
 
-/** The setup that an `init` with at least `domains` describes. */
+/** The setup that an `init` describes. Only `domains` is required. Throws `MessageError`, naming the field, for a field that does not fit. */
 export function setupOf(message: Readonly<Record<string, unknown>>): Setup {
   const { domains } = read(object<Pick<Setup, "domains">>({ domains: domainNames }), message, messageFault);
   const partial = read(partFor(namesOf(domains)), message, messageFault);
@@ -129,7 +129,7 @@ const domainNames: Schema<readonly string[]> = (value, at) => {
   return names;
 };
 
-/** Those fields of a setup that a message gives. null is what was not given, in all but the state's own. */
+/** Reads the fields of a setup that a message has; a field that is missing or null is left out. */
 function partFor(names: Names): Schema<Partial<Setup>> {
   const positive = numberFrom(0, "open");
   const shares: Schema<Readonly<Record<string, number>>> = (value, at) => {
@@ -152,8 +152,8 @@ function partFor(names: Names): Schema<Partial<Setup>> {
 }
 
 /**
- * Throws at the first field of an `init` that says something else than `setup`, at which a session stands that has taken `steps` steps. `whose` is what the
- * message calls the setup.
+ * Throws `MessageError` for the first field of an `init` that contradicts `setup`. `steps` is the trainer's step at which the session stands. `whose` is the
+ * name of the setup's owner in the message: "the session" or "the state".
  */
 export function checkAgrees(
   message: Readonly<Record<string, unknown>>,
@@ -165,7 +165,7 @@ export function checkAgrees(
   for (const name of setupFields) {
     const value = given[name];
     if (value === undefined || canonical(value) === canonical(setup[name])) continue;
-    // A trainer that goes on may say where it is.
+    // A trainer that continues may also send its present step.
     if (name === "step" && value === steps) continue;
     const was = name === "step" ? `${setup.step}, and is at ${steps} now` : brief(setup[name]);
     throw new MessageError(
@@ -175,6 +175,7 @@ export function checkAgrees(
   }
 }
 
+/** The path of the first member in which two values of a field differ; the field itself if they are not objects. */
 function firstDifference(name: string, one: unknown, other: unknown): string {
   if (!isObject(one) || !isObject(other)) return name;
   const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])];
@@ -187,7 +188,7 @@ const brief = (value: unknown): string => {
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 };
 
-/** JSON in which the order of members does not show. */
+/** JSON text with sorted members, so that values which differ only in the order of members have the same text. */
 export function canonical(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (!isObject(value)) return JSON.stringify(value) ?? "null";

@@ -1,16 +1,19 @@
-/** Sketches of gradients that a trainer sends: base64 of little-endian f32, of one length. What a rule needs are their inner products. */
+/** Reads sketches of gradients that a trainer sends: base64 of little-endian f32, all of the same length. A rule needs only their inner products. */
 import { inside, membersOf, misfit, type Place, problem, type Schema } from "../schema.ts";
 import { type Names, placeOf } from "./fields.ts";
 
-/** The name of the target's sketch among those of the domains. */
+/** The name of the target's sketch, which stands beside the sketches of the domains. */
 const TARGET = "target";
 
+/** The sketches of a message. */
 export interface SentSketches {
-  /** By domain; null for one without a sketch. */
+  /** One per domain, in the order of the domains; null for a domain without a sketch. */
   readonly domains: readonly (Float64Array | null)[];
+  /** The target's sketch; null if it was not sent. */
   readonly target: Float64Array | null;
 }
 
+/** Accepts an object with sketches by domain, and the target's. Refuses sketches of different lengths, and a domain that is called "target". */
 export function sketchesFor(names: Names): Schema<SentSketches> {
   return (value, at) => {
     if (names.places.has(TARGET))
@@ -54,7 +57,7 @@ function decoded(text: unknown, at: Place): Float64Array {
   return out;
 }
 
-/** ⟨a, b⟩. */
+/** The inner product ⟨a, b⟩ of vectors of equal length. */
 export function dot(a: Float64Array, b: Float64Array): number {
   let sum = 0;
   for (let n = 0; n < a.length; n++) sum += a[n]! * b[n]!;
