@@ -51,7 +51,7 @@ function bytesOf(array: CheckpointArray): Uint8Array {
 
 /** A checkpoint with the step number that its file stores. */
 export interface CheckpointFile extends Checkpoint {
-  /** Number of training steps taken, so that it can be read without the state. */
+  /** Number of training steps taken, so that it can be read without the state. Default: the file stores no number. */
   readonly step?: number;
 }
 
@@ -146,9 +146,9 @@ const ofFile = (source: string, part = ""): Source => ({ source, code: "checkpoi
 interface Metadata {
   readonly format: typeof formatName;
   readonly step?: string;
-  /** All of the state that is no array, as JSON. */
+  /** All parts of the state that are not arrays, as JSON. */
   readonly json: string;
-  /** Of header and data, with zeros in its place. */
+  /** SHA-256 of header and data, computed with zeros in place of the sum itself; 64 hexadecimal digits. */
   readonly sha256: string;
 }
 
@@ -169,7 +169,7 @@ const metadataSchema = object<{ readonly [METADATA]: Metadata }>({
 
 const tensorsSchema = headerOf(oneOf<FileType>("F32", "F64", "I32", "U32", "U8", "I64"));
 
-/** The header of a checkpoint's file. */
+/** Schema of the header of a checkpoint's file. */
 export const checkpointHeader: Schema<Pick<Contents, "metadata" | "tensors">> = (value, at) => ({
   metadata: metadataSchema(value, at)[METADATA],
   tensors: tensorsSchema(value, at),
@@ -213,10 +213,10 @@ export function verifyCheckpoint(source: ByteSource, label: string): Contents {
   return { metadata, tensors, start };
 }
 
-/** No header is as long as this, but a damaged file may claim it. */
+/** Largest number of bytes of a header. The length that a damaged file declares may be larger. */
 const mostHeaderBytes = 2 ** 28;
 
-/** Bytes that are hashed at a time. */
+/** Number of bytes that are hashed at a time. */
 const hashedBytes = 2 ** 24;
 
 function hashSource(hash: Hash, source: ByteSource, from: number): void {

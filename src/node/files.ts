@@ -139,7 +139,7 @@ function quietly(task: () => void): void {
   try {
     task();
   } catch {
-    // See above.
+    // An earlier error is reported, or the cleanup is optional.
   }
 }
 
@@ -195,6 +195,7 @@ export function fileSource(path: string): ByteSource {
   return { size, read: (at, into) => withFile(path, (source) => source.read(at, into)) };
 }
 
+/** Makes the `io` error for a file that cannot be written; a GradmixError is returned unchanged. */
 export function ioError(path: string, error: unknown): GradmixError {
   if (error instanceof GradmixError) return error;
   return new GradmixError("io", `${path}: cannot be written (${reason(error)})`, { cause: error });
