@@ -1,29 +1,30 @@
 /**
- * What a GPT is made of, as data: its layers in the order of the forward pass, each with the shape and the first values of its parameters. The model itself, its
- * parameters and the files of Hugging Face follow from here, so that a preset is a row of a table.
+ * The architecture of a GPT as data: its layers in the order of the forward pass, each with the shapes and the initial values of its parameters. The model, its
+ * parameters and the files of Hugging Face are derived from this data, so a new preset is a row of a table.
  */
 import { keysOf } from "../keys.ts";
 import type { ResolvedGPTConfig } from "./gpt.ts";
 import type { Init, ParameterSpec } from "./parameters.ts";
 
-/** Name of an architecture: Llama's, or that of GPT-2. */
+/** Name of an architecture: that of Llama, or that of GPT-2. */
 export type PresetName = "llama" | "gpt2";
 
-/** How the architectures differ. */
+/** The differences between the architectures. */
 export interface Traits {
+  /** Kind of the norms: RMSNorm or LayerNorm. */
   readonly norm: "rms" | "layer";
-  /** Linear layers, but for the head, and norms add a bias. */
+  /** Whether norms, and linear layers except the head, have a bias. */
   readonly biases: boolean;
-  /** "rotary": queries and keys are rotated; "learned": a table is added to the embedding. */
+  /** How positions are encoded. "rotary": queries and keys are rotated; "learned": a table of learned vectors is added to the embedding. */
   readonly positions: "rotary" | "learned";
   readonly mlp: "swiglu" | "gelu";
-  /** Several query heads may share a key/value head. */
+  /** Whether several query heads may share a key/value head. */
   readonly groupedHeads: boolean;
-  /** Width inside the MLP where none is given. */
+  /** Default width of the hidden layer of the MLP, for a model of width `dim`. */
   readonly hiddenDim: (dim: number) => number;
 }
 
-/** Where no preset is named. */
+/** The preset of a configuration that names none. */
 export const defaultPreset: PresetName = "llama";
 
 const presets: Readonly<Record<PresetName, Traits>> = {
@@ -47,12 +48,12 @@ const presets: Readonly<Record<PresetName, Traits>> = {
 
 export const presetNames: readonly PresetName[] = keysOf(presets);
 
-/** The only look-up of a preset: what is built of one receives its traits. */
+/** The traits of a preset. All code that depends on the preset receives its traits. */
 export function traitsOf(preset: PresetName): Traits {
   return presets[preset];
 }
 
-/** What a model, its parameters and its files are built of: a configuration with the traits of its preset. */
+/** A configuration with the traits of its preset. A model, its parameters and its files are derived from it. */
 export interface Architecture {
   readonly config: ResolvedGPTConfig;
   readonly traits: Traits;
@@ -62,7 +63,7 @@ export function architectureOf(config: ResolvedGPTConfig): Architecture {
   return { config, traits: traitsOf(config.preset) };
 }
 
-/** What of the heads does not fit the width or the preset, or null. */
+/** The problem of a number of heads that does not fit the width or the preset, with the field that causes it; null if both numbers fit. */
 export function headsMisfit(
   { preset, dim, heads, kvHeads }: Pick<ResolvedGPTConfig, "preset" | "dim" | "heads" | "kvHeads">,
   { groupedHeads, positions }: Traits,
@@ -83,27 +84,28 @@ export function headsMisfit(
   return null;
 }
 
-/** A layer with parameters: a `weight`, and maybe a `bias`. */
+/** A layer with parameters: a `weight`, and a `bias` if `bias` is true. */
 export interface Layer {
   readonly kind: "embedding" | "linear" | "norm";
-  /** Inside of its block: "qkv". */
+  /** Name of the layer inside its block, such as "qkv". */
   readonly name: LayerName;
-  /** Index of its block; null before the first; "after" the last. */
+  /** Index of its block; null for a layer before the first block, "after" for a layer after the last. */
   readonly block: number | "after" | null;
-  /** Rows of the weight; of a linear layer that packs several, those of each: query, key and value; gate and up. */
+  /** Number of rows of the weight. A linear layer that packs several layers has a number for each: query, key and value; gate and up. */
   readonly rows: readonly number[];
-  /** Columns of the weight [rows, columns]; null for a norm's gain [rows]. */
+  /** Number of columns of the weight [rows, columns]; null for the gain [rows] of a norm. */
   readonly columns: number | null;
-  /** Of the weight; biases begin with 0. */
+  /** Initial values of the weight; biases are initialised with 0. */
   readonly init: Init;
+  /** Whether the layer has a bias. */
   readonly bias: boolean;
 }
 
-/** Layers outside of blocks, then those of a block. */
+/** Names of layers: first those outside blocks, then those of a block. */
 export type LayerName =
   "embedding" | "positions" | "norm" | "head" | "norm1" | "qkv" | "out" | "norm2" | "up" | "down";
 
-/** What the names of a layer's parameters begin with: "blocks.0.qkv", "head". */
+/** Prefix of the names of a layer's parameters, such as "blocks.0.qkv" or "head". */
 export function pathOf({ name, block }: Pick<Layer, "name" | "block">): string {
   return typeof block === "number" ? `blocks.${block}.${name}` : name;
 }
@@ -114,7 +116,7 @@ export function layersOf({ config, traits }: Architecture): Layer[] {
   const { biases, positions, mlp } = traits;
   const headDim = dim / heads;
   const normal: Init = { kind: "normal", deviation: 0.02 };
-  // Projections back into the residual stream start smaller with depth (GPT-2).
+  // Projections into the residual stream have smaller initial values in deeper models (GPT-2).
   const residual: Init = { kind: "normal", deviation: 0.02 / Math.sqrt(2 * layers) };
   const table = (name: LayerName, rows: number): Layer => ({
     ...{ kind: "embedding", name, block: null },
@@ -148,7 +150,7 @@ export function layersOf({ config, traits }: Architecture): Layer[] {
   ];
 }
 
-/** The parameters of a model. Weight decay applies to matrices. */
+/** The specifications of a model's parameters. Weight decay applies to matrices, including embeddings, and not to gains and biases. */
 export function gptSpecs(architecture: Architecture): ParameterSpec[] {
   return layersOf(architecture).flatMap((layer) => {
     const { rows, columns, init, bias, block } = layer;

@@ -1,5 +1,5 @@
 /**
- * Models as Hugging Face folders: `LlamaForCausalLM` and `GPT2LMHeadModel` load what is written here and give the same logits.
+ * Writes and reads models as Hugging Face folders. `LlamaForCausalLM` and `GPT2LMHeadModel` load the written files and give the same logits.
  */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, show, unchecked } from "../options.ts";
@@ -32,16 +32,16 @@ import {
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
 import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
 
-/** File name → contents. */
+/** The files of a folder: contents by file name. */
 export type ModelFiles = Map<string, Uint8Array>;
 
-/** Ids of tokens with a meaning of their own, for Hugging Face's configuration. */
+/** Ids of special tokens, for Hugging Face's configuration. */
 export interface SpecialTokens {
-  /** Id of the end-of-text token, which also begins a text. */
+  /** Id of the end-of-text token, which is also the beginning-of-text token. Default: config.json has null for both. */
   readonly endOfText?: number;
 }
 
-/** How one of our parameters is stored: parts of it under names, each [rows], transposed for GPT-2's Conv1D. */
+/** How a parameter is stored: as parts with names, each of so many of its rows; transposed for GPT-2's Conv1D. */
 interface Slot {
   readonly parameter: string;
   readonly parts: readonly { readonly name: string; readonly rows: number }[];
@@ -51,23 +51,25 @@ interface Slot {
 /** How `transformers` stores the models of one preset. */
 interface Format {
   readonly architecture: string;
-  /** What the names of all but the head begin with. */
+  /** Prefix of the names of all tensors except the head. */
   readonly base: string;
-  /** What the blocks are called, and the key of config.json that counts them. */
+  /** Name of the list of blocks in the names of tensors. */
   readonly blocks: string;
+  /** Key of config.json with the number of blocks. */
   readonly blockCount: string;
-  /** Names of each layer; where it packs several that are stored apart, of each of them. */
+  /** Stored names of each layer. A layer that packs several layers which are stored separately has a name for each. */
   readonly names: Readonly<Partial<Record<LayerName, readonly string[]>>>;
-  /** Linear layers in blocks are stored [in, out], as GPT-2's Conv1D has them. */
+  /** Whether linear layers in blocks are stored as [in, out], like GPT-2's Conv1D. */
   readonly transposed: boolean;
-  /** Where config.json does not say whether the head is the embedding. */
+  /** Whether the head is tied to the embedding if config.json does not specify it. */
   readonly tied: boolean;
-  /** The keys of config.json that only this architecture has. */
+  /** The keys of config.json that are specific to this architecture. */
   write(config: ResolvedGPTConfig): Record<string, unknown>;
+  /** Reads a config.json. */
   readonly read: Schema<GPTConfig>;
 }
 
-/** A key of config.json of which only some values can be computed; one that is missing or null means the first. */
+/** Accepts a key of config.json only with the given values, because no others can be computed. A key that is missing or null has the first value. */
 function only(...values: readonly unknown[]): Schema<unknown> {
   return (value, at) => {
     const found = value ?? values[0];
@@ -77,16 +79,16 @@ function only(...values: readonly unknown[]): Schema<unknown> {
   };
 }
 
-/** A key that may be missing or null. */
+/** Accepts a number; `otherwise` if the key is missing or null. */
 const orElse = (otherwise: number): Schema<number> => made(orNull(number), (found) => found ?? otherwise);
 
-/** The base of the rotary angles: `rope_theta`, beside the other keys or (transformers 5) in `rope_parameters`. */
+/** The base of the rotary angles: the key `rope_theta`, or in transformers 5 the member of that name in `rope_parameters`. Default 10,000. */
 const ropeTheta: Schema<number> = (value, at) => {
   const { rope_theta: theta, rope_scaling: scaling, rope_parameters: parameters } = ropeKeys(value, at);
   return theta ?? scaling ?? parameters ?? 10_000;
 };
 
-/** The base that stands in an object which says how positions are scaled. */
+/** The base in an object that describes how positions are scaled; null if it has none. Refuses every scaling other than "default". */
 const ropeScaling: Schema<number | null> = (value, at) => {
   const { rope_type: type, type: older, rope_theta: theta } = ropeFields(value, at);
   const kind = type ?? older ?? "default";
@@ -256,14 +258,14 @@ const formats: Readonly<Record<PresetName, Format>> = {
   },
 };
 
-/** The only look-up of a preset here. */
+/** The format of a preset; no other code in this module depends on the preset. */
 function formatOf(preset: PresetName): Format {
   return formats[preset];
 }
 
 const HEAD = "lm_head";
 
-/** The names that a layer is stored under, without ".weight" and ".bias". */
+/** The stored names of a layer, without ".weight" and ".bias". */
 function storedNames(
   { name, block }: Pick<Layer, "name" | "block">,
   { base, blocks, names }: Format,
@@ -273,7 +275,7 @@ function storedNames(
   return (names[name] ?? []).map((own) => place + own);
 }
 
-/** A model with the format that it is stored in. */
+/** The architecture of a model and the format that it is stored in. */
 interface Storage {
   readonly architecture: Architecture;
   readonly format: Format;
@@ -288,7 +290,7 @@ function slots({ architecture, format }: Storage): Slot[] {
   const { transposed } = format;
   return layersOf(architecture).flatMap((layer) => {
     const names = storedNames(layer, format);
-    // Parts that are stored as one.
+    // If a layer has one stored name, its parts are stored as one tensor.
     const rows = names.length === 1 ? [layer.rows.reduce((a, b) => a + b, 0)] : layer.rows;
     const slot = (kind: "weight" | "bias"): Slot => ({
       parameter: `${pathOf(layer)}.${kind}`,
@@ -305,7 +307,10 @@ function transpose(data: Float32Array, rows: number, cols: number): Float32Array
   return out;
 }
 
-/** The files of a model: weights, configuration, and the tokenizer when its `tokenizer.json` is given. */
+/**
+ * Makes the files of a model: `model.safetensors` (F32), `config.json` and, if `endOfText` is given, `generation_config.json`. `tokenizer` is the parsed
+ * content of a `tokenizer.json`; if it is given, the files of the tokenizer are added. Throws `config` for options that do not fit.
+ */
 export async function toHuggingFace(
   model: GPT,
   options: SpecialTokens & { readonly tokenizer?: unknown } = {},
@@ -357,7 +362,7 @@ export async function toHuggingFace(
   return files;
 }
 
-/** How a `tokenizer.json` writes the token of an id; the end of text's usual name when it does not say. */
+/** The text of a token in a `tokenizer.json`; "<|endoftext|>" if the file has no token with the id. */
 function tokenName(tokenizer: unknown, id: number): string {
   const fields = (value: unknown): [string, unknown][] =>
     typeof value === "object" && value !== null ? Object.entries(value) : [];
@@ -368,7 +373,7 @@ function tokenName(tokenizer: unknown, id: number): string {
   return fields(of(of(tokenizer, "model"), "vocab")).find(([, own]) => own === id)?.[0] ?? "<|endoftext|>";
 }
 
-/** Keys whose values `transformers` wants as floats: its configurations check types, and take no 0 for 0.0. */
+/** Matches keys whose values must be floats: `transformers` checks types and does not accept 0 for 0.0. */
 const FLOATS =
   /^( *"(?:rope_theta|rms_norm_eps|layer_norm_epsilon|resid_pdrop|embd_pdrop|attn_pdrop)": \d+)(,?)$/gm;
 
@@ -387,16 +392,17 @@ function configJson(
     ...format.write(config),
     tie_word_embeddings: false,
     torch_dtype: "float32",
-    // Without them `transformers` assumes ids of another tokenizer.
+    // If these keys are missing, `transformers` assumes the ids of another tokenizer.
     bos_token_id: endOfText ?? null,
     eos_token_id: endOfText ?? null,
   };
 }
 
 /**
- * The model of a folder's files, on the current backend: `config.json` and the weights as `.safetensors` (F32, F16 or BF16), in one file or in
- * shards, with a head of its own or tied to the embedding, with or without the prefix of the base model. Weights of a `ByteSource` are read tensor by tensor. Throws `data`, naming the file and what
- * does not fit, is missing, is left over or cannot be computed here; that is all known before a model is made.
+ * Makes a model on the current backend from the files of a folder: `config.json` and weights as `.safetensors` (F32, F16 or BF16), in one file or in shards.
+ * The head may be a separate tensor or tied to the embedding, and names may lack the prefix of the base model. Weights in a `ByteSource` are read tensor by
+ * tensor. Throws `data`, naming the file, for a key or a tensor that does not fit, is missing, is unknown or cannot be computed here. All of this is checked
+ * before the model is made.
  */
 export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSource>): GPT {
   const { storage, weights, tied } = openModel(files);
@@ -422,7 +428,7 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
   return model;
 }
 
-/** What `config.json` says of the model. Throws as `fromHuggingFace` does, without making a model. */
+/** The configuration of the model in a folder. Throws the same errors as `fromHuggingFace` for configuration and shapes, but makes no model and reads no weights. */
 export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
   return openModel(files).storage.architecture.config;
 }
@@ -433,11 +439,11 @@ interface OpenModel {
   readonly weights: Weights;
 }
 
-/** Checks `config.json` against the tensors that the files hold, by their headers. */
+/** Reads `config.json` and the headers of the weight files, and checks that they agree. */
 function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenModel {
   const { config, tied } = readConfig(files.get("config.json"));
   const weights = openWeights(files);
-  // First, so that a count which is far off costs nothing.
+  // The number of layers is checked first, because a number that is far too large would make the next loops expensive.
   const storage = storageOf(config);
   checkLayers(storage, weights);
   const shapes = new Map(gptSpecs(storage.architecture).map(({ name, shape }) => [name, shape]));
@@ -463,17 +469,17 @@ function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenMod
   return { storage, tied, weights };
 }
 
-/** Tensors that checkpoints hold and that say nothing: GPT-2's masks, Llama's table of rotary angles. */
+/** Matches tensors that some checkpoints store but that are constants: GPT-2's masks, Llama's table of rotary angles. */
 const IN_PASSING = /(?:^|\.)attn\.(?:bias|masked_bias)$|\.rotary_emb\.inv_freq$/;
 
-/** With a tied head, the embedding stands for it. */
+/** The tensor to read for a name if the head is tied: the embedding for the head, and the same name for all others. */
 function embeddingFor(name: string, format: Format): string {
   if (name !== `${HEAD}.weight`) return name;
   const [embedding] = storedNames({ name: "embedding", block: null }, format);
   return `${embedding}.weight`;
 }
 
-/** Throws unless a head that is stored beside the embedding that it is tied to is the same. */
+/** Throws `data` if a tied head is stored as well and differs from the embedding. */
 function checkTied(weights: Weights, format: Format): void {
   const head = weights.list.find(({ name }) => name === "lm_head.weight");
   if (head === undefined) return;
@@ -485,7 +491,7 @@ function checkTied(weights: Weights, format: Format): void {
     );
 }
 
-/** Layers by the tensors' names, which must be those of the configuration. */
+/** Throws `data` unless the names of the tensors have as many layers as the configuration. */
 function checkLayers({ architecture, format }: Storage, { list }: Weights): void {
   const { layers } = architecture.config;
   const { blocks, blockCount } = format;
@@ -501,9 +507,10 @@ function checkLayers({ architecture, format }: Storage, { list }: Weights): void
     );
 }
 
-/** Names inside of the base model: checkpoints of it alone lack the prefix. */
+/** A name without the prefix of the base model, which checkpoints of the base model alone do not have. */
 const baseName = (name: string): string => name.replace(/^(?:model|transformer)\./, "");
 
+/** A tensor in a file, which is read on request. */
 interface Weight {
   readonly file: string;
   readonly name: string;
@@ -513,14 +520,14 @@ interface Weight {
 
 interface Weights {
   readonly list: readonly Weight[];
-  /** With or without the base model's prefix. Throws `data` when it is missing. */
+  /** Finds a tensor by its name, with or without the prefix of the base model. Throws `data` if it is missing. */
   find(name: string): Weight;
 }
 
 const WHOLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
-/** The tensors of a folder, by the headers of its files. */
+/** Opens the weights of a folder and reads only the headers of the files. Throws `data` for a tensor that two files contain. */
 function openWeights(files: ReadonlyMap<string, Uint8Array | ByteSource>): Weights {
   const parts = weightFiles(files);
   const byName = new Map<string, Weight>();
@@ -547,7 +554,7 @@ function openWeights(files: ReadonlyMap<string, Uint8Array | ByteSource>): Weigh
   };
 }
 
-/** The files that hold the weights, as `transformers` looks for them: one file, or the shards of an index. Throws `data` for a shard that is missing. */
+/** The files that contain the weights: one file, the shards of an index, or all .safetensors files, whichever is found first. Throws `data` for a shard that is missing. */
 function weightFiles(
   files: ReadonlyMap<string, Uint8Array | ByteSource>,
 ): readonly (readonly [string, Uint8Array | ByteSource])[] {
@@ -573,7 +580,7 @@ function missingShard(file: string, files: ReadonlyMap<string, unknown>): string
   const match = /^(.*-)(\d+)-of-(\d+)\.safetensors$/.exec(file);
   if (match === null) return null;
   const [, before, number = "", of] = match;
-  // No more than there could be files: a count that is far off is found at the first gap.
+  // The loop stops at the first gap, so a count that is far too large costs no time.
   for (let i = 1; i <= Number(of); i++) {
     const shard = `${before}${String(i).padStart(number.length, "0")}-of-${of}.safetensors`;
     if (!files.has(shard)) return shard;
@@ -581,6 +588,7 @@ function missingShard(file: string, files: ReadonlyMap<string, unknown>): string
   return null;
 }
 
+/** The shards that an index names. Throws `data` for a shard that is missing or lacks a tensor of the index. */
 function indexedShards(
   files: ReadonlyMap<string, Uint8Array | ByteSource>,
   index: Uint8Array | ByteSource,
@@ -607,7 +615,7 @@ function indexedShards(
   });
 }
 
-/** Which file holds each tensor. */
+/** Schema of an index of shards: the name of the file that contains each tensor. */
 export const shardIndex: Schema<{ weight_map: ReadonlyMap<string, string> }> = object<{
   weight_map: ReadonlyMap<string, string>;
 }>({ weight_map: map(string) });
@@ -619,13 +627,14 @@ function bytesOf(file: Uint8Array | ByteSource): Uint8Array {
   return bytes;
 }
 
+/** A config.json after all checks. */
 interface ReadConfig {
   readonly config: ResolvedGPTConfig;
-  /** Whether the head may be the embedding. */
+  /** Whether the head is tied to the embedding. */
   readonly tied: boolean;
 }
 
-/** config.json. Refuses what this model would compute otherwise. */
+/** Schema of config.json. Refuses keys for which this model would compute different results. */
 export const huggingFaceJson: Schema<ReadConfig> = (value, at) => {
   const { model_type: preset, tie_word_embeddings: tied } = configKeys(value, at);
   const format = formatOf(preset);

@@ -1,29 +1,30 @@
-/** An optimizer's state as plain data: what a checkpoint holds of it. */
+/** Saves and restores the state of an optimizer as plain data, for checkpoints. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { count, object, read, type Schema, string } from "../schema.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { arraysOf, checkpointFault, savedParts, checkpointError } from "./saved-arrays.ts";
 
-/** State of an optimizer as plain data. */
+/** The state of an optimizer as plain data; `saveOptimizer` returns it. */
 export interface SavedOptimizer {
-  /** What is not an array. */
+  /** The parts of the state that are not arrays. */
   readonly json: {
     /** Name of the optimizer. */
     readonly name: string;
-    /** Steps taken. */
+    /** Number of steps taken. */
     readonly steps: number;
   };
-  /** Each arena of the state, in the layout of the parameters. */
+  /** The arenas of the state by name, such as the moments of Adam; each has the layout of the parameters' arena. */
   readonly arrays: Readonly<Record<string, Float32Array>>;
 }
 
+/** Schema of the JSON part. */
 export const savedOptimizer: Schema<SavedOptimizer["json"]> = object<SavedOptimizer["json"]>({
   name: string,
   steps: count,
 });
 
-/** Everything that `restoreOptimizer` needs to go on to the same bits. Take no step meanwhile. Throws `numeric` when the state is not finite. */
+/** Copies the state of an optimizer. `restoreOptimizer` restores it exactly, so that training continues bit for bit. Do not take a step before the promise resolves. Throws `numeric` if the state is not finite. */
 export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimizer> {
   const json = { name: optimizer.name, steps: optimizer.steps };
   const arrays = await Promise.all(
@@ -41,8 +42,8 @@ export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimize
 }
 
 /**
- * Puts a saved state into an optimizer of the same kind, over parameters of the same layout. Throws `checkpoint`, naming what does not fit: another optimizer's
- * state, arrays that are missing, superfluous, of another size, of another type or not finite. Then nothing was changed.
+ * Restores a saved state into an optimizer of the same kind, over parameters of the same layout. Throws `checkpoint` for the state of another optimizer, and for
+ * arrays that are missing, unknown, of a different size or type, or not finite; the optimizer is then unchanged.
  */
 export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): void {
   const { json, arrays: given } = read(savedParts, saved, checkpointFault);

@@ -1,4 +1,4 @@
-/** The safetensors format (huggingface/safetensors): an 8-byte header length, a JSON header, raw little-endian data. */
+/** Writes and reads the safetensors format (huggingface/safetensors): the length of the header in 8 bytes, a JSON header, raw little-endian data. */
 import { GradmixError } from "../errors.ts";
 import {
   count,
@@ -22,10 +22,10 @@ export interface StoredTensor {
   readonly data: Float32Array;
 }
 
-/** The member of a header that is no tensor. */
+/** The only member of a header that is not a tensor. */
 export const METADATA = "__metadata__";
 
-/** One file of f32 tensors, in the map's order. Throws `data` for a shape that its values do not fit, and for the name `__metadata__`, which the format keeps. */
+/** Encodes f32 tensors as one file, in the order of the map. Throws `data` for a shape that does not fit the number of values, and for the name `__metadata__`, which the format reserves. */
 export function encodeSafetensors(
   tensors: ReadonlyMap<string, StoredTensor>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
@@ -56,7 +56,7 @@ export function encodeSafetensors(
   return out;
 }
 
-/** Bytes that are read by place, such as an open file's, so that what is held is what was asked for; files may be larger than an array can be. */
+/** Bytes that are read in parts, such as those of a file. Only the requested bytes are in memory, so a source may be larger than the largest array. */
 export interface ByteSource {
   /** Number of bytes. */
   readonly size: number;
@@ -64,7 +64,7 @@ export interface ByteSource {
   read(at: number, into: Uint8Array): void;
 }
 
-/** Bytes in memory, read by place. */
+/** Makes a `ByteSource` of bytes in memory. */
 export function inMemory(bytes: Uint8Array): ByteSource {
   return {
     size: bytes.length,
@@ -72,27 +72,29 @@ export function inMemory(bytes: Uint8Array): ByteSource {
   };
 }
 
+/** Bytes per element of the types that can be read. */
 const WIDTHS: ReadonlyMap<string, number> = new Map([
   ["F32", 4],
   ["F16", 2],
   ["BF16", 2],
 ]);
 
-/** Longest header, as in the format's own reader: what a file declares is checked before it is parsed. */
+/** Largest number of bytes of a header, as in the format's own reader. The length that a file declares is checked before the header is read. */
 const LONGEST_HEADER = 100_000_000;
 
-/** A file whose header has been checked, with no tensor read yet. */
+/** A file whose header has been checked. Tensors are read on request. */
 export interface SafetensorsFile {
+  /** Shape of each tensor, by name. */
   readonly shapes: ReadonlyMap<string, Shape>;
-  /** One tensor as f32. Throws `data` for a type other than F32, F16 and BF16. */
+  /** Reads a tensor as f32. Throws `data` if it is missing or has a type other than F32, F16 and BF16. */
   read(name: string): StoredTensor;
-  /** Some elements of one, as f32; throws likewise. */
+  /** Reads `count` elements of a tensor as f32, beginning with element `first` in row-major order. Throws the same errors as `read`. */
   readPart(name: string, first: number, count: number): Float32Array;
 }
 
 /**
- * Checks a file's header. Like the format's own reader it insists that the tensors fill the file without gaps or overlaps. Throws `data`,
- * saying what is broken. Takes no memory but the header's.
+ * Opens a file and checks its header. Like the format's own reader it requires that the tensors fill the file without gaps and overlaps. Throws `data`,
+ * with a message that begins with `file`, for a header that is broken. Uses no memory except for the header.
  */
 export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.safetensors"): SafetensorsFile {
   const fileError = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
@@ -168,7 +170,8 @@ function readValues(view: DataView, count: number, dtype: string): Float32Array 
 }
 
 /**
- * Reads F32, F16 and BF16 tensors as f32; only those that `wanted` says, others may have any type and are not read. Throws `data`, saying what is broken.
+ * Reads the tensors for which `wanted` returns true (default: all) as f32. Other tensors are not read and may have any type. Throws `data` for a header that
+ * is broken and for a wanted tensor with a type other than F32, F16 and BF16.
  */
 export function decodeSafetensors(
   bytes: Uint8Array | ByteSource,
@@ -183,11 +186,11 @@ export function decodeSafetensors(
 export interface HeaderEntry<D = string> {
   readonly dtype: D;
   readonly shape: Shape;
-  /** Where its bytes begin and end, from the header's end on. */
+  /** Offsets of the first byte and of the byte after the last, counted from the end of the header. */
   readonly data_offsets: readonly [number, number];
 }
 
-/** The tensors of a header, whose types are read by `dtype`. */
+/** Makes a schema of the tensors in a header, by name. `dtype` is the schema of their types. */
 export function headerOf<D>(dtype: Schema<D>): Schema<ReadonlyMap<string, HeaderEntry<D>>> {
   const entry = object<HeaderEntry<D>>({ dtype, shape: list(count), data_offsets: offsets });
   return (value, at) =>
@@ -213,7 +216,7 @@ function bfloat(bits: number): number {
   return scratch.getFloat32(0);
 }
 
-/** The number that 16 bits are in IEEE's binary16. */
+/** Decodes 16 bits as a number of IEEE 754's binary16 (F16). */
 export function half(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;

@@ -1,17 +1,17 @@
-/** Arrays of a saved state, checked before anything is written to a device. */
+/** Checks the arrays of a saved state before any of them is written to a device. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { type Fault, faultOf, object, plainObject, type Schema } from "../schema.ts";
 
-/** Throws `checkpoint`: "checkpoint: …". */
+/** Makes a `checkpoint` error with the message "checkpoint: …". */
 export function checkpointError(what: string): GradmixError {
   return new GradmixError("checkpoint", `checkpoint: ${what}`);
 }
 
-/** Errors of what a saved state holds. */
+/** Makes the errors of a saved state, for the schemas. */
 export const checkpointFault: Fault = faultOf({ source: "checkpoint", code: "checkpoint" });
 
-/** What every saved state has; what is in it is checked by whom it is of. */
+/** The two parts of every saved state. Their members are checked by the code that restores the state. */
 export interface SavedParts {
   readonly json: Readonly<Record<string, unknown>>;
   readonly arrays: Readonly<Record<string, unknown>>;
@@ -19,7 +19,7 @@ export interface SavedParts {
 
 export const savedParts: Schema<SavedParts> = object<SavedParts>({ json: plainObject, arrays: plainObject });
 
-/** The arrays that are wanted, by name, with what has as many values. Throws `checkpoint` unless all of them are there, of their sizes, f32 and finite. */
+/** The arrays of a saved state by name. `wanted` has the required names and sizes. Throws `checkpoint` unless each of them is a Float32Array of its size with finite values. */
 export function arraysOf(
   given: Readonly<Record<string, unknown>>,
   wanted: ReadonlyMap<string, { readonly size: number }>,
