@@ -1,4 +1,4 @@
-/** Attention, causal or with a mask, and the rotation of positions. */
+/** Kernels of attention, causal or with a mask, and of rotary positions. */
 import {
   extent,
   f32,
@@ -14,6 +14,7 @@ import {
   type Tolerance,
 } from "./spec.ts";
 
+/** Parameters of the causal attention kernels. */
 export interface AttentionParams {
   batch: number;
   time: number;
@@ -23,6 +24,7 @@ export interface AttentionParams {
   scale: number;
 }
 
+/** Parameters of the masked attention kernels. */
 export interface MaskedAttentionParams {
   batch: number;
   heads: number;
@@ -36,11 +38,12 @@ export interface MaskedAttentionParams {
   maskHeads: number;
 }
 
+/** Signatures of the attention kernels. */
 export interface AttentionKernels {
   /**
    * [x: batch·time·cols] → [y]: rotates the first `heads` blocks of `headDim` columns by position·theta^(−2i/headDim)
-   * (pairs i, i + headDim/2, as in the Llama code; positions offset … offset + time − 1, below 2³¹) and copies the other columns. `inverse` turns
-   * back: it is the vjp. In place.
+   * (pairs i, i + headDim/2, as in the Llama code; positions offset … offset + time − 1, below 2³¹) and copies the other columns. `inverse` rotates in the
+   * opposite direction, which is the vjp. `y` may be `x`.
    */
   rope: Signature<
     {
@@ -63,20 +66,20 @@ export interface AttentionKernels {
    * columns hold all q heads, then all k heads, then all v heads. lse is the log-sum-exp of the scaled scores.
    */
   attention: Signature<AttentionParams, "qkv", "o lse">;
-  /** [qkv, o, lse, dOut] → [dqkv]. */
+  /** [qkv, o, lse, dOut] → [dqkv]: the vjp of `attention`. */
   attentionVjp: Signature<AttentionParams, "qkv o lse dOut", "dqkv">;
-  /** [qkv, o, lse, dqkv] → [dOut]. */
+  /** [qkv, o, lse, dqkv] → [dOut]: the jvp of `attention`. */
   attentionJvp: Signature<AttentionParams, "qkv o lse dqkv", "dOut">;
   /**
    * Attention with an additive mask. [q: batch·heads·time·headDim, k: batch·kvHeads·keys·headDim, v: the same, mask: maskBatch·maskHeads·time·keys?] →
    * [o: as q, lse: batch·heads·time]: o = softmax(scale·q kᵀ + mask)·v; query head h reads key/value head ⌊h·kvHeads/heads⌋. The mask's first two extents are 1 or
-   * those of q; −∞ hides a key. `causal` hides the keys s > t + keys − time from query t: the last query sees all. A query from which every key is hidden gives o = 0 and
-   * lse = −∞, and has no part in any derivative.
+   * those of q; −∞ hides a key. `causal` hides the keys s > t + keys − time from query t, so the last query sees all keys. A query from which every key is hidden gives
+   * o = 0 and lse = −∞, and all of its derivatives are 0.
    */
   maskedAttention: Signature<MaskedAttentionParams, "q k v mask?", "o lse">;
-  /** [q, k, v, mask?, o, lse, dOut] → [dq, dk, dv]. */
+  /** [q, k, v, mask?, o, lse, dOut] → [dq, dk, dv]: the vjp of `maskedAttention`. */
   maskedAttentionVjp: Signature<MaskedAttentionParams, "q k v mask? o lse dOut", "dq dk dv">;
-  /** [q, k, v, mask?, o, lse, dq, dk, dv] → [dOut]. */
+  /** [q, k, v, mask?, o, lse, dq, dk, dv] → [dOut]: the jvp of `maskedAttention`. */
   maskedAttentionJvp: Signature<MaskedAttentionParams, "q k v mask? o lse dq dk dv", "dOut">;
 }
 

@@ -2,7 +2,7 @@
 import { type ReduceKind, reduceKinds } from "./kinds.ts";
 import { exact, extent, f32, flag, i32, loose, oneOf, type Signature, type Specs, tight } from "./spec.ts";
 
-/** Extents before, along and after an axis of x, and along that axis of the indices. */
+/** Extents of x before, along and after an axis, and the extent of the indices along that axis. */
 export interface AlongParams {
   outer: number;
   length: number;
@@ -10,17 +10,18 @@ export interface AlongParams {
   count: number;
 }
 
+/** Signatures of the kernels along an axis. */
 export interface AxisKernels {
   /** [x: outer·length·inner] → [y: outer·inner]: reduces the middle axis. An empty sum is 0, an empty max −∞, an empty min +∞. */
   reduce: Signature<{ kind: ReduceKind; outer: number; length: number; inner: number }, "x", "y">;
   /**
-   * [x: outer·length·inner] → [y: the same]: running sums along the middle axis, y[l] = Σ_{i ≤ l} x[i], or, with `reverse`, Σ_{i ≥ l} x[i]. Summed beyond
-   * single precision, as statistics are: each y has the error of one rounding, however long the axis is.
+   * [x: outer·length·inner] → [y: the same]: running sums along the middle axis, y[l] = Σ_{i ≤ l} x[i], or, with `reverse`, Σ_{i ≥ l} x[i]. The sums
+   * have more than single precision, like those of statistics, so each y has the error of one rounding, for any length of the axis.
    */
   cumsum: Signature<{ outer: number; length: number; inner: number; reverse: boolean }, "x", "y">;
   /**
-   * [x: outer·length·inner] → [indices i32: outer·k·inner]: where the k largest elements of the middle axis are, the largest first; of equal ones (−0 and 0
-   * are equal) the one with the lower index first; NaN is above +∞, every NaN alike. k ≤ length.
+   * [x: outer·length·inner] → [indices i32: outer·k·inner]: indices of the k largest elements of the middle axis, in descending order of the elements. Among equal
+   * elements (−0 and 0 are equal) the lower index is first. NaN is larger than +∞, and all NaNs are equal. k ≤ length.
    */
   topk: Signature<{ outer: number; length: number; inner: number; k: number }, "x", "indices">;
   /**
@@ -28,7 +29,10 @@ export interface AxisKernels {
    * axis gives NaN.
    */
   takeAlong: Signature<AlongParams, "x indices", "out">;
-  /** [y: outer·count·inner, indices i32: the same] → [out: outer·length·inner]: out[o, indices[o, c, i], i] = Σ y[o, c, i], in order of c; 0 where nothing is added; indices outside are skipped. */
+  /**
+   * [y: outer·count·inner, indices i32: the same] → [out: outer·length·inner]: out[o, indices[o, c, i], i] = Σ y[o, c, i], summed in the order of c; 0 for elements
+   * that no index names. Indices outside of the axis are skipped.
+   */
   scatterAddAlong: Signature<AlongParams, "y indices", "out">;
 }
 

@@ -1,4 +1,4 @@
-/** Checks of a call against the table. */
+/** Checks calls of kernels against the table. */
 import { GradmixError } from "../../errors.ts";
 import { show } from "../../options.ts";
 import type { View } from "../../tensor/memory.ts";
@@ -16,6 +16,7 @@ import type { NamedViews, OperandSpec, ParamCheck } from "./spec.ts";
 /** An operand of a kernel, as in the table. */
 type TableOperand = OperandSpec<never> & { readonly name: string };
 
+/** The inputs or the outputs of a kernel, as in the table. */
 interface Side {
   readonly byName: ReadonlyMap<string, TableOperand>;
   /** Number of required operands. */
@@ -50,12 +51,12 @@ const checks = Object.fromEntries(kernelNames.map((kernel) => [kernel, checksOf(
   Record<KernelName, Checks>
 >;
 
-/** A kernel's inputs, or its outputs, in the table's order. */
+/** The inputs or the outputs of a kernel, in the order of the table. */
 export const operandsOf = (kernel: KernelName, side: "inputs" | "outputs"): readonly TableOperand[] => [
   ...checks[kernel][side].byName.values(),
 ];
 
-/** Applies `fn` to each operand that is present, by name; null for one that is not. */
+/** Applies `fn` to each operand that is present and keeps the names; an operand that is missing becomes null. */
 function mapOperands<V, W>(operands: NamedViews<V>, fn: (operand: V) => W): NamedViews<W> {
   const mapped: Record<string, W | null> = {};
   for (const [name, operand] of Object.entries(operands))
@@ -69,14 +70,15 @@ export const mapInputs = <K extends KernelName, V, W>(
   fn: (operand: V) => W,
 ): Inputs<K, W> => mapOperands<V, W>(inputs, fn) as Inputs<K, W>;
 
-/** The same for its outputs. */
+/** Applies `fn` to each of a kernel's outputs and keeps their names. */
 export const mapOutputs = <K extends KernelName, V, W>(
   outputs: Outputs<K, V>,
   fn: (operand: V) => W,
 ): Outputs<K, W> => mapOperands<V, W>(outputs, fn) as Outputs<K, W>;
 
 /**
- * Checks parameters, sizes and types against the table, and where strides may reach. Throws `shape`, naming the kernel and the parameter or operand.
+ * Checks the parameters, sizes and types of a call against the table, and that strides stay inside the operands. Throws `shape`, naming the kernel and the
+ * parameter or operand.
  * The contents of i32 operands (ids, targets, segments) cannot be checked here: kernels skip ids outside a table.
  */
 export function checkCall<K extends KernelName>(
@@ -115,7 +117,7 @@ function checkOperands(
     if (!spec.optional) missing--;
     const { size, dtype } = spec;
     if (size !== null) {
-      // The parameters are of the kernel whose specification this is.
+      // `params` and `size` belong to the same kernel.
       const expected = typeof size === "string" ? elements(inputs[size]) : size(params as never);
       if (sizeOf(operand.shape) !== expected)
         throw new GradmixError(

@@ -1,4 +1,4 @@
-/** Kernels that go element by element, and random numbers. */
+/** Elementwise kernels, and random numbers. */
 import { sizeOf } from "../../tensor/shape.ts";
 import {
   type BinaryKind,
@@ -30,19 +30,20 @@ import {
 
 type Empty = Record<never, never>;
 
-/** How `binary` and `compare` walk through their operands: strides of 0 broadcast. */
+/** Shape and strides with which `binary` and `compare` read their operands; a stride of 0 broadcasts. */
 export interface PairWalk {
   shape: readonly number[];
   aStrides: readonly number[];
   bStrides: readonly number[];
 }
 
+/** Signatures of the elementwise kernels. */
 export interface ElementwiseKernels {
-  /** out[i] = value. f32 or i32. */
+  /** [] → [out]: out[i] = value, in f32 or i32. */
   fill: Signature<{ value: number }, "", "out">;
   /**
    * y[Σ i·outStrides + outOffset] = x[Σ i·inStrides + inOffset] for every index i of `shape` (rank ≤ 6): transpose,
-   * slice, broadcast (stride 0), concat. Elements of `y` that are not addressed keep their value. f32 or i32.
+   * slice, broadcast (stride 0), concat. Elements of `y` that are not addressed keep their value. Both operands are f32, or both i32.
    */
   stridedCopy: Signature<
     {
@@ -56,40 +57,43 @@ export interface ElementwiseKernels {
     "y"
   >;
   /**
-   * [x] → [y]: y = kind(x). In place. Right over the whole range of f32. Outside of a kind's domain: IEEE (log 0 = −∞, √−1 = NaN, 1/0 = ∞); at ±∞ silu,
-   * gelu, geluErf and the slopes are their limits. A GPU may take numbers below 2⁻¹²⁶ for 0.
+   * [x] → [y]: y = kind(x). `y` may be `x`. Accurate over the whole range of f32. Outside the domain of a kind the result follows IEEE 754 (log 0 = −∞, √−1 = NaN,
+   * 1/0 = ∞); at ±∞ silu, gelu, geluErf and the derivatives have their limits. A GPU may treat numbers smaller than 2⁻¹²⁶ as 0.
    */
   unary: Signature<{ kind: UnaryKind }, "x", "y">;
-  /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
+  /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, which is both the vjp and the jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
   unaryVjp: Signature<{ kind: UnaryKind }, "x dy", "dx">;
-  /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6), operands read with their strides (0 = broadcast). `c` may be an operand of the full shape, read row-major. */
+  /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6). The operands are read with their strides (0 = broadcast). `c` may be an operand that has the full shape and is read row-major. */
   binary: Signature<{ kind: BinaryKind } & PairWalk, "a b", "c">;
   /**
-   * [a, b] → [c i32]: c = a kind b ? 1 : 0, with shapes and strides as in `binary`; a and b are both f32 or both i32, for "and" and "or" i32. Exact: −0 is 0,
-   * numbers below 2⁻¹²⁶ are not. With NaN all are false but "notEqual".
+   * [a, b] → [c i32]: c = a kind b ? 1 : 0, with shapes and strides as in `binary`; a and b are both f32 or both i32; "and" and "or" require i32. Exact: −0 equals
+   * 0, and numbers smaller than 2⁻¹²⁶ do not. If an operand is NaN, only "notEqual" is true.
    */
   compare: Signature<{ kind: CompareKind } & PairWalk, "a b", "c">;
-  /** [x] → [y]: y = scale·x + shift. In place. */
+  /** [x] → [y]: y = scale·x + shift. `y` may be `x`. */
   affine: Signature<{ scale: number; shift: number }, "x", "y">;
-  /** [x] → [y]: y += scale·x (y is read). */
+  /** [x] → [y]: adds scale·x to `y`, which is read and written. */
   accumulate: Signature<{ scale: number }, "x", "y">;
-  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size, a, b and c of one type. */
+  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b. All operands have the same size; a, b and c have the same type. */
   select: Signature<Empty, "condition a b", "c">;
-  /** [x] → [y], f32 ↔ i32; towards zero to i32, out of range to the nearest end; to f32 the nearest, ties to even. */
+  /**
+   * [x] → [y]: converts f32 to i32 or i32 to f32. To i32 it rounds towards zero, and numbers outside the range become the nearest end. To f32 it rounds to the nearest
+   * number, ties to even.
+   */
   cast: Signature<Empty, "x", "y">;
   /** [x: rows·2·width] → [y: rows·width]: y = silu(x[:, :width]) ⊙ x[:, width:]. */
   swiglu: Signature<{ rows: number; width: number }, "x", "y">;
-  /** [x, dy] → [dx]. */
+  /** [x, dy] → [dx]: the vjp of `swiglu`. */
   swigluVjp: Signature<{ rows: number; width: number }, "x dy", "dx">;
-  /** [x, dx] → [dy]. */
+  /** [x, dx] → [dy]: the jvp of `swiglu`. */
   swigluJvp: Signature<{ rows: number; width: number }, "x dx", "dy">;
   /**
    * Threefry-2x32: element i takes word (i & 1) of the block with counter (0, offset + (i >> 1)). "bits": the raw word (i32 out),
    * "uniform": [0, 1) from the top 24 bits, "normal": Box–Muller on pairs (u1 from word 0, u2 from word 1 of a block: element 2j is
-   * the cosine, 2j+1 the sine; u1 is taken as ((bits >>> 8) + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴). `offset` counts blocks; offset + (i >> 1) wraps at 2³².
+   * the cosine, 2j+1 the sine; u1 = ((bits >>> 8) + 1)·2⁻²⁴, u2 = (bits >>> 8)·2⁻²⁴). `offset` counts blocks; offset + (i >> 1) wraps at 2³².
    */
   random: Signature<{ kind: RandomKind; key0: number; key1: number; offset: number }, "", "out">;
-  /** [x] → [y]: y = scale·x, and 0 where the upper 24 bits of the element's word of `random`, with offset 0, are below `threshold`. */
+  /** [x] → [y]: y = scale·x, or 0 if the upper 24 bits of the word that `random` gives the element with offset 0 are less than `threshold`. */
   dropout: Signature<{ threshold: number; scale: number; key0: number; key1: number }, "x", "y">;
 }
 

@@ -4,7 +4,7 @@
  *
  * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a comment says i32; operands with
  * a "?" are optional. Sums run in a fixed order that depends only on the shapes, so results have the same bits for any number of threads. NaN in
- * gives NaN out, also for relu, max and min (exceptions: the decisions of `compare` and `select`, 1ᵖ and x⁰, and what `dropout` drops). An output may
+ * gives NaN out, also for relu, max and min (exceptions: the results of `compare`, the operand that `select` does not choose, 1ᵖ and x⁰, and elements that `dropout` drops). An output may
  * be an input where the table says `inPlaceOf`: exactly that input (same offset and size); no other output may overlap an input or another output.
  * Segment and group offsets ascend.
  *
@@ -39,6 +39,7 @@ interface Signatures
     AttentionKernels,
     OptimizerKernels {}
 
+/** Name of a kernel. */
 export type KernelName = keyof Signatures;
 
 /** Parameters of each kernel. */
@@ -46,13 +47,15 @@ export type KernelParams = { readonly [K in KernelName]: Signatures[K]["params"]
 
 type InputsOf<V> = { readonly [K in KernelName]: Named<Signatures[K]["inputs"], V> };
 type OutputsOf<V> = { readonly [K in KernelName]: Named<Signatures[K]["outputs"], V> };
-/** Operands of a kernel by name, each a `V`; optional ones may be null or left out. */
+/** Inputs of a kernel by name, each of type `V`; optional ones may be null or left out. */
 export type Inputs<K extends KernelName, V = View> = InputsOf<V>[K];
+/** Outputs of a kernel by name, each of type `V`; optional ones may be null or left out. */
 export type Outputs<K extends KernelName, V = View> = OutputsOf<V>[K];
 
-/** Largest error of a statistic Σ x·y in units of ‖x‖·‖y‖. */
+/** Largest error of a statistic Σ x·y, in units of ‖x‖·‖y‖. */
 export const STATISTICS = 1e-6;
 
+/** The table: the specification of every kernel by name. */
 export const kernels: Specs<Signatures> = {
   ...elementwise,
   ...axes,

@@ -1,13 +1,13 @@
-/** Variants of some kernels by name; the order of each list is the numbering of the backends. */
+/** Names of the variants of some kernels. Backends number the variants in the order of each list. */
 
 export type UnaryKind =
   | "neg" | "exp" | "log" | "sqrt" | "rsqrt" | "square" | "reciprocal" | "abs"
   | "tanh" | "sigmoid" | "relu" | "silu"
   /** Tanh approximation, as in GPT-2 ("gelu_new"). */
   | "gelu" | "sin" | "cos"
-  /** The error function; and GELU by it, x·Φ(x) with the normal distribution's Φ (Hendrycks & Gimpel 2016). */
+  /** The error function, and the exact GELU x·Φ(x), where Φ is the distribution function of the standard normal (Hendrycks & Gimpel 2016). */
   | "erf" | "geluErf"
-  /** log(1 + eˣ); log(1 + x) and eˣ − 1 without cancellation near 0. */
+  /** "softplus" is log(1 + eˣ); "log1p" is log(1 + x) and "expm1" is eˣ − 1, both without cancellation near 0. */
   | "softplus" | "log1p" | "expm1"; // prettier-ignore
 export const unaryKinds: readonly UnaryKind[] = [
   "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "abs",
@@ -15,11 +15,11 @@ export const unaryKinds: readonly UnaryKind[] = [
   "erf", "geluErf", "softplus", "log1p", "expm1",
 ]; // prettier-ignore
 
-/** "pow" is that of C: xᵖ with x < 0 is NaN unless p is an integer; 1ᵖ and x⁰ are 1, also for NaN. */
+/** Operations of `binary`. "pow" follows C: xᵖ with x < 0 is NaN unless p is an integer; 1ᵖ and x⁰ are 1, also for NaN. */
 export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min" | "pow";
 export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min", "pow"];
 
-/** "and" and "or" treat every value other than 0 as true. */
+/** Operations of `compare`. "and" and "or" treat every value other than 0 as true. */
 export type CompareKind =
   | "equal" | "notEqual" | "less" | "lessEqual" | "greater" | "greaterEqual" | "and" | "or"; // prettier-ignore
 export const compareKinds: readonly CompareKind[] = [

@@ -1,4 +1,4 @@
-/** Steps of optimizers, whose outputs are updated in place, and the scale that clips a gradient. */
+/** Kernels of optimizer steps, which update their outputs in place, and of the scale that clips a gradient. */
 import {
   f32,
   flag,
@@ -12,6 +12,7 @@ import {
   tight,
 } from "./spec.ts";
 
+/** Parameters of `adam` and `adamw`. */
 export interface AdamParams {
   lr: number;
   beta1: number;
@@ -21,13 +22,14 @@ export interface AdamParams {
   step: number;
 }
 
+/** Signatures of the optimizer kernels. */
 export interface OptimizerKernels {
-  /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq); global-norm clipping without a read-back. NaN stays NaN, ∞ gives 0. */
+  /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq), for global-norm clipping without reading the norm back. sumsq = NaN gives NaN, ∞ gives 0. */
   clipScale: Signature<{ maxNorm: number }, "sumsq", "scale">;
   /**
    * Stochastic gradient descent with momentum (Polyak 1964), as PyTorch writes it, without dampening. [grad, gradScale: 1?] → [value,
-   * velocity?], updated in place: g = grad·gradScale + weightDecay·value; velocity = momentum·velocity + g; value −= lr·velocity, with
-   * `nesterov` lr·(g + momentum·velocity). Without `velocity` value −= lr·g, and momentum is 0.
+   * velocity?], updated in place: g = grad·gradScale + weightDecay·value; velocity = momentum·velocity + g; value −= lr·velocity, or with `nesterov`
+   * value −= lr·(g + momentum·velocity). If `velocity` is left out, momentum must be 0, and value −= lr·g.
    */
   sgd: Signature<
     { lr: number; momentum: number; nesterov: boolean; weightDecay: number },

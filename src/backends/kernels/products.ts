@@ -1,4 +1,4 @@
-/** Matrix products, and sums of products. */
+/** Kernels of matrix products and of sums of products. */
 import { show } from "../../options.ts";
 import { type Activation, activations } from "./kinds.ts";
 import {
@@ -17,12 +17,13 @@ import {
 
 type Empty = Record<never, never>;
 
+/** Signatures of the product kernels. */
 export interface ProductKernels {
   /**
    * [a, b, bias?] → [c, pre?]: for each of `batch` items pre = alpha·op(a)·op(b) + bias (+ c when
    * `accumulate`), c = activation(pre). op(a) is m×k: `a` is stored m×k, or k×m with `transA`; op(b) is k×n: stored
-   * k×n, or n×k with `transB`. `bias` has n elements. The strides between items count elements; 0 shares an operand
-   * (never c). `pre` is written only when given. With `accumulate`, activation is "none".
+   * k×n, or n×k with `transB`. `bias` has n elements. The strides between items count elements; a stride of 0 uses the same
+   * operand for all items (not possible for c). `pre` is only written if it is given. `accumulate` requires the activation "none".
    */
   gemm: Signature<
     {
@@ -46,12 +47,12 @@ export interface ProductKernels {
    * The segmented weight gradient. [a: rows·m, b: rows·n, segments i32: S+1, groups i32: G+1?, v: m·n?] →
    * [total: m·n?, dots: S, sumsq: S, groupSumsq: G?, vSumsq: 1].
    *
-   * Segment s is the rows segments[s] … segments[s+1]−1 and W_s = Σ_rows aᵣ bᵣᵀ its gradient. The direction V is `v`,
-   * or, when `v` is null, Σ_{s < targetSegments} W_s. Then dots[s] = ⟨W_s, V⟩ and sumsq[s] = ‖W_s‖² (for s <
-   * targetSegments with `v` null, dots[s] = 0: V is not yet known); groupSumsq[g] = ‖Σ_{groups[g] ≤ s < groups[g+1]}
-   * W_s‖²; vSumsq = ‖V‖²; total = Σ_{s ≥ firstAccumulated} W_s, added to `total` when `accumulate`. Segments ascend and may be empty; rows before the first and after the last are
-   * ignored; groups ascend and cover consecutive segments (segments outside every group are allowed). No direction (`v`
-   * null, targetSegments 0) is V = 0. With `v` given, dots are written for every segment. `groupSumsq` needs `groups`.
+   * Segment s consists of the rows segments[s] … segments[s+1]−1, and W_s = Σ_rows aᵣ bᵣᵀ is its gradient. The direction V is `v`,
+   * or, if `v` is null, Σ_{s < targetSegments} W_s. Then dots[s] = ⟨W_s, V⟩ and sumsq[s] = ‖W_s‖² (for s <
+   * targetSegments with `v` null, dots[s] = 0, because V is not known yet); groupSumsq[g] = ‖Σ_{groups[g] ≤ s < groups[g+1]}
+   * W_s‖²; vSumsq = ‖V‖²; total = Σ_{s ≥ firstAccumulated} W_s, added to `total` if `accumulate` is true.
+   * Segments ascend and may be empty; rows before the first and after the last are ignored. Groups ascend and cover consecutive segments; segments outside every
+   * group are allowed. Without a direction (`v` null, targetSegments 0) V is 0. If `v` is given, dots are written for every segment. `groupSumsq` requires `groups`.
    */
   gemmSegmented: Signature<
     {

@@ -25,31 +25,33 @@ interface NormRows {
   width: number;
 }
 
+/** Signatures of the kernels on rows. */
 export interface RowKernels {
-  /** [x] → [y], rows of `cols`; −∞ gives 0; a row of −∞ only, or with +∞, gives NaN. In place. */
+  /** [x] → [y]: the softmax of each row of `cols` elements. −∞ gives 0; a row that has only −∞, or that contains +∞, gives NaN. `y` may be `x`. */
   softmax: Signature<Rows, "x", "y">;
-  /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
+  /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) per row, which is both the vjp and the jvp. */
   softmaxVjp: Signature<Rows, "y dy", "dx">;
-  /** [x] → [y]: y = x − log Σ exp(x), rows of `cols`; −∞ gives −∞; a row of −∞ only, or with +∞, gives NaN. */
+  /** [x] → [y]: y = x − log Σ exp(x) per row of `cols` elements. −∞ gives −∞; a row that has only −∞, or that contains +∞, gives NaN. */
   logSoftmax: Signature<Rows, "x", "y">;
-  /** [y, dy] → [dx]: dx = dy − exp(y)·Σ dy by row. */
+  /** [y, dy] → [dx]: dx = dy − exp(y)·Σ dy per row. */
   logSoftmaxVjp: Signature<Rows, "y dy", "dx">;
   /**
-   * [x, gain?, bias?, residual?] → [y, stats: rows·2, sum?]: of x + residual, which `sum` becomes; both are given, or neither. "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps), "rms":
-   * x̂ = x·rstd with rstd = 1/√(mean x² + eps); y = x̂ ⊙ gain + bias. stats[r] = (mean, rstd); mean is 0 for "rms".
+   * [x, gain?, bias?, residual?] → [y, stats: rows·2, sum?]: normalises each row of x, or of sum = x + residual; `residual` and `sum` are both given, or neither.
+   * "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps); "rms": x̂ = x·rstd with rstd = 1/√(mean x² + eps). y = x̂ ⊙ gain + bias. stats[r] = (mean, rstd);
+   * mean is 0 for "rms".
    */
   norm: Signature<NormRows & { eps: number }, "x gain? bias? residual?", "y stats sum?">;
-  /** [x, gain?, stats, dy, also?] → [dx]; `also`, what x has of other uses, is added. */
+  /** [x, gain?, stats, dy, also?] → [dx]: the vjp of `norm` with respect to its input. `also`, the gradient of x from its other uses, is added. */
   normVjp: Signature<NormRows, "x gain? stats dy also?", "dx">;
-  /** [x, gain?, stats, dx, dgain?, dbias?] → [dy]. */
+  /** [x, gain?, stats, dx, dgain?, dbias?] → [dy]: the jvp of `norm`. */
   normJvp: Signature<NormRows, "x gain? stats dx dgain? dbias?", "dy">;
-  /** [x, stats, dy, segments i32: S+1] → [dgain: S rows of width, `outStride` elements apart]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
+  /** [x, stats, dy, segments i32: S+1] → [dgain: S rows of width, `outStride` elements apart]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds to `dgain`. */
   normGainGrad: Signature<NormRows & SegmentRows & { accumulate: boolean }, "x stats dy segments", "dgain">;
-  /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: −log softmax(logits)[target]; a target < 0 is ignored (loss 0); one ≥ cols gives NaN. */
+  /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: the loss of a row is −log softmax(logits)[target]. A row with a target < 0 is ignored (loss 0); a target ≥ cols gives NaN. `lse` is the log-sum-exp of each row. */
   crossEntropy: Signature<Rows, "logits targets", "losses lse">;
-  /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss by row; 0 for ignored rows, NaN where the loss is. `dlogits` may be `logits`. */
+  /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss per row; 0 for ignored rows, NaN for rows whose loss is NaN. `dlogits` may be `logits`. */
   crossEntropyVjp: Signature<Rows, "logits targets lse dlosses", "dlogits">;
-  /** [logits, targets i32, lse, dlogits] → [dlosses: rows]; 0 for ignored rows, NaN where the loss is. */
+  /** [logits, targets i32, lse, dlogits] → [dlosses: rows]: the jvp of `crossEntropy`; 0 for ignored rows, NaN for rows whose loss is NaN. */
   crossEntropyJvp: Signature<Rows, "logits targets lse dlogits", "dlosses">;
 }
 

@@ -8,7 +8,7 @@ import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 
-/** Names of operands are separated by spaces; those with a "?" are optional. */
+/** Parameters and operands of a kernel. Names of operands are separated by spaces; those with a "?" are optional. */
 export interface Signature<P extends object, I extends string, O extends string> {
   readonly params: P;
   readonly inputs: I;
@@ -25,7 +25,7 @@ type Optional<S extends string> =
   Marked<S> extends infer N ? (N extends `${infer Name}?` ? Name : never) : never;
 type Required<S extends string> = Exclude<Marked<S>, `${string}?`>;
 
-/** Operands by name, each a `V`. */
+/** Operands by name, each of type `V`. */
 export type Named<S extends string, V> = { readonly [N in Required<S>]: V } & {
   readonly [N in Optional<S>]?: V | null;
 };
@@ -33,12 +33,13 @@ export type Named<S extends string, V> = { readonly [N in Required<S>]: V } & {
 /** Operands of any kernel. */
 export type NamedViews<V = View> = Readonly<Record<string, V | null | undefined>>;
 
-/** The condition on a parameter, in words and as a test. */
+/** The condition on a parameter: `what` describes values that fit, in messages. */
 export interface ParamCheck {
   readonly what: string;
   fits(value: unknown): boolean;
 }
 
+/** The requirements on an operand. */
 export interface OperandSpec<P> {
   /** Element type; null for any. */
   readonly dtype: DType | null;
@@ -53,7 +54,7 @@ type OperandSpecs<P, S extends string> = {
   readonly [N in Required<S>]: OperandSpec<P> & { readonly optional: false };
 } & { readonly [N in Optional<S>]: OperandSpec<P> & { readonly optional: true } };
 
-/** Largest |got − reference| ≤ atol + rtol·|reference| on operands of order one. */
+/** How closely a backend must agree with the reference on operands of order one: |result − reference| ≤ atol + rtol·|reference|. */
 export interface Tolerance {
   readonly rtol: number;
   readonly atol: number;
@@ -62,12 +63,13 @@ export const loose: Tolerance = { rtol: 2e-5, atol: 2e-5 };
 export const tight: Tolerance = { rtol: 2e-6, atol: 1e-6 };
 export const exact: Tolerance = { rtol: 0, atol: 0 };
 
+/** The specification of a kernel, for the checks at run time. */
 export interface KernelSpec<S extends AnySignature> {
   readonly params: { readonly [N in keyof S["params"]]-?: ParamCheck };
   readonly inputs: OperandSpecs<S["params"], S["inputs"]>;
   readonly outputs: OperandSpecs<S["params"], S["outputs"]>;
   readonly tolerance: Tolerance;
-  /** A condition on several parameters, and on where strides may reach: null, or the problem. O(rank). */
+  /** A condition on several parameters, or on the elements that strides reach. Returns the problem, or null if there is none, in O(rank) time. Default: no such condition. */
   readonly together?: (
     params: S["params"],
     inputs: Named<S["inputs"], View>,
@@ -75,7 +77,7 @@ export interface KernelSpec<S extends AnySignature> {
   ) => string | null;
 }
 
-/** Specifications of the kernels that `T` has the signatures of. */
+/** The specifications of kernels whose signatures are the members of `T`. */
 export type Specs<T> = { readonly [K in keyof T]: T[K] extends AnySignature ? KernelSpec<T[K]> : never };
 
 type Size<P> = ((params: P) => number) | string | null;
@@ -85,13 +87,15 @@ type OptionalOperand<P> = OperandSpec<P> & { readonly optional: true };
 const operand = <P>(dtype: DType | null, size: Size<P>): RequiredOperand<P> => ({
   ...{ dtype, size, optional: false, inPlaceOf: [] },
 });
-/** An f32 operand with this many elements, as many as the input with this name, or any number. */
+/** A required f32 operand. `size` is its number of elements, the name of an input with as many, or null for any number. */
 export const f32 = <P>(size: Size<P> = null): RequiredOperand<P> => operand("f32", size);
+/** A required i32 operand; `size` is as in `f32`. */
 export const i32 = <P>(size: Size<P> = null): RequiredOperand<P> => operand("i32", size);
-/** An operand of f32 or i32. */
+/** A required operand of type f32 or i32; `size` is as in `f32`. */
 export const either = <P>(size: Size<P> = null): RequiredOperand<P> => operand(null, size);
+/** Makes an operand optional. */
 export const optional = <P>(spec: OperandSpec<P>): OptionalOperand<P> => ({ ...spec, optional: true });
-/** An output that may be one of these inputs. */
+/** An output that may overwrite one of these inputs. */
 export const inPlaceOf = <P>(inputs: readonly string[], spec: RequiredOperand<P>): RequiredOperand<P> => ({
   ...spec,
   inPlaceOf: inputs,
@@ -137,7 +141,7 @@ function reach(shape: readonly number[], strides: readonly number[]): number {
   return last;
 }
 
-/** null if the operand contains every element that the strides reach from `offset` on. */
+/** Checks that the operand contains every element that the strides reach, counted from `offset`. Returns the problem, or null if there is none. */
 export function within(
   name: string,
   operand: View,
@@ -153,7 +157,7 @@ export function within(
   return `"${name}" is addressed at element ${offset + last} of ${size}`;
 }
 
-/** Sums over groups of segments need the groups. */
+/** Checks that `groups` is given if sums over groups are requested. Returns the problem, or null if there is none. */
 export const groupsGiven = (groups: View | null | undefined, sums: View | null | undefined): string | null =>
   sums === null || sums === undefined || (groups !== null && groups !== undefined)
     ? null

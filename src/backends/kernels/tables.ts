@@ -1,4 +1,4 @@
-/** Kernels of embedding tables, the row of a table with the largest product, and sums of rows by segment. */
+/** Kernels of embedding tables, of the row of a table with the largest score, and of sums of rows by segment. */
 import {
   exact,
   extent,
@@ -13,15 +13,17 @@ import {
   type Specs,
 } from "./spec.ts";
 
+/** Signatures of the kernels of tables. */
 export interface TableKernels {
   /**
-   * [x: rows·width, y: count·width, bias: count?] → [ids i32: rows, scores: rows]: the row of y with the largest score ⟨x_r, y_j⟩ + bias_j, and that score. With
-   * bias −‖y‖²/2 it is the nearest in Euclidean distance. Of equal ones the lower index; NaN is above all numbers. On the cpu exact to doubles. `count` is 1 or more.
+   * [x: rows·width, y: count·width, bias: count?] → [ids i32: rows, scores: rows]: the index of the row of y with the largest score ⟨x_r, y_j⟩ + bias_j,
+   * and that score. With bias −‖y‖²/2 it is the nearest row in Euclidean distance. Among equal scores the lower index wins; NaN is larger than all numbers. On the
+   * cpu the result is the same as if all scores were computed in doubles. `count` is at least 1.
    */
   nearest: Signature<{ rows: number; count: number; width: number }, "x y bias?", "ids scores">;
   /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
   gather: Signature<{ rows: number; width: number; tableRows: number }, "table ids", "out">;
-  /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in order of r; `accumulate` false zeroes `out` first; ids outside are skipped. */
+  /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in the order of r. If `accumulate` is false, `out` is set to 0 first. Ids outside the table are skipped. */
   scatterAdd: Signature<
     { rows: number; width: number; tableRows: number; accumulate: boolean },
     "x ids",
@@ -29,9 +31,9 @@ export interface TableKernels {
   >;
   /**
    * Alignment of an embedding's gradient without materialising it. [dy: rows·width, ids i32: rows, segments i32: S+1,
-   * groups i32: G+1?, v: tableRows·width?] → [dots: S, sumsq: S, groupSumsq: G?]. W_s adds dy[r] into row ids[r]
-   * for r in segment s; dots[s] = ⟨W_s, V⟩ (0 without v), sumsq[s] = ‖W_s‖²: rows of one id inside a segment are summed before
-   * squaring; groupSumsq likewise over each group of segments. Rows whose id is outside of the table are skipped.
+   * groups i32: G+1?, v: tableRows·width?] → [dots: S, sumsq: S, groupSumsq: G?]. Row i of W_s is the sum of dy[r] over the rows r of segment s with
+   * ids[r] = i. dots[s] = ⟨W_s, V⟩ (0 without v) and sumsq[s] = ‖W_s‖², so rows with the same id inside a segment are summed before they are squared; groupSumsq
+   * is computed in the same way for each group of segments. Rows whose id is outside the table are skipped.
    */
   embeddingAlign: Signature<
     {
@@ -51,17 +53,18 @@ export interface TableKernels {
   segmentSum: Signature<SegmentRows & { rows: number; accumulate: boolean }, "x y? segments", "out">;
 }
 
-/** What sums by segment write: so many rows of `width`, whose first elements are `outStride` apart; what lies between them is left alone. */
+/** The layout of sums by segment: `segmentCount` rows of `width` elements, whose first elements are `outStride` elements apart. Elements between the rows keep their values. */
 export interface SegmentRows {
   width: number;
   segmentCount: number;
   outStride: number;
 }
 
+/** The number of elements from the first element of the first row to the last element of the last row. */
 export const segmentRows = ({ width, segmentCount, outStride }: SegmentRows): number =>
   segmentCount === 0 ? 0 : (segmentCount - 1) * outStride + width;
 
-/** What is wrong with them, if anything is. */
+/** The problem of rows that overlap; null if they do not. */
 export const rowOverlap = ({ width, segmentCount, outStride }: SegmentRows): string | null =>
   segmentCount < 2 || outStride >= width
     ? null
