@@ -1,10 +1,9 @@
 /**
- * Alignments and norms of per-example or per-segment gradients, out of one backward pass, without the gradients.
+ * Alignments and norms of per-example or per-segment gradients, from one backward pass and without materialising the gradients.
  *
- * For every parameter the kernels give ⟨g_s, V⟩ and ‖g_s‖² of each segment s of examples, V being the gradient of the
- * first segments (the target's) or a direction given from outside, and with it the training gradient, Σ_s g_s. The
- * numbers of all uses of all parameters land in one small tensor, a row a use; they are read at once and added up in
- * double precision.
+ * For every parameter the kernels compute ⟨g_s, V⟩ and ‖g_s‖² of each segment s of examples, and the training gradient Σ_s g_s. The direction V is the gradient of
+ * the first segments (those of the target), or is given by the caller. The numbers are written to one small tensor, with one row per use of a parameter; they are
+ * read in one transfer and summed in double precision.
  */
 import { type Operand, run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
@@ -26,84 +25,83 @@ import {
 import { type Row, Statistics } from "./statistics.ts";
 import { type Block, spanning, type SumCall, Vectors } from "./vectors.ts";
 
-/** What V is: the sum of the first segments, or one tensor per parameter. */
+/** The direction V: the sum of the gradients of the first segments, or one tensor per parameter. */
 export type Direction =
   | {
-      /** V is the sum of the gradients of so many segments, the first ones of the batch. */
+      /** Number of segments at the beginning of the batch; V is the sum of their gradients. */
       readonly first: number;
     }
   | {
-      /** Gives V of a parameter, in the parameter's shape. */
+      /** Returns the part of V for a parameter, in the parameter's shape. */
       readonly given: (parameter: Tensor) => Tensor;
     };
 
 /** Options of `alignSink`. */
 export interface AlignSinkOptions {
-  /** Examples of the batch, B. */
+  /** Number of examples of the batch, B. */
   readonly examples: number;
-  /** Where segments begin, in examples, and where the last one ends (S + 1). Default: every example is a segment. */
+  /** Offsets of the segments in examples [S + 1]: where each segment begins, and where the last one ends. Default: every example is a segment. */
   readonly segments?: readonly number[];
-  /** Where groups of segments begin, in segments, and where the last one ends (G + 1): norms of their sums. */
+  /** Offsets of groups of segments, in segments [G + 1]; the sink computes the norm of the summed gradient of each group. Default: no groups. */
   readonly groups?: readonly number[];
-  /** null: norms only. */
+  /** The direction V; null computes norms only. */
   readonly direction: Direction | null;
-  /** Where the training gradient goes, if it is wanted: the sum over the segments from `from` on (default 0). */
+  /** Receives the training gradient, the sum of the gradients of the segments from `from` on. Default: it is not computed. */
   readonly total?: SumTarget & {
-    /** The first segment that counts. Default 0. */
+    /** Index of the first segment of the sum. Default 0. */
     readonly from?: number;
   };
 }
 
-/** Each number is summed over the parameters. */
+/** The numbers of a pass, each summed over the parameters. */
 export interface AlignResult {
-  /** ⟨g_s, V⟩ [S]; 0 for the target's own segments, and without a direction. */
+  /** ⟨g_s, V⟩ [S]; 0 for the segments that make up V, and for all segments if there is no direction. */
   readonly dots: Float64Array;
-  /** ‖g_s‖² [S]. */
+  /** ‖g_s‖², the squared norm of each segment's gradient [S]. */
   readonly squaredNorms: Float64Array;
-  /** ‖Σ_{s in group} g_s‖² [G]. */
+  /** ‖Σ_{s in group} g_s‖², the squared norm of each group's summed gradient [G]. */
   readonly groupSquaredNorms: Float64Array;
   /** ‖V‖²; 0 without a direction. */
   readonly directionSquaredNorm: number;
-  /** The name of a parameter that the pass used twice, because of which what is quadratic in gradients cannot be read; null where there is none. */
+  /** The name of the first parameter that the pass used more than once ("(unnamed)" if it has no name); fields that are quadratic in its gradient then throw. null if there is none. */
   readonly tied: string | null;
 }
 
 /** A sink of inner products and norms per segment; `alignSink` makes one. */
 export interface AlignSink extends GradientSink {
   /**
-   * The numbers of the last pass. Reading one of the result's fields throws `autograd` when it is quadratic in a
-   * parameter that the pass used twice (tied weights): parts of one gradient cannot be squared one by one. `dots` along
-   * a given direction are linear and stay right.
+   * Reads the numbers of the last pass. If the pass used a parameter more than once (tied weights), reading a field that is quadratic in gradients throws
+   * `autograd`, because the square of a sum is not the sum of the squares of its parts. `dots` with a given direction are linear, so they remain readable.
    */
   result(): Promise<AlignResult>;
-  /** Frees what the sink holds. */
+  /** Frees the tensors of the sink. */
   dispose(): void;
 }
 
 /**
- * Makes the sink. Throws `config` for segments or groups that do not fit; a pass throws `shape` for a batch of another size, and `autograd` for a loss
- * that mixes examples (`gradients`).
+ * Makes a sink of inner products and norms per segment. Throws `config` for options that do not fit. A pass throws `shape` for a batch of a different size, and
+ * `autograd` for a loss that mixes examples (see `gradients`).
  */
 export function alignSink(options: AlignSinkOptions): AlignSink {
   return alignSinkOf("alignSink", options);
 }
 
-/** What a sink was made for: its options, checked. */
+/** The options of a sink after all checks. */
 interface Plan {
   readonly examples: number;
   readonly segments: readonly number[];
   readonly segmentCount: number;
   readonly groups: readonly number[] | null;
   readonly groupCount: number;
-  /** V: the sum of that many first segments, or one tensor per parameter; 0 and null mean no direction. */
+  /** The direction V: the sum of the first `targets` segments, or `given`; 0 and null mean that there is no direction. */
   readonly targets: number;
   readonly given: ((parameter: Tensor) => Tensor) | null;
   readonly total: SumTarget | null;
-  /** The first segment of the total. */
+  /** Index of the first segment of the total. */
   readonly from: number;
 }
 
-/** What a sink holds, and what it notes of a pass. */
+/** The tensors of a sink, and its records of a pass. */
 interface State {
   readonly plan: Plan;
   readonly sums: Sums | null;
@@ -112,11 +110,11 @@ interface State {
   readonly vectors: Vectors;
   watched: ReadonlySet<Tensor>;
   readonly used: Set<Tensor>;
-  /** The first parameter that was used a second time. */
+  /** The first parameter that the pass used more than once; null if there is none. */
   tied: Tensor | null;
 }
 
-/** Throws `config` for options that do not fit. */
+/** Checks the options. Throws `config`, with a message that begins with `name`, for options that do not fit. */
 function planOf(name: string, options: AlignSinkOptions): Plan {
   checkOptions(name, options, {
     examples: required(integerIn(0)),
@@ -208,7 +206,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
   };
 }
 
-/** ‖V‖² counts what the direction holds for parameters that the loss does not depend on. */
+/** Adds the parts of a given direction for parameters that the loss does not depend on to ‖V‖². */
 function squareUnused({ plan: { given }, statistics, watched, used }: State): void {
   if (given === null) return;
   for (const parameter of watched)
@@ -219,13 +217,13 @@ function squareUnused({ plan: { given }, statistics, watched, used }: State): vo
       });
 }
 
-/** Notes a use of the parameter. */
+/** Records a use of a parameter. */
 function recordUse(state: State, parameter: Tensor): void {
   if (state.used.has(parameter)) state.tied ??= parameter;
   state.used.add(parameter);
 }
 
-/** Notes a use of the parameter; gives the tensors that its numbers go to. */
+/** Records a use of a parameter and returns the tensors that its numbers are written to. */
 function begin(state: State, parameter: Tensor): Row {
   recordUse(state, parameter);
   return state.statistics.next(parameter, state.watched.size);
@@ -237,7 +235,7 @@ const perExample = ({ plan }: State, parameter: Tensor, factor: Tensor): number 
 const groupOffsets = ({ plan, offsets }: State, like: Tensor): Tensor | null =>
   plan.groups === null ? null : offsets.get(plan.groups, 1, like);
 
-/** The numbers of a weight: the gradient of a segment is Σ dy_r x_rᵀ over its rows. */
+/** Computes the numbers of a weight matrix; the gradient of a segment is Σ dy_r x_rᵀ over its rows. */
 function alignMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): void {
   const { segments, segmentCount, groupCount, targets, given, from } = state.plan;
   const row = begin(state, parameter);
@@ -272,13 +270,13 @@ function alignMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): vo
   );
 }
 
-/** Notes a use of a vector; its numbers are found at the end of the pass, with those of the others. */
+/** Records a use of a vector. Its numbers are computed at the end of the pass, together with those of the other vectors. */
 function vectorSums(state: State, parameter: Tensor, dy: Tensor): SumCall {
   recordUse(state, parameter);
   return state.vectors.next(parameter, rowsOf(dy), perExample(state, parameter, dy));
 }
 
-/** The numbers of vectors from their sums. In the current scope. */
+/** Computes the numbers of a block of vectors from their sums by segment, with scratch tensors in the current scope. */
 function alignVectors(state: State, { first, width, sums, accumulate }: Block): void {
   const { segmentCount, groups, groupCount, targets, given, total, from } = state.plan;
   const { parts } = state.vectors;
@@ -309,7 +307,7 @@ function alignVectors(state: State, { first, width, sums, accumulate }: Block): 
     v = scratch(width);
     sumOf(rows, [0, targets], v);
   }
-  // Without a direction any vector does; its products are not looked at.
+  // The kernel needs some vector even without a direction; `resultOf` discards the products.
   const along = v ?? (segmentCount === 0 ? scratch(width) : rows.view([width]));
   run(
     "alignRows",
@@ -327,13 +325,13 @@ function alignVectors(state: State, { first, width, sums, accumulate }: Block): 
   if (total !== null) sumOf(rows, [from, segmentCount], spanning(total.gradientOf(first), width), accumulate);
 }
 
-/** The numbers of an embedding, whose gradients are never made. */
+/** Computes the numbers of an embedding without materialising the gradients of its segments. */
 function alignTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): void {
   const { segments, segmentCount, groupCount, targets, given, from } = state.plan;
   const row = begin(state, parameter);
   const [tableRows, width] = extentsOf(parameter.shape, 2);
   const rowsEach = perExample(state, parameter, dy);
-  /** Adds the rows of segments first … end − 1 into a table. */
+  /** Adds the rows of the segments first … end − 1 to a table; sets the table to 0 before that unless `accumulate` is true. */
   const scatter = (first: number, end: number, into: Tensor, accumulate: boolean): void => {
     const start = segments[first]! * rowsEach;
     const rows = segments[end]! * rowsEach - start;
@@ -361,7 +359,7 @@ function alignTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): v
 async function resultOf({ plan, statistics, tied }: State): Promise<AlignResult> {
   const { segmentCount, groupCount, targets, given } = plan;
   const numbers = await statistics.read();
-  // The target's own rows meet only a part of the direction; without a direction nothing is met.
+  // The target's segments were multiplied by a part of the direction only, and without a direction no product is valid.
   numbers.dots.fill(0, 0, given === null && targets === 0 ? segmentCount : targets);
   const directions = new Map<Tensor, number>();
   for (const { parameter, direction } of numbers.directions) directions.set(parameter, direction);
@@ -392,7 +390,7 @@ async function resultOf({ plan, statistics, tied }: State): Promise<AlignResult>
   };
 }
 
-/** `alignSink` without a direction: norms alone. */
+/** Makes an `alignSink` without a direction, which computes norms only. Throws `config` for options that do not fit. */
 export function normSink(options: Omit<AlignSinkOptions, "direction">): AlignSink {
   if (Object.hasOwn(options, "direction"))
     throw new GradmixError("config", 'normSink: there is no option "direction"; use alignSink');

@@ -1,8 +1,8 @@
 /**
- * The gradients of vectors (biases, gains) by segment, gathered while a pass runs and finished at its end.
+ * Collects the gradients of vectors (biases, gains) by segment during a pass, and processes them at its end.
  *
- * A model has many vectors, and each is small. So their sums by segment go to one tensor, and what a sink makes of them it makes of all at once: vectors whose
- * gradients follow each other in memory, as in an arena, are one long vector to it.
+ * A model has many vectors, and each is small. Vectors whose gradients are adjacent in memory, as in an arena, are therefore treated as one long vector: their sums
+ * by segment are columns of one tensor, which a sink processes with one call.
  */
 import { type Operand, run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
@@ -10,17 +10,17 @@ import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 import { Offsets } from "./rows.ts";
 
-/** Rows that are worth a sum of their own, and how many sums there are for that. */
+/** Smallest number of rows of a part, and largest number of parts of all segments together. */
 const PART_ROWS = 256;
 const MOST_PARTS = 32;
 
-/** Into how many parts of rows each of so many segments is cut, for devices that add up many at one time. */
+/** The number of parts that each segment is cut into. Several parts per segment keep devices busy that compute many sums at the same time. */
 export function partsOf(rows: number, segments: number): number {
   if (segments === 0) return 1;
   return Math.max(1, Math.min(Math.floor(MOST_PARTS / segments), Math.floor(rows / segments / PART_ROWS)));
 }
 
-/** Offsets of rows that cut each segment into so many parts of about equal length. */
+/** Offsets in rows that cut each segment into `parts` parts of about equal length. */
 function cut(segments: readonly number[], rowsEach: number, parts: number): number[] {
   const offsets = [segments[0]! * rowsEach];
   for (let s = 0; s + 1 < segments.length; s++) {
@@ -31,33 +31,36 @@ function cut(segments: readonly number[], rowsEach: number, parts: number): numb
   return offsets;
 }
 
+/** A vector of a run. */
 interface Member {
   readonly parameter: Tensor;
-  /** Its first column in the run. */
+  /** The first column of the vector in the run. */
   readonly column: number;
+  /** Whether the pass has written sums of the vector. */
   written: boolean;
 }
 
-/** Vectors that follow each other. */
+/** Vectors whose tensors (see `placesOf`) are adjacent in memory. */
 interface Run {
   readonly members: Member[];
   width: number;
-  /** [segments · parts, width], once one of them is used. */
+  /** Sums of all members [segments · parts, width]; null before the pass uses one of them. */
   sums: Tensor | null;
 }
 
-/** Vectors that are finished together. */
+/** Adjacent vectors of a run that are processed together. */
 export interface Block {
-  /** The first of them: what follows it in memory belongs to the others. */
+  /** The first vector; in memory its tensors are followed by those of the others. */
   readonly first: Tensor;
-  /** Elements of all of them. */
+  /** Number of elements of all vectors of the block. */
   readonly width: number;
-  /** Their sums [segments · parts, width]. */
+  /** Sums of the vectors by segment [segments · parts, width]. */
   readonly sums: Tensor;
+  /** Whether the gradients of the vectors are added to existing values. */
   readonly accumulate: boolean;
 }
 
-/** What a kernel is called with that writes the sums of a vector by segment. */
+/** The parameters and operands of a kernel call that writes the sums of a vector by segment. */
 export interface SumCall {
   readonly segments: Tensor;
   readonly params: {
@@ -70,7 +73,7 @@ export interface SumCall {
   readonly out: Operand;
 }
 
-/** Several tensors that follow each other in memory, as one vector. */
+/** `width` elements from the first element of `first` on, as one vector; they span several tensors that are adjacent in memory. */
 export function spanning(first: Tensor, width: number): Operand {
   const { memory, buffer, offset, dtype } = first;
   return { memory, buffer, offset, dtype, shape: [width], written: () => first.written() };
@@ -81,11 +84,12 @@ const follows = (before: Tensor, after: Tensor): boolean =>
   before.buffer === after.buffer &&
   before.offset + before.size === after.offset;
 
+/** Collects the sums of the vectors of a pass. */
 export class Vectors {
   readonly #segments: readonly number[];
   readonly #placesOf: (parameter: Tensor) => readonly Tensor[];
   readonly #offsets = new Offsets();
-  /** By rows of an example. */
+  /** Offsets of the parts, by the number of rows per example. */
   readonly #cuts = new Map<number, readonly number[]>();
   readonly #known = new Map<Tensor, { readonly own: Run; readonly member: Member }>();
   #parameters: Iterable<Tensor> = [];
@@ -93,26 +97,26 @@ export class Vectors {
   #parts = 1;
 
   /**
-   * `segments`: where segments begin, in examples, and where the last one ends. `placesOf` gives the tensors that a vector is finished with, in its shape: its
-   * gradient, a direction.
+   * `segments` are the offsets of the segments in examples: where each begins, and where the last one ends. `placesOf` returns the tensors that a vector is processed
+   * with, in its shape: its gradient and its part of a direction. Vectors form a run if these tensors are adjacent in memory.
    */
   constructor(segments: readonly number[], placesOf: (parameter: Tensor) => readonly Tensor[]) {
     this.#segments = segments;
     this.#placesOf = placesOf;
   }
 
-  /** A pass begins; these are its parameters. */
+  /** Starts a pass with these parameters, and frees the sums of the last pass. */
   begin(parameters: Iterable<Tensor>): void {
     this.dispose();
     this.#parameters = parameters;
   }
 
-  /** Parts of each segment in this pass. */
+  /** Number of parts that each segment is cut into in this pass. */
   get parts(): number {
     return this.#parts;
   }
 
-  /** Where the sums go of a vector that is used on so many rows, so many of each example. */
+  /** The call that writes the sums of a vector. `rows` is the number of rows of the batch that use it, `rowsEach` the number per example. Throws `autograd` for a tensor that is not a vector among the pass's parameters. */
   next(parameter: Tensor, rows: number, rowsEach: number): SumCall {
     const segmentCount = this.#segments.length - 1;
     if (this.#known.size === 0) this.#plan(partsOf(rows, segmentCount));
@@ -141,7 +145,7 @@ export class Vectors {
     };
   }
 
-  /** Calls `each` for what the pass has used, in the current scope. `accumulates` says of a vector whether its gradient is added to what is there. */
+  /** Calls `each` for every block of vectors that the pass has used, with tensors in the current scope. `accumulates` returns whether the gradient of a vector is added to existing values. */
   finish(accumulates: (parameter: Tensor) => boolean, each: (block: Block) => void): void {
     for (const { members, width, sums } of this.#runs) {
       if (sums === null) continue;
@@ -157,6 +161,7 @@ export class Vectors {
     }
   }
 
+  /** Frees the sums and offsets. */
   dispose(): void {
     for (const { sums } of this.#runs) sums?.dispose();
     this.#runs = [];
@@ -186,7 +191,7 @@ export class Vectors {
   }
 }
 
-/** A copy of some columns, in the current scope. */
+/** A copy of `width` columns of `sums`, beginning with `column`, in the current scope. */
 function columnsOf(sums: Tensor, column: number, width: number): Tensor {
   const [rows, stride] = extentsOf(sums.shape, 2);
   const out = empty([rows, width], "f32", sums.memory);

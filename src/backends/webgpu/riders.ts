@@ -7,9 +7,9 @@
 import type { Dispatch, Operand } from "./context.ts";
 import type { Entry } from "./buffers.ts";
 
-/** A dispatch that may be carried. `tag` is the prefix of its operands and scalars in the text. */
+/** A dispatch that may be carried. `tag` is the prefix of the names of its operands and scalars in the shader's text. */
 export interface Rider {
-  /** Names the shader, as a dispatch's does. */
+  /** Key of the shader, as in `Dispatch`. */
   readonly key: string;
   readonly operands: readonly Operand[];
   readonly scalars: NonNullable<Dispatch["scalars"]>;
@@ -21,12 +21,13 @@ export interface Rider {
   body(workgroup: number, tag: string): string;
 }
 
-/** An operand with the buffer that it lies in. */
+/** An operand with the buffer that contains it. */
 export interface Bound {
   readonly operand: Operand;
   readonly entry: Entry;
 }
 
+/** A rider that is held back, with its operands' buffers. */
 export interface Held {
   readonly rider: Rider;
   readonly bound: readonly Bound[];
@@ -62,7 +63,7 @@ export function independent(some: readonly Bound[], others: readonly Bound[]): b
 function disjoint(a: Operand, b: Operand): boolean {
   const sizeOf = ({ view: { shape } }: Operand): number => shape.reduce((n, extent) => n * extent, 1);
   if (a.view.offset + sizeOf(a) <= b.view.offset || b.view.offset + sizeOf(b) <= a.view.offset) return true;
-  // Columns of rows that lie equally far apart.
+  // Two ranges of columns in rows of the same stride.
   if (a.columns === undefined || b.columns === undefined || a.columns.stride !== b.columns.stride)
     return false;
   const { stride } = a.columns;
@@ -71,7 +72,7 @@ function disjoint(a: Operand, b: Operand): boolean {
   return fits && (first + a.columns.width <= second || second + b.columns.width <= first);
 }
 
-/** Both in one. The names of the riders' operands and scalars begin with their tags. */
+/** A dispatch that runs the carrier and the riders. The names of the riders' operands and scalars begin with their tags. */
 export function carried(carrier: Dispatch, riders: readonly Rider[]): Dispatch {
   const { workgroup = 64 } = carrier;
   const tags = riders.map((_, i) => `ride${i}_`);
@@ -109,6 +110,6 @@ ${tags.map((tag, i) => `  if (rest < p.${tag}groups) { ride${i}(rest, local); re
   };
 }
 
-/** Bindings that a dispatch takes. */
+/** Number of bindings that a dispatch needs: one per buffer. */
 export const bindingsOf = (bound: readonly Bound[]): number =>
   new Set(bound.map(({ entry }) => entry.pooled)).size;

@@ -1,8 +1,8 @@
 /**
- * Alignments of segments row by row: ⟨Σ a_r b_rᵀ, V⟩ is the sum of the rows' ⟨a_rᵀ V, b_r⟩ = ⟨V b_r, a_r⟩, one product of all rows with V.
+ * Alignments of segments, computed row by row: ⟨Σ a_r b_rᵀ, V⟩ is the sum over the rows of ⟨a_rᵀ V, b_r⟩ = ⟨V b_r, a_r⟩, which takes one product of all rows with V.
  *
- * Where a factor has many zeros, as the gradients and the values behind a ReLU have, V meets only what is not zero of it (assembly/skip.ts). Otherwise the
- * product is a dense one (assembly/gemm.ts). Shapes and numbers say which costs less, so the choice is the same for any number of threads.
+ * If a factor has many zeros, like the gradients and the values after a ReLU, only its nonzero elements are multiplied by V (assembly/skip.ts). Otherwise the
+ * product is dense (assembly/gemm.ts). The choice depends only on the shapes and the values, so it is the same for any number of threads.
  */
 import {
   ALIGN_CHUNK,
@@ -19,16 +19,17 @@ import {
 import type { Runtime } from "../runtime.ts";
 import { pack, TASKS } from "./gemm.ts";
 
-/** The factor of which zeros are skipped, or neither. */
+/** How to compute the alignments: skip the zeros of factor a or b, or multiply densely. */
 export type Way = "a" | "b" | "dense";
 
+/** The cheapest way and its cost. */
 export interface WayOf {
   readonly way: Way;
-  /** What it costs, over what the dense product costs. */
+  /** Estimated cost, divided by the cost of the dense product. */
   readonly share: number;
 }
 
-/** Rows of both factors, by address: a has m columns, b has n. */
+/** The rows of both factors. `a` and `b` are addresses; a has m columns, b has n. */
 export interface Rows {
   readonly a: number;
   readonly b: number;
@@ -38,15 +39,15 @@ export interface Rows {
 }
 
 /**
- * What a row costs, in products of the dense way, measured on one core: packing an element of either factor there; and where zeros are skipped, a product,
- * an element that is listed, and each time a list meets a panel.
+ * Costs per row in units of one product of the dense way, measured on one core. PACKED: packing an element of either factor, in the dense way. When zeros are
+ * skipped, PRODUCT: one product; LISTED: examining one element for the list of nonzeros; MEETING: applying a list to a panel of V.
  */
 const PACKED = 6;
 const PRODUCT = 1.1;
 const LISTED = 8;
 const MEETING = 250;
 
-/** The cheapest way for these rows, if V is finite. */
+/** Chooses the cheapest way for these rows, from the share of nonzeros in a sample of them. The ways that skip zeros require that V is finite. */
 export function wayOf(runtime: Runtime, { a, b, m, n, rows }: Rows): WayOf {
   if (rows * m * n === 0) return { way: "dense", share: 1 };
   const sampled = Math.min(rows, SKIP_SAMPLE);
@@ -66,31 +67,31 @@ export function wayOf(runtime: Runtime, { a, b, m, n, rows }: Rows): WayOf {
   return ways.reduce((best, next) => (next.share < best.share ? next : best), { way: "dense", share: 1 });
 }
 
-/** What a row costs whose factor has so many elements that are not zero, of k. */
+/** Cost of a row whose factor has `nonzeros` nonzero elements among k; the other factor has `columns` columns. */
 function skipping(nonzeros: number, k: number, columns: number): number {
   const panels = Math.ceil(columns / SKIP_COLS);
   return PRODUCT * nonzeros * panels * SKIP_COLS + LISTED * k + MEETING * panels * Math.ceil(k / SKIP_K);
 }
 
-/** Sums of each row's alignment with V, in doubles: one for each block of columns and row. */
+/** Partial sums of each row's alignment with V, in doubles [columnBlocks, rows]. */
 export interface Partials {
   readonly at: number;
   readonly columnBlocks: number;
 }
 
-/** Computes them in one way or another; in any but the dense way V must be finite. */
+/** Computes the partial sums in the given way. Every way but "dense" requires that V is finite. */
 export function rowAlignments(runtime: Runtime, of: Rows, v: number, way: Way): Partials {
   const { a, b, m, n, rows } = of;
   if (rows * m * n === 0) return { at: runtime.workspace(8 * Math.max(1, rows)), columnBlocks: 0 };
   if (way === "a") return skip(runtime, { x: a, k: m, y: b, columns: n, rows }, v, true);
   if (way === "b") return skip(runtime, { x: b, k: n, y: a, columns: m, rows }, v, false);
-  // The longer factor is summed over.
+  // The product sums over the wider factor.
   return n >= m
     ? multiply(runtime, { x: b, k: n, y: a, columns: m, rows }, v, false)
     : multiply(runtime, { x: a, k: m, y: b, columns: n, rows }, v, true);
 }
 
-/** The product of x [rows, k] with V, met with y [rows, columns]. */
+/** Operands of ⟨x_r V, y_r⟩ for every row r: x [rows, k] and y [rows, columns], by address. */
 interface Product {
   readonly x: number;
   readonly k: number;
@@ -99,7 +100,7 @@ interface Product {
   readonly rows: number;
 }
 
-/** `kMajor`: V is [k, columns], else [columns, k]. */
+/** Multiplies densely. If `kMajor` is true, V is stored [k, columns], otherwise [columns, k]. */
 function multiply(
   runtime: Runtime,
   { x, k, y, columns, rows }: Product,
@@ -131,10 +132,10 @@ function multiply(
   return { at: partials, columnBlocks: cut.columnBlocks };
 }
 
-/** The same without what x has of zeros. */
+/** Like `multiply`, but skips the zeros of x. */
 function skip(runtime: Runtime, { x, k, y, columns, rows }: Product, v: number, kMajor: boolean): Partials {
   const rowsPerTask = Math.min(SKIP_ROWS, rows);
-  // A list is made anew for every block, which costs as much as a panel or two.
+  // Every block makes its own list of nonzeros, which costs as much as one or two panels, so a block has several panels.
   const cut = columnsOf(columns, Math.ceil(rows / rowsPerTask), SKIP_COLS, 8 * SKIP_COLS);
   // Passes of about equal length, in fours.
   const pass = Math.ceil(k / Math.ceil(k / SKIP_K) / 4) * 4;
@@ -161,13 +162,14 @@ function skip(runtime: Runtime, { x, k, y, columns, rows }: Product, v: number, 
   return { at: partials, columnBlocks: cut.columnBlocks };
 }
 
+/** Blocks of columns, and the tasks that process them. */
 interface Cut {
   readonly columnsPerTask: number;
   readonly columnBlocks: number;
   readonly tasks: number;
 }
 
-/** Cuts columns into blocks, in whole panels, so that there are tasks enough. */
+/** Cuts the columns into blocks of whole panels, so that there are enough tasks. A block has at least `least` columns. */
 function columnsOf(columns: number, rowBlocks: number, panel: number, least: number): Cut {
   const wanted = Math.ceil(TASKS / rowBlocks);
   const columnsPerTask = Math.max(least, Math.ceil(columns / wanted / panel) * panel);
