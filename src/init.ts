@@ -143,7 +143,10 @@ function checkInit(host: Host, options: InitOptions): void {
   });
 }
 
-/** Throws `config` for an option that the backend does not have. `by` ends the message with how the backend was chosen, or is "" if the option `backend` names it. */
+/**
+ * Throws `config` for an option that the backend does not have. `by` ends the message with how the backend was chosen, or is "" if the option `backend` names
+ * it.
+ */
 function checkHas(
   backend: string,
   by: string,

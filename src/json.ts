@@ -5,7 +5,10 @@
  */
 import { type ErrorCode, GradmixError } from "./errors.ts";
 
-/** A JSON value. Objects are Maps in the order of the text. Names are normalised to Unicode's composed form (NFC), so that é is the same name however it was typed. */
+/**
+ * A JSON value. Objects are Maps in the order of the text. Names are normalised to Unicode's composed form (NFC), so that é is the same name however it was
+ * typed.
+ */
 export type Json = null | boolean | number | string | readonly Json[] | ReadonlyMap<string, Json>;
 
 /** The path to a value: names of members and indices of items. */
@@ -157,7 +160,10 @@ export function plainJson(value: Json): unknown {
   return Array.isArray(value) ? (value as readonly Json[]).map(plainJson) : value;
 }
 
-/** Formats plain data as JSON text. Maps become objects and keep their order. `indent` is the number of spaces per level, as in `JSON.stringify`; 0 gives one line. */
+/**
+ * Formats plain data as JSON text. Maps become objects and keep their order. `indent` is the number of spaces per level, as in `JSON.stringify`; 0 gives one
+ * line.
+ */
 export function formatJson(value: unknown, indent: number = 0, depth: number = 0): string {
   const members =
     value instanceof Map

@@ -148,7 +148,7 @@ export const object: OptionCheck = valueThat(
 /** Accepts every value; it is checked elsewhere. */
 export const unchecked: OptionCheck = () => {};
 
-/** The same check, for an option that has no default. */
+/** Makes an option required: `checkOptions` refuses an object that lacks it. */
 export function required(check: OptionCheck): OptionCheck {
   return Object.assign((name: string, value: unknown) => check(name, value), { required: true });
 }
@@ -160,7 +160,10 @@ export function orNull(check: OptionCheck): OptionCheck {
   };
 }
 
-/** Describes any value on one line, for messages. Lists, objects and functions are only named by their kind, because `String` can fail on an object with its own `toString`. */
+/**
+ * Describes any value on one line, for messages. Lists, objects and functions are only named by their kind, because `String` can fail on an object with its
+ * own `toString`.
+ */
 export function show(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value);
   if (typeof value === "object" && value !== null) return Array.isArray(value) ? "a list" : "an object";

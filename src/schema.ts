@@ -65,7 +65,10 @@ export function parseOrdered<T>(schema: Schema<T>, text: string, source: Source)
   return read(schema, parseJson(text, source), faultOf(source));
 }
 
-/** Parses a text, or bytes in UTF-8, that a program wrote, without a check; a byte order mark is ignored. Throws an error with the code of the source for a text that is not JSON. */
+/**
+ * Parses a text, or bytes in UTF-8, that a program wrote, without a check; a byte order mark is ignored. Throws an error with the code of the source for a
+ * text that is not JSON.
+ */
 export function jsonOf(text: string | Uint8Array, source: Source): unknown {
   let decoded: string | null = null;
   try {
@@ -316,7 +319,10 @@ export function membersOf(
   return Object.entries(value);
 }
 
-/** Accepts an object whose members all fit the schema, and returns a Map. It has the order of the text if `parseJson` read it; `JSON.parse` moves names that are whole numbers to the front. */
+/**
+ * Accepts an object whose members all fit the schema, and returns a Map. It has the order of the text if `parseJson` read it; `JSON.parse` moves names that
+ * are whole numbers to the front.
+ */
 export function map<T>(schema: Schema<T>): Schema<ReadonlyMap<string, T>> {
   return (value, at) =>
     new Map(Array.from(membersOf(value, at), ([name, member]) => [name, schema(member, inside(at, name))]));

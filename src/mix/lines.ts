@@ -9,7 +9,10 @@ export const MOST_BYTES: number = 64 * 2 ** 20;
 /** A line without its newline, or the error for a line that cannot be read. */
 export type Line = string | MessageError;
 
-/** Yields the lines of a stream, including a last line without a newline unless it is empty. A line of more than `most` bytes, or one that is not UTF-8, yields an error. */
+/**
+ * Yields the lines of a stream, including a last line without a newline unless it is empty. A line of more than `most` bytes, or one that is not UTF-8,
+ * yields an error.
+ */
 export async function* linesOf(
   input: AsyncIterable<Uint8Array | string>,
   most: number = MOST_BYTES,
@@ -69,7 +72,10 @@ export async function serveLines(
   }
 }
 
-/** Writes a value as a line of JSON and waits until the stream has accepted it. Returns false if the write fails, because the reader closed the stream or the disk is full. */
+/**
+ * Writes a value as a line of JSON and waits until the stream has accepted it. Returns false if the write fails, because the reader closed the stream or the
+ * disk is full.
+ */
 export async function writeLine(output: Writable, value: unknown): Promise<boolean> {
   return new Promise((resolve) => {
     output.write(`${JSON.stringify(value)}\n`, (error) => resolve(error === undefined || error === null));

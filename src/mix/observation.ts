@@ -113,7 +113,10 @@ interface Measurements {
   readonly sketched: readonly SignalName[];
 }
 
-/** Reads an `observe` message. `targets` are the names of the rule's targets, in its order. Throws `MessageError`, naming the field, for a message that cannot be used. */
+/**
+ * Reads an `observe` message. `targets` are the names of the rule's targets, in its order. Throws `MessageError`, naming the field, for a message that cannot
+ * be used.
+ */
 export function observationOf(
   message: Readonly<Record<string, unknown>>,
   rule: Rule,

@@ -107,7 +107,7 @@ export type Reply = WeightsReply | StateReply | ErrorReply;
 
 /** A reply, and the session after the message. */
 export interface Answer {
-  /** null before the first `init`. */
+  /** The session after the message; null before the first `init`. */
   readonly session: Session | null;
   readonly reply: Reply;
 }
@@ -270,7 +270,10 @@ function observe(session: Session | null, message: Message): Answer {
   return { session: next, reply: weightsReply(next, message, next.last) };
 }
 
-/** Returns null for a new step, and the previous outcome if the last observation is sent a second time. Throws for a step that has passed, and for other measurements of the last step. */
+/**
+ * Returns null for a new step, and the previous outcome if the last observation is sent a second time. Throws for a step that has passed, and for other
+ * measurements of the last step.
+ */
 function checkStep(session: Session, { step, digest }: Observation): Last | null {
   const now = stepOf(session);
   const { last } = session;

@@ -45,7 +45,10 @@ const recordedSignals = ({ preconditioned, bases }: Recorded): readonly SignalNa
     : (["alignments", "targetNorm"] as const)),
 ];
 
-/** Yields the weights at the start and after each update. Throws `data`, naming the line, for a line that cannot be used, and `config` for a rule that needs signals which the run did not record. */
+/**
+ * Yields the weights at the start and after each update. Throws `data`, naming the line, for a line that cannot be used, and `config` for a rule that needs
+ * signals which the run did not record.
+ */
 export async function* replay(
   lines: AsyncIterable<Line>,
   { source, init, ...recorded }: ReplayOptions,

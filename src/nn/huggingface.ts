@@ -428,7 +428,10 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
   return model;
 }
 
-/** The configuration of the model in a folder. Throws the same errors as `fromHuggingFace` for configuration and shapes, but makes no model and reads no weights. */
+/**
+ * The configuration of the model in a folder. Throws the same errors as `fromHuggingFace` for configuration and shapes, but makes no model and reads no
+ * weights.
+ */
 export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
   return openModel(files).storage.architecture.config;
 }
@@ -554,7 +557,10 @@ function openWeights(files: ReadonlyMap<string, Uint8Array | ByteSource>): Weigh
   };
 }
 
-/** The files that contain the weights: one file, the shards of an index, or all .safetensors files, whichever is found first. Throws `data` for a shard that is missing. */
+/**
+ * The files that contain the weights: one file, the shards of an index, or all .safetensors files, whichever is found first. Throws `data` for a shard that
+ * is missing.
+ */
 function weightFiles(
   files: ReadonlyMap<string, Uint8Array | ByteSource>,
 ): readonly (readonly [string, Uint8Array | ByteSource])[] {

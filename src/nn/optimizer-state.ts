@@ -24,7 +24,10 @@ export const savedOptimizer: Schema<SavedOptimizer["json"]> = object<SavedOptimi
   steps: count,
 });
 
-/** Copies the state of an optimizer. `restoreOptimizer` restores it exactly, so that training continues bit for bit. Do not take a step before the promise resolves. Throws `numeric` if the state is not finite. */
+/**
+ * Copies the state of an optimizer. `restoreOptimizer` restores it exactly, so that training continues bit for bit. Do not take a step before the promise
+ * resolves. Throws `numeric` if the state is not finite.
+ */
 export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimizer> {
   const json = { name: optimizer.name, steps: optimizer.steps };
   const arrays = await Promise.all(

@@ -25,7 +25,10 @@ export interface StoredTensor {
 /** The only member of a header that is not a tensor. */
 export const METADATA = "__metadata__";
 
-/** Encodes f32 tensors as one file, in the order of the map. Throws `data` for a shape that does not fit the number of values, and for the name `__metadata__`, which the format reserves. */
+/**
+ * Encodes f32 tensors as one file, in the order of the map. Throws `data` for a shape that does not fit the number of values, and for the name
+ * `__metadata__`, which the format reserves.
+ */
 export function encodeSafetensors(
   tensors: ReadonlyMap<string, StoredTensor>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },

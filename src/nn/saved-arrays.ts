@@ -19,7 +19,10 @@ export interface SavedParts {
 
 export const savedParts: Schema<SavedParts> = object<SavedParts>({ json: plainObject, arrays: plainObject });
 
-/** The arrays of a saved state by name. `wanted` has the required names and sizes. Throws `checkpoint` unless each of them is a Float32Array of its size with finite values. */
+/**
+ * The arrays of a saved state by name. `wanted` has the required names and sizes. Throws `checkpoint` unless each of them is a Float32Array of its size with
+ * finite values.
+ */
 export function arraysOf(
   given: Readonly<Record<string, unknown>>,
   wanted: ReadonlyMap<string, { readonly size: number }>,

@@ -128,7 +128,7 @@ export function recoverFolder(path: string, fs: WriteFs = nodeFs): void {
   }
 }
 
-/** Where the new folder is written, and where the old one is kept meanwhile. */
+/** The temporary folders beside a folder: `next` receives the new files, and `former` is the old folder until the new one is in place. */
 function besideFolder(path: string): { readonly next: string; readonly former: string } {
   const place = (what: string): string => join(dirname(path), `.${basename(path)}.${what}`);
   return { next: place("next"), former: place("former") };

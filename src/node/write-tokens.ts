@@ -28,7 +28,10 @@ export function writeMegatron(prefix: string, stream: StoredStream, options: Wri
   writeMegatronBlocks(prefix, stream, options);
 }
 
-/** Like `writeMegatron`, with a callback: `onBlock` receives the bytes of `prefix.bin` and their ids, block by block in order. Does not check the options. Not part of the package's interface. */
+/**
+ * Like `writeMegatron`, with a callback: `onBlock` receives the bytes of `prefix.bin` and their ids, block by block in order. Does not check the options. Not
+ * part of the package's interface.
+ */
 export function writeMegatronBlocks(
   prefix: string,
   stream: StoredStream,
@@ -98,7 +101,10 @@ export function writeNanoGPT(path: string, stream: StoredStream, options: WriteT
   writeNanoGPTBlocks(path, stream, options);
 }
 
-/** Like `writeNanoGPT`, with a callback: `onBlock` receives the bytes and their ids, block by block in order. Does not check the options. Not part of the package's interface. */
+/**
+ * Like `writeNanoGPT`, with a callback: `onBlock` receives the bytes and their ids, block by block in order. Does not check the options. Not part of the
+ * package's interface.
+ */
 export function writeNanoGPTBlocks(
   path: string,
   stream: StoredStream,

@@ -63,7 +63,10 @@ export interface AlignResult {
   readonly groupSquaredNorms: Float64Array;
   /** ‖V‖²; 0 without a direction. */
   readonly directionSquaredNorm: number;
-  /** The name of the first parameter that the pass used more than once ("(unnamed)" if it has no name); fields that are quadratic in its gradient then throw. null if there is none. */
+  /**
+   * The name of the first parameter that the pass used more than once ("(unnamed)" if it has no name); fields that are quadratic in its gradient then throw.
+   * null if there is none.
+   */
   readonly tied: string | null;
 }
 

@@ -116,7 +116,10 @@ export class Vectors {
     return this.#parts;
   }
 
-  /** The call that writes the sums of a vector. `rows` is the number of rows of the batch that use it, `rowsEach` the number per example. Throws `autograd` for a tensor that is not a vector among the pass's parameters. */
+  /**
+   * The call that writes the sums of a vector. `rows` is the number of rows of the batch that use it, `rowsEach` the number per example. Throws `autograd`
+   * for a tensor that is not a vector among the pass's parameters.
+   */
   next(parameter: Tensor, rows: number, rowsEach: number): SumCall {
     const segmentCount = this.#segments.length - 1;
     if (this.#known.size === 0) this.#plan(partsOf(rows, segmentCount));
@@ -145,7 +148,10 @@ export class Vectors {
     };
   }
 
-  /** Calls `each` for every block of vectors that the pass has used, with tensors in the current scope. `accumulates` returns whether the gradient of a vector is added to existing values. */
+  /**
+   * Calls `each` for every block of vectors that the pass has used, with tensors in the current scope. `accumulates` returns whether the gradient of a vector
+   * is added to existing values.
+   */
   finish(accumulates: (parameter: Tensor) => boolean, each: (block: Block) => void): void {
     for (const { members, width, sums } of this.#runs) {
       if (sums === null) continue;

@@ -63,7 +63,10 @@ export interface ElementwiseKernels {
   unary: Signature<{ kind: UnaryKind }, "x", "y">;
   /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, which is both the vjp and the jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
   unaryVjp: Signature<{ kind: UnaryKind }, "x dy", "dx">;
-  /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6). The operands are read with their strides (0 = broadcast). `c` may be an operand that has the full shape and is read row-major. */
+  /**
+   * [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6). The operands are read with their strides (0 = broadcast). `c` may be an operand that has the full
+   * shape and is read row-major.
+   */
   binary: Signature<{ kind: BinaryKind } & PairWalk, "a b", "c">;
   /**
    * [a, b] → [c i32]: c = a kind b ? 1 : 0, with shapes and strides as in `binary`; a and b are both f32 or both i32; "and" and "or" require i32. Exact: −0 equals

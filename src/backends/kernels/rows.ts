@@ -47,9 +47,15 @@ export interface RowKernels {
   normJvp: Signature<NormRows, "x gain? stats dx dgain? dbias?", "dy">;
   /** [x, stats, dy, segments i32: S+1] → [dgain: S rows of width, `outStride` elements apart]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds to `dgain`. */
   normGainGrad: Signature<NormRows & SegmentRows & { accumulate: boolean }, "x stats dy segments", "dgain">;
-  /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: the loss of a row is −log softmax(logits)[target]. A row with a target < 0 is ignored (loss 0); a target ≥ cols gives NaN. `lse` is the log-sum-exp of each row. */
+  /**
+   * [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: the loss of a row is −log softmax(logits)[target]. A row with a target < 0 is ignored
+   * (loss 0); a target ≥ cols gives NaN. `lse` is the log-sum-exp of each row.
+   */
   crossEntropy: Signature<Rows, "logits targets", "losses lse">;
-  /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss per row; 0 for ignored rows, NaN for rows whose loss is NaN. `dlogits` may be `logits`. */
+  /**
+   * [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss per row; 0 for ignored rows, NaN for rows whose loss is NaN. `dlogits`
+   * may be `logits`.
+   */
   crossEntropyVjp: Signature<Rows, "logits targets lse dlosses", "dlogits">;
   /** [logits, targets i32, lse, dlogits] → [dlosses: rows]: the jvp of `crossEntropy`; 0 for ignored rows, NaN for rows whose loss is NaN. */
   crossEntropyJvp: Signature<Rows, "logits targets lse dlogits", "dlosses">;

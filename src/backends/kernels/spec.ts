@@ -69,7 +69,10 @@ export interface KernelSpec<S extends AnySignature> {
   readonly inputs: OperandSpecs<S["params"], S["inputs"]>;
   readonly outputs: OperandSpecs<S["params"], S["outputs"]>;
   readonly tolerance: Tolerance;
-  /** A condition on several parameters, or on the elements that strides reach. Returns the problem, or null if there is none, in O(rank) time. Default: no such condition. */
+  /**
+   * A condition on several parameters, or on the elements that strides reach. Returns the problem, or null if there is none, in O(rank) time. Default: no
+   * such condition.
+   */
   readonly together?: (
     params: S["params"],
     inputs: Named<S["inputs"], View>,

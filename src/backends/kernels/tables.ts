@@ -23,7 +23,10 @@ export interface TableKernels {
   nearest: Signature<{ rows: number; count: number; width: number }, "x y bias?", "ids scores">;
   /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
   gather: Signature<{ rows: number; width: number; tableRows: number }, "table ids", "out">;
-  /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in the order of r. If `accumulate` is false, `out` is set to 0 first. Ids outside the table are skipped. */
+  /**
+   * [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in the order of r. If `accumulate` is false, `out` is set to 0 first. Ids
+   * outside the table are skipped.
+   */
   scatterAdd: Signature<
     { rows: number; width: number; tableRows: number; accumulate: boolean },
     "x ids",
@@ -53,7 +56,10 @@ export interface TableKernels {
   segmentSum: Signature<SegmentRows & { rows: number; accumulate: boolean }, "x y? segments", "out">;
 }
 
-/** The layout of sums by segment: `segmentCount` rows of `width` elements, whose first elements are `outStride` elements apart. Elements between the rows keep their values. */
+/**
+ * The layout of sums by segment: `segmentCount` rows of `width` elements, whose first elements are `outStride` elements apart. Elements between the rows keep
+ * their values.
+ */
 export interface SegmentRows {
   width: number;
   segmentCount: number;
