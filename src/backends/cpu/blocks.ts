@@ -18,8 +18,8 @@ export const GEMM_PACKED = 8388608;
 /** A of up to this many elements (64 MiB) is packed once for all tasks where several would pack the same rows. */
 export const GEMM_SHARED = 16777216;
 /** Rows and columns of a task of the segmented weight gradient, so that its blocks of V, total and group stay in the second-level cache. */
-export const SEGMENTED_ROWS = 96;
-export const SEGMENTED_COLS = 128;
+export const SEGMENTED_ROWS = 48;
+export const SEGMENTED_COLS = 96;
 /** Products of a row's alignment that are summed in f32 before doubles take over. */
 export const ALIGN_CHUNK = 64;
 /** Rows of a task of alignments that skip zeros, columns whose sums are in registers together, and products of a pass: 32·128 floats of V and the lists of a row stay in the first-level cache. */
