@@ -1,18 +1,18 @@
-/** What to do about a run that ended by an error. */
+/** Advice for the user about a run that ended by an error. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { listCheckpoints } from "./run-folder.ts";
 
-/** What the advice is made of. */
+/** The facts that the advice depends on. */
 export interface Advice {
   /** The run folder. */
   readonly out: string;
-  /** The learning rate of the run. */
+  /** Learning rate of the run. */
   readonly lr: number;
 }
 
-/** What is left of a run whose loss, device, memory or disk was lost: the last checkpoint, and how to go on from it. */
+/** Adds to an error of the loss, the device, the memory or the disk which checkpoint is the last one, and how to continue from it. */
 export function withCheckpoint(
   error: unknown,
   steps: number,
@@ -24,7 +24,7 @@ export function withCheckpoint(
   const ends = `${message}. The run ends after step ${steps}`;
   const told = (rest: string): GradmixError => new GradmixError(code, `${ends}; ${rest}`, { cause: error });
   if (code === "numeric") {
-    // Parameters that gave no loss once will not give one again.
+    // A run that starts from parameters with an invalid loss would fail at once.
     const good = listCheckpoints(out).findLast(({ step }) => step < steps) ?? null;
     const from = good === null ? "" : ` from the checkpoint of step ${good.step}`;
     return told(
@@ -38,7 +38,7 @@ export function withCheckpoint(
   );
 }
 
-/** The command of a run like this one with a tenth of its learning rate. */
+/** The command that starts such a run with a tenth of the learning rate. */
 function lowerRate(folder: string, rate: number, checkpoint: string | null): string {
   let out = folder;
   for (let n = 2; existsSync(out); n++) out = `${folder.replace(/\/+$/, "")}-${n}`;

@@ -1,23 +1,23 @@
-/** Bases as a file that `--bases` takes: JSON, or CSV with a line for each entry. */
+/** Writes bases to a file that `--bases` reads: JSON, or CSV with one line per entry. */
 import { formatJson } from "../json.ts";
 
 /** A distribution over the domains. */
 export interface NamedShares {
   readonly name: string;
-  /** In the order of the domains; ≥ 0, sum 1. */
+  /** Shares of the domains, in their order; ≥ 0, sum 1. */
   readonly shares: Float64Array;
 }
 
-/** Name of the basis of all text. */
+/** Name of the basis that is the distribution of all text. */
 export const ALL_TEXT = "corpus";
 
-/** All text as it is, so that the weights can go back to it. */
+/** The basis with each domain's share of all text, so that the weights can return to the natural distribution. */
 export function domainBasis(sizes: readonly number[]): NamedShares {
   const sum = sizes.reduce((a, b) => a + b, 0);
   return { name: ALL_TEXT, shares: Float64Array.from(sizes, (size) => size / sum) };
 }
 
-/** In the format that the path's ending says. Names that stand twice get numbers. */
+/** The text of the file, in the format of the path's extension. Repeated names get numbers. */
 export function basesText(path: string, domains: readonly string[], bases: readonly NamedShares[]): string {
   const named = new Map<string, Map<string, number>>();
   for (const { name, shares } of bases) {
@@ -25,7 +25,7 @@ export function basesText(path: string, domains: readonly string[], bases: reado
     for (let n = 2; named.has(free); n++) free = `${name}-${n}`;
     named.set(
       free,
-      // Nine digits, so that the sum is 1 within what is allowed.
+      // Nine digits keep the sum at 1 within the tolerance.
       new Map(
         domains.flatMap((domain, i) => (shares[i]! > 0 ? [[domain, Number(shares[i]!.toPrecision(9))]] : [])),
       ),

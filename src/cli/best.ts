@@ -1,6 +1,6 @@
 /**
- * The model at its best held-out target loss: `best/` in the run's folder. Every checkpoint holds the best parameters so far too, so that a run which goes on
- * from it has the `best/` that belongs to that step, whatever was written there since.
+ * Keeps the model with the lowest held-out target loss in `best/` of the run folder. Every checkpoint also contains the best parameters so
+ * far, so a run that continues from it restores the `best/` of that step, whatever has been written there since.
  */
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
@@ -12,40 +12,38 @@ import { count, number, object, parse, type Schema, string } from "../schema.ts"
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
 
-/** What a model's folder says of its tokens. */
+/** What the files of a model need to know about its tokens. */
 type TokenFacts = Pick<Data, "tokenizer" | "vocabulary">;
 
-/** The folder, and the name of the parameters in a checkpoint. */
+/** Name of the folder, and of the parameters in a checkpoint. */
 const BEST = "best";
 
-/** Which step was best. */
+/** The step with the lowest loss. */
 export interface Best {
   readonly step: number;
   /** Mean loss per token on the held-out target. */
   readonly targetLoss: number;
-  /** Tokens of the held-out target that it was measured on. */
+  /** Number of tokens of the held-out target on which the loss was measured. */
   readonly tokens: number;
 }
 
-/** All that is kept of it. */
+/** All data of the best model. */
 interface Kept {
   readonly best: Best;
-  /** Text of weights.json. */
+  /** Text of its weights.json. */
   readonly weights: string;
   readonly parameters: Float32Array;
 }
 
 export interface BestKeeper {
   readonly best: Best | null;
-  /** Keeps the model of this step if it is better than all before. Throws `io`. */
+  /** Keeps the model of this step if its loss is the lowest so far. Throws `io`. */
   consider(found: Best, weights: RunWeights): Promise<void>;
-  /** What a checkpoint holds of it. */
+  /** What a checkpoint stores of the best model. */
   saved(): { readonly json: Readonly<Record<string, string>>; readonly arrays: Checkpoint["arrays"] };
 }
 
-/**
- * Goes on from what `resumed` holds, and makes `best/` what belongs to it. Throws `io`, and `checkpoint` for what does not fit the model.
- */
+/** Continues from the best model in `resumed`, and restores `best/` to match it. Throws `io`, and `checkpoint` if the stored model does not match. */
 export async function keepBest(
   { store }: Pick<RunHooks, "store">,
   model: GPT,
@@ -93,7 +91,7 @@ export async function keepBest(
   };
 }
 
-/** A model as a Hugging Face folder has it, by name. */
+/** The files of a model as a Hugging Face folder, by name. */
 export async function modelFiles(
   model: GPT,
   { tokenizer, vocabulary: { endOfText } }: TokenFacts,
@@ -104,7 +102,7 @@ export async function modelFiles(
   });
 }
 
-/** null where the run kept nothing until then. */
+/** The best model in a checkpoint; null if the run had not kept any by then. */
 function keptIn({ json, arrays }: Checkpoint, size: number): Kept | null {
   const text = json[BEST];
   const parameters = arrays[BEST];

@@ -1,4 +1,7 @@
-/** The commands of `gradmix`: what there is to type for each, and what it calls. Their code is loaded when they run, so that `--help` loads none of it. */
+/**
+ * The commands of `gradmix`: the arguments and help of each, and the function that it calls. The code of a command is loaded when it runs, so
+ * that `--help` stays fast.
+ */
 import { type Command, Option } from "commander";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
@@ -42,15 +45,15 @@ Exit codes:
                  training writes a checkpoint, a second one ends the run at once
 `;
 
-/** What the commands share. */
+/** What all commands share. */
 interface Io extends Outputs {
   /** The table of options of `gradmix train`. */
   readonly rows: readonly OptionRow[];
-  /** The exit code, once a command has run. */
+  /** The exit code, set once a command has run. */
   code: number;
 }
 
-/** Adds all commands. What it gives holds the exit code of the one that ran. */
+/** Adds all commands. The returned object holds the exit code of the command that ran. */
 export function addCommands(program: Command, outputs: Outputs): { readonly code: number } {
   const io: Io = { ...outputs, rows: optionRows(), code: 0 };
   for (const [group, adders] of helpGroups) {
@@ -61,7 +64,7 @@ export function addCommands(program: Command, outputs: Outputs): { readonly code
   return io;
 }
 
-/** The commands by what they are for, in the order of `gradmix --help`. */
+/** The commands by purpose, in the order of `gradmix --help`. */
 const helpGroups: readonly (readonly [
   heading: string,
   add: readonly ((program: Command, io: Io) => void)[],
@@ -339,7 +342,7 @@ function addDoctor(program: Command, io: Io): void {
     });
 }
 
-/** In the groups of `gradmix train`, or all in one. */
+/** Adds options to a command, in the groups of `gradmix train` or in a single group. */
 function addOptions(command: Command, rows: readonly OptionRow[], grouped = true): void {
   const place = (option: Option, group: string): Option => (grouped ? option.helpGroup(group) : option);
   for (const row of rows)
@@ -365,7 +368,7 @@ function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, un
   return given;
 }
 
-/** A row of the table as commander wants it. Every value is collected as text; values.ts makes sense of it. */
+/** A row of the table as commander's options. Every value is collected as text; values.ts parses it. */
 function commanderOptions(row: OptionRow): Option[] {
   const given = typeof row.default === "string" || typeof row.default === "number" ? `${row.default}` : null;
   const shown = row.auto ?? given;

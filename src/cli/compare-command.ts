@@ -1,4 +1,7 @@
-/** `gradmix compare`: trains with several rules, seeds and targets, one run after another, and tells which rule ends with the lower held-out loss. */
+/**
+ * `gradmix compare`: trains with several rules, seeds and targets, one run after another, and reports which rule ends with the lowest held-out
+ * loss.
+ */
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
@@ -58,23 +61,23 @@ import { configOf, defaultFolder, type Outputs } from "./train.ts";
 import { type Raw, readInput, wrong } from "./values.ts";
 
 export interface CompareArguments {
-  /** A config file, or the folder of a comparison to go on with. */
+  /** A config file, or the folder of a comparison to continue. */
   readonly path: string | null;
   /** Flags of `gradmix train` that were given, by key path. */
   readonly given: ReadonlyMap<string, Raw>;
-  /** `uniform,dga`; null, here and below: not given. */
+  /** For example `uniform,dga`. Here and in the fields below, null means that the option was not given. */
   readonly rules: string | null;
-  /** A number of seeds or a list of them. */
+  /** The number of seeds, or a list of them. */
   readonly seeds: string | null;
   readonly baseline: string | null;
-  /** The folder of a comparison to go on with. */
+  /** The folder of a comparison to continue. */
   readonly resume: string | null;
 }
 
-/** What is done once the arguments are checked. */
+/** The checked arguments as a plan. */
 interface Comparison {
   readonly folder: string;
-  /** It is there already. */
+  /** Whether the folder already holds this comparison. */
   readonly begun: boolean;
   readonly choice: Choice;
   readonly given: Layer;
@@ -83,10 +86,10 @@ interface Comparison {
   readonly notes: readonly string[];
 }
 
-/** Options that may be given when a comparison goes on: they change no numbers. */
+/** Options that may change when a comparison continues, because they do not affect the results. */
 const changeable = ["run.threads", "run.memoryLimit", "run.checkpointEvery", "run.quiet"];
 
-/** Checks everything; writes nothing. Throws `config`, `checkpoint`. */
+/** Checks all arguments and writes nothing. Throws `config`, `checkpoint`. */
 async function comparisonOf(args: CompareArguments): Promise<Comparison> {
   const { path } = args;
   const isFolder = path !== null && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
@@ -126,7 +129,7 @@ async function goOn(folder: string, args: CompareArguments, flags: Layer): Promi
   return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
 }
 
-/** What the command line says goes before what stands in a file. */
+/** Combines the command line with the file; the command line takes precedence. */
 function choiceOf(
   { rules, seeds, baseline }: Pick<CompareArguments, "rules" | "seeds" | "baseline">,
   section: CompareSection,
@@ -138,7 +141,7 @@ function choiceOf(
   checkRules(chosen);
   const first = Number(given.values.get("training.seed") ?? optionTable.training.seed.default);
   const names = chosen.map(({ name }) => name);
-  // A baseline of before that is not compared any more gives way to the first rule.
+  // An earlier baseline that is no longer compared is replaced by the first rule.
   const before =
     section.baseline !== null && rules !== null && !names.includes(section.baseline)
       ? null
@@ -161,7 +164,7 @@ async function runsOf(
   const notes = sharedOptions(choice.rules, given);
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
-  // What a rule's own options refuse is said before anything is read.
+  // Errors in a rule's own options are reported before any text is read.
   const namesOf = domainNames();
   for (const { config } of runs) {
     const names = await namesOf(config);
@@ -171,7 +174,7 @@ async function runsOf(
   return { runs, notes };
 }
 
-/** Tells the names of a run's domains. Files that say them are looked at once for each target. */
+/** Returns a function that finds the names of a run's domains. It reads the files that contain them once per target. */
 function domainNames(): (config: TrainConfig) => Promise<readonly string[]> {
   const known = new Map<string, readonly string[]>();
   return async (config) => {
@@ -180,7 +183,7 @@ function domainNames(): (config: TrainConfig) => Promise<readonly string[]> {
     let names = known.get(key);
     if (names === undefined) {
       const { listInputs } = await import("./inputs.ts");
-      // What is left out is told when the text is read.
+      // Messages about omitted files come later, when the text is read.
       const silent = { onEvent: () => {}, signal: new AbortController().signal };
       names = [...(await listInputs({ ...config.data, out: null }, silent)).domains.keys()];
       known.set(key, names);
@@ -189,7 +192,7 @@ function domainNames(): (config: TrainConfig) => Promise<readonly string[]> {
   };
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
+/** Runs the command and returns the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
 export async function compare(args: CompareArguments, { out, err }: Outputs): Promise<number> {
   const comparison = await comparisonOf(args);
   const { folder, begun, runs } = comparison;
@@ -202,7 +205,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     open?.close();
     lock.release();
   };
-  // However the process ends, its locks go with it.
+  // The locks are released however the process ends.
   process.once("exit", release);
   const interrupt = listenForInterrupt({
     output: err,
@@ -213,7 +216,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     if (!quiet) status.line(line);
   };
   try {
-    // What was free before may have been taken until the lock was held.
+    // Another process may have used the folder before the lock was acquired.
     if (!begun) checkEmpty(folder);
     planned = true;
     savePlan(folder, comparison);
@@ -258,7 +261,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   }
 }
 
-/** A page of all runs of a target; with several targets there are as many, since their losses do not compare. */
+/** Writes one page with all runs of each target; losses on different targets cannot be compared. */
 async function writePages(
   folder: string,
   outcomes: readonly Outcome[],
@@ -293,7 +296,7 @@ function planLine({ runs, choice, begun }: Comparison): string {
   return `${begun ? "continuing: " : ""}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
 }
 
-/** A run whose loss was lost. */
+/** A run whose loss became invalid. */
 interface Failure {
   readonly name: string;
   readonly reason: string;
@@ -311,11 +314,11 @@ interface Session {
   readonly status: StatusLine;
   readonly quiet: boolean;
   tell(line: string): void;
-  /** The folder of the run that is taken; null between two. */
+  /** Sets the folder of the current run; null between two runs. */
   hold(run: { close(): void } | null): void;
 }
 
-/** Takes the runs that are not done yet. A run whose loss is lost is left out; any other error ends the comparison. */
+/** Runs the remaining runs. A run whose loss becomes invalid is skipped; any other error ends the comparison. */
 async function takeRuns(comparison: Comparison, session: Session): Promise<Taken> {
   const { runs, folder } = comparison;
   const { interrupt, tell } = session;
@@ -359,7 +362,7 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
         return { outcomes, failures, stopped: true };
       if (!(error instanceof GradmixError)) throw error;
       if (error.code === "numeric") {
-        // Without the advice for that run alone: all runs have one learning rate.
+        // The advice for a single run does not apply: all runs share one learning rate.
         const { message } = error.cause instanceof GradmixError ? error.cause : error;
         failures.push({ name: run.name, reason: message });
         tell(`${run.name} is left out: ${message}`);
@@ -381,7 +384,7 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
   return { outcomes, failures, stopped: false };
 }
 
-/** What came out of each run that is done; null for the others. Throws `checkpoint` for a run with other options, `data` for runs that cannot be compared. */
+/** Results of the finished runs; null for the others. Throws `checkpoint` for a run with other options, `data` for runs that cannot be compared. */
 function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
   const done = runs.map((run) => (begunRun(run) === null ? null : outcomeOf(run)));
   for (const target of new Set(runs.map(({ target }) => target)))
@@ -389,7 +392,7 @@ function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
   return done;
 }
 
-/** Trains the tokenizer of all runs, unless it is there. */
+/** Trains the tokenizer that all runs share, unless it exists. */
 async function makeTokenizer(
   { config }: PlannedRun,
   { folder, runs }: Comparison,
@@ -398,7 +401,7 @@ async function makeTokenizer(
   const path = join(folder, comparisonFiles.tokenizer);
   if (config.data.tokenizer !== path || existsSync(path)) return;
   const { learnTokenizer } = await import("./read-data.ts");
-  // Of the text that no run is measured on.
+  // It is trained without the text on which the runs are evaluated.
   const targets = new Map(
     runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),
   );
@@ -408,7 +411,7 @@ async function makeTokenizer(
   saveJson(folder, comparisonFiles.tokenizer, tokenizer.toJSON());
 }
 
-/** Reads the text of the runs of one target once. A run that goes on compares it with what it began with, and reads it itself. */
+/** Reads the text once for all runs of a target. A resumed run reads the text itself, and compares it with the text it began with. */
 function sharedReader(): typeof readData {
   const kept = new Map<string, ReturnType<typeof readData>>();
   let target = "";
@@ -430,7 +433,7 @@ interface RunListeners extends Session {
   onStep(metrics: StepMetrics): void;
 }
 
-/** Takes one run, from where it was left. Gives whether a signal stopped it. */
+/** Runs one run from where it stopped. Returns whether a signal interrupted it. */
 async function takeRun(
   { config }: PlannedRun,
   resume: ResumeFrom | null,
@@ -456,7 +459,7 @@ async function takeRun(
           ...folder,
           saveFile(name, contents) {
             folder.saveFile(name, contents);
-            // Before the first step it is known whether the run can be compared.
+            // Whether the run can be compared is known before its first step.
             if (name === "run.json") onFacts(readRunHead(config.run.out).facts);
           },
         },
@@ -470,14 +473,14 @@ async function takeRun(
   }
 }
 
-/** What came out on one target. */
+/** Results on one target. */
 interface TargetResult {
-  /** null where there is only one. */
+  /** Name of the target; null if there is only one. */
   readonly target: string | null;
-  /** Tokens and bytes of its text that are held out. */
+  /** Tokens and bytes of the target's held-out text. */
   readonly heldOutTokens: number;
   readonly heldOutBytes: number;
-  /** Of those tokens the ones that the losses are of, at most. */
+  /** Largest number of these tokens on which the losses were measured. */
   readonly evaluatedTokens: number | null;
   readonly rules: readonly RuleResult[];
   readonly conclusions: readonly string[];
@@ -504,7 +507,7 @@ function resultsOf(outcomes: readonly (Outcome & Found)[], { choice, runs }: Com
   });
 }
 
-/** compare.json. */
+/** The contents of compare.json. */
 function jsonOf(
   results: readonly TargetResult[],
   { choice, runs }: Comparison,
@@ -560,7 +563,7 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
   ].join("\n");
 }
 
-/** As many seeds again, after the largest. */
+/** As many further seeds, larger than the largest one. */
 function twice(seeds: readonly number[]): number[] {
   const last = Math.max(...seeds);
   return [...seeds, ...seeds.map((_, i) => last + 1 + i)];

@@ -26,7 +26,7 @@ import { checkFree, comparisonFiles, findRun, type ResumeFrom } from "./run-fold
 import { totalSteps } from "./train-config.ts";
 import { readText, wrong } from "./values.ts";
 
-/** Throws `config` when `folder` cannot take a new comparison: it is not empty, or not a folder. */
+/** Throws `config` if `folder` cannot hold a new comparison because it is not empty, or not a folder. */
 export function checkEmpty(folder: string): void {
   if (existsSync(join(folder, comparisonFiles.plan)))
     throw wrong(
@@ -40,7 +40,7 @@ export function checkEmpty(folder: string): void {
     if (errorCode(error) === "ENOENT") return;
     throw wrong(`--out ${folder}: cannot be used (${reason(error)})`, error);
   }
-  // What a comparison leaves that was killed before its first file was whole.
+  // A comparison that is killed before it completes its first file leaves only these.
   const stray = names.find((name) => !/^lock(\.|$)/.test(name) && !temporaryName.test(name));
   if (stray !== undefined)
     throw wrong(
@@ -48,7 +48,7 @@ export function checkEmpty(folder: string): void {
     );
 }
 
-/** Makes the folder, and holds it until the lock is released. Throws `config` when another process has it, `io`. */
+/** Creates the folder and locks it until the lock is released. Throws `config` if another process has locked it, and `io`. */
 export function holdFolder(folder: string): Lock {
   try {
     mkdirSync(resolve(folder), { recursive: true });
@@ -60,7 +60,7 @@ export function holdFolder(folder: string): Lock {
   return lock;
 }
 
-/** What compare-plan.json holds. */
+/** The contents of compare-plan.json. */
 export interface SavedPlan {
   readonly choice: Choice;
   readonly given: Layer;
@@ -83,7 +83,7 @@ export function savePlan(folder: string, { choice, given }: SavedPlan): void {
   });
 }
 
-/** What is in the rest of it is checked as options are. */
+/** The remaining fields are checked in the same way as options. */
 const comparisonPlan = object<
   Record<"rules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
 >({
@@ -94,7 +94,7 @@ const comparisonPlan = object<
   options: anything,
 });
 
-/** Throws `config` for a folder that holds no comparison, and for a plan that is not what gradmix writes. */
+/** Reads the plan of a comparison. Throws `config` for a folder without a comparison, and for a plan that gradmix did not write. */
 export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
   if (!existsSync(file)) {
@@ -123,27 +123,27 @@ export function saveJson(folder: string, name: string, value: unknown): void {
   writeFileAtomic(join(folder, name), [new TextEncoder().encode(`${formatJson(value, 2)}\n`)]);
 }
 
-/** Has a run been begun? */
+/** Whether any run has begun. */
 export function isBegun(runs: readonly PlannedRun[]): boolean {
   return runs.some(({ config }) => existsSync(join(config.run.out, "config.json")));
 }
 
-/** Takes away what a comparison wrote before its first run. */
+/** Removes the files that a comparison wrote before its first run. */
 export function discard(folder: string): void {
   for (const name of [comparisonFiles.plan, comparisonFiles.tokenizer])
     rmSync(join(folder, name), { force: true });
 }
 
-/** The folder goes unless something is in it. */
+/** Removes the folder if it is empty. */
 export function removeEmpty(folder: string): void {
   try {
     rmdirSync(folder);
   } catch {
-    // Then it stays.
+    // The folder is not empty.
   }
 }
 
-/** The run as far as it was taken before; null where it was not begun. Throws `checkpoint` for a run with other options. */
+/** The state of a run that has begun; null if it has not. Throws `checkpoint` for a run with other options. */
 export function begunRun({ config }: PlannedRun): ResumeFrom | null {
   const { out } = config.run;
   if (!existsSync(join(out, "config.json"))) return null;
@@ -152,10 +152,10 @@ export function begunRun({ config }: PlannedRun): ResumeFrom | null {
   return begun;
 }
 
-/** What the run came to, with what it found; null unless it is done and all that a run leaves is there. Throws `data`. */
+/** Result of the run and the facts it recorded; null unless it is finished and all its files exist. Throws `data`. */
 export function outcomeOf({ rule, target, seed, config }: PlannedRun): (Outcome & Found) | null {
   const folder = config.run.out;
-  // A run writes the last file of its model last.
+  // A run writes this file of its model last.
   const last = statSync(join(folder, "model", "tokenizer_config.json"), { throwIfNoEntry: false });
   if (last === undefined || readWeights(folder) === null) return null;
   const { facts } = readRunHead(folder);

@@ -1,7 +1,7 @@
-/** What `gradmix compare --help` says after its example. */
+/** The part of `gradmix compare --help` after the example. */
 import type { OptionRow } from "./options.ts";
 
-/** Heading of its own options in `--help`. */
+/** Heading of the command's own options in `--help`. */
 export const compareGroup = "Comparison:";
 
 export const compareDescription =
@@ -28,7 +28,7 @@ Each run is a folder of gradmix train: DIR/RULE/seed-N[/TARGET].
 The exit codes are those of gradmix train.
 `;
 
-/** An option of gradmix train as gradmix compare takes it. */
+/** An option of gradmix train with the help that applies in gradmix compare. */
 export function inComparison(row: OptionRow): OptionRow {
   const other: Readonly<Record<string, Pick<OptionRow, "help"> & { auto: string }>> = {
     "data.target": {

@@ -1,4 +1,4 @@
-/** What `gradmix compare` compares, and the runs that it takes: options in, a list of runs out. Writes nothing. */
+/** Determines what `gradmix compare` compares: takes options and returns a list of runs. Writes nothing. */
 import { join } from "node:path";
 import type { RuleName } from "../dga/rules/index.ts";
 import { isRuleName, ruleNames, ruleTraits } from "../dga/rules/index.ts";
@@ -10,48 +10,48 @@ import { comparisonFiles } from "./run-folder.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { didYouMean, membersOf, show, wrong } from "./values.ts";
 
-/** A rule under the name that it has in the comparison. */
+/** A rule with its name in the comparison. */
 export interface RuleEntry {
   readonly name: string;
-  /** Options of the section `mixing`, `rule` among them. */
+  /** Options of the section `mixing`, including `rule`. */
   readonly mixing: ReadonlyMap<string, unknown>;
 }
 
 /** What is compared. */
 export interface Choice {
-  /** At least one; names are unique, also as folders. */
+  /** At least one rule. Their names are unique, also as names of folders. */
   readonly rules: readonly RuleEntry[];
-  /** Seeds of the training, each once. */
+  /** Seeds of the training, without repetition. */
   readonly seeds: readonly number[];
   /** Name of one of the rules. */
   readonly baseline: string;
 }
 
-/** A run of the comparison. */
+/** One run of the comparison. */
 export interface PlannedRun {
-  /** `dga/seed-1`, `dga/seed-1/exam`: its folder within that of the comparison. */
+  /** The path of its folder within that of the comparison: `dga/seed-1`, or `dga/seed-1/exam` with several targets. */
   readonly name: string;
   readonly rule: string;
   readonly seed: number;
-  /** null where there is only one. */
+  /** Name of the target; null if there is only one. */
   readonly target: string | null;
   readonly config: TrainConfig;
 }
 
-/** What is compared where nothing is said: from knowing nothing of the target to following it. */
+/** The default rules, from one that does not use the target to one that follows it. */
 export const usualRules = "uniform,proportional,importanceSampling,dga";
 export const usualSeeds = 3;
 
-/** More than anyone waits for; a seed in the place of a count is more. */
+/** Largest number of seeds. A larger number is likely a seed in place of a count. */
 const MOST_SEEDS = 1000;
 
-/** Short forms beside the rules' own names. */
+/** Short forms in addition to the rules' own names. */
 const shorts: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   proportional: { rule: "temperature", ruleOptions: { exponent: 1 } },
   "dga:paper": { rule: "dga", preset: "paper" },
 };
 
-/** The rule that a short form stands for. Throws `config`, offering the nearest. */
+/** The options of a short form. Throws `config` with the nearest name for an unknown one. */
 function shortForm(name: string, label: string): ReadonlyMap<string, unknown> {
   if (Object.hasOwn(shorts, name)) return new Map(Object.entries(shorts[name] ?? {}));
   if (isRuleName(name)) return new Map([["rule", name]]);
@@ -62,8 +62,8 @@ function shortForm(name: string, label: string): ReadonlyMap<string, unknown> {
 }
 
 /**
- * The rules that a config file names: a list of short forms, or an object of names and options of the section `mixing`, in which `rule` may be a short form and is
- * the name where it is left out. Throws `config`.
+ * The rules of a config file: a list of short forms, or an object that maps names to options of the section `mixing`. There, `rule` may be a
+ * short form; by default it is the name. Throws `config`.
  */
 export function rulesOfFile(value: unknown, label: string): RuleEntry[] {
   if (Array.isArray(value))
@@ -84,7 +84,7 @@ export function rulesOfFile(value: unknown, label: string): RuleEntry[] {
   });
 }
 
-/** The rules of `--rules a,b`: those of the file by their names, and short forms. Throws `config`. */
+/** The rules of `--rules a,b`: names of rules in the file, or short forms. Throws `config`. */
 export function rulesOfFlag(text: string, defined: readonly RuleEntry[]): RuleEntry[] {
   return text.split(",").map((word) => {
     const name = word.trim();
@@ -101,12 +101,12 @@ export function rulesOfFlag(text: string, defined: readonly RuleEntry[]): RuleEn
 
 const isShort = (name: string): boolean => isRuleName(name) || Object.hasOwn(shorts, name);
 
-/** The folder of a rule: its name, in which a colon is a dash, since not every file system has colons. */
+/** Folder of a rule: its name with dashes for colons, which some file systems do not allow. */
 function folderOf(rule: string): string {
   return rule.replaceAll(":", "-");
 }
 
-/** Throws `config` for a name that is no folder's, or that two rules have. */
+/** Throws `config` for a name that cannot be a folder, or that two rules share. */
 export function checkRules(rules: readonly RuleEntry[]): void {
   if (rules.length === 0) throw wrong("--rules: is empty; name the rules to compare");
   const seen = new Set<string>();
@@ -115,7 +115,7 @@ export function checkRules(rules: readonly RuleEntry[]): void {
       throw wrong(
         `--rules: ${show(name)} cannot name a folder: letters with their marks, digits, "_", "-", "." and ":"`,
       );
-    // File systems that know no case hold both in one folder.
+    // On file systems that ignore case, both names are the same folder.
     const folder = folderOf(name).toLowerCase();
     if (isOwnFile(folder))
       throw wrong(`--rules: ${show(name)} is what a comparison calls a file of its own; choose another name`);
@@ -125,13 +125,13 @@ export function checkRules(rules: readonly RuleEntry[]): void {
   }
 }
 
-/** Names of the files that a comparison has beside the folders of its rules; what becomes of a lock begins as it does. */
+/** Whether a name is that of a file of the comparison itself, which includes files that begin with the name of the lock. */
 function isOwnFile(name: string): boolean {
   const { lock, ...files } = comparisonFiles;
   return Object.values(files).some((file) => file === name) || name === lock || name.startsWith(`${lock}.`);
 }
 
-/** `3` is that many seeds from `first` on, `1,5,9` are these. `value` may be the number or list of a config file. Throws `config`. */
+/** Parses seeds: `3` means three seeds from `first` on, `1,5,9` means these. `value` may be the number or list of a config file. Throws `config`. */
 export function seedsOf(value: unknown, first: number, label: string): number[] {
   const given =
     typeof value !== "string"
@@ -157,7 +157,7 @@ export function seedsOf(value: unknown, first: number, label: string): number[] 
   return Array.from({ length: given }, (_, i) => first + i);
 }
 
-/** The baseline that was named, or the first rule. Throws `config` for another. */
+/** The named baseline, or by default the first rule. Throws `config` for a name that is not a rule. */
 export function baselineOf(rules: readonly RuleEntry[], named: string | null): string {
   const names = rules.map(({ name }) => name);
   if (named === null) return names[0] ?? "";
@@ -167,7 +167,7 @@ export function baselineOf(rules: readonly RuleEntry[], named: string | null): s
   );
 }
 
-/** Options of the section `mixing` that not every rule takes. */
+/** Options of the section `mixing` that only some rules accept, each with a test of whether a rule does. */
 const particular: Readonly<Record<string, (entry: RuleEntry, given: Layer) => boolean>> = {
   eta: (entry) => ruleTakes(ruleOf(entry), "eta"),
   beta: (entry) => ruleTraits(ruleOf(entry)).fixed !== true,
@@ -179,7 +179,7 @@ const particular: Readonly<Record<string, (entry: RuleEntry, given: Layer) => bo
     entry.mixing.get("prior") !== "uniform",
   preset: (entry) => ruleTraits(ruleOf(entry)).published !== undefined,
   prior: (entry) => typeof ruleTraits(ruleOf(entry)).histogram === "object" && !entry.mixing.has("preset"),
-  // A guard compares with the model of a reference, whatever the rule.
+  // A guard compares with the model of a reference under any rule.
   reference: (entry, given) => ruleTraits(ruleOf(entry)).referenceModel === true || hasGuard(entry, given),
   guardShare: hasGuard,
 };
@@ -192,7 +192,7 @@ const ruleOf = ({ mixing }: RuleEntry): RuleName => mixing.get("rule") as RuleNa
 
 const rows: readonly OptionRow[] = optionRows();
 
-/** The options of `gradmix train` that a rule gets of those that were given for all: what it does not take goes to the others alone. */
+/** The given options of `gradmix train` that apply to a rule. An option that the rule does not accept applies only to the other rules. */
 export function optionsFor(entry: RuleEntry, given: Layer): Layer {
   const takes = (path: string): boolean => {
     const key = /^mixing\.(.*)$/.exec(path)?.[1];
@@ -205,7 +205,8 @@ export function optionsFor(entry: RuleEntry, given: Layer): Layer {
 }
 
 /**
- * A line for each option that some of the rules do not take. Throws `config` for one that none takes, and for options of a rule where it is not said of which.
+ * One line for each option that some of the rules do not accept. Throws `config` for an option that no rule accepts, and for options of a
+ * single rule that do not name it.
  */
 export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string[] {
   return [...given.values].flatMap(([path, value]) => {
@@ -226,20 +227,20 @@ export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string
   });
 }
 
-/** What the runs are made of beside the options. */
+/** What the runs depend on in addition to the choice. */
 export interface PlanFacts {
   readonly choice: Choice;
-  /** The options that were given for all. */
+  /** The options that were given for all runs. */
   readonly given: Layer;
   /** The folder of the comparison. */
   readonly folder: string;
-  /** The options of one rule, resolved with those that go before them. Throws `config`. */
+  /** Resolves the options of one rule; earlier layers take precedence. Throws `config`. */
   resolve(layers: readonly Layer[]): Promise<TrainConfig>;
 }
 
 /**
- * The runs in order: all rules of a seed, all seeds of a target. All have the same text held out, decided by `data.seed` or the first seed, and the same tokenizer.
- * Throws `config`, naming the rule, for one that cannot run.
+ * The runs in order: for each target all seeds, for each seed all rules. All runs hold out the same text, determined by `data.seed` or the
+ * first seed, and use the same tokenizer. Throws `config`, naming the rule, for a run that is not possible.
  */
 export async function planRuns({ choice, given, folder, resolve }: PlanFacts): Promise<PlannedRun[]> {
   const targets = (given.values.get("data.targets") ?? new Map()) as TrainConfig["data"]["targets"];
@@ -272,7 +273,7 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
 
 function configOfRun(config: TrainConfig, seed: number, folder: string, out: string): TrainConfig {
   const { data, model, training, run } = config;
-  // A model to begin with brings its own.
+  // A model to start from has its own tokenizer.
   const tokenizer =
     data.tokenizer === "bpe" && model.initFrom === null
       ? join(folder, comparisonFiles.tokenizer)
@@ -314,7 +315,7 @@ export interface CompareSection {
   readonly baseline: string | null;
 }
 
-/** A config file in two: the section `compare`, and the rest, which is one of `gradmix train`. Throws `config`. */
+/** Splits a config file into the section `compare` and the remaining sections, which are those of `gradmix train`. Throws `config`. */
 export function splitFile(file: Json, source: string): { section: CompareSection; rest: Json } {
   const none = { rules: null, seeds: null, baseline: null };
   if (!(file instanceof Map)) return { section: none, rest: file };

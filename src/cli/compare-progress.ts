@@ -1,4 +1,4 @@
-/** How far a comparison is: one line for all runs, and what they will take as soon as that is known. */
+/** Shows the progress of a comparison: one line for all runs, with the remaining time once it can be estimated. */
 import type { StepMetrics } from "../runs/lines.ts";
 import type { PlannedRun } from "./compare-plan.ts";
 import { type Ahead, formatPlace, formatRoughly, secondsAhead } from "./compare-table.ts";
@@ -7,7 +7,7 @@ import { totalSteps } from "./train-config.ts";
 
 export interface CompareProgress {
   step(run: PlannedRun, metrics: StepMetrics): void;
-  /** The run has no steps ahead. */
+  /** Called when a run has no more steps. */
   end(run: PlannedRun): void;
 }
 
@@ -15,14 +15,14 @@ export interface CompareProgressOptions {
   readonly screen: Screen;
   readonly status: StatusLine;
   readonly runs: readonly PlannedRun[];
-  /** Runs that were done before, by name. */
+  /** Names of the runs that were finished before. */
   readonly done: ReadonlySet<string>;
 }
 
 /** Milliseconds between two lines. */
 const plainInterval = 10_000;
 const terminalInterval = 100;
-/** The speed is known after this share of a run's steps, and no fewer than so many. */
+/** The speed is estimated after this share of a run's steps, and at least the following number of steps. */
 const KNOWN_SHARE = 0.1;
 const KNOWN_STEPS = 5;
 
@@ -34,7 +34,7 @@ export function startCompareProgress(
   const ahead = new Map<string, Ahead>(
     runs.map(({ name, rule, config }) => [name, { rule, steps: done.has(name) ? 0 : totalSteps(config) }]),
   );
-  /** Of this process, by rule. */
+  /** Steps and seconds of this process, by rule. */
   const taken = new Map<string, { steps: number; seconds: number }>();
   let finished = done.size;
   let target: { readonly run: string; readonly loss: number } | null = null;

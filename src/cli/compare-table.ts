@@ -1,22 +1,25 @@
-/** What `gradmix compare` prints: the plan, the time that is left, and the table of what came out. */
+/** The output of `gradmix compare`: the plan, the remaining time, and the table of results. */
 import type { Difference, RuleResult } from "../report/comparison.ts";
 import type { Interval } from "../runs/statistics.ts";
 import { displayWidth, formatDuration } from "./progress.ts";
 
-/** Steps that runs of a rule still have to do. */
+/** Steps that the runs of a rule still have to do. */
 export interface Ahead {
   readonly rule: string;
   readonly steps: number;
 }
 
-/** Seconds that the steps ahead will take, from the seconds per step of each rule; for a rule that has none yet, from the mean of the others. null before anything is known. */
+/**
+ * Seconds that the remaining steps will take, from the seconds per step of each rule; the mean of the other rules is used for a rule without a
+ * measurement. null if there is none at all.
+ */
 export function secondsAhead(ahead: readonly Ahead[], perStep: ReadonlyMap<string, number>): number | null {
   if (perStep.size === 0) return null;
   const usual = [...perStep.values()].reduce((sum, seconds) => sum + seconds, 0) / perStep.size;
   return ahead.reduce((sum, { rule, steps }) => sum + steps * (perStep.get(rule) ?? usual), 0);
 }
 
-/** `40 seconds`, `6 minutes`, `2.5 hours` */
+/** Rounds a duration for people: `40 seconds`, `6 minutes`, `2.5 hours`. */
 export function formatRoughly(seconds: number): string {
   if (seconds < 90)
     return `${Math.max(1, Math.round(seconds))} ${Math.round(seconds) > 1 ? "seconds" : "second"}`;
@@ -24,12 +27,12 @@ export function formatRoughly(seconds: number): string {
   return minutes < 90 ? `${Math.round(minutes)} minutes` : `${Number((minutes / 60).toPrecision(2))} hours`;
 }
 
-/** Where a comparison is. */
+/** The position in a comparison. */
 export interface Place {
-  /** Runs that are done, and all. */
+  /** Number of finished runs, and of all runs. */
   readonly done: number;
   readonly runs: number;
-  /** Name of the run that is taken. */
+  /** Name of the current run. */
   readonly name: string;
   readonly step: number;
   readonly steps: number;
@@ -37,7 +40,7 @@ export interface Place {
   readonly secondsLeft: number | null;
 }
 
-/** `run 3/12 dga/seed-1  step 120/240  target 2.101  4:10 left` */
+/** Formats a position: `run 3/12 dga/seed-1  step 120/240  target 2.101  4:10 left`. */
 export function formatPlace({ done, runs, name, step, steps, targetLoss, secondsLeft }: Place): string {
   return [
     `run ${String(done + 1).padStart(String(runs).length)}/${runs} ${name}`,
@@ -47,7 +50,7 @@ export function formatPlace({ done, runs, name, step, steps, targetLoss, seconds
   ].join("  ");
 }
 
-/** A line for each rule, in columns. */
+/** One line per rule, in columns. */
 export function formatTable(results: readonly RuleResult[], baseline: string): string {
   const rows = [
     ["rule", "seeds", "loss", "bits/byte", `minus ${baseline}`, "95 % interval", "cost", "time"],
@@ -82,7 +85,7 @@ function ends(difference: Difference | null): string {
   return difference.interval === null ? "none" : difference.interval.map((x) => number(x, true)).join(" to ");
 }
 
-/** `2.101 ± 0.012` */
+/** Formats a mean and its standard error: `2.101 ± 0.012`. */
 function withError({ mean, standardError }: Interval, sign: boolean): string {
   return standardError === null ? number(mean, sign) : `${number(mean, sign)} ± ${standardError.toFixed(3)}`;
 }

@@ -1,6 +1,6 @@
 /**
- * From command line and config file to a checked `TrainConfig`: the command line goes before the file, the file
- * before the defaults. Unknown keys, wrong types and values that do not go together are errors before anything runs.
+ * Makes a checked `TrainConfig` from the command line and a config file. The command line takes precedence over the file, and the file over
+ * the defaults. Unknown keys, wrong types and values that contradict each other are errors before anything runs.
  */
 import { boundsByName, lacksHistogram, ruleTakes } from "./mixing.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -26,7 +26,7 @@ import {
   wrong,
 } from "./values.ts";
 
-/** Values by key path ("training.lr"), and how to name a key of this source in an error. */
+/** Values by key path, such as "training.lr", and the name of a key of this source in an error. */
 export interface Layer {
   values: ReadonlyMap<string, unknown>;
   label(path: string): string;
@@ -50,7 +50,7 @@ export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
   return { values, label };
 }
 
-/** Sections of a config file that are of one command alone, which takes them out first. */
+/** Sections of a config file that belong to a single command, which removes them first. */
 const sectionsOfOthers: readonly string[] = ["compare"];
 
 /** A config file, checked. Throws `config`, naming the file and the key. */
@@ -65,7 +65,7 @@ export function jsonLayer(json: unknown, source: string): Layer {
   const values = new Map<string, unknown>();
   const label = (path: string): string => `${source}: ${path}`;
   for (const [section, content] of sections) {
-    // One file serves all commands.
+    // One file may hold options for all commands.
     if (sectionsOfOthers.includes(section)) continue;
     if (!Object.hasOwn(optionTable, section))
       throw wrong(`${source}: unknown key ${show(section)}${suggest(section)}`);
@@ -79,7 +79,7 @@ export function jsonLayer(json: unknown, source: string): Layer {
         throw wrong(
           `${source}: ${row.path} is given twice, once under its former name ${row.formerly?.path ?? ""}`,
         );
-      // null is what "decide for me" looks like in a resolved config.
+      // In a resolved config, null says that gradmix decides.
       if (value === null && row.default === null) continue;
       values.set(row.path, checkValue(row.kind, value, label(path)));
     }
@@ -87,7 +87,7 @@ export function jsonLayer(json: unknown, source: string): Layer {
   return { values, label };
 }
 
-/** The nearest key, in the same section first, then anywhere. */
+/** Suggests the nearest key, first in the same section, then in all. */
 function suggest(word: string, section?: string): string {
   const here = rows.filter((row) => section === undefined || row.section === section).map((row) => row.path);
   const sections = section === undefined ? Object.keys(optionTable) : [];
@@ -104,13 +104,13 @@ function suggest(word: string, section?: string): string {
   return "";
 }
 
-/** Two ways to say one thing, of which the first source that names either decides, and what the first is where none does. */
+/** Pairs of options of which only one can be set. The first source that names either decides; the third entry is the default of the first. */
 const eitherOf = [
   [["training.steps", "training.tokens"], stepsOtherwise],
   [["run.evalShare", "run.evalEvery"], evalShareOtherwise],
 ] as const;
 
-/** What several layers say as one, the first going before the later ones. */
+/** Merges layers into one; earlier layers take precedence. */
 export function mergeLayers(layers: readonly Layer[]): Layer {
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
@@ -126,12 +126,12 @@ export function mergeLayers(layers: readonly Layer[]): Layer {
   return { values, label: (path) => labels.get(path) ?? byPath.get(path)?.flag ?? path };
 }
 
-/** The option and the others that say the same thing. */
+/** The option and its alternatives. */
 function alternatives(path: string): readonly string[] {
   return eitherOf.map(([paths]): readonly string[] => paths).find((paths) => paths.includes(path)) ?? [path];
 }
 
-/** Merges layers, the first going before the later ones, and checks what belongs together. */
+/** Merges layers, of which earlier ones take precedence, and checks options that depend on each other. */
 export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
@@ -164,7 +164,7 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   return config;
 }
 
-/** An object with what is read of each row of a table. */
+/** An object with one value for each row of a table. */
 function readAll<T extends object>(specs: SpecsOf<T>, read: <V>(key: string, spec: OptionSpec<V>) => V): T {
   const out: Partial<T> = {};
   for (const key of keysOf(specs)) out[key] = read(key, specs[key]);
@@ -172,13 +172,13 @@ function readAll<T extends object>(specs: SpecsOf<T>, read: <V>(key: string, spe
   return out as T;
 }
 
-/** The bytes, and the end of text. */
+/** Smallest vocabulary of "bpe": the bytes and the end of text. */
 const LEAST_BPE = 257;
 
-/** How a key is named in an error. */
+/** Names a key in an error. */
 type Label = (path: string) => string;
 
-/** What holds between options. Throws `config`, naming one of them, where they do not go together. */
+/** Checks options that depend on each other. Throws `config`, naming one of them. */
 function checkTogether(config: TrainConfig, label: Label): void {
   checkData(config.data, label);
   checkTexts(config, label);
@@ -187,7 +187,7 @@ function checkTogether(config: TrainConfig, label: Label): void {
   checkModel(config.model, label);
   checkRule(config, label);
   if (config.data.domainsFrom.length === 0)
-    // Those that are found later are checked then.
+    // Domains that are found later are checked once they are found.
     checkDomains(config.mixing, [...config.data.domains.keys()], label);
   checkAlignment(config, label);
   checkEngine(config.run, label);
@@ -204,7 +204,10 @@ function checkData(data: TrainConfig["data"], label: Label): void {
     );
 }
 
-/** The texts that the rule asks for, beside the domains: several targets, and the text of a reference model. Whether it needs one target follows from what it measures (`planMixing`). */
+/**
+ * Checks the texts that the rule needs beside the domains: several targets, and the text of a reference model. `planMixing` checks whether it
+ * needs one target, because that depends on what the rule measures.
+ */
 function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
   const { severalTargets = false, referenceModel = false } = ruleTraits(mixing.rule);
   if (severalTargets && data.targets.size === 0)
@@ -332,7 +335,10 @@ function checkEngine(run: TrainConfig["run"], label: Label): void {
     throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
 }
 
-/** Throws `config` for what does not fit the names of the domains. With bases the rule's weights are theirs, and which there are stands in their file. */
+/**
+ * Throws `config` for options that do not match the names of the domains. With bases, the rule's weights are those of the bases, which their
+ * file names.
+ */
 export function checkDomains(
   mixing: TrainConfig["mixing"],
   domains: readonly string[],
@@ -350,7 +356,7 @@ export function checkDomains(
   if (histogram !== null) checkNames(histogram, domains, label("mixing.histogram"));
 }
 
-/** Throws for floors and ceilings that no weights can keep, and for names that are no domains. */
+/** Throws for floors and ceilings that no weights can satisfy, and for names that are not domains. */
 function checkBounds(
   { floor, ceiling, guard }: TrainConfig["mixing"],
   domains: readonly string[],
@@ -393,8 +399,8 @@ function checkNames(given: ReadonlyMap<string, number>, domains: readonly string
 }
 
 /**
- * Refuses to go on with a run under another configuration: throws `checkpoint` at the first key that differs and
- * that a resumed run may not change. `wanted` may hold a part of the keys.
+ * Refuses to resume a run with another configuration. Throws `checkpoint` for the first key that differs and that a resumed run may not
+ * change. `wanted` may contain only some of the keys.
  */
 export function checkSameConfig(
   saved: TrainConfig,
@@ -414,12 +420,12 @@ export function checkSameConfig(
   }
 }
 
-/** Key path → value of every option. */
+/** The value of every option, by key path. */
 export function flatten(config: TrainConfig): Map<string, unknown> {
   return new Map(rows.map(({ path, section, key }) => [path, Reflect.get(config[section], key) ?? null]));
 }
 
-/** Do two options say the same? */
+/** Whether two options have the same value. */
 export function isEqual(a: unknown, b: unknown): boolean {
   return canonical(a) === canonical(b);
 }

@@ -1,4 +1,7 @@
-/** Documents of the domains that hold the target's held-out text, on which the run is measured: counted, named and, when asked to, left out of training. */
+/**
+ * Finds the domains' documents that contain held-out text of the target, on which the run is evaluated. They are counted and named and, on
+ * request, left out of training.
+ */
 import type { Document } from "../data/index.node.ts";
 import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
 import { GradmixError } from "../errors.ts";
@@ -6,34 +9,37 @@ import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
 import { wrong } from "./values.ts";
 
 export interface ContaminationCheck {
-  /** A held-out document of a target, all of which come before the domains. */
+  /** Adds a held-out document of a target. All of them must come before the documents of domains. */
   readonly heldOut: (text: string) => void;
-  /** Whether a document of a domain is trained on. */
+  /** Whether a document of a domain is used for training. */
   keeps(domain: string, document: Document): boolean;
-  /** The documents of a domain that are trained on; throws as `checkLeft`. */
+  /** The documents of a domain that are used for training. Throws like `checkLeft`. */
   filter(domain: string, documents: AsyncIterable<Document>): AsyncGenerator<Document, void, undefined>;
-  /** Throws `data` for a domain of which nothing is left. */
+  /** Throws `data` for a domain without any remaining document. */
   checkLeft(domain: string): void;
-  /** null: there is nothing to compare with. */
+  /** What was found; null if there was nothing to compare with. */
   facts(): ContaminationFacts | null;
 }
 
-/** Documents that are named. */
+/** Largest number of documents that are named. */
 const NAMED = 20;
 
-/** Characters of the domains that are compared where nothing is left out, together: less than a second. */
+/** Characters of all domains together that are compared if no document is to be left out, which takes less than a second. */
 const LOOKED = 1 << 26;
 
 interface Counted {
-  /** Documents, and those of them that were compared. */
+  /** Number of documents, and of those that were compared. */
   total: number;
   compared: number;
-  /** Characters that were compared. */
+  /** Number of characters that were compared. */
   characters: number;
   counts: OverlapCounts;
 }
 
-/** `drops`: documents that share text with the held-out ones are left out; all are compared then, else the first of each of `domainCount` domains. */
+/**
+ * With `drops`, all documents are compared, and those that share text with held-out documents are left out. Otherwise the first documents of
+ * each of `domainCount` domains are compared.
+ */
 export function contaminationCheck(drops: boolean, domainCount: number): ContaminationCheck {
   const text = heldOutText();
   const domains = new Map<string, Counted>();
@@ -105,7 +111,7 @@ const more = (counts: OverlapCounts, { kind }: Overlap): OverlapCounts => ({
   nearCopies: counts.nearCopies + (kind === "near copy" ? 1 : 0),
 });
 
-/** What the user is told; null: nothing was found. */
+/** A line for the user; null if nothing was found. */
 export function contaminationLine(facts: ContaminationFacts): string | null {
   const { words, documents, lookedAt, heldOutDocuments, comparedDocuments, foundDocuments } = facts;
   const { domains, examples } = facts;
@@ -131,7 +137,8 @@ const number = (count: number): string => count.toLocaleString("en");
 const shorten = (text: string): string => (text.length <= 80 ? text : `${text.slice(0, 80)}…`);
 
 /**
- * Says what cannot be compared, as files of tokens have no words; null: all can. Throws `config` where `--drop-contaminated` asks for it. Labels are `domain "code"`, `target`, `target "exam"`.
+ * Describes which data cannot be compared, because token files contain no words; null if all can. Throws `config` if `--drop-contaminated` was
+ * given. Labels are, for example, `domain "code"`, `target` or `target "exam"`.
  */
 export function uncompared(
   drops: boolean,

@@ -1,4 +1,4 @@
-/** The cost of a run, said before it is paid: what aligning and evaluating add to the computation of training. */
+/** The cost of a run, computed before it starts: what alignment and evaluation add to the computation of training. */
 import { type CostFacts, GRADIENT, measuringPasses, updatesWithin } from "../dga/cost.ts";
 import { planOf } from "../dga/plan.ts";
 import { type EvaluationPlan, evaluationPasses, type EvaluationSeries } from "./evaluations.ts";
@@ -8,9 +8,9 @@ export interface RunCost {
   readonly steps: number;
   /** Of the weights. */
   readonly updates: number;
-  /** What the rule asks for, over the computation of training; a rule that asks for no pass of its own has 0. */
+  /** Number of updates of the weights. */
   readonly alignment: number;
-  /** The same of the guards' evaluations; 0 without a guard. */
+  /** Computation of the passes that the rule needs, divided by that of training; 0 for a rule that needs no pass of its own. */
   readonly guard: number;
   /** The same of all other evaluations. */
   readonly evaluation: number;

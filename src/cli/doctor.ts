@@ -1,4 +1,7 @@
-/** `gradmix doctor`: which backends this machine gives, how fast a matrix product and a copy are on each, and how long a GPU's shaders take to compile. */
+/**
+ * `gradmix doctor`: reports which backends run on this machine, how fast a matrix product and a copy are on each, and how long a GPU's shaders
+ * take to compile.
+ */
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
@@ -20,7 +23,7 @@ interface Output {
   write(text: string): unknown;
 }
 
-/** Prints the report; gives the exit code: 1 when the cpu backend does not run, or computes something wrong. */
+/** Prints the report and returns the exit code: 1 if the cpu backend does not run or computes wrong results. */
 export async function doctor(output: Output): Promise<number> {
   const print = (name: string, value: string): void => {
     output.write(`${name.padEnd(10)} ${value}\n`);
@@ -29,7 +32,7 @@ export async function doctor(output: Output): Promise<number> {
   const choices: ReadonlyMap<string, string>[] = [];
   const startWebgpu = async (precision: "f32" | "f16"): Promise<Backend> => {
     if (!mayHaveGpu()) throw new GradmixError("backend", "this machine has no driver for a GPU (Vulkan)");
-    // With what mixed precision needs, to see whether it is there.
+    // Requests the features for mixed precision, to report whether they exist.
     const node = await createNodeDevice({
       software: process.env["GRADMIX_WEBGPU"] === "software",
       tensorCores: true,
@@ -94,8 +97,8 @@ export async function doctor(output: Output): Promise<number> {
 }
 
 /**
- * How many shaders the first steps of a training need, plain and aligned, and how long they take to compile: what the first steps take longer than the next ones. A driver
- * may have kept some from an earlier run.
+ * Reports how many shaders the first training steps need, plain and aligned, and how long they take to compile, as the time that the first
+ * steps take beyond that of later ones. A driver may have cached shaders of an earlier run.
  */
 async function shaders(): Promise<string> {
   const before = setCurrentMemory(null);
@@ -147,7 +150,7 @@ interface Finding {
   text: string;
 }
 
-/** Starts a backend, multiplies two square matrices of `size` (or of `large`, where that takes little time), checks the result and takes the time. */
+/** Starts a backend, multiplies two square matrices of `size` (of `large` if this is fast enough), checks the result and measures the time. */
 async function examine(
   start: () => Promise<Backend>,
   size: number,
@@ -161,15 +164,15 @@ async function examine(
     const { threads, simd, memoryLimit } = capabilities;
     const right = await computesRight(backend);
     let seconds = await product(backend, size);
-    // The time grows with the cube; what takes a tenth of a second measures well.
+    // The time grows with the cube of the size; a tenth of a second is enough for a good measurement.
     const wanted = seconds * (large / size) ** 3 < 2 ? large : size;
     if (wanted !== size) seconds = await product(backend, wanted);
     const gigaflops = (2 * wanted ** 3) / seconds / 1e9;
-    // Larger than a cache, for all but the smallest size.
+    // For all but the smallest size, this is larger than a cache.
     const count = Math.min(2 ** 26, 32 * wanted * wanted);
     const gigabytes = (8 * count) / (await copy(backend, count)) / 1e9;
     const runners = `${threads} ${threads === 1 ? "thread" : "threads"}, `;
-    // What a GPU has, it tells nobody.
+    // WebGPU does not report how much memory a GPU has.
     const what = name === "webgpu" ? simd : `${runners}${simd}, at most ${gib(memoryLimit)}`;
     const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${wanted}×${wanted} ${precision} product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
     return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
@@ -184,7 +187,7 @@ async function examine(
   }
 }
 
-/** Seconds of a product of square matrices. */
+/** Seconds per product of two square matrices. */
 async function product(backend: Backend, size: number): Promise<number> {
   const square = (): View => filled(backend, size * size);
   const [x, y, z] = [square(), square(), square()];
@@ -201,7 +204,7 @@ async function product(backend: Backend, size: number): Promise<number> {
   });
 }
 
-/** Seconds of a copy of `count` numbers. */
+/** Seconds per copy of `count` numbers. */
 async function copy(backend: Backend, count: number): Promise<number> {
   const [from, to] = [filled(backend, count), filled(backend, count)];
   return timed(backend, [from, to], () => {
@@ -209,7 +212,7 @@ async function copy(backend: Backend, count: number): Promise<number> {
   });
 }
 
-/** Measuring one thing takes about this many seconds. */
+/** Approximate number of seconds per measurement. */
 const BUDGET = 1;
 
 function filled(backend: Backend, size: number): View {
@@ -219,8 +222,8 @@ function filled(backend: Backend, size: number): View {
 }
 
 /**
- * Seconds of a call, the best of rounds of several calls each: the last operand is read once a round, since that takes as long as a small kernel on a GPU. Then the operands
- * are freed.
+ * Seconds per call: the minimum over rounds of several calls. The result is read once per round, because on a GPU a read takes as long as a
+ * small kernel. Frees the operands at the end.
  */
 async function timed(
   backend: Backend,

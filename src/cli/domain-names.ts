@@ -1,24 +1,24 @@
-/** Names of domains that are found: from the paths of folders and files, and from a field of documents. */
+/** Names of domains that are found in the paths of folders and files, or in a field of documents. */
 import { GradmixError } from "../errors.ts";
 
-/** The joiners (U+200C, U+200D) are part of how Persian and Indic words are spelt. */
+/** Allowed names of domains. The joiners (U+200C, U+200D) are part of the spelling of Persian and Indic words. */
 export const domainName: RegExp = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}\p{Join_Control}_. -]*$/u;
 
-/** Longest name; a field with longer values is no field of names. */
+/** Longest name. A field with longer values does not name domains. */
 const LONGEST = 200;
 
-/** Endings that say how a file is packed and written, and nothing of what it holds. */
+/** Extensions of compression and of file formats, which say nothing about the subject of a text. */
 const packing = /\.(gz|zst|bz2)$/i;
 const writing = /\.(jsonl|ndjson|json|txt|text|md|csv|tsv|parquet|bin|ds|npy)$/i;
-/** One of several files of a set: train-00003-of-00010. */
+/** The end of the name of a shard, one of several files of a set: train-00003-of-00010. */
 const shard = /[-_.]\d{3,}-of-\d{3,}$/;
 
-/** `path` without what says how the file is written, and which shard of a set it is. */
+/** `path` without extensions and without the number of a shard. */
 export function withoutEndings(path: string): string {
   return path.replace(packing, "").replace(writing, "").replace(shard, "");
 }
 
-/** The set that a file is a shard of, and how many it says there are; null for a file that is no shard. */
+/** The set to which a shard belongs, and the number of files that its name declares; null for a file that is not a shard. */
 export function shardSet(path: string): { readonly set: string; readonly count: number } | null {
   const [, start = "", total = "", end = ""] =
     /^(.*[-_.])\d{3,}-of-(\d{3,})((?:\.[a-z0-9]+)*)$/i.exec(path) ?? [];
@@ -26,8 +26,8 @@ export function shardSet(path: string): { readonly set: string; readonly count: 
 }
 
 /**
- * A name for a domain out of any text: characters that names do not have become "-". Throws `data`, naming `where`, for a text without a letter or digit and for one
- * that is too long.
+ * Makes the name of a domain from any text: characters that names cannot contain become "-". Throws `data`, naming `where`, for a text without
+ * a letter or digit, and for one that is too long.
  */
 export function cleanName(text: string, where: string): string {
   const name = text
@@ -46,14 +46,14 @@ export function cleanName(text: string, where: string): string {
   return name;
 }
 
-/** The order of domains that are found: by the characters of their names, numbers in them by their size (c2 before c10). */
+/** The order of found domains: by the characters of their names, with numbers in them by value (c2 before c10). */
 export function compareNames(a: string, b: string): number {
   const [left, right] = [partsOf(a), partsOf(b)];
   for (let i = 0; i < Math.min(left.length, right.length); i++) {
     const order = compareParts(left[i]!, right[i]!);
     if (order !== 0) return order;
   }
-  // Numbers that differ only in zeros before them.
+  // These names differ only in leading zeros.
   return left.length - right.length || (a < b ? -1 : a > b ? 1 : 0);
 }
 
@@ -69,13 +69,13 @@ function compareParts(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** Names that are given out, each with where it comes from: no two places have one name. */
+/** The names in use, each with its source. No two sources have the same name. */
 export interface NameBook {
-  /** A name out of a text. Throws `data`, naming both places, where another place has it. */
+  /** Makes a name from a text and reserves it. Throws `data`, naming both sources, if another source has the name. */
   claim(text: string, where: string): string;
 }
 
-/** `taken`: names that were given by hand. */
+/** `taken`: the names that the user gave. */
 export function nameBook(taken: Iterable<string>): NameBook {
   const origins = new Map<string, string>(Array.from(taken, (name) => [name, `--domain ${name}`]));
   return {

@@ -1,4 +1,4 @@
-/** The backend of a run: which is started, what its numbers depend on, and what a resumed run changes of it. */
+/** The backend of a run: how it is chosen, what its numbers depend on, and how it differs for a resumed run. */
 import type { Backend } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
@@ -7,30 +7,30 @@ import type { RunConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
 import { version } from "./version.ts";
 
-/** What the options say of the backend. */
+/** The options of the backend. */
 export type EnginePlan = Pick<
   RunConfig,
   "backend" | "threads" | "simd" | "precision" | "deterministic" | "memoryLimit"
 >;
 
-/** What the numbers of a run depend on beside its configuration. */
+/** Facts on which the numbers of a run depend, in addition to its configuration. */
 export interface Engine {
   readonly backend: string;
-  /** SIMD level of the cpu, name of the GPU. */
+  /** SIMD level of the cpu backend, or the name of the GPU. */
   readonly simd: string;
   readonly precision: string;
-  /** Of gradmix. */
+  /** Version of gradmix. */
   readonly version: string;
 }
 
-/** As a checkpoint says it. Those of before hold the backend only. */
+/** The engine as stored in a checkpoint. Older checkpoints contain only the backend. */
 export function savedEngine(state: Readonly<Record<string, unknown>>): Partial<Engine> {
   const engine = state["engine"];
   const found: Record<string, unknown> = isObject(engine) ? engine : { backend: state["backend"] };
   return Object.fromEntries(Object.entries(found).filter(([, value]) => typeof value === "string"));
 }
 
-/** Each part that is known of both and differs. */
+/** The parts that are known of both engines and differ. */
 export function engineChanges(then: Partial<Engine>, now: Engine): RunChanges {
   return Object.fromEntries(
     Object.entries(now).flatMap(([name, value]: [string, string]) => {
@@ -40,7 +40,7 @@ export function engineChanges(then: Partial<Engine>, now: Engine): RunChanges {
   );
 }
 
-/** The backend that the options name. A resumed run goes on where it began and as it began, unless they say otherwise. */
+/** Starts the backend that the options name. A resumed run keeps its backend and SIMD level unless the options say otherwise. */
 export async function startBackend(
   wanted: EnginePlan,
   then: Partial<Engine>,

@@ -1,17 +1,23 @@
-/** Domains that are being learnt by heart: gone through more often than a few times, while the loss on their held-out text rises. */
+/** Detects domains that the model memorises: those that training has repeated more than a few times while the loss on their held-out text rises. */
 import { list, number, object, pair, parse, type Schema, string } from "../schema.ts";
 
-/** Where no cap says how often a domain may be gone through: up to four times repeated text is worth about as much as new (Muennighoff and others, arXiv 2305.16264). */
+/**
+ * Number of epochs from which a domain is watched, if no cap limits its repetitions. Text that is repeated up to four times is worth about as
+ * much as new text (Muennighoff and others, arXiv 2305.16264).
+ */
 export const EPOCHS = 4;
 
 export interface EpochWatch {
-  /** A line for every domain of which that is true for the first time. `losses` are of held-out text that is the same each time for one `source`. */
+  /**
+   * Returns a line for each domain that is detected for the first time. The `losses` of one `source` are always measured on the same held-out
+   * text.
+   */
   note(source: "evaluation" | "guard", losses: ReadonlyMap<string, number>): string[];
-  /** For a checkpoint: `createEpochWatch` goes on from it. */
+  /** The state for a checkpoint, from which `createEpochWatch` continues. */
   saved(): string;
 }
 
-/** `epochsOf` tells how often a domain has been gone through. */
+/** `epochsOf` returns how many times training has gone through a domain. */
 export function createEpochWatch(
   most: number,
   epochsOf: (name: string) => number,
@@ -36,7 +42,7 @@ export function createEpochWatch(
 }
 
 function stateOf(saved: unknown): { readonly last: Map<string, number>; readonly warned: Set<string> } {
-  // Checkpoints of before have none.
+  // Older checkpoints contain no such state.
   if (typeof saved !== "string") return { last: new Map(), warned: new Set() };
   const { last, warned } = parse(watched, saved, { source: "the domains' epochs", code: "checkpoint" });
   return { last: new Map(last), warned: new Set(warned) };

@@ -1,6 +1,7 @@
 /**
- * When a run measures its loss on held-out text, and on how much of it. By default evaluation takes a share of the training's computation: a pure function of
- * the plan and never of the clock, so that a resumed run does the same. Costs are counted in forward passes of one window.
+ * Determines when a run measures its loss on held-out text, and on how much of it. By default the evaluations cost a share of the training's
+ * computation. The plan is a pure function of the options and sizes and never of the clock, so that a resumed run does the same. Costs are
+ * counted in forward passes of one window.
  */
 import type { Windows } from "../data/tokens.ts";
 import { GRADIENT } from "../dga/cost.ts";
@@ -8,38 +9,38 @@ import { evaluated } from "./metrics.ts";
 import { EVERY_TOKENS } from "./options/run.ts";
 import type { Data } from "./read-data.ts";
 
-/** What the options say. One of `share` and `every` is not null. */
+/** Options of the evaluation. One of `share` and `every` is not null. */
 export interface EvaluationOptions {
-  /** Evaluation takes about this share of the training's computation. */
+  /** Cost of evaluation, as an approximate share of the training's computation. */
   readonly share: number | null;
-  /** Steps between two evaluations; 0: only at the end. */
+  /** Steps between two evaluations; 0: the run evaluates only at the end. */
   readonly every: number | null;
-  /** Tokens read from each held-out set; null: as the share allows, or `EVERY_TOKENS`. */
+  /** Tokens read from each held-out set; null: as many as the share allows, or `EVERY_TOKENS`. */
   readonly tokens: number | null;
 }
 
-/** Most evaluations by a share: more points do not make a curve any plainer. */
+/** Largest number of evaluations that a share determines; more points do not make a curve clearer. */
 const MOST_TIMES = 100;
 
-/** Of a share, the part that goes to the domains where there is a target too. */
+/** Part of the share that is spent on the domains, if there is a target too. */
 const DOMAINS_PART = 1 / 3;
 
 /**
- * n tokens of a set are spent as √(n/256) evaluations of √(n·256) tokens each: four times the text buys twice the evaluations on twice as much. 16,384 tokens
- * are 8 evaluations of 2,048.
+ * n tokens of a set are spent as √(n/256) evaluations of √(n·256) tokens each: four times the tokens give twice the evaluations on twice the
+ * text. For example, 16,384 tokens give 8 evaluations of 2,048.
  */
 const TOKENS_UNIT = 256;
 
-/** The target is measured on no less than this where it has so much, however small the share: its loss is what a run is for. */
+/** Smallest number of tokens on which the target is evaluated, if it has that many, however small the share: its loss is the purpose of the run. */
 const LEAST_TARGET_TOKENS = 1024;
 
-/** The held-out sets that a run evaluates. */
+/** The held-out sets on which a run is evaluated. */
 export interface HeldOut {
   readonly target: Windows | null;
   readonly domains: ReadonlyMap<string, Windows>;
 }
 
-/** Of very many domains every so many-th. */
+/** The held-out sets of the target and the domains; of very many domains only every n-th one. */
 export function heldOutOf(
   { target, domains }: Pick<Data, "target" | "domains">,
   names: readonly string[],
@@ -51,12 +52,12 @@ export function heldOutOf(
   return { target: target?.heldOut ?? null, domains: new Map(chosen) };
 }
 
-/** What a plan depends on beside the options. */
+/** Facts on which a plan depends, in addition to the options. */
 export interface EvaluationFacts {
   readonly steps: number;
-  /** Windows in a step. */
+  /** Windows per step. */
   readonly batch: number;
-  /** Tokens in a window. */
+  /** Tokens per window. */
   readonly context: number;
   /** Windows of the target's held-out set; null without one. */
   readonly target: number | null;
@@ -64,30 +65,34 @@ export interface EvaluationFacts {
   readonly domains: readonly number[];
 }
 
-/** The evaluations of the target, or of the domains. */
+/** Evaluations of the target, or of the domains. */
 export interface EvaluationSeries {
-  /** The steps after which it is done, ascending, 0 being before the first; or a number N: after every N steps (0: none), and at the end. */
+  /**
+   * The steps after which an evaluation takes place, ascending, where 0 is before the first step. A number N stands for every N steps and the
+   * end (0: only the end).
+   */
   readonly after: readonly number[] | number;
-  /** Tokens read from each set, at most. */
+  /** Largest number of tokens read from each set. */
   readonly tokens: number;
-  /** How often in the whole run. */
+  /** Number of evaluations in the whole run. */
   readonly times: number;
-  /** Windows that one of them reads, of all sets together. */
+  /** Number of windows that one evaluation reads from all sets together. */
   readonly windows: number;
 }
 
 export interface EvaluationPlan {
   readonly steps: number;
-  /** Tokens in a window. */
+  /** Tokens per window. */
   readonly context: number;
   readonly target: EvaluationSeries | null;
   readonly domains: EvaluationSeries | null;
 }
 
 /**
- * The evaluations of a run. By a share: the target before the first step, at the end and between, the domains at the end and, on fewer tokens and at fewer of
- * the same steps, before it; without a target the domains as the target. The target at both ends, and the domains at the end, are evaluated
- * whatever the share; all else is within it.
+ * Plans the evaluations of a run. With a share, the target is evaluated before the first step, at the end and between. The domains are
+ * evaluated at the end and, on fewer tokens and at fewer of the same steps, before it; without a target they are evaluated like the target.
+ * The evaluations of the target at both ends, and of the domains at the end, take place even if they exceed the share; all others stay within
+ * it.
  */
 export function planEvaluations(options: EvaluationOptions, facts: EvaluationFacts): EvaluationPlan {
   return options.every === null ? byShare(options, facts) : byInterval(options.every, options, facts);
@@ -135,22 +140,25 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   const targetSteps = spread(own.times, steps);
   const ofTarget = series(sets, targetSteps, own.windows);
   if (domains.length === 0) return { steps, context, target: ofTarget, domains: null };
-  // At some of the target's steps, with the last of them.
+  // Some of the target's steps, including the last one.
   const left = budget - ofTarget.times * ofTarget.windows;
   const rest = spend(left, domains, context, fixed, { times: 1, most: own.times, windows: 1 });
   const after = spread(rest.times, own.times - 1).map((i) => targetSteps[i]!);
   return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
 
-/** Forward passes of one window that a training step takes for each window of its batch. */
+/** Cost of a training step in forward passes of one window, per window of its batch. */
 export const TRAINING: number = GRADIENT;
 
-/** Windows that are read when `most` of each set are. */
+/** Number of windows read if at most `most` windows of each set are read. */
 export function windowsRead(sets: readonly number[], most: number): number {
   return sets.reduce((sum, count) => sum + Math.min(count, most), 0);
 }
 
-/** Bounds of a series: the least and the most times, and the least windows of a set that has so many; `unit` as TOKENS_UNIT, which is its default. */
+/**
+ * Bounds of a series: the smallest (`times`) and largest (`most`) number of evaluations, and the smallest number of windows read from a set
+ * that has so many. `unit` replaces TOKENS_UNIT.
+ */
 export interface Bounds {
   readonly times: number;
   readonly most: number;
@@ -159,8 +167,8 @@ export interface Bounds {
 }
 
 /**
- * How often, and how many windows of each set, for `budget` windows; where they are `fixed`, how often. What the bounds ask for at least is had even where it is
- * more than the budget.
+ * Returns how many evaluations `budget` windows pay for, and how many windows each reads per set. `fixed` sets the number of windows. The
+ * lower bounds hold even if they exceed the budget.
  */
 export function spend(
   budget: number,
@@ -173,11 +181,11 @@ export function spend(
   const tokens = (Math.max(0, budget) * context) / sets.length;
   const room = budget / within(Math.sqrt(tokens / (bounds.unit ?? TOKENS_UNIT)));
   const windows = fixed ?? Math.max(Math.min(bounds.windows, Math.max(...sets)), windowsWithin(room, sets));
-  // Windows are whole, and sets end: what is left over goes into more evaluations.
+  // Windows are whole and sets are finite, so a remaining budget is spent on more evaluations.
   return { times: within(budget / windowsRead(sets, windows)), windows };
 }
 
-/** The most windows of each set that `room` has place for. */
+/** Largest number of windows per set for which `room` windows in total suffice. */
 function windowsWithin(room: number, sets: readonly number[]): number {
   let [windows, end] = [0, Math.max(...sets)];
   while (windows < end) {
@@ -188,25 +196,25 @@ function windowsWithin(room: number, sets: readonly number[]): number {
   return windows;
 }
 
-/** So many whole numbers from 0 to `last`, evenly; a single one is `last`. Not more than last + 1. */
+/** `count` whole numbers from 0 to `last`, evenly spaced, and at most last + 1; a single one is `last`. */
 function spread(count: number, last: number): number[] {
   return count === 1 ? [last] : Array.from({ length: count }, (_, i) => Math.round((i * last) / (count - 1)));
 }
 
-/** Tokens to read from the target's and from each domain's held-out set after `step` steps; null for what is not evaluated then. */
+/** Number of tokens to read from the target's and from each domain's held-out set after a step; null if it is not evaluated then. */
 export interface Wanted {
   readonly target: number | null;
   readonly domains: number | null;
 }
 
-/** What is evaluated after `step` steps; null: nothing. */
+/** The evaluation after `step` steps; null if there is none. */
 export function evaluationAfter({ steps, target, domains }: EvaluationPlan, step: number): Wanted | null {
   const due = (series: EvaluationSeries | null): number | null => {
     if (series === null) return null;
     const { after, tokens } = series;
     const now =
       typeof after === "number"
-        ? // The rest by 0 is NaN.
+        ? // The remainder of a division by 0 is NaN.
           step === steps || (step > 0 && step % after === 0)
         : after.includes(step);
     return now ? tokens : null;
@@ -215,7 +223,7 @@ export function evaluationAfter({ steps, target, domains }: EvaluationPlan, step
   return wanted.target === null && wanted.domains === null ? null : wanted;
 }
 
-/** Windows that all evaluations of a run read: forward passes. */
+/** Number of windows that all evaluations of a run read, each of which is one forward pass. */
 export function evaluationPasses({ target, domains }: EvaluationPlan): number {
   return [target, domains].reduce(
     (sum, series) => sum + (series === null ? 0 : series.times * series.windows),

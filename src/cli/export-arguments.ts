@@ -1,4 +1,4 @@
-/** What can be typed after `gradmix export`. */
+/** The arguments of `gradmix export`. */
 import { Option } from "commander";
 import type { ExportArguments } from "./export-command.ts";
 import { textOption } from "./values.ts";
@@ -35,7 +35,7 @@ const flags: readonly (readonly [string, string])[] = [
   ["--map-file <FILE>", 'read these paths from a file: JSON {"NAME": "PATH"}, or lines NAME,PATH of a .csv'],
 ];
 
-/** As commander wants them. Every value is collected as text. */
+/** The options for commander. Every value is collected as text. */
 export function exportOptions(): Option[] {
   return flags.map(([flag, help]) => {
     const option = new Option(flag, help);
@@ -45,7 +45,7 @@ export function exportOptions(): Option[] {
   });
 }
 
-/** What was given. */
+/** Collects the values that were given. */
 export function exportArguments(
   run: string | undefined,
   options: Readonly<Record<string, unknown>>,

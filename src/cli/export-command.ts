@@ -1,4 +1,4 @@
-/** `gradmix export`: the mixture of a run, as the files of another trainer. */
+/** `gradmix export`: writes the mixture of a run in the formats of other trainers. */
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { formatJson, type Json } from "../json.ts";
@@ -15,9 +15,9 @@ import {
   wrong,
 } from "./values.ts";
 
-/** What was given, as text; null for what was not. */
+/** The given values as text; null if a value was not given. */
 export interface ExportArguments {
-  /** Folder of a run. */
+  /** Folder of the run. */
   readonly run: string | null;
   readonly to: string | null;
   readonly out: string | null;
@@ -28,17 +28,17 @@ export interface ExportArguments {
   readonly batch: string | null;
   readonly rows: string | null;
   readonly floor: string | null;
-  /** NAME=PATH each. */
+  /** Entries of the form NAME=PATH. */
   readonly map: readonly string[];
   readonly mapFile: string | null;
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; then nothing was written. */
+/** Runs the command and returns the exit code. Throws `config`, `data` and `io`; in that case nothing was written. */
 export async function exportRun(
   given: ExportArguments,
   { out, err }: { out: Output; err: Output },
 ): Promise<number> {
-  // Only here: `--help` needs none of their code.
+  // Loaded here, because `--help` does not need this code.
   const [{ exportFormats, exportMixture }, { mixtureOfRun }, { readRunRecord }, { recommendedWeights }] =
     await Promise.all([
       import("../export/export.ts"),
@@ -91,7 +91,7 @@ interface Written {
   readonly text: string;
 }
 
-/** Where the files go: `--out` is the file where there is one, else the folder. Nothing without it, which prints one file. */
+/** Where the files are written: `--out` names the file if there is one, and otherwise the folder. Without `--out`, a single file is printed. */
 function place(
   { out, to }: ExportArguments,
   files: readonly { readonly name: string; readonly text: string }[],
@@ -134,7 +134,7 @@ function choice<C extends string>(text: string, choices: readonly C[], label: st
 
 const multiples: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
 
-/** `--scale-to`: tokens, such as 300B, or steps of `stepTokens`, such as 20000steps. */
+/** Parses `--scale-to`: tokens, such as 300B, or steps of `stepTokens` tokens, such as 20000steps. */
 function lengthOf(text: string, stepTokens: number): number {
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
   const times = unit.toLowerCase().startsWith("step") ? stepTokens : multiples[unit.toLowerCase()];
@@ -146,7 +146,7 @@ function lengthOf(text: string, stepTokens: number): number {
   return tokens;
 }
 
-/** Paths by domain: of `--map-file`, and of `--map`, which replaces them. */
+/** Paths by domain: those of `--map-file`, with those of `--map` in their place. */
 function readPaths(
   { map, mapFile }: ExportArguments,
   names: readonly string[],
@@ -162,7 +162,7 @@ function readPaths(
   return paths;
 }
 
-/** JSON, {"name": "path"} or {"name": ["path", …]}, or lines of CSV, name,path. */
+/** Reads JSON, {"name": "path"} or {"name": ["path", …]}, or CSV with lines name,path. */
 function readMapFile(path: string): [string, readonly string[]][] {
   const label = `--map-file ${path}`;
   if (!/\.csv$/i.test(path)) {
@@ -189,7 +189,7 @@ function readMapFile(path: string): [string, readonly string[]][] {
   return [...found];
 }
 
-/** The fields of a line of CSV; none where its quotes do not close. */
+/** The fields of a line of CSV; empty if its quotes are not closed. */
 function csvFields(line: string): string[] {
   const fields: string[] = [];
   const field = /\s*(?:"((?:[^"]|"")*)"\s*|([^",]*))(,|$)/y;

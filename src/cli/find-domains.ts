@@ -1,4 +1,4 @@
-/** The domains of `--domains`: each subfolder of a folder, each file of a pattern, or what a field of the documents says. */
+/** Finds the domains of `--domains`: each subfolder of a folder, each file of a pattern, or each value of a field of the documents. */
 import { readdir, stat } from "node:fs/promises";
 import { basename } from "node:path";
 import picomatch from "picomatch";
@@ -7,24 +7,25 @@ import { tokenFileOf } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { compareNames, type NameBook, shardSet, withoutEndings } from "./domain-names.ts";
 
-/** How files are looked for, and what is said of them. */
+/** How files are found, and how messages are reported. */
 export interface Search {
-  /** The files of patterns; `what` they are for, in errors. */
+  /** Finds the files of patterns; `what` names their purpose in errors. */
   find(what: string, globs: readonly string[]): Promise<readonly FoundFile[]>;
-  /** Of the names in a folder those that are not read unless they are named. */
+  /** Returns the names in a folder that are skipped unless they are named explicitly. */
   passOver(folder: string, names: ReadonlySet<string>): ReadonlySet<string>;
   onEvent(line: string): void;
 }
 
-/** Files that stand in a folder of data and are none: their names in capitals, and what Hugging Face puts beside. */
+/** Files in a folder that are not data: those with names in capitals, and those that Hugging Face adds. */
 const aside = /^(README|LICEN[CS]E|NOTICE|CITATION|CHANGELOG|dataset_infos\.json|dataset_dict\.json)/;
 
-/** Searches at a time. Each waits for the disk most of the time. */
+/** Number of simultaneous searches. Each mostly waits for the disk. */
 const AT_ONCE = 16;
 
 /**
- * The domains that `globs` mean, by name, in the order of their names: of a folder each folder and file in it, of a pattern each file that it matches. Files that are shards of one
- * set (NAME-00000-of-00005.parquet) are one domain. Throws `data` where two would have one name.
+ * The domains of `globs` by name, in the order of their names: for a folder each folder and file in it, for a pattern each file that it
+ * matches. Files that are shards of one set (NAME-00000-of-00005.parquet) form one domain. Throws `data` if two domains would have the same
+ * name.
  */
 export async function findDomains(
   globs: readonly string[],
@@ -41,11 +42,11 @@ export async function findDomains(
   return new Map(found.sort(([a], [b]) => compareNames(a, b)));
 }
 
-/** Files that are one domain. */
+/** Files that form one domain. */
 interface Group {
-  /** What its name is made of. */
+  /** The text from which its name is made. */
   readonly text: string;
-  /** What it is, in errors. */
+  /** Its description in errors. */
   readonly where: string;
   readonly files: readonly FoundFile[];
 }
@@ -64,7 +65,7 @@ async function inFolder(folder: string, search: Search): Promise<readonly Group[
       `--domains ${folder}: left out files that are not data: ${left.slice(0, 5).join(", ")}${left.length > 5 ? ` and ${left.length - 5} more` : ""}`,
     );
   const pathOf = (name: string): string => (folder.endsWith("/") ? folder + name : `${folder}/${name}`);
-  // An index is read with its tokens.
+  // The index of a token file is read with the tokens.
   const kept = entries.filter((name) => !left.includes(name) && tokenFileOf(pathOf(name)) === null);
   const groups: Group[] = [];
   const loose: FoundFile[] = [];
@@ -86,7 +87,7 @@ async function ofPattern(glob: string, search: Search): Promise<readonly Group[]
   return groupFiles(await search.find(`--domains ${glob}`, [glob]), base, search);
 }
 
-/** Each file, or set of shards, by its path below `base`. */
+/** Groups shards of a set, and returns each file or set by its path below `base`. */
 function groupFiles(files: readonly FoundFile[], base: string, { onEvent }: Search): Group[] {
   const sets = new Map<string, { count: number; files: FoundFile[] }>();
   const sorted = [...files].sort((a, b) => (a.path < b.path ? -1 : 1));

@@ -1,6 +1,6 @@
-/** The example that the help of each command begins with: what most people want from it, in lines of at most 80 characters. */
+/** The example at the beginning of each command's help, in lines of at most 80 characters. */
 
-/** Where `gradmix watch` listens when nothing is said. */
+/** Default port of `gradmix watch`. */
 export const DEFAULT_PORT = 8321;
 
 export const firstExamples: Readonly<Record<string, string>> = {

@@ -1,4 +1,4 @@
-/** The guards of a run: which held-out text they look at, how often and on how much of it, and what came of them, in words. */
+/** The guards of a run: which held-out text they evaluate, how often and on how much of it, and their outcomes as text. */
 import type { Windows } from "../data/tokens.ts";
 import { limitsOf, SURE } from "../dga/combinators/guard.ts";
 import { nextUpdate, type Mixer } from "../dga/mixer.ts";
@@ -10,11 +10,12 @@ import { type EvaluationFacts, spend, TRAINING, windowsRead } from "./evaluation
 import type { GuardLimits } from "./mixing.ts";
 import type { Split } from "./read-data.ts";
 
-/** The held-out windows of every domain that is guarded; null for the others, in their order. */
+/** The held-out windows of each domain, in the domains' order; null for domains without a guard. */
 export type GuardedSets = readonly (Windows | null)[];
 
 /**
- * Throws `data` for a domain that is guarded by its name and has no held-out text. One that only "*" guards is then not guarded, and `onEvent` is told so.
+ * Returns the held-out sets of the guarded domains. Throws `data` for a domain that is guarded by its name and has no held-out text, and if no
+ * domain has any. A domain that only "*" guards is then not guarded, which `onEvent` reports.
  */
 export function guardedSets(
   { limits }: GuardLimits,
@@ -43,8 +44,8 @@ export function guardedSets(
 }
 
 /**
- * A line where the model of a reference run may have been trained on text that is held out here: the documents that a run holds out follow from its seed and its files. null where they
- * are as long in tokens and bytes, and so surely the same.
+ * Returns a warning if the model of a reference run may have been trained on text that is held out here: a run's seed and files determine
+ * which documents it holds out. null if both held-out texts have the same length in tokens and bytes, and are therefore taken to be the same.
  */
 export function otherSplit(
   folder: string,
@@ -67,26 +68,26 @@ export function otherSplit(
     : `--guard: ${folder} held out other text of domain "${other[0]}" than this run, so that its model may have been trained on what is held out here, and its losses on it are then too low to compare with; train both with the same --seed and files`;
 }
 
-/** When guarded domains are evaluated, and on how much. */
+/** When the guarded domains are evaluated, and on how much text. */
 export interface GuardPlan {
-  /** Updates of the weights from one time to the next. */
+  /** Number of updates of the weights between two evaluations. */
   readonly every: number;
-  /** Tokens read of each domain, at most. */
+  /** Largest number of tokens read from each domain. */
   readonly tokens: number;
-  /** How often in the whole run: before the first step, at updates, and at the end. */
+  /** Number of evaluations in the whole run: before the first step, at updates, and at the end. */
   readonly times: number;
-  /** Windows that one time reads, of all guarded domains together. */
+  /** Number of windows that one evaluation reads from all guarded domains together. */
   readonly windows: number;
 }
 
-/** A guard has to see a rise soon more than exactly: n tokens of a domain are spent as √(n/32) evaluations of √(n·32) tokens. */
+/** A guard must detect a rise early rather than precisely: n tokens of a domain are spent as √(n/32) evaluations of √(n·32) tokens. */
 const TOKENS_UNIT = 32;
-/** Least tokens of a domain, where it has so many: on fewer a rise of some per cent is hidden by noise. */
+/** Smallest number of tokens of a domain that has that many. On fewer, noise hides a rise of a few per cent. */
 const LEAST_TOKENS = 512;
-/** Least times: before the first step, twice between, at the end. */
+/** Smallest number of evaluations: one before the first step, two in between, one at the end. */
 const LEAST_TIMES = 4;
 
-/** A pure function of the plan, as all evaluations are. */
+/** Plans the evaluations of guarded domains. A pure function of its arguments, like all plans of evaluations. */
 export function planGuard(
   share: number,
   sets: readonly number[],
@@ -102,7 +103,7 @@ export function planGuard(
     unit: TOKENS_UNIT,
   });
   let every = Math.max(1, Math.ceil(multiples / (times - 1)));
-  // What the end adds may be one too many.
+  // The evaluation at the end may be one too many.
   while (timesOf(every, mixer, steps) > times) every++;
   return {
     every,
@@ -112,7 +113,7 @@ export function planGuard(
   };
 }
 
-/** Evaluations before the first step, at every `every`-th update and at the end. */
+/** Number of evaluations before the first step, at every `every`-th update and at the end. */
 function timesOf(every: number, mixer: Mixer, steps: number): number {
   const period = every * mixer.updateEvery;
   const first = Math.ceil(nextUpdate(mixer, 0) / period) * period;
@@ -121,16 +122,16 @@ function timesOf(every: number, mixer: Mixer, steps: number): number {
   return 1 + checks + (atEnd ? 0 : 1);
 }
 
-/** What became of one guard. */
+/** Outcome of one guard. */
 export interface GuardOutcome {
   readonly name: string;
   readonly limit: number;
-  /** The held-out loss at the end over its reference, and the standard error of that. */
+  /** Held-out loss at the end divided by its reference, and the standard error of this ratio. */
   readonly ratio: number;
   readonly error: number | null;
 }
 
-/** Of the domains that were looked at, those that are furthest above their limit first. */
+/** Outcomes for the evaluated domains, sorted by how far they exceed their limit, the furthest first. */
 export function guardOutcomes(
   { limits }: GuardLimits,
   names: readonly string[],
@@ -152,7 +153,10 @@ export function guardOutcomes(
     .sort((a, b) => b.ratio - b.limit - (a.ratio - a.limit));
 }
 
-/** `all 8 held; nearest to its limit: code +1.2 % ± 0.3 (limit +2 %)`, or which did not. A rise within twice its error over the reference, which no guard acts on, counts as held. */
+/**
+ * Formats the outcomes: `all 8 held; nearest to its limit: code +1.2 % ± 0.3 (limit +2 %)`, or which did not hold. A rise over the reference
+ * within twice its error, on which no guard acts, counts as held.
+ */
 export function formatGuards(outcomes: readonly GuardOutcome[]): string {
   const broken = outcomes.filter((one) => one.ratio > one.limit && !withinError(one));
   const count = outcomes.length;
@@ -167,7 +171,7 @@ export function formatGuards(outcomes: readonly GuardOutcome[]): string {
 
 const withinError = ({ ratio, error }: GuardOutcome): boolean => error !== null && ratio - 1 <= SURE * error;
 
-/** `code +3.1 % ± 0.4 (limit +2 %)` */
+/** Formats an outcome: `code +3.1 % ± 0.4 (limit +2 %)`. */
 function shown(outcome: GuardOutcome): string {
   const { name, limit, ratio, error } = outcome;
   const doubt = error === null ? "" : ` ± ${digits(100 * error)}`;

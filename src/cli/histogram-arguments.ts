@@ -1,9 +1,9 @@
-/** The arguments of `gradmix histogram` that `gradmix train` does not have, checked. */
+/** Checks the arguments of `gradmix histogram` that `gradmix train` does not have. */
 import type { HistogramArguments } from "./histogram-command.ts";
 import type { Kind, OptionRow } from "./options.ts";
 import { checkValue, fromArguments, wrong } from "./values.ts";
 
-/** Flags with their values, and help. */
+/** The flags with their values, and their help. */
 export const histogramFlags: readonly (readonly [flags: string, help: string])[] = [
   ["--out <FILE>", "write the shares of the target as JSON, for --histogram and --weights of gradmix train"],
   [
@@ -20,14 +20,14 @@ export const histogramFlags: readonly (readonly [flags: string, help: string])[]
   ],
 ];
 
-/** Help of rows that mean something else here. */
+/** A row with the help that applies in this command. */
 export function inHistogram(row: OptionRow): OptionRow {
   if (row.path !== "data.targets") return row;
   const { auto: _auto, ...rest } = row;
   return { ...rest, auto: "none", help: "one of several targets: its name and its files. Repeatable" };
 }
 
-/** From what commander has read. Throws `config`, naming the flag. */
+/** Converts the options that commander has read. Throws `config`, naming the flag. */
 export function histogramArguments(
   options: Readonly<Record<string, unknown>>,
 ): Pick<HistogramArguments, "out" | "bases" | "groups" | "mixtures"> {

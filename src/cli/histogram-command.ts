@@ -1,4 +1,4 @@
-/** `gradmix histogram`: shows what share of each target each domain has, and writes it for rules that take a histogram, or as bases. */
+/** `gradmix histogram`: shows the share of each target that each domain has, and writes it for rules that use a histogram, or as bases. */
 import { rulesWith } from "../dga/rules/index.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
@@ -14,7 +14,7 @@ import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { type Raw, wrong } from "./values.ts";
 
-/** The options of `gradmix train` that say which text is read, and how. */
+/** Whether an option of `gradmix train` determines which text is read, and how. */
 export function histogramTakes({ section, path }: OptionRow): boolean {
   return (
     section === "data" || ["model.context", "model.initFrom", "training.seed", "run.quiet"].includes(path)
@@ -22,23 +22,23 @@ export function histogramTakes({ section, path }: OptionRow): boolean {
 }
 
 export interface HistogramArguments {
-  /** Path of a config file, whose other options are left aside. */
+  /** Path of a config file; its other options are ignored. */
   readonly config: string | null;
   /** Flags that were given, by key path. */
   readonly given: ReadonlyMap<string, Raw>;
-  /** The rows of the table that the command takes. */
+  /** The rows of the table that the command accepts. */
   readonly rows: readonly OptionRow[];
-  /** The file that the shares are written to; null: none. */
+  /** Path of the file for the shares; null: none. */
   readonly out: string | null;
-  /** The file that bases are written to (.json or .csv); null: none. */
+  /** Path of the file for the bases (.json or .csv); null: none. */
   readonly bases: string | null;
-  /** Groups of the targets' documents that become bases too; null: none. */
+  /** Number of groups of the targets' documents that become bases too; null: none. */
   readonly groups: number | null;
-  /** Mixtures of targets that become bases too, by name: shares of the targets. */
+  /** Mixtures of targets that become bases too: the shares of the targets, by name of the mixture. */
   readonly mixtures: ReadonlyMap<string, ReadonlyMap<string, number>>;
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `data` and `io`. */
+/** Runs the command and returns the exit code. Throws `config`, `data` and `io`. */
 export async function showHistogram(
   { config: file, given, rows, ...args }: HistogramArguments,
   { out, err }: Outputs,
@@ -52,7 +52,7 @@ export async function showHistogram(
     atOnce: () => {},
   });
   try {
-    // Only here: `--help` and a refusal need none of their code.
+    // Loaded here, because `--help` and errors in the arguments do not need this code.
     const { clusterHistograms, domainHistograms } = await import("./histograms.ts");
     const hooks = {
       onEvent(line: string) {
@@ -72,7 +72,7 @@ export async function showHistogram(
     const { domains, targets, groups, sizes } = found;
     const written: string[] = [];
     if (args.out !== null) {
-      // One target was asked for.
+      // There is exactly one target.
       const { shares } = targets[0]!;
       const named = new Map(domains.map((name, i) => [name, shares[i]!]));
       writeFileAtomic(args.out, [encode(`${formatJson(named, 2)}\n`)]);
@@ -103,7 +103,7 @@ export async function showHistogram(
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-/** Of clusters, the lines of the largest shares. */
+/** Number of clusters shown, the largest shares first. */
 const SHOWN = 20;
 
 async function readConfig(
@@ -119,7 +119,7 @@ async function readConfig(
     values: new Map([["mixing.rule", rule]]),
     label: (key) => key,
   });
-  // No rule runs, so that nothing is asked for that one needs; one that takes several targets where they are given, or were prepared.
+  // No rule runs, so a rule is chosen that needs nothing. If several targets were given or prepared, it is one that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
   const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(({ values }) =>
     values.has("data.targets"),
@@ -168,7 +168,7 @@ function checkTogether(
   }
 }
 
-/** The folder of clusters that the domains are; null where they are others. */
+/** The folder of clusters if the domains are those; null if they are others. */
 function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | null {
   const folder = domainsFrom.find(isClusterFolder);
   if (folder === undefined) return null;
@@ -180,7 +180,7 @@ function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | n
   return folder;
 }
 
-/** Mixtures of the targets' shares. */
+/** The mixtures of the targets' shares. */
 function mixed(
   targets: readonly NamedShares[],
   mixtures: ReadonlyMap<string, ReadonlyMap<string, number>>,
@@ -196,7 +196,10 @@ function mixed(
   });
 }
 
-/** A line for each domain, the largest share first, of the first `most`: its name, its share with the standard error, and the target's examples that go to it by themselves. */
+/**
+ * One line per domain for the `most` largest shares: the name, the share with its standard error, and the number of the target's examples that
+ * are individually assigned to the domain.
+ */
 export function formatTable(
   names: readonly string[],
   { shares, standardErrors, counts, counted, about }: Omit<TargetHistogram, "name">,

@@ -1,4 +1,4 @@
-/** What share of the target each domain has, for rules that begin with it and for `gradmix histogram`. */
+/** Computes the share of the target that each domain has, for rules that start from it and for `gradmix histogram`. */
 import type { Tokenizer } from "../data/byte-level.ts";
 import { clusterHistogram } from "../data/cluster/histogram.ts";
 import { countHistogram, type Histogram } from "../data/histogram.ts";
@@ -11,7 +11,7 @@ import type { MixedFiles } from "./inputs.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
 
-/** Of the training text. Throws `config` where there is no target. */
+/** Measures the histogram on the training text. Throws `config` if there is no target. */
 function measureHistogram(
   { domains, target }: Pick<Data, "domains" | "target">,
   signal: AbortSignal,
@@ -26,8 +26,8 @@ function measureHistogram(
 }
 
 /**
- * Share of the target by domain, in the order of the domains: by nearest centroids where the domains are clusters (`clusterHistogram`), by bigrams otherwise. Throws `config` where
- * there is no target.
+ * The target's share of each domain, in the order of the domains: by nearest centroids if the domains are clusters (`clusterHistogram`),
+ * otherwise by bigrams. Throws `config` if there is no target.
  */
 export async function histogramOf(
   data: Data,
@@ -41,7 +41,7 @@ export async function histogramOf(
   return new Map(names.map((name, i) => [name, shares[i]!]));
 }
 
-/** null where the domains are not all clusters that texts can be assigned to. */
+/** The shares by centroids; null if not all domains are clusters to which texts can be assigned. */
 async function centroidShares(
   { target, tokenizer, sizes }: Data,
   names: readonly string[],
@@ -50,7 +50,7 @@ async function centroidShares(
 ): Promise<Float64Array | null> {
   const clusters = mixed?.clusters ?? null;
   if (mixed === null || clusters === null || target === null || tokenizer === null) return null;
-  // Other domains may stand beside the clusters.
+  // There may be other domains beside the clusters.
   if (mixed.domainOf.size !== names.length) return null;
   const model = readTextClusters(clusters);
   if (model === null) {
@@ -73,7 +73,7 @@ async function centroidShares(
   return Float64Array.from(names, (name) => byName.get(name) ?? 0);
 }
 
-/** The texts of a stream's documents: of a target, those that it is not evaluated on. */
+/** The texts of the documents in a stream; for a target, of those that are not held out. */
 export function textsOf({ tokens, documents }: StoredStream, { decode, endOfText }: Tokenizer): string[] {
   return Array.from({ length: documents.length - 1 }, (_, i) => {
     const ids = tokens.subarray(documents[i]!, documents[i + 1]!);
@@ -81,7 +81,7 @@ export function textsOf({ tokens, documents }: StoredStream, { decode, endOfText
   });
 }
 
-/** Of the documents of the corpus, in the mean; a character is about a byte. */
+/** Mean length of the corpus' documents; a character is counted as one byte. */
 export function meanCharacters({ clusters }: ClusterFolder): number {
   let [bytes, documents] = [0, 0];
   for (const own of clusters) {
@@ -91,18 +91,18 @@ export function meanCharacters({ clusters }: ClusterFolder): number {
   return Math.max(1, bytes / Math.max(1, documents));
 }
 
-/** What a checkpoint has, so that a resumed run goes on with the same bits wherever it goes on; null where it has none. */
+/** The histogram in a checkpoint, so that a resumed run continues with identical numbers on any machine; null if it has none. */
 export function savedHistogram(
   json: Checkpoint["json"] | undefined,
   names: readonly string[],
 ): ReadonlyMap<string, number> | null {
-  // The checkpoint's checksum says that it is what was written, and its configuration has the same domains.
+  // The checkpoint's checksum guarantees that this is what was written, and its configuration has the same domains.
   const saved = json?.["histogram"];
   if (!Array.isArray(saved) || saved.length !== names.length) return null;
   return new Map(names.map((name, i) => [name, Number(saved[i])]));
 }
 
-/** `histogram of the target: state-of-the-union 0.80, essays 0.07, … and 21 more` */
+/** Formats a histogram: `histogram of the target: state-of-the-union 0.80, essays 0.07, … and 21 more`. */
 export function histogramLine(histogram: ReadonlyMap<string, number>): string {
   const shown = [...histogram].sort(([, a], [, b]) => b - a).slice(0, 6);
   const rest = histogram.size - shown.length;

@@ -1,4 +1,4 @@
-/** Histograms of targets for `gradmix histogram`: over clusters by nearest centroids, over any other domains by bigrams. */
+/** Computes histograms of targets for `gradmix histogram`: over clusters by nearest centroids, over any other domains by bigrams. */
 import { clusterHistogram, groupTexts } from "../data/cluster/histogram.ts";
 import type { ClusterShares } from "../data/cluster/shares.ts";
 import { labelsOf } from "../data/cluster/text-clusters.ts";
@@ -20,32 +20,32 @@ import { wrong } from "./values.ts";
 
 /** The histogram of one target. */
 export interface TargetHistogram extends NamedShares {
-  /** NaN where they are not known. */
+  /** Standard errors of the shares; NaN if they are unknown. */
   readonly standardErrors: Float64Array;
-  /** Examples of the target that go to each domain by themselves. */
+  /** Number of the target's examples that are individually assigned to each domain. */
   readonly counts: Float64Array;
-  /** Above the counts. */
+  /** Heading of the column of counts. */
   readonly counted: string;
-  /** What the shares are from, as sentences. */
+  /** Sentences that describe how the shares were found. */
   readonly about: readonly string[];
 }
 
-/** What was found. */
+/** The result. */
 export interface Histograms {
   readonly domains: readonly string[];
   readonly targets: readonly TargetHistogram[];
   readonly groups: readonly NamedShares[];
-  /** How much text each domain has, in any unit. */
+  /** Amount of text of each domain, in any unit. */
   readonly sizes: readonly number[];
 }
 
-/** What finding them is told. */
+/** Callbacks and the signal of a computation. */
 export interface HistogramHooks {
   readonly onEvent: (line: string) => void;
   readonly signal: AbortSignal;
 }
 
-/** Reads all text, as `gradmix train` does. Throws as that. */
+/** Computes the histograms after reading all text as `gradmix train` does. Throws the same errors. */
 export async function domainHistograms(
   { data, model }: TrainConfig,
   seed: number,
@@ -58,7 +58,7 @@ export async function domainHistograms(
     hooks,
   );
   const windows = read.domains.map(({ train }) => train);
-  // Without a target of its own the first of several stands for it.
+  // If no single target was given, the first of several takes its place.
   const targets = [
     ...(data.target.length === 0 || read.target === null ? [] : [["target", read.target] as const]),
     ...read.targets,
@@ -88,15 +88,18 @@ export async function domainHistograms(
 }
 
 export interface ClusterPlan {
-  /** Of `gradmix cluster`. */
+  /** The folder that `gradmix cluster` wrote. */
   readonly folder: string;
-  /** Of the choice of held-out documents. */
+  /** Seed of the choice of held-out documents. */
   readonly seed: number;
-  /** Groups of the targets' documents; null: none. */
+  /** Number of groups of the targets' documents; null: none. */
   readonly groups: number | null;
 }
 
-/** Reads the targets alone: those of their documents that a run of the same options trains on. Throws `data` for a folder that cannot assign text. */
+/**
+ * Reads only the targets, without the documents that a run with the same options would hold out. Throws `data` for a folder to whose clusters
+ * no text can be assigned.
+ */
 export async function clusterHistograms(
   config: TrainConfig,
   { folder: path, seed, groups }: ClusterPlan,
@@ -171,7 +174,7 @@ async function targetTexts(
       `${tokens}: holds tokens, but only text can be assigned to clusters; give the text of the target`,
     );
   signal.throwIfAborted();
-  // What is held out is decided by documents alone, whatever the tokenizer.
+  // The documents alone determine what is held out, whatever the tokenizer.
   const tokenizer = byteTokenizer();
   let skipped = 0;
   const documents = readDocuments(files, { textField, skipBadLines, onSkip: () => skipped++ });

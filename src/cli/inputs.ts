@@ -1,6 +1,6 @@
 /**
- * The text that a run reads: which files, what was left out, which text stands in two places, and what it was, so that a
- * resumed run notices when it has changed.
+ * The text that a run reads: which files, what is left out, which text occurs in two places, and its hashes, by which a resumed run detects
+ * changes.
  */
 import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
@@ -20,11 +20,11 @@ import { type TextHash, textHash } from "./text-hash.ts";
 import { wrong } from "./values.ts";
 import { isObject } from "../json.ts";
 
-/** Files of the domains and targets, each by its label: `domain "code"`, `target`, `target "exam"`. */
+/** Files of the domains and targets. In messages and records each has a label: `domain "code"`, `target`, `target "exam"`. */
 export interface Inputs {
-  /** In the order of the weights. A domain whose documents a field names has no files of its own. */
+  /** Files by domain, in the order of the weights. A domain that a field of documents defines has no files of its own. */
   readonly domains: ReadonlyMap<string, readonly string[]>;
-  /** Files whose documents are of several domains; null: there are none. */
+  /** Files that contain documents of several domains; null if there are none. */
   readonly mixed: MixedFiles | null;
   readonly target: readonly string[];
   readonly targets: ReadonlyMap<string, readonly string[]>;
@@ -32,9 +32,9 @@ export interface Inputs {
 
 export interface MixedFiles {
   readonly files: readonly string[];
-  /** The domain that a document's field means, by what it says. */
+  /** Maps the value of the documents' field to the name of the domain. */
   readonly domainOf: ReadonlyMap<string, string>;
-  /** Where the domains are clusters, which take the place of a field; null: they are not. */
+  /** The clusters, if the domains are clusters; they take the place of a field. null otherwise. */
   readonly clusters: ClusterFolder | null;
 }
 
@@ -43,7 +43,7 @@ type ListedConfig = Pick<
   "domains" | "domainsFrom" | "domainField" | "target" | "targets" | "textField" | "skipBadLines"
 > & { readonly out: string | null };
 
-/** Finds the files, and the domains in them. Tells of everything that is left out, and of files that are in two domains. Throws `data`. */
+/** Finds the files and the domains in them. Reports everything that is left out, and files that belong to two domains. Throws `data`. */
 export async function listInputs(
   given: ListedConfig,
   { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
@@ -55,7 +55,7 @@ export async function listInputs(
   const targets = new Map<string, readonly FoundFile[]>();
   for (const [name, globs] of plan.targets)
     targets.set(name, await search.find(`target "${name}"`, globs, none));
-  // A target's text is never also trained on as a domain's.
+  // Text of a target is never trained on as text of a domain.
   const ofTargets = [...target, ...[...targets.values()].flat()];
   const exclude = new Set(ofTargets.map(({ path }) => path));
   const domains = new Map<string, readonly FoundFile[]>();
@@ -72,11 +72,11 @@ export async function listInputs(
   return { domains: named(domains), mixed: together.mixed, target: paths(target), targets: named(targets) };
 }
 
-/** How the files of one list of inputs are found. */
+/** How the files of a list of inputs are found. */
 interface Search {
-  /** Those of globs, without some. Tells what is left out. Throws `data` where nothing is left. */
+  /** Finds the files of globs, without those in `exclude`. Reports what is left out. Throws `data` if no file remains. */
   find(what: string, globs: readonly string[], exclude: ReadonlySet<string>): Promise<readonly FoundFile[]>;
-  /** Of the names in a folder, those that a run wrote there. */
+  /** Returns the names in a folder that a run wrote there. */
   readonly passOver: (folder: string, names: ReadonlySet<string>) => ReadonlySet<string>;
   readonly onEvent: RunHooks["onEvent"];
   readonly signal: AbortSignal;
@@ -111,7 +111,7 @@ function searchOf(plan: ListedConfig, onEvent: RunHooks["onEvent"], signal: Abor
   };
 }
 
-/** Files without those that only describe others. Throws `data` where none is left. */
+/** The files without those that only describe others. Throws `data` if none remains. */
 function withText(
   what: string,
   found: readonly FoundFile[],
@@ -122,7 +122,7 @@ function withText(
     : [];
   if (cards.length > 0)
     onEvent(`${what}: left out files that describe the tables: ${few(cards.map(({ path }) => path))}`);
-  // Indices are read with their tokens.
+  // The index of a token file is read with the tokens.
   const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
   if (own.length === 0)
     throw new GradmixError(
@@ -132,7 +132,7 @@ function withText(
   return own;
 }
 
-/** Domains that `--domains` names together, by name; those of which documents share files have no files of their own. */
+/** The domains that `--domains` defines, by name; domains whose documents share files have no files of their own. */
 interface Together {
   readonly domains: ReadonlyMap<string, readonly FoundFile[]>;
   readonly mixed: MixedFiles | null;
@@ -184,7 +184,7 @@ function sharing(domains: ReadonlyMap<string, readonly FoundFile[]>, mixed: Mixe
   return { domains: new Map([...domains, ...shared]), mixed };
 }
 
-/** The files of a folder of clusters that are left, and the clusters that have documents in them. */
+/** The remaining files of a folder of clusters, and the clusters that have documents in them. */
 async function mixedClusters(
   clusters: ClusterFolder,
   book: NameBook,
@@ -203,11 +203,11 @@ async function mixedClusters(
   };
 }
 
-/** Folders of tables have descriptions beside them, as Hugging Face's do. */
+/** A folder of tables often contains descriptions of them, as on Hugging Face. */
 const isTable = /\.(parquet|csv|tsv)(\.gz|\.zst)?$/i;
 const isCard = /(^|\/)(README\.md|LICEN[CS]E(\.\w+)?|dataset_infos?\.json|dataset_dict\.json)$/;
 
-/** Domains that were found, without the files of targets; those of which nothing is left are no domains. */
+/** The found domains without the files of targets. A domain without any remaining file is dropped. */
 function withoutTargets(
   found: ReadonlyMap<string, readonly FoundFile[]>,
   targets: readonly FoundFile[],
@@ -225,7 +225,7 @@ function withoutTargets(
   return kept;
 }
 
-/** The clusters that `--domains` names; null where it names something else. Throws `config` for clusters beside others. */
+/** The clusters that `--domains` names; null if it names something else. Throws `config` for clusters together with other domains. */
 function clustersOf(from: readonly string[]): ClusterFolder | null {
   const folder = from.find(isClusterFolder);
   if (folder === undefined) return null;
@@ -242,7 +242,7 @@ function clustersOf(from: readonly string[]): ClusterFolder | null {
   return clusters;
 }
 
-/** What the field of all documents says → the name of its domain, in the order of the names. */
+/** Maps each value of the documents' field to the name of its domain, in the order of the names. */
 async function domainsByField(
   files: readonly string[],
   book: NameBook,
@@ -278,7 +278,7 @@ function few(items: readonly string[]): string {
   return items.slice(0, 3).join(", ") + (items.length > 3 ? ` and ${items.length - 3} more` : "");
 }
 
-/** `path (first domain, second domain)` of every file that is in two domains, under whatever name. */
+/** Describes each file that belongs to two domains, under any path: `path (first domain, second domain)`. */
 function inTwo(domains: ReadonlyMap<string, readonly FoundFile[]>): string[] {
   const first = new Map<string, string>();
   const twice: string[] = [];
@@ -297,47 +297,47 @@ export interface Content {
   readonly label: string;
   readonly files: number;
   readonly documents: number;
-  /** Tokens of the training stream. */
+  /** Number of tokens of the training stream. */
   readonly tokens: number;
   /** SHA-256 of the text, file by file. */
   readonly sha256: string;
 }
 
-/** What is read under one label, as it comes. */
+/** Records what is read under one label, while it is read. */
 export interface Reading {
-  /** A document of a file. Those of one file come one after another. */
+  /** Records a document of a file. The documents of one file must come one after another. */
   text(path: string, text: string): void;
-  /** A file of tokens, with the hash of its bytes. */
+  /** Records a token file with the hash of its bytes. */
   tokens(path: string, sha256: string, documents: number): void;
-  /** The last document was told of. `files`: how many there were to read; those that had text, where it is left out. */
+  /** Ends the recording. `files` is the number of files to read; by default the number of those that contained text. */
   end(files?: number): void;
 }
 
 export interface Witness {
   open(label: string): Reading;
-  /** The documents of the files, one file after another, unchanged. What they hold is remembered under `label`. */
+  /** Passes on the documents of the files, one file after another and unchanged, and records their contents under `label`. */
   watch<D extends { readonly text: string }>(
     label: string,
     files: readonly string[],
     documents: (files: readonly string[]) => AsyncIterable<D>,
   ): AsyncGenerator<D, void, undefined>;
-  /** Of everything that was read to its end; `tokens` by label. */
+  /** The contents of everything that was read to its end; `tokens` are the numbers of tokens by label. */
   contents(tokens: ReadonlyMap<string, number>): Content[];
-  /** A line for every two labels under which the same text was read from different files. */
+  /** One line for every two labels under which the same text was read from different files. */
   copies(): string[];
 }
 
-/** Hashes text on its way to the tokenizer, which takes many times as long. */
+/** Hashes text while it is tokenized, which takes many times as long. */
 export function createWitness(): Witness {
   const read = new Map<string, { files: number; documents: number; sha256: string }>();
-  /** Hash of a file's text → where it was read first. */
+  /** Maps the hash of a file's text to where it was first read. */
   const first = new Map<string, { label: string; path: string }>();
   const copies = new Map<string, { labels: [string, string]; paths: string[] }>();
   const compare = (label: string, path: string, sha256: string): void => {
     const other = first.get(sha256);
     if (other === undefined) first.set(sha256, { label, path });
     else if (other.label !== label && resolve(other.path) !== resolve(path)) {
-      // Domains are named before targets, which are read first.
+      // Messages name domains before targets, although targets are read first.
       const own = { label, path };
       const turned = other.label.startsWith("target") && label.startsWith("domain");
       const [left, right] = turned ? [own, other] : [other, own];
@@ -404,8 +404,8 @@ export function createWitness(): Witness {
 }
 
 /**
- * Throws `checkpoint`, with what has changed, unless the text is what the run began with. `saved` is what its checkpoint says; one of before the text was
- * hashed says how many tokens there were, and gives a line that tells so.
+ * Throws `checkpoint`, naming the change, unless the text is the one with which the run began. `saved` comes from its checkpoint. Older
+ * checkpoints contain no hashes but numbers of tokens; for these, a line for the user is returned.
  */
 export function checkSameText(saved: unknown, found: readonly Content[]): string | null {
   const differs = (label: string, then: string, now: string): GradmixError =>
@@ -442,7 +442,7 @@ function sizeOf({ files, documents, tokens }: Content): string {
   return `${n(files)} ${files === 1 ? "file" : "files"}, ${n(documents)} ${documents === 1 ? "document" : "documents"}, ${n(tokens)} training tokens`;
 }
 
-/** As checkpoints of before named it: `code`, `(target)`, `(target exam)`. */
+/** The label in older checkpoints: `code`, `(target)`, `(target exam)`. */
 function oldLabel(label: string): string {
   const [, kind = "", name] = /^(domain|target)(?: "(.*)")?$/.exec(label) ?? [];
   return kind === "domain" ? (name ?? "") : name === undefined ? "(target)" : `(target ${name})`;

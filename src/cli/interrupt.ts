@@ -1,36 +1,36 @@
 /**
- * What ends a run from outside: Ctrl-C (SIGINT), SIGTERM, and SIGHUP when its terminal goes away. The first one asks for a clean end; a
- * second SIGINT or SIGTERM ends at once, but only after the line that offers it was shown.
+ * Handles the signals that end a run: SIGINT (Ctrl-C), SIGTERM, and SIGHUP when its terminal closes. The first one requests a clean end. A
+ * second SIGINT or SIGTERM ends the process at once, but only after the line that announces this has been shown.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 import type { Output } from "./output.ts";
 
-/** 128 and the signal's number, as shells have it. */
+/** Exit codes: 128 plus the number of the signal, as in shells. */
 const codes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 type Name = keyof typeof codes;
 const names = Object.keys(codes) as Name[];
 
-/** On a terminal one Ctrl-C may arrive twice: from the terminal, and passed on by npx. Nobody reads a line in less than this. */
+/** On a terminal, one Ctrl-C may arrive two times: from the terminal, and through npx. Nobody reads a line in a shorter time than this. */
 const readingMilliseconds = 250;
 
 export interface Interrupt {
   readonly signal: AbortSignal;
-  /** Of a run that a signal ended. */
+  /** Exit code of a run that a signal ended. */
   exitCode(): number;
   stop(): void;
 }
 
 export interface InterruptOptions {
-  /** Where `line` goes. */
+  /** The output to which `line` writes. */
   readonly output: Output;
-  /** Shows what the first signal does. */
+  /** Tells the user what the first signal does. */
   line(): void;
-  /** Does what must be done before the process ends at once. */
+  /** Does what is necessary before the process ends at once. */
   atOnce(): void;
 }
 
-/** Listens until `stop`. A signal that the process was told to ignore stays ignored. */
+/** Listens until `stop` is called. A signal that the process was started to ignore stays ignored. */
 export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): Interrupt {
   const controller = new AbortController();
   let code: number = codes.SIGINT;
@@ -38,7 +38,7 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
   const ignored = new Set<Name>(ignoresHangups() ? ["SIGHUP"] : []);
   const offer = async (): Promise<void> => {
     if (!(await output.flush())) return;
-    // Signals that came while the event loop stood still are handled one right after the other, before the next immediate.
+    // Signals that arrive while the event loop is blocked are all handled before the next immediate.
     if (output.isTTY) setTimeout(() => (offered = true), readingMilliseconds).unref();
     else setImmediate(() => (offered = true));
   };
@@ -52,7 +52,7 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
       controller.abort();
       return;
     }
-    // A closing terminal sends its hang-up twice: itself, and by its shell.
+    // A closing terminal sends its hang-up two times: itself, and through its shell.
     if (known === "SIGHUP" || !offered) return;
     atOnce();
     process.exit(codes[known]);
@@ -68,9 +68,9 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
 }
 
 /**
- * Was the process started so that a closing terminal does not end it? Node itself forgets that a signal was ignored when it starts, so this looks for
- * what `nohup` leaves behind: its name as the last command (bash, zsh and ksh export it as `_`), the standard input that GNU's makes unreadable,
- * or a parent that ignores hang-ups, such as a script under nohup.
+ * Whether the process was started so that a closing terminal does not end it. Node forgets at its start that a signal was ignored, so this
+ * function looks for traces of `nohup`: its name as the last command (bash, zsh and ksh export it as `_`), the standard input that GNU's
+ * version makes unreadable, or a parent that ignores hang-ups, such as a script under nohup.
  */
 function ignoresHangups(): boolean {
   if (basename(process.env["_"] ?? "") === "nohup") return true;
@@ -80,7 +80,7 @@ function ignoresHangups(): boolean {
 function inputIsUnreadableNull(): boolean {
   try {
     const flags = /^flags:\s*(\d+)/m.exec(readFileSync("/proc/self/fdinfo/0", "utf8"))?.[1] ?? "";
-    // The two lowest bits: 0 reads, 1 writes, 2 does both.
+    // The two lowest bits are the access mode: 0 reads, 1 writes, 2 does both.
     return readlinkSync("/proc/self/fd/0") === "/dev/null" && (Number.parseInt(flags, 8) & 3) === 1;
   } catch {
     return false;

@@ -1,6 +1,6 @@
 /**
- * The lock of a run folder: a file that names the process that writes there. It comes into being whole (a link to a file that was written before), and a
- * lock whose process has ended is taken over by one process alone, however many try at once.
+ * The lock of a run folder: a file that names the process that writes there. The file is created atomically, as a link to a file that is
+ * already complete. If the process of a lock has ended, exactly one other process takes the lock over, however many try at the same time.
  */
 import { createHash, randomUUID } from "node:crypto";
 import * as nodeFs from "node:fs";
@@ -11,40 +11,40 @@ import { ioError, writeAll, type WriteFs } from "../node/files.ts";
 import { wrong } from "./values.ts";
 
 export interface Lock {
-  /** Removes the lock, if it still is this process's. */
+  /** Removes the lock if it still belongs to this process. */
   release(): void;
 }
 
-/** Who holds a lock. What a system does not tell is "-". */
+/** The process that holds a lock. "-" stands for what the system does not report. */
 interface Owner {
   readonly pid: number;
   readonly host: string;
-  /** When the process began: ids are used again, in containers at once. */
+  /** Start time of the process, because process ids are reused, especially in containers. */
   readonly start: string;
-  /** This run of the system. */
+  /** Identifies the boot of the system. */
   readonly boot: string;
-  /** Tells machines of one name apart. */
+  /** Distinguishes machines with the same host name. */
   readonly machine: string;
 }
 
-/** A lock that is not whole comes from a system without links; it is younger than this while it is being written. */
+/** Only a system without links can leave an incomplete lock. While such a lock is being written, it is younger than this. */
 const writtenMilliseconds = 10_000;
 
-/** More attempts than this are no race any more. */
+/** More attempts than this do not occur in a race. */
 const mostAttempts = 1000;
 
-/** What a lock is of, for messages. */
+/** What is locked, for messages. */
 interface Locked {
   readonly kind: "folder" | "file";
   readonly path: string;
 }
 
-/** Takes the lock of `folder`, which is there. Throws `config` when a process that lives holds it, `io` when it cannot be written. */
+/** Locks an existing folder. Throws `config` if a running process holds the lock, `io` if the lock cannot be written. */
 export function takeLock(folder: string, fs: WriteFs = nodeFs): Lock {
   return takeLockOf({ kind: "folder", path: folder }, join(folder, "lock"), fs);
 }
 
-/** The same for a file that one process alone may write, in a folder that is there. */
+/** Locks a file that only one process may write, in an existing folder, in the same way. */
 export function takeFileLock(file: string, fs: WriteFs = nodeFs): Lock {
   return takeLockOf({ kind: "file", path: file }, `${file}.lock`, fs);
 }
@@ -63,14 +63,14 @@ function takeLockOf(locked: Locked, path: string, fs: WriteFs): Lock {
   };
 }
 
-/** Whether a process writes to `folder`, as far as can be told from here: the lock of another machine counts. */
+/** Whether a process writes to `folder`, as far as this can be determined here: a lock of another machine counts. */
 export function isLocked(folder: string): boolean {
   const path = join(folder, "lock");
   const held = read(path);
   return held !== null && stateOf(held, path) !== "ended";
 }
 
-/** Removes what processes left behind that were killed while they took the lock. The lock must be held. */
+/** Removes files of processes that were killed while they acquired the lock. The caller must hold the lock. */
 export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
   for (const name of nodeFs.readdirSync(folder)) {
     if (!name.startsWith("lock.")) continue;
@@ -81,8 +81,9 @@ export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
 }
 
 /**
- * Makes the file `path` with our contents. One that names a process that has ended is replaced, by whoever first makes the claim: a file of the same kind, named after
- * the contents that it is about to replace. Contents are never the same twice, so whoever comes late finds others than those it claimed.
+ * Creates the file `path` with our contents. A file that names an ended process is replaced by the first process that makes the claim, which
+ * is a file of the same kind, named after the contents to be replaced. Contents never repeat, so a process that comes late finds contents
+ * other than those it claimed.
  */
 function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
@@ -105,14 +106,14 @@ function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
   throw wrong(`${locked.path}: its lock keeps changing; delete ${path} if no process writes there`);
 }
 
-/** False when the file is there already. */
+/** Returns false if the file exists. */
 function create(path: string, own: string, fs: WriteFs): boolean {
   return withTemporary(path, own, fs, (temporary) => {
     try {
       fs.linkSync(temporary, path);
       return true;
     } catch (error) {
-      // Network file systems may report a failure of what was done.
+      // Network file systems may report a failure of an operation that succeeded.
       if ((nodeFs.statSync(temporary, { throwIfNoEntry: false })?.nlink ?? 1) > 1) return true;
       if (errorCode(error) === "EEXIST") return false;
       if (
@@ -122,7 +123,7 @@ function create(path: string, own: string, fs: WriteFs): boolean {
       )
         throw error;
     }
-    // A file system without links.
+    // The file system has no links.
     try {
       write(path, own, "wx", fs);
       return true;
@@ -143,7 +144,7 @@ function withTemporary<T>(path: string, own: string, fs: WriteFs, use: (temporar
   }
 }
 
-/** Writes a new file, or none. */
+/** Writes a new file completely, or not at all. */
 function write(path: string, text: string, flags: string, fs: WriteFs): void {
   const file = fs.openSync(path, flags);
   try {
@@ -158,7 +159,7 @@ function write(path: string, text: string, flags: string, fs: WriteFs): void {
   }
 }
 
-/** null when there is none. */
+/** The contents of the lock; null if there is none. */
 function read(path: string): string | null {
   try {
     return nodeFs.readFileSync(path, "utf8");
@@ -217,7 +218,7 @@ function ownOwner(): Owner {
   return known;
 }
 
-/** Contents of a file that the system keeps, not as they are: a machine's id is its own affair. */
+/** A hash of the contents of a system file, because the id of a machine is private. */
 function told(path: string): string {
   try {
     const text = nodeFs.readFileSync(path, "utf8").trim();
@@ -227,10 +228,10 @@ function told(path: string): string {
   }
 }
 
-/** When a process began, in the system's own units. */
+/** Start time of a process, in the system's own units. */
 function startOf(pid: number): string {
   try {
-    // The 22nd field of proc(5) stat; the second, in brackets, may hold spaces.
+    // The 22nd field of /proc/PID/stat (proc(5)). The second one, in parentheses, may contain spaces.
     const stat = nodeFs.readFileSync(`/proc/${pid}/stat`, "utf8");
     return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "-";
   } catch {

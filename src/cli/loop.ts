@@ -1,4 +1,4 @@
-/** Trains step by step: evaluates, saves checkpoints, tells of each step, and leaves the weights and the model at the end. */
+/** Trains step by step: evaluates, saves checkpoints, reports each step, and writes the weights and the model at the end. */
 import type { Bases } from "../dga/bases.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { multipliersOf } from "../dga/combinators/guard.ts";
@@ -21,7 +21,7 @@ import type { Evaluation, NamedWeights, StartLine, StepMetrics } from "../runs/l
 import { stepLine } from "../runs/record.ts";
 import { count, object, parseOrdered, type Schema } from "../schema.ts";
 
-/** What a run is made of once it is set up. */
+/** The parts of a run after its setup. */
 export interface Parts {
   readonly trainer: Trainer;
   readonly model: GPT;
@@ -30,18 +30,21 @@ export interface Parts {
   readonly evaluations: EvaluationPlan;
   readonly cost: RunCost;
   readonly guard: GuardLimits | null;
-  /** Epochs from which on a domain's held-out loss is watched. */
+  /** Number of epochs from which the held-out loss of a domain is watched. */
   readonly watchedFrom: number;
-  /** The domains. */
+  /** Names of the domains. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
-  /** What every checkpoint holds beside the trainer's state. */
+  /** What every checkpoint contains in addition to the trainer's state. */
   readonly kept: Readonly<Record<string, unknown>>;
-  /** What the run goes on from. */
+  /** The checkpoint from which the run continues; null for a new run. */
   readonly resumed: Checkpoint | null;
 }
 
-/** Throws `numeric` when the loss is lost, and what the files or the device throw, each with how to go on from the last checkpoint. */
+/**
+ * Trains to the last step. Throws `numeric` if the loss becomes invalid, and the errors of files and the device, each with advice on how to
+ * continue from the last checkpoint.
+ */
 export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts): Promise<RunResult> {
   const { trainer, heldOut, evaluations, names, bases, resumed } = parts;
   const { steps, checkpointEvery } = cycle;
@@ -61,15 +64,18 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     arrays: keeper?.saved().arrays ?? {},
   }));
   let last: StepMetrics | null = null;
-  /** Of guarded domains, after the last step. */
+  /** Losses of guarded domains after the last step. */
   let guarded: HeldOutLosses | null = null;
-  /** The last step's line, or what stands for the one before the first step, as long as its evaluation is still to come. */
+  /** The last step's line until its evaluation is complete; `START` takes its place before the first step. */
   let unevaluated: Unevaluated | null = resumed === null ? START : unevaluatedOf(resumed);
   const tell = (metrics: StepMetrics): void => {
     last = metrics;
     hooks.onStep(metrics);
   };
-  /** Evaluates what the plan says after this step, and tells of it. Cut short by the signal, it tells what is known; the evaluation is made up for when the run goes on. */
+  /**
+   * Evaluates what the plan requires after this step, and reports the step. If the signal interrupts the evaluation, the step is reported
+   * without it, and the resumed run repeats it.
+   */
   const finish = async (line: Unevaluated): Promise<void> => {
     unevaluated = line;
     const start = performance.now();
@@ -108,7 +114,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
       await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
-      // Lets signals and timers have their turn: kernels on the CPU never wait.
+      // Kernels on the CPU never wait, so this gives signals and timers their turn.
       await new Promise((next) => setImmediate(next));
     }
     await saving.save(unevaluated);
@@ -124,7 +130,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     if (!interrupted) await saveModel(hooks, parts);
     return result;
   } catch (error) {
-    // Where a file other than the checkpoint found no room, the checkpoint may.
+    // There may be room for the checkpoint where there was none for another file.
     if (error instanceof GradmixError && error.code === "io" && !saving.failed())
       await saving.save(unevaluated).catch(() => {
         // The first error is the one to tell.
@@ -133,7 +139,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
   }
 }
 
-/** The line of a step with what was found after it, which took so many seconds. */
+/** The line of a step, with the results of the evaluation after it and its duration in seconds. */
 function evaluated(
   line: StepMetrics,
   seconds: number,
@@ -161,7 +167,7 @@ function startLine({ cost, guard }: Parts, seconds: number, evaluation: Evaluati
   };
 }
 
-/** A resumed run may evaluate on more of the target, or less. */
+/** Reports if a resumed run evaluates on more of the target than before, or on less. */
 function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent }: RunHooks): void {
   if (best === null || target === null || best.tokens === target.tokens) return;
   onEvent(
@@ -178,29 +184,29 @@ function knownLosses(names: readonly string[], found: HeldOutLosses | null): Rea
   );
 }
 
-/** null without guards, and where they were not looked at in the end. */
+/** Outcomes of the guards; null without guards, and if they were not evaluated at the end. */
 function outcomesOf({ guard, names }: Parts, found: HeldOutLosses | null): RunResult["guards"] {
   return guard === null || found === null ? null : guardOutcomes(guard, names, found);
 }
 
 const targetOf = (line: StepMetrics | null): number | null => line?.evaluation?.target ?? null;
 
-/** What stands before the first step, until it is evaluated, for a line. */
+/** Takes the place of a step's line before the first step, until the evaluation there is complete. */
 const START = { step: 0 } as const;
 
-/** The line of the last step, or what stands for the one before the first. */
+/** The line of the last step, or `START` before the first one. */
 type Unevaluated = StepMetrics | typeof START;
 
 interface Saving {
-  /** A checkpoint, unless the newest is of this step. `unevaluated` is the step's line when its evaluation is still to come. */
+  /** Saves a checkpoint unless the newest one is of this step. `unevaluated` is the step's line if its evaluation is not complete. */
   save(unevaluated: Unevaluated | null): Promise<void>;
-  /** The step of the newest checkpoint. */
+  /** Step of the newest checkpoint. */
   saved(): number | null;
-  /** The last checkpoint was begun and not finished. */
+  /** Whether the last checkpoint was started and not completed. */
   failed(): boolean;
 }
 
-/** `more` is what a checkpoint holds of the run's own, beside what every one does. */
+/** `more` returns what a checkpoint contains of the run's own state, in addition to what every checkpoint contains. */
 function createSaving(
   { store }: RunHooks,
   { trainer, kept, resumed }: Parts,
@@ -216,7 +222,7 @@ function createSaving(
       saving = true;
       const { json, arrays } = await trainer.save();
       const left = unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) };
-      // A line without its evaluation is written anew.
+      // A line without its evaluation is written again.
       const lines = unevaluated === null ? trainer.steps : trainer.steps - 1;
       const own = more();
       store.saveCheckpoint(
@@ -230,7 +236,7 @@ function createSaving(
   };
 }
 
-/** What the run says when it ends. */
+/** The result of a run. */
 function resultOf(
   parts: Parts,
   targetLoss: number | null,
@@ -269,14 +275,14 @@ const stepOf = object<{ step: number }>({ step: count });
 const unevaluatedLine: Schema<Unevaluated> = (value, at) =>
   stepOf(value, at).step === START.step ? START : stepLine(value, at);
 
-/** The line of a checkpoint's step, when the run was stopped while it evaluated. */
+/** The line of a checkpoint's step, if the run was stopped during its evaluation. */
 function unevaluatedOf(resumed: Checkpoint): Unevaluated | null {
   const text = resumed.json["unevaluated"];
   if (typeof text !== "string") return null;
   return parseOrdered(unevaluatedLine, text, { source: "the checkpoint's last step", code: "checkpoint" });
 }
 
-/** null where nothing is wanted. */
+/** Measures the losses that are wanted; null if none are. */
 async function evaluate(
   trainer: Trainer,
   { target, domains }: HeldOut,
@@ -297,7 +303,7 @@ async function evaluate(
   };
 }
 
-/** The loss on the target, of a run that had no step left to tell it with; null without a target. */
+/** The loss on the target of a run that has no step left with which to report it; null without a target. */
 async function targetAtEnd(
   { trainer, heldOut, evaluations }: Parts,
   signal: AbortSignal,

@@ -2,5 +2,5 @@
 /** The `gradmix` command. */
 import { main } from "./program.ts";
 
-// Not by itself: a reader that takes nothing would keep the process waiting.
+// The process is ended explicitly, because a reader that does not read would keep it waiting.
 process.exit(await main(process.argv.slice(2)));

@@ -1,21 +1,21 @@
 /**
- * From a training step to its line in metrics.jsonl. A line stays short however many domains there are: of more than `MANY` names it holds
- * the heaviest, and of the domains those that the step trained on. weights.json has all of them.
+ * Makes the line of a training step in metrics.jsonl. A line stays short however many domains there are: of more than `MANY` names it contains
+ * the heaviest, and of the domains those on which the step trained. weights.json contains all of them.
  */
 import type { Bases } from "../dga/bases.ts";
 import type { HeldOutLosses, Trainer, TrainStep } from "../dga/trainer.ts";
 import type { Evaluation, GuardMetrics, StepMetrics } from "../runs/lines.ts";
 
-/** Most names in one part of a line, and most domains that are evaluated. */
+/** Largest number of names in one part of a line, and of domains that are evaluated. */
 export const MANY = 100;
 
-/** Which of k domains are evaluated: all, or of many every so many-th, the same ones each time. */
+/** Indices of the domains out of k that are evaluated: all, or of many every n-th one, always the same. */
 export function evaluated(k: number): number[] {
   const every = Math.ceil(k / MANY);
   return Array.from({ length: Math.ceil(k / every) }, (_, i) => i * every);
 }
 
-/** Indices of the `most` largest, ascending; of equal ones the first. */
+/** Indices of the `most` largest weights, ascending; of equal weights the first ones. */
 function heaviest(weights: ArrayLike<number>, most: number): number[] {
   const all = Array.from({ length: weights.length }, (_, i) => i);
   if (all.length <= most) return all;
@@ -27,7 +27,7 @@ function heaviest(weights: ArrayLike<number>, most: number): number[] {
 
 export type MetricsOf = (step: TrainStep, evaluation: Evaluation | null, seconds: number) => StepMetrics;
 
-/** The domains that were looked at. Of many those whose loss rose most, as a share. */
+/** Metrics of the evaluated domains; of many, those whose loss rose most relative to its reference. */
 export function guardMetrics(
   names: readonly string[],
   { losses, references, standardErrors }: HeldOutLosses,
@@ -44,7 +44,10 @@ export function guardMetrics(
   );
 }
 
-/** `names` are the domains'; `seen` tells how much of one was trained on so far, `targetExamples` of how many examples the target is, `multipliers` how hard guards pull. */
+/**
+ * `names` are those of the domains; `seen` returns how much of a domain was trained on so far, `targetExamples` is the target's number of
+ * examples, and `multipliers` returns the guards' multipliers.
+ */
 export function createMetrics(
   names: readonly string[],
   bases: Bases | null,
@@ -54,7 +57,7 @@ export function createMetrics(
 ): MetricsOf {
   const mixed = bases?.names ?? names;
   const trainedOnly = bases !== null || names.length > MANY;
-  // Weights change with updates only, so what is heaviest is looked for once between them.
+  // Weights change only with updates, so the heaviest are determined once per update.
   let last: { weights: Float64Array; shown: number[] } | null = null;
   return (step, evaluation, seconds) => {
     if (last?.weights !== step.weights) last = { weights: step.weights, shown: heaviest(step.weights, MANY) };

@@ -1,4 +1,4 @@
-/** `gradmix mix`: a rule as a process, for trainers of one's own. docs/trainers.md has the protocol. */
+/** `gradmix mix`: runs a rule as a process, for other trainers. docs/trainers.md describes the protocol. */
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
@@ -27,7 +27,7 @@ import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
 import { checkValue, fromArguments, type Raw, wrong } from "./values.ts";
 
-/** Help of the options of `gradmix train` that mean the same here, in few words. */
+/** Short help of the options of `gradmix train` that have the same meaning here. */
 const taken: Readonly<Record<string, string>> = {
   "mixing.rule": "the rule (default: dga)",
   "mixing.ruleOptions": "options of the rule; docs/rules.md lists them",
@@ -47,7 +47,7 @@ const taken: Readonly<Record<string, string>> = {
   "training.tokens": "training tokens of the whole run, for caps",
 };
 
-/** The rows of the table that the command takes, with help and defaults of their own. */
+/** The rows of the table that the command accepts, with help and defaults of their own. */
 export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
   return rows
     .filter(({ path }) => Object.hasOwn(taken, path))
@@ -57,7 +57,7 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
     });
 }
 
-/** Flags that `gradmix train` does not have: what stands for the value, and the help. */
+/** Flags that `gradmix train` does not have: the placeholder of the value, and the help. */
 export const mixFlags = {
   domains: [
     "A,B,…|DIR",
@@ -74,14 +74,14 @@ export const mixFlags = {
 export type MixFlags = { readonly [F in keyof typeof mixFlags]: string | null };
 
 export interface MixArguments {
-  /** Path of a config file, whose other options are left aside. */
+  /** Path of a config file; its other options are ignored. */
   readonly config: string | null;
   /** Flags of the table that were given, by key path. */
   readonly given: ReadonlyMap<string, Raw>;
   readonly flags: MixFlags;
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `data`, `checkpoint` and `io`. */
+/** Runs the command and returns the exit code. Throws `config`, `data`, `checkpoint` and `io`. */
 export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;
   checkTogether(flags);
@@ -118,10 +118,10 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
       await close();
       return 0;
     }
-    // Until a signal ends the process: whatever was replied is on disk.
+    // Serves until a signal ends the process. The state of every reply has been written to disk.
     return new Promise(() => {});
   }
-  // Ctrl-C at a terminal reaches the trainer too, which may want the state once more; this process ends with its input.
+  // Ctrl-C on a terminal also reaches the trainer, which may request the state a last time; this process ends when its input ends.
   if (!process.stdin.isTTY) process.on("SIGINT", () => {});
   else err.write('one message a line, {"type":"init","domains":[…]} first; Ctrl-D ends\n');
   const { serveLines } = await import("../mix/lines.ts");
@@ -143,12 +143,12 @@ function checkTogether(flags: MixFlags): void {
     throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
 }
 
-/** Where a path leads, over symbolic links. */
+/** Resolves symbolic links in a path. */
 function endOf(path: string): string {
   try {
     return realpathSync(path);
   } catch {
-    // It is not there yet.
+    // The file does not exist yet.
     return resolve(path);
   }
 }
@@ -157,15 +157,15 @@ function endOf(path: string): string {
 interface ReplayedRun {
   readonly layer: Layer;
   readonly facts: Message;
-  /** Its alignments are those with the step that Adam would take. */
+  /** Whether its alignments are those with the step that Adam would take. */
   readonly preconditioned: boolean;
-  /** Its weights are those of bases. */
+  /** Whether its weights are those of bases. */
   readonly bases: boolean;
 }
 
 /**
- * The `init` that flags, config file and run make, the first going before the later ones; null where they say nothing. Without `domains` where they name none. What a run
- * said of its own rule is left aside where another rule is asked for.
+ * The `init` message of flags, config file and run; earlier ones take precedence. null if none of them gives any options, and without
+ * `domains` if none names them. The options of a run's own rule are ignored if another rule is requested.
  */
 function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun | null): Message | null {
   const inFile = file === null ? null : fileLayer(file);
@@ -190,7 +190,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const targetNames = Array.isArray(targets)
     ? targets.map(String)
     : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
-  // `gradmix train` names them by files, which there are none of here.
+  // `gradmix train` refers to files here, and this command reads none.
   const named = firstOf(layers, "mixing.rule");
   if (isRuleName(named) && ruleTraits(named).severalTargets === true && targetNames.length === 0)
     throw wrong(`--rule ${named} needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`);
@@ -208,7 +208,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
       "--repetition-cap: the number of repetitions follows from the tokens of the domain and of the run; add --sizes NAME=N,… and --tokens N",
     );
   const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
-    // In the domains' order; without sizes they are only names here.
+    // Sizes are in the domains' order; without sizes, these are only names.
     sizes: sizesOf(domains ?? [], known["sizes"]),
     ...(typeof total === "number" && "sizes" in known ? { tokens: total } : {}),
   });
@@ -235,7 +235,7 @@ const ofRule = ({ values, label }: Layer): Layer => ({
   label,
 });
 
-/** When a run's rule was due, without the rule. */
+/** When the run's rule was updated, without the rule itself. */
 const onlyWhen = ({ values, label }: Layer): Layer => ({
   values: new Map([...values].filter(([key]) => ["mixing.updateEvery", "mixing.updateAfter"].includes(key))),
   label,
@@ -245,7 +245,7 @@ function firstOf(layers: readonly Layer[], path: string): unknown {
   return layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
 }
 
-/** No text is read here: globs and folders that stand for those that the checks of `gradmix train` ask for. */
+/** No text is read here, so globs and folders are placeholders that pass the checks of `gradmix train`. */
 function placeholders(
   layers: readonly Layer[],
   domains: readonly string[] | null,
@@ -266,7 +266,7 @@ function placeholders(
   return { values, label: (path) => path };
 }
 
-/** null for a file that is not in the folder of a run. Throws as `readRunHead`. */
+/** The run of a metrics file; null if the file is not in the folder of a run. Throws like `readRunHead`. */
 async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const folder = dirname(metrics);
   if (basename(metrics) !== "metrics.jsonl" || !existsSync(join(folder, "run.json"))) return null;
@@ -280,7 +280,7 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
   return {
     layer: { ...layer, values: new Map([...layer.values, ...names]) },
     facts: {
-      // What a basis offers is not kept.
+      // The run does not record the sizes of bases.
       ...(bases === null
         ? { sizes: Object.fromEntries([...domains].map(([name, { tokens }]) => [name, tokens])) }
         : {}),
@@ -299,7 +299,10 @@ function namesIn(layer: Layer | null, path: string): string[] | null {
   return value instanceof Map ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
 }
 
-/** The clusters, or the domains of gradmix prepare, that `--domains`, or the config file's data.domainsFrom, names, with their tokens where those were counted; null for other domains. Throws `data`. */
+/**
+ * The clusters, or the domains of gradmix prepare, that `--domains` or `data.domainsFrom` of the config file names, with their numbers of
+ * tokens if these were counted; null for other domains. Throws `data`.
+ */
 function clustersOf(
   domains: string | null,
   file: Layer | null,
@@ -335,7 +338,7 @@ function sharesOf(text: string, label: string): ReadonlyMap<string, number> {
   return checkValue(kind, fromArguments(kind, [text], label), label) as ReadonlyMap<string, number>;
 }
 
-/** HOST:PORT, [HOST]:PORT or PORT. */
+/** Parses HOST:PORT, [HOST]:PORT or PORT. */
 function addressOf(text: string): { readonly host: string; readonly port: number } {
   const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^:]*)):)?(\d+)$/.exec(text) ?? [];
   const port = Number(digits);
@@ -346,7 +349,7 @@ function addressOf(text: string): { readonly host: string; readonly port: number
   return { host: bracketed ?? plain ?? "127.0.0.1", port };
 }
 
-/** However the process ends that handles its end, the lock goes with it; that of one that was killed is taken over. */
+/** Locks a file until the process exits. The lock of a process that was killed is taken over. */
 function lock(file: string): void {
   try {
     mkdirSync(resolve(dirname(file)), { recursive: true });
@@ -359,10 +362,10 @@ function lock(file: string): void {
 
 const newToken = (): string => randomBytes(32).toString("base64url");
 
-/** Short ones can be guessed. */
+/** Shorter tokens can be guessed. */
 const SHORTEST_TOKEN = 16;
 
-/** The token in a file, or a new one that is written there, for this user alone. */
+/** Reads the token in a file, or writes a new one there that only this user can read. */
 function tokenOf(path: string): string {
   try {
     if (!existsSync(path)) {

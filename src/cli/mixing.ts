@@ -1,4 +1,7 @@
-/** How a run mixes: its bases, its rule with the combinators around it, and what is measured for it. Decided before any text is read. */
+/**
+ * Plans how a run mixes: its bases, its rule with the combinators around it, and what is measured for it. This is decided before any text is
+ * read.
+ */
 import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
@@ -26,51 +29,57 @@ import { reason } from "../node/system-errors.ts";
 
 /** The guards of a run. */
 export interface GuardLimits {
-  /** By domain, "*" for those that are not named. */
+  /** Limits by domain; "*" stands for the domains that are not named. */
   readonly limits: Readonly<Record<string, number>>;
-  /** What their evaluations may take of the training's computation. */
+  /** Cost of the guards' evaluations, as a share of the training's computation. */
   readonly share: number;
 }
 
 export interface MixingPlan {
-  /** The domains, in the order of the weights. */
+  /** Names of the domains, in the order of the weights. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
   readonly alignment: AlignmentOptions;
-  /** By domain; null where none is guarded. */
+  /** The guards; null if no domain is guarded. */
   readonly guard: GuardLimits | null;
-  /** How often a domain may be gone through before its held-out loss is watched: what the options say, else `EPOCHS`. */
+  /** Number of times that a run may go through a domain before its held-out loss is watched: the cap in the options, or `EPOCHS`. */
   readonly watchedFrom: number;
   /** Folder of the run whose model gives the reference losses. */
   readonly reference: string | null;
   readonly ruleName: RuleName;
-  /** The rule looks at what is measured, so that it may ask for a target. */
+  /** Whether the rule uses measurements, so that it may need a target. */
   readonly measures: boolean;
-  /** What is around the rule counts with the tokens of the whole run, so that the run cannot be extended. */
+  /** Whether the combinators or guards depend on the number of tokens of the whole run, so that the run cannot be extended. */
   readonly countsTokens: boolean;
-  /** The first domain whose repetitions the rule would limit otherwise in a run of so many tokens than in this one; null where there is none. */
+  /** The first domain whose repetitions the rule would limit differently in a run of `tokens` tokens than in this one; null if there is none. */
   limitedOtherwise(tokens: number, sizes: Readonly<Record<string, number>>): string | null;
-  /** How often a domain may be repeated over the run, as far as the rule or what is around it limits that; null where it is not limited. */
+  /** Largest number of repetitions of a domain over the run that the rule and its combinators allow; null if there is no limit. */
   readonly repetitions: number | null;
-  /** By how often the run goes through the text if its repetitions are limited and the text, at that limit, is less than its tokens: no weights can keep to it then. null otherwise. */
+  /**
+   * If repetitions are limited and the text, repeated to that limit, has fewer tokens than the run, no weights can respect the limit: returns
+   * how many times the run goes through the text. null otherwise.
+   */
   repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
-  /** Options that were given and change nothing, as lines for the user. */
+  /** Lines for the user about options that were given and have no effect. */
   readonly unused: readonly string[];
-  /** The rule takes a histogram of the target over the domains, and none was given: it is to be counted (`histogramOf`). */
+  /** Whether the rule uses a histogram of the target over the domains and none was given, so that it must be counted (`histogramOf`). */
   readonly wantsHistogram: boolean;
-  /** The mixer, once the text is read. */
+  /** Makes the mixer, once the text has been read. */
   mixerOf(read: ReadFacts): Mixer;
 }
 
-/** What is known of the text once it is read. */
+/** What is known once the text has been read. */
 export interface ReadFacts {
-  /** Training tokens of each domain. */
+  /** Number of training tokens of each domain. */
   readonly sizes: Readonly<Record<string, number>>;
-  /** Share of the target by domain; null where the plan wants none. */
+  /** Share of the target by domain; null if the plan needs no histogram. */
   readonly histogram: ReadonlyMap<string, number> | null;
 }
 
-/** `tokens` are those of the whole run, `names` those of the domains. Throws `config` for what does not go together, `data` for bases that are malformed. */
+/**
+ * `tokens` are those of the whole run, `names` those of the domains. Throws `config` for options that contradict each other, `data` for
+ * malformed bases.
+ */
 export function planMixing(
   config: Pick<TrainConfig, "mixing" | "alignment" | "data">,
   tokens: number,
@@ -88,7 +97,7 @@ export function planMixing(
       ...(histogram === null ? {} : { histogram: Object.fromEntries(histogram) }),
     });
   const wantsHistogram = countsHistogram(mixing, data);
-  // How large the domains are, and which the target resembles, is only known once they are read.
+  // The sizes of the domains, and which of them the target resembles, are known only once they have been read.
   const unread = Object.fromEntries(of.map((name) => [name, Number.MAX_SAFE_INTEGER]));
   const { combinators } = mixerOptionsOf(mixing, targets, { sizes: unread, tokens });
   const planned = build({
@@ -124,7 +133,7 @@ export function planMixing(
     reference: mixing.reference,
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,
-    // How often guarded domains are evaluated, and on how much, follows from the run's length.
+    // The length of the run determines how often guarded domains are evaluated, and on how much text.
     countsTokens: countsRunTokens(combinators) || mixing.guard !== null,
     limitedOtherwise(otherTokens, sizes) {
       const offered = bases === null ? sizes : basisSizes(bases, sizes);
@@ -149,7 +158,10 @@ export function planMixing(
   };
 }
 
-/** Throws `config` for a guard among the combinators that looks at a domain which `--guard` does not have evaluated: it would never act. */
+/**
+ * Throws `config` if a guard among the combinators refers to a domain that `--guard` does not have evaluated, because such a guard would never
+ * act.
+ */
 function checkGuarded({ guard, combinators }: MixingConfig, names: readonly string[]): void {
   const evaluated = guard === null ? names.map(() => null) : limitsOf(Object.fromEntries(guard), names);
   for (const [i, one] of combinators.entries()) {
@@ -165,7 +177,7 @@ function checkGuarded({ guard, combinators }: MixingConfig, names: readonly stri
   }
 }
 
-/** The published algorithm, for what was not given; null stands for what was not given to the command, and is left out for the library. */
+/** Fills in the options of the published algorithm that were not given. The command marks these with null, which the library expects to be absent. */
 export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "alignment">): {
   mixing: MixingConfig;
   alignment: AlignmentOptions;
@@ -185,7 +197,7 @@ export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "al
   };
 }
 
-/** What rules call the common options of `MixingConfig`. A rule takes one where it has an option of such a name. */
+/** The rules' names for the common options of `MixingConfig`. A rule accepts an option if it has one of these names. */
 const common = {
   eta: ["eta"],
   beta: ["beta"],
@@ -196,17 +208,17 @@ const common = {
 } as const;
 type Common = keyof typeof common;
 
-/** The rule's name of the option, where it takes it. */
+/** The rule's name of the option, if it accepts it. */
 function nameIn(rule: RuleName, option: Common): string | undefined {
   return common[option].find((name) => ruleHas(rule, name));
 }
 
-/** Does the rule read this option? */
+/** Whether the rule reads this option. */
 export function ruleTakes(rule: RuleName, option: Common): boolean {
   return nameIn(rule, option) !== undefined;
 }
 
-/** The rule takes a histogram, and none was given. */
+/** Whether the rule uses a histogram and none was given. */
 export function lacksHistogram(mixing: MixingConfig): boolean {
   const { rule, histogram, ruleOptions, prior, normalise } = mixing;
   const name = nameIn(rule, "histogram");
@@ -217,12 +229,12 @@ export function lacksHistogram(mixing: MixingConfig): boolean {
   return wanted && name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
 }
 
-/** A run counts the histogram that its rule lacks: of its target, over its domains. Where the weights are those of bases it cannot. */
+/** Whether the run counts the histogram that its rule needs, of its target over its domains. It cannot do so if the weights are those of bases. */
 function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
   return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
 }
 
-/** The least of what the rule and the combinators around it allow. */
+/** The smallest limit of the rule and the combinators around it. */
 function repetitionsOf(mixing: MixingConfig): number | null {
   const options = limitedOptions(mixing, {});
   const own = options === null ? Infinity : mostRepetitionsOf(options);
@@ -230,7 +242,7 @@ function repetitionsOf(mixing: MixingConfig): number | null {
   return Number.isFinite(least) ? least : null;
 }
 
-/** The least that the options say. */
+/** The smallest limit in the options. */
 function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConfig): number | null {
   const own = ruleOptions["repetitions"];
   const said = [
@@ -241,26 +253,26 @@ function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConf
   return said.length === 0 ? null : Math.min(...said);
 }
 
-/** Options that were given and change nothing with this rule. */
+/** Options that were given and have no effect with this rule. */
 export function unusedOptions(mixing: MixingConfig): string[] {
   const { rule } = mixing;
   return [
     ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
     ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
-    // An average goes around any rule that moves the weights.
+    // A moving average can be put around any rule that moves the weights.
     ...(mixing.beta !== null && ruleTraits(rule).fixed === true ? ["beta"] : []),
   ];
 }
 
 /** What is known of a run when its rule is made. */
 interface SizedFacts {
-  /** Tokens of each domain, in the domains' order. */
+  /** Number of tokens of each domain, in the domains' order. */
   readonly sizes?: Readonly<Record<string, number>>;
-  /** Training tokens of the whole run. */
+  /** Number of training tokens of the whole run. */
   readonly tokens?: number;
 }
 
-/** The options of a run's rule, out of the common ones and `ruleOptions`, of which the rule checks its own. */
+/** Options of a run's rule, from the common options and `ruleOptions`; the rule checks the latter. */
 function ruleOptionsOf(
   mixing: MixingConfig,
   targets: readonly string[],
@@ -274,7 +286,7 @@ function ruleOptionsOf(
       options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   const { rule, repetitionCap } = mixing;
-  // A rule may take no facts by itself, such as dga without tracking, and this is asked for.
+  // A rule may use no facts by default, such as dga without tracking, and need them for this option.
   if (limitsRepetitions(rule) && repetitionCap !== null)
     Object.assign(options, {
       repetitions: repetitionCap,
@@ -284,15 +296,15 @@ function ruleOptionsOf(
   return { ...options, ...mixing.ruleOptions };
 }
 
-/** Does the rule itself limit how often a domain is repeated? */
+/** Whether the rule itself limits the repetitions of a domain. */
 const limitsRepetitions = (rule: RuleName): boolean => ruleHas(rule, "repetitions");
 
-/** Of a rule that limits repetitions, checked and with the facts; null for another one. */
+/** Checked options, with the facts, of a rule that limits repetitions; null for other rules. */
 function limitedOptions(mixing: MixingConfig, facts: SizedFacts): RuleOptions | null {
   return limitsRepetitions(mixing.rule) ? ruleOptionsFrom(ruleOptionsOf(mixing, [], facts), facts) : null;
 }
 
-/** The mixer of a run. Throws `config` for options of the rule and of what is around it that do not fit. */
+/** Makes the mixer of a run. Throws `config` for invalid options of the rule or the combinators. */
 export function mixerFor(
   mixing: MixingConfig,
   targets: readonly string[],
@@ -303,7 +315,7 @@ export function mixerFor(
   return createMixer({ domains, rule: ruleOptionsFrom(rule, facts), ...around, ...facts });
 }
 
-/** The rule of a run and what goes around it, for `createMixer`, which is told the facts of the run beside them. */
+/** Options for `createMixer`: the rule of a run and its combinators. The facts of the run are passed separately. */
 export function mixerOptionsOf(
   mixing: MixingConfig,
   targets: readonly string[],
@@ -314,7 +326,7 @@ export function mixerOptionsOf(
 } {
   const rule = ruleOptionsOf(mixing, targets, facts);
   checkCap(mixing, facts);
-  // What a rule does not do itself is put around it. Bounds go around the guard, so that they hold whatever it asks for.
+  // Combinators provide what the rule does not do itself. Bounds are around the guard, so that they hold whatever it requests.
   const added: CombinatorOptions[] = [];
   if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && ruleTraits(mixing.rule).fixed !== true)
     added.push({ name: "ema", beta: mixing.beta });
@@ -329,11 +341,11 @@ export function mixerOptionsOf(
   };
 }
 
-/** What one number says of all domains, or "*" of those that are not named; null for nothing. */
+/** The number for all domains, or for those that are not named ("*"); null if there is none. */
 const forAll = (given: NumberByName | null): number | null =>
   typeof given === "number" ? given : (given?.get("*") ?? null);
 
-/** A number for each domain; `otherwise` where nothing is said of it. */
+/** One number per domain; `otherwise` if none is given for it. */
 export function boundsByName(
   given: NumberByName | null,
   domains: readonly string[],
@@ -345,7 +357,7 @@ export function boundsByName(
   );
 }
 
-/** The bounds that the rule does not keep itself, or that a guard inside would break. */
+/** The bounds that the rule does not enforce itself, or that a guard inside them would violate. */
 function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): CombinatorOptions[] {
   const { floor, ceiling, repetitionCap, guard, rule } = mixing;
   const names = Object.keys(sizes);
@@ -354,7 +366,7 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): Combina
       ? given
       : {
           ...Object.fromEntries(boundsByName(given, names, otherwise).map((bound, i) => [names[i]!, bound])),
-          // A name that is none is then refused.
+          // A name that is not a domain's is then refused.
           ...Object.fromEntries([...given].filter(([name]) => name !== "*")),
         };
   const own = typeof floor === "number" && ruleTakes(rule, "floor") && guard === null;
@@ -367,7 +379,7 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): Combina
   ];
 }
 
-/** A guard asks for no more than the rule may sample. */
+/** Caps that keep a guard from requesting more than the rule may sample. */
 function guardCaps(mixing: MixingConfig, facts: SizedFacts): { readonly caps?: Record<string, number> } {
   const options = limitedOptions(mixing, facts);
   if (options === null || facts.sizes === undefined) return {};
@@ -376,7 +388,10 @@ function guardCaps(mixing: MixingConfig, facts: SizedFacts): { readonly caps?: R
   return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]!])) };
 }
 
-/** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (The limit that `dga` has by itself shares too little text out.) */
+/**
+ * Throws `config` if the run cannot respect the cap, because there is too little text or a floor requires more. (The limit that `dga` has by
+ * default distributes too little text in proportion.)
+ */
 function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
   if (repetitionCap === null || tokens === undefined) return;
   const names = Object.keys(sizes);
@@ -396,7 +411,7 @@ function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }
     );
 }
 
-/** The bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */
+/** Reads the bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for an error in it. */
 function readBases(path: MixingConfig["bases"], domains: readonly string[]): Bases | null {
   if (path === null) return null;
   if (typeof path === "object") return inlineBases(path, domains);
@@ -424,7 +439,7 @@ function inlineBases(
   }
 }
 
-/** What a basis offers: the tokens of the domains that it draws from. */
+/** The number of tokens available to each basis: those of the domains from which it draws. */
 function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Record<string, number> {
   const { names, domains, offsets, columns } = bases;
   return Object.fromEntries(

@@ -1,6 +1,6 @@
 /**
- * THE table of options of `gradmix train`: each key of `TrainConfig` with its flag, range, default and help, a file for each of its sections. Flags,
- * config-file validation, `--help` and the list of keys that a resumed run may change all come from it.
+ * The one table of the options of `gradmix train`: each key of `TrainConfig` with its flag, range, default and help, in one file per section.
+ * Flags, the validation of config files, `--help` and the list of keys that a resumed run may change all come from it.
  */
 import { alignmentOptions } from "./options/alignment.ts";
 import { dataOptions } from "./options/data.ts";
@@ -32,7 +32,7 @@ export const groups: Readonly<Record<keyof TrainConfig, string>> = {
   run: "Run:",
 };
 
-/** One row of the table with its place: "training.lr". */
+/** One row of the table with its path, for example "training.lr". */
 export interface OptionRow extends Omit<OptionSpec<unknown>, "kind"> {
   kind: Kind;
   section: keyof TrainConfig;

@@ -1,7 +1,7 @@
 /**
- * Standard output and standard error, written so that a run never depends on who reads them. Text is handed over in the background, so that a
- * reader that reads nothing (a pager, a stopped program) holds nobody up; text that cannot be written (a reader that went away, a full disk, a
- * terminal that was closed) is dropped, and `lost` says why.
+ * Standard output and standard error, written so that a run never depends on their readers. Text is written in the background, so a reader
+ * that does not read (a pager, a stopped program) delays nothing. Text that cannot be written (a reader that exited, a full disk, a closed
+ * terminal) is dropped, and `lost` gives the reason.
  */
 import type { Writable } from "node:stream";
 import { errorCode } from "../errors.ts";
@@ -11,19 +11,19 @@ export interface Output {
   readonly isTTY: boolean;
   /** Width of the terminal; undefined where there is none. */
   readonly columns: number | undefined;
-  /** More text waits than a reader leaves that reads at all. */
+  /** Whether more text is waiting than an active reader would leave. */
   readonly behind: boolean;
-  /** The system's code (EPIPE, ENOSPC, …) for the first text that was dropped; null while there is none. */
+  /** The system's error code (EPIPE, ENOSPC, …) for the first dropped text; null if none was dropped. */
   readonly lost: string | null;
-  /** Resolves to true once all text is written, and to false when some was dropped or `milliseconds` have passed. */
+  /** Resolves to true once all text has been written, and to false if some was dropped or `milliseconds` have passed. */
   flush(milliseconds?: number): Promise<boolean>;
 }
 
-/** `process.stdout` is one. */
+/** The type of a stream such as `process.stdout`. */
 export type OutputStream = Writable & { readonly isTTY?: boolean; readonly columns?: number };
 
 const BEHIND_BYTES = 1 << 12;
-/** A reader that takes nothing for long gets no more than this; what is written beyond it is dropped. */
+/** Largest amount of waiting text for a reader that does not read; text beyond it is dropped. */
 const MOST_BYTES = 1 << 20;
 
 export function openOutput(stream: OutputStream): Output {
@@ -34,7 +34,7 @@ export function openOutput(stream: OutputStream): Output {
   const drop = (error: unknown): void => {
     lost ??= errorCode(error) === "" ? "EIO" : errorCode(error);
   };
-  // A stream without a listener throws. The write's own callback tells as well, or tells only of what failed after it.
+  // A stream without a listener for errors throws. The write's own callback may report the error too, or only that of a later write.
   stream.on("error", drop);
   const written = (error?: Error | null): void => {
     if (error !== undefined && error !== null) drop(error);
@@ -66,7 +66,7 @@ export function openOutput(stream: OutputStream): Output {
       stream.write(text, written);
     },
     async flush(milliseconds = 2000) {
-      // Who took nothing for so long once is not waited for again.
+      // A reader that has not read anything for that long is not waited for another time.
       if (!stuck && pending > 0) {
         let timer: NodeJS.Timeout | undefined;
         const timeout = new Promise<void>((resolve) => (timer = setTimeout(resolve, milliseconds)));

@@ -6,12 +6,15 @@ import { exportFormats, exportMixture, mixtureOfRun, recommendedWeights } from "
 import type { ExportedText } from "../report/page-data.ts";
 import { readRunRecord, type RunRecord } from "../runs/record.ts";
 
-/** Characters of all formats and runs of a page. */
+/** Largest number of characters of all formats and runs on a page. */
 const MOST_CHARACTERS = 400_000;
-/** The formats need a run as a whole, which takes memory: of longer metrics `gradmix export` is left to do it. */
+/** The formats need the whole run in memory. If the metrics are longer than this, the page contains none, and `gradmix export` remains. */
 const MOST_BYTES = 2 ** 26;
 
-/** For a page of so many runs. What has no place there, or cannot be said in a format, is left out: `gradmix export` says why. */
+/**
+ * Exports for a page with this many runs. Formats that do not fit in, or that cannot express the mixture, are left out; `gradmix export` gives
+ * the reason.
+ */
 export function pageExports(runs: number): (folder: string) => readonly ExportedText[] {
   return (folder) => {
     const { size } = statSync(join(folder, "metrics.jsonl"));
@@ -22,7 +25,7 @@ export function pageExports(runs: number): (folder: string) => readonly Exported
       const text = textOf(record, name);
       return text === null ? [] : [{ name, text }];
     });
-    // The short ones first, so that as many as possible are there.
+    // Short formats come first, so that as many as possible fit in.
     let left = MOST_CHARACTERS / runs;
     const kept = new Set(
       [...all]
@@ -33,7 +36,7 @@ export function pageExports(runs: number): (folder: string) => readonly Exported
   };
 }
 
-/** Of several files each with its name above. null for what the format refuses. */
+/** The text of a format, with the name above each file if there are several; null if the format cannot express the mixture. */
 function textOf(record: RunRecord, format: string): string | null {
   const needsPaths = exportFormats.get(format)?.paths !== "none";
   const names = [...record.facts.domains.keys()];

@@ -1,4 +1,4 @@
-/** A configuration as the plain parts of a run, each of which is all that one module is told. */
+/** Splits a configuration into the plain parts of a run, so that each module receives only its part. */
 import type { Advice } from "./advice.ts";
 import type { EnginePlan } from "./engine.ts";
 import type { EvaluationOptions } from "./evaluations.ts";
@@ -12,10 +12,10 @@ import { planTraining, type TrainingPlan } from "./training.ts";
 export interface CyclePlan {
   readonly steps: number;
   readonly evaluation: EvaluationOptions;
-  /** Steps between two checkpoints; 0: only at the end. */
+  /** Steps between two checkpoints; 0: the run saves one only at the end. */
   readonly checkpointEvery: number;
   readonly keepBest: boolean;
-  /** What an error's advice is made of. */
+  /** Facts for the advice in an error. */
   readonly advice: Advice;
 }
 
@@ -28,13 +28,13 @@ export interface RunPlan {
   readonly cycle: CyclePlan;
 }
 
-/** What reading the text is told. */
+/** The options for reading the text. */
 export function dataPlanOf(config: TrainConfig): DataPlan {
   const { data, model, run } = config;
   return { ...data, context: model.context, seed: dataSeed(config), out: run.out };
 }
 
-/** Throws `config` and `data` for what can be said about the options and the names of the domains alone, before gigabytes are read. */
+/** Plans a run. Throws `config` and `data` for errors that the options and the names of the domains alone show, before gigabytes are read. */
 export function planRun(
   config: TrainConfig,
   domains: readonly string[] = [...config.data.domains.keys()],

@@ -1,4 +1,4 @@
-/** `gradmix prepare`: text as tokens in files, on all cores, once. prepared-folder.ts says what it writes. */
+/** `gradmix prepare`: tokenizes text once, on all cores, and writes it to files. prepared-folder.ts describes them. */
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -43,7 +43,7 @@ import type { TrainConfig } from "./train-config.ts";
 import { readJson, wrong } from "./values.ts";
 import { version } from "./version.ts";
 
-/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; what was done by then is kept, and the same command goes on with it. */
+/** Runs the command and returns the exit code. Throws `config`, `data` and `io`; finished work is kept, and the same command continues from it. */
 export async function prepare(args: PrepareArguments, { out, err }: Outputs): Promise<number> {
   const config = await configOfArguments(args);
   const { quiet } = config.run;
@@ -89,7 +89,7 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
     ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
   );
   const targets = layers.some(({ values }) => values.has("data.targets"));
-  // No rule runs; only one takes several targets.
+  // No rule runs; this is a rule that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
   const rule: Layer = {
     values: new Map([["mixing.rule", targets ? severalTargets : "uniform"]]),
@@ -112,7 +112,7 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
 
 type Say = (line: string) => void;
 
-/** Where progress is shown; null: nowhere. */
+/** Where progress is shown; null if it is not. */
 type Shown = { readonly screen: Outputs["err"]; readonly status: StatusLine } | null;
 
 async function work(
@@ -131,7 +131,7 @@ async function work(
   const jobs = jobsOf(plan);
   const before = beganAs(folder, jobs);
   const path = join(folder, preparedFiles.tokenizer);
-  // One that was trained for this folder is not trained again.
+  // A tokenizer that was trained for this folder is not trained a second time.
   const trained = before !== null && name === "bpe";
   const tokenizer = trained
     ? openTokenizer(readJson(path, path))
@@ -159,7 +159,7 @@ async function work(
   return formatDone(folder, plan, done);
 }
 
-/** What a folder was begun with, and how far it is; null for one of which nothing is there yet. */
+/** The plan with which a folder was begun, and its progress; null for a folder without any. */
 function beganAs(
   folder: string,
   jobs: readonly Job[],
@@ -180,19 +180,19 @@ interface Setup {
   readonly plan: PreparePlan;
   readonly jobs: readonly Job[];
   readonly tokenizer: Tokenizer;
-  /** Of the tokenizer. */
+  /** Path of the tokenizer. */
   readonly path: string;
   readonly workers: number;
   readonly signal: AbortSignal;
 }
 
 interface Done {
-  /** In the order of the labels. */
+  /** The shards, in the order of the labels. */
   readonly shards: readonly Shard[];
   readonly skipped: number;
 }
 
-/** Does what is left of the jobs, then of the shards. */
+/** Runs the remaining jobs, then makes the remaining shards. */
 async function encodeAll(
   { folder, plan, jobs, tokenizer, path, workers, signal }: Setup,
   say: Say,
@@ -205,7 +205,7 @@ async function encodeAll(
   const work = openWork(folder);
   const pool = startPool({ folder, plan, jobs, tokenizer: path }, workers, signal);
   try {
-    // The tokens of what is joined are gone.
+    // The tokens of jobs whose shard is complete have been deleted.
     const open = groups.filter((group) => !isJoined(group, work));
     const left = open
       .flatMap((group) => group.jobs)
@@ -297,7 +297,7 @@ function manifestOf(
   };
 }
 
-/** Domains that are shown, the largest first. */
+/** Number of domains shown, the largest first. */
 const SHOWN = 8;
 
 function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done): string {

@@ -43,7 +43,7 @@ export const preparedFiles = {
   done: "done.jsonl",
 } as const;
 
-/** Of the names in a folder, those that `gradmix prepare` wrote there. */
+/** Names in a folder that `gradmix prepare` wrote there. */
 export function preparedNames(names: ReadonlySet<string>): ReadonlySet<string> {
   if (!names.has(preparedFiles.manifest) && !(names.has(preparedFiles.work) && names.has("lock")))
     return new Set();
@@ -52,7 +52,7 @@ export function preparedNames(names: ReadonlySet<string>): ReadonlySet<string> {
   return new Set(own.filter((name) => names.has(name)));
 }
 
-/** A file of tokens: its path in the folder, and what it holds. */
+/** A token file: its path in the folder, and its contents. */
 export interface Shard {
   readonly file: string;
   readonly tokens: number;
@@ -60,7 +60,7 @@ export interface Shard {
   /** UTF-8 bytes of the text. */
   readonly textBytes: number;
   readonly largest: number;
-  /** Bytes of the file, and when it was written. */
+  /** Size of the file in bytes, and when it was written. */
   readonly size: number;
   readonly modified: number;
   readonly sha256: string;
@@ -68,40 +68,40 @@ export interface Shard {
 
 export interface Prepared {
   readonly folder: string;
-  /** Hash of the tokenizer, as `tokenizerHash` makes it. */
+  /** Hash of the tokenizer, made by `tokenizerHash`. */
   readonly tokenizer: string;
   readonly domains: ReadonlyMap<string, Shard>;
   readonly target: Shard | null;
   readonly targets: ReadonlyMap<string, Shard>;
-  /** Whether its domains are clusters, which may be shorter than a window. */
+  /** Whether the domains are clusters, which may be shorter than a window. */
   readonly clusters: boolean;
 }
 
-/** The name of what `--domains` said of clusters, among the options that are kept. */
+/** The key under which the kept options store clusters named in `--domains`. */
 export const CLUSTERS_OPTION = "--domains (clusters)";
 
-/** A file of text that the tokens were made of. */
+/** A text file from which tokens were made. */
 export interface InputFile {
   readonly path: string;
-  /** In bytes. */
+  /** Size in bytes. */
   readonly size: number;
-  /** When it was changed, in milliseconds. */
+  /** Time of the last change, in milliseconds. */
   readonly modified: number;
 }
 
-/** The plan as it is kept in the folder, in plan.json and then in prepared.json. */
+/** The plan that the folder stores, in plan.json and later in prepared.json. */
 export interface SavedPlan {
   readonly gradmix: string;
   /** Hash of the tokenizer. */
   readonly tokenizer: string;
-  /** What each option was, as its flag says it. */
+  /** The value of each option, by its flag. */
   readonly options: ReadonlyMap<string, string>;
   /** Names of the domains and targets. */
   readonly labels: readonly string[];
   readonly inputs: readonly InputFile[];
 }
 
-/** By which a tokenizer is known again. */
+/** A hash that identifies a tokenizer. */
 export function tokenizerHash(tokenizer: Pick<Tokenizer, "toJSON">): string {
   return createHash("sha256").update(JSON.stringify(tokenizer.toJSON())).digest("hex");
 }
@@ -117,7 +117,7 @@ export const shard: Schema<Shard> = object<Shard>({
   sha256: string,
 });
 
-/** Whether a path is a folder of `gradmix prepare`. Throws `data` for one that is not whole yet. */
+/** Whether a path is a folder of `gradmix prepare`. Throws `data` for one that is incomplete. */
 function isPrepared(path: string): boolean {
   if (existsSync(join(path, preparedFiles.manifest))) return true;
   if (existsSync(join(path, preparedFiles.work, preparedFiles.plan)))
@@ -136,14 +136,14 @@ export const savedPlan: Schema<SavedPlan> = object<SavedPlan>({
   inputs: list(object<InputFile>({ path: string, size: number, modified: number })),
 });
 
-/** What is read of prepared.json. */
+/** The fields of prepared.json that are read. */
 interface Manifest {
   readonly version: 1;
   readonly tokenizer: { readonly sha256: string };
   readonly domains: ReadonlyMap<string, Shard>;
   readonly target: Shard | null;
   readonly targets: ReadonlyMap<string, Shard>;
-  /** What the folder was begun with. */
+  /** The plan with which the folder was begun. */
   readonly made: SavedPlan;
 }
 
@@ -156,7 +156,7 @@ export const manifest: Schema<Manifest> = object<Manifest>({
   made: savedPlan,
 });
 
-/** Throws `data` for a folder that is not what `gradmix prepare` writes. */
+/** Reads prepared.json. Throws `data` for a folder that `gradmix prepare` did not write. */
 export function readManifest(folder: string): Manifest {
   const at = join(folder, preparedFiles.manifest);
   let bytes: Uint8Array;
@@ -174,12 +174,12 @@ function readPrepared(folder: string): Prepared {
   return { folder, tokenizer: tokenizer.sha256, domains, target, targets, clusters };
 }
 
-/** The prepared folders among what `--domains` names. */
+/** The prepared folders that `--domains` names. */
 export function preparedAmong(from: readonly string[]): Prepared[] {
   return from.filter(isPrepared).map(readPrepared);
 }
 
-/** Paths with the files of the domains in the place of prepared folders, and the tokenizer of the first; null: there is none. */
+/** Replaces prepared folders in a list of paths by the files of their domains, and returns the tokenizer of the first; null if there is none. */
 export function withShards(paths: readonly string[]): { files: string[]; tokenizer: string | null } {
   const prepared = preparedAmong(paths);
   const shardsOf = (path: string): string[] | undefined =>
@@ -192,7 +192,7 @@ export function withShards(paths: readonly string[]): { files: string[]; tokeniz
   };
 }
 
-/** What the manifests say of their files, by path. */
+/** The facts that the manifests record of their files, by path. */
 export function knownShards(prepared: readonly Prepared[]): ReadonlyMap<string, KnownTokenFile> {
   const all = prepared.flatMap(({ folder, domains, target, targets }) =>
     [...domains.values(), ...(target === null ? [] : [target]), ...targets.values()].map(
@@ -207,7 +207,7 @@ export function knownShards(prepared: readonly Prepared[]): ReadonlyMap<string, 
   );
 }
 
-/** Throws `data` unless the tokenizer is the one that wrote the tokens. */
+/** Throws `data` if the tokens were written with another tokenizer. */
 export function checkTokenizer(prepared: readonly Prepared[], tokenizer: Tokenizer): void {
   if (prepared.length === 0) return;
   const hash = tokenizerHash(tokenizer);
@@ -220,8 +220,8 @@ export function checkTokenizer(prepared: readonly Prepared[], tokenizer: Tokeniz
 }
 
 /**
- * Throws `config` for an option that has no effect beside a prepared folder: the vocabulary is there, and where `all` text is prepared, nothing is left that is read as text. Files
- * of options may be of other commands too, so that there a value which is the default is no mistake.
+ * Throws `config` for an option that has no effect with a prepared folder: the vocabulary is fixed, and if `all` text is prepared, no file is
+ * read as text. A config file may also serve other commands, so a default value in it is not an error.
  */
 function checkEffect(layers: readonly Layer[], folder: string, all: boolean): void {
   const saying = (path: string): Layer | undefined => layers.find(({ values }) => values.has(path));
@@ -242,7 +242,10 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
   refuse("skipBadLines", "holds tokens, and there is no other text");
 }
 
-/** What the options are where `--domains` names a prepared folder and they are not given: its tokenizer, its target, and its targets for the rule that takes several. */
+/**
+ * Options that a prepared folder in `--domains` provides if they are not given: its tokenizer, its target, and its targets for the rule that
+ * accepts several.
+ */
 export function preparedLayer(layers: readonly Layer[]): Layer {
   const given = (path: string): unknown =>
     layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
@@ -253,7 +256,7 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
   if (first !== undefined) {
     checkEffect(layers, first.folder, (from as readonly string[]).length === prepared.length);
     const { folder, targets } = first;
-    // A model that is begun with has its own, which has to be the same.
+    // A model to start from has its own tokenizer, which must be the same.
     if (given("model.initFrom") === undefined)
       values.set("data.tokenizer", join(folder, preparedFiles.tokenizer));
     const found = prepared.flatMap((one) => (one.target === null ? [] : [join(one.folder, one.target.file)]));

@@ -1,4 +1,4 @@
-/** How much of a target each domain resembles, told by bigrams alone: a histogram for importance sampling, and a prior for rules that move weights. */
+/** Estimates by bigrams how much of a target resembles each domain: a histogram for importance sampling, and a prior for rules that move weights. */
 import { GradmixError } from "../errors.ts";
 import { boolean, checkOptions, integerIn } from "../options.ts";
 import {
@@ -14,51 +14,60 @@ import type { StoredStream, Windows } from "./tokens.ts";
 
 /** Options of `bigramHistogram`. */
 export interface HistogramOptions {
-  /** Tokens of a window, whatever the length of the `Windows` (default 64; fewer where the target is shorter). */
+  /** Tokens per window, independent of the length of the `Windows` (default 64; fewer if the target is shorter). */
   readonly windowTokens?: number;
-  /** Windows of the target that are looked at, taken evenly, at most (default 1,024; fewer where there are more than 4,096 domains). */
+  /** Largest number of the target's windows that are scored, evenly spaced (default 1,024; fewer if there are more than 4,096 domains). */
   readonly windows?: number;
-  /** Tokens of a domain that are counted, in 32 stretches taken evenly, at most (default 262,144). */
+  /** Largest number of tokens counted per domain, in 32 evenly spaced stretches (default 262,144). */
   readonly domainTokens?: number;
-  /** Also tells the standard errors, which takes as long again for each of ten parts of the target's windows. Default false. */
+  /** Also computes the standard errors, which takes as long again for each of ten parts of the target's windows. Default false. */
   readonly standardErrors?: boolean;
 }
 
 /** Shares of a target, in the order of the domains. */
 export interface Histogram {
-  /** Estimates of the α for which the target is like mix(α); ≥ 0, sum 1 [k]. */
+  /** Estimate of the shares α for which the target resembles the mixture mix(α); ≥ 0, sum 1 [k]. */
   readonly shares: Float64Array;
-  /** Windows of the target to which domain i gives the highest likelihood [k]: not calibrated, for comparison. */
+  /** Number of the target's windows to which domain i gives the highest likelihood [k]; not calibrated, for comparison. */
   readonly counts: Float64Array;
-  /** Windows of the target that were looked at. */
+  /** Number of the target's windows that were scored. */
   readonly windows: number;
-  /** Of the shares [k], by leaving out a tenth of the target at a time (the jackknife): the error of sampling the target, not that of the classifier. null where they were not asked for, and for a single window. */
+  /**
+   * Standard errors of the shares [k], by leaving out a tenth of the target at a time (the jackknife): the error of sampling the target, not
+   * that of the classifier. null if they were not requested, and for a single window.
+   */
   readonly standardErrors: Float64Array | null;
 }
 
 const defaults = { windowTokens: 64, windows: 1024, domainTokens: 2 ** 18 };
-/** Parts of the target, each of which is left out once. */
+/** Number of parts of the target; each is left out once. */
 const JACKKNIFE = 10;
-/** Scores that are kept at once, of each kind: pieces of the target times domains. */
+/** Largest number of scores in memory at once, of each kind: pieces of the target times domains. */
 const MOST_SCORES = 2 ** 22;
-/** Pieces of the domains themselves with which scores are calibrated. */
+/** Number of pieces of the domains themselves on which the scores are calibrated. */
 const OWN_PIECES = 384;
 const OWN_PIECES_OF_ONE = 64;
-/** Tokens that are left out on either side of a domain's own piece, at most, as far as its document goes; and the part of a domain that they are, at most. */
+/**
+ * Largest number of tokens left out on each side of a domain's own piece, within its document; and the divisor of a domain's tokens that
+ * bounds it.
+ */
 const LEFT_OUT = 8192;
 const LEFT_OUT_SHARE = 8;
-/** Stretches of a domain that is not counted as a whole. */
+/** Number of stretches of a domain that is not counted as a whole. */
 const STRETCHES = 32;
 
 /**
- * The histogram of a target over domains: what share of it is like which of them. All text must come from one tokenizer, and is the training text (`windowsOf`).
+ * The histogram of a target over domains: the share of it that resembles each of them. All text must come from one tokenizer, and is the
+ * training text (`windowsOf`).
  *
- * Windows of the target get their likelihood under a smoothed bigram model of each domain. These models are far too sure of themselves, and favour domains that are large or
- * varied. So they are calibrated on windows of the domains themselves, which every domain scores without the text around one of its windows; and the shares are those of the mixture
- * that makes the target likely, followed for a few steps from equal shares, and only as far as windows of the target that are left out agree (`mixtureShares`). Where nothing speaks for
- * one domain more than for another, they stay equal: a few windows do not make a sparse histogram.
+ * Each window of the target gets its likelihood under a smoothed bigram model of each domain. These models are far too confident, and favour
+ * domains that are large or varied. They are therefore calibrated on windows of the domains themselves; a domain scores its own windows
+ * without the text around them. The shares are those of the mixture that makes the target likely. They are found in a few steps that start
+ * from equal shares, and that continue only as long as windows of the target that are left out agree (`mixtureShares`). If nothing
+ * distinguishes one domain from another, the shares stay equal: a few windows do not give a sparse histogram.
  *
- * The same text gives the same shares. Some tenths of a second for 24 domains, some seconds for 10,000. Throws `config` for no domains, and for options that do not fit.
+ * The same text gives the same shares. It takes some tenths of a second for 24 domains, and some seconds for 10,000. Throws `config` if there
+ * are no domains, and for invalid options.
  */
 export function bigramHistogram(
   target: Windows,
@@ -68,7 +77,7 @@ export function bigramHistogram(
   return runSteps(histogramSteps(target, domains, options));
 }
 
-/** The same, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. Not part of the package's interface. */
+/** The same, but regularly lets the event loop run; rejects with the reason of `signal` once that is aborted. Not part of the package's interface. */
 export function countHistogram(
   target: Windows,
   domains: readonly Windows[],
@@ -146,7 +155,7 @@ function* jackknife(likelihood: Float32Array, k: number): Steps<Float64Array> {
   });
 }
 
-/** Up to `most` of 0, 1, …, count − 1, evenly. */
+/** Up to `most` of the numbers 0, 1, …, count − 1, evenly spaced. */
 function evenly(count: number, most: number): number[] {
   const taken = Math.min(count, most);
   return Array.from({ length: taken }, (_, j) => Math.floor(((j + 0.5) * count) / taken));

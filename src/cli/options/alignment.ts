@@ -1,4 +1,4 @@
-/** How the rules that need it compare domains with the target. */
+/** Options that say how rules compare the domains with the target. */
 import { estimatorNames } from "../../dga/estimators.ts";
 import { alignmentDefaults } from "../../dga/trainer-options.ts";
 import { choice, whole } from "./kinds.ts";

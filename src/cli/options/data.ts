@@ -1,4 +1,4 @@
-/** What is read: the domains, the target, and how text becomes tokens. */
+/** Options of the text: the domains, the target, and how text becomes tokens. */
 import { choice, decimal, domains, globs, text, toggle, whole } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 

@@ -1,4 +1,4 @@
-/** The kinds of options, each with the check that its values go through. */
+/** The kinds of options. Each checks its values. */
 import { type CombinatorOptions, combinatorsFrom } from "../../dga/combinators/index.ts";
 import type { NumberByName } from "../train-config.ts";
 import {
@@ -35,7 +35,7 @@ export function decimal(bounds: Bounds): Takes<number> {
   return { ...kind, check: (value, label) => checkNumber(kind, value, label) };
 }
 
-/** From 0 to 1. */
+/** A number from 0 to 1. */
 export function share(ends: Pick<Bounds, "openMax"> = {}): Takes<number> {
   return decimal({ min: 0, max: 1, ...ends });
 }
@@ -52,13 +52,13 @@ export function choice<C extends string>(choices: readonly C[]): Takes<C> {
 export const text: Takes<string> = { type: "text", check: checkText };
 export const toggle: Takes<boolean> = { type: "switch", check: checkSwitch };
 export const globs: Takes<string[]> = { type: "globs", check: checkGlobs };
-/** Names were checked where they were read, and those of `gradmix mix` may be any. */
+/** Names are checked where they are read; `gradmix mix` allows any name. */
 export const domains: Takes<ReadonlyMap<string, string[]>> = {
   type: "domains",
   check: (value, label) => checkDomains(value, label, { anyName: true }),
 };
 
-/** One number for all, or by name. */
+/** One number for all domains, or numbers by name. */
 export function forAllOrByName(bounds: Bounds): Takes<NumberByName> {
   const kind = { type: "byName", sign: "=", all: true, ...bounds } as const;
   return { ...kind, check: (value, label) => checkByName(kind, value, label) };

@@ -1,4 +1,4 @@
-/** How the domain weights move. */
+/** Options of the rule that moves the domain weights. */
 import { combinatorNames } from "../../dga/combinators/index.ts";
 import { mixerDefaults } from "../../dga/mixer.ts";
 import { dgaDefaults, dgaNormalisations } from "../../dga/rules/dga.ts";

@@ -1,4 +1,4 @@
-/** The model, and whose parameters it begins with. */
+/** Options of the model, and of the model whose parameters it starts from. */
 import { defaultPreset, presetNames } from "../../nn/architecture.ts";
 import { choice, text, whole } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";

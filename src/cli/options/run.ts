@@ -1,12 +1,12 @@
-/** The run: where it is written, how often it is evaluated and saved, and on what it runs. */
+/** Options of the run: where it is written, how often it is evaluated and saved, and on which backend it runs. */
 import { THREADS_UNASKED } from "../../backends/cpu/options.ts";
 import { bytes, choice, share, text, toggle, whole } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
-/** Share of the training's computation for evaluation, where neither a share nor the steps between two evaluations are given. */
+/** Cost of evaluation as a share of the training's computation, if neither a share nor the steps between two evaluations are given. */
 export const evalShareOtherwise = 0.03;
 
-/** Tokens read from each held-out set where only the steps between two evaluations are given. */
+/** Tokens read from each held-out set, if only the steps between two evaluations are given. */
 export const EVERY_TOKENS = 8192;
 
 export const runOptions: SectionTable<"run"> = {

@@ -1,7 +1,7 @@
-/** What a row of the table of options says. */
+/** The type of a row in the table of options. */
 import type { TrainConfig } from "../train-config.ts";
 
-/** What values an option takes. */
+/** The kinds of values that an option can have. */
 export type Kind =
   | { type: "integer" | "number"; min: number; max: number; openMin?: boolean; openMax?: boolean }
   | { type: "bytes"; min: number; max: number }
@@ -10,7 +10,10 @@ export type Kind =
   | { type: "switch" }
   | { type: "globs" }
   | { type: "domains" }
-  /** Numbers by domain, each as a `NAME=X` of a repeated flag ("<=" where `sign` says so), "*" for those that are not named. `all`: one number without a name stands for all. */
+  /**
+   * Numbers by domain, each as a `NAME=X` of a repeated flag ("<=" if `sign` says so); "*" stands for the domains that are not named. `all`:
+   * one number without a name stands for all domains.
+   */
   | {
       type: "byName";
       sign: "=" | "<=";
@@ -19,37 +22,40 @@ export type Kind =
       max: number;
       openMin?: boolean;
     }
-  /** Domain → number ≥ 0; `sumsToOne` or any positive sum. */
+  /** Domain → number ≥ 0, either with `sumsToOne` or with any positive sum. */
   | { type: "shares"; sumsToOne: boolean }
-  /** The path of a file; in a config file also the JSON object that it would hold. */
+  /** The path of a file; in a config file also the JSON object that the file would contain. */
   | { type: "file" }
-  /** A JSON object, or a list of objects; a text on the command line. */
+  /** A JSON object, or a list of objects; on the command line it is text. */
   | { type: "json"; shape: "object" | "list" };
 
-/** A kind, with what its values are once they are checked. */
+/** A kind together with the type of its values after the check. */
 export type Takes<V> = Kind & {
-  /** Gives a value in the form that `TrainConfig` holds; one that was checked before stays. Throws `config`; `label` says where it was found. */
+  /**
+   * Converts a value to the form that `TrainConfig` holds; a converted value stays the same. Throws `config`; `label` names the place of the
+   * value in the error.
+   */
   readonly check: (value: unknown, label: string) => V;
 };
 
 export interface OptionSpec<V> {
   flag: string;
-  /** Names of before, which go on working: of the flag, and of the key with its section. */
+  /** Former names, which are still accepted: of the flag, and of the key with its section. */
   formerly?: { flag?: string; path: string };
-  /** What stands for the value in `--help`; switches have none. */
+  /** Placeholder of the value in `--help`; switches have none. */
   value?: string;
   kind: Takes<NonNullable<V>>;
-  /** null: decided from the rest; `auto` says how. */
+  /** The default. null: the value follows from other options, as `auto` explains. */
   default: V;
   auto?: string;
   help: string;
-  /** A resumed run may change it: it does not touch the numbers that training gives. */
+  /** A resumed run may change this option, because it does not affect the numbers of the training. */
   free?: boolean;
-  /** A resumed run may change it where that makes sense, and its metrics say so. */
+  /** A resumed run may change this option under certain conditions; its metrics record the change. */
   said?: boolean;
 }
 
-/** A row for each member of `T`. */
+/** One row for each member of `T`. */
 export type SpecsOf<T> = { readonly [K in keyof T]-?: OptionSpec<T[K]> };
 
 export type SectionTable<S extends keyof TrainConfig> = SpecsOf<TrainConfig[S]>;

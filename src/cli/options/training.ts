@@ -1,4 +1,4 @@
-/** The steps and the optimizer. */
+/** Options of the training steps and the optimizer. */
 import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { adamwOptions } from "../../nn/optimizer.ts";
 import { scheduleDefaults } from "../../nn/schedules.ts";
@@ -7,7 +7,7 @@ import type { SectionTable } from "./spec.ts";
 
 const adamw = adamwOptions();
 
-/** Steps of a run of which neither steps nor tokens are given. */
+/** Number of steps if neither steps nor tokens are given. */
 export const stepsOtherwise = 1000;
 
 export const trainingOptions: SectionTable<"training"> = {

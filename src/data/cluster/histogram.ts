@@ -7,15 +7,15 @@ import { kMeans } from "./kmeans.ts";
 import { clusterShares, type ClusterShares } from "./shares.ts";
 import { assignTexts, LOOKED_AT, type TextClusters } from "./text-clusters.ts";
 
-/** A corpus in clusters: what a target is compared with. */
+/** A corpus in clusters, with which a target is compared. */
 export interface ClusteredCorpus extends Pick<TextClusters, "embedder" | "clusters"> {
-  /** How much text each cluster has [k], in any unit. */
+  /** The amount of text in each cluster [k], in any unit. */
   readonly sizes: ArrayLike<number>;
-  /** Characters of the corpus' documents in the mean: about as many an example of the target has. */
+  /** Mean number of characters of the corpus' documents. The target is cut into examples of about this length. */
   readonly characters: number;
 }
 
-/** Examples are no shorter than this: a few words tell little. */
+/** Smallest length of an example in characters: a few words say little about the subject. */
 const LEAST_CHARACTERS = 400;
 
 /**
