@@ -166,7 +166,7 @@ export interface RunConfig {
   out: string;
   /** "auto": a GPU if there is one, otherwise the CPU; a resumed run keeps its backend. */
   backend: "auto" | "cpu" | "webgpu" | "reference";
-  /** null: one per core. */
+  /** Number of CPU threads; null: one per core, at most `THREADS_UNASKED`. */
   threads: number | null;
   simd: "auto" | "relaxed" | "plain";
   /** "f16": the operands of matrix products are 16-bit floats, with loss scaling. Only with the backend "webgpu". */
