@@ -9,6 +9,7 @@ import {
   type Stretch,
 } from "./bigram-scores.ts";
 import { calibrateInSteps, likelihoods, mixtureSharesInSteps, type Scores } from "./mixture-fit.ts";
+import type { CancelSignal } from "../cancel.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
 import type { StoredStream, Windows } from "./tokens.ts";
 
@@ -82,7 +83,7 @@ export function countHistogram(
   target: Windows,
   domains: readonly Windows[],
   options: HistogramOptions,
-  signal: AbortSignal,
+  signal: CancelSignal,
 ): Promise<Histogram> {
   return runStepsInTurns(histogramSteps(target, domains, options), signal);
 }

@@ -2,7 +2,6 @@
 import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "../kernels/index.ts";
-import type { Rider } from "./riders.ts";
 import type { ScalarType } from "./shader.ts";
 
 export interface Operand {
@@ -55,6 +54,20 @@ export interface Dispatch {
   /** Number of invocations per subgroup, where the device leaves the choice. */
   readonly subgroupSize?: number;
   readonly body: Text;
+}
+
+/** A dispatch that may be carried. `tag` is the prefix of the names of its operands and scalars in the shader's text. */
+export interface Rider {
+  /** Key of the shader, as in `Dispatch`. */
+  readonly key: string;
+  readonly operands: readonly Operand[];
+  readonly scalars: NonNullable<Dispatch["scalars"]>;
+  /** Invocations per workgroup if it is not carried. */
+  readonly workgroup: number;
+  /** Number of workgroups, if each has this many invocations. */
+  groups(workgroup: number): number;
+  declarations(workgroup: number, tag: string): string;
+  body(workgroup: number, tag: string): string;
 }
 
 export interface DeviceTraits {

@@ -4,7 +4,7 @@ import { sizeOf } from "../../tensor/shape.ts";
 import { GRID_GROUPS } from "./blocks.ts";
 import { type Buffers, checkInside, type Entry } from "./buffers.ts";
 import { type Commands, SLOT } from "./commands.ts";
-import type { Dispatch, Operand } from "./context.ts";
+import type { Dispatch, Operand, Rider } from "./context.ts";
 import type { Pipelines } from "./pipelines.ts";
 import {
   separateDispatch,
@@ -14,7 +14,6 @@ import {
   type Held,
   independent,
   MOST_RIDERS,
-  type Rider,
 } from "./riders.ts";
 import type { ScalarType, ShaderOperand, ShaderSlot } from "./shader.ts";
 

@@ -4,22 +4,8 @@
  * become one: additional workgroups run the rider. The results do not change, because what a rider computes does not depend on the size of its
  * workgroups.
  */
-import type { Dispatch, Operand } from "./context.ts";
+import type { Dispatch, Operand, Rider } from "./context.ts";
 import type { Entry } from "./buffers.ts";
-
-/** A dispatch that may be carried. `tag` is the prefix of the names of its operands and scalars in the shader's text. */
-export interface Rider {
-  /** Key of the shader, as in `Dispatch`. */
-  readonly key: string;
-  readonly operands: readonly Operand[];
-  readonly scalars: NonNullable<Dispatch["scalars"]>;
-  /** Invocations per workgroup if it is not carried. */
-  readonly workgroup: number;
-  /** Number of workgroups, if each has this many invocations. */
-  groups(workgroup: number): number;
-  declarations(workgroup: number, tag: string): string;
-  body(workgroup: number, tag: string): string;
-}
 
 /** An operand with the buffer that contains it. */
 export interface Bound {

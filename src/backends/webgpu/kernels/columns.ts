@@ -7,8 +7,15 @@
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { NamedViews } from "../../kernels/index.ts";
-import { elementwise as each, type KernelContext, type Operand, operandsOf, u32 } from "../context.ts";
-import { separateDispatch, type Rider } from "../riders.ts";
+import {
+  elementwise as each,
+  type KernelContext,
+  type Operand,
+  operandsOf,
+  type Rider,
+  u32,
+} from "../context.ts";
+import { separateDispatch } from "../riders.ts";
 import {
   COLUMN_LANES as LANES,
   COLUMN_ROWS as LEAST_ROWS,

@@ -10,10 +10,10 @@ import {
   type Launchers,
   type Operand,
   operandsOf,
+  type Rider,
   u32,
 } from "../context.ts";
 import { SEGMENT_LANES } from "../blocks.ts";
-import type { Rider } from "../riders.ts";
 import { type Operands, tiled, type Tiled } from "./gemm-segmented-walk.ts";
 import { HALF } from "./matrices.ts";
 
