@@ -49,7 +49,7 @@ const SIX_TILE: usize = SIX * NR * 4;
   v128.store(to, c30, 0); v128.store(to, c31, 16);
 }
 
-// The same into a tile of 32 bytes a row.
+// The same into a tile with 32 bytes per row.
 // @ts-ignore: decorator
 @inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
   microTo(a, b, k, 0, tile, NR << 2, 0);

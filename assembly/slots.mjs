@@ -36,7 +36,7 @@ export const SLOTS = {
     ...BLOCKS,
   },
 
-  // attention.ts. Queries a task are a multiple of 4; parts are those of a head.
+  // attention.ts. The queries of a task are a multiple of 4; parts are those of a head.
   attention: {
     ...{ qkv: "pointer", o: "pointer", lse: "pointer" },
     ...{ time: "i32", heads: "i32", kvHeads: "i32", headDim: "i32", queriesPerTask: "i32", parts: "i32" },
@@ -89,7 +89,7 @@ export const SLOTS = {
     ...{ from: "pointer", to: "pointer", width: "i32", k: "i32", kMajor: "i32", panel: "i32" },
     ...{ panelsPerTask: "i32", ld: "i32" },
   },
-  // `b` is packed, and so is `a` where `packedA` is 1. Rows a task are a multiple of 4, columns of 8; `pass` is k a pass.
+  // `b` is packed, and so is `a` where `packedA` is 1. The rows of a task are a multiple of 4, columns of 8; `pass` is the part of k per pass.
   gemmBlock: {
     ...{ a: "pointer", b: "pointer", c: "pointer", pre: "pointer", bias: "pointer" },
     ...{ m: "i32", n: "i32", k: "i32", kMajor: "i32", lda: "i32", ldc: "i32", accumulate: "i32", activation: "i32" },
@@ -107,8 +107,8 @@ export const SLOTS = {
     ...{ partials: "pointer", tasks: "i32", segmentCount: "i32", groupCount: "i32" },
     ...{ dots: "pointer", sumsq: "pointer", groupSumsq: "pointer", vSumsq: "pointer" },
   },
-  // `x`, `v` and `y` are packed, y in panels of 8; `partials` is a f64 for each block of columns and row; `n` is the columns of y. Rows a task are a multiple
-  // of 4, columns of 8; `pass`, k a pass, of the chunk.
+  // `x`, `v` and `y` are packed, y in panels of 8; `partials` is a f64 for each block of columns and row; `n` is the columns of y. The rows of a task are a multiple
+  // of 4, columns of 8; `pass`, the part of k per pass, is a multiple of the chunk.
   alignBlock: {
     ...{ x: "pointer", v: "pointer", y: "pointer", partials: "pointer", rows: "i32", n: "i32", k: "i32" },
     ...{ rowsPerTask: "i32", ...BLOCKS, pass: "i32" },
@@ -172,7 +172,7 @@ export const SLOTS = {
     ...{ nesterov: "i32", lr: "f32", momentum: "f32", weightDecay: "f32" },
   },
 
-  // random.ts. Elements a task are a multiple of 8.
+  // random.ts. The elements of a task are a multiple of 8.
   random: { out: "pointer", ...ELEMENTS, key0: "i32", key1: "i32", offset: "i32" },
   dropout: {
     ...{ x: "pointer", y: "pointer", ...ELEMENTS, key0: "i32", key1: "i32", threshold: "i32", scale: "f32" },

@@ -8,15 +8,19 @@ export interface Work {
 
 export interface Turns {
   readonly rounds: number;
-  /** Of a case in each round, about; at least one call is made. */
+  /** Approximate length of a case's turn in a round; a turn makes at least one call. */
   readonly seconds: number;
 }
 
-/** The median; NaN of nothing. */
+/** The median; NaN of an empty list. */
 export const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 
-/** Seconds a call of each case: medians over the rounds. Before the first round each is called for as long as a round, so that the engine has compiled it. */
+/** The median of the ratios of two pieces of work, round by round. */
+export const pairedMedian = (times: readonly number[], others: readonly number[]): number =>
+  median(times.map((time, i) => time / (others[i] ?? NaN)));
+
+/** Seconds per call of each case: medians over the rounds. Before the first round each is called for as long as a round, so that the engine has compiled it. */
 export function inTurns(cases: readonly Work[], { rounds, seconds }: Turns): number[] {
   const calls = cases.map((work) => callsWithin(work, seconds));
   const times: number[][] = cases.map(() => []);
@@ -25,7 +29,7 @@ export function inTurns(cases: readonly Work[], { rounds, seconds }: Turns): num
   return times.map(median);
 }
 
-/** How many calls take so many seconds, by the second half of as many. */
+/** The number of calls that take so many seconds. */
 function callsWithin(work: Work, seconds: number): number {
   let calls = 1;
   const end = performance.now() + 1000 * seconds;

@@ -1,14 +1,14 @@
 /**
- * Evaluation: losses of held-out windows, forward only, in tokens a second, beside those of training steps of the same model, in turns. Batches of evaluation are multiples of
+ * Evaluation: losses of held-out windows, forward only, in tokens per second, beside those of training steps of the same model, in turns. Batches of evaluation are multiples of
  * the step's; `overTraining` is the paired median of both rates.
  *
- * Options: --models mixture,small, --threads 1,2, --batches 1,2,4,8 (of the step's windows), --rounds N (7), --seconds N a turn (0.25).
+ * Options: --models mixture,small, --threads 1,2, --batches 1,2,4,8 (of the step's windows), --rounds N (7), --seconds N per turn (0.25).
  */
 import { init, keep, scope, shutdown } from "gradmix";
 import { shapeOf } from "./_models.js";
 import { readOptions } from "./_options.js";
 import { gptOf, plainStep, windowsFor } from "./_step.js";
-import { median } from "./_timing.js";
+import { median, pairedMedian } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
@@ -52,7 +52,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
           windows: cases[i + 1]?.windows,
           tokensPerSecond: Math.round(median(own)),
           training: Math.round(median(training)),
-          overTraining: median(own.map((rate, round) => rate / (training[round] ?? NaN))),
+          overTraining: pairedMedian(own, training),
         }),
       );
       await shutdown();

@@ -13,6 +13,7 @@ import { fitClusters, kMeans, type Points } from "gradmix/data";
 import { key, threefry2x32 } from "#dist/tensor/rng.js";
 import { readOptions } from "./_options.js";
 import { type Peer, pythonOf, startPeer } from "./_peer.js";
+import { median } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Fit {
@@ -118,7 +119,6 @@ async function timed(fit: () => Promise<number>): Promise<Fit> {
 }
 
 function medians(fits: readonly Fit[]): Fit {
-  const median = (values: number[]): number => values.sort((a, b) => a - b)[values.length >> 1] ?? NaN;
   return {
     seconds: median(fits.map(({ seconds }) => seconds)),
     cpuSeconds: median(fits.map(({ cpuSeconds }) => cpuSeconds)),

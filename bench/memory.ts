@@ -1,7 +1,7 @@
 /**
  * Memory of a training step on the CPU, in MB: the backend's peak beside what must be there (parameters, gradient, AdamW's two moments), with and without
  * recomputing blocks in the backward pass, and the seconds of a step of each, in turns. `activations` is the peak beyond those four; `savedByFormula` counts what the backward pass of a
- * gpt2 block reads of the forward pass, 16 d numbers a token and layer, with the logits.
+ * gpt2 block reads of the forward pass, 16 d numbers per token and layer, with the logits.
  *
  * Options: --model small|mixture|tiny (small), --threads N (2), --rounds N (7).
  */
@@ -12,7 +12,7 @@ import { gptOf, plainStep } from "./_step.js";
 import { median } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
-/** Numbers a token and layer, in units of d: the inputs of both norms and of the four linear layers (1 + 1 + 1 + 1 + 1 + 4), query, key and value (3), the MLP before its activation (4). */
+/** Numbers per token and layer, in units of d: the inputs of both norms and of the four linear layers (1 + 1 + 1 + 1 + 1 + 4), query, key and value (3), the MLP before its activation (4). */
 const SAVED = 16;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {

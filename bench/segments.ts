@@ -24,6 +24,7 @@ import {
 } from "gradmix";
 import { arenaLike, createParameters } from "gradmix/nn";
 import { readOptions } from "./_options.js";
+import { median } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Pass {
@@ -144,14 +145,14 @@ async function costs(
       await finish();
       if (round >= warm) times.push(performance.now() - began);
     }
-  const median = ({ times }: Pass): number => times.toSorted((x, y) => x - y)[times.length >> 1] ?? NaN;
+  const medianOf = ({ times }: Pass): number => median(times);
   const [first, ...rest] = passes;
-  const plainMilliseconds = first === undefined ? NaN : median(first);
+  const plainMilliseconds = first === undefined ? NaN : medianOf(first);
   for (const pass of passes) pass.dispose();
   for (const it of [gradient, direction, parameters]) it.dispose();
   for (const it of [inputs, targets]) it.dispose();
   return {
     plainMilliseconds,
-    ...Object.fromEntries(rest.map((pass) => [pass.name, median(pass) / plainMilliseconds])),
+    ...Object.fromEntries(rest.map((pass) => [pass.name, medianOf(pass) / plainMilliseconds])),
   };
 }

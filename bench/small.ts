@@ -23,6 +23,7 @@ import {
 import { arenaLike, createParameters, type Parameters, sgd } from "gradmix/nn";
 import { readOptions } from "./_options.js";
 import { type Case, CHAIN, type Net, netOf, peerCases } from "./_small-peers.js";
+import { median } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
@@ -49,7 +50,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       times[n]?.push(((performance.now() - began) / count) * 1e3);
     }
   await shutdown();
-  const medians = times.map((all) => all.toSorted((x, y) => x - y)[all.length >> 1] ?? NaN);
+  const medians = times.map(median);
   return {
     node: process.version,
     elements,

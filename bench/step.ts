@@ -2,7 +2,7 @@
  * One training step, with and without gradient alignment: by default a GPT with d 256, 6 layers, 8 heads, T 256, B 8, vocabulary 1024 (LayerNorm, biases,
  * learned positions, GELU, untied head, AdamW).
  *
- * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds. Of short steps a turn is several.
+ * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds. A turn repeats short steps.
  *
  * - plain: gradient of the mean loss and AdamW.
  * - aligned: the same, and every example's alignment with a given direction and its gradient's norm.
@@ -30,11 +30,13 @@ import {
   type Tensor,
 } from "gradmix";
 import { meanGradient } from "gradmix/dga";
-import { adamw, type Arena, arenaLike, createGPT, type GPT, type TokenBatch } from "gradmix/nn";
+import { adamw, type Arena, arenaLike, type GPT, type TokenBatch } from "gradmix/nn";
 import { type Shape, shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
 import { type Peer, pythonOf, startPeer } from "./_peer.js";
 import { startProfiled } from "./_profile.js";
+import { gptOf, windowsFor } from "./_step.js";
+import { median, pairedMedian } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 const DOMAINS = 16;
@@ -63,7 +65,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const shape = shapeOf(name);
   if (read.flag("profile")) {
     const { backend, profile } = await startProfiled({ threads, ...(simd === "auto" ? {} : { simd }) });
-    const { variants } = await variantsOf(backend, modelOf(shape), shape);
+    const { variants } = await variantsOf(backend, gptOf(shape), shape);
     const { kernels, ...whole } = await profile(
       read.flag("aligned") ? variants.aligned : variants.plain,
       rounds,
@@ -78,7 +80,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     precision,
     ...(chosen === "cpu" ? { threads, simd } : { log: console.error }),
   });
-  const model = modelOf(shape);
+  const model = gptOf(shape);
   const { variants, hosts } = await variantsOf(backend, model, shape);
   const asked = read.text("variants")?.split(",") ?? Object.keys(variants);
   const wanted = Object.fromEntries(Object.entries(variants).filter(([variant]) => asked.includes(variant)));
@@ -118,9 +120,6 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   };
 }
 
-const modelOf = ({ vocabSize, dim, layers, heads, T }: Shape): GPT =>
-  createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T });
-
 async function startTorch(python: string, shape: Shape, threads: number): Promise<Peer> {
   const { dim, layers, heads, T, B, vocabSize } = shape;
   const args = [dim, layers, heads, T, B, vocabSize, threads].map(String);
@@ -131,14 +130,7 @@ async function startTorch(python: string, shape: Shape, threads: number): Promis
 
 type Variant = () => Promise<void>;
 
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
-
-/** The median of one variant's times over another's of the same round. */
-const pairedMedian = (times: readonly number[], others: readonly number[]): number =>
-  median(times.map((time, i) => time / (others[i] ?? NaN)));
-
-/** Of a turn, in which short steps are repeated. */
+/** Length of a turn; short steps are repeated within it. */
 const TURN_SECONDS = 0.25;
 
 /** Seconds of each variant, medians of turns, in turns; a round before the first is not counted. */
@@ -184,14 +176,14 @@ async function done(t: Tensor): Promise<void> {
 async function variantsOf(
   backend: Backend,
   model: GPT,
-  { B, T, vocabSize }: ReturnType<typeof shapeOf>,
+  shape: Shape,
 ): Promise<{ variants: Readonly<Record<"plain" | "aligned", Variant>>; hosts: readonly number[] }> {
   const { parameters } = model;
   const optimizer = adamw(parameters);
   const [gradient, direction, other] = [arenaLike(parameters), arenaLike(parameters), arenaLike(parameters)];
-  const whole = batchOf(B, T, vocabSize);
-  const domains = batchOf(DOMAINS, T / 2, vocabSize);
-  const single = batchOf(1, T, vocabSize);
+  const whole = windowsFor(shape, shape.B);
+  const domains = windowsFor({ ...shape, T: shape.T / 2 }, DOMAINS);
+  const single = windowsFor(shape, 1);
   const hosts: number[] = [];
   const aligned = async (batch: TokenBatch): Promise<void> => {
     await alignedPass(model, batch, direction, gradient);
@@ -241,17 +233,6 @@ async function alignedPass(model: GPT, batch: TokenBatch, direction: Arena, grad
   await sink.result();
   await done(losses);
   sink.dispose();
-}
-
-function batchOf(examples: number, time: number, vocabSize: number): TokenBatch {
-  let state = 1;
-  const draw = (): number => (state = (state * 48271) % 2147483647) % vocabSize;
-  return {
-    inputs: Int32Array.from({ length: examples * time }, draw),
-    targets: Int32Array.from({ length: examples * time }, draw),
-    tokens: new Int32Array(examples).fill(time),
-    time,
-  };
 }
 
 function peerOf(command: string | null): unknown {

@@ -14,6 +14,7 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { listFiles, loadTokenizer, readDocuments, type Tokenizer, trainBpe } from "gradmix/data";
 import { readBytes } from "#dist/data/byte-level.js";
 import { readOptions } from "./_options.js";
+import { median } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 type Encode = (text: string) => ArrayLike<number>;
@@ -45,10 +46,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       const { user, system } = process.cpuUsage(before);
       if (round > 0) times.get(name)?.push(bytes / (user + system));
     }
-  const medianOf = (name: string): number => {
-    const sorted = (times.get(name) ?? []).toSorted((a, b) => a - b);
-    return sorted[Math.floor(sorted.length / 2)] ?? NaN;
-  };
+  const medianOf = (name: string): number => median(times.get(name) ?? []);
   const own = medianOf("gradmix");
   return {
     documents: documents.length,

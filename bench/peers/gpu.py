@@ -9,8 +9,8 @@ import sys
 import time
 
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
+
+from gpt import GPT, step_of
 
 sizes = [int(size) for size in sys.argv[1].split(",")]
 dim, layers, heads, T, B, vocabulary, rounds = map(int, sys.argv[2:9])
@@ -43,50 +43,10 @@ def products(size, dtype):
     return {name: 2 * size**3 / seconds(call, count) / 1e9 for name, call in calls.items()}
 
 
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-
-    def forward(self, x):
-        q, k, v = self.qkv(self.norm1(x)).view(B, T, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(B, T, dim))
-        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
-
-
-class GPT(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.positions = nn.Embedding(vocabulary, dim), nn.Embedding(T, dim)
-        self.blocks = nn.ModuleList(Block() for _ in range(layers))
-        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, vocabulary, bias=False)
-
-    def forward(self, tokens):
-        x = self.embedding(tokens) + self.positions(torch.arange(T, device=device))
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
-
-
 def step_seconds(half):
-    model = GPT().to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
-    inputs, targets = (torch.randint(vocabulary, (B, T), device=device) for _ in range(2))
-
-    def step():
-        optimizer.zero_grad()
-        # bfloat16 has the range of f32, so that no loss has to be scaled; its products take as long as those of float16.
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            loss = F.cross_entropy(model(inputs).view(-1, vocabulary), targets.view(-1))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return loss.item()
-
-    return seconds(step)
+    model = GPT(dim, layers, heads, T, vocabulary).to(device)
+    # bfloat16 has the range of f32, so that no loss has to be scaled; its products take as long as those of float16.
+    return seconds(step_of(model, vocabulary, B, T, torch.bfloat16 if half else None))
 
 
 print(

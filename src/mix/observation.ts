@@ -139,14 +139,14 @@ type Sent = Partial<Record<PerDomain | HeldOut | "standardErrors" | "tokens" | "
   };
 
 function sentBy(rule: Rule, names: Names, targets: readonly string[]): Schema<Sent> {
-  const [any, notNegative] = [optional(numbersFor(names)), optional(numbersFor(names, numberFrom(0)))];
+  const [finite, notNegative] = [optional(numbersFor(names)), optional(numbersFor(names, numberFrom(0)))];
   const fields = object<Omit<Sent, "gram">>({
     step: count,
-    alignments: any,
-    preconditionedAlignments: any,
+    alignments: finite,
+    preconditionedAlignments: finite,
     norms: notNegative,
-    losses: any,
-    referenceLosses: any,
+    losses: finite,
+    referenceLosses: finite,
     targetNorm: optional(numberFrom(0)),
     preconditionedTargetNorm: optional(numberFrom(0)),
     targetLoss: optional(number),

@@ -207,7 +207,7 @@ describe("gemmSegmented", () => {
   });
 
   const [rows, m, n] = [40, 64, 48];
-  /** One row a segment; a has a zero in every other place, so that its zeros are skipped where V allows it. */
+  /** One row per segment; a has a zero in every other place, so that its zeros are skipped where V allows it. */
   const alternating = (v: readonly number[]): Case<"gemmSegmented"> => ({
     name: "every other place of a is 0",
     params: {
