@@ -33,7 +33,7 @@ function refusal(name: string, { domains, stages }: Mixture, kept: readonly stri
   if (name === "nemo-automodel" && kept.length < 2) return /at least two/;
   if (name === "nemo-automodel" && kept.includes("weighted")) return /keeps the name/;
   if (name === "olmix" && kept.some((domain) => /^(run|run_id|name|index|Unnamed.*)$/.test(domain)))
-    return /for its own/;
+    return /reserves columns/;
   return domains.length === 0 || stages?.length === 0 ? /never/ : null;
 }
 
