@@ -44,6 +44,8 @@ export interface Cell {
     readonly target: string | null;
     /** Training tokens of the target, at most; null: all. */
     readonly targetTokens: number | null;
+    /** The target's tokens are windows drawn at random, others for each seed, instead of the start of its text. */
+    readonly targetDrawn?: true;
   };
   readonly method: Method;
   readonly model: {

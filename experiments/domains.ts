@@ -30,8 +30,28 @@ export function splitNamed(kind: "domains" | "targets", text: Text, name: string
   return found;
 }
 
+/** The name of a target that is all domains in equal parts. */
+export const ALL_EVENLY = "all-domains-evenly";
+/** Tokens of each domain in its training text, and as many in its held-out text, at most. */
+const EVEN_PART = 640;
+
+/** The target's text is held-out text of the domains, so that no run trains on it. */
+function allEvenly({ domains }: Text): Split {
+  const streams = Object.values(domains).map(({ heldOut }) => heldOut.tokens);
+  const length = Math.min(EVEN_PART, ...streams.map((tokens) => tokens.length >> 1));
+  const part = (from: number): TokenStream =>
+    joinStreams(
+      streams.map((tokens) => ({
+        tokens: tokens.subarray(from, from + length),
+        documents: Float64Array.of(0, length),
+      })),
+    );
+  return { train: part(0), heldOut: part(length) };
+}
+
 /** A target; one that the corpora have as a domain alone may be one too, for runs that do not train on it. Throws `data`. */
 export function targetNamed(text: Text, name: string): Split {
+  if (name === ALL_EVENLY) return allEvenly(text);
   return splitNamed(Object.hasOwn(text.targets, name) ? "targets" : "domains", text, name);
 }
 

@@ -18,7 +18,7 @@ import { type Cell, guarding, type Result } from "./cell.ts";
 import { type Domains, domainsOf, splitNamed, targetNamed } from "./domains.ts";
 import { accuracyOf, questionsOf } from "./questions.ts";
 import { mean } from "#dist/runs/statistics.js";
-import { firstTokens, type Text } from "./text.ts";
+import { drawnWindows, firstTokens, type Text } from "./text.ts";
 
 /** Tokens of held-out text: of the target for a point of the curve and in the end, of each domain, and of a probed target. */
 const evaluated = { curve: 4096, end: 16384, domain: 1024, probe: 8192 };
@@ -40,8 +40,7 @@ interface Parts {
 /** The backend is the one that `init` chose. */
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const domains = await domainsOf(cell, text);
-  const { target: name, targetTokens } = cell.text;
-  const target = name === null ? null : firstTokens(targetNamed(text, name).train, targetTokens);
+  const target = targetOf(cell, text);
   const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
   const parts: Parts = { cell, text, domains, target, model };
   try {
@@ -66,6 +65,17 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   } finally {
     model.dispose();
   }
+}
+
+/** The training text of the target; null when the cell has none. */
+function targetOf(
+  { text: { target, targetTokens, targetDrawn }, model, seed }: Cell,
+  text: Text,
+): TokenStream | null {
+  if (target === null) return null;
+  const { train } = targetNamed(text, target);
+  if (targetDrawn === undefined || targetTokens === null) return firstTokens(train, targetTokens);
+  return drawnWindows(train, { most: targetTokens, time: model.context, seed });
 }
 
 /** Some steps with uniform weights, and the losses after them. */

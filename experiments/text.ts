@@ -8,6 +8,7 @@ import { join } from "node:path";
 import v8 from "node:v8";
 import { GradmixError } from "gradmix";
 import { buildCorpus, readDocuments, type TokenStream, trainBpe } from "gradmix/data";
+import { randomOf } from "./random.ts";
 import { clusterTree, type Idf, type Node, tfidf } from "./clusters.ts";
 
 /** Held-out shares, and the seed that decides which documents: the same in all runs. */
@@ -134,6 +135,26 @@ export function firstTokens(stream: TokenStream, most: number | null): TokenStre
     tokens: tokens.slice(0, most),
     documents: Float64Array.from([...documents.filter((start) => start < most), most]),
   };
+}
+
+/** As many whole windows of `time` tokens as fit into `most` tokens, drawn without repetition in the order of the text. The windows follow one another: each predicts the next window's first token last. */
+export function drawnWindows(
+  stream: TokenStream,
+  { most, time, seed }: { readonly most: number; readonly time: number; readonly seed: number },
+): TokenStream {
+  const windows = Math.floor(stream.tokens.length / time);
+  const wanted = Math.min(windows, Math.floor(most / time));
+  const random = randomOf(seed);
+  const left = Array.from({ length: windows }, (_, w) => w);
+  const drawn = Array.from({ length: wanted }, () => left.splice(Math.floor(random() * left.length), 1)[0]);
+  return joinStreams(
+    drawn
+      .sort((a, b) => a - b)
+      .map((w) => ({
+        tokens: stream.tokens.subarray(w * time, (w + 1) * time),
+        documents: Float64Array.of(0, time),
+      })),
+  );
 }
 
 /** Streams one after another. */

@@ -3,6 +3,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { drawPanels } from "#dist/report/chart.js";
+import { ALL_EVENLY } from "../domains.ts";
 import { dotsPanel } from "../figures.ts";
 import { differencesTable, meansTable } from "../tables.ts";
 import { allDomains, cellOf, eightDomains, observe, type Run, seedsOf, targets } from "./common.ts";
@@ -20,6 +21,7 @@ const rows = Object.keys(compared) as (keyof typeof compared)[];
 const own = "DGA (default)";
 
 const few = { domains: eightDomains, cap: 6_000, targetTokens: 20_000 };
+const fourDomains = ["ethereum-eips", "masc-fiction", "masc-newspaper", "state-of-the-union"];
 const four = ["inaugural", "math", "travel", "court"] as const;
 
 /** One question: texts, and by which name each stands in its table. */
@@ -60,11 +62,32 @@ const parts: readonly Part[] = [
     rows: without("DGA (default), no histogram", "importance sampling, counts"),
   },
   {
-    title: "Few target examples: 1,000 tokens of the target, 24 domains",
+    title: "Few target examples: the first 1,000 tokens of the target, 24 domains",
     columns: Object.fromEntries(
       Object.entries(columnsOf({ targetTokens: 1_000 })).filter(([name]) => name !== "math"),
     ),
     rows: ["importance sampling, counts", "importance sampling", own],
+  },
+  {
+    title:
+      "Few target examples, drawn: 15 windows of 64 tokens from anywhere in the target, other windows for each seed",
+    columns: Object.fromEntries(
+      Object.entries(columnsOf({ targetTokens: 1_000, targetDrawn: true })).filter(
+        ([name]) => name !== "math",
+      ),
+    ),
+    rows: ["importance sampling, counts", "importance sampling", own],
+  },
+  {
+    title: "Four domains with all their tokens",
+    columns: columnsOf({ domains: fourDomains }),
+    rows: ["uniform", "importance sampling", own],
+  },
+  {
+    title:
+      "Nothing to be found: the target is all 24 domains in equal parts (640 tokens of each, held out of training)",
+    columns: { "all domains": { target: ALL_EVENLY } },
+    rows: ["uniform", own],
   },
 ];
 

@@ -4,6 +4,7 @@ import type { TokenStream } from "gradmix/data";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Cell } from "../../experiments/cell.ts";
 import { targets } from "../../experiments/definitions/common.ts";
+import { ALL_EVENLY, targetNamed } from "../../experiments/domains.ts";
 import { experiments } from "../../experiments/definitions/index.ts";
 import { usual } from "../../experiments/experiment.ts";
 import { methods } from "../../experiments/methods.ts";
@@ -120,6 +121,16 @@ test("a mixture is evaluated on the targets that are asked for, and a run withou
   expect([found.loss, found.curve]).toEqual([null, []]);
   // It learns the language of the second.
   expect(found.probes?.[targets.math]).toBeLessThan(found.probes?.[targets.inaugural] ?? NaN);
+});
+
+test("the target of all domains in equal parts has as much of each domain, and nothing twice", () => {
+  const { train, heldOut } = targetNamed(text, ALL_EVENLY);
+  const halves = [train, heldOut].map(({ tokens }) =>
+    domains.map((_, i) => [...tokens.subarray(250 * i, 250 * (i + 1))]),
+  );
+  domains.forEach((name, i) => {
+    expect([...halves[0][i], ...halves[1][i]]).toEqual([...text.domains[name].heldOut.tokens]);
+  });
 });
 
 test("what the corpora do not have is refused by name", async () => {

@@ -5,7 +5,7 @@ import { BRANCHES, clusterOf, clustersAt, clusterTree, kMeans, tfidf } from "../
 import { histogramOf } from "../../experiments/histogram.ts";
 import { questionsOf } from "../../experiments/questions.ts";
 import { randomOf } from "../../experiments/random.ts";
-import { firstTokens, joinStreams } from "../../experiments/text.ts";
+import { drawnWindows, firstTokens, joinStreams } from "../../experiments/text.ts";
 import { expectNear } from "../near.ts";
 
 const words = 40;
@@ -113,6 +113,28 @@ test("streams joined and cut keep where documents begin", () => {
   expect([...firstTokens(joined, 4).tokens]).toEqual([1, 2, 3, 4]);
   expect([...firstTokens(joined, 5).documents]).toEqual([0, 2, 5]);
   expect(firstTokens(joined, null)).toBe(joined);
+});
+
+test("drawn windows are whole windows of the text, each once, in its order, and others for another seed", () => {
+  const stream = {
+    tokens: Uint16Array.from({ length: 103 }, (_, t) => t),
+    documents: Float64Array.of(0, 103),
+  };
+  const starts = (most: number, seed: number): number[] => {
+    const { tokens, documents } = drawnWindows(stream, { most, time: 10, seed });
+    const found = [...documents.slice(0, -1)].map((at) => tokens[at]);
+    expect([...tokens]).toEqual(found.flatMap((start) => Array.from({ length: 10 }, (_, t) => start + t)));
+    return found;
+  };
+  const drawn = Array.from({ length: 40 }, (_, seed) => starts(39, seed));
+  for (const found of drawn) {
+    expect(found).toHaveLength(3);
+    expect(found).toEqual([...new Set(found)].sort((a, b) => a - b));
+  }
+  // All ten whole windows are drawn sooner or later, and the rest of three tokens never.
+  expect(new Set(drawn.flat())).toEqual(new Set([0, 10, 20, 30, 40, 50, 60, 70, 80, 90]));
+  expect(starts(1000, 1)).toHaveLength(10);
+  expect(starts(39, 7)).toEqual(drawn[7]);
 });
 
 test("questions have the true continuation first, and others from where they say", () => {
