@@ -43,7 +43,7 @@ import {
   string,
 } from "../schema.ts";
 import { takeLock } from "./lock.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface Work {
   readonly folder: string;
@@ -131,7 +131,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     const own = JSON.stringify(plan);
     if (before === undefined) writeJson("plan.json", plan);
     else if (JSON.stringify(Object.fromEntries(before)) !== own)
-      throw wrong(
+      throw configError(
         `--out ${out}: ${folder} belongs to an unfinished clustering with another value of ${difference(before, plan)}; delete it, or choose another folder`,
       );
     else goesOn();

@@ -15,7 +15,7 @@ import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
 import { type Outputs, train } from "./train.ts";
-import { type Raw, textOption, wrong } from "./values.ts";
+import { type Raw, textOption, configError } from "./values.ts";
 
 const examples = `
 More examples:
@@ -138,16 +138,16 @@ function addCompare(program: Command, io: Io): void {
     ),
   );
   compareCommand.action(async (path: string | undefined, options: Record<string, unknown>) => {
-    const said = (name: string): string | null => textOption(options, name);
+    const text = (name: string): string | null => textOption(options, name);
     const { compare } = await import("./compare-command.ts");
     io.code = await compare(
       {
         path: path ?? null,
         given: givenOf(compareRows, options),
-        rules: said("rules"),
-        seeds: said("seeds"),
-        baseline: said("baseline"),
-        resume: said("resume"),
+        rules: text("rules"),
+        seeds: text("seeds"),
+        baseline: text("baseline"),
+        resume: text("resume"),
       },
       io,
     );
@@ -361,9 +361,9 @@ function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, un
     const former = row.formerly?.flag;
     const before = former === undefined ? undefined : options[attribute(former)];
     if (value !== undefined && before !== undefined)
-      throw wrong(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
-    const said = value ?? before;
-    if (typeof said === "boolean" || Array.isArray(said)) given.set(row.path, said as Raw);
+      throw configError(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
+    const present = value ?? before;
+    if (typeof present === "boolean" || Array.isArray(present)) given.set(row.path, present as Raw);
   }
   return given;
 }

@@ -58,7 +58,7 @@ import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts
 import { writePage } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
-import { type Raw, readInput, wrong } from "./values.ts";
+import { type Raw, readInput, configError } from "./values.ts";
 
 export interface CompareArguments {
   /** A config file, or the folder of a comparison to continue. */
@@ -94,7 +94,7 @@ async function comparisonOf(args: CompareArguments): Promise<Comparison> {
   const { path } = args;
   const isFolder = path !== null && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
   if (args.resume !== null && path !== null)
-    throw wrong(`--resume ${args.resume}: the folder already has its options; leave ${path} out`);
+    throw configError(`--resume ${args.resume}: the folder already has its options; leave ${path} out`);
   const resume = args.resume ?? (isFolder ? path : null);
   const flags = commandLineLayer(args.given);
   return resume === null ? begin(args, flags) : goOn(resume, args, flags);
@@ -102,8 +102,8 @@ async function comparisonOf(args: CompareArguments): Promise<Comparison> {
 
 async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: Layer): Promise<Comparison> {
   const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
-  const said = [flags, jsonLayer(rest, path ?? "")];
-  const given = mergeLayers([...said, preparedLayer(said)]);
+  const layers = [flags, jsonLayer(rest, path ?? "")];
+  const given = mergeLayers([...layers, preparedLayer(layers)]);
   const out = given.values.get("run.out");
   const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
   checkEmpty(folder);
@@ -324,10 +324,10 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
   const { interrupt, tell } = session;
   const outcomes: (Outcome & Found)[] = [];
   const failures: Failure[] = [];
-  const told = new Set<string>();
+  const printed = new Set<string>();
   const tellOnce = (line: string): void => {
-    if (!told.has(line)) tell(line);
-    told.add(line);
+    if (!printed.has(line)) tell(line);
+    printed.add(line);
   };
   const read = sharedReader();
   const done = doneBefore(runs);
@@ -556,7 +556,7 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
     "±: the standard error over seeds; cost: counted computation, and time: wall time, of the steps",
     ...(open && choice.seeds.length <= 8
       ? [
-          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${twice(choice.seeds).join(",")}`,
+          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${doubled(choice.seeds).join(",")}`,
         ]
       : []),
     "",
@@ -564,7 +564,7 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
 }
 
 /** As many further seeds, larger than the largest one. */
-function twice(seeds: readonly number[]): number[] {
+function doubled(seeds: readonly number[]): number[] {
   const last = Math.max(...seeds);
   return [...seeds, ...seeds.map((_, i) => last + 1 + i)];
 }

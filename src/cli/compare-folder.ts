@@ -24,12 +24,12 @@ import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { checkFree, comparisonFiles, findRun, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
-import { readText, wrong } from "./values.ts";
+import { readText, configError } from "./values.ts";
 
 /** Throws `config` if `folder` cannot hold a new comparison because it is not empty, or not a folder. */
 export function checkEmpty(folder: string): void {
   if (existsSync(join(folder, comparisonFiles.plan)))
-    throw wrong(
+    throw configError(
       `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${folder}`,
     );
   checkFree(folder);
@@ -38,12 +38,12 @@ export function checkEmpty(folder: string): void {
     names = readdirSync(folder);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return;
-    throw wrong(`--out ${folder}: cannot be used (${reason(error)})`, error);
+    throw configError(`--out ${folder}: cannot be used (${reason(error)})`, error);
   }
   // A comparison that is killed before it completes its first file leaves only these.
   const stray = names.find((name) => !/^lock(\.|$)/.test(name) && !temporaryName.test(name));
   if (stray !== undefined)
-    throw wrong(
+    throw configError(
       `--out ${folder}: is not empty (${stray}), and a comparison needs a folder of its own; choose another`,
     );
 }
@@ -99,7 +99,7 @@ export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
   if (!existsSync(file)) {
     const isRun = existsSync(join(folder, "config.json"));
-    throw wrong(
+    throw configError(
       `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run, which goes on by gradmix train --resume ${folder}` : ""}`,
     );
   }

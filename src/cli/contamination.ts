@@ -6,7 +6,7 @@ import type { Document } from "../data/index.node.ts";
 import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
 import { GradmixError } from "../errors.ts";
 import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface ContaminationCheck {
   /** Adds a held-out document of a target. All of them must come before the documents of domains. */
@@ -140,14 +140,16 @@ const shorten = (text: string): string => (text.length <= 80 ? text : `${text.sl
  * Describes which data cannot be compared, because token files contain no words; null if all can. Throws `config` if `--drop-contaminated` was
  * given. Labels are, for example, `domain "code"`, `target` or `target "exam"`.
  */
-export function uncompared(
+export function uncomparedFiles(
   drops: boolean,
   kinds: ReadonlyMap<string, "text" | "tokens">,
   targets: readonly string[],
 ): string | null {
   if (targets.length === 0) {
     if (drops)
-      throw wrong("--drop-contaminated: there is no target whose held-out text could be in the domains");
+      throw configError(
+        "--drop-contaminated: there is no target whose held-out text could be in the domains",
+      );
     return null;
   }
   const tokens = [...kinds].filter(([, kind]) => kind === "tokens").map(([label]) => label);
@@ -157,7 +159,7 @@ export function uncompared(
       ? `${tokens[0]} is files of tokens`
       : `${tokens[0]} and ${tokens.length - 1} more are files of tokens`;
   if (drops)
-    throw wrong(
+    throw configError(
       `--drop-contaminated: ${what}, whose words are not known; compare the text that they were made of`,
     );
   return `contamination: ${what}, whose words are not known: not compared with the target's held-out text`;

@@ -6,7 +6,7 @@
 import type { Windows } from "../data/tokens.ts";
 import { GRADIENT } from "../dga/cost.ts";
 import { evaluated } from "./metrics.ts";
-import { EVERY_TOKENS } from "./options/run.ts";
+import { TOKENS_PER_EVALUATION } from "./options/run.ts";
 import type { Data } from "./read-data.ts";
 
 /** Options of the evaluation. One of `share` and `every` is not null. */
@@ -15,7 +15,7 @@ export interface EvaluationOptions {
   readonly share: number | null;
   /** Steps between two evaluations; 0: the run evaluates only at the end. */
   readonly every: number | null;
-  /** Tokens read from each held-out set; null: as many as the share allows, or `EVERY_TOKENS`. */
+  /** Tokens read from each held-out set; null: as many as the share allows, or `TOKENS_PER_EVALUATION`. */
   readonly tokens: number | null;
 }
 
@@ -103,7 +103,7 @@ function byInterval(
   { tokens }: EvaluationOptions,
   { steps, context, target, domains }: EvaluationFacts,
 ): EvaluationPlan {
-  const read = tokens ?? EVERY_TOKENS;
+  const read = tokens ?? TOKENS_PER_EVALUATION;
   const series = (sets: readonly number[]): EvaluationSeries | null =>
     sets.length === 0
       ? null

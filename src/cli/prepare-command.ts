@@ -40,7 +40,7 @@ import { tokenizerOfPlan } from "./read-data.ts";
 import { openTokenizer } from "../data/index.node.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 import { version } from "./version.ts";
 
 /** Runs the command and returns the exit code. Throws `config`, `data` and `io`; finished work is kept, and the same command continues from it. */
@@ -98,15 +98,15 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const config = await configOf([rule, ...layers]);
   const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
-    throw wrong(
+    throw configError(
       `${file}: data.dropContaminated: gradmix prepare does not compare the domains with the target, since a run decides what it holds out; leave it out, or train on the text itself`,
     );
   if ([domainsFrom, target, ...domains.values(), ...several.values()].flat().includes("-"))
-    throw wrong(
+    throw configError(
       '"-": standard input cannot be read again when the command goes on after a stop; write it into a file first',
     );
   if (tokenizer === "none")
-    throw wrong("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
+    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   return config;
 }
 
@@ -137,7 +137,7 @@ async function work(
     ? openTokenizer(readJson(path, path))
     : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
   if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
-    throw wrong(
+    throw configError(
       `--format nanogpt: has ids of 16 bits, and the tokenizer has ${tokenizer.vocabSize}; leave --format out`,
     );
   const now = planToSave(plan, version(), tokenizerHash(tokenizer));
@@ -224,8 +224,8 @@ async function encodeAll(
       (task, facts) => {
         if (task.kind === "encode" && facts !== null) work.jobDone(jobs[task.job]!.id, facts);
       },
-      (said) => {
-        if (said.kind === "progress") progress?.add(said);
+      (message) => {
+        if (message.kind === "progress") progress?.add(message);
       },
     );
     if (open.length > 0) say("writing the tokens of each domain");
@@ -238,8 +238,8 @@ async function encodeAll(
       (task) => {
         if (task.kind === "join") removeJobs(folder, task.jobs);
       },
-      (said) => {
-        if (said.kind === "shard") work.shardDone(said.label, said.shard);
+      (message) => {
+        if (message.kind === "shard") work.shardDone(message.label, message.shard);
       },
     );
     return {

@@ -13,7 +13,7 @@ import { formatJson } from "../json.ts";
 import type { Inputs } from "./inputs.ts";
 import type { PrepareFormat } from "./prepare-arguments.ts";
 import { CLUSTERS_OPTION, type InputFile, preparedFiles, type SavedPlan } from "./prepared-folder.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 /** A set of tokens that becomes one file. */
 export interface Label {
@@ -222,7 +222,7 @@ export function formatPlan(plan: SavedPlan): string {
  */
 export function checkSamePlan(folder: string, begun: SavedPlan, current: SavedPlan, isUsed: boolean): void {
   const differs = (what: string): GradmixError =>
-    wrong(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
+    configError(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
   if (begun.gradmix !== current.gradmix)
     throw differs(`was begun by gradmix ${begun.gradmix}, and this is ${current.gradmix}`);
   for (const [flag, value] of current.options)

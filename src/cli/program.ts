@@ -7,7 +7,7 @@ import { addCommands } from "./commands.ts";
 import { openOutput, type Output } from "./output.ts";
 import { version } from "./version.ts";
 import { reasonOf } from "../node/system-errors.ts";
-import { didYouMean, wrong } from "./values.ts";
+import { didYouMean, configError } from "./values.ts";
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -112,24 +112,24 @@ function oneLine(error: CommanderError, command: Command): Error {
         option.long === undefined || option.long === null ? [] : [option.long],
       );
       const flag = subject.split("=")[0] ?? subject;
-      return wrong(`unknown option ${flag}${didYouMean(flag, [...flags, "--help"])}`);
+      return configError(`unknown option ${flag}${didYouMean(flag, [...flags, "--help"])}`);
     }
     case "commander.unknownCommand":
-      return wrong(
+      return configError(
         `unknown command ${subject}${didYouMean(
           subject,
           command.commands.map((c) => c.name()),
         )}`,
       );
     case "commander.missingArgument":
-      return wrong(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
+      return configError(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
     case "commander.optionMissingArgument":
-      return wrong(`${subject.split(" ")[0]}: a value is missing (${subject})`);
+      return configError(`${subject.split(" ")[0]}: a value is missing (${subject})`);
     case "commander.excessArguments":
-      return wrong(
+      return configError(
         `too many arguments: ${command.args.slice(0, 3).join(" ")}${command.args.length > 3 ? " …" : ""}; quote globs, so that the shell does not expand them`,
       );
     default:
-      return wrong(error.message.replace(/^error: /, ""));
+      return configError(error.message.replace(/^error: /, ""));
   }
 }

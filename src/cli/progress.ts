@@ -3,7 +3,7 @@ import { eastAsianWidth } from "get-east-asian-width";
 import { formatGuards } from "./guarding.ts";
 import type { RunResult } from "./run-events.ts";
 import type { Evaluation, StepMetrics } from "../runs/lines.ts";
-import { MANY } from "./metrics.ts";
+import { MAX_NAMES } from "./metrics.ts";
 
 /** Where output goes. */
 export interface Screen {
@@ -32,7 +32,7 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
     parts.push(`${formatCount(speed.tokensPerSecond)} tok/s`);
     if (metrics.step < totalSteps) parts.push(`${formatDuration(speed.secondsLeft)} left`);
   }
-  parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MANY));
+  parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MAX_NAMES));
   return fit(parts.join("  "), width);
 }
 

@@ -24,7 +24,7 @@ import {
   type ContaminationCheck,
   contaminationCheck,
   contaminationLine,
-  uncompared,
+  uncomparedFiles,
 } from "./contamination.ts";
 import {
   checkSameText,
@@ -40,7 +40,7 @@ import { formatCount } from "./progress.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 
 export interface DataPlan extends Readonly<DataConfig> {
   /** Tokens in a window. */
@@ -171,7 +171,7 @@ async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, file
   // Learning a tokenizer reads text that is read again; its bad lines count once.
   skipped.lines = 0;
   const targetLabels = [...kinds.keys()].filter((label) => label.startsWith("target"));
-  const missed = uncompared(
+  const missed = uncomparedFiles(
     plan.dropContaminated,
     kinds,
     targetLabels.filter((label) => label !== "target" || files.target.length > 0),
@@ -358,14 +358,14 @@ function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer |
     endOfText: endOfText ?? tokenizer?.endOfText ?? null,
   };
   if (vocabulary.endOfText !== null && vocabulary.endOfText >= vocabulary.vocabSize)
-    throw wrong(`--end-of-text: ${vocabulary.endOfText} is no id of ${vocabulary.vocabSize} tokens`);
+    throw configError(`--end-of-text: ${vocabulary.endOfText} is no id of ${vocabulary.vocabSize} tokens`);
   return vocabulary;
 }
 
 /** Throws `config` where text has no tokenizer. */
 function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
   if (tokenizer !== null) return tokenizer;
-  throw wrong(
+  throw configError(
     `--tokenizer none: ${label} is text, which needs a tokenizer: name that of the files of tokens with --tokenizer FILE`,
   );
 }
@@ -508,7 +508,7 @@ async function trainTokenizer(
 ): Promise<Tokenizer> {
   const given = [...kindsOf(files)].find(([, kind]) => kind === "tokens")?.[0];
   if (given !== undefined)
-    throw wrong(
+    throw configError(
       `${given} is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N`,
     );
   const share = BPE_BYTES / files.domains.size;

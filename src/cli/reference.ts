@@ -57,9 +57,9 @@ export function referenceModel(
   { folder, tokenizer, files }: Reference,
   wanted: { readonly tokenizer: Tokenizer; readonly vocabSize: number; readonly context: number },
 ): GPT {
-  const wrong = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
+  const unfit = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
   if (JSON.stringify(tokenizer.toJSON()) !== JSON.stringify(wanted.tokenizer.toJSON()))
-    throw wrong(
+    throw unfit(
       `has another tokenizer; train both with --tokenizer ${join(folder, "model", "tokenizer.json")}`,
     );
   const model = fromHuggingFace(files);
@@ -72,5 +72,5 @@ export function referenceModel(
         : null;
   if (fault === null) return model;
   model.dispose();
-  throw wrong(fault);
+  throw unfit(fault);
 }

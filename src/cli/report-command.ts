@@ -6,7 +6,7 @@ import { isClusterFolder } from "./cluster-folder.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
 import { pageExports } from "./page-exports.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface ReportArguments {
   /** Folders of runs. */
@@ -25,7 +25,7 @@ export interface ReportArguments {
 export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
   const clusters = runs.find(isClusterFolder);
   if (clusters !== undefined)
-    throw wrong(
+    throw configError(
       `${clusters} is a folder of clusters, not of a run; its page is ${join(clusters, "clusters.html")}`,
     );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");

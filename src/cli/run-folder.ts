@@ -59,7 +59,7 @@ import {
   string,
   withDefault,
 } from "../schema.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
 const keptCheckpoints = 2;
@@ -119,11 +119,11 @@ export function checkFree(folder: string): void {
     entries = nodeFs.readdirSync(folder);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return;
-    throw wrong(`--out ${folder}: cannot be used (${reason(error)})`, error);
+    throw configError(`--out ${folder}: cannot be used (${reason(error)})`, error);
   }
   const trace = traces.find((name) => entries.includes(name));
   if (trace !== undefined)
-    throw wrong(
+    throw configError(
       `--out ${folder}: already holds a run (${trace}); choose another folder, or continue it with --resume ${folder}`,
     );
 }
@@ -276,7 +276,7 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
       );
     return { lock, metrics: makeFiles(config, from, isNew, { fs, undo }) };
   } catch (error) {
-    if (isNew && lock !== null) for (const take of undo.reverse()) quietly(take);
+    if (isNew && lock !== null) for (const undone of undo.reverse()) quietly(undone);
     if (lock !== null) quietly(lock.release);
     if (made !== undefined) quietly(() => removeEmpty(resolve(folder), made));
     throw error;

@@ -21,7 +21,7 @@ import { listCheckpoints, readRun } from "./run-folder.ts";
 import type { DataConfig, ModelConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 
 export interface Start {
   /** The path that was given. */
@@ -52,10 +52,10 @@ export function readStart(path: string): Start {
       // Its name alone says what has to be done.
       else if (/^pytorch_model.*\.bin$/.test(name)) files.set(name, fileSource(join(path, name)));
   } catch (error) {
-    throw wrong(`--init-from: ${path} cannot be read (${reason(error)})`, error);
+    throw configError(`--init-from: ${path} cannot be read (${reason(error)})`, error);
   }
   if (![...files.keys()].some((name) => /\.(safetensors|json|bin)$/.test(name) && name !== "config.json"))
-    throw wrong(
+    throw configError(
       `--init-from: ${path} holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors`,
     );
   const tokenizerName = join(path, "tokenizer.json");
@@ -180,7 +180,7 @@ export function checkStart(
 ): void {
   const { path, config, tokenizer, tokenizerName } = start;
   const refuse = (flag: string, given: unknown, theirs: string): GradmixError =>
-    wrong(`${flag}: ${String(given)} does not fit --init-from ${path}, ${theirs}; leave ${flag} out`);
+    configError(`${flag}: ${String(given)} does not fit --init-from ${path}, ${theirs}; leave ${flag} out`);
   for (const key of decided) {
     const given = model[key] ?? config[key];
     // Shorter windows than the model can take are no other model.
@@ -195,7 +195,7 @@ export function checkStart(
   }
   if (tokenizer === null) {
     if (data.tokenizer === "bpe")
-      throw wrong(
+      throw configError(
         `--init-from: ${path} has no tokenizer.json; name the one that its model was trained with by --tokenizer FILE`,
       );
     return;

@@ -6,7 +6,7 @@ import { pipeline } from "node:stream/promises";
 import { GradmixError } from "../errors.ts";
 import { reason } from "../node/system-errors.ts";
 import type { DataConfig } from "./train-config.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 type Globs = Pick<DataConfig, "domains" | "domainsFrom" | "target" | "targets">;
 
@@ -17,8 +17,9 @@ export async function withStdin<G extends Globs>(given: G, signal: AbortSignal):
   const all = [given.domainsFrom, given.target, ...given.domains.values(), ...given.targets.values()].flat();
   const times = all.filter((glob) => glob === "-").length;
   if (times === 0) return given;
-  if (times > 1) throw wrong(`"-": standard input can be read once, and is named ${times} times`);
-  if (process.stdin.isTTY) throw wrong('"-": standard input is a terminal; pipe the text into the command');
+  if (times > 1) throw configError(`"-": standard input can be read once, and is named ${times} times`);
+  if (process.stdin.isTTY)
+    throw configError('"-": standard input is a terminal; pipe the text into the command');
   // Several runs of one command read the same.
   const path = await (kept ??= keepStdin(signal));
   const named = (globs: readonly string[]): string[] => globs.map((glob) => (glob === "-" ? path : glob));

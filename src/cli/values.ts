@@ -68,13 +68,13 @@ function gatherNumbers(
   const out = new Map<string, unknown>();
   for (const item of raw) {
     const at = item.indexOf(sign);
-    if (at < 0 && !all) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    if (at < 0 && !all) throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
     const name = at < 0 ? "*" : item.slice(0, at).trim().normalize();
     const value = at < 0 ? item : item.slice(at + sign.length);
     if (name === "" || value.trim() === "")
-      throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+      throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
     // As with other options, the last number for all goes before the others.
-    if (at >= 0 && out.has(name)) throw wrong(`${label}: names ${quote(name)} twice`);
+    if (at >= 0 && out.has(name)) throw configError(`${label}: names ${quote(name)} twice`);
     out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
   }
   return out;
@@ -84,7 +84,7 @@ function shares(text: string, label: string): Map<string, unknown> {
   const out = new Map<string, unknown>();
   for (const item of text.split(",")) {
     const [name, value] = split(item, label, "NAME=X,NAME=X, for example code=0.7,prose=0.3");
-    if (out.has(name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
+    if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
     out.set(name, value.trim() === "" ? value : Number(value));
   }
   return out;
@@ -92,7 +92,8 @@ function shares(text: string, label: string): Map<string, unknown> {
 
 function split(item: string, label: string, form: string): [string, string] {
   const at = item.indexOf("=");
-  if (at < 1 || at === item.length - 1) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+  if (at < 1 || at === item.length - 1)
+    throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
   return [item.slice(0, at).normalize(), item.slice(at + 1)];
 }
 
@@ -132,19 +133,19 @@ export function checkBytes({ min, max }: Kind & { type: "bytes" }, value: unknow
 export function checkChoice<C extends string>(choices: readonly C[], value: unknown, label: string): C {
   const chosen = choices.find((one) => one === value);
   if (chosen !== undefined) return chosen;
-  throw wrong(
+  throw configError(
     `${label}: ${show(value)} is not one of ${choices.join(", ")}${typeof value === "string" ? didYouMean(value, choices) : ""}`,
   );
 }
 
 export function checkText(value: unknown, label: string): string {
   if (typeof value === "string" && value !== "") return value;
-  throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
+  throw configError(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
 }
 
 export function checkSwitch(value: unknown, label: string): boolean {
   if (typeof value === "boolean") return value;
-  throw wrong(`${label}: ${show(value)} is not true or false`);
+  throw configError(`${label}: ${show(value)} is not true or false`);
 }
 
 export function checkDomains(
@@ -160,13 +161,13 @@ export function checkDomains(
 export function checkObject(value: unknown, label: string): Record<string, unknown> {
   const plain = plainJson(value as Json);
   if (isObject(plain)) return plain;
-  throw wrong(`${label}: ${show(value)} is not a JSON object`);
+  throw configError(`${label}: ${show(value)} is not a JSON object`);
 }
 
 export function checkObjects(value: unknown, label: string): Record<string, unknown>[] {
   const plain = plainJson(value as Json);
   if (Array.isArray(plain) && plain.every(isObject)) return plain;
-  throw wrong(`${label}: ${show(value)} is not a JSON list of objects`);
+  throw configError(`${label}: ${show(value)} is not a JSON list of objects`);
 }
 
 /** A path, or the bases that its file would hold. */
@@ -186,7 +187,7 @@ export function checkByName(
     checkNumber({ type: "number", min, max, openMin }, item, what);
   if (all && membersOf(value) === null) return number(value, label);
   const checked = checkRecord(value, label, (item, name) => number(item, `${label} ${quote(name)}`), ["*"]);
-  if (checked.size === 0) throw wrong(`${label}: names no domain`);
+  if (checked.size === 0) throw configError(`${label}: names no domain`);
   return all && checked.size === 1 ? (checked.get("*") ?? checked) : checked;
 }
 
@@ -205,7 +206,7 @@ export function checkNumber(
   const what = kind.type === "integer" ? "a whole number" : "a number";
   const lower = openMin ? `above ${min}` : `at least ${min}`;
   const upper = max > 2 ** 30 ? "" : openMax ? ` and below ${max}` : ` and at most ${max}`;
-  throw wrong(`${label}: ${show(value)} is not ${what} ${lower}${upper}`);
+  throw configError(`${label}: ${show(value)} is not ${what} ${lower}${upper}`);
 }
 
 const units: Readonly<Record<string, number>> = {
@@ -226,7 +227,7 @@ function bytes(value: unknown, label: string): unknown {
   const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(value.trim());
   const unit = units[match?.[2]?.toLowerCase() ?? ""];
   if (match === null || unit === undefined)
-    throw wrong(`${label}: ${quote(value)} is not a size such as 1000000, 512MiB or 2GiB`);
+    throw configError(`${label}: ${quote(value)} is not a size such as 1000000, 512MiB or 2GiB`);
   return timesShare(unit, Number(match[1]), "down");
 }
 
@@ -234,7 +235,7 @@ export function checkGlobs(value: unknown, label: string): string[] {
   const globs: unknown[] = Array.isArray(value) ? value : [value];
   return globs.map((glob) => {
     if (typeof glob !== "string" || glob === "")
-      throw wrong(`${label}: ${show(glob)} is not a glob, such as "texts/**/*.md"`);
+      throw configError(`${label}: ${show(glob)} is not a glob, such as "texts/**/*.md"`);
     return glob;
   });
 }
@@ -250,10 +251,10 @@ function checkRecord<V>(
     // Composed, so that é is one name however it was typed.
     const name = given.normalize();
     if (!domainName.test(name) && !others.includes(name))
-      throw wrong(
+      throw configError(
         `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
       );
-    if (out.has(name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
+    if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
     out.set(name, check(item, name));
   }
   return out;
@@ -267,7 +268,9 @@ function checkBases(given: readonly (readonly [string, unknown])[], label: strin
   return new Map(
     given.map(([name, basis]): [string, ReadonlyMap<string, number> | readonly number[]] => {
       const wanted = (what: unknown): GradmixError =>
-        wrong(`${label}: basis ${quote(name)}: ${show(what)} is not numbers, one per domain or by name`);
+        configError(
+          `${label}: basis ${quote(name)}: ${show(what)} is not numbers, one per domain or by name`,
+        );
       const numeric = (value: unknown): number => {
         if (typeof value !== "number") throw wanted(basis);
         return value;
@@ -285,12 +288,12 @@ export function checkShares(sumsToOne: boolean, value: unknown, label: string): 
     return checkShares(sumsToOne, readShares(value, label), `${label} (${value})`);
   const checked = checkRecord(value, label, (item, name) => {
     if (typeof item === "number" && Number.isFinite(item) && item >= 0) return item;
-    throw wrong(`${label}: ${quote(name)} is ${show(item)}, not a number of at least 0`);
+    throw configError(`${label}: ${quote(name)} is ${show(item)}, not a number of at least 0`);
   });
   const sum = [...checked.values()].reduce((total, x) => total + x, 0);
   if (sumsToOne && Math.abs(sum - 1) > 1e-6)
-    throw wrong(`${label}: the weights sum to ${Number(sum.toPrecision(9))}, not to 1`);
-  if (!(sum > 0)) throw wrong(`${label}: all shares are 0`);
+    throw configError(`${label}: the weights sum to ${Number(sum.toPrecision(9))}, not to 1`);
+  if (!(sum > 0)) throw configError(`${label}: all shares are 0`);
   return checked;
 }
 
@@ -316,14 +319,15 @@ export function readText(path: string, label: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    throw wrong(`${label}: cannot be read (${reason(error)})`, error);
+    throw configError(`${label}: cannot be read (${reason(error)})`, error);
   }
 }
 
 /** What stands by name in an object with a key for each domain. */
 function namesOf(value: unknown, label: string): readonly (readonly [string, unknown])[] {
   const members = membersOf(value);
-  if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
+  if (members === null)
+    throw configError(`${label}: ${show(value)} is not an object with a key for each domain`);
   return members;
 }
 
@@ -338,7 +342,7 @@ export function didYouMean(word: string, known: Iterable<string>): string {
   return best === null ? "" : `; did you mean ${best}?`;
 }
 
-export function wrong(message: string, cause?: unknown): GradmixError {
+export function configError(message: string, cause?: unknown): GradmixError {
   return new GradmixError("config", message, cause === undefined ? {} : { cause });
 }
 

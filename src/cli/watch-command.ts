@@ -3,7 +3,7 @@ import { listenForInterrupt } from "./interrupt.ts";
 import { watchRun } from "../report/serve.ts";
 import { isLocked } from "./lock.ts";
 import type { Outputs } from "./train.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 /** How often it looks whether the run has ended. */
 const LOOK_MILLISECONDS = 2000;
@@ -11,7 +11,7 @@ const LOOK_MILLISECONDS = 2000;
 /** Serves until a signal comes; gives the exit code, 0 for Ctrl-C. Throws `config`, `data` and `io`. */
 export async function watch(run: string, port: string, { out, err }: Outputs): Promise<number> {
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
-    throw wrong(`--port ${port}: must be a whole number from 0 to 65535`);
+    throw configError(`--port ${port}: must be a whole number from 0 to 65535`);
   const watching = await watchRun(run, { port: Number(port), isRunning: isLocked });
   const interrupt = listenForInterrupt({ output: err, line: () => {}, atOnce: () => {} });
   const ended = new Promise((resolve) => interrupt.signal.addEventListener("abort", resolve, { once: true }));

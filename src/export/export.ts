@@ -15,7 +15,7 @@ import {
   string,
   integerIn,
 } from "../options.ts";
-import { decimalsOf, LEAST, plainDecimal } from "./decimals.ts";
+import { decimalsOf, SMALLEST_SHARE, plainDecimal } from "./decimals.ts";
 import type { Entry, ExportedFile, ExportFormat, Plan, PlannedStage, Unit } from "./format.ts";
 import { configFormats } from "./formats/configs.ts";
 import { megatronFormats } from "./formats/megatron.ts";
@@ -194,12 +194,12 @@ function planStages(
   const planned = ({ start, weights }: MixtureStage, s: number): PlannedStage => {
     const raised = floor > 0 ? Array.from(projectFloor(weights, floor)) : weights;
     const shares = inUnit(raised, domains, unit, tokens);
-    const left = domains.filter((_, i) => !(shares[i]! >= LEAST));
+    const left = domains.filter((_, i) => !(shares[i]! >= SMALLEST_SHARE));
     if (left.length > 0)
       notes.push(
         `${own.length > 1 ? `stage ${s + 1}: ` : ""}left out, since ${left.length === 1 ? "its weight is" : "their weights are"} 0 or would print as 0: ${listOfNames(left.map(({ name }) => name))}`,
       );
-    const kept = [...domains.keys()].filter((i) => shares[i]! >= LEAST);
+    const kept = [...domains.keys()].filter((i) => shares[i]! >= SMALLEST_SHARE);
     const printed =
       unit === "epochs" ? kept.map((i) => plainDecimal(shares[i]!)) : decimalsOf(kept.map((i) => shares[i]!));
     const entries = kept.map((i, at): Entry => {

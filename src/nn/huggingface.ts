@@ -6,7 +6,7 @@ import { checkOptions, integerIn, show, unchecked } from "../options.ts";
 import {
   boolean,
   faultOf,
-  made,
+  converted,
   map,
   number,
   object,
@@ -80,7 +80,8 @@ function only(...values: readonly unknown[]): Schema<unknown> {
 }
 
 /** Accepts a number; `otherwise` if the key is missing or null. */
-const orElse = (otherwise: number): Schema<number> => made(orNull(number), (found) => found ?? otherwise);
+const orElse = (otherwise: number): Schema<number> =>
+  converted(orNull(number), (found) => found ?? otherwise);
 
 /** The base of the rotary angles: the key `rope_theta`, or in transformers 5 the member of that name in `rope_parameters`. Default 10,000. */
 const ropeTheta: Schema<number> = (value, at) => {

@@ -18,7 +18,7 @@ import {
   faultOf,
   type Fields,
   list,
-  made,
+  converted,
   map,
   number,
   object,
@@ -183,7 +183,7 @@ export const runWeights: Schema<RunWeights> = object<RunWeights>({ ...named, bas
 
 const evaluation = object<Evaluation>({ target: orNull(number), domains: numbers });
 
-const changes = made(
+const changes = converted(
   map(object<RunChanges[string]>({ from: stringOrNumber, to: stringOrNumber })),
   (read): RunChanges => Object.fromEntries(read),
 );

@@ -448,7 +448,7 @@ test("a resumed run may change free keys and those that it tells of, and the fir
   for (const row of rows) {
     const changed = new Map(flatten(saved)).set(row.path, "another");
     const check = (): void => checkSameConfig(saved, changed, "r");
-    if (row.free === true || row.said === true) check();
+    if (row.free === true || row.recorded === true) check();
     else
       expect(errorOf(check)).toMatchObject({
         code: "checkpoint",
