@@ -114,7 +114,7 @@ function keptIn({ json, arrays }: Checkpoint, size: number): Kept | null {
   if (!(parameters instanceof Float32Array) || parameters.length !== size)
     throw new GradmixError(
       "checkpoint",
-      "--resume: what the checkpoint holds of the best step does not fit the model",
+      "--resume: the best model in the checkpoint does not fit the model of the run",
     );
   return { best, weights, parameters };
 }

@@ -29,7 +29,7 @@ export interface ClusterArguments {
   readonly seed: number;
   readonly textField: string;
   readonly skipBadLines: boolean;
-  /** Number of threads; null: one per core. */
+  /** Number of threads; null: one per core, at most `THREADS_UNASKED`. */
   readonly threads: number | null;
   readonly quiet: boolean;
 }

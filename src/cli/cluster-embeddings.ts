@@ -100,8 +100,11 @@ function fromTable(folder: string, tokenizer: Tokenizer, unknown: number | null)
   });
   const [rows = 0, dim = 0] = table.shape;
   const damaged = (what: string): GradmixError => new GradmixError("data", `${path}: ${what}`);
-  if (table.shape.length !== 2 || dim < 1) throw damaged('"embeddings" is no matrix');
-  if (mapping) throw damaged('has a "mapping" of tokens to fewer rows, which is not read; save it without');
+  if (table.shape.length !== 2 || dim < 1) throw damaged('"embeddings" is not a matrix');
+  if (mapping)
+    throw damaged(
+      'has a "mapping" of tokens to fewer rows, which gradmix does not support; save the model without it',
+    );
   if (rows < tokenizer.vocabSize)
     throw damaged(`has ${rows} rows for the ${tokenizer.vocabSize} tokens of tokenizer.json`);
   if (weights !== null && weights.length !== rows)
@@ -150,7 +153,7 @@ function fromModel(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
   if (tokenizer.vocabSize > vocabSize)
     throw new GradmixError(
       "data",
-      `${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, and the model ${vocabSize}`,
+      `${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, but the model has ${vocabSize}`,
     );
   return {
     ...{ dim, count: null },

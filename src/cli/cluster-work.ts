@@ -95,7 +95,8 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const write = (name: string, parts: Iterable<Uint8Array>): void => writeFileAtomic(at(name), parts);
   const readJson = <T>(name: string, schema: Schema<T>): T | undefined => {
     const bytes = read(name);
-    const advice = "it is damaged, and is removed with the rest; the same command starts anew";
+    const advice =
+      "it is damaged, so the unfinished clustering is removed; run the same command again to start from the beginning";
     return bytes === null ? undefined : parse(schema, bytes, { source: at(name), code: "data", advice });
   };
   const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);

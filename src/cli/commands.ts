@@ -3,6 +3,7 @@
  * that `--help` stays fast.
  */
 import { type Command, Option } from "commander";
+import { THREADS_UNASKED } from "../backends/cpu/options.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
@@ -246,7 +247,7 @@ function addCluster(program: Command, io: Io): void {
     )
     .option("--skip-bad-lines", "skip broken .jsonl lines and invalid UTF-8 instead of stopping")
     .option("--seed <N>", `seed; equal seeds and text give equal clusters (default: ${clusterDefaults.seed})`)
-    .option("--threads <N>", "CPU threads (default: one per core)")
+    .option("--threads <N>", `CPU threads (default: one per core, at most ${THREADS_UNASKED})`)
     .option("--quiet", "print no progress");
   clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
     const { cluster } = await import("./cluster-command.ts");

@@ -373,7 +373,8 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
       throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
     }
     const outcome = outcomeOf(run);
-    if (outcome === null) throw new Error(`${run.name} ended and is not whole`);
+    if (outcome === null)
+      throw new Error(`${run.name} ended without a complete result; run the same command again`);
     done[i] = outcome;
     outcomes.push(outcome);
     progress.end(run);

@@ -87,7 +87,7 @@ export function savePlan(folder: string, { choice, given }: SavedPlan): void {
 const comparisonPlan = object<
   Record<"rules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
 >({
-  version: version(1, "begin a new comparison"),
+  version: version(1, "start a new comparison"),
   rules: anything,
   seeds: anything,
   baseline: string,
@@ -100,13 +100,13 @@ export function readPlan(folder: string): SavedPlan {
   if (!existsSync(file)) {
     const isRun = existsSync(join(folder, "config.json"));
     throw configError(
-      `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run, which goes on by gradmix train --resume ${folder}` : ""}`,
+      `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run; continue it with gradmix train --resume ${folder}` : ""}`,
     );
   }
   const source = {
     source: file,
     code: "config",
-    advice: "it is not what this version of gradmix writes",
+    advice: "it was not written by this version of gradmix",
   } as const;
   const { rules, seeds, baseline, options } = parseOrdered(comparisonPlan, readText(file, file), source);
   return {

@@ -121,11 +121,11 @@ export function checkRules(rules: readonly RuleEntry[]): void {
     const folder = folderOf(name).toLowerCase();
     if (isOwnFile(folder))
       throw configError(
-        `--rules: ${show(name)} is what a comparison calls a file of its own; choose another name`,
+        `--rules: ${show(name)} is the name of a file of the comparison; choose another name`,
       );
     if (seen.has(folder))
       throw configError(
-        `--rules: ${show(name)} is there twice; a rule with other options needs a name of its own`,
+        `--rules: ${show(name)} is listed twice; to compare a rule with other options, give it another name in a config file`,
       );
     seen.add(folder);
   }
@@ -158,7 +158,7 @@ export function seedsOf(value: unknown, first: number, label: string): number[] 
   }
   if (!isSeed(given) || given < 1 || given > MOST_SEEDS)
     throw configError(
-      `${label}: ${show(value)} is not a number of seeds from 1 to ${MOST_SEEDS}; a list of seeds is 1,5,9, and "7," is the seed 7 alone`,
+      `${label}: ${show(value)} is not a number of seeds from 1 to ${MOST_SEEDS}; to list seeds, write 1,5,9, or "7," for the seed 7 alone`,
     );
   return Array.from({ length: given }, (_, i) => first + i);
 }
@@ -224,7 +224,7 @@ export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string
     if (taking.length === 0)
       throw configError(
         row.key === "ruleOptions"
-          ? `${label}: it does not say for which rule; name each rule's options in a config file: {"compare": {"rules": {"mine": {"rule": "doge", "ruleOptions": {…}}}}}`
+          ? `${label}: it is not clear which rule the options belong to; set them per rule in a config file: {"compare": {"rules": {"mine": {"rule": "doge", "ruleOptions": {…}}}}}`
           : `${label}: none of the compared rules has this option`,
       );
     return taking.length === rules.length

@@ -214,7 +214,7 @@ function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
     throw configError(`--rule ${mixing.rule} needs targets: add --targets NAME=GLOB for each`);
   if (!severalTargets && data.targets.size > 0)
     throw configError(
-      `${label("data.targets")}: --rule ${mixing.rule} has no use for several targets; use --target`,
+      `${label("data.targets")}: --rule ${mixing.rule} does not use several targets; use --target`,
     );
   if (referenceModel && mixing.reference === null)
     throw configError(
@@ -242,11 +242,11 @@ function checkTokenizer({ data, mixing }: TrainConfig, label: Label): void {
     );
   if (data.tokenizer === "bpe" && data.vocabSize < LEAST_BPE)
     throw configError(
-      `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number at least ${LEAST_BPE}: bpe begins with the bytes and the end of text`,
+      `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number of at least ${LEAST_BPE}: the vocabulary of bpe contains all bytes and the end of text`,
     );
   if (data.tokenizer === "none" && mixing.reference !== null)
     throw configError(
-      `${label("mixing.reference")}: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE`,
+      `${label("mixing.reference")}: the two runs must have the same tokenizer; name the one of the files with --tokenizer FILE`,
     );
 }
 
@@ -269,15 +269,15 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
   const named = mixing.ruleOptions["name"] ?? mixing.rule;
   if (named !== mixing.rule)
     throw configError(
-      `${label("mixing.ruleOptions")}: its name is ${show(named)}, and the rule is ${mixing.rule}; give it by --rule`,
+      `${label("mixing.ruleOptions")}: it names the rule ${show(named)}, but the rule is ${mixing.rule}; set the rule with --rule`,
     );
   if (mixing.bases !== null && mixing.guard !== null)
     throw configError(
-      `${label("mixing.guard")}: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out`,
+      `${label("mixing.guard")}: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two`,
     );
   if (mixing.repetitionCap !== null && Object.hasOwn(mixing.ruleOptions, "repetitions"))
     throw configError(
-      `${label("mixing.repetitionCap")}: --rule-options has repetitions as well; give one of them`,
+      `${label("mixing.repetitionCap")}: --rule-options also sets repetitions; leave out one of the two`,
     );
   const { published, histogram, needsWeights = false } = ruleTraits(mixing.rule);
   if (mixing.preset !== null && published === undefined)
@@ -303,13 +303,17 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
       );
     if (data.target.length === 0)
       throw configError(
-        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X`,
+        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it with --histogram NAME=X,NAME=X`,
       );
   }
   if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))
-    throw configError(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
+    throw configError(
+      `${label("mixing.weights")}: --rule ${mixing.rule} does not use weights; leave them out`,
+    );
   if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))
-    throw configError(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
+    throw configError(
+      `${label("mixing.histogram")}: --rule ${mixing.rule} does not use a histogram; leave it out`,
+    );
 }
 
 function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void {

@@ -127,7 +127,7 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
   const { source, words: shared } = examples[0]!;
   return [
-    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains have text of the target's held-out documents in them (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
+    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of the target's held-out documents (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
     `for example ${source}: "${shorten(shared)}"`,
     facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
   ].join("; ");
@@ -156,11 +156,11 @@ export function uncomparedFiles(
   if (tokens.length === 0) return null;
   const what =
     tokens.length === 1
-      ? `${tokens[0]} is files of tokens`
-      : `${tokens[0]} and ${tokens.length - 1} more are files of tokens`;
+      ? `${tokens[0]} consists of token files`
+      : `${tokens[0]} and ${tokens.length - 1} more consist of token files`;
   if (drops)
     throw configError(
-      `--drop-contaminated: ${what}, whose words are not known; compare the text that they were made of`,
+      `--drop-contaminated: ${what}, which contain no words to compare; use the text that they were made from`,
     );
-  return `contamination: ${what}, whose words are not known: not compared with the target's held-out text`;
+  return `contamination: ${what}, which contain no words; they were not compared with the target's held-out text`;
 }

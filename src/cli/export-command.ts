@@ -54,7 +54,7 @@ export async function exportRun(
   }
   if (given.run === null) throw configError("gradmix export: name the folder of a run");
   if (given.weights !== null && given.stages !== null)
-    throw configError("--weights: --stages has weights of its own; leave one of them out");
+    throw configError("--weights: --stages writes the weights of each stage; leave out one of the two");
   const stages = given.stages === null ? null : positiveInteger(given.stages, "--stages");
   const kind = given.weights ?? recommendedWeights;
   if (kind !== "final" && kind !== "averaged")
@@ -100,14 +100,14 @@ function place(
   if (out === null) {
     if (files.length > 1)
       throw configError(
-        `${to ?? ""}: it has ${files.length} files (${files.map(({ name }) => name).join(", ")}); name a folder for them: --out DIR`,
+        `${to ?? ""}: the format has ${files.length} files (${files.map(({ name }) => name).join(", ")}); name a folder for them: --out DIR`,
       );
     return [];
   }
   const isFolder = existsSync(out) && statSync(out).isDirectory();
   if (files.length > 1 && existsSync(out) && !isFolder)
     throw configError(
-      `--out: ${show(out)} is a file, and ${to ?? ""} has ${files.length} of them; name a folder`,
+      `--out: ${show(out)} is a file, but the format ${to ?? ""} has ${files.length} files; name a folder`,
     );
   const folder = isFolder || files.length > 1 || /[/\\]$/.test(out);
   const placed = files.map(({ name, text }) => ({ path: folder ? join(out, name) : out, text }));
@@ -189,9 +189,7 @@ function readMapFile(path: string): [string, readonly string[]][] {
       if (line.trim() === "" || (i === 0 && /^(?:name|domain)\s*,\s*path\s*$/i.test(line.trim()))) return;
       const [name, place, ...more] = csvFields(line);
       if (name === undefined || name === "" || place === undefined || place === "" || more.length > 0)
-        throw configError(
-          `${label}, line ${i + 1}: ${show(line)} is not a name and a path with a comma between`,
-        );
+        throw configError(`${label}, line ${i + 1}: ${show(line)} is not NAME,PATH`);
       found.set(name.normalize(), [...(found.get(name.normalize()) ?? []), place]);
     });
   return [...found];

@@ -66,7 +66,7 @@ function mixturesOf(texts: readonly string[]): ReadonlyMap<string, ReadonlyMap<s
       if (shares.has(target)) throw configError(`--mixture: "${text}" names the target "${target}" twice`);
       shares.set(target, Number(amount));
     }
-    if (mixtures.has(name)) throw configError(`--mixture: two are called "${name}"`);
+    if (mixtures.has(name)) throw configError(`--mixture: two mixtures have the name "${name}"`);
     mixtures.set(name, shares);
   }
   return mixtures;

@@ -142,7 +142,7 @@ export async function clusterHistograms(
     if (groups !== null) {
       if (groups > all.length)
         throw configError(
-          `--groups: ${groups} of ${all.length} documents; ask for fewer, or give more of the target`,
+          `--groups: ${all.length} documents of the target cannot make ${groups} groups; use fewer groups, or more documents`,
         );
       const ids = await groupTexts(all, model.embedder, { groups, seed, signal: hooks.signal });
       const words = labelsOf(all, ids, groups);

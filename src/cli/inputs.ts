@@ -237,7 +237,7 @@ function clustersOf(from: readonly string[]): ClusterFolder | null {
   const ofTokens = clusters.files.find(({ path }) => isTokenFile(path));
   if (ofTokens !== undefined)
     throw configError(
-      `--domains ${folder}: its clusters are of files of tokens (${ofTokens.path}), which a run cannot use as domains; cluster the original text`,
+      `--domains ${folder}: its clusters were made from token files (${ofTokens.path}), so a run cannot use them as domains; cluster the original text`,
     );
   return clusters;
 }
@@ -272,7 +272,7 @@ const because: { readonly [W in LeftOut]: (n: number) => string } = {
   excluded: (n) => `${count(n, "file that belongs", "files that belong")} to the target`,
   "passed over": (n) => `${count(n, "file", "files")} that a run wrote`,
   unreadable: (n) => `${count(n, "path", "paths")} that cannot be read`,
-  link: (n) => `${count(n, "link", "links")} to nothing, which may have been a folder`,
+  link: (n) => `${count(n, "broken link", "broken links")}, which may have led to a folder`,
 };
 
 const count = (n: number, one: string, many: string): string => `${n} ${n === 1 ? one : many}`;
@@ -401,7 +401,7 @@ export function createWitness(): Witness {
         const trained =
           labels.some((label) => label.startsWith("target")) &&
           labels.some((label) => label.startsWith("domain"));
-        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the target is then measured on text that is trained on" : ""}`;
+        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
       }),
   };
 }

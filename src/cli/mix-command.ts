@@ -123,7 +123,8 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   }
   // Ctrl-C on a terminal also reaches the trainer, which may request the state a last time; this process ends when its input ends.
   if (!process.stdin.isTTY) process.on("SIGINT", () => {});
-  else err.write('one message a line, {"type":"init","domains":[…]} first; Ctrl-D ends\n');
+  else
+    err.write('Write one message per line, first {"type":"init","domains":[…]}; Ctrl-D ends the session.\n');
   const { serveLines } = await import("../mix/lines.ts");
   await serveLines(process.stdin, process.stdout, keeper.line);
   return 0;
@@ -171,7 +172,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const inFile = file === null ? null : fileLayer(file);
   if (inFile?.values.has("mixing.bases") === true)
     throw configError(
-      `${inFile.label("mixing.bases")}: gradmix mix mixes no bases, and moves the weights of what it is told of; leave it out, and name the bases as the domains (--domains A,B,…), of which the trainer mixes its text`,
+      `${inFile.label("mixing.bases")}: gradmix mix does not know what bases contain; leave them out, name the bases as domains (--domains A,B,…), and let the trainer mix the text of each basis`,
     );
   const asked = [commandLineLayer(given), ...(inFile === null ? [] : [inFile])].map(ofRule);
   const rule = firstOf(asked, "mixing.rule");
@@ -194,7 +195,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const named = firstOf(layers, "mixing.rule");
   if (isRuleName(named) && ruleTraits(named).severalTargets === true && targetNames.length === 0)
     throw configError(
-      `--rule ${named} needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`,
+      `--rule ${named} needs targets: add their names with --rule-options '{"targets":["NAME",…]}'`,
     );
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
@@ -331,7 +332,8 @@ function clustersOf(
 function domainsOf(text: string): string[] {
   const names = text.split(",").map((name) => name.trim());
   const at = names.indexOf("");
-  if (at >= 0) throw configError(`--domains: "${text}" has no name at place ${at + 1}; names are A,B,C`);
+  if (at >= 0)
+    throw configError(`--domains: "${text}" has an empty name at position ${at + 1}; write names as A,B,C`);
   return names;
 }
 
@@ -405,11 +407,11 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
   const many = namesIn(run?.layer ?? null, "data.domains")?.length ?? 0;
   if (many > MAX_NAMES)
     err.write(
-      `${metrics} has the alignments of the ${MAX_NAMES} heaviest of ${many} domains; the others count as not measured, so that weights differ from the run's\n`,
+      `${metrics} has the alignments of the ${MAX_NAMES} heaviest of ${many} domains; the others count as not measured, so the weights differ from those of the run\n`,
     );
   if (run?.bases === true && args.flags.sizes === null)
     err.write(
-      `${metrics} does not have the tokens of the bases, by which a run limits repetitions; without --sizes BASIS=N,… weights may differ from the run's\n`,
+      `${metrics} does not have the tokens of the bases, which limit their repetitions; without --sizes BASIS=N,… the weights may differ from those of the run\n`,
     );
   const [{ linesOf, writeLine }, { replay }] = await Promise.all([
     import("../mix/lines.ts"),

@@ -16,7 +16,7 @@ export interface PrepareArguments {
   /** The folder to make. */
   readonly out: string;
   readonly format: PrepareFormat;
-  /** Number of threads; null: one per core. */
+  /** Number of worker threads; null: one per core. */
   readonly workers: number | null;
 }
 

@@ -70,7 +70,7 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
     return 0;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    status.line(`stopped; the same command goes on with ${args.out}`);
+    status.line(`stopped; run the same command again to continue ${args.out}`);
     return interrupt.exitCode();
   } finally {
     status.end();
@@ -99,11 +99,11 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
     throw configError(
-      `${file}: data.dropContaminated: gradmix prepare does not compare the domains with the target, since a run decides what it holds out; leave it out, or train on the text itself`,
+      `${file}: data.dropContaminated: gradmix prepare cannot compare the domains with the held-out text of the target, because only a run decides what it holds out; leave the option out, or train on the text itself`,
     );
   if ([domainsFrom, target, ...domains.values(), ...several.values()].flat().includes("-"))
     throw configError(
-      '"-": standard input cannot be read again when the command goes on after a stop; write it into a file first',
+      '"-": standard input cannot be read again when a stopped command continues; write it to a file first',
     );
   if (tokenizer === "none")
     throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
@@ -138,13 +138,13 @@ async function work(
     : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
   if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
     throw configError(
-      `--format nanogpt: has ids of 16 bits, and the tokenizer has ${tokenizer.vocabSize}; leave --format out`,
+      `--format nanogpt: its ids have 16 bits, but the tokenizer has ${tokenizer.vocabSize} tokens; leave --format out`,
     );
   const now = planToSave(plan, version(), tokenizerHash(tokenizer));
   if (before !== null) checkSamePlan(folder, before.plan, now, before.isUsed);
   if (before?.isWhole === true) {
     endWork(folder);
-    return `${folder} is prepared already, of the same text with the same options\n`;
+    return `${folder} is already complete, with the same text and options\n`;
   }
   beginWork(folder, now, tokenizer);
   const done = await encodeAll(
@@ -215,7 +215,7 @@ async function encodeAll(
         return facts === undefined || !isJobWhole(folder, id, facts, wide);
       });
     if (left.length < jobs.length)
-      say(`going on: ${jobs.length - left.length} of ${jobs.length} parts of the text are done`);
+      say(`continuing: ${jobs.length - left.length} of ${jobs.length} parts of the text are done`);
     const total = jobs.reduce((sum, { bytes }) => sum + bytes, 0);
     const ahead = left.reduce((sum, job) => sum + jobs[job]!.bytes, 0);
     const progress = shown === null ? null : startPrepareProgress(shown, { total, before: total - ahead });

@@ -224,25 +224,25 @@ export function checkSamePlan(folder: string, begun: SavedPlan, current: SavedPl
   const differs = (what: string): GradmixError =>
     configError(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
   if (begun.gradmix !== current.gradmix)
-    throw differs(`was begun by gradmix ${begun.gradmix}, and this is ${current.gradmix}`);
+    throw differs(`was started by gradmix ${begun.gradmix}, but this is ${current.gradmix}`);
   for (const [flag, value] of current.options)
     if (begun.options.get(flag) !== value)
       throw differs(
-        `${flag} was ${begun.options.get(flag) ?? "not given"} when it was begun, and is ${value} now`,
+        `${flag} was ${begun.options.get(flag) ?? "not given"} when it was started, but is ${value} now`,
       );
-  if (begun.tokenizer !== current.tokenizer) throw differs("was begun with another tokenizer");
+  if (begun.tokenizer !== current.tokenizer) throw differs("was started with another tokenizer");
   if (JSON.stringify(begun.labels) !== JSON.stringify(current.labels))
-    throw differs("was begun with other domains or targets, or in another order");
+    throw differs("was started with other domains or targets, or in another order");
   if (!isUsed) return;
   const before = new Map(begun.inputs.map((file) => [file.path, file]));
   for (const { path, size, modified } of current.inputs) {
     const known = before.get(path);
-    if (known === undefined) throw differs(`${path} was not among its files when it was begun`);
+    if (known === undefined) throw differs(`${path} was not among its files when it was started`);
     if (known.size !== size || known.modified !== modified)
-      throw differs(`${path} has changed since it was begun`);
+      throw differs(`${path} has changed since it was started`);
     before.delete(path);
   }
   const [missing] = before.keys();
   if (missing !== undefined)
-    throw differs(`${missing} was among its files when it was begun, but is not now`);
+    throw differs(`${missing} was among its files when it was started, but is not now`);
 }

@@ -123,7 +123,7 @@ function isPrepared(path: string): boolean {
   if (existsSync(join(path, preparedFiles.work, preparedFiles.plan)))
     throw new GradmixError(
       "data",
-      `${path}: is not prepared to its end; give the same gradmix prepare command again, which goes on with it`,
+      `${path}: is not complete; run the same gradmix prepare command again to continue it`,
     );
   return false;
 }

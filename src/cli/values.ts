@@ -1,6 +1,6 @@
 /**
- * One option's value: from text on the command line or JSON in a config file to a checked value. Every error names
- * the option as the user wrote it, the value, and what is allowed.
+ * Converts the value of an option from text on the command line or JSON in a config file to a checked value. Each error names the option as the user
+ * wrote it, the value, and what is allowed.
  */
 import { readFileSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
@@ -13,16 +13,16 @@ import { timesShare } from "../share.ts";
 import { domainName } from "./domain-names.ts";
 import type { Kind } from "./options/spec.ts";
 
-/** A value as the command line gives it: all arguments of a repeated flag, or a switch. */
+/** A value as the command line gives it: all arguments of a repeated flag, or the state of a switch. */
 export type Raw = readonly string[] | boolean;
 
-/** The text that was given for an option, as commander names it; null where there was none. */
+/** The text that was given for an option, by commander's name; null if it was not given. */
 export function textOption(options: Readonly<Record<string, unknown>>, name: string): string | null {
   const value = options[name];
   return typeof value === "string" ? value : null;
 }
 
-/** What a flag's arguments say, in the form that a config file would hold. `label` is the flag. */
+/** Converts the arguments of a flag to the form that a config file has. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
   if (typeof raw === "boolean") return raw;
   const last = raw.at(-1) ?? "";
@@ -58,7 +58,7 @@ function gather(raw: readonly string[], label: string): Map<string, string[]> {
   return domains;
 }
 
-/** One number, or numbers by name, where the one stands for "*". */
+/** Reads one number, or numbers by name; a number without a name is stored as "*". */
 function gatherNumbers(
   { sign, all }: Kind & { type: "byName" },
   raw: readonly string[],
@@ -73,7 +73,7 @@ function gatherNumbers(
     const value = at < 0 ? item : item.slice(at + sign.length);
     if (name === "" || value.trim() === "")
       throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
-    // As with other options, the last number for all goes before the others.
+    // As for other options, the last number for all domains replaces earlier ones.
     if (at >= 0 && out.has(name)) throw configError(`${label}: names ${quote(name)} twice`);
     out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
   }
@@ -97,7 +97,7 @@ function split(item: string, label: string, form: string): [string, string] {
   return [item.slice(0, at).normalize(), item.slice(at + 1)];
 }
 
-/** Checks `value` and gives it in the form that `TrainConfig` holds. `label` says where it was found. */
+/** Checks `value` and returns it in the form that `TrainConfig` holds. `label` names the place where it was found. */
 export function checkValue(kind: Kind, value: unknown, label: string): unknown {
   switch (kind.type) {
     case "integer":
@@ -170,13 +170,13 @@ export function checkObjects(value: unknown, label: string): Record<string, unkn
   throw configError(`${label}: ${show(value)} is not a JSON list of objects`);
 }
 
-/** A path, or the bases that its file would hold. */
+/** Accepts a path, or the bases that its file would contain. */
 export function checkFile(value: unknown, label: string): string | GivenBases {
   const members = membersOf(value);
   return members === null ? checkText(value, label) : checkBases(members, label);
 }
 
-/** A number for all, or numbers by name; those of "*" alone are that number where one number may stand for all. */
+/** Accepts a number for all domains, or numbers by name. An object with only "*" gives that number if one number may stand for all. */
 export function checkByName(
   kind: Kind & { type: "byName" },
   value: unknown,
@@ -204,7 +204,7 @@ export function checkNumber(
     (openMax ? value < max : value <= max);
   if (fits) return value;
   const what = kind.type === "integer" ? "a whole number" : "a number";
-  const lower = openMin ? `above ${min}` : `at least ${min}`;
+  const lower = openMin ? `above ${min}` : `of at least ${min}`;
   const upper = max > 2 ** 30 ? "" : openMax ? ` and below ${max}` : ` and at most ${max}`;
   throw configError(`${label}: ${show(value)} is not ${what} ${lower}${upper}`);
 }
@@ -248,7 +248,7 @@ function checkRecord<V>(
 ): Map<string, V> {
   const out = new Map<string, V>();
   for (const [given, item] of namesOf(value, label)) {
-    // Composed, so that é is one name however it was typed.
+    // Names are composed (NFC), so that é is the same name however it was typed.
     const name = given.normalize();
     if (!domainName.test(name) && !others.includes(name))
       throw configError(
@@ -260,10 +260,10 @@ function checkRecord<V>(
   return out;
 }
 
-/** Bases as they stand in a config file: name → numbers by domain, or a list of them. */
+/** Bases as in a config file: name → numbers by domain, or a list of numbers. */
 export type GivenBases = ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]>;
 
-/** What the numbers are is checked once the domains are known. */
+/** Checks the form of bases. The domains are checked once they are known. */
 function checkBases(given: readonly (readonly [string, unknown])[], label: string): GivenBases {
   return new Map(
     given.map(([name, basis]): [string, ReadonlyMap<string, number> | readonly number[]] => {
@@ -297,24 +297,24 @@ export function checkShares(sumsToOne: boolean, value: unknown, label: string): 
   return checked;
 }
 
-/** A JSON file of domain → number, or a run's weights.json, of which the recommended weights are taken. */
+/** Reads a JSON file of domain → number, or the recommended weights of a run's weights.json. */
 function readShares(path: string, label: string): unknown {
   const json = readInput(path, `${label} ${path}`);
   const taken = json instanceof Map ? (json as ReadonlyMap<string, Json>).get(recommendedWeights) : undefined;
   return taken instanceof Map ? taken : json;
 }
 
-/** JSON that a person wrote. Throws `config`, on one line, when the file cannot be read, is not JSON or has a name twice in one object. */
+/** Reads JSON that a person wrote. Throws `config`, on one line, if the file cannot be read, is not JSON, or repeats a name within an object. */
 export function readInput(path: string, label: string): Json {
   return parseJson(readText(path, label), { source: label });
 }
 
-/** JSON that a program wrote, such as a tokenizer. Throws `config`, on one line, when the file cannot be read or is not JSON. */
+/** Reads JSON that a program wrote, such as a tokenizer. Throws `config`, on one line, if the file cannot be read or is not JSON. */
 export function readJson(path: string, label: string): unknown {
   return jsonOf(readText(path, label), { source: label, code: "config" });
 }
 
-/** Throws `config`, on one line, when the file cannot be read. */
+/** Reads a text file. Throws `config`, on one line, if it cannot be read. */
 export function readText(path: string, label: string): string {
   try {
     return readFileSync(path, "utf8");
@@ -323,7 +323,7 @@ export function readText(path: string, label: string): string {
   }
 }
 
-/** What stands by name in an object with a key for each domain. */
+/** The members of an object with a key per domain. Throws `config` for anything else. */
 function namesOf(value: unknown, label: string): readonly (readonly [string, unknown])[] {
   const members = membersOf(value);
   if (members === null)
@@ -331,7 +331,7 @@ function namesOf(value: unknown, label: string): readonly (readonly [string, unk
   return members;
 }
 
-/** The members of an object, in order, whether it is a Map or plain; null for anything else. */
+/** The members of an object or a Map, in order; null for anything else. */
 export function membersOf(value: unknown): readonly (readonly [string, unknown])[] | null {
   if (value instanceof Map) return [...(value as ReadonlyMap<string, unknown>)];
   return isObject(value) ? Object.entries(value) : null;
@@ -350,7 +350,7 @@ function quote(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
 }
 
-/** A value in an error message, on one line and not endless. */
+/** Formats a value for an error message, on one line of limited length. */
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (typeof value === "number") return String(value);

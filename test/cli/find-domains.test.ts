@@ -51,7 +51,9 @@ describe("names", () => {
     fc.assert(
       fc.property(fc.oneof(fc.string({ unit: "grapheme" }), fc.string({ unit: "binary" })), (text) => {
         if (!/[\p{L}\p{N}]/u.test(text.normalize())) {
-          expect(errorOf(() => cleanName(text, "here")).message).toMatch(/^here: .* names no domain$/);
+          expect(errorOf(() => cleanName(text, "here")).message).toMatch(
+            /^here: .*, so it cannot name a domain$/,
+          );
           return;
         }
         const name = cleanName(text, "here");
@@ -142,7 +144,7 @@ describe("of paths", () => {
     put("d/a-b.txt");
     put("d/a/b.jsonl");
     await expect(list({ domainsFrom: "d/**" })).rejects.toThrow(
-      'd/a/b.jsonl and d/a-b.txt would both be the domain "a-b"; rename one of them, or give it another name by --domain NAME=…',
+      'd/a/b.jsonl and d/a-b.txt would both be the domain "a-b"; rename one of them, or give it another name with --domain NAME=…',
     );
     put("e/x.txt");
     put("e/x/y.txt");

@@ -192,7 +192,7 @@ describe("text", () => {
     });
     expect(copies).toEqual([
       'domain "a" and domain "b" hold the same text in 1 file each: a/1 and b/1',
-      'domain "a" and target hold the same text in 1 file each: a/2 and t/1; the target is then measured on text that is trained on',
+      'domain "a" and target hold the same text in 1 file each: a/2 and t/1; the run would train on text on which it is evaluated',
     ]);
   });
 });

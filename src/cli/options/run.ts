@@ -66,7 +66,7 @@ export const runOptions: SectionTable<"run"> = {
     value: "NAME",
     kind: choice(["auto", "cpu", "webgpu", "reference"]),
     default: "auto",
-    help: "auto: webgpu if there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run keeps its backend by default",
+    help: "auto: webgpu if there is a GPU, else cpu; cpu: WebAssembly SIMD, with threads; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run keeps its backend by default",
     recorded: true,
   },
   threads: {
