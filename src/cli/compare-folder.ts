@@ -1,11 +1,11 @@
 /**
  * The folder of a comparison:
  *
- *     compare-plan.json           what is compared, and the options that were given
- *     tokenizer.json              of all runs, where it is trained on their text
- *     RULE/seed-N[/TARGET]/       the runs, as gradmix train leaves them
- *     compare.json                what came out
- *     report.html                 the page of all runs; with several targets report-TARGET.html of each
+ *     compare-plan.json           what is compared, and the given options
+ *     tokenizer.json              the tokenizer of all runs, if it was trained on their text
+ *     RULE/seed-N[/TARGET]/       the folders of the runs
+ *     compare.json                the results
+ *     report.html                 the page of all runs; with several targets one report-TARGET.html per target
  *     lock                        the process that writes here, while it runs
  */
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";

@@ -68,7 +68,7 @@ export interface EvaluationFacts {
 /** Evaluations of the target, or of the domains. */
 export interface EvaluationSeries {
   /**
-   * The steps after which an evaluation takes place, ascending, where 0 is before the first step. A number N stands for every N steps and the
+   * The steps after which an evaluation takes place, ascending, where 0 is before the first step. A number N means every N steps and the
    * end (0: only the end).
    */
   readonly after: readonly number[] | number;

@@ -231,7 +231,7 @@ export function checkGathered(json: unknown, k: number): Gathered {
 
 function gatheredSchema(k: number): Schema<Gathered & { version: typeof VERSION | null }> {
   const numbers: Schema<number[]> = (value, at) => [...list(number)(value, at)];
-  const domain = where(count, (i) => (i < k ? null : `is ${i}, and there are ${k} domains`));
+  const domain = where(count, (i) => (i < k ? null : `is ${i}, but there are ${k} domains`));
   const domains: Schema<number[]> = (value, at) => [...list(domain)(value, at)];
   // Old checkpoints have no pairs.
   const orNone = (schema: Schema<number[]>): Schema<number[]> =>

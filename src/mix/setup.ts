@@ -152,7 +152,7 @@ function partFor(names: Names): Schema<Partial<Setup>> {
 }
 
 /**
- * Throws `MessageError` for the first field of an `init` that contradicts `setup`. `steps` is the trainer's step at which the session stands. `whose` is the
+ * Throws `MessageError` for the first field of an `init` that contradicts `setup`. `steps` is the trainer's present step. `whose` is the
  * name of the setup's owner in the message: "the session" or "the state".
  */
 export function checkAgrees(

@@ -2,7 +2,7 @@
 import { inside, membersOf, misfit, type Place, problem, type Schema } from "../schema.ts";
 import { type Names, placeOf } from "./fields.ts";
 
-/** The name of the target's sketch, which stands beside the sketches of the domains. */
+/** The name of the target's sketch among the sketches of the domains. */
 const TARGET = "target";
 
 /** The sketches of a message. */

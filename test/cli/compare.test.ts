@@ -541,7 +541,7 @@ describe("runs", () => {
       seeds: "1",
       baseline: "proportional",
     });
-    expect(fewer.out).toContain("One seed tells no interval");
+    expect(fewer.out).toContain("One seed gives no interval");
     expect(await refusalOf({ path: whole, given: new Map([["training.lr", ["0.1"]]]) })).toContain(
       "checkpoint: --lr: a comparison keeps its original options",
     );

@@ -238,7 +238,7 @@ describe("by a field", () => {
     put("d.jsonl", lines([...documents(20), { text: "x" }, { text: "x", meta: { kind: null } }, { text: "x", meta: { kind: ["web"] } }])); // prettier-ignore
     const data = { domainsFrom: "d.jsonl", domainField: "meta.kind" };
     await expect(read(data)).rejects.toThrow(
-      'd.jsonl:21: the object has no field "meta.kind" that names its domain (--domain-field); mend it, or leave it out with --skip-bad-lines',
+      'd.jsonl:21: the object has no field "meta.kind" that names its domain (--domain-field); fix it, or skip it with --skip-bad-lines',
     );
     const { events, facts } = await read({ ...data, skipBadLines: true });
     expect(events).toContain("skipped 3 bad lines");

@@ -366,7 +366,7 @@ describe("of every option in a config file", () => {
     const member = `"${key}": {}`;
     // Twice, whatever the values.
     expect(errorOf(() => read(text(path, member, member))).message).toBe(
-      `c.json, line 4, column 5: the name "${key}" stands twice in one object`,
+      `c.json, line 4, column 5: the name "${key}" appears twice in one object`,
     );
     // Misspelt: two letters that change places, one that is missing, other capitals.
     const swapped = key.slice(0, -2) + key.slice(-2).split("").toReversed().join("");

@@ -168,7 +168,7 @@ describe("prepared", () => {
     bytes[100] ^= 1;
     writeFileSync(shard, bytes);
     await expect(dataOf(given)).rejects.toThrow(
-      `${shard}: it is not the file that it was: its tokens have changed`,
+      `${shard}: its tokens have changed since they were first read`,
     );
   });
 

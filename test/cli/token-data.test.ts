@@ -112,7 +112,7 @@ test.each([
   [
     "a vocabulary too small",
     [...fromTokens, "--tokenizer", "none", "--vocab-size", "50"],
-    "target.bin: token 0 is 119, which is no id of a vocabulary of 50: give the tokenizer that wrote it, or its tokens are of another type than u16 (--token-type)",
+    "target.bin: token 0 is 119, which is not an id below 50, the size of the vocabulary; give the tokenizer that the file was made with, or another type than u16 (--token-type)",
   ],
   [
     "an end of text that is no id",
