@@ -5,11 +5,11 @@
 import { type Command, Option } from "commander";
 import { THREADS_UNASKED } from "../backends/cpu/options.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
-import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
+import { compareDescription, compareGroup, compareNotes, comparisonRow } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
 import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
-import { histogramArguments, histogramFlags, inHistogram } from "./histogram-arguments.ts";
+import { histogramArguments, histogramFlags, histogramRow } from "./histogram-arguments.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { exportArguments, exportOptions } from "./export-arguments.ts";
 import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
@@ -115,7 +115,7 @@ function addCompare(program: Command, io: Io): void {
       "a config file of gradmix train, or the folder of a comparison to continue",
     )
     .addHelpText("after", compareNotes);
-  const compareRows = io.rows.filter(({ path }) => path !== "mixing.rule").map(inComparison);
+  const compareRows = io.rows.filter(({ path }) => path !== "mixing.rule").map(comparisonRow);
   compareCommand
     .addOption(
       new Option("--rules <A,B,…>", `the rules to compare (default: ${usualRules})`).helpGroup(compareGroup),
@@ -163,7 +163,7 @@ function addHistogram(program: Command, io: Io): void {
       "Show what share of a target each domain has. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids, else from bigrams of tokens.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
-  const itsRows = io.rows.filter(histogramTakes).map(inHistogram);
+  const itsRows = io.rows.filter(histogramTakes).map(histogramRow);
   addOptions(histogramCommand, itsRows);
   for (const [flags, help] of histogramFlags)
     histogramCommand.addOption(

@@ -97,10 +97,13 @@ async function comparisonOf(args: CompareArguments): Promise<Comparison> {
     throw configError(`--resume ${args.resume}: the folder already has its options; leave ${path} out`);
   const resume = args.resume ?? (isFolder ? path : null);
   const flags = commandLineLayer(args.given);
-  return resume === null ? begin(args, flags) : goOn(resume, args, flags);
+  return resume === null ? beginComparison(args, flags) : continueComparison(resume, args, flags);
 }
 
-async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: Layer): Promise<Comparison> {
+async function beginComparison(
+  { path, rules, seeds, baseline }: CompareArguments,
+  flags: Layer,
+): Promise<Comparison> {
   const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
   const layers = [flags, jsonLayer(rest, path ?? "")];
   const given = mergeLayers([...layers, preparedLayer(layers)]);
@@ -111,7 +114,7 @@ async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: 
   return { folder, begun: false, choice, given, ...(await runsOf(choice, given, folder)) };
 }
 
-async function goOn(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
+async function continueComparison(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
   const saved = readPlan(folder);
   for (const [key, value] of flags.values)
     if (
@@ -221,7 +224,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     planned = true;
     savePlan(folder, comparison);
     for (const line of [planLine(comparison), ...comparison.notes]) tell(line);
-    const { outcomes, failures, stopped } = await takeRuns(comparison, {
+    const { outcomes, failures, stopped } = await runAll(comparison, {
       interrupt,
       screen: err,
       status,
@@ -319,7 +322,7 @@ interface Session {
 }
 
 /** Runs the remaining runs. A run whose loss becomes invalid is skipped; any other error ends the comparison. */
-async function takeRuns(comparison: Comparison, session: Session): Promise<Taken> {
+async function runAll(comparison: Comparison, session: Session): Promise<Taken> {
   const { runs, folder } = comparison;
   const { interrupt, tell } = session;
   const outcomes: (Outcome & Found)[] = [];
@@ -348,7 +351,7 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
     }
     try {
       await makeTokenizer(run, comparison, { onEvent: tellOnce, signal: interrupt.signal });
-      const stopped = await takeRun(run, begunRun(run), read, {
+      const stopped = await runOne(run, begunRun(run), read, {
         ...session,
         onEvent: tellOnce,
         onFacts: (facts) => comparable({ folder: run.config.run.out, facts }, run),
@@ -435,7 +438,7 @@ interface RunListeners extends Session {
 }
 
 /** Runs one run from where it stopped. Returns whether a signal interrupted it. */
-async function takeRun(
+async function runOne(
   { config }: PlannedRun,
   resume: ResumeFrom | null,
   read: typeof readData,

@@ -6,7 +6,7 @@ import type { HeldOutLosses } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import { readRunHead } from "../runs/record.ts";
-import { type EvaluationFacts, spend, TRAINING, windowsRead } from "./evaluations.ts";
+import { type EvaluationFacts, affordable, TRAINING, windowsRead } from "./evaluations.ts";
 import type { GuardLimits } from "./mixing.ts";
 import type { Split } from "./read-data.ts";
 
@@ -96,7 +96,7 @@ export function planGuard(
 ): GuardPlan {
   const multiples = Math.floor(steps / mixer.updateEvery);
   const most = Math.max(LEAST_TIMES, multiples + 2);
-  const { times, windows } = spend(share * TRAINING * batch * steps, sets, context, null, {
+  const { times, windows } = affordable(share * TRAINING * batch * steps, sets, context, null, {
     times: LEAST_TIMES,
     most,
     windows: Math.ceil(LEAST_TOKENS / context),

@@ -21,7 +21,7 @@ export const histogramFlags: readonly (readonly [flags: string, help: string])[]
 ];
 
 /** A row with the help that applies in this command. */
-export function inHistogram(row: OptionRow): OptionRow {
+export function histogramRow(row: OptionRow): OptionRow {
   if (row.path !== "data.targets") return row;
   const { auto: _auto, ...rest } = row;
   return { ...rest, auto: "none", help: "one of several targets: its name and its files. Repeatable" };

@@ -25,7 +25,7 @@ import { startPool } from "./prepare-pool.ts";
 import { startPrepareProgress } from "./prepare-progress.ts";
 import {
   beginWork,
-  begunWith,
+  savedPlanOf,
   checkRoom,
   endWork,
   openWork,
@@ -129,7 +129,7 @@ async function work(
   const vocabSize = name === "bpe" ? data.vocabSize : null;
   const plan = planOf(inputs, { format, textField, domainField, skipBadLines, tokenizer: name, vocabSize });
   const jobs = jobsOf(plan);
-  const before = beganAs(folder, jobs);
+  const before = savedState(folder, jobs);
   const path = join(folder, preparedFiles.tokenizer);
   // A tokenizer that was trained for this folder is not trained a second time.
   const trained = before !== null && name === "bpe";
@@ -160,13 +160,13 @@ async function work(
 }
 
 /** The plan with which a folder was begun, and its progress; null for a folder without any. */
-function beganAs(
+function savedState(
   folder: string,
   jobs: readonly Job[],
 ): { readonly plan: SavedPlan; readonly isWhole: boolean; readonly isUsed: boolean } | null {
   if (existsSync(join(folder, preparedFiles.manifest)))
     return { plan: readManifest(folder).made, isWhole: true, isUsed: true };
-  const plan = begunWith(folder);
+  const plan = savedPlanOf(folder);
   if (plan === null) return null;
   const work = openWork(folder);
   work.close();

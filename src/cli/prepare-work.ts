@@ -35,7 +35,7 @@ export interface Work {
 }
 
 /** The plan with which the folder was begun; null for a new folder. Throws `data` for an invalid plan. */
-export function begunWith(folder: string): SavedPlan | null {
+export function savedPlanOf(folder: string): SavedPlan | null {
   const at = join(folder, preparedFiles.work, preparedFiles.plan);
   if (!nodeFs.existsSync(at)) return null;
   return parseOrdered(savedPlan, nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" });

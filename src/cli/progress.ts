@@ -33,7 +33,7 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
     if (metrics.step < totalSteps) parts.push(`${formatDuration(speed.secondsLeft)} left`);
   }
   parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MAX_NAMES));
-  return fit(parts.join("  "), width);
+  return truncate(parts.join("  "), width);
 }
 
 function formatStep(step: number, totalSteps: number): string {
@@ -84,7 +84,7 @@ export function formatDuration(seconds: number): string {
 }
 
 /** Cuts a line so that a terminal does not wrap it, because a wrapped line cannot be rewritten. */
-function fit(line: string, width: number): string {
+function truncate(line: string, width: number): string {
   if (displayWidth(line) < width) return line;
   let cut = "";
   let used = 0;
@@ -154,7 +154,7 @@ export function startStatusLine(screen: Screen): StatusLine {
   return {
     show(text) {
       erase();
-      screen.write(terminal ? fit(text, screen.columns ?? 80) : `${text}\n`);
+      screen.write(terminal ? truncate(text, screen.columns ?? 80) : `${text}\n`);
       open = terminal;
     },
     line(text) {

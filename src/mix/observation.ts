@@ -138,7 +138,7 @@ type Sent = Partial<Record<PerDomain | HeldOut | "standardErrors" | "tokens" | "
     readonly targets?: readonly TargetSignal[];
   };
 
-function sentBy(rule: Rule, names: Names, targets: readonly string[]): Schema<Sent> {
+function measurementSchema(rule: Rule, names: Names, targets: readonly string[]): Schema<Sent> {
   const [finite, notNegative] = [optional(numbersFor(names)), optional(numbersFor(names, numberFrom(0)))];
   const fields = object<Omit<Sent, "gram">>({
     step: count,
@@ -175,7 +175,7 @@ function measurementsOf(
   if (has("sketches"))
     for (const name of ["alignments", "norms", "targetNorm", "gram"])
       if (has(name)) throw new MessageError(name, "it follows from the sketches; send only one of the two");
-  const sent = read(sentBy(rule, names, targets), message, messageFault);
+  const sent = read(measurementSchema(rule, names, targets), message, messageFault);
   const values = present<PerDomain, Float64Array>(sent, perDomain);
   const singles = present<Single, number>(sent, numbers);
   const held = present<HeldOut, Float64Array>(sent, heldOut);

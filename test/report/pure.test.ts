@@ -9,7 +9,7 @@ import { makePageData, MOST_WEIGHTS } from "#dist/report/make-page-data.js";
 import { formatCount, formatSeconds, significant } from "#dist/report/page/format.js";
 import { packFloats, packWeights, unpackFloats, unpackWeights } from "#dist/report/page/packing.js";
 import { dark, heat, light, runStroke } from "#dist/report/page/theme.js";
-import { inOrder } from "#dist/report/page/table.js";
+import { sortedRows } from "#dist/report/page/table.js";
 import { type RunView, thinned } from "#dist/report/run-data.js";
 import { escapeScript } from "#dist/report/render.js";
 import { errorOf } from "../errors.ts";
@@ -483,7 +483,7 @@ describe("the small things", () => {
     fc.assert(
       fc.property(fc.array(fc.option(fc.integer({ max: 5 }))), fc.boolean(), (keys, descending) => {
         const rows = keys.map((key, i) => ({ key, i }));
-        const sorted = inOrder(rows, ({ key }) => key, descending);
+        const sorted = sortedRows(rows, ({ key }) => key, descending);
         const known = sorted.filter(({ key }) => key !== null);
         expect(sorted.slice(known.length).every(({ key }) => key === null)).toBe(true);
         known.slice(1).forEach((row, i) => {
