@@ -305,7 +305,7 @@ interface Failure {
   readonly reason: string;
 }
 
-interface Taken {
+interface AllRuns {
   readonly outcomes: readonly (Outcome & Found)[];
   readonly failures: readonly Failure[];
   readonly stopped: boolean;
@@ -322,7 +322,7 @@ interface Session {
 }
 
 /** Runs the remaining runs. A run whose loss becomes invalid is skipped; any other error ends the comparison. */
-async function runAll(comparison: Comparison, session: Session): Promise<Taken> {
+async function runAll(comparison: Comparison, session: Session): Promise<AllRuns> {
   const { runs, folder } = comparison;
   const { interrupt, tell } = session;
   const outcomes: (Outcome & Found)[] = [];
