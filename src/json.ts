@@ -90,7 +90,7 @@ function read(
   };
   /** Reads the members of an object or a list, up to and including the closing sign. */
   const each = (close: "}" | "]", member: () => void): void => {
-    if (path.length >= MOST_DEPTH) throw fault(`it is nested more than ${MOST_DEPTH} deep`);
+    if (path.length >= MOST_DEPTH) throw fault(`it is nested more than ${MOST_DEPTH} levels deep`);
     advance();
     if (!isSign(close))
       for (;;) {
@@ -109,7 +109,7 @@ function read(
     each("}", () => {
       if (kind !== "string") throw expected("a name in quotes");
       const name = string().normalize();
-      if (members.has(name)) throw fault(`the name ${JSON.stringify(name)} stands twice in one object`);
+      if (members.has(name)) throw fault(`the name ${JSON.stringify(name)} appears twice in one object`);
       path.push(name);
       watch();
       advance();

@@ -257,7 +257,7 @@ export function where<T>(schema: Schema<T>, fault: (value: T) => string | null):
 }
 
 /** Applies `make` to the value that a schema returns. */
-export function made<T, U>(schema: Schema<T>, make: (value: T) => U): Schema<U> {
+export function converted<T, U>(schema: Schema<T>, make: (value: T) => U): Schema<U> {
   return (value, at) => make(schema(value, at));
 }
 

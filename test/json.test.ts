@@ -81,7 +81,7 @@ describe("the reader", () => {
           try {
             found = plainJson(read(text));
           } catch {
-            expect(messageOf(text)).toMatch(/the name "[ab]" stands twice in one object$/);
+            expect(messageOf(text)).toMatch(/the name "[ab]" appears twice in one object$/);
             return;
           }
           expect(found).toEqual(parsed);
@@ -98,14 +98,14 @@ describe("the reader", () => {
     ["[1,\n2", 'line 2, column 2: "," or "]" expected, not the end'],
     ['{"a": 1}\n {"b": 2}', 'line 2, column 2: the end expected, not "{"'],
     ['{"a": 1, // no\n"b": 2}', 'line 1, column 10: a name in quotes expected, not "//"'],
-    ['{"a": 1,\n   "b": {},\n   "a": 2}', 'line 3, column 4: the name "a" stands twice in one object'],
-    ['{"caf\u00e9": 1, "cafe\u0301": 2}', 'line 1, column 13: the name "café" stands twice in one object'],
+    ['{"a": 1,\n   "b": {},\n   "a": 2}', 'line 3, column 4: the name "a" appears twice in one object'],
+    ['{"caf\u00e9": 1, "cafe\u0301": 2}', 'line 1, column 13: the name "café" appears twice in one object'],
     ['["\\u12"]', 'line 1, column 2: "\\u12" has an escape that JSON does not know'],
     [
       '["a\nb"]',
       "line 1, column 2: a string that is not closed, or has a line break or another control character",
     ],
-    ["[".repeat(200), "line 1, column 101: it is nested more than 100 deep"],
+    ["[".repeat(200), "line 1, column 101: it is nested more than 100 levels deep"],
   ])("%j: %s", (text, message) => {
     expect(messageOf(text)).toBe(`c.json, ${message}`);
   });

@@ -70,7 +70,7 @@ export function follow<A>(
           ? blocks
           : { count, reason: mixes(op.name, inputs[slot]!.shape, output.shape) };
     }
-    found = found === null ? own : both(found, own, op.name);
+    found = found === null ? own : commonBlocks(found, own, op.name);
   }
   return found;
 }
@@ -78,7 +78,7 @@ export function follow<A>(
 const mixes = (op: string, from: Shape, to: Shape): string =>
   `${op} (${formatShape(from)} → ${formatShape(to)}) mixes the examples along axis 0`;
 
-function both(a: Blocks, b: Blocks, op: string): Blocks {
+function commonBlocks(a: Blocks, b: Blocks, op: string): Blocks {
   const count = gcd(a.count, b.count);
   if (count === a.count && (count !== b.count || a.reason !== null)) return a;
   if (count === b.count) return b;

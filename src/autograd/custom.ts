@@ -175,7 +175,7 @@ class Enclosure implements Transform {
       if (this.#outside.some((transform) => transform.tracks([t])))
         throw new GradmixError(
           "autograd",
-          `${this.#name}: it uses tensor ${t.name ?? ""}${formatShape(t.shape)}, which a gradient or a tangent is wanted of, and which is not one of its inputs; pass it as one`,
+          `${this.#name}: it uses tensor ${t.name ?? ""}${formatShape(t.shape)}, which needs a gradient or a tangent but is not one of its inputs; pass it as one`,
         );
     }
   }
@@ -208,7 +208,7 @@ function tensorsOf(name: string, rule: string, given: unknown): Tensor[] {
 /** Throws `autograd` unless the outputs have the specs that `infer` returned. */
 function wantSpecs(name: string, rule: string, outputs: readonly Tensor[], specs: readonly Spec[]): void {
   if (outputs.length !== specs.length)
-    throw fault(name, `${rule} gives ${outputs.length} outputs, infer ${specs.length}`);
+    throw fault(name, `${rule} gives ${outputs.length} outputs, but infer gives ${specs.length}`);
   for (const [i, t] of outputs.entries())
     if (t.dtype !== specs[i]!.dtype || !sameShape(t.shape, specs[i]!.shape))
       throw fault(
@@ -230,7 +230,7 @@ function derivativesOf(
   const result = run();
   const list: readonly unknown[] = Array.isArray(result) ? result : [result];
   if (list.length !== specs.length)
-    throw fault(name, `${rule} gives ${list.length} derivatives, for ${specs.length} of them`);
+    throw fault(name, `${rule} gives ${list.length} derivatives; ${specs.length} are needed`);
   return list.map((t, i) => {
     if (t === null) return null;
     if (!isTensor(t))

@@ -40,8 +40,9 @@ export class ForwardPass implements Transform {
     const found = this.#tangents.get(primal);
     if (found === undefined) return null;
     const { tangent, version, primalVersion } = found;
-    if (primal.version !== primalVersion) throw overwritten(primal, "and its tangent is of what it was");
-    if (tangent.version !== version) throw overwritten(tangent, "and is the tangent of what follows");
+    if (primal.version !== primalVersion)
+      throw overwritten(primal, "and its tangent belongs to the old values");
+    if (tangent.version !== version) throw overwritten(tangent, "but later ops still need it as a tangent");
     return tangent;
   }
 

@@ -27,7 +27,7 @@ const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
  * A separate handle for each input, so that a transformation that follows it does not also see other uses of the same tensor (passed twice, or
  * captured by the function).
  */
-function own(t: Tensor, caller: string): Tensor {
+function ownHandle(t: Tensor, caller: string): Tensor {
   return alias(differentiable(caller, t, "an input"));
 }
 
@@ -115,7 +115,7 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
 /** `some` means that f must use at least one of its inputs. */
 function record(caller: string, f: TensorFunction, primals: readonly Tensor[], requireUse = false): Vjp {
   return scope(() => {
-    const inputs = primals.map((t) => own(t, caller));
+    const inputs = primals.map((t) => ownHandle(t, caller));
     const tape = new Tape(inputs);
     let outputs: Tensor[];
     try {
@@ -172,7 +172,7 @@ export function jvp(
       `jvp: ${tangents.length} tangents were given for ${primals.length} primals`,
     );
   return scope(() => {
-    const inputs = primals.map((t) => own(t, "jvp"));
+    const inputs = primals.map((t) => ownHandle(t, "jvp"));
     const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]!])));
     try {
       const outputs = runUnder("jvp", pass, f, primals, inputs);

@@ -22,18 +22,19 @@ export function withCheckpoint(
   if (!(error instanceof GradmixError)) return error;
   const { code, message } = error;
   const ends = `${message}. The run ends after step ${steps}`;
-  const told = (rest: string): GradmixError => new GradmixError(code, `${ends}; ${rest}`, { cause: error });
+  const withAdvice = (rest: string): GradmixError =>
+    new GradmixError(code, `${ends}; ${rest}`, { cause: error });
   if (code === "numeric") {
     // A run that starts from parameters with an invalid loss would fail at once.
     const good = listCheckpoints(out).findLast(({ step }) => step < steps) ?? null;
     const from = good === null ? "" : ` from the checkpoint of step ${good.step}`;
-    return told(
+    return withAdvice(
       `to start again${from} with a lower learning rate: ${lowerRate(out, lr, good?.path ?? null)}`,
     );
   }
   if (!["backend", "memory", "io"].includes(code)) return error;
-  if (saved === null) return told("there was no checkpoint yet (--checkpoint-every)");
-  return told(
+  if (saved === null) return withAdvice("there was no checkpoint yet (--checkpoint-every)");
+  return withAdvice(
     `the checkpoint of step ${saved} is kept; to continue from it, run gradmix train --resume ${shellWord(out)}`,
   );
 }

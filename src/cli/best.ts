@@ -59,7 +59,7 @@ export async function keepBest(
         ["best.json", `${formatJson(best, 2)}\n`],
       ]),
     );
-  let kept = resumed === null ? null : keptIn(resumed, model.parameters.value.size);
+  let kept = resumed === null ? null : bestInCheckpoint(resumed, model.parameters.value.size);
   if (kept === null) store.removeFolder(BEST);
   else {
     const then = createGPT(model.config);
@@ -103,7 +103,7 @@ export async function modelFiles(
 }
 
 /** The best model in a checkpoint; null if the run had not kept any by then. */
-function keptIn({ json, arrays }: Checkpoint, size: number): Kept | null {
+function bestInCheckpoint({ json, arrays }: Checkpoint, size: number): Kept | null {
   const text = json[BEST];
   const parameters = arrays[BEST];
   if (typeof text !== "string") return null;
@@ -114,7 +114,7 @@ function keptIn({ json, arrays }: Checkpoint, size: number): Kept | null {
   if (!(parameters instanceof Float32Array) || parameters.length !== size)
     throw new GradmixError(
       "checkpoint",
-      "--resume: what the checkpoint holds of the best step does not fit the model",
+      "--resume: the best model in the checkpoint does not fit the model of the run",
     );
   return { best, weights, parameters };
 }

@@ -4,7 +4,7 @@ import { kMeansDefaults } from "../data/cluster/kmeans.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import type { Kind } from "./options.ts";
 import { withShards } from "./prepared-folder.ts";
-import { checkValue, fromArguments, textOption, wrong } from "./values.ts";
+import { checkValue, fromArguments, textOption, configError } from "./values.ts";
 
 export interface ClusterArguments {
   readonly files: readonly string[];
@@ -29,7 +29,7 @@ export interface ClusterArguments {
   readonly seed: number;
   readonly textField: string;
   readonly skipBadLines: boolean;
-  /** Number of threads; null: one per core. */
+  /** Number of threads; null: one per core, at most `THREADS_UNASKED`. */
   readonly threads: number | null;
   readonly quiet: boolean;
 }
@@ -57,7 +57,7 @@ export function clusterArguments(
   };
   const named = (name: string, flag: string): string | null => {
     const given = text(name);
-    if (given === "") throw wrong(`${flag}: is empty`);
+    if (given === "") throw configError(`${flag}: is empty`);
     return given;
   };
   const clusters = integer("clusters", "--clusters", 1);
@@ -69,24 +69,24 @@ export function clusterArguments(
   const dim = integer("dim", "--dim", 1, 2048);
   const balance = text("balanced");
   if (embeddings !== null && dim !== null)
-    throw wrong("--dim and --embeddings: the dimension of given embeddings is fixed; leave out --dim");
+    throw configError("--dim and --embeddings: the dimension of given embeddings is fixed; leave out --dim");
   if (ids !== null && (embeddings !== null || balance !== null))
-    throw wrong(
+    throw configError(
       `--ids and --${embeddings === null ? "balanced" : "embeddings"}: the clusters are already given by --ids; leave out one of the two flags`,
     );
   if (ids !== null && levels !== null)
-    throw wrong("--ids and --levels: the clusters of --ids have no levels; leave out --levels");
+    throw configError("--ids and --levels: the clusters of --ids have no levels; leave out --levels");
   if (
     tokenizer !== null &&
     tokenizer !== "byte" &&
     !tokenizer.endsWith(".json") &&
     !gptVocabularies.includes(tokenizer)
   )
-    throw wrong(
+    throw configError(
       `--tokenizer: "${tokenizer}" is not "byte", the path of a tokenizer.json or the name of a vocabulary (${gptVocabularies.join(", ")})`,
     );
   if (clusters !== null && levels !== null)
-    throw wrong("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
+    throw configError("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
   return {
     files: found.files,
     out: named("out", "--out") ?? "",
@@ -109,7 +109,7 @@ export function clusterArguments(
 function balanceOf(given: string): number {
   const value = /^\d+(\.\d+)?$/.test(given.trim()) ? Number(given) : NaN;
   if (!(value >= 1))
-    throw wrong(
+    throw configError(
       `--balanced: "${given}" is not a number of at least 1, such as 1.5 (the size of the largest cluster divided by the mean size)`,
     );
   return value;
@@ -118,6 +118,6 @@ function balanceOf(given: string): number {
 function levelsOf(text: string): number[] {
   const parts = text.split(",").map((part) => (/^\d+$/.test(part.trim()) ? Number(part) : NaN));
   if (!parts.every((k) => Number.isSafeInteger(k) && k >= 1))
-    throw wrong(`--levels: "${text}" is not a list of whole numbers of at least 1, such as 64,64`);
+    throw configError(`--levels: "${text}" is not a list of whole numbers of at least 1, such as 64,64`);
   return parts;
 }

@@ -54,7 +54,7 @@ import { formatCount, startProgress } from "./progress.ts";
 import { readTokenizer } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 import { version } from "./version.ts";
 
 /** Number of documents that are embedded at once. */
@@ -92,7 +92,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const tokenizer = tokenizerOf(args.tokenizer);
     // Checked before the text is read.
     if (args.embeddings !== null) embeddingsFolder(args.embeddings);
-    work = openWork(args.out, planOf(args, files), () => print("going on where it was stopped"));
+    work = openWork(args.out, planOf(args, files), () => print("continuing where it was stopped"));
     const result = await makeClusters(work, files, {
       args,
       foreign,
@@ -117,7 +117,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     // Results for arguments or text that must change are useless.
     work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; the same command goes on from here");
+    progress.line("stopped; run the same command again to continue");
     return interrupt.exitCode();
   } finally {
     await shutdown();
@@ -165,7 +165,9 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most)
-    throw wrong(`--clusters: ${most} of ${texts.length} documents; use fewer clusters, or more text`);
+    throw configError(
+      `--clusters: ${texts.length} documents cannot make ${most} clusters; use fewer clusters, or more text`,
+    );
   print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
   await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
   const { dim, seed } = args;
@@ -242,7 +244,7 @@ async function findClusters(
   try {
     const rows = sample.rows.reduce((sum, own) => sum + own, 0);
     if (embeddings.count !== null && embeddings.count !== rows)
-      throw wrong(
+      throw configError(
         `--embeddings ${given}: has ${embeddings.count} rows, but there are ${rows} documents; it must have one row per document, in the same order`,
       );
     const points = await embeddedSample(work, embeddings, { texts, numbers }, signal);
@@ -303,7 +305,7 @@ const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array):
   new Uint8Array(buffer, byteOffset, byteLength);
 
 function isThere(folder: string): GradmixError {
-  return wrong(`--out ${folder}: is there already; choose another folder`);
+  return configError(`--out ${folder}: already exists; choose another folder`);
 }
 
 /** `ids/NAME.npy`, as in WebOrganizer; if files in several folders have the same name, the later ones get numbers. */

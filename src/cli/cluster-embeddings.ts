@@ -14,7 +14,7 @@ import { fromHuggingFace } from "../nn/huggingface.ts";
 import { type ByteSource, openSafetensors } from "../nn/safetensors.ts";
 import { fileSource, reading } from "../node/files.ts";
 import { scope, tensor } from "../tensor/tensor.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 
 export interface DocumentEmbeddings {
   /** Numbers per document. */
@@ -37,10 +37,10 @@ export const builtIn = (embedder: Embedder): DocumentEmbeddings => ({
 /** The folder of a model, or null for a file of rows. Throws `config` if the path is neither. */
 export function embeddingsFolder(path: string): string | null {
   const bare = path.replace(/(\.parquet)#.*$/i, "$1");
-  if (!existsSync(bare)) throw wrong(`--embeddings ${path}: no such file or folder`);
+  if (!existsSync(bare)) throw configError(`--embeddings ${path}: no such file or folder`);
   if (!statSync(bare).isDirectory()) {
     if (!/\.(npy|safetensors|parquet)$/i.test(bare))
-      throw wrong(
+      throw configError(
         `--embeddings ${path}: give a .npy, .safetensors or .parquet file of rows, a model2vec folder, or the folder of a run or model`,
       );
     return null;
@@ -48,7 +48,9 @@ export function embeddingsFolder(path: string): string | null {
   const folder = existsSync(join(path, "model", "model.safetensors")) ? join(path, "model") : path;
   for (const name of ["model.safetensors", "tokenizer.json"])
     if (!existsSync(join(folder, name)))
-      throw wrong(`--embeddings ${path}: has no ${name}; give a model2vec folder, or that of a run or model`);
+      throw configError(
+        `--embeddings ${path}: has no ${name}; give a model2vec folder, or that of a run or model`,
+      );
   return folder;
 }
 
@@ -98,8 +100,11 @@ function fromTable(folder: string, tokenizer: Tokenizer, unknown: number | null)
   });
   const [rows = 0, dim = 0] = table.shape;
   const damaged = (what: string): GradmixError => new GradmixError("data", `${path}: ${what}`);
-  if (table.shape.length !== 2 || dim < 1) throw damaged('"embeddings" is no matrix');
-  if (mapping) throw damaged('has a "mapping" of tokens to fewer rows, which is not read; save it without');
+  if (table.shape.length !== 2 || dim < 1) throw damaged('"embeddings" is not a matrix');
+  if (mapping)
+    throw damaged(
+      'has a "mapping" of tokens to fewer rows, which gradmix does not support; save the model without it',
+    );
   if (rows < tokenizer.vocabSize)
     throw damaged(`has ${rows} rows for the ${tokenizer.vocabSize} tokens of tokenizer.json`);
   if (weights !== null && weights.length !== rows)
@@ -148,7 +153,7 @@ function fromModel(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
   if (tokenizer.vocabSize > vocabSize)
     throw new GradmixError(
       "data",
-      `${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, and the model ${vocabSize}`,
+      `${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, but the model has ${vocabSize}`,
     );
   return {
     ...{ dim, count: null },

@@ -126,16 +126,16 @@ export async function* clusteredDocuments(
   const changed = (what: string): GradmixError =>
     new GradmixError(
       "data",
-      `${path}: ${what} since ${folder} was made from it; cluster the text again, or use the same --text-field and --skip-bad-lines`,
+      `${path}: ${what}; cluster the text again, or use the same --text-field and --skip-bad-lines as for ${folder}`,
     );
   const hash = textHash();
   let at = 0;
   for await (const document of documents) {
-    if (at === ids.length) throw changed(`it has more than its ${ids.length} documents`);
+    if (at === ids.length) throw changed(`it has more documents than the ${ids.length} that were clustered`);
     hash.add(document.text);
     yield { ...document, domain: names[ids[at]!]! };
     at++;
   }
-  if (at < ids.length) throw changed(`it has ${at} documents in place of ${ids.length}`);
-  if (hash.digest() !== sha256) throw changed("its text has changed");
+  if (at < ids.length) throw changed(`it has ${at} documents, but ${ids.length} were clustered`);
+  if (hash.digest() !== sha256) throw changed("its text has changed since it was clustered");
 }

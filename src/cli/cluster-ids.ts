@@ -17,7 +17,7 @@ import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { ioError } from "../node/files.ts";
 import type { ReadOptions } from "../data/sources.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 /** The clusters of the documents of one file. */
 export interface FileIds {
@@ -73,7 +73,7 @@ function namesIn(folder: string): readonly string[] {
   try {
     return readdirSync(folder).sort();
   } catch (error) {
-    throw wrong(`--ids: ${folder} is not a readable folder`, error);
+    throw configError(`--ids: ${folder} is not a readable folder`, error);
   }
 }
 
@@ -115,7 +115,7 @@ async function* decoded(
   onEmpty: () => void,
 ): AsyncGenerator<{ readonly text: string }, void, undefined> {
   if (tokenizer === null)
-    throw wrong(`FILES: ${file} contains tokens; give the tokenizer that wrote it with --tokenizer`);
+    throw configError(`FILES: ${file} contains tokens; give the tokenizer that wrote it with --tokenizer`);
   for (const text of tokenDocuments(file, tokenizer)) {
     if (text === "") onEmpty();
     else yield { text };

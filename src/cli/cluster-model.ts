@@ -42,7 +42,7 @@ export function readTextClusters({
       });
     const clusters = { dim, levels };
     if (leafCount(clusters) !== names.length)
-      throw invalid(`has ${leafCount(clusters)} clusters, and clusters.json has ${names.length}`);
+      throw invalid(`has ${leafCount(clusters)} clusters, but clusters.json has ${names.length}`);
     return { embedder: { dim, seed, idf: tensor("idf").data, directions: directions.data }, clusters };
   });
 }

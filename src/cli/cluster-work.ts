@@ -1,17 +1,18 @@
 /**
- * What a clustering has done so far, in a folder beside the one that it makes (`OUT.partial`), so that one that was stopped or killed goes on and ends with the same bytes:
+ * The work folder of a clustering (`OUT.partial`, beside the folder that it makes). It stores what was computed so far, so that a clustering that was
+ * stopped or killed can continue, and its result has the same bytes:
  *
- *     plan.json           the arguments and files; another command does not go on with it
+ *     plan.json           the arguments and files; a command with others does not continue it
  *     facts.json          documents and hash of each file, and which documents are in the sample
  *     sample.jsonl        the beginnings of the sample's texts
  *     embedder.safetensors    the built-in embedder
- *     points.f32          embeddings of the sample, as many as there are so far
- *     fit.log             fits of k-means that are done, one after another, each with a checksum
- *     fit.state           the fit that is under way
- *     assigned/N.i32      the clusters of the documents of file N, as many as there are so far
- *     lock                the process that works here
+ *     points.f32          the embeddings of the sample so far
+ *     fit.log             the completed fits of k-means, each with a checksum
+ *     fit.state           the state of the current fit
+ *     assigned/N.i32      the clusters of the documents of file N so far
+ *     lock                the process that writes here
  *
- * What is cut off at the end of a file that grows is done again.
+ * If the end of a growing file is cut off, its last part is computed again.
  */
 import {
   closeSync,
@@ -43,12 +44,12 @@ import {
   string,
 } from "../schema.ts";
 import { takeLock } from "./lock.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface Work {
   readonly folder: string;
   has(name: string): boolean;
-  /** What stands under a name as JSON; undefined where nothing does. Throws `data` for what does not fit. */
+  /** The JSON stored under a name; undefined if there is none. Throws `data` if it does not fit the schema. */
   readJson<T>(name: string, schema: Schema<T>): T | undefined;
   writeJson(name: string, value: unknown): void;
   /** The bytes stored under a name; null if there are none. */
@@ -95,7 +96,8 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const write = (name: string, parts: Iterable<Uint8Array>): void => writeFileAtomic(at(name), parts);
   const readJson = <T>(name: string, schema: Schema<T>): T | undefined => {
     const bytes = read(name);
-    const advice = "it is damaged, and is removed with the rest; the same command starts anew";
+    const advice =
+      "it is damaged, so the unfinished clustering is removed; run the same command again to start from the beginning";
     return bytes === null ? undefined : parse(schema, bytes, { source: at(name), code: "data", advice });
   };
   const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);
@@ -131,7 +133,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     const own = JSON.stringify(plan);
     if (before === undefined) writeJson("plan.json", plan);
     else if (JSON.stringify(Object.fromEntries(before)) !== own)
-      throw wrong(
+      throw configError(
         `--out ${out}: ${folder} belongs to an unfinished clustering with another value of ${difference(before, plan)}; delete it, or choose another folder`,
       );
     else goesOn();

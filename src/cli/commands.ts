@@ -3,19 +3,20 @@
  * that `--help` stays fast.
  */
 import { type Command, Option } from "commander";
+import { THREADS_UNASKED } from "../backends/cpu/options.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
-import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
+import { compareDescription, compareGroup, compareNotes, comparisonRow } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
 import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
-import { histogramArguments, histogramFlags, inHistogram } from "./histogram-arguments.ts";
+import { histogramArguments, histogramFlags, histogramRow } from "./histogram-arguments.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { exportArguments, exportOptions } from "./export-arguments.ts";
 import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
 import { type Outputs, train } from "./train.ts";
-import { type Raw, textOption, wrong } from "./values.ts";
+import { type Raw, textOption, configError } from "./values.ts";
 
 const examples = `
 More examples:
@@ -114,7 +115,7 @@ function addCompare(program: Command, io: Io): void {
       "a config file of gradmix train, or the folder of a comparison to continue",
     )
     .addHelpText("after", compareNotes);
-  const compareRows = io.rows.filter(({ path }) => path !== "mixing.rule").map(inComparison);
+  const compareRows = io.rows.filter(({ path }) => path !== "mixing.rule").map(comparisonRow);
   compareCommand
     .addOption(
       new Option("--rules <A,B,…>", `the rules to compare (default: ${usualRules})`).helpGroup(compareGroup),
@@ -138,16 +139,16 @@ function addCompare(program: Command, io: Io): void {
     ),
   );
   compareCommand.action(async (path: string | undefined, options: Record<string, unknown>) => {
-    const said = (name: string): string | null => textOption(options, name);
+    const text = (name: string): string | null => textOption(options, name);
     const { compare } = await import("./compare-command.ts");
     io.code = await compare(
       {
         path: path ?? null,
         given: givenOf(compareRows, options),
-        rules: said("rules"),
-        seeds: said("seeds"),
-        baseline: said("baseline"),
-        resume: said("resume"),
+        rules: text("rules"),
+        seeds: text("seeds"),
+        baseline: text("baseline"),
+        resume: text("resume"),
       },
       io,
     );
@@ -162,7 +163,7 @@ function addHistogram(program: Command, io: Io): void {
       "Show what share of a target each domain has. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids, else from bigrams of tokens.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
-  const itsRows = io.rows.filter(histogramTakes).map(inHistogram);
+  const itsRows = io.rows.filter(histogramTakes).map(histogramRow);
   addOptions(histogramCommand, itsRows);
   for (const [flags, help] of histogramFlags)
     histogramCommand.addOption(
@@ -246,7 +247,7 @@ function addCluster(program: Command, io: Io): void {
     )
     .option("--skip-bad-lines", "skip broken .jsonl lines and invalid UTF-8 instead of stopping")
     .option("--seed <N>", `seed; equal seeds and text give equal clusters (default: ${clusterDefaults.seed})`)
-    .option("--threads <N>", "CPU threads (default: one per core)")
+    .option("--threads <N>", `CPU threads (default: one per core, at most ${THREADS_UNASKED})`)
     .option("--quiet", "print no progress");
   clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
     const { cluster } = await import("./cluster-command.ts");
@@ -361,9 +362,9 @@ function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, un
     const former = row.formerly?.flag;
     const before = former === undefined ? undefined : options[attribute(former)];
     if (value !== undefined && before !== undefined)
-      throw wrong(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
-    const said = value ?? before;
-    if (typeof said === "boolean" || Array.isArray(said)) given.set(row.path, said as Raw);
+      throw configError(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
+    const present = value ?? before;
+    if (typeof present === "boolean" || Array.isArray(present)) given.set(row.path, present as Raw);
   }
   return given;
 }

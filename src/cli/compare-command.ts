@@ -58,7 +58,7 @@ import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts
 import { writePage } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
-import { type Raw, readInput, wrong } from "./values.ts";
+import { type Raw, readInput, configError } from "./values.ts";
 
 export interface CompareArguments {
   /** A config file, or the folder of a comparison to continue. */
@@ -94,16 +94,19 @@ async function comparisonOf(args: CompareArguments): Promise<Comparison> {
   const { path } = args;
   const isFolder = path !== null && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
   if (args.resume !== null && path !== null)
-    throw wrong(`--resume ${args.resume}: the folder already has its options; leave ${path} out`);
+    throw configError(`--resume ${args.resume}: the folder already has its options; leave ${path} out`);
   const resume = args.resume ?? (isFolder ? path : null);
   const flags = commandLineLayer(args.given);
-  return resume === null ? begin(args, flags) : goOn(resume, args, flags);
+  return resume === null ? beginComparison(args, flags) : continueComparison(resume, args, flags);
 }
 
-async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: Layer): Promise<Comparison> {
+async function beginComparison(
+  { path, rules, seeds, baseline }: CompareArguments,
+  flags: Layer,
+): Promise<Comparison> {
   const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
-  const said = [flags, jsonLayer(rest, path ?? "")];
-  const given = mergeLayers([...said, preparedLayer(said)]);
+  const layers = [flags, jsonLayer(rest, path ?? "")];
+  const given = mergeLayers([...layers, preparedLayer(layers)]);
   const out = given.values.get("run.out");
   const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
   checkEmpty(folder);
@@ -111,7 +114,7 @@ async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: 
   return { folder, begun: false, choice, given, ...(await runsOf(choice, given, folder)) };
 }
 
-async function goOn(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
+async function continueComparison(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
   const saved = readPlan(folder);
   for (const [key, value] of flags.values)
     if (
@@ -221,7 +224,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     planned = true;
     savePlan(folder, comparison);
     for (const line of [planLine(comparison), ...comparison.notes]) tell(line);
-    const { outcomes, failures, stopped } = await takeRuns(comparison, {
+    const { outcomes, failures, stopped } = await runAll(comparison, {
       interrupt,
       screen: err,
       status,
@@ -302,7 +305,7 @@ interface Failure {
   readonly reason: string;
 }
 
-interface Taken {
+interface AllRuns {
   readonly outcomes: readonly (Outcome & Found)[];
   readonly failures: readonly Failure[];
   readonly stopped: boolean;
@@ -319,15 +322,15 @@ interface Session {
 }
 
 /** Runs the remaining runs. A run whose loss becomes invalid is skipped; any other error ends the comparison. */
-async function takeRuns(comparison: Comparison, session: Session): Promise<Taken> {
+async function runAll(comparison: Comparison, session: Session): Promise<AllRuns> {
   const { runs, folder } = comparison;
   const { interrupt, tell } = session;
   const outcomes: (Outcome & Found)[] = [];
   const failures: Failure[] = [];
-  const told = new Set<string>();
+  const printed = new Set<string>();
   const tellOnce = (line: string): void => {
-    if (!told.has(line)) tell(line);
-    told.add(line);
+    if (!printed.has(line)) tell(line);
+    printed.add(line);
   };
   const read = sharedReader();
   const done = doneBefore(runs);
@@ -348,7 +351,7 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
     }
     try {
       await makeTokenizer(run, comparison, { onEvent: tellOnce, signal: interrupt.signal });
-      const stopped = await takeRun(run, begunRun(run), read, {
+      const stopped = await runOne(run, begunRun(run), read, {
         ...session,
         onEvent: tellOnce,
         onFacts: (facts) => comparable({ folder: run.config.run.out, facts }, run),
@@ -373,7 +376,8 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
       throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
     }
     const outcome = outcomeOf(run);
-    if (outcome === null) throw new Error(`${run.name} ended and is not whole`);
+    if (outcome === null)
+      throw new Error(`${run.name} ended without a complete result; run the same command again`);
     done[i] = outcome;
     outcomes.push(outcome);
     progress.end(run);
@@ -434,7 +438,7 @@ interface RunListeners extends Session {
 }
 
 /** Runs one run from where it stopped. Returns whether a signal interrupted it. */
-async function takeRun(
+async function runOne(
   { config }: PlannedRun,
   resume: ResumeFrom | null,
   read: typeof readData,
@@ -556,7 +560,7 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
     "±: the standard error over seeds; cost: counted computation, and time: wall time, of the steps",
     ...(open && choice.seeds.length <= 8
       ? [
-          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${twice(choice.seeds).join(",")}`,
+          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${doubled(choice.seeds).join(",")}`,
         ]
       : []),
     "",
@@ -564,7 +568,7 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
 }
 
 /** As many further seeds, larger than the largest one. */
-function twice(seeds: readonly number[]): number[] {
+function doubled(seeds: readonly number[]): number[] {
   const last = Math.max(...seeds);
   return [...seeds, ...seeds.map((_, i) => last + 1 + i)];
 }

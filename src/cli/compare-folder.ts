@@ -1,11 +1,11 @@
 /**
  * The folder of a comparison:
  *
- *     compare-plan.json           what is compared, and the options that were given
- *     tokenizer.json              of all runs, where it is trained on their text
- *     RULE/seed-N[/TARGET]/       the runs, as gradmix train leaves them
- *     compare.json                what came out
- *     report.html                 the page of all runs; with several targets report-TARGET.html of each
+ *     compare-plan.json           what is compared, and the given options
+ *     tokenizer.json              the tokenizer of all runs, if it was trained on their text
+ *     RULE/seed-N[/TARGET]/       the folders of the runs
+ *     compare.json                the results
+ *     report.html                 the page of all runs; with several targets one report-TARGET.html per target
  *     lock                        the process that writes here, while it runs
  */
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";
@@ -24,12 +24,12 @@ import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { checkFree, comparisonFiles, findRun, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
-import { readText, wrong } from "./values.ts";
+import { readText, configError } from "./values.ts";
 
 /** Throws `config` if `folder` cannot hold a new comparison because it is not empty, or not a folder. */
 export function checkEmpty(folder: string): void {
   if (existsSync(join(folder, comparisonFiles.plan)))
-    throw wrong(
+    throw configError(
       `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${folder}`,
     );
   checkFree(folder);
@@ -38,12 +38,12 @@ export function checkEmpty(folder: string): void {
     names = readdirSync(folder);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return;
-    throw wrong(`--out ${folder}: cannot be used (${reason(error)})`, error);
+    throw configError(`--out ${folder}: cannot be used (${reason(error)})`, error);
   }
   // A comparison that is killed before it completes its first file leaves only these.
   const stray = names.find((name) => !/^lock(\.|$)/.test(name) && !temporaryName.test(name));
   if (stray !== undefined)
-    throw wrong(
+    throw configError(
       `--out ${folder}: is not empty (${stray}), and a comparison needs a folder of its own; choose another`,
     );
 }
@@ -87,7 +87,7 @@ export function savePlan(folder: string, { choice, given }: SavedPlan): void {
 const comparisonPlan = object<
   Record<"rules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
 >({
-  version: version(1, "begin a new comparison"),
+  version: version(1, "start a new comparison"),
   rules: anything,
   seeds: anything,
   baseline: string,
@@ -99,14 +99,14 @@ export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
   if (!existsSync(file)) {
     const isRun = existsSync(join(folder, "config.json"));
-    throw wrong(
-      `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run, which goes on by gradmix train --resume ${folder}` : ""}`,
+    throw configError(
+      `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run; continue it with gradmix train --resume ${folder}` : ""}`,
     );
   }
   const source = {
     source: file,
     code: "config",
-    advice: "it is not what this version of gradmix writes",
+    advice: "it was not written by this version of gradmix",
   } as const;
   const { rules, seeds, baseline, options } = parseOrdered(comparisonPlan, readText(file, file), source);
   return {

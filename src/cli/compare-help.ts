@@ -29,7 +29,7 @@ The exit codes are those of gradmix train.
 `;
 
 /** An option of gradmix train with the help that applies in gradmix compare. */
-export function inComparison(row: OptionRow): OptionRow {
+export function comparisonRow(row: OptionRow): OptionRow {
   const other: Readonly<Record<string, Pick<OptionRow, "help"> & { auto: string }>> = {
     "data.target": {
       auto: "required, unless --targets is given",

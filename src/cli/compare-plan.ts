@@ -8,7 +8,7 @@ import { ruleTakes } from "./mixing.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { comparisonFiles } from "./run-folder.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { didYouMean, membersOf, show, wrong } from "./values.ts";
+import { didYouMean, membersOf, show, configError } from "./values.ts";
 
 /** A rule with its name in the comparison. */
 export interface RuleEntry {
@@ -56,7 +56,7 @@ function shortForm(name: string, label: string): ReadonlyMap<string, unknown> {
   if (Object.hasOwn(shorts, name)) return new Map(Object.entries(shorts[name] ?? {}));
   if (isRuleName(name)) return new Map([["rule", name]]);
   const known = [...ruleNames, ...Object.keys(shorts)];
-  throw wrong(
+  throw configError(
     `${label}: there is no rule ${show(name)}${didYouMean(name, known) || `; there are ${known.join(", ")}`}`,
   );
 }
@@ -68,18 +68,20 @@ function shortForm(name: string, label: string): ReadonlyMap<string, unknown> {
 export function rulesOfFile(value: unknown, label: string): RuleEntry[] {
   if (Array.isArray(value))
     return value.map((name: unknown) => {
-      if (typeof name !== "string") throw wrong(`${label}: ${show(name)} is not the name of a rule`);
+      if (typeof name !== "string") throw configError(`${label}: ${show(name)} is not the name of a rule`);
       return { name, mixing: shortForm(name, label) };
     });
   const members = membersOf(value);
   if (members === null)
-    throw wrong(`${label}: ${show(value)} is neither a list of rules nor an object of names and options`);
+    throw configError(
+      `${label}: ${show(value)} is neither a list of rules nor an object of names and options`,
+    );
   return members.map(([name, content]) => {
     const at = `${label}.${name}`;
     const options = membersOf(content);
-    if (options === null) throw wrong(`${at}: ${show(content)} is not an object of mixing options`);
+    if (options === null) throw configError(`${at}: ${show(content)} is not an object of mixing options`);
     const { rule = name, ...rest } = Object.fromEntries(options);
-    if (typeof rule !== "string") throw wrong(`${at}.rule: ${show(rule)} is not the name of a rule`);
+    if (typeof rule !== "string") throw configError(`${at}.rule: ${show(rule)} is not the name of a rule`);
     return { name, mixing: new Map([...shortForm(rule, at), ...Object.entries(rest)]) };
   });
 }
@@ -94,7 +96,7 @@ export function rulesOfFlag(text: string, defined: readonly RuleEntry[]): RuleEn
       name,
       defined.map((entry) => entry.name),
     );
-    if (near !== "" && !isShort(name)) throw wrong(`--rules: there is no rule ${show(name)}${near}`);
+    if (near !== "" && !isShort(name)) throw configError(`--rules: there is no rule ${show(name)}${near}`);
     return { name, mixing: shortForm(name, "--rules") };
   });
 }
@@ -108,19 +110,23 @@ function folderOf(rule: string): string {
 
 /** Throws `config` for a name that cannot be a folder, or that two rules share. */
 export function checkRules(rules: readonly RuleEntry[]): void {
-  if (rules.length === 0) throw wrong("--rules: is empty; name the rules to compare");
+  if (rules.length === 0) throw configError("--rules: is empty; name the rules to compare");
   const seen = new Set<string>();
   for (const { name } of rules) {
     if (!/^[\p{L}\p{N}][\p{L}\p{M}\p{N}_:.-]*$/u.test(name) || name.length > 80)
-      throw wrong(
+      throw configError(
         `--rules: ${show(name)} cannot name a folder: letters with their marks, digits, "_", "-", "." and ":"`,
       );
     // On file systems that ignore case, both names are the same folder.
     const folder = folderOf(name).toLowerCase();
     if (isOwnFile(folder))
-      throw wrong(`--rules: ${show(name)} is what a comparison calls a file of its own; choose another name`);
+      throw configError(
+        `--rules: ${show(name)} is the name of a file of the comparison; choose another name`,
+      );
     if (seen.has(folder))
-      throw wrong(`--rules: ${show(name)} is there twice; a rule with other options needs a name of its own`);
+      throw configError(
+        `--rules: ${show(name)} is listed twice; to compare a rule with other options, give it another name in a config file`,
+      );
     seen.add(folder);
   }
 }
@@ -146,13 +152,13 @@ export function seedsOf(value: unknown, first: number, label: string): number[] 
   if (Array.isArray(given)) {
     const seeds: readonly unknown[] = given;
     if (seeds.length === 0 || !seeds.every(isSeed))
-      throw wrong(`${label}: ${show(value)} is not a list of seeds: whole numbers of at least 0`);
-    if (new Set(seeds).size < seeds.length) throw wrong(`${label}: ${show(value)} has a seed twice`);
+      throw configError(`${label}: ${show(value)} is not a list of seeds: whole numbers of at least 0`);
+    if (new Set(seeds).size < seeds.length) throw configError(`${label}: ${show(value)} has a seed twice`);
     return [...seeds];
   }
   if (!isSeed(given) || given < 1 || given > MOST_SEEDS)
-    throw wrong(
-      `${label}: ${show(value)} is not a number of seeds from 1 to ${MOST_SEEDS}; a list of seeds is 1,5,9, and "7," is the seed 7 alone`,
+    throw configError(
+      `${label}: ${show(value)} is not a number of seeds from 1 to ${MOST_SEEDS}; to list seeds, write 1,5,9, or "7," for the seed 7 alone`,
     );
   return Array.from({ length: given }, (_, i) => first + i);
 }
@@ -162,7 +168,7 @@ export function baselineOf(rules: readonly RuleEntry[], named: string | null): s
   const names = rules.map(({ name }) => name);
   if (named === null) return names[0] ?? "";
   if (names.includes(named)) return named;
-  throw wrong(
+  throw configError(
     `--baseline: ${show(named)} is not one of the compared rules, ${names.join(", ")}${didYouMean(named, names)}`,
   );
 }
@@ -216,9 +222,9 @@ export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string
     const taking = rules.filter((entry) => optionsFor(entry, given).values.has(path));
     const names = taking.map(({ name }) => name).join(", ");
     if (taking.length === 0)
-      throw wrong(
+      throw configError(
         row.key === "ruleOptions"
-          ? `${label}: it does not say for which rule; name each rule's options in a config file: {"compare": {"rules": {"mine": {"rule": "doge", "ruleOptions": {…}}}}}`
+          ? `${label}: it is not clear which rule the options belong to; set them per rule in a config file: {"compare": {"rules": {"mine": {"rule": "doge", "ruleOptions": {…}}}}}`
           : `${label}: none of the compared rules has this option`,
       );
     return taking.length === rules.length
@@ -246,11 +252,11 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
   const targets = (given.values.get("data.targets") ?? new Map()) as TrainConfig["data"]["targets"];
   const target = (given.values.get("data.target") ?? []) as readonly string[];
   if (targets.size > 0 && target.length > 0)
-    throw wrong(
+    throw configError(
       `${given.label("data.target")}: gradmix compare uses the targets of --targets in turn; add this one to them`,
     );
   if (targets.size === 0 && target.length === 0)
-    throw wrong("gradmix compare needs a target, whose held-out loss is compared: add --target GLOB");
+    throw configError("gradmix compare needs a target, whose held-out loss is compared: add --target GLOB");
   const runs: PlannedRun[] = [];
   for (const [name, globs] of targets.size === 0 ? [[null, target] as const] : targets) {
     const configs = new Map<string, TrainConfig>();
@@ -324,14 +330,14 @@ export function splitFile(file: Json, source: string): { section: CompareSection
   const compare = whole.get("compare");
   if (compare === undefined) return { section: none, rest };
   const members = membersOf(compare);
-  if (members === null) throw wrong(`${source}: compare: ${show(compare)} is not an object`);
+  if (members === null) throw configError(`${source}: compare: ${show(compare)} is not an object`);
   const known = Object.keys(none);
   const stray = members.find(([key]) => !known.includes(key));
   if (stray !== undefined)
-    throw wrong(`${source}: unknown key "compare.${stray[0]}"${didYouMean(stray[0], known)}`);
+    throw configError(`${source}: unknown key "compare.${stray[0]}"${didYouMean(stray[0], known)}`);
   const { rules, seeds = null, baseline = null } = Object.fromEntries(members);
   if (baseline !== null && typeof baseline !== "string")
-    throw wrong(`${source}: compare.baseline: ${show(baseline)} is not the name of a rule`);
+    throw configError(`${source}: compare.baseline: ${show(baseline)} is not the name of a rule`);
   return {
     section: {
       rules: rules === undefined ? null : rulesOfFile(rules, `${source}: compare.rules`),

@@ -39,7 +39,7 @@ export function startCompareProgress(
   let finished = done.size;
   let target: { readonly run: string; readonly loss: number } | null = null;
   let shown = -Infinity;
-  let told = false;
+  let estimated = false;
   return {
     step(run, { step, seconds, evaluation }) {
       const { name, rule, config } = run;
@@ -53,11 +53,11 @@ export function startCompareProgress(
       const loss = evaluation?.target ?? null;
       if (loss !== null) target = { run: name, loss };
       if (
-        !told &&
+        !estimated &&
         secondsLeft !== null &&
         (own.steps >= Math.max(KNOWN_STEPS, KNOWN_SHARE * steps) || step === steps)
       ) {
-        told = true;
+        estimated = true;
         status.line(`about ${formatRoughly(secondsLeft)} left, by the speed of the first run`);
       }
       const time = now();

@@ -60,7 +60,7 @@ export function formatTable(results: readonly RuleResult[], baseline: string): s
       withError(loss, false),
       bitsPerByte === null ? "–" : bitsPerByte.toFixed(3),
       difference === null ? "–" : withError(difference, true),
-      ends(difference),
+      intervalText(difference),
       times(cost),
       times(time),
     ]),
@@ -80,7 +80,7 @@ export function formatTable(results: readonly RuleResult[], baseline: string): s
 
 const times = (ratio: number | null): string => (ratio === null ? "–" : `× ${ratio.toFixed(2)}`);
 
-function ends(difference: Difference | null): string {
+function intervalText(difference: Difference | null): string {
   if (difference === null) return "–";
   return difference.interval === null ? "none" : difference.interval.map((x) => number(x, true)).join(" to ");
 }

@@ -23,7 +23,7 @@ import {
   type Raw,
   readInput,
   show,
-  wrong,
+  configError,
 } from "./values.ts";
 
 /** Values by key path, such as "training.lr", and the name of a key of this source in an error. */
@@ -61,22 +61,22 @@ export function fileLayer(path: string): Layer {
 export function jsonLayer(json: unknown, source: string): Layer {
   const sections = membersOf(json);
   if (sections === null)
-    throw wrong(`${source}: is ${show(json)}, not a JSON object with sections data, model, …`);
+    throw configError(`${source}: is ${show(json)}, not a JSON object with sections data, model, …`);
   const values = new Map<string, unknown>();
   const label = (path: string): string => `${source}: ${path}`;
   for (const [section, content] of sections) {
     // One file may hold options for all commands.
     if (sectionsOfOthers.includes(section)) continue;
     if (!Object.hasOwn(optionTable, section))
-      throw wrong(`${source}: unknown key ${show(section)}${suggest(section)}`);
+      throw configError(`${source}: unknown key ${show(section)}${suggest(section)}`);
     const members = membersOf(content);
-    if (members === null) throw wrong(`${source}: ${section}: ${show(content)} is not an object`);
+    if (members === null) throw configError(`${source}: ${section}: ${show(content)} is not an object`);
     for (const [key, value] of members) {
       const path = `${section}.${key}`;
       const row = byPath.get(path) ?? byFormerPath.get(path);
-      if (row === undefined) throw wrong(`${source}: unknown key "${path}"${suggest(key, section)}`);
+      if (row === undefined) throw configError(`${source}: unknown key "${path}"${suggest(key, section)}`);
       if (values.has(row.path))
-        throw wrong(
+        throw configError(
           `${source}: ${row.path} is given twice, once under its former name ${row.formerly?.path ?? ""}`,
         );
       // In a resolved config, null says that gradmix decides.
@@ -195,11 +195,11 @@ function checkTogether(config: TrainConfig, label: Label): void {
 
 function checkData(data: TrainConfig["data"], label: Label): void {
   if (data.domains.size === 0 && data.domainsFrom.length === 0)
-    throw wrong(
+    throw configError(
       'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file',
     );
   if (data.domainField !== null && data.domainsFrom.length === 0)
-    throw wrong(
+    throw configError(
       `${label("data.domainField")}: needs --domains, whose documents it assigns to domains; add --domains GLOB`,
     );
 }
@@ -211,25 +211,25 @@ function checkData(data: TrainConfig["data"], label: Label): void {
 function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
   const { severalTargets = false, referenceModel = false } = ruleTraits(mixing.rule);
   if (severalTargets && data.targets.size === 0)
-    throw wrong(`--rule ${mixing.rule} needs targets: add --targets NAME=GLOB for each`);
+    throw configError(`--rule ${mixing.rule} needs targets: add --targets NAME=GLOB for each`);
   if (!severalTargets && data.targets.size > 0)
-    throw wrong(
-      `${label("data.targets")}: --rule ${mixing.rule} has no use for several targets; use --target`,
+    throw configError(
+      `${label("data.targets")}: --rule ${mixing.rule} does not use several targets; use --target`,
     );
   if (referenceModel && mixing.reference === null)
-    throw wrong(
+    throw configError(
       `--rule ${mixing.rule} needs a reference model: train one with --rule uniform, then add --reference DIR`,
     );
   if (!referenceModel && mixing.guard === null && mixing.reference !== null)
-    throw wrong(
+    throw configError(
       `${label("mixing.reference")}: --rule ${mixing.rule} does not use a reference model (--guard does)`,
     );
   if (mixing.guard === null && mixing.guardShare !== optionTable.mixing.guardShare.default)
-    throw wrong(
+    throw configError(
       `${label("mixing.guardShare")}: limits the evaluations for --guard, which is not given; add --guard NAME<=X`,
     );
   if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
-    throw wrong(
+    throw configError(
       `${label("run.keepBest")}: the best step is the one with the lowest loss on a target, and there is no target; add --target GLOB`,
     );
 }
@@ -237,80 +237,88 @@ function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
 function checkTokenizer({ data, mixing }: TrainConfig, label: Label): void {
   const tokenizers = ["bpe", "byte", "none", ...gptVocabularies];
   if (!tokenizers.includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
-    throw wrong(
+    throw configError(
       `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none", the path of a tokenizer.json or the name of a vocabulary (${gptVocabularies.join(", ")})${didYouMean(data.tokenizer, tokenizers)}`,
     );
   if (data.tokenizer === "bpe" && data.vocabSize < LEAST_BPE)
-    throw wrong(
-      `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number at least ${LEAST_BPE}: bpe begins with the bytes and the end of text`,
+    throw configError(
+      `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number of at least ${LEAST_BPE}: the vocabulary of bpe contains all bytes and the end of text`,
     );
   if (data.tokenizer === "none" && mixing.reference !== null)
-    throw wrong(
-      `${label("mixing.reference")}: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE`,
+    throw configError(
+      `${label("mixing.reference")}: the two runs must have the same tokenizer; name the one of the files with --tokenizer FILE`,
     );
 }
 
 /** The options of which one is given. */
 function checkLengths({ training, run }: TrainConfig, label: Label): void {
   if (training.steps !== null && training.tokens !== null)
-    throw wrong(`${label("training.steps")} and ${label("training.tokens")}: give one of them, not both`);
+    throw configError(
+      `${label("training.steps")} and ${label("training.tokens")}: give one of them, not both`,
+    );
   if (run.evalShare !== null && run.evalEvery !== null)
-    throw wrong(`${label("run.evalShare")} and ${label("run.evalEvery")}: give one of them, not both`);
+    throw configError(`${label("run.evalShare")} and ${label("run.evalEvery")}: give one of them, not both`);
 }
 
 function checkModel(model: TrainConfig["model"], label: Label): void {
   const misfit = headsMisfit({ ...model, kvHeads: model.kvHeads ?? model.heads }, traitsOf(model.preset));
-  if (misfit !== null) throw wrong(`${label(`model.${misfit.field}`)}: ${misfit.problem}`);
+  if (misfit !== null) throw configError(`${label(`model.${misfit.field}`)}: ${misfit.problem}`);
 }
 
 function checkRule({ data, mixing }: TrainConfig, label: Label): void {
   const named = mixing.ruleOptions["name"] ?? mixing.rule;
   if (named !== mixing.rule)
-    throw wrong(
-      `${label("mixing.ruleOptions")}: its name is ${show(named)}, and the rule is ${mixing.rule}; give it by --rule`,
+    throw configError(
+      `${label("mixing.ruleOptions")}: it names the rule ${show(named)}, but the rule is ${mixing.rule}; set the rule with --rule`,
     );
   if (mixing.bases !== null && mixing.guard !== null)
-    throw wrong(
-      `${label("mixing.guard")}: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out`,
+    throw configError(
+      `${label("mixing.guard")}: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two`,
     );
   if (mixing.repetitionCap !== null && Object.hasOwn(mixing.ruleOptions, "repetitions"))
-    throw wrong(`${label("mixing.repetitionCap")}: --rule-options has repetitions as well; give one of them`);
+    throw configError(
+      `${label("mixing.repetitionCap")}: --rule-options also sets repetitions; leave out one of the two`,
+    );
   const { published, histogram, needsWeights = false } = ruleTraits(mixing.rule);
   if (mixing.preset !== null && published === undefined)
-    throw wrong(
+    throw configError(
       `${label("mixing.preset")}: ${mixing.preset} is a form of --rule ${rulesWith("published").join(", ")}, not of ${mixing.rule}`,
     );
   if (typeof histogram === "object" && mixing.histogram !== null) {
     if (mixing.preset !== null)
-      throw wrong(
+      throw configError(
         `${label("mixing.histogram")}: --mixing-preset ${mixing.preset} has no prior; to start at these shares use --weights`,
       );
     if (mixing.prior === "uniform")
-      throw wrong(
+      throw configError(
         `${label("mixing.histogram")}: the histogram is the prior of --rule ${mixing.rule}, and --prior uniform asks for equal weights; leave out one of them`,
       );
   }
   if (needsWeights && mixing.weights === null)
-    throw wrong(`--rule ${mixing.rule} needs weights: add --weights NAME=X,NAME=X`);
+    throw configError(`--rule ${mixing.rule} needs weights: add --weights NAME=X,NAME=X`);
   if (histogram === "needed" && lacksHistogram(mixing)) {
     if (mixing.bases !== null)
-      throw wrong(
+      throw configError(
         `--rule ${mixing.rule} needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X`,
       );
     if (data.target.length === 0)
-      throw wrong(
-        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X`,
+      throw configError(
+        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it with --histogram NAME=X,NAME=X`,
       );
   }
   if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))
-    throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
+    throw configError(
+      `${label("mixing.weights")}: --rule ${mixing.rule} does not use weights; leave them out`,
+    );
   if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))
-    throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
+    throw configError(
+      `${label("mixing.histogram")}: --rule ${mixing.rule} does not use a histogram; leave it out`,
+    );
 }
 
 function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void {
   if (alignment.from === "step" && alignment.estimator !== null && alignment.estimator !== "segmented")
-    throw wrong(
+    throw configError(
       `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
     );
   if (
@@ -318,7 +326,7 @@ function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void 
     ruleTakes(mixing.rule, "normalise") &&
     !["raw", "tracked", null].includes(mixing.normalise)
   )
-    throw wrong(
+    throw configError(
       `${label("alignment.estimator")}: forward does not compute the gradient norms that --normalise ${mixing.normalise} needs; choose tracked or raw`,
     );
 }
@@ -328,11 +336,11 @@ function checkEngine(run: TrainConfig["run"], label: Label): void {
     (run.backend === "webgpu" || run.backend === "reference") &&
     (run.threads !== null || run.simd !== "auto")
   )
-    throw wrong(
+    throw configError(
       `${label(run.threads === null ? "run.simd" : "run.threads")}: an option of the cpu backend, not of ${run.backend}; leave it out`,
     );
   if (run.precision === "f16" && run.backend !== "webgpu")
-    throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
+    throw configError(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
 }
 
 /**
@@ -351,7 +359,7 @@ export function checkDomains(
     const name = label("mixing.weights");
     checkNames(weights, domains, name);
     const missing = domains.find((domain) => !weights.has(domain));
-    if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
+    if (missing !== undefined) throw configError(`${name}: gives no weight to the domain "${missing}"`);
   }
   if (histogram !== null) checkNames(histogram, domains, label("mixing.histogram"));
 }
@@ -371,22 +379,22 @@ function checkBounds(
   const floors = boundsByName(floor, domains, 0);
   const ceilings = boundsByName(ceiling, domains, 1);
   if (typeof floor === "number" && floor * k >= 1)
-    throw wrong(
+    throw configError(
       `${label("mixing.floor")}: ${floor} is not below 1 / ${k}, the share of each of ${k} domains`,
     );
   const total = (bounds: readonly number[]): number => Number(sumOf(bounds).toPrecision(9));
   const [low, high] = [total(floors), total(ceilings)];
   if (k > 1 && low >= 1)
-    throw wrong(
+    throw configError(
       `${label("mixing.floor")}: the floors of ${k} domains sum to ${low}; together they must be below 1`,
     );
   if (high < 1)
-    throw wrong(
+    throw configError(
       `${label("mixing.ceiling")}: the ceilings of ${k} domains sum to ${high}; together they must be at least 1`,
     );
   const above = domains.findIndex((_, i) => floors[i]! > ceilings[i]!);
   if (above >= 0)
-    throw wrong(
+    throw configError(
       `${label("mixing.floor")}: the floor of "${domains[above]}", ${floors[above]}, is above its ceiling, ${ceilings[above]}`,
     );
 }
@@ -395,7 +403,7 @@ function checkNames(given: ReadonlyMap<string, number>, domains: readonly string
   const known = new Set(domains);
   for (const name of given.keys())
     if (!known.has(name))
-      throw wrong(`${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains)}`);
+      throw configError(`${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains)}`);
 }
 
 /**
@@ -409,7 +417,7 @@ export function checkSameConfig(
 ): void {
   const before = flatten(saved);
   for (const row of rows) {
-    if (row.free === true || row.said === true || !wanted.has(row.path)) continue;
+    if (row.free === true || row.recorded === true || !wanted.has(row.path)) continue;
     const was = before.get(row.path);
     const is = wanted.get(row.path);
     if (canonical(was) !== canonical(is))

@@ -6,7 +6,7 @@ import type { Document } from "../data/index.node.ts";
 import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
 import { GradmixError } from "../errors.ts";
 import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface ContaminationCheck {
   /** Adds a held-out document of a target. All of them must come before the documents of domains. */
@@ -127,7 +127,7 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
   const { source, words: shared } = examples[0]!;
   return [
-    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains have text of the target's held-out documents in them (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
+    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of the target's held-out documents (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
     `for example ${source}: "${shorten(shared)}"`,
     facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
   ].join("; ");
@@ -140,25 +140,27 @@ const shorten = (text: string): string => (text.length <= 80 ? text : `${text.sl
  * Describes which data cannot be compared, because token files contain no words; null if all can. Throws `config` if `--drop-contaminated` was
  * given. Labels are, for example, `domain "code"`, `target` or `target "exam"`.
  */
-export function uncompared(
+export function uncomparedFiles(
   drops: boolean,
   kinds: ReadonlyMap<string, "text" | "tokens">,
   targets: readonly string[],
 ): string | null {
   if (targets.length === 0) {
     if (drops)
-      throw wrong("--drop-contaminated: there is no target whose held-out text could be in the domains");
+      throw configError(
+        "--drop-contaminated: there is no target whose held-out text could be in the domains",
+      );
     return null;
   }
   const tokens = [...kinds].filter(([, kind]) => kind === "tokens").map(([label]) => label);
   if (tokens.length === 0) return null;
   const what =
     tokens.length === 1
-      ? `${tokens[0]} is files of tokens`
-      : `${tokens[0]} and ${tokens.length - 1} more are files of tokens`;
+      ? `${tokens[0]} consists of token files`
+      : `${tokens[0]} and ${tokens.length - 1} more consist of token files`;
   if (drops)
-    throw wrong(
-      `--drop-contaminated: ${what}, whose words are not known; compare the text that they were made of`,
+    throw configError(
+      `--drop-contaminated: ${what}, which contain no words to compare; use the text that they were made from`,
     );
-  return `contamination: ${what}, whose words are not known: not compared with the target's held-out text`;
+  return `contamination: ${what}, which contain no words; they were not compared with the target's held-out text`;
 }

@@ -58,8 +58,8 @@ export function formatCost(
       ? []
       : [`the domains ${often(domains)} on up to ${tokensText(domains.tokens)} each`]),
   ];
-  const said = series.length === 0 ? "" : ` (${series.join(", ")})`;
-  return `${counts.join(", ")}; ${parts.join(", ")} of training${said}`;
+  const details = series.length === 0 ? "" : ` (${series.join(", ")})`;
+  return `${counts.join(", ")}; ${parts.join(", ")} of training${details}`;
 }
 
 const often = ({ times }: Pick<EvaluationSeries, "times">): string =>

@@ -79,7 +79,7 @@ export async function doctor(output: Output): Promise<number> {
     );
     print(
       "",
-      `variants of kernels: ${chosen.size === 0 ? "the default ones, none was timed" : "chosen by time"}`,
+      `variants of kernels: ${chosen.size === 0 ? "the default ones; none was timed" : "chosen by time"}`,
     );
     for (const [bucket, variant] of chosen) print("", `  ${bucket} takes ${variant}`);
     print("", await shaders());
@@ -91,7 +91,7 @@ export async function doctor(output: Output): Promise<number> {
     "auto",
     named === "" || named === "auto"
       ? `takes ${takesGpu ? "webgpu" : "cpu"}`
-      : `takes ${named}, as GRADMIX_BACKEND says`,
+      : `takes ${named}, because GRADMIX_BACKEND is set`,
   );
   return cpu.works ? 0 : 1;
 }
@@ -135,7 +135,7 @@ async function shaders(): Promise<string> {
     const first = await steps();
     const next = await steps();
     const { pipelines } = backend.counters;
-    return `shaders: the first training steps need ${pipelines}, which took ${Math.max(0, first - next).toPrecision(2)} s to compile${software ? " (for a CPU: the adapter is a software one)" : ""}`;
+    return `shaders: the first training steps need ${pipelines}, which took ${Math.max(0, first - next).toPrecision(2)} s to compile${software ? " (on the CPU, because the adapter is a software one)" : ""}`;
   } catch (error) {
     return `shaders: a training step does not run here: ${error instanceof Error ? error.message : String(error)}`;
   } finally {

@@ -37,11 +37,11 @@ export function cleanName(text: string, where: string): string {
     .replace(/[-. ]+$/, "");
   const shown = JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
   if (name === "")
-    throw new GradmixError("data", `${where}: ${shown} has no letter or digit, so that it names no domain`);
+    throw new GradmixError("data", `${where}: ${shown} has no letter or digit, so it cannot name a domain`);
   if (name.length > LONGEST)
     throw new GradmixError(
       "data",
-      `${where}: ${shown} is longer than ${LONGEST} characters, so that it names no domain`,
+      `${where}: ${shown} is longer than ${LONGEST} characters, so it cannot name a domain`,
     );
   return name;
 }
@@ -85,7 +85,7 @@ export function nameBook(taken: Iterable<string>): NameBook {
       if (other !== undefined)
         throw new GradmixError(
           "data",
-          `${where} and ${other} would both be the domain "${name}"; rename one of them, or give it another name by --domain NAME=…`,
+          `${where} and ${other} would both be the domain "${name}"; rename one of them, or give it another name with --domain NAME=…`,
         );
       origins.set(name, where);
       return name;

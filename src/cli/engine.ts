@@ -77,7 +77,7 @@ export async function startBackend(
       throw error;
     throw new GradmixError(
       "backend",
-      `${error.message}. The run began on ${then.backend ?? ""}${keptSimd === null ? "" : ` with ${keptSimd} SIMD`} and continues with it, because others round differently; ${keptSimd === null ? "--backend" : "--simd or --backend"} chooses another, and the metrics record the change`,
+      `${error.message}. The run began on ${then.backend ?? ""}${keptSimd === null ? "" : ` with ${keptSimd} SIMD`} and must continue with it, because others round differently; to change it, give ${keptSimd === null ? "--backend" : "--simd or --backend"}, and the metrics record the change`,
       { cause: error },
     );
   }

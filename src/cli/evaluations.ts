@@ -6,7 +6,7 @@
 import type { Windows } from "../data/tokens.ts";
 import { GRADIENT } from "../dga/cost.ts";
 import { evaluated } from "./metrics.ts";
-import { EVERY_TOKENS } from "./options/run.ts";
+import { TOKENS_PER_EVALUATION } from "./options/run.ts";
 import type { Data } from "./read-data.ts";
 
 /** Options of the evaluation. One of `share` and `every` is not null. */
@@ -15,7 +15,7 @@ export interface EvaluationOptions {
   readonly share: number | null;
   /** Steps between two evaluations; 0: the run evaluates only at the end. */
   readonly every: number | null;
-  /** Tokens read from each held-out set; null: as many as the share allows, or `EVERY_TOKENS`. */
+  /** Tokens read from each held-out set; null: as many as the share allows, or `TOKENS_PER_EVALUATION`. */
   readonly tokens: number | null;
 }
 
@@ -68,7 +68,7 @@ export interface EvaluationFacts {
 /** Evaluations of the target, or of the domains. */
 export interface EvaluationSeries {
   /**
-   * The steps after which an evaluation takes place, ascending, where 0 is before the first step. A number N stands for every N steps and the
+   * The steps after which an evaluation takes place, ascending, where 0 is before the first step. A number N means every N steps and the
    * end (0: only the end).
    */
   readonly after: readonly number[] | number;
@@ -103,7 +103,7 @@ function byInterval(
   { tokens }: EvaluationOptions,
   { steps, context, target, domains }: EvaluationFacts,
 ): EvaluationPlan {
-  const read = tokens ?? EVERY_TOKENS;
+  const read = tokens ?? TOKENS_PER_EVALUATION;
   const series = (sets: readonly number[]): EvaluationSeries | null =>
     sets.length === 0
       ? null
@@ -129,20 +129,20 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   });
   if (target === null) {
     if (domains.length === 0) return { steps, context, target, domains: null };
-    const { times, windows } = spend(budget, domains, context, fixed, { times: 2, most, windows: 1 });
+    const { times, windows } = affordable(budget, domains, context, fixed, { times: 2, most, windows: 1 });
     return { steps, context, target, domains: series(domains, spread(times, steps), windows) };
   }
   const sets = [target];
   const reserved =
     domains.length === 0 ? 0 : Math.max(budget * DOMAINS_PART, windowsRead(domains, fixed ?? 1));
   const windows = Math.ceil(LEAST_TARGET_TOKENS / context);
-  const own = spend(budget - reserved, sets, context, fixed, { times: 2, most, windows });
+  const own = affordable(budget - reserved, sets, context, fixed, { times: 2, most, windows });
   const targetSteps = spread(own.times, steps);
   const ofTarget = series(sets, targetSteps, own.windows);
   if (domains.length === 0) return { steps, context, target: ofTarget, domains: null };
   // Some of the target's steps, including the last one.
   const left = budget - ofTarget.times * ofTarget.windows;
-  const rest = spend(left, domains, context, fixed, { times: 1, most: own.times, windows: 1 });
+  const rest = affordable(left, domains, context, fixed, { times: 1, most: own.times, windows: 1 });
   const after = spread(rest.times, own.times - 1).map((i) => targetSteps[i]!);
   return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
@@ -170,7 +170,7 @@ export interface Bounds {
  * Returns how many evaluations `budget` windows pay for, and how many windows each reads per set. `fixed` sets the number of windows. The
  * lower bounds hold even if they exceed the budget.
  */
-export function spend(
+export function affordable(
   budget: number,
   sets: readonly number[],
   context: number,

@@ -12,7 +12,7 @@ import {
   readInput,
   readText,
   show,
-  wrong,
+  configError,
 } from "./values.ts";
 
 /** The given values as text; null if a value was not given. */
@@ -52,17 +52,17 @@ export async function exportRun(
     err.write(`gradmix export RUN --to FORMAT writes one of these\n`);
     return 0;
   }
-  if (given.run === null) throw wrong("gradmix export: name the folder of a run");
+  if (given.run === null) throw configError("gradmix export: name the folder of a run");
   if (given.weights !== null && given.stages !== null)
-    throw wrong("--weights: --stages has weights of its own; leave one of them out");
-  const stages = given.stages === null ? null : whole(given.stages, "--stages");
+    throw configError("--weights: --stages writes the weights of each stage; leave out one of the two");
+  const stages = given.stages === null ? null : positiveInteger(given.stages, "--stages");
   const kind = given.weights ?? recommendedWeights;
   if (kind !== "final" && kind !== "averaged")
-    throw wrong(
+    throw configError(
       `--weights: ${show(kind)} is not final or averaged${didYouMean(kind, ["final", "averaged"])}`,
     );
-  const context = given.context === null ? undefined : whole(given.context, "--context");
-  const batch = given.batch === null ? undefined : whole(given.batch, "--batch");
+  const context = given.context === null ? undefined : positiveInteger(given.context, "--context");
+  const batch = given.batch === null ? undefined : positiveInteger(given.batch, "--batch");
   const record = readRunRecord(given.run);
   const { facts } = record;
   const paths = readPaths(given, [...facts.domains.keys()]);
@@ -99,14 +99,16 @@ function place(
 ): readonly Written[] {
   if (out === null) {
     if (files.length > 1)
-      throw wrong(
-        `${to ?? ""}: it has ${files.length} files (${files.map(({ name }) => name).join(", ")}); name a folder for them: --out DIR`,
+      throw configError(
+        `${to ?? ""}: the format has ${files.length} files (${files.map(({ name }) => name).join(", ")}); name a folder for them: --out DIR`,
       );
     return [];
   }
   const isFolder = existsSync(out) && statSync(out).isDirectory();
   if (files.length > 1 && existsSync(out) && !isFolder)
-    throw wrong(`--out: ${show(out)} is a file, and ${to ?? ""} has ${files.length} of them; name a folder`);
+    throw configError(
+      `--out: ${show(out)} is a file, but the format ${to ?? ""} has ${files.length} files; name a folder`,
+    );
   const folder = isFolder || files.length > 1 || /[/\\]$/.test(out);
   const placed = files.map(({ name, text }) => ({ path: folder ? join(out, name) : out, text }));
   if (sidecar === null) return placed;
@@ -115,7 +117,7 @@ function place(
   return [...placed, { path: join(dirname(path), `${name}.gradmix.json`), text: sidecar }];
 }
 
-function whole(text: string, label: string): number {
+function positiveInteger(text: string, label: string): number {
   const kind = { type: "integer", min: 1, max: Number.MAX_SAFE_INTEGER } as const;
   return checkValue(kind, fromArguments(kind, [text], label), label) as number;
 }
@@ -128,7 +130,9 @@ function numberOf(text: string, label: string): number {
 function choice<C extends string>(text: string, choices: readonly C[], label: string): C {
   const found = choices.find((one) => one === text);
   if (found === undefined)
-    throw wrong(`${label}: ${show(text)} is not one of ${choices.join(", ")}${didYouMean(text, choices)}`);
+    throw configError(
+      `${label}: ${show(text)} is not one of ${choices.join(", ")}${didYouMean(text, choices)}`,
+    );
   return found;
 }
 
@@ -140,7 +144,7 @@ function lengthOf(text: string, stepTokens: number): number {
   const times = unit.toLowerCase().startsWith("step") ? stepTokens : multiples[unit.toLowerCase()];
   const tokens = Number(number) * (times ?? NaN);
   if (!(tokens > 0 && Number.isFinite(tokens)))
-    throw wrong(
+    throw configError(
       `--scale-to: ${show(text)} is not a number of tokens such as 5000000 or 300B, or of steps such as 20000steps`,
     );
   return tokens;
@@ -156,7 +160,7 @@ function readPaths(
   for (const [name, list] of given) paths.set(name, list);
   for (const name of paths.keys())
     if (!names.includes(name))
-      throw wrong(
+      throw configError(
         `${given.has(name) ? "--map" : `--map-file ${mapFile ?? ""}`}: the run has no domain ${show(name)}${didYouMean(name, names)}`,
       );
   return paths;
@@ -169,7 +173,9 @@ function readMapFile(path: string): [string, readonly string[]][] {
     const json: Json = readInput(path, label);
     const members = membersOf(json);
     if (members === null)
-      throw wrong(`${label}: ${formatJson(json).slice(0, 60)} is not an object with a path for each domain`);
+      throw configError(
+        `${label}: ${formatJson(json).slice(0, 60)} is not an object with a path for each domain`,
+      );
     return members.map(([name, value]) => [
       name.normalize(),
       checkValue({ type: "globs" }, value, `${label}: ${show(name)}`) as string[],
@@ -183,7 +189,7 @@ function readMapFile(path: string): [string, readonly string[]][] {
       if (line.trim() === "" || (i === 0 && /^(?:name|domain)\s*,\s*path\s*$/i.test(line.trim()))) return;
       const [name, place, ...more] = csvFields(line);
       if (name === undefined || name === "" || place === undefined || place === "" || more.length > 0)
-        throw wrong(`${label}, line ${i + 1}: ${show(line)} is not a name and a path with a comma between`);
+        throw configError(`${label}, line ${i + 1}: ${show(line)} is not NAME,PATH`);
       found.set(name.normalize(), [...(found.get(name.normalize()) ?? []), place]);
     });
   return [...found];

@@ -6,7 +6,7 @@ import type { HeldOutLosses } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import { readRunHead } from "../runs/record.ts";
-import { type EvaluationFacts, spend, TRAINING, windowsRead } from "./evaluations.ts";
+import { type EvaluationFacts, affordable, TRAINING, windowsRead } from "./evaluations.ts";
 import type { GuardLimits } from "./mixing.ts";
 import type { Split } from "./read-data.ts";
 
@@ -57,7 +57,7 @@ export function otherSplit(
     earlier = readRunHead(folder).facts.domains;
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    return `--guard: ${folder} does not say which text it held out; if its model was trained on what is held out here, its losses on it are too low to compare with`;
+    return `--guard: ${folder} does not record which text it held out; if its model was trained on text that is held out here, its reference losses are too low`;
   }
   const other = [...found].find(([name, { heldOutTokens, heldOutBytes }], i) => {
     const then = earlier.get(name);
@@ -65,7 +65,7 @@ export function otherSplit(
   });
   return other === undefined
     ? null
-    : `--guard: ${folder} held out other text of domain "${other[0]}" than this run, so that its model may have been trained on what is held out here, and its losses on it are then too low to compare with; train both with the same --seed and files`;
+    : `--guard: ${folder} held out other text of domain "${other[0]}" than this run; if its model was trained on text that is held out here, its reference losses are too low; train both runs with the same --seed and files`;
 }
 
 /** When the guarded domains are evaluated, and on how much text. */
@@ -96,7 +96,7 @@ export function planGuard(
 ): GuardPlan {
   const multiples = Math.floor(steps / mixer.updateEvery);
   const most = Math.max(LEAST_TIMES, multiples + 2);
-  const { times, windows } = spend(share * TRAINING * batch * steps, sets, context, null, {
+  const { times, windows } = affordable(share * TRAINING * batch * steps, sets, context, null, {
     times: LEAST_TIMES,
     most,
     windows: Math.ceil(LEAST_TOKENS / context),
@@ -175,7 +175,7 @@ const withinError = ({ ratio, error }: GuardOutcome): boolean => error !== null 
 function shown(outcome: GuardOutcome): string {
   const { name, limit, ratio, error } = outcome;
   const doubt = error === null ? "" : ` ± ${digits(100 * error)}`;
-  const noise = ratio > limit && withinError(outcome) ? ", no more than twice its error" : "";
+  const noise = ratio > limit && withinError(outcome) ? ", within twice its error" : "";
   return `${name} ${signed(ratio)} %${doubt} (limit ${signed(limit)} %${noise})`;
 }
 

@@ -1,7 +1,7 @@
 /** Checks the arguments of `gradmix histogram` that `gradmix train` does not have. */
 import type { HistogramArguments } from "./histogram-command.ts";
 import type { Kind, OptionRow } from "./options.ts";
-import { checkValue, fromArguments, wrong } from "./values.ts";
+import { checkValue, fromArguments, configError } from "./values.ts";
 
 /** The flags with their values, and their help. */
 export const histogramFlags: readonly (readonly [flags: string, help: string])[] = [
@@ -21,7 +21,7 @@ export const histogramFlags: readonly (readonly [flags: string, help: string])[]
 ];
 
 /** A row with the help that applies in this command. */
-export function inHistogram(row: OptionRow): OptionRow {
+export function histogramRow(row: OptionRow): OptionRow {
   if (row.path !== "data.targets") return row;
   const { auto: _auto, ...rest } = row;
   return { ...rest, auto: "none", help: "one of several targets: its name and its files. Repeatable" };
@@ -35,7 +35,7 @@ export function histogramArguments(
     Array.isArray(options[name]) ? (options[name] as string[]) : [];
   const last = (name: string, flag: string): string | null => {
     const text = given(name).at(-1) ?? null;
-    if (text === "") throw wrong(`${flag}: is empty`);
+    if (text === "") throw configError(`${flag}: is empty`);
     return text;
   };
   const groups = last("groups", "--groups");
@@ -60,13 +60,13 @@ function mixturesOf(texts: readonly string[]): ReadonlyMap<string, ReadonlyMap<s
       const [, target = "", amount = "1"] =
         /^\s*([^:]+?)\s*(?::\s*(\d+(?:\.\d+)?|\.\d+)\s*)?$/.exec(part) ?? [];
       if (target === "" || !(Number(amount) > 0))
-        throw wrong(
+        throw configError(
           `--mixture: "${text}" is not NAME=A:X,B:Y, parts of targets by name, such as both=exam:2,essays:1`,
         );
-      if (shares.has(target)) throw wrong(`--mixture: "${text}" names the target "${target}" twice`);
+      if (shares.has(target)) throw configError(`--mixture: "${text}" names the target "${target}" twice`);
       shares.set(target, Number(amount));
     }
-    if (mixtures.has(name)) throw wrong(`--mixture: two are called "${name}"`);
+    if (mixtures.has(name)) throw configError(`--mixture: two mixtures have the name "${name}"`);
     mixtures.set(name, shares);
   }
   return mixtures;

@@ -12,7 +12,7 @@ import { preparedLayer } from "./prepared-folder.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
-import { type Raw, wrong } from "./values.ts";
+import { type Raw, configError } from "./values.ts";
 
 /** Whether an option of `gradmix train` determines which text is read, and how. */
 export function histogramTakes({ section, path }: OptionRow): boolean {
@@ -134,35 +134,35 @@ function checkTogether(
 ): void {
   const names = [...(data.target.length === 0 ? [] : ["target"]), ...data.targets.keys()];
   if (names.length === 0)
-    throw wrong(
+    throw configError(
       "gradmix histogram needs a target: add --target GLOB, or --targets NAME=GLOB for each of several",
     );
   if (out !== null && names.length > 1)
-    throw wrong(
+    throw configError(
       `--out: holds the shares of one target, but there are ${names.length}; write all of them with --bases FILE`,
     );
   if (bases !== null && !/\.(json|csv)$/i.test(bases))
-    throw wrong(`--bases: ${bases} ends in neither .json nor .csv`);
+    throw configError(`--bases: ${bases} ends in neither .json nor .csv`);
   if (bases !== null && names.includes(ALL_TEXT))
-    throw wrong(`--targets: "${ALL_TEXT}" is the name of the basis of all text; choose another`);
+    throw configError(`--targets: "${ALL_TEXT}" is the name of the basis of all text; choose another`);
   if (data.dropContaminated && data.domainsFrom.some(isClusterFolder))
-    throw wrong(
+    throw configError(
       "--drop-contaminated: the histogram over clusters reads the target only; leave the option out",
     );
   if (groups !== null && bases === null)
-    throw wrong("--groups: the groups become bases; name the file with --bases FILE");
+    throw configError("--groups: the groups become bases; name the file with --bases FILE");
   if (groups !== null && !data.domainsFrom.some(isClusterFolder))
-    throw wrong(
+    throw configError(
       "--groups: grouping needs the embeddings of clusters; name a folder of gradmix cluster with --domains",
     );
-  const twice = [...mixtures.keys()].find((name) => names.includes(name));
-  if (twice !== undefined) throw wrong(`--mixture: a target is called "${twice}"; choose another name`);
+  const taken = [...mixtures.keys()].find((name) => names.includes(name));
+  if (taken !== undefined) throw configError(`--mixture: a target is called "${taken}"; choose another name`);
   for (const [mixture, parts] of mixtures) {
     if (bases === null)
-      throw wrong("--mixture: the mixture becomes a basis; name the file with --bases FILE");
+      throw configError("--mixture: the mixture becomes a basis; name the file with --bases FILE");
     const unknown = [...parts.keys()].find((name) => !names.includes(name));
     if (unknown !== undefined)
-      throw wrong(
+      throw configError(
         `--mixture: ${mixture}: there is no target "${unknown}"; the targets are ${names.join(", ")}`,
       );
   }
@@ -174,7 +174,7 @@ function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | n
   if (folder === undefined) return null;
   const other = domainsFrom.find((one) => one !== folder) ?? domains.keys().next().value;
   if (other !== undefined)
-    throw wrong(
+    throw configError(
       `--domains ${folder}: a folder of clusters cannot be combined with other domains; leave out ${other}`,
     );
   return folder;

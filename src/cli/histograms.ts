@@ -16,7 +16,7 @@ import { listInputs } from "./inputs.ts";
 import { readData } from "./read-data.ts";
 import { readStart } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 /** The histogram of one target. */
 export interface TargetHistogram extends NamedShares {
@@ -141,8 +141,8 @@ export async function clusterHistograms(
     const grouped: NamedShares[] = [];
     if (groups !== null) {
       if (groups > all.length)
-        throw wrong(
-          `--groups: ${groups} of ${all.length} documents; ask for fewer, or give more of the target`,
+        throw configError(
+          `--groups: ${all.length} documents of the target cannot make ${groups} groups; use fewer groups, or more documents`,
         );
       const ids = await groupTexts(all, model.embedder, { groups, seed, signal: hooks.signal });
       const words = labelsOf(all, ids, groups);

@@ -17,7 +17,7 @@ import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
 import { type TextHash, textHash } from "./text-hash.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 import { isObject } from "../json.ts";
 
 /** Files of the domains and targets. In messages and records each has a label: `domain "code"`, `target`, `target "exam"`. */
@@ -63,9 +63,9 @@ export async function listInputs(
     domains.set(name, await search.find(`domain "${name}"`, globs, exclude));
   const together = await domainsTogether(plan, search, ofTargets, exclude);
   for (const [name, files] of together.domains) domains.set(name, files);
-  const twice = inTwo(domains);
-  if (twice.length > 0)
-    onEvent(`${count(twice.length, "file is", "files are")} in more than one domain: ${few(twice)}`);
+  const shared = inTwoDomains(domains);
+  if (shared.length > 0)
+    onEvent(`${count(shared.length, "file is", "files are")} in more than one domain: ${firstFew(shared)}`);
   const paths = (files: readonly FoundFile[]): string[] => files.map(({ path }) => path);
   const named = (of: ReadonlyMap<string, readonly FoundFile[]>) =>
     new Map([...of].map(([name, files]) => [name, paths(files)]));
@@ -105,7 +105,7 @@ function searchOf(plan: ListedConfig, onEvent: RunHooks["onEvent"], signal: Abor
         above,
       );
       for (const [why, paths] of leftOut)
-        onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
+        onEvent(`${what}: left out ${because[why](paths.length)}: ${firstFew(paths)}`);
       return withText(what, found, onEvent);
     },
   };
@@ -121,7 +121,7 @@ function withText(
     ? found.filter(({ path }) => isCard.test(path))
     : [];
   if (cards.length > 0)
-    onEvent(`${what}: left out files that describe the tables: ${few(cards.map(({ path }) => path))}`);
+    onEvent(`${what}: left out files that describe the tables: ${firstFew(cards.map(({ path }) => path))}`);
   // The index of a token file is read with the tokens.
   const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
   if (own.length === 0)
@@ -158,14 +158,14 @@ async function domainsTogether(
   const clusters = clustersOf(from);
   if (clusters !== null) {
     if (domainField !== null)
-      throw wrong(
+      throw configError(
         `--domain-field: --domains ${clusters.folder} is a folder of clusters, which are already domains`,
       );
     return sharing(domains, await mixedClusters(clusters, book, search, exclude));
   }
   if (from.length === 0) {
     if (domainField !== null)
-      throw wrong("--domain-field: --domains names prepared text, which already has its domains");
+      throw configError("--domain-field: --domains names prepared text, which already has its domains");
     return { domains, mixed: null };
   }
   if (domainField !== null) {
@@ -221,7 +221,7 @@ function withoutTargets(
     left.push(...files.filter((file) => !own.includes(file)).map(({ path }) => path));
     if (own.length > 0) kept.set(name, own);
   }
-  if (left.length > 0) onEvent(`--domains: left out ${because.excluded(left.length)}: ${few(left)}`);
+  if (left.length > 0) onEvent(`--domains: left out ${because.excluded(left.length)}: ${firstFew(left)}`);
   return kept;
 }
 
@@ -230,14 +230,14 @@ function clustersOf(from: readonly string[]): ClusterFolder | null {
   const folder = from.find(isClusterFolder);
   if (folder === undefined) return null;
   if (from.length > 1)
-    throw wrong(
-      `--domains ${folder}: a folder of clusters cannot be combined with other domains; leave out ${few(from.filter((one) => one !== folder))}`,
+    throw configError(
+      `--domains ${folder}: a folder of clusters cannot be combined with other domains; leave out ${firstFew(from.filter((one) => one !== folder))}`,
     );
   const clusters = readClusterFolder(folder);
   const ofTokens = clusters.files.find(({ path }) => isTokenFile(path));
   if (ofTokens !== undefined)
-    throw wrong(
-      `--domains ${folder}: its clusters are of files of tokens (${ofTokens.path}), which a run cannot use as domains; cluster the original text`,
+    throw configError(
+      `--domains ${folder}: its clusters were made from token files (${ofTokens.path}), so a run cannot use them as domains; cluster the original text`,
     );
   return clusters;
 }
@@ -261,7 +261,10 @@ async function domainsByField(
     names.set(domain, book.claim(domain, `${source}: ${domainField} ${JSON.stringify(domain)}`));
   }
   if (names.size === 0)
-    throw new GradmixError("data", `--domains ${few(files)}: no document has the field "${domainField}"`);
+    throw new GradmixError(
+      "data",
+      `--domains ${firstFew(files)}: no document has the field "${domainField}"`,
+    );
   return new Map([...names].sort(([, a], [, b]) => compareNames(a, b)));
 }
 
@@ -269,26 +272,26 @@ const because: { readonly [W in LeftOut]: (n: number) => string } = {
   excluded: (n) => `${count(n, "file that belongs", "files that belong")} to the target`,
   "passed over": (n) => `${count(n, "file", "files")} that a run wrote`,
   unreadable: (n) => `${count(n, "path", "paths")} that cannot be read`,
-  link: (n) => `${count(n, "link", "links")} to nothing, which may have been a folder`,
+  link: (n) => `${count(n, "broken link", "broken links")}, which may have led to a folder`,
 };
 
 const count = (n: number, one: string, many: string): string => `${n} ${n === 1 ? one : many}`;
 
-function few(items: readonly string[]): string {
+function firstFew(items: readonly string[]): string {
   return items.slice(0, 3).join(", ") + (items.length > 3 ? ` and ${items.length - 3} more` : "");
 }
 
 /** Describes each file that belongs to two domains, under any path: `path (first domain, second domain)`. */
-function inTwo(domains: ReadonlyMap<string, readonly FoundFile[]>): string[] {
+function inTwoDomains(domains: ReadonlyMap<string, readonly FoundFile[]>): string[] {
   const first = new Map<string, string>();
-  const twice: string[] = [];
+  const shared: string[] = [];
   for (const [name, files] of domains)
     for (const { path, identity } of files) {
       const other = first.get(identity);
       if (other === undefined) first.set(identity, name);
-      else twice.push(`${path} (${other}, ${name})`);
+      else shared.push(`${path} (${other}, ${name})`);
     }
-  return twice;
+  return shared;
 }
 
 /** What was read under one label. */
@@ -398,7 +401,7 @@ export function createWitness(): Witness {
         const trained =
           labels.some((label) => label.startsWith("target")) &&
           labels.some((label) => label.startsWith("domain"));
-        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${few(paths)}${trained ? "; the target is then measured on text that is trained on" : ""}`;
+        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
       }),
   };
 }

@@ -8,7 +8,7 @@ import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { errorCode, type GradmixError } from "../errors.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface Lock {
   /** Removes the lock if it still belongs to this process. */
@@ -52,7 +52,7 @@ export function takeFileLock(file: string, fs: WriteFs = nodeFs): Lock {
 function takeLockOf(locked: Locked, path: string, fs: WriteFs): Lock {
   const own = contents();
   try {
-    take(path, own, locked, fs);
+    acquire(path, own, locked, fs);
   } catch (error) {
     throw ioError(path, error);
   }
@@ -85,7 +85,7 @@ export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
  * is a file of the same kind, named after the contents to be replaced. Contents never repeat, so a process that comes late finds contents
  * other than those it claimed.
  */
-function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
+function acquire(path: string, own: string, locked: Locked, fs: WriteFs): void {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
     if (create(path, own, fs)) return;
     const held = read(path);
@@ -93,7 +93,7 @@ function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
     const state = stateOf(held, path);
     if (state !== "ended") throw refusal(state, held, path, locked);
     const claim = `${path}.${createHash("sha256").update(held).digest("hex").slice(0, 16)}`;
-    take(claim, own, locked, fs);
+    acquire(claim, own, locked, fs);
     try {
       if (read(path) === held) {
         withTemporary(path, own, fs, (temporary) => fs.renameSync(temporary, path));
@@ -103,7 +103,7 @@ function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
       fs.rmSync(claim, { force: true });
     }
   }
-  throw wrong(`${locked.path}: its lock keeps changing; delete ${path} if no process writes there`);
+  throw configError(`${locked.path}: its lock keeps changing; delete ${path} if no process writes there`);
 }
 
 /** Returns false if the file exists. */
@@ -187,10 +187,10 @@ function stateOf(held: string, path: string): State {
 function refusal(state: State, held: string, path: string, { kind, path: name }: Locked): GradmixError {
   const owner = parse(held);
   if (owner === null || state === "being written")
-    return wrong(`${name}: another process is about to write there; wait, or choose another ${kind}`);
+    return configError(`${name}: another process is about to write there; wait, or choose another ${kind}`);
   return state === "lives"
-    ? wrong(`${name}: is being written by process ${owner.pid}; wait for it, or choose another ${kind}`)
-    : wrong(
+    ? configError(`${name}: is being written by process ${owner.pid}; wait for it, or choose another ${kind}`)
+    : configError(
         `${name}: is being written by process ${owner.pid} on ${owner.host}; if that has ended, delete ${path}`,
       );
 }
@@ -212,14 +212,14 @@ function ownOwner(): Owner {
     pid: process.pid,
     host: hostname().replaceAll(/\s/g, "_") || "-",
     start: startOf(process.pid),
-    boot: told("/proc/sys/kernel/random/boot_id"),
-    machine: told("/etc/machine-id"),
+    boot: hashOfFile("/proc/sys/kernel/random/boot_id"),
+    machine: hashOfFile("/etc/machine-id"),
   };
   return known;
 }
 
 /** A hash of the contents of a system file, because the id of a machine is private. */
-function told(path: string): string {
+function hashOfFile(path: string): string {
   try {
     const text = nodeFs.readFileSync(path, "utf8").trim();
     return text === "" ? "-" : createHash("sha256").update(text).digest("hex").slice(0, 12);

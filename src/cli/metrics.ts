@@ -1,5 +1,5 @@
 /**
- * Makes the line of a training step in metrics.jsonl. A line stays short however many domains there are: of more than `MANY` names it contains
+ * Makes the line of a training step in metrics.jsonl. A line stays short however many domains there are: of more than `MAX_NAMES` names it contains
  * the heaviest, and of the domains those on which the step trained. weights.json contains all of them.
  */
 import type { Bases } from "../dga/bases.ts";
@@ -7,11 +7,11 @@ import type { HeldOutLosses, Trainer, TrainStep } from "../dga/trainer.ts";
 import type { Evaluation, GuardMetrics, StepMetrics } from "../runs/lines.ts";
 
 /** Largest number of names in one part of a line, and of domains that are evaluated. */
-export const MANY = 100;
+export const MAX_NAMES = 100;
 
 /** Indices of the domains out of k that are evaluated: all, or of many every n-th one, always the same. */
 export function evaluated(k: number): number[] {
-  const every = Math.ceil(k / MANY);
+  const every = Math.ceil(k / MAX_NAMES);
   return Array.from({ length: Math.ceil(k / every) }, (_, i) => i * every);
 }
 
@@ -35,7 +35,7 @@ export function guardMetrics(
 ): ReadonlyMap<string, GuardMetrics> {
   const rises = losses.map((loss, i) => (loss ?? 0) / (references[i] || Infinity));
   return new Map(
-    heaviest(rises, MANY).flatMap((i) => {
+    heaviest(rises, MAX_NAMES).flatMap((i) => {
       const [loss, reference] = [losses[i] ?? null, references[i] ?? null];
       if (loss === null || reference === null) return [];
       const standardError = standardErrors[i] ?? null;
@@ -56,11 +56,12 @@ export function createMetrics(
   multipliers: () => readonly number[] | null = () => null,
 ): MetricsOf {
   const mixed = bases?.names ?? names;
-  const trainedOnly = bases !== null || names.length > MANY;
+  const trainedOnly = bases !== null || names.length > MAX_NAMES;
   // Weights change only with updates, so the heaviest are determined once per update.
   let last: { weights: Float64Array; shown: number[] } | null = null;
   return (step, evaluation, seconds) => {
-    if (last?.weights !== step.weights) last = { weights: step.weights, shown: heaviest(step.weights, MANY) };
+    if (last?.weights !== step.weights)
+      last = { weights: step.weights, shown: heaviest(step.weights, MAX_NAMES) };
     const { shown } = last;
     const { alignments, trained } = step;
     const lossOf = new Map(trained.map(({ domain, loss }) => [domain, loss]));

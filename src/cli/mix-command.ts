@@ -21,11 +21,11 @@ import { preparedAmong } from "./prepared-folder.ts";
 import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
-import { MANY } from "./metrics.ts";
+import { MAX_NAMES } from "./metrics.ts";
 import { mixerOptionsOf, presetOf } from "./mixing.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
-import { checkValue, fromArguments, type Raw, wrong } from "./values.ts";
+import { checkValue, fromArguments, type Raw, configError } from "./values.ts";
 
 /** Short help of the options of `gradmix train` that have the same meaning here. */
 const taken: Readonly<Record<string, string>> = {
@@ -88,7 +88,7 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   if (flags.replay !== null) return replayFile(flags.replay, args, err);
   const init = initOf(args, null);
   if (init !== null && !("domains" in init))
-    throw wrong(
+    throw configError(
       "the rule is given without domains: add --domains A,B, or give both in the first line (init)",
     );
   const { stateFile, weightsFile, listen } = flags;
@@ -109,12 +109,12 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
     const { tokenFile } = flags;
     const token = tokenFile === null ? newToken() : tokenOf(tokenFile);
     const { url, close } = await startServer(keeper, { ...address, token });
-    const told = await writeLine(process.stdout, {
+    const written = await writeLine(process.stdout, {
       type: "listening",
       url,
       ...(tokenFile === null ? { token } : { tokenFile }),
     });
-    if (!told) {
+    if (!written) {
       await close();
       return 0;
     }
@@ -123,7 +123,8 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   }
   // Ctrl-C on a terminal also reaches the trainer, which may request the state a last time; this process ends when its input ends.
   if (!process.stdin.isTTY) process.on("SIGINT", () => {});
-  else err.write('one message a line, {"type":"init","domains":[…]} first; Ctrl-D ends\n');
+  else
+    err.write('Write one message per line, first {"type":"init","domains":[…]}; Ctrl-D ends the session.\n');
   const { serveLines } = await import("../mix/lines.ts");
   await serveLines(process.stdin, process.stdout, keeper.line);
   return 0;
@@ -131,16 +132,16 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
 
 function checkTogether(flags: MixFlags): void {
   const { replay, listen, tokenFile, stateFile, weightsFile } = flags;
-  if (tokenFile !== null && listen === null) throw wrong("--token-file: only --listen uses a token");
+  if (tokenFile !== null && listen === null) throw configError("--token-file: only --listen uses a token");
   for (const [flag, value] of Object.entries({
     "--listen": listen,
     "--state-file": stateFile,
     "--weights-file": weightsFile,
   }))
     if (replay !== null && value !== null)
-      throw wrong(`${flag}: --replay only prints weights and saves nothing; leave one of them out`);
+      throw configError(`${flag}: --replay only prints weights and saves nothing; leave one of them out`);
   if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
-    throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
+    throw configError(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
 }
 
 /** Resolves symbolic links in a path. */
@@ -170,8 +171,8 @@ interface ReplayedRun {
 function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun | null): Message | null {
   const inFile = file === null ? null : fileLayer(file);
   if (inFile?.values.has("mixing.bases") === true)
-    throw wrong(
-      `${inFile.label("mixing.bases")}: gradmix mix mixes no bases, and moves the weights of what it is told of; leave it out, and name the bases as the domains (--domains A,B,…), of which the trainer mixes its text`,
+    throw configError(
+      `${inFile.label("mixing.bases")}: gradmix mix does not know what bases contain; leave them out, name the bases as domains (--domains A,B,…), and let the trainer mix the text of each basis`,
     );
   const asked = [commandLineLayer(given), ...(inFile === null ? [] : [inFile])].map(ofRule);
   const rule = firstOf(asked, "mixing.rule");
@@ -193,7 +194,9 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   // `gradmix train` refers to files here, and this command reads none.
   const named = firstOf(layers, "mixing.rule");
   if (isRuleName(named) && ruleTraits(named).severalTargets === true && targetNames.length === 0)
-    throw wrong(`--rule ${named} needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`);
+    throw configError(
+      `--rule ${named} needs targets: add their names with --rule-options '{"targets":["NAME",…]}'`,
+    );
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
   const { tokens } = resolved.training;
@@ -204,7 +207,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   };
   const total = tokens ?? run?.facts["tokens"];
   if (mixing.repetitionCap !== null && !("sizes" in known && typeof total === "number"))
-    throw wrong(
+    throw configError(
       "--repetition-cap: the number of repetitions follows from the tokens of the domain and of the run; add --sizes NAME=N,… and --tokens N",
     );
   const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
@@ -329,7 +332,8 @@ function clustersOf(
 function domainsOf(text: string): string[] {
   const names = text.split(",").map((name) => name.trim());
   const at = names.indexOf("");
-  if (at >= 0) throw wrong(`--domains: "${text}" has no name at place ${at + 1}; names are A,B,C`);
+  if (at >= 0)
+    throw configError(`--domains: "${text}" has an empty name at position ${at + 1}; write names as A,B,C`);
   return names;
 }
 
@@ -343,7 +347,7 @@ function addressOf(text: string): { readonly host: string; readonly port: number
   const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^:]*)):)?(\d+)$/.exec(text) ?? [];
   const port = Number(digits);
   if (digits === undefined || port > 65_535)
-    throw wrong(
+    throw configError(
       `--listen: "${text}" is not [HOST:]PORT, such as 8123, 127.0.0.1:8123 or 0 for any free port`,
     );
   return { host: bracketed ?? plain ?? "127.0.0.1", port };
@@ -381,12 +385,12 @@ function tokenOf(path: string): string {
     }
     const token = readFileSync(path, "utf8").trim();
     if (token.length < SHORTEST_TOKEN || /\s/.test(token))
-      throw wrong(
+      throw configError(
         `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and gradmix creates one`,
       );
     // Windows has no such modes.
     if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0)
-      throw wrong(`--token-file: others can read ${path}; chmod 600 it`);
+      throw configError(`--token-file: others can read ${path}; chmod 600 it`);
     return token;
   } catch (error) {
     if (error instanceof GradmixError) throw error;
@@ -401,13 +405,13 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
     Object.entries(initOf(args, run) ?? {}).filter(([, value]) => value !== null),
   );
   const many = namesIn(run?.layer ?? null, "data.domains")?.length ?? 0;
-  if (many > MANY)
+  if (many > MAX_NAMES)
     err.write(
-      `${metrics} has the alignments of the ${MANY} heaviest of ${many} domains; the others count as not measured, so that weights differ from the run's\n`,
+      `${metrics} has the alignments of the ${MAX_NAMES} heaviest of ${many} domains; the others count as not measured, so the weights differ from those of the run\n`,
     );
   if (run?.bases === true && args.flags.sizes === null)
     err.write(
-      `${metrics} does not have the tokens of the bases, by which a run limits repetitions; without --sizes BASIS=N,… weights may differ from the run's\n`,
+      `${metrics} does not have the tokens of the bases, which limit their repetitions; without --sizes BASIS=N,… the weights may differ from those of the run\n`,
     );
   const [{ linesOf, writeLine }, { replay }] = await Promise.all([
     import("../mix/lines.ts"),

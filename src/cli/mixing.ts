@@ -129,7 +129,7 @@ export function planMixing(
     alignment,
     guard:
       mixing.guard === null ? null : { limits: Object.fromEntries(mixing.guard), share: mixing.guardShare },
-    watchedFrom: saidRepetitions(mixing) ?? EPOCHS,
+    watchedFrom: givenRepetitions(mixing) ?? EPOCHS,
     reference: mixing.reference,
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,
@@ -238,19 +238,19 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 function repetitionsOf(mixing: MixingConfig): number | null {
   const options = limitedOptions(mixing, {});
   const own = options === null ? Infinity : mostRepetitionsOf(options);
-  const least = Math.min(own, saidRepetitions(mixing) ?? Infinity);
+  const least = Math.min(own, givenRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
 }
 
 /** The smallest limit in the options. */
-function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConfig): number | null {
+function givenRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConfig): number | null {
   const own = ruleOptions["repetitions"];
-  const said = [
+  const limits = [
     ...(repetitionCap === null ? [] : [repetitionCap]),
     ...(typeof own === "number" ? [own] : []),
     ...combinators.flatMap((one) => (one.name === "repetitionCap" ? [one.repetitions] : [])),
   ];
-  return said.length === 0 ? null : Math.min(...said);
+  return limits.length === 0 ? null : Math.min(...limits);
 }
 
 /** Options that were given and have no effect with this rule. */

@@ -9,7 +9,7 @@ import { errorCode } from "../errors.ts";
 export interface Output {
   write(text: string): void;
   readonly isTTY: boolean;
-  /** Width of the terminal; undefined where there is none. */
+  /** Width of the terminal; undefined if the output is not a terminal. */
   readonly columns: number | undefined;
   /** Whether more text is waiting than an active reader would leave. */
   readonly behind: boolean;

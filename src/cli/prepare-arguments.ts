@@ -1,6 +1,6 @@
 /** The arguments of `gradmix prepare`, checked. */
 import type { Kind, OptionRow } from "./options.ts";
-import { checkValue, fromArguments, type Raw, textOption, wrong } from "./values.ts";
+import { checkValue, fromArguments, type Raw, textOption, configError } from "./values.ts";
 
 /** Formats of token files, the default first. */
 export const prepareFormats = ["megatron", "nanogpt"] as const;
@@ -16,7 +16,7 @@ export interface PrepareArguments {
   /** The folder to make. */
   readonly out: string;
   readonly format: PrepareFormat;
-  /** Number of threads; null: one per core. */
+  /** Number of worker threads; null: one per core. */
   readonly workers: number | null;
 }
 
@@ -39,7 +39,7 @@ export function prepareArguments(
     return value === null ? null : checkValue(kind, fromArguments(kind, [value], flag), flag);
   };
   const out = textOption(options, "out");
-  if (out === null || out === "") throw wrong("gradmix prepare needs a folder to make: add --out DIR");
+  if (out === null || out === "") throw configError("gradmix prepare needs a folder to make: add --out DIR");
   return {
     ...{ config: config ?? null, given, rows, out },
     format: (read("format", { type: "choice", choices: prepareFormats }) ??

@@ -25,7 +25,7 @@ import { startPool } from "./prepare-pool.ts";
 import { startPrepareProgress } from "./prepare-progress.ts";
 import {
   beginWork,
-  begunWith,
+  savedPlanOf,
   checkRoom,
   endWork,
   openWork,
@@ -40,7 +40,7 @@ import { tokenizerOfPlan } from "./read-data.ts";
 import { openTokenizer } from "../data/index.node.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 import { version } from "./version.ts";
 
 /** Runs the command and returns the exit code. Throws `config`, `data` and `io`; finished work is kept, and the same command continues from it. */
@@ -70,7 +70,7 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
     return 0;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    status.line(`stopped; the same command goes on with ${args.out}`);
+    status.line(`stopped; run the same command again to continue ${args.out}`);
     return interrupt.exitCode();
   } finally {
     status.end();
@@ -98,15 +98,15 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const config = await configOf([rule, ...layers]);
   const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
-    throw wrong(
-      `${file}: data.dropContaminated: gradmix prepare does not compare the domains with the target, since a run decides what it holds out; leave it out, or train on the text itself`,
+    throw configError(
+      `${file}: data.dropContaminated: gradmix prepare cannot compare the domains with the held-out text of the target, because only a run decides what it holds out; leave the option out, or train on the text itself`,
     );
   if ([domainsFrom, target, ...domains.values(), ...several.values()].flat().includes("-"))
-    throw wrong(
-      '"-": standard input cannot be read again when the command goes on after a stop; write it into a file first',
+    throw configError(
+      '"-": standard input cannot be read again when a stopped command continues; write it to a file first',
     );
   if (tokenizer === "none")
-    throw wrong("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
+    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   return config;
 }
 
@@ -129,7 +129,7 @@ async function work(
   const vocabSize = name === "bpe" ? data.vocabSize : null;
   const plan = planOf(inputs, { format, textField, domainField, skipBadLines, tokenizer: name, vocabSize });
   const jobs = jobsOf(plan);
-  const before = beganAs(folder, jobs);
+  const before = savedState(folder, jobs);
   const path = join(folder, preparedFiles.tokenizer);
   // A tokenizer that was trained for this folder is not trained a second time.
   const trained = before !== null && name === "bpe";
@@ -137,14 +137,14 @@ async function work(
     ? openTokenizer(readJson(path, path))
     : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
   if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
-    throw wrong(
-      `--format nanogpt: has ids of 16 bits, and the tokenizer has ${tokenizer.vocabSize}; leave --format out`,
+    throw configError(
+      `--format nanogpt: its ids have 16 bits, but the tokenizer has ${tokenizer.vocabSize} tokens; leave --format out`,
     );
   const now = planToSave(plan, version(), tokenizerHash(tokenizer));
   if (before !== null) checkSamePlan(folder, before.plan, now, before.isUsed);
   if (before?.isWhole === true) {
     endWork(folder);
-    return `${folder} is prepared already, of the same text with the same options\n`;
+    return `${folder} is already complete, with the same text and options\n`;
   }
   beginWork(folder, now, tokenizer);
   const done = await encodeAll(
@@ -160,13 +160,13 @@ async function work(
 }
 
 /** The plan with which a folder was begun, and its progress; null for a folder without any. */
-function beganAs(
+function savedState(
   folder: string,
   jobs: readonly Job[],
 ): { readonly plan: SavedPlan; readonly isWhole: boolean; readonly isUsed: boolean } | null {
   if (existsSync(join(folder, preparedFiles.manifest)))
     return { plan: readManifest(folder).made, isWhole: true, isUsed: true };
-  const plan = begunWith(folder);
+  const plan = savedPlanOf(folder);
   if (plan === null) return null;
   const work = openWork(folder);
   work.close();
@@ -215,7 +215,7 @@ async function encodeAll(
         return facts === undefined || !isJobWhole(folder, id, facts, wide);
       });
     if (left.length < jobs.length)
-      say(`going on: ${jobs.length - left.length} of ${jobs.length} parts of the text are done`);
+      say(`continuing: ${jobs.length - left.length} of ${jobs.length} parts of the text are done`);
     const total = jobs.reduce((sum, { bytes }) => sum + bytes, 0);
     const ahead = left.reduce((sum, job) => sum + jobs[job]!.bytes, 0);
     const progress = shown === null ? null : startPrepareProgress(shown, { total, before: total - ahead });
@@ -224,8 +224,8 @@ async function encodeAll(
       (task, facts) => {
         if (task.kind === "encode" && facts !== null) work.jobDone(jobs[task.job]!.id, facts);
       },
-      (said) => {
-        if (said.kind === "progress") progress?.add(said);
+      (message) => {
+        if (message.kind === "progress") progress?.add(message);
       },
     );
     if (open.length > 0) say("writing the tokens of each domain");
@@ -238,8 +238,8 @@ async function encodeAll(
       (task) => {
         if (task.kind === "join") removeJobs(folder, task.jobs);
       },
-      (said) => {
-        if (said.kind === "shard") work.shardDone(said.label, said.shard);
+      (message) => {
+        if (message.kind === "shard") work.shardDone(message.label, message.shard);
       },
     );
     return {

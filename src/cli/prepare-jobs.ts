@@ -154,7 +154,7 @@ function labelOf({ mixed }: PreparePlan, { domain = "", source }: Document): num
   if (label === undefined)
     throw new GradmixError(
       "data",
-      `${source}: the domain ${JSON.stringify(domain)} did not exist before: the file changed while it was read`,
+      `${source}: the domain ${JSON.stringify(domain)} is new, so the file changed while it was read; prepare it again`,
     );
   return label;
 }
@@ -290,7 +290,7 @@ export function joinShards(
 }
 
 const emptyLabel = (label: Label): GradmixError =>
-  new GradmixError("data", `${labelName(label)}: it is empty; give it text to train on`);
+  new GradmixError("data", `${labelName(label)}: it is empty; give it more text`);
 
 /** The documents of one label. */
 interface Found {

@@ -13,7 +13,7 @@ import { formatJson } from "../json.ts";
 import type { Inputs } from "./inputs.ts";
 import type { PrepareFormat } from "./prepare-arguments.ts";
 import { CLUSTERS_OPTION, type InputFile, preparedFiles, type SavedPlan } from "./prepared-folder.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 /** A set of tokens that becomes one file. */
 export interface Label {
@@ -222,27 +222,27 @@ export function formatPlan(plan: SavedPlan): string {
  */
 export function checkSamePlan(folder: string, begun: SavedPlan, current: SavedPlan, isUsed: boolean): void {
   const differs = (what: string): GradmixError =>
-    wrong(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
+    configError(`--out ${folder}: ${what}; prepare into another folder, or delete this one`);
   if (begun.gradmix !== current.gradmix)
-    throw differs(`was begun by gradmix ${begun.gradmix}, and this is ${current.gradmix}`);
+    throw differs(`was started by gradmix ${begun.gradmix}, but this is ${current.gradmix}`);
   for (const [flag, value] of current.options)
     if (begun.options.get(flag) !== value)
       throw differs(
-        `${flag} was ${begun.options.get(flag) ?? "not given"} when it was begun, and is ${value} now`,
+        `${flag} was ${begun.options.get(flag) ?? "not given"} when it was started, but is ${value} now`,
       );
-  if (begun.tokenizer !== current.tokenizer) throw differs("was begun with another tokenizer");
+  if (begun.tokenizer !== current.tokenizer) throw differs("was started with another tokenizer");
   if (JSON.stringify(begun.labels) !== JSON.stringify(current.labels))
-    throw differs("was begun with other domains or targets, or in another order");
+    throw differs("was started with other domains or targets, or in another order");
   if (!isUsed) return;
   const before = new Map(begun.inputs.map((file) => [file.path, file]));
   for (const { path, size, modified } of current.inputs) {
     const known = before.get(path);
-    if (known === undefined) throw differs(`${path} was not among its files when it was begun`);
+    if (known === undefined) throw differs(`${path} was not among its files when it was started`);
     if (known.size !== size || known.modified !== modified)
-      throw differs(`${path} has changed since it was begun`);
+      throw differs(`${path} has changed since it was started`);
     before.delete(path);
   }
   const [missing] = before.keys();
   if (missing !== undefined)
-    throw differs(`${missing} was among its files when it was begun, but is not now`);
+    throw differs(`${missing} was among its files when it was started, but is not now`);
 }

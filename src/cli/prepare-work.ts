@@ -22,7 +22,7 @@ import {
 import { type JobFacts, jobPath } from "./prepare-jobs.ts";
 import { formatPlan } from "./prepare-plan.ts";
 import { preparedFiles, type SavedPlan, savedPlan, type Shard, shard } from "./prepared-folder.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface Work {
   /** Results of the finished jobs, by id. */
@@ -35,7 +35,7 @@ export interface Work {
 }
 
 /** The plan with which the folder was begun; null for a new folder. Throws `data` for an invalid plan. */
-export function begunWith(folder: string): SavedPlan | null {
+export function savedPlanOf(folder: string): SavedPlan | null {
   const at = join(folder, preparedFiles.work, preparedFiles.plan);
   if (!nodeFs.existsSync(at)) return null;
   return parseOrdered(savedPlan, nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" });
@@ -154,13 +154,15 @@ export function checkRoom(folder: string): boolean {
     isNew = nodeFs.mkdirSync(resolve(folder), { recursive: true }) !== undefined;
     names = nodeFs.readdirSync(folder);
   } catch (error) {
-    if (errorCode(error) === "EEXIST") throw wrong(`--out ${folder}: is a file; give a folder`);
+    if (errorCode(error) === "EEXIST") throw configError(`--out ${folder}: is a file; give a folder`);
     throw ioError(folder, error);
   }
   const isOurs = names.includes(preparedFiles.work) || names.includes(preparedFiles.manifest);
   const other = names.find((name) => !name.startsWith("lock"));
   if (!isOurs && other !== undefined)
-    throw wrong(`--out ${folder}: exists and contains something else (${other}); choose another folder`);
+    throw configError(
+      `--out ${folder}: exists and contains something else (${other}); choose another folder`,
+    );
   return isNew;
 }
 

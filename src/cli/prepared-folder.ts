@@ -30,7 +30,7 @@ import {
 } from "../schema.ts";
 import type { Layer } from "./config.ts";
 import { optionTable } from "./options.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export const preparedFiles = {
   manifest: "prepared.json",
@@ -123,7 +123,7 @@ function isPrepared(path: string): boolean {
   if (existsSync(join(path, preparedFiles.work, preparedFiles.plan)))
     throw new GradmixError(
       "data",
-      `${path}: is not prepared to its end; give the same gradmix prepare command again, which goes on with it`,
+      `${path}: is not complete; run the same gradmix prepare command again to continue it`,
     );
   return false;
 }
@@ -232,7 +232,7 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
     const { flag, default: otherwise } = optionTable.data[key];
     const label = layer.label(path);
     if (label === flag || layer.values.get(path) !== otherwise)
-      throw wrong(`${label}: has no effect, because ${folder} ${why}; leave it out`);
+      throw configError(`${label}: has no effect, because ${folder} ${why}; leave it out`);
   };
   if (saying("data.tokenizer")?.values.get("data.tokenizer") !== "none")
     refuse("vocabSize", "has its own tokenizer");
@@ -262,7 +262,7 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
     const found = prepared.flatMap((one) => (one.target === null ? [] : [join(one.folder, one.target.file)]));
     const [target, another] = found;
     if (another !== undefined && given("data.target") === undefined)
-      throw wrong(`--domains: ${target} and ${another} are both targets; name one with --target`);
+      throw configError(`--domains: ${target} and ${another} are both targets; name one with --target`);
     if (target !== undefined) values.set("data.target", [target]);
     const rule = given("mixing.rule");
     if (targets.size > 0 && isRuleName(rule) && ruleTraits(rule).severalTargets === true)
@@ -272,7 +272,7 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
       );
     const other = prepared.find(({ tokenizer }) => tokenizer !== first.tokenizer);
     if (other !== undefined)
-      throw wrong(
+      throw configError(
         `--domains: ${folder} and ${other.folder} were prepared with two tokenizers; prepare one of them again with the other's (--tokenizer)`,
       );
   }

@@ -1,4 +1,4 @@
-/** The command line: what there is to type, its help, and what an error looks like. docs/runs.md has the exit codes. */
+/** The command line: commands, help and error messages. docs/runs.md lists the exit codes. */
 import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
@@ -7,9 +7,9 @@ import { addCommands } from "./commands.ts";
 import { openOutput, type Output } from "./output.ts";
 import { version } from "./version.ts";
 import { reasonOf } from "../node/system-errors.ts";
-import { didYouMean, wrong } from "./values.ts";
+import { didYouMean, configError } from "./values.ts";
 
-/** Runs the command with the arguments after its name. Gives the exit code; never throws. */
+/** Runs the command with the arguments that follow its name. Returns the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
   const out = openOutput(process.stdout);
   const err = openOutput(process.stderr);
@@ -18,12 +18,12 @@ export async function main(args: readonly string[]): Promise<number> {
     const known = error instanceof GradmixError ? error : null;
     const message =
       known?.message ?? `internal error: ${error instanceof Error ? error.message : String(error)}`;
-    const hint = known === null && !debugging() ? " (GRADMIX_DEBUG=1 shows where)" : "";
+    const hint = known === null && !debugging() ? " (set GRADMIX_DEBUG=1 to see where)" : "";
     err.write(`gradmix: ${message.replaceAll(/\s*\n\s*/g, " ")}${hint}\n`);
     if (debugging() && error instanceof Error) err.write(`${error.stack ?? ""}\n`);
     return known === null ? 1 : 2;
   };
-  // What escapes all handling still ends with one line, and with the listeners of "exit".
+  // An error that nothing else handles also ends with one line, and the listeners of "exit" run.
   const end = async (error: unknown): Promise<never> => {
     const code = fail(error);
     await err.flush();
@@ -37,7 +37,7 @@ export async function main(args: readonly string[]): Promise<number> {
     code = error instanceof CommanderError && error.exitCode === 0 ? 0 : fail(error);
   }
   await out.flush();
-  // A reader that went away (`gradmix --help | head`) chose to; text that found no room is missing.
+  // A reader that closed the pipe (`gradmix --help | head`) did so on purpose. Any other loss of output is an error.
   if (out.lost !== null && out.lost !== "EPIPE") {
     err.write(`gradmix: the output could not be written (${reasonOf(out.lost)})\n`);
     if (code === 0) code = 1;
@@ -48,18 +48,18 @@ export async function main(args: readonly string[]): Promise<number> {
 }
 
 /**
- * On its way out Node sets back the terminals that it began on, and ends by a signal where one is gone by then (up to Node 24 at least). A descriptor that leads
- * somewhere else is left alone.
+ * Replaces terminals that have disappeared by /dev/null. Node restores its terminals when it exits, and is killed by a signal if one of them is gone
+ * (seen up to Node 24). A descriptor that now leads elsewhere is not touched.
  */
 function leaveLostTerminals(terminals: readonly number[]): void {
   for (const fd of terminals)
     if (!isatty(fd))
       try {
         closeSync(fd);
-        // The lowest number that is free, which is this one.
+        // `open` returns the lowest free number, which is this one.
         openSync("/dev/null", "r+");
       } catch {
-        // Then Node does what it does.
+        // Node then behaves as it would have.
       }
 }
 
@@ -79,7 +79,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
       "after",
       "\nSee gradmix COMMAND --help, which begins with an example, and gradmix --version.",
     );
-  // The last lines say what these options do: with a section of their own the help would not fit one screen.
+  // The last lines of the help describe these options, because a section of their own would not fit one screen.
   for (const option of program.options) option.hideHelp();
 
   const ran = addCommands(program, { out, err });
@@ -102,7 +102,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   return ran.code;
 }
 
-/** Commander's errors in our words: one line, the nearest known option or command. */
+/** Turns an error of commander into one line in our words, with the nearest known option or command. */
 function oneLine(error: CommanderError, command: Command): Error {
   if (error.exitCode === 0) return error;
   const subject = /'([^']*)'/.exec(error.message)?.[1] ?? "";
@@ -112,24 +112,24 @@ function oneLine(error: CommanderError, command: Command): Error {
         option.long === undefined || option.long === null ? [] : [option.long],
       );
       const flag = subject.split("=")[0] ?? subject;
-      return wrong(`unknown option ${flag}${didYouMean(flag, [...flags, "--help"])}`);
+      return configError(`unknown option ${flag}${didYouMean(flag, [...flags, "--help"])}`);
     }
     case "commander.unknownCommand":
-      return wrong(
+      return configError(
         `unknown command ${subject}${didYouMean(
           subject,
           command.commands.map((c) => c.name()),
         )}`,
       );
     case "commander.missingArgument":
-      return wrong(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
+      return configError(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
     case "commander.optionMissingArgument":
-      return wrong(`${subject.split(" ")[0]}: a value is missing (${subject})`);
+      return configError(`${subject.split(" ")[0]}: a value is missing (${subject})`);
     case "commander.excessArguments":
-      return wrong(
+      return configError(
         `too many arguments: ${command.args.slice(0, 3).join(" ")}${command.args.length > 3 ? " …" : ""}; quote globs, so that the shell does not expand them`,
       );
     default:
-      return wrong(error.message.replace(/^error: /, ""));
+      return configError(error.message.replace(/^error: /, ""));
   }
 }

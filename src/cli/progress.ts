@@ -1,29 +1,29 @@
-/** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
+/** What `gradmix train` prints while it runs: on a terminal one line that is rewritten, elsewhere a plain line from time to time. */
 import { eastAsianWidth } from "get-east-asian-width";
 import { formatGuards } from "./guarding.ts";
 import type { RunResult } from "./run-events.ts";
 import type { Evaluation, StepMetrics } from "../runs/lines.ts";
-import { MANY } from "./metrics.ts";
+import { MAX_NAMES } from "./metrics.ts";
 
-/** Where output goes. */
+/** The stream to which output is written. */
 export interface Screen {
   write(text: string): unknown;
   readonly isTTY?: boolean;
   readonly columns?: number | undefined;
-  /** The reader does not keep up: steps are left out. */
+  /** True while the reader does not keep up; steps are then not shown. */
   readonly behind?: boolean;
 }
 
-/** What the line tells that one step's metrics do not. */
+/** The parts of the line that are not in one step's metrics. */
 export interface ProgressState {
   totalSteps: number;
-  /** Tokens a second and seconds left, over the last steps; null before the first. */
+  /** Tokens per second and the seconds left, from the last steps; null before the first step. */
   speed: { tokensPerSecond: number; secondsLeft: number } | null;
-  /** Held-out loss on the target, from the last evaluation. */
+  /** Held-out loss on the target at the last evaluation. */
   targetLoss: number | null;
 }
 
-/** `step 120/1000  loss 2.345  target 2.101  12.3k tok/s  3:05 left  code 62% prose 30% …` */
+/** For example `step 120/1000  loss 2.345  target 2.101  12.3k tok/s  3:05 left  code 62% prose 30% …`. */
 export function formatProgress(metrics: StepMetrics, state: ProgressState, width: number = Infinity): string {
   const { totalSteps, speed, targetLoss } = state;
   const parts = [formatStep(metrics.step, totalSteps), `loss ${formatLoss(metrics.loss)}`];
@@ -32,15 +32,15 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
     parts.push(`${formatCount(speed.tokensPerSecond)} tok/s`);
     if (metrics.step < totalSteps) parts.push(`${formatDuration(speed.secondsLeft)} left`);
   }
-  parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MANY));
-  return fit(parts.join("  "), width);
+  parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MAX_NAMES));
+  return truncate(parts.join("  "), width);
 }
 
 function formatStep(step: number, totalSteps: number): string {
   return `step ${String(step).padStart(String(totalSteps).length)}/${totalSteps}`;
 }
 
-/** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest; with `more` there are others that are not given. */
+/** Formats the largest weights: `code 62% prose 30% +3`, where 3 more domains share the rest. `more`: there are domains beyond those in `weights`. */
 export function formatWeights(
   weights: ReadonlyMap<string, number>,
   most: number = 4,
@@ -61,7 +61,7 @@ function formatLoss(loss: number): string {
   return Number.isFinite(loss) ? loss.toFixed(3) : String(loss);
 }
 
-/** 950, 12.3k, 4.56M */
+/** For example 950, 12.3k, 4.56M. */
 export function formatCount(n: number): string {
   for (const [unit, size] of [
     ["G", 1e9],
@@ -72,7 +72,7 @@ export function formatCount(n: number): string {
   return String(Math.round(n));
 }
 
-/** 0:07, 3:05, 1:02:03 */
+/** For example 0:07, 3:05, 1:02:03. */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "?";
   const whole = Math.max(0, Math.round(seconds));
@@ -83,12 +83,12 @@ export function formatDuration(seconds: number): string {
     : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
 }
 
-/** Cuts a line so that a terminal does not wrap it; a wrapped line cannot be rewritten. */
-function fit(line: string, width: number): string {
+/** Cuts a line so that a terminal does not wrap it, because a wrapped line cannot be rewritten. */
+function truncate(line: string, width: number): string {
   if (displayWidth(line) < width) return line;
   let cut = "";
   let used = 0;
-  // Letters stay whole with their marks.
+  // A letter and its combining marks are kept together.
   for (const { segment } of new Intl.Segmenter().segment(line)) {
     used += displayWidth(segment);
     if (used > width - 2) break;
@@ -98,8 +98,8 @@ function fit(line: string, width: number): string {
 }
 
 /**
- * Columns that a text takes on a terminal. Marks that stand above or below their letter take none; those beside it count, as in the
- * width tables of most terminals, and a terminal that joins them has room to spare.
+ * The number of columns of a text on a terminal. Marks above or below their letter have width 0. Marks beside it have width 1, as in the tables of
+ * most terminals; a terminal that joins them uses fewer columns.
  */
 export function displayWidth(text: string): number {
   let width = 0;
@@ -109,7 +109,7 @@ export function displayWidth(text: string): number {
   return width;
 }
 
-/** The lines after a run. */
+/** Formats the lines that are printed after a run. */
 export function formatResult(result: RunResult, folder: string, page: string | null = null): string {
   const lines = [
     result.interrupted
@@ -130,17 +130,17 @@ export function formatResult(result: RunResult, folder: string, page: string | n
 }
 
 export interface Progress extends Pick<StatusLine, "line" | "end"> {
-  /** Tells how good the model is before the first step. */
+  /** Shows the quality of the model before the first step. */
   start(evaluation: Evaluation): void;
   step(metrics: StepMetrics): void;
 }
 
-/** A line that is rewritten on a terminal, and printed each time elsewhere. */
+/** A status line: on a terminal it is rewritten, elsewhere each text is a new line. */
 export interface StatusLine {
   show(text: string): void;
-  /** Prints a whole line, above the one that is rewritten. */
+  /** Prints a complete line, above the status line. */
   line(text: string): void;
-  /** Ends the rewritten line. */
+  /** Ends the status line with a newline. */
   end(): void;
 }
 
@@ -154,7 +154,7 @@ export function startStatusLine(screen: Screen): StatusLine {
   return {
     show(text) {
       erase();
-      screen.write(terminal ? fit(text, screen.columns ?? 80) : `${text}\n`);
+      screen.write(terminal ? truncate(text, screen.columns ?? 80) : `${text}\n`);
       open = terminal;
     },
     line(text) {
@@ -168,13 +168,13 @@ export function startStatusLine(screen: Screen): StatusLine {
   };
 }
 
-/** A step is shown when this much time has passed since the last one shown, or it evaluated, or it is the last. */
+/** A step is shown if this many milliseconds have passed since the last shown one, if it was evaluated, or if it is the last. */
 const plainInterval = 1000;
 const terminalInterval = 100;
-/** Speed is averaged over about this many steps. */
+/** The speed is averaged over about this many steps. */
 const speedSteps = 20;
 
-/** `now` gives milliseconds. */
+/** Starts the progress display of a run. `now` returns milliseconds. */
 export function startProgress(
   screen: Screen,
   totalSteps: number,

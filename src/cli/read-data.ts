@@ -1,4 +1,4 @@
-/** The text of a run as windows of tokens: which files, which tokenizer, what is held out, and a check that a resumed run finds the same. */
+/** Reads the text of a run as windows of tokens: finds the files and the tokenizer, holds documents out, and checks that a resumed run has the same text. */
 import { join } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import {
@@ -24,7 +24,7 @@ import {
   type ContaminationCheck,
   contaminationCheck,
   contaminationLine,
-  uncompared,
+  uncomparedFiles,
 } from "./contamination.ts";
 import {
   checkSameText,
@@ -40,33 +40,33 @@ import { formatCount } from "./progress.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 
 export interface DataPlan extends Readonly<DataConfig> {
-  /** Tokens in a window. */
+  /** Tokens per window. */
   readonly context: number;
-  /** Of the choice of held-out documents. */
+  /** Seed that decides which documents are held out. */
   readonly seed: number;
-  /** The run folder, whose own files are not read as text; null: there is none. */
+  /** The run folder, whose own files are not read as text; null if there is none. */
   readonly out: string | null;
 }
 
-/** What is settled before the text is read. */
+/** What is known before the text is read. */
 export interface Known {
-  /** The tokenizer of a model or a run that is gone on with; null: the one of the plan. */
+  /** The tokenizer of the model or run that is continued; null: the plan's. */
   readonly tokenizer: Tokenizer | null;
-  /** What the checkpoint of a resumed run says of its text; undefined: nothing to compare with. */
+  /** What the checkpoint of a resumed run contains about its text; undefined if there is nothing to compare with. */
   readonly corpus: unknown;
 }
 
 type DataHooks = Pick<RunHooks, "onEvent" | "signal">;
 
-/** Text that the BPE learns from, at most, taken evenly from the domains. */
-const BPE_BYTES = 8_000_000;
+/** The BPE is trained on at most this many characters, divided equally among the domains. */
+const BPE_CHARACTERS = 8_000_000;
 
 export interface Vocabulary {
   readonly vocabSize: number;
-  /** Id of the token that ends a document; null: there is none, or it is not known. */
+  /** Id of the token that ends a document; null if there is none, or if it is unknown. */
   readonly endOfText: number | null;
 }
 
@@ -76,24 +76,25 @@ export interface Split {
 }
 
 export interface Data {
-  /** null: all data are tokens, and none is known. */
+  /** null if all data are tokens and no tokenizer is known. */
   readonly tokenizer: Tokenizer | null;
   readonly vocabulary: Vocabulary;
   readonly domains: readonly Split[];
   readonly target: Split | null;
   readonly targets: ReadonlyMap<string, Split>;
-  /** Training tokens of each domain. */
+  /** Number of training tokens per domain. */
   readonly sizes: Readonly<Record<string, number>>;
-  /** What a resumed run must find again. */
+  /** The contents that a resumed run must find again. */
   readonly contents: readonly Content[];
   readonly facts: DataFacts;
 }
 
-/** What run.json tells of the text. */
+/** The facts about the text that run.json records. */
 export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets" | "contamination">;
 
 /**
- * Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. `inputs` are the files, where they are known; null: they are looked for.
+ * Reads the data of a run. `inputs` are the files; null: they are searched for. Throws `data`, naming the domain, file or line, and `checkpoint` if
+ * the text is not the one that the run began with.
  */
 export async function readData(
   plan: DataPlan,
@@ -104,7 +105,7 @@ export async function readData(
   const files = inputs ?? (await listInputs(plan, hooks));
   hooks.signal.throwIfAborted();
   const reading = await startReading(plan, known, hooks, files);
-  // Targets come first, as their held-out text is looked for in the domains.
+  // The targets are read first, because their held-out text is searched for in the domains.
   const target = files.target.length === 0 ? null : await readPart(reading, "target", "target", files.target);
   const targets = new Map<string, Part>();
   for (const [name, list] of files.targets)
@@ -134,20 +135,20 @@ export async function readData(
   };
 }
 
-/** What the parts of a run's text are read with. */
+/** Everything that is needed to read the parts of a run's text. */
 interface Reading {
   readonly plan: DataPlan;
   readonly hooks: DataHooks;
   readonly files: Inputs;
-  /** What the files of each label hold. */
+  /** Whether the files of each label are text or tokens. */
   readonly kinds: ReadonlyMap<string, "text" | "tokens">;
-  /** null: all data are tokens, and none is known. */
+  /** null if all data are tokens and no tokenizer is known. */
   readonly tokenizer: Tokenizer | null;
   readonly vocabulary: Vocabulary;
   readonly documents: Documents;
-  /** Lines that were left out so far. */
+  /** Number of lines that were skipped so far. */
   readonly skipped: { lines: number };
-  /** What is known of files of tokens, and which of them hold clusters. */
+  /** What is known about files of tokens, and which of them contain clusters. */
   readonly prepared: {
     readonly files: ReadonlyMap<string, KnownTokenFile>;
     readonly clusters: ReadonlySet<string>;
@@ -156,7 +157,7 @@ interface Reading {
   readonly contamination: ContaminationCheck;
 }
 
-/** Finds the tokenizer, and what is known of the files. Throws `config` and `data` for a tokenizer that does not fit. */
+/** Finds the tokenizer and what is known about the files. Throws `config` and `data` for a tokenizer that does not fit. */
 async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, files: Inputs): Promise<Reading> {
   const skipped = { lines: 0 };
   const documents = documentsBy(plan, hooks, () => skipped.lines++);
@@ -168,10 +169,10 @@ async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, file
   const vocabulary = vocabularyOf(plan, tokenizer);
   const prepared = preparedAmong(plan.domainsFrom);
   if (tokenizer !== null) checkTokenizer(prepared, tokenizer);
-  // Learning a tokenizer reads text that is read again; its bad lines count once.
+  // Training a tokenizer reads text that is read again later, so its bad lines must not count twice.
   skipped.lines = 0;
   const targetLabels = [...kinds.keys()].filter((label) => label.startsWith("target"));
-  const missed = uncompared(
+  const missed = uncomparedFiles(
     plan.dropContaminated,
     kinds,
     targetLabels.filter((label) => label !== "target" || files.target.length > 0),
@@ -188,19 +189,19 @@ async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, file
   };
 }
 
-/** The text of a domain or of a target, once it is read. */
+/** The text of a domain or of a target after it was read. */
 interface Part {
-  /** `domain "code"`, `target`. */
+  /** For example `domain "code"` or `target`. */
   readonly label: string;
   readonly split: Split;
-  /** That are trained on. */
+  /** Number of tokens for training. */
   readonly tokens: number;
   readonly heldOut: Pick<TextFacts, "heldOutTokens" | "heldOutBytes">;
-  /** What is to be said of it. */
+  /** A line for the user; null if there is nothing to report. */
   readonly note: string | null;
 }
 
-/** A cluster may be as small as a few words, and is then shorter than a window. */
+/** Makes a part of a corpus. A cluster may contain only a few words, and may then be shorter than a window. */
 function partOf(label: string, corpus: StoredCorpus, context: number, isCluster: boolean): Part {
   const { name, train, heldOut, heldOutBytes, note } = corpus;
   const short = isCluster ? evaluationWindows(name, train, context) : null;
@@ -215,7 +216,7 @@ function partOf(label: string, corpus: StoredCorpus, context: number, isCluster:
   };
 }
 
-/** Reads the files of a label. `domain` is its name among the domains, whose text is compared with held-out text; null: it is a target. */
+/** Reads the files of a label. `domain` is the name of the domain, whose text is compared with held-out text; null for a target. */
 async function readPart(
   reading: Reading,
   what: string,
@@ -252,7 +253,7 @@ async function readPart(
   );
 }
 
-/** Reads the domains: those that have files of their own, and those that share files. */
+/** Reads the domains that have files of their own, and those that share files. */
 async function readDomains(reading: Reading): Promise<readonly Part[]> {
   const { plan, files, tokenizer, documents, witness, contamination } = reading;
   const mixed =
@@ -279,14 +280,14 @@ async function readDomains(reading: Reading): Promise<readonly Part[]> {
   return domains;
 }
 
-/** What was read of each label, the domains first. */
+/** The contents that were read per label, the domains first. */
 function contentsOf({ witness }: Reading, parts: readonly Part[]): readonly Content[] {
   const isTarget = ({ label }: Content): number => (label.startsWith("target") ? 1 : 0);
   const tokens = new Map(parts.map((part) => [part.label, part.tokens]));
   return witness.contents(tokens).sort((a, b) => isTarget(a) - isTarget(b));
 }
 
-/** Says what was found while reading. Throws `checkpoint` when the text is not what the run began with. */
+/** Reports what was found while reading. Throws `checkpoint` if the text is not the one that the run began with. */
 function tellReading(
   { witness, hooks, skipped }: Reading,
   known: Known,
@@ -301,7 +302,7 @@ function tellReading(
     hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
 }
 
-/** What run.json tells of the text. */
+/** The facts about the text that run.json records. */
 function factsOf(
   domains: readonly string[],
   targets: readonly string[],
@@ -332,7 +333,7 @@ function factsOf(
   };
 }
 
-/** What the files of each label hold. Throws `data` for one that has both. */
+/** Whether the files of each label are text or tokens. Throws `data` for a label with both. */
 function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "text" | "tokens"> {
   const kind = (label: string, files: readonly string[]): [string, "text" | "tokens"] => {
     const tokens = files.find(isTokenFile);
@@ -340,7 +341,7 @@ function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "tex
     if (tokens !== undefined && text !== undefined)
       throw new GradmixError(
         "data",
-        `${label}: ${text} is text and ${tokens} is a file of tokens; make them two domains`,
+        `${label}: ${text} is text, but ${tokens} is a file of tokens; put them into two domains`,
       );
     return [label, tokens === undefined ? "text" : "tokens"];
   };
@@ -351,26 +352,28 @@ function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "tex
   ]);
 }
 
-/** Throws `config` for an end of text that is no id. */
+/** Returns the vocabulary of a tokenizer, or that of the plan. Throws `config` if the end of text is not one of its ids. */
 function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer | null): Vocabulary {
   const vocabulary = {
     vocabSize: tokenizer?.vocabSize ?? vocabSize,
     endOfText: endOfText ?? tokenizer?.endOfText ?? null,
   };
   if (vocabulary.endOfText !== null && vocabulary.endOfText >= vocabulary.vocabSize)
-    throw wrong(`--end-of-text: ${vocabulary.endOfText} is no id of ${vocabulary.vocabSize} tokens`);
+    throw configError(
+      `--end-of-text: ${vocabulary.endOfText} is not one of the ${vocabulary.vocabSize} ids, which start at 0`,
+    );
   return vocabulary;
 }
 
-/** Throws `config` where text has no tokenizer. */
+/** Returns the tokenizer. Throws `config` if text has none. */
 function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
   if (tokenizer !== null) return tokenizer;
-  throw wrong(
-    `--tokenizer none: ${label} is text, which needs a tokenizer: name that of the files of tokens with --tokenizer FILE`,
+  throw configError(
+    `--tokenizer none: ${label} is text, which needs a tokenizer; name the one of the files of tokens with --tokenizer FILE`,
   );
 }
 
-/** How the documents of a run are read. */
+/** Makes the function that reads the documents of a run. */
 function documentsBy(
   { textField, skipBadLines }: DataPlan,
   { signal }: DataHooks,
@@ -386,7 +389,7 @@ function documentsBy(
     );
 }
 
-/** The documents of files that are of several domains, each with what tells its domain. */
+/** Makes the function that reads files with several domains; each document has the name of its domain. */
 function mixedDocuments(
   { clusters }: MixedFiles,
   { domainField }: Pick<DataPlan, "domainField">,
@@ -402,7 +405,7 @@ function mixedDocuments(
   };
 }
 
-/** The corpora of files whose documents are of several domains, by name. */
+/** Reads files that contain several domains. Returns a corpus per domain. */
 async function readMixed(
   { files, domainOf }: MixedFiles,
   documents: (list: readonly string[]) => AsyncIterable<Document>,
@@ -425,7 +428,7 @@ async function readMixed(
       if (part === undefined)
         throw new GradmixError(
           "data",
-          `${document.source}: the domain ${JSON.stringify(document.domain)} is new: the file changed while it was read`,
+          `${document.source}: the domain ${JSON.stringify(document.domain)} is new, so the file changed while it was read; start the run again`,
         );
       part.reading.text(file, document.text);
       if (contamination.keeps(part.name, document)) part.corpus.add(document);
@@ -434,14 +437,14 @@ async function readMixed(
   return new Map(Array.from(parts, ([name, { corpus }]) => [name, corpus]));
 }
 
-/** Notes of very many domains are not all told. */
+/** Shows the notes; of more than 12 only the first three. */
 function tellNotes(notes: readonly string[], { onEvent }: DataHooks): void {
   const shown = notes.length <= 12 ? notes : notes.slice(0, 3);
   for (const note of shown) onEvent(note);
   if (shown.length < notes.length) onEvent(`and so on for ${notes.length - shown.length} more`);
 }
 
-/** The same items, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. */
+/** Returns the same items, and lets the event loop run from time to time. Throws the reason of `signal` after an abort. */
 async function* inTurns<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
   for await (const item of items) {
     await giveTurn();
@@ -450,7 +453,7 @@ async function* inTurns<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncG
   }
 }
 
-/** Tokens of every domain, or of the largest of many, and of the targets. */
+/** Formats the number of tokens of the domains (the largest ones if there are many) and of the targets. */
 function tokensLine(
   names: readonly string[],
   counts: readonly number[],
@@ -464,13 +467,13 @@ function tokensLine(
   return `${shown.map((i) => `${names[i]} ${n(counts[i]!)}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
 }
 
-/** The tokenizer that a run with "bpe" would train on this text. Throws `data`. */
+/** Trains the tokenizer that a run with "bpe" would train on this text. Throws `data`. */
 export async function learnTokenizer(plan: DataPlan, hooks: DataHooks): Promise<Tokenizer> {
   const files = await listInputs(plan, hooks);
   return trainTokenizer(plan, files, documentsBy(plan, hooks), hooks);
 }
 
-/** The tokenizer of a run on this text, where it is not "none". Throws `data` and `config`. */
+/** Returns the tokenizer of a run on this text, unless it is "none". Throws `data` and `config`. */
 export function tokenizerOfPlan(plan: DataPlan, files: Inputs, hooks: DataHooks): Promise<Tokenizer> {
   return chooseTokenizer(plan, files, documentsBy(plan, hooks), hooks);
 }
@@ -487,7 +490,7 @@ async function chooseTokenizer(
   return trainTokenizer(plan, files, documents, hooks);
 }
 
-/** A tokenizer that is there: a `tokenizer.json`, or a vocabulary by its name. */
+/** Opens an existing tokenizer: a `tokenizer.json`, or a vocabulary by its name. */
 export function readTokenizer(name: string): Tokenizer {
   try {
     return openTokenizer(gptVocabularies.includes(name) ? name : readJson(name, `--tokenizer ${name}`));
@@ -497,7 +500,7 @@ export function readTokenizer(name: string): Tokenizer {
   }
 }
 
-/** The documents of files, and their domains where a field is named. */
+/** A function that reads the documents of files, with their domains if a field is given. */
 type Documents = (list: readonly string[], domainField?: string) => AsyncIterable<Document>;
 
 async function trainTokenizer(
@@ -508,12 +511,12 @@ async function trainTokenizer(
 ): Promise<Tokenizer> {
   const given = [...kindsOf(files)].find(([, kind]) => kind === "tokens")?.[0];
   if (given !== undefined)
-    throw wrong(
-      `${given} is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N`,
+    throw configError(
+      `${given} consists of token files; give their tokenizer.json with --tokenizer FILE, or give --tokenizer none --vocab-size N`,
     );
-  const share = BPE_BYTES / files.domains.size;
+  const share = BPE_CHARACTERS / files.domains.size;
   let isSample = false;
-  /** Gives documents until each domain has had its share; all that are left are of domains that have had it. */
+  /** Returns texts until each of `count` domains has given `share` characters; the last text of a domain is cut. */
   async function* sharesOf(
     list: readonly string[],
     count: number,

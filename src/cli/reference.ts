@@ -1,4 +1,4 @@
-/** The model of an earlier run, which gives reference losses: read and checked before the data, made once the backend runs. */
+/** The model of an earlier run, which gives reference losses. It is read and checked before the data, and built once the backend runs. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
@@ -13,16 +13,16 @@ import { readJson } from "./values.ts";
 
 export interface Reference {
   readonly folder: string;
-  /** SHA-256 of the model: a run goes on only with the reference it began with. */
+  /** SHA-256 of the model. A resumed run must use the reference with which it began. */
   readonly fingerprint: string;
   readonly tokenizer: Tokenizer;
-  /** Read by place, once the model is made. */
+  /** The files of the model, which are read when it is built. */
   readonly files: ReadonlyMap<string, ByteSource>;
 }
 
 const names = ["config.json", "model.safetensors"];
 
-/** Throws `config` when the folder holds no finished run; rejects with the reason of `signal` once that is aborted. */
+/** Reads a reference. Throws `config` if the folder does not contain a finished run; rejects with the reason of `signal` after an abort. */
 export async function readReference(folder: string, signal: AbortSignal): Promise<Reference> {
   const files = new Map<string, ByteSource>();
   const hash = createHash("sha256");
@@ -30,7 +30,7 @@ export async function readReference(folder: string, signal: AbortSignal): Promis
     const path = join(folder, "model", name);
     try {
       files.set(name, fileSource(path));
-      // A part at a time, with what waits in the event loop between them.
+      // Reads in parts, so that the event loop can run between them.
       for await (const part of createReadStream(path, { highWaterMark: 1 << 22 })) {
         signal.throwIfAborted();
         hash.update(part as Uint8Array);
@@ -50,27 +50,27 @@ export async function readReference(folder: string, signal: AbortSignal): Promis
 }
 
 /**
- * The model, whose losses are compared with those of a model of these tokens and this context. Throws `config` when its tokens mean something
- * else, or its windows are shorter; what is wrong with the files themselves in their own words.
+ * Builds the model, whose losses are compared with those of a model with the `wanted` vocabulary and context. Throws `config` if the tokenizers
+ * differ or its windows are shorter, and the errors of `fromHuggingFace` for invalid files.
  */
 export function referenceModel(
   { folder, tokenizer, files }: Reference,
   wanted: { readonly tokenizer: Tokenizer; readonly vocabSize: number; readonly context: number },
 ): GPT {
-  const wrong = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
+  const unfit = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
   if (JSON.stringify(tokenizer.toJSON()) !== JSON.stringify(wanted.tokenizer.toJSON()))
-    throw wrong(
+    throw unfit(
       `has another tokenizer; train both with --tokenizer ${join(folder, "model", "tokenizer.json")}`,
     );
   const model = fromHuggingFace(files);
   const { vocabSize, context } = model.config;
   const fault =
     vocabSize !== wanted.vocabSize
-      ? `has a model of ${vocabSize} tokens, this run's has ${wanted.vocabSize}; it must be the folder of a finished run`
+      ? `has a model with a vocabulary of ${vocabSize} tokens, but this run has ${wanted.vocabSize}; give the folder of a finished run with the same vocabulary`
       : context < wanted.context
-        ? `has windows of ${context} tokens, this run's have ${wanted.context}; give --context ${context} or a reference of longer ones`
+        ? `has windows of ${context} tokens, but this run has windows of ${wanted.context}; use --context ${context}, or a reference with longer windows`
         : null;
   if (fault === null) return model;
   model.dispose();
-  throw wrong(fault);
+  throw unfit(fault);
 }

@@ -1,4 +1,4 @@
-/** `gradmix report`: one HTML file of runs, and their metrics for other tools. */
+/** `gradmix report`: writes an HTML page of runs, and their metrics for other tools. */
 import { join } from "node:path";
 import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
 import { writeEvents } from "../report/tensorboard.ts";
@@ -6,27 +6,27 @@ import { isClusterFolder } from "./cluster-folder.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
 import { pageExports } from "./page-exports.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 export interface ReportArguments {
-  /** Folders of runs. */
+  /** Folders of the runs. */
   readonly runs: readonly string[];
-  /** The file; null: report.html, in the folder of the run where there is one alone. */
+  /** The file to write; null: report.html, in the folder of the run if there is only one. */
   readonly out: string | null;
-  /** Folder for the figures as SVG; null: none. */
+  /** Folder for the figures as SVG; null: none are written. */
   readonly svg: string | null;
-  /** Folder for event files; null: none. */
+  /** Folder for event files; null: none are written. */
   readonly tensorboard: string | null;
-  /** metrics.csv in each run's folder. */
+  /** Whether to write metrics.csv to the folder of each run. */
   readonly csv: boolean;
 }
 
-/** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
+/** Runs the command and returns the exit code. Throws `data` and `io`; invalid runs are refused before anything is written. */
 export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
   const clusters = runs.find(isClusterFolder);
   if (clusters !== undefined)
-    throw wrong(
-      `${clusters} is a folder of clusters, not of a run; its page is ${join(clusters, "clusters.html")}`,
+    throw configError(
+      `${clusters} is a folder of clusters, not of a run; open its page instead: ${join(clusters, "clusters.html")}`,
     );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });

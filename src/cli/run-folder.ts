@@ -59,12 +59,12 @@ import {
   string,
   withDefault,
 } from "../schema.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
-/** Checkpoints that are kept: the newest, and one to fall back to. */
+/** Number of checkpoints to keep: the newest, and one to fall back to. */
 const keptCheckpoints = 2;
 
-/** What marks a folder as holding a run. */
+/** Files and folders that mark a folder as a run. */
 const traces = [
   "config.json",
   "run.json",
@@ -79,7 +79,7 @@ const traces = [
   "best",
 ];
 
-/** What `gradmix compare` writes into its folder beside those of the runs. */
+/** The files that `gradmix compare` writes to its folder, beside the folders of the runs. */
 export const comparisonFiles = {
   plan: "compare-plan.json",
   tokenizer: "tokenizer.json",
@@ -89,13 +89,13 @@ export const comparisonFiles = {
 } as const;
 
 /**
- * Of the names in a folder, those that a run or `gradmix prepare` wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is
- * the folder of the run that asks.
+ * The names among those in a folder that a run or `gradmix prepare` wrote. A folder counts as a run if it has everything that a run makes before its
+ * first step, or if `own` says that it is the caller's own run folder.
  */
 export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
   const prepared = preparedNames(names);
   if (prepared.size > 0) return prepared;
-  // What gradmix compare wrote beside the folders of its runs.
+  // These are the files of `gradmix compare`.
   if (names.has(comparisonFiles.plan))
     return new Set([
       ...Object.values(comparisonFiles).filter((name) => names.has(name)),
@@ -106,37 +106,37 @@ export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<
 }
 
 export interface RunFolder extends RunStore {
-  /** Adds a line to metrics.jsonl. */
+  /** Appends a line to metrics.jsonl. */
   appendMetrics(metrics: StartLine | StepMetrics | ResumeLine): void;
-  /** Gives the folder back: closes the metrics file, removes the lock. */
+  /** Closes the metrics file and releases the lock. */
   close(): void;
 }
 
-/** Throws `config` when `folder` cannot take a new run: it holds one, or it is not a folder. */
+/** Throws `config` if `folder` cannot hold a new run, because it already holds one or is not a folder. */
 export function checkFree(folder: string): void {
   let entries: string[];
   try {
     entries = nodeFs.readdirSync(folder);
   } catch (error) {
     if (errorCode(error) === "ENOENT") return;
-    throw wrong(`--out ${folder}: cannot be used (${reason(error)})`, error);
+    throw configError(`--out ${folder}: cannot be used (${reason(error)})`, error);
   }
   const trace = traces.find((name) => entries.includes(name));
   if (trace !== undefined)
-    throw wrong(
+    throw configError(
       `--out ${folder}: already holds a run (${trace}); choose another folder, or continue it with --resume ${folder}`,
     );
 }
 
-/** `--resume` takes the folder of a run, or one of its checkpoints. */
+/** What `--resume` continues: a run folder, or one of its checkpoints. */
 export interface ResumeFrom {
   folder: string;
   config: TrainConfig;
-  /** A certain checkpoint; null: the newest. */
+  /** The given checkpoint; null: the newest one. */
   file: string | null;
 }
 
-/** Finds the run that `--resume path` means. Throws `checkpoint`. */
+/** Finds the run that `--resume path` names. Throws `checkpoint`. */
 export function findRun(path: string): ResumeFrom {
   if (path === "") throw new GradmixError("checkpoint", "--resume: is empty; name the folder of a run");
   const isFile = nodeFs.statSync(path, { throwIfNoEntry: false })?.isFile() === true;
@@ -148,10 +148,7 @@ export function findRun(path: string): ResumeFrom {
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
 }
 
-/**
- * Opens a folder for a run; nothing is written before `begin`. With `resume`, `load` gives the newest checkpoint, or
- * the one asked for.
- */
+/** Opens a folder for a run. Nothing is written before `begin`. With `resume`, `load` returns the given checkpoint, or the newest one. */
 export function openRunFolder(
   config: TrainConfig,
   resume: ResumeFrom | null = null,
@@ -159,7 +156,7 @@ export function openRunFolder(
 ): RunFolder {
   const folder = config.run.out;
   let held: Held | null = null;
-  /** What the run goes on from; null before that is known. */
+  /** The point from which the run continues; null before it is known. */
   let from: Point | null = resume === null ? beginning : null;
 
   const load: RunStore["load"] = () => {
@@ -177,7 +174,7 @@ export function openRunFolder(
     return held;
   };
 
-  /** Begun, and still where it was begun: in a folder that was moved or deleted, new files would be parts of no run. */
+  /** Begins the run if needed. Throws `io` if the folder was moved or deleted since, because new files would not belong to any run. */
   const present = (): Held => {
     const begun = begin();
     if (!nodeFs.existsSync(join(folder, "config.json")))
@@ -230,13 +227,13 @@ export function openRunFolder(
   };
 }
 
-/** What a run that has begun holds. */
+/** What a run holds from its beginning to its end. */
 interface Held {
   readonly lock: Lock;
   readonly metrics: MetricsFile;
 }
 
-/** The checkpoint that a resumed run goes on from, and the point that it is of. Throws `checkpoint`. */
+/** Loads the checkpoint from which a resumed run continues. Throws `checkpoint`. */
 function loadPoint(
   config: TrainConfig,
   resume: ResumeFrom,
@@ -253,7 +250,7 @@ function loadPoint(
   };
 }
 
-/** Takes the folder and makes what a run has before its first step. Throws what fails; of a new run nothing is left behind then. */
+/** Locks the folder and makes the files that a run has before its first step. If this fails for a new run, everything that it made is removed. */
 function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs): Held {
   const folder = config.run.out;
   let made: string | undefined;
@@ -262,12 +259,12 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
   } catch (error) {
     throw ioError(folder, error);
   }
-  // Before config.json there is no run; what fails until a new one is whole leaves nothing behind.
+  // A folder without config.json does not count as a run, so a failed start must remove it again.
   const undo: (() => void)[] = [];
   let lock: Lock | null = null;
   try {
     lock = takeLock(folder, fs);
-    // What was seen before may have changed until the lock was taken.
+    // Another process may have changed the folder before this one got the lock.
     if (isNew) checkFree(folder);
     else if (stateOf(folder) !== from.seen)
       throw new GradmixError(
@@ -276,14 +273,14 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
       );
     return { lock, metrics: makeFiles(config, from, isNew, { fs, undo }) };
   } catch (error) {
-    if (isNew && lock !== null) for (const take of undo.reverse()) quietly(take);
+    if (isNew && lock !== null) for (const undone of undo.reverse()) quietly(undone);
     if (lock !== null) quietly(lock.release);
     if (made !== undefined) quietly(() => removeEmpty(resolve(folder), made));
     throw error;
   }
 }
 
-/** The files of a run before its first step, in a folder that is locked; `undo` takes them away again. Gives that of the metrics, open. */
+/** Makes the files of a run before its first step, in a locked folder. `undo` receives the functions that remove them. Returns the open metrics file. */
 function makeFiles(
   config: TrainConfig,
   { step, lines, unwritten }: Point,
@@ -306,12 +303,13 @@ function makeFiles(
   } catch (error) {
     throw ioError(checkpoints, error);
   }
-  // What lies after the point that the run goes on from will be written again.
+  // Later checkpoints will be written again.
   for (const { path, step: other } of listCheckpoints(folder)) if (other > step) remove(path, fs);
   const metrics = openMetrics(place("metrics.jsonl"), isNew ? null : lines, fs);
   try {
     for (const line of unwritten) metrics.append(line);
-    // They are of where the run stopped, and the lines from here on are not: a run that is killed now has no weights until it goes on.
+    // weights.json belongs to the step at which the run stopped. If the run is killed before the next one is written, it has no weights until it
+    // continues.
     remove(join(folder, "weights.json"), fs);
     return metrics;
   } catch (error) {
@@ -320,21 +318,21 @@ function makeFiles(
   }
 }
 
-/** Where a run goes on from. */
+/** The point from which a run continues. */
 interface Point {
   readonly step: number;
-  /** Lines of metrics.jsonl are kept up to this step … */
+  /** Lines of metrics.jsonl up to this step are kept. */
   readonly lines: number;
-  /** … and these, which had found no room, follow. */
+  /** Lines that follow them, which could not be written before. */
   readonly unwritten: readonly string[];
-  /** What the folder looked like. */
+  /** The state of the folder when the point was read. */
   readonly seen: string;
 }
 
-/** Of before the first step there is a line as well, which a run that begins anew writes anew. */
+/** The beginning of a run. Its lines start at −1, because a run that starts again also writes the line before the first step again. */
 const beginning: Point = { step: 0, lines: -1, unwritten: [], seen: "" };
 
-/** What tells whether another process has written to the folder. */
+/** A text that changes if another process writes to the folder. */
 function stateOf(folder: string): string {
   return JSON.stringify(
     listCheckpoints(folder).map(({ path }) => {
@@ -344,16 +342,16 @@ function stateOf(folder: string): string {
   );
 }
 
-/** Where an earlier error is the one to tell. */
+/** Runs a task whose error is less important than an earlier one. */
 function quietly(task: () => void): void {
   try {
     task();
   } catch {
-    // See above.
+    // The caller throws the earlier error.
   }
 }
 
-/** Removes empty folders from `folder` up to `top`, which holds it. */
+/** Removes the empty folders from `folder` up to its ancestor `top`. */
 function removeEmpty(folder: string, top: string): void {
   for (let path = folder; ; path = dirname(path)) {
     nodeFs.rmdirSync(path);
@@ -369,16 +367,16 @@ function remove(path: string, fs: WriteFs): void {
   }
 }
 
-/** metrics.jsonl while it is written: whole lines. */
+/** metrics.jsonl while it is written. The file contains only complete lines. */
 interface MetricsFile {
-  /** Adds a line. Throws `io`; then the line is kept, and the file ends with a whole line where that is possible. */
+  /** Appends a line. On an error it throws `io`, keeps the line for later, and removes a partly written line if possible. */
   append(line: string): void;
-  /** Makes what was written last. Gives the lines that could not be. Throws `io`. */
+  /** Flushes the file to the disk. Returns the lines that could not be written. Throws `io`. */
   sync(): readonly string[];
   close(): void;
 }
 
-/** Opens the file for adding lines; of one that is there the lines up to `step` are kept. */
+/** Opens the file for appending; of an existing file, the lines up to `step` are kept. */
 function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFile {
   let file: number;
   let bytes = 0;
@@ -395,7 +393,7 @@ function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFil
       try {
         writeAll(file, text, fs);
       } catch (error) {
-        // Half a line goes. Where not even that is possible, a resumed run removes it.
+        // Removes half a line. If this fails too, a resumed run removes it.
         quietly(() => fs.ftruncateSync(file, bytes));
         throw ioError(path, error);
       }
@@ -409,7 +407,7 @@ function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFil
       writeAllOf(unwritten);
     },
     sync() {
-      // The checkpoint holds what finds no room here.
+      // The checkpoint stores the lines that could not be written here.
       quietly(() => writeAllOf(unwritten));
       try {
         fs.fsyncSync(file);
@@ -422,15 +420,15 @@ function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFil
   };
 }
 
-/** What a checkpoint of a run holds: the configuration, the state of the trainer and of the run. Throws as `readCheckpoint`. */
+/** Reads the configuration and the states of the trainer and the run from a checkpoint. Throws like `readCheckpoint`. */
 export function readRun(file: string): {
   step: number;
   config: TrainConfig;
   state: Checkpoint["json"];
   arrays: Checkpoint["arrays"];
-  /** metrics.jsonl is whole up to this step … */
+  /** metrics.jsonl is complete up to this step, except for `unwritten`. */
   lines: number;
-  /** … but for these lines, which found no room there. */
+  /** Lines that could not be written to metrics.jsonl. */
   unwritten: readonly string[];
 } {
   const { step, json, arrays } = readCheckpointOrOffer(file);
@@ -450,15 +448,15 @@ export function readRun(file: string): {
 }
 
 interface SavedRun {
-  /** As text, which keeps the order of the domains; an object in checkpoints of before. */
+  /** JSON text, which keeps the order of the domains; an object in earlier versions. */
   readonly config: unknown;
   readonly state: Checkpoint["json"];
-  /** metrics.jsonl is whole up to this step; −1: not even its first line, of before the first step. */
+  /** metrics.jsonl is complete up to this step; −1: even the line before the first step is missing. */
   readonly lines?: number;
   readonly unwritten: readonly string[];
 }
 
-/** Beside what a trainer saves. */
+/** Schema of the JSON that a checkpoint contains beside the state of the trainer. */
 export const savedRun: Schema<SavedRun> = object<SavedRun>({
   config: (value, at) => (typeof value === "string" ? value : plainObject(value, at)),
   state: plainObject,
@@ -466,7 +464,7 @@ export const savedRun: Schema<SavedRun> = object<SavedRun>({
   unwritten: withDefault(list(string), []),
 });
 
-/** As `readCheckpoint`, and the error for a broken one names the newest good one before it. */
+/** Like `readCheckpoint`. The error for a damaged file names the newest intact checkpoint. */
 function readCheckpointOrOffer(path: string): CheckpointFile {
   try {
     return readCheckpoint(path);
@@ -497,7 +495,7 @@ function checkpointPath(folder: string, step: number): string {
   return join(folder, "checkpoints", `step-${String(step).padStart(8, "0")}.safetensors`);
 }
 
-/** The checkpoints of a run, oldest first. */
+/** The checkpoints of a run in ascending order of steps. */
 export function listCheckpoints(folder: string): { step: number; path: string }[] {
   const place = join(folder, "checkpoints");
   return readFolder(place)
@@ -509,7 +507,7 @@ export function listCheckpoints(folder: string): { step: number; path: string }[
     .sort((a, b) => a.step - b.step);
 }
 
-/** Keeps the lines of whole steps up to `step`; what follows was written by a run that did not get further. Gives the bytes that are left. */
+/** Cuts metrics.jsonl after the last complete line up to `step`; later lines belong to steps that will run again. Returns the number of bytes that are left. */
 export function truncateMetrics(path: string, step: number): number {
   if (!nodeFs.existsSync(path)) return 0;
   const file = nodeFs.openSync(path, "r+");
@@ -522,7 +520,7 @@ export function truncateMetrics(path: string, step: number): number {
   }
 }
 
-/** Bytes of the lines up to the first that is not whole, or of a later step. */
+/** Number of bytes before the first line that is incomplete or of a later step. */
 function wholeLines(file: number, step: number): number {
   const chunk = Buffer.alloc(2 ** 20);
   let rest = Buffer.alloc(0);

@@ -1,6 +1,6 @@
 /**
- * A training run from its configuration: plans it, reads the data, builds the model and the mixer, and trains. What the command
- * and the demo call; files go through the run's store.
+ * A training run from its configuration: plans it, reads the data, builds the model and the mixer, and trains. The command and the demo call it; all
+ * files are written by the store of the run.
  */
 import type { Backend } from "../backends/backend.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
@@ -39,14 +39,15 @@ import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
 /**
- * Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. `read` reads the text, for who has it already.
+ * Trains as `config` describes. `read` reads the text; a caller that already has the data can pass its own. Throws `data` and `config` before
+ * anything is written, and `numeric` if the loss becomes invalid.
  */
 export async function runTraining(
   config: TrainConfig,
   hooks: RunHooks,
   read: typeof readData = readData,
 ): Promise<RunResult> {
-  // What the options say of the domains comes before their files, unless those say which domains there are.
+  // Options about domains are checked before files are searched for, unless the files determine the domains.
   const found = config.data.domainsFrom.length === 0 ? null : await listInputs(dataPlanOf(config), hooks);
   const names = [...(found ?? config.data).domains.keys()];
   if (found !== null) checkDomains(config.mixing, names);
@@ -61,7 +62,7 @@ export async function runTraining(
   const { initFrom } = plan.model;
   const start = resumed === null && initFrom !== null ? readStart(initFrom) : null;
   if (start !== null) checkStart(start, plan.data, plan.model);
-  // Before text is read, which may take minutes.
+  // The backend starts before the text is read, which may take minutes.
   const then = resumed === null ? {} : savedEngine(resumed.json);
   const { backend, engine } = await startBackend(plan.engine, then, hooks.onEvent);
   try {
@@ -84,7 +85,7 @@ export async function runTraining(
     const repeated = plan.mixing.repeatsAnyway(data.sizes);
     if (repeated !== null)
       hooks.onEvent(
-        `too little text: the run goes through it ${Number(repeated.toPrecision(3))} times, and cannot keep to ${plan.mixing.repetitions} repetitions; each domain is repeated equally often. More text, or fewer steps, leave room for the rule`,
+        `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${plan.mixing.repetitions}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
       );
     const heldOut = heldOutOf(data, plan.mixing.names);
     const guarded = guardedOf(plan, data, mixer, hooks);
@@ -98,7 +99,7 @@ export async function runTraining(
     hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
     if (saved !== null) {
       trainer.restore(saved.checkpoint);
-      hooks.onEvent(`going on from step ${saved.step}`);
+      hooks.onEvent(`continuing from step ${saved.step}`);
     }
     hooks.store.begin();
     hooks.store.saveFile(
@@ -137,7 +138,7 @@ async function readReferenceOf({ reference }: MixingPlan, signal: AbortSignal): 
   return reference === null ? null : readReference(reference, signal);
 }
 
-/** Throws `checkpoint` unless a resumed run finds the reference that it began with. */
+/** Throws `checkpoint` unless a resumed run has the reference with which it began. */
 function checkReference(
   { reference: folder }: MixingPlan,
   reference: Reference | null,
@@ -150,7 +151,7 @@ function checkReference(
     );
 }
 
-/** The model that the run begins with. Throws `config` when the tokenizer has tokens that it does not know. */
+/** Makes the initial model of the run. Throws `config` if the tokenizer has more tokens than the model. */
 function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Checkpoint | null): GPT {
   const { vocabSize } = data.vocabulary;
   const saved = resumed === null ? null : savedModel(resumed.json);
@@ -159,7 +160,7 @@ function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Chec
   if (vocabSize > model.config.vocabSize)
     throw new GradmixError(
       "config",
-      `--tokenizer: it has ${vocabSize} tokens, the model of --init-from ${plan.model.initFrom ?? ""} has ${model.config.vocabSize}`,
+      `--tokenizer: it has ${vocabSize} tokens, but the model of --init-from ${plan.model.initFrom ?? ""} has ${model.config.vocabSize}`,
     );
   return model;
 }
@@ -169,7 +170,7 @@ interface Guarded {
   readonly plan: GuardPlan;
 }
 
-/** What guards look at, and when; null without them. */
+/** The held-out sets of guards and the plan of their evaluations; null without guards. */
 function guardedOf(
   { mixing, training: { steps, batch }, data: { context } }: RunPlan,
   data: Data,
@@ -184,7 +185,7 @@ function guardedOf(
   return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
 }
 
-/** When the run evaluates, and what that and its rule will cost. */
+/** Plans when the run is evaluated, and what the evaluations and the rule will cost. */
 function planCost(
   { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
   mixer: Mixer,
@@ -240,7 +241,7 @@ function makeTrainer(
   });
 }
 
-/** What the run is made of, in a line or two. */
+/** Prints the backend, the model and the rule. */
 function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | null, hooks: RunHooks): void {
   const { threads, simd } = backend.capabilities;
   const runners = backend.name === "webgpu" ? "" : `${threads} ${threads === 1 ? "thread" : "threads"}, `;
@@ -250,7 +251,7 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
   if (start !== null) hooks.onEvent(`starting from the parameters of ${start.source}`);
 }
 
-/** run.json. */
+/** The facts for run.json. */
 function factsOf(
   plan: RunPlan,
   data: Data,
@@ -279,7 +280,7 @@ function factsOf(
     context: plan.data.context,
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
-    // A limit that was not kept to is none.
+    // A limit that the run cannot keep is not recorded.
     repetitions: mixing.repeatsAnyway(data.sizes) === null ? mixing.repetitions : null,
     evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
     cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
@@ -288,7 +289,7 @@ function factsOf(
   };
 }
 
-/** One line for the user and one for metrics.jsonl. */
+/** Reports the changes to the user and to metrics.jsonl. */
 function tellChanges(step: number, changes: RunChanges, hooks: RunHooks): void {
   const all = Object.entries(changes);
   if (all.length === 0) return;

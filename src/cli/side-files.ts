@@ -1,4 +1,4 @@
-/** What a run writes to be looked at: its page, and event files where they are asked for. What goes wrong with them is told in a line, and never ends a run. */
+/** Files of a run for display: the page, the table and TensorBoard's event files. An error in them is reported in a line and does not end the run. */
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { ReportOptions } from "../report/index.ts";
@@ -9,7 +9,7 @@ import type { TrainConfig } from "./train-config.ts";
 type Tell = (line: string) => void;
 
 export interface EventFiles {
-  /** Once the folder is there, and metrics.jsonl holds the lines that a resumed run keeps. */
+  /** Call this when the folder exists and metrics.jsonl contains only the lines that a resumed run keeps. */
   begin(): void;
   add(line: MetricsLine): void;
   close(): void;
@@ -37,7 +37,7 @@ export async function eventFiles(
   };
 }
 
-/** Writes the page of runs, and gives its path; null where that failed. Default: report.html, of one run in its folder. */
+/** Writes the page of the runs and returns its path, or null if that failed. By default, `path` is report.html in the folder of the first run. */
 export async function writePage(
   folders: readonly string[],
   tell: Tell,
@@ -57,10 +57,10 @@ export async function writePage(
   }
 }
 
-/** Of larger metrics no table is written that nobody asked for: `gradmix report --csv` makes it. */
+/** Metrics larger than this are not written as a table after a run; `gradmix report --csv` still writes it. */
 const TABLE_BYTES = 64 * 2 ** 20;
 
-/** Writes metrics.csv of a run, unless it would be large. */
+/** Writes metrics.csv of a run, unless the metrics are larger than `TABLE_BYTES`. */
 export async function writeTable(folder: string, tell: Tell): Promise<void> {
   try {
     if (statSync(join(folder, "metrics.jsonl")).size > TABLE_BYTES) return;

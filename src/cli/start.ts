@@ -1,4 +1,7 @@
-/** What `--init-from` means: a model to begin with, out of a run, one of its checkpoints or a Hugging Face folder. Its parameters only; nothing of its optimizer or weights. */
+/**
+ * `--init-from`: the model with whose parameters a run starts, from another run, one of its checkpoints or a Hugging Face folder. The state of the
+ * optimizer and the weights of the domains are not read.
+ */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
@@ -21,25 +24,25 @@ import { listCheckpoints, readRun } from "./run-folder.ts";
 import type { DataConfig, ModelConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
-import { readJson, wrong } from "./values.ts";
+import { readJson, configError } from "./values.ts";
 
 export interface Start {
-  /** The path that was given. */
+  /** The given path. */
   readonly path: string;
-  /** Which model that is, for the user. */
+  /** Describes the model for the user. */
   readonly source: string;
   readonly config: ResolvedGPTConfig;
-  /** The one that the model was trained with; null for a folder that has none. */
+  /** The tokenizer with which the model was trained; null if the folder has none. */
   readonly tokenizer: Tokenizer | null;
-  /** What `data.tokenizer` was in the run, or the path of the file. */
+  /** `data.tokenizer` of the run, or the path of the file. */
   readonly tokenizerName: string | null;
-  /** Size of the vocabulary that "bpe" trained. */
+  /** Size of the vocabulary if the run trained it with "bpe". */
   readonly vocabSize: number | null;
-  /** The model, on the current backend. */
+  /** Makes the model on the current backend. */
   model(): GPT;
 }
 
-/** Throws `config` for a path that holds no model; what is wrong with its files in their own words. */
+/** Finds the model at a path. Throws `config` if there is none, and the errors of its readers for invalid files. */
 export function readStart(path: string): Start {
   const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
   const checkpoint = isFile ? path : listCheckpoints(path).at(-1)?.path;
@@ -49,13 +52,13 @@ export function readStart(path: string): Start {
     for (const name of readdirSync(path))
       if (name === "config.json" || /\.safetensors(\.index\.json)?$/.test(name))
         files.set(name, fileSource(join(path, name)));
-      // Its name alone says what has to be done.
+      // Its name is enough for the error, which explains how to convert it.
       else if (/^pytorch_model.*\.bin$/.test(name)) files.set(name, fileSource(join(path, name)));
   } catch (error) {
-    throw wrong(`--init-from: ${path} cannot be read (${reason(error)})`, error);
+    throw configError(`--init-from: ${path} cannot be read (${reason(error)})`, error);
   }
   if (![...files.keys()].some((name) => /\.(safetensors|json|bin)$/.test(name) && name !== "config.json"))
-    throw wrong(
+    throw configError(
       `--init-from: ${path} holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors`,
     );
   const tokenizerName = join(path, "tokenizer.json");
@@ -94,7 +97,7 @@ function fromCheckpoint(path: string, file: string): Start {
         model.dispose();
         throw new GradmixError(
           "checkpoint",
-          `--init-from: ${file} has ${values?.length ?? 0} parameters, a model of its configuration has ${value.size}`,
+          `--init-from: ${file} has ${values?.length ?? 0} parameters, but a model of its configuration has ${value.size}`,
         );
       }
       value.write(values);
@@ -103,13 +106,13 @@ function fromCheckpoint(path: string, file: string): Start {
   };
 }
 
-/** The tokenizer of a checkpoint; null where the run knew none. */
+/** The tokenizer of a checkpoint; null if the run had none. */
 export function savedTokenizer(state: Checkpoint["json"]): Tokenizer | null {
   const { tokenizer } = state;
   return tokenizer === null ? null : openTokenizer(tokenizer);
 }
 
-/** Throws `checkpoint` where `--tokenizer` names a file that is there and is not the tokenizer that the run began with. */
+/** Throws `checkpoint` if `--tokenizer` names an existing file that is not the tokenizer with which the run began. */
 export function checkSameTokenizer(
   { tokenizer: name }: Pick<DataConfig, "tokenizer">,
   saved: Tokenizer | null,
@@ -122,19 +125,19 @@ export function checkSameTokenizer(
     );
 }
 
-/** Where the best model of a run is kept, that is said too. */
+/** A hint that the run also kept its best model, if it did. */
 function bestBeside(path: string): string {
   const folder = join(path, "best");
   return existsSync(join(folder, "best.json")) ? ` (its best step by the target is in ${folder})` : "";
 }
 
-/** What the options say of the model. */
+/** The options of the model. */
 export interface ModelPlan extends Readonly<ModelConfig> {
-  /** Of its parameters. */
+  /** Seed of the parameters. */
   readonly seed: number;
 }
 
-/** The model that the options describe. */
+/** The configuration of the model that the options describe. */
 export function modelOf(config: Readonly<ModelConfig>, vocabSize: number): GPTConfig {
   const { preset, dim, layers, heads, kvHeads, hiddenDim, context } = config;
   return {
@@ -149,17 +152,20 @@ export function modelOf(config: Readonly<ModelConfig>, vocabSize: number): GPTCo
   };
 }
 
-/** The model of a checkpoint, which its options alone do not tell when it came from elsewhere; null in checkpoints of before. */
+/**
+ * The configuration of the model in a checkpoint, which the options do not determine if the model came from elsewhere; null in checkpoints of earlier
+ * versions.
+ */
 export function savedModel(state: Checkpoint["json"]): ResolvedGPTConfig | null {
   const { model } = state;
-  // The checkpoint's checksum says that it is what was written; the fields are checked all the same.
+  // The checksum proves that the file is unchanged, but the fields are still checked.
   return isObject(model) ? gptConfigFrom(model) : null;
 }
 
-/** The options that the model decides. */
+/** The options that follow from the model. */
 const decided = ["preset", "dim", "layers", "heads", "kvHeads", "hiddenDim", "context"] as const;
 
-/** What the model says of the options, under those that were given. */
+/** The options that follow from the model, as a layer below the given options. */
 export function startLayer(start: Start): Layer {
   const { tokenizerName, vocabSize } = start;
   return {
@@ -172,7 +178,7 @@ export function startLayer(start: Start): Layer {
   };
 }
 
-/** Throws `config`, naming the option, unless the model and its tokenizer fit what the options say. */
+/** Throws `config`, naming the option, if the model or its tokenizer does not fit the options. */
 export function checkStart(
   start: Start,
   data: Pick<DataConfig, "tokenizer" | "vocabSize">,
@@ -180,10 +186,10 @@ export function checkStart(
 ): void {
   const { path, config, tokenizer, tokenizerName } = start;
   const refuse = (flag: string, given: unknown, theirs: string): GradmixError =>
-    wrong(`${flag}: ${String(given)} does not fit --init-from ${path}, ${theirs}; leave ${flag} out`);
+    configError(`${flag}: ${String(given)} does not fit --init-from ${path}, ${theirs}; leave ${flag} out`);
   for (const key of decided) {
     const given = model[key] ?? config[key];
-    // Shorter windows than the model can take are no other model.
+    // Windows may be shorter than the model allows.
     if (key === "context" ? model.context > config.context : given !== config[key])
       throw refuse(
         optionTable.model[key].flag,
@@ -195,8 +201,8 @@ export function checkStart(
   }
   if (tokenizer === null) {
     if (data.tokenizer === "bpe")
-      throw wrong(
-        `--init-from: ${path} has no tokenizer.json; name the one that its model was trained with by --tokenizer FILE`,
+      throw configError(
+        `--init-from: ${path} has no tokenizer.json; name the tokenizer of its model with --tokenizer FILE`,
       );
     return;
   }

@@ -1,4 +1,4 @@
-/** Standard input as a file: text is read more than once, so it is kept in a temporary file until the command ends. */
+/** Standard input as a file. Text is read more than once, so it is kept in a temporary file until the command ends. */
 import { createWriteStream, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,20 +6,22 @@ import { pipeline } from "node:stream/promises";
 import { GradmixError } from "../errors.ts";
 import { reason } from "../node/system-errors.ts";
 import type { DataConfig } from "./train-config.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
 type Globs = Pick<DataConfig, "domains" | "domainsFrom" | "target" | "targets">;
 
 /**
- * The same with a file in the place of "-", which holds standard input. Throws `config` where it stands more than once or is a terminal, `io` where it cannot be kept.
+ * Replaces "-" by the path of a file with the standard input. Throws `config` if "-" is given more than once or standard input is a terminal, and
+ * `io` if the file cannot be written.
  */
 export async function withStdin<G extends Globs>(given: G, signal: AbortSignal): Promise<G> {
   const all = [given.domainsFrom, given.target, ...given.domains.values(), ...given.targets.values()].flat();
   const times = all.filter((glob) => glob === "-").length;
   if (times === 0) return given;
-  if (times > 1) throw wrong(`"-": standard input can be read once, and is named ${times} times`);
-  if (process.stdin.isTTY) throw wrong('"-": standard input is a terminal; pipe the text into the command');
-  // Several runs of one command read the same.
+  if (times > 1) throw configError(`"-": standard input can be read only once, but is named ${times} times`);
+  if (process.stdin.isTTY)
+    throw configError('"-": standard input is a terminal; pipe the text into the command');
+  // All runs of one command read the same file.
   const path = await (kept ??= keepStdin(signal));
   const named = (globs: readonly string[]): string[] => globs.map((glob) => (glob === "-" ? path : glob));
   const each = (of: ReadonlyMap<string, readonly string[]>) =>
@@ -58,7 +60,7 @@ async function keepStdin(signal: AbortSignal): Promise<string> {
       cause: error,
     });
   }
-  // Lines of objects, or text.
+  // The ending decides how the text is read: as lines of JSON, or as plain text.
   const whole = `${path}.${first === "{".charCodeAt(0) ? "jsonl" : "txt"}`;
   renameSync(path, whole);
   return whole;

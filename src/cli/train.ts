@@ -1,4 +1,4 @@
-/** `gradmix train`: checks everything, opens the run folder, runs the trainer and shows how it goes. */
+/** `gradmix train`: checks the arguments, opens the run folder, trains and shows the progress. */
 import { GradmixError } from "../errors.ts";
 import {
   checkSameConfig,
@@ -19,27 +19,27 @@ import { totalSteps, type TrainConfig } from "./train-config.ts";
 import type { Raw } from "./values.ts";
 
 export interface TrainArguments {
-  /** Path of a config file. */
+  /** Path of a config file; null if none was given. */
   config: string | null;
-  /** Flags that were given, by key path. */
+  /** The given flags, by key path. */
   given: ReadonlyMap<string, Raw>;
-  /** A run folder or a checkpoint in one. */
+  /** A run folder or one of its checkpoints; null for a new run. */
   resume: string | null;
 }
 
-/** Where the result goes, and where progress goes. */
+/** Streams for the result and for the progress. */
 export interface Outputs {
   readonly out: Output;
   readonly err: Output;
 }
 
-/** What is left to do once the arguments are checked. */
+/** The checked arguments. */
 interface Plan {
   config: TrainConfig;
   resume: ResumeFrom | null;
 }
 
-/** Checks the arguments and the run folder; writes nothing. Throws `config` or `checkpoint`. */
+/** Checks the arguments and the run folder, and writes nothing. Throws `config` or `checkpoint`. */
 async function plan({ config: file, given, resume: path }: TrainArguments): Promise<Plan> {
   const layers: Layer[] = [commandLineLayer(given)];
   if (file !== null) layers.push(fileLayer(file));
@@ -61,7 +61,7 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
   return { config: resolveConfig([...layers, saved]), resume };
 }
 
-/** With a model to begin with, or a prepared folder, their options go before the defaults. */
+/** Resolves the configuration. The options of `--init-from` and of a prepared folder come before the defaults. */
 export async function configOf(given: readonly Layer[]): Promise<TrainConfig> {
   const layers = [...given, preparedLayer(given)];
   const from = layers.map(({ values }) => values.get("model.initFrom")).find((value) => value !== undefined);
@@ -73,13 +73,13 @@ export async function configOf(given: readonly Layer[]): Promise<TrainConfig> {
   return config;
 }
 
-/** `runs/20260130-134501` */
+/** For example `runs/20260130-134501`. */
 export function defaultFolder(date: Date, prefix: string = ""): string {
   const [day = "", time = ""] = date.toISOString().split("T");
   return `runs/${prefix}${day.replaceAll("-", "")}-${time.slice(0, 8).replaceAll(":", "")}`;
 }
 
-/** Where a run is; decides what an interruption does. */
+/** The state of a run, which decides what an interruption does. */
 type Phase = "reading" | "training";
 
 const offers: { readonly [P in Phase]: string } = {
@@ -87,7 +87,7 @@ const offers: { readonly [P in Phase]: string } = {
   training: "stopping after this step, with a checkpoint; Ctrl-C again to stop at once",
 };
 
-/** Runs the command; gives the exit code. `trainer` is what trains. */
+/** Runs the command and returns the exit code. `trainer` is the function that trains. */
 export async function train(
   args: TrainArguments,
   trainer?: RunTraining,
@@ -99,7 +99,7 @@ export async function train(
   const quiet = config.run.quiet;
   const tell = (line: string): void => progress.line(line);
   let phase: Phase = "reading";
-  // However the process ends, its lock goes with it.
+  // The lock is released however the process ends.
   const release = (): void => folder.close();
   process.once("exit", release);
   const interrupt = listenForInterrupt({
@@ -108,7 +108,7 @@ export async function train(
     atOnce: release,
   });
   try {
-    // Only here: `--help` and a refusal need none of its code.
+    // Loaded only here, because `--help` and refusals do not need its code.
     const runTraining = trainer ?? (await import("./run.ts")).runTraining;
     const events = await eventFiles(config, tell);
     const result = await runTraining(config, {

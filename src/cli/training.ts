@@ -1,4 +1,4 @@
-/** The training part of a run, out of its options; and what a resumed run may do otherwise than the run it goes on with. */
+/** The training part of a run's plan, and the changes to it that a resumed run may make. */
 import type { LossScaleOptions } from "../dga/loss-scale.ts";
 import { GradmixError } from "../errors.ts";
 import type { AdamWOptions } from "../nn/optimizer.ts";
@@ -7,11 +7,11 @@ import type { RunChanges } from "../runs/lines.ts";
 import { type ScheduleName, totalSteps, type TrainConfig } from "./train-config.ts";
 
 export interface TrainingPlan {
-  /** Optimizer steps of the whole run. */
+  /** Number of optimizer steps of the whole run. */
   readonly steps: number;
-  /** Training tokens of the whole run. */
+  /** Number of training tokens of the whole run. */
   readonly tokens: number;
-  /** Windows in a step. */
+  /** Windows per step. */
   readonly batch: number;
   readonly seed: number;
   readonly schedule: Schedule;
@@ -37,27 +37,27 @@ export function planTraining(config: TrainConfig): TrainingPlan {
 }
 
 /**
- * Throws `checkpoint` where the rule would limit the repetitions of a domain otherwise with the other number of steps (`MixingPlan.limitedOtherwise`, which knows it once the text
- * is read).
+ * Throws `checkpoint` if the new number of steps would change how the rule limits the repetitions of a domain. `limited` is the name of such a
+ * domain, from `MixingPlan.limitedOtherwise`; it is known once the text was read.
  */
 export function checkRepetitions(then: TrainingPlan, now: TrainingPlan, limited: string | null): void {
   if (limited === null) return;
   throw notExtended(
     then,
     now,
-    `its rule limits the repetitions of domain "${limited}" by the number of tokens of the run (--rule-options '{"repetitions": …}' sets the limit)`,
+    `the rule's limit on the repetitions of domain "${limited}" depends on the number of tokens of the run (--rule-options '{"repetitions": …}' sets the limit)`,
   );
 }
 
 const notExtended = (then: TrainingPlan, now: TrainingPlan, why: string): GradmixError =>
   new GradmixError(
     "checkpoint",
-    `--steps: the run of ${then.steps} steps cannot become one of ${now.steps}: ${why}; to train on from its parameters, start a new run with --init-from`,
+    `--steps: the run of ${then.steps} steps cannot become a run of ${now.steps} steps: ${why}; to continue from its parameters, start a new run with --init-from`,
   );
 
 /**
- * The number of steps, when a resumed run is given another one. Throws `checkpoint` unless the run is then the one that would have begun with it: the
- * steps that were done must have had the learning rates of the new schedule, and the mixing must not count with the run's length.
+ * The change of the number of steps of a resumed run. Throws `checkpoint` unless a run with the new number would have taken the same steps so far:
+ * the new schedule must give the same learning rates, and the mixing must not depend on the length of the run.
  */
 export function stepChanges(
   then: TrainingPlan,
@@ -68,11 +68,11 @@ export function stepChanges(
   const [from, to] = [then.steps, now.steps];
   if (from === to) return {};
   const refuse = (why: string): GradmixError => notExtended(then, now, why);
-  if (to < done) throw refuse(`${done} are done`);
+  if (to < done) throw refuse(`${done} steps are already done`);
   for (let step = 0; step < done; step++)
     if (then.schedule(step) !== now.schedule(step))
       throw refuse(
-        `with the schedule ${then.scheduleName} step ${step + 1} would have had another learning rate; constant can be extended, and wsd before its decay`,
+        `with the schedule ${then.scheduleName}, step ${step + 1} would have had another learning rate; only constant, and wsd before its decay, can be extended`,
       );
   if (countsTokens) throw refuse("its combinators depend on the number of tokens of the run");
   return { steps: { from, to } };

@@ -1,6 +1,6 @@
 /**
- * One option's value: from text on the command line or JSON in a config file to a checked value. Every error names
- * the option as the user wrote it, the value, and what is allowed.
+ * Converts the value of an option from text on the command line or JSON in a config file to a checked value. Each error names the option as the user
+ * wrote it, the value, and what is allowed.
  */
 import { readFileSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
@@ -13,16 +13,16 @@ import { timesShare } from "../share.ts";
 import { domainName } from "./domain-names.ts";
 import type { Kind } from "./options/spec.ts";
 
-/** A value as the command line gives it: all arguments of a repeated flag, or a switch. */
+/** A value as the command line gives it: all arguments of a repeated flag, or the state of a switch. */
 export type Raw = readonly string[] | boolean;
 
-/** The text that was given for an option, as commander names it; null where there was none. */
+/** The text that was given for an option, by commander's name; null if it was not given. */
 export function textOption(options: Readonly<Record<string, unknown>>, name: string): string | null {
   const value = options[name];
   return typeof value === "string" ? value : null;
 }
 
-/** What a flag's arguments say, in the form that a config file would hold. `label` is the flag. */
+/** Converts the arguments of a flag to the form that a config file has. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
   if (typeof raw === "boolean") return raw;
   const last = raw.at(-1) ?? "";
@@ -58,7 +58,7 @@ function gather(raw: readonly string[], label: string): Map<string, string[]> {
   return domains;
 }
 
-/** One number, or numbers by name, where the one stands for "*". */
+/** Reads one number, or numbers by name; a number without a name is stored as "*". */
 function gatherNumbers(
   { sign, all }: Kind & { type: "byName" },
   raw: readonly string[],
@@ -68,13 +68,13 @@ function gatherNumbers(
   const out = new Map<string, unknown>();
   for (const item of raw) {
     const at = item.indexOf(sign);
-    if (at < 0 && !all) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    if (at < 0 && !all) throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
     const name = at < 0 ? "*" : item.slice(0, at).trim().normalize();
     const value = at < 0 ? item : item.slice(at + sign.length);
     if (name === "" || value.trim() === "")
-      throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
-    // As with other options, the last number for all goes before the others.
-    if (at >= 0 && out.has(name)) throw wrong(`${label}: names ${quote(name)} twice`);
+      throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
+    // As for other options, the last number for all domains replaces earlier ones.
+    if (at >= 0 && out.has(name)) throw configError(`${label}: names ${quote(name)} twice`);
     out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
   }
   return out;
@@ -84,7 +84,7 @@ function shares(text: string, label: string): Map<string, unknown> {
   const out = new Map<string, unknown>();
   for (const item of text.split(",")) {
     const [name, value] = split(item, label, "NAME=X,NAME=X, for example code=0.7,prose=0.3");
-    if (out.has(name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
+    if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
     out.set(name, value.trim() === "" ? value : Number(value));
   }
   return out;
@@ -92,11 +92,12 @@ function shares(text: string, label: string): Map<string, unknown> {
 
 function split(item: string, label: string, form: string): [string, string] {
   const at = item.indexOf("=");
-  if (at < 1 || at === item.length - 1) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+  if (at < 1 || at === item.length - 1)
+    throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
   return [item.slice(0, at).normalize(), item.slice(at + 1)];
 }
 
-/** Checks `value` and gives it in the form that `TrainConfig` holds. `label` says where it was found. */
+/** Checks `value` and returns it in the form that `TrainConfig` holds. `label` names the place where it was found. */
 export function checkValue(kind: Kind, value: unknown, label: string): unknown {
   switch (kind.type) {
     case "integer":
@@ -132,19 +133,19 @@ export function checkBytes({ min, max }: Kind & { type: "bytes" }, value: unknow
 export function checkChoice<C extends string>(choices: readonly C[], value: unknown, label: string): C {
   const chosen = choices.find((one) => one === value);
   if (chosen !== undefined) return chosen;
-  throw wrong(
+  throw configError(
     `${label}: ${show(value)} is not one of ${choices.join(", ")}${typeof value === "string" ? didYouMean(value, choices) : ""}`,
   );
 }
 
 export function checkText(value: unknown, label: string): string {
   if (typeof value === "string" && value !== "") return value;
-  throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
+  throw configError(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
 }
 
 export function checkSwitch(value: unknown, label: string): boolean {
   if (typeof value === "boolean") return value;
-  throw wrong(`${label}: ${show(value)} is not true or false`);
+  throw configError(`${label}: ${show(value)} is not true or false`);
 }
 
 export function checkDomains(
@@ -160,22 +161,22 @@ export function checkDomains(
 export function checkObject(value: unknown, label: string): Record<string, unknown> {
   const plain = plainJson(value as Json);
   if (isObject(plain)) return plain;
-  throw wrong(`${label}: ${show(value)} is not a JSON object`);
+  throw configError(`${label}: ${show(value)} is not a JSON object`);
 }
 
 export function checkObjects(value: unknown, label: string): Record<string, unknown>[] {
   const plain = plainJson(value as Json);
   if (Array.isArray(plain) && plain.every(isObject)) return plain;
-  throw wrong(`${label}: ${show(value)} is not a JSON list of objects`);
+  throw configError(`${label}: ${show(value)} is not a JSON list of objects`);
 }
 
-/** A path, or the bases that its file would hold. */
+/** Accepts a path, or the bases that its file would contain. */
 export function checkFile(value: unknown, label: string): string | GivenBases {
   const members = membersOf(value);
   return members === null ? checkText(value, label) : checkBases(members, label);
 }
 
-/** A number for all, or numbers by name; those of "*" alone are that number where one number may stand for all. */
+/** Accepts a number for all domains, or numbers by name. An object with only "*" gives that number if one number may stand for all. */
 export function checkByName(
   kind: Kind & { type: "byName" },
   value: unknown,
@@ -186,7 +187,7 @@ export function checkByName(
     checkNumber({ type: "number", min, max, openMin }, item, what);
   if (all && membersOf(value) === null) return number(value, label);
   const checked = checkRecord(value, label, (item, name) => number(item, `${label} ${quote(name)}`), ["*"]);
-  if (checked.size === 0) throw wrong(`${label}: names no domain`);
+  if (checked.size === 0) throw configError(`${label}: names no domain`);
   return all && checked.size === 1 ? (checked.get("*") ?? checked) : checked;
 }
 
@@ -203,9 +204,9 @@ export function checkNumber(
     (openMax ? value < max : value <= max);
   if (fits) return value;
   const what = kind.type === "integer" ? "a whole number" : "a number";
-  const lower = openMin ? `above ${min}` : `at least ${min}`;
+  const lower = openMin ? `above ${min}` : `of at least ${min}`;
   const upper = max > 2 ** 30 ? "" : openMax ? ` and below ${max}` : ` and at most ${max}`;
-  throw wrong(`${label}: ${show(value)} is not ${what} ${lower}${upper}`);
+  throw configError(`${label}: ${show(value)} is not ${what} ${lower}${upper}`);
 }
 
 const units: Readonly<Record<string, number>> = {
@@ -226,7 +227,7 @@ function bytes(value: unknown, label: string): unknown {
   const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(value.trim());
   const unit = units[match?.[2]?.toLowerCase() ?? ""];
   if (match === null || unit === undefined)
-    throw wrong(`${label}: ${quote(value)} is not a size such as 1000000, 512MiB or 2GiB`);
+    throw configError(`${label}: ${quote(value)} is not a size such as 1000000, 512MiB or 2GiB`);
   return timesShare(unit, Number(match[1]), "down");
 }
 
@@ -234,7 +235,7 @@ export function checkGlobs(value: unknown, label: string): string[] {
   const globs: unknown[] = Array.isArray(value) ? value : [value];
   return globs.map((glob) => {
     if (typeof glob !== "string" || glob === "")
-      throw wrong(`${label}: ${show(glob)} is not a glob, such as "texts/**/*.md"`);
+      throw configError(`${label}: ${show(glob)} is not a glob, such as "texts/**/*.md"`);
     return glob;
   });
 }
@@ -247,27 +248,29 @@ function checkRecord<V>(
 ): Map<string, V> {
   const out = new Map<string, V>();
   for (const [given, item] of namesOf(value, label)) {
-    // Composed, so that é is one name however it was typed.
+    // Names are composed (NFC), so that é is the same name however it was typed.
     const name = given.normalize();
     if (!domainName.test(name) && !others.includes(name))
-      throw wrong(
+      throw configError(
         `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
       );
-    if (out.has(name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
+    if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
     out.set(name, check(item, name));
   }
   return out;
 }
 
-/** Bases as they stand in a config file: name → numbers by domain, or a list of them. */
+/** Bases as in a config file: name → numbers by domain, or a list of numbers. */
 export type GivenBases = ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]>;
 
-/** What the numbers are is checked once the domains are known. */
+/** Checks the form of bases. The domains are checked once they are known. */
 function checkBases(given: readonly (readonly [string, unknown])[], label: string): GivenBases {
   return new Map(
     given.map(([name, basis]): [string, ReadonlyMap<string, number> | readonly number[]] => {
       const wanted = (what: unknown): GradmixError =>
-        wrong(`${label}: basis ${quote(name)}: ${show(what)} is not numbers, one per domain or by name`);
+        configError(
+          `${label}: basis ${quote(name)}: ${show(what)} is not numbers, one per domain or by name`,
+        );
       const numeric = (value: unknown): number => {
         if (typeof value !== "number") throw wanted(basis);
         return value;
@@ -285,49 +288,50 @@ export function checkShares(sumsToOne: boolean, value: unknown, label: string): 
     return checkShares(sumsToOne, readShares(value, label), `${label} (${value})`);
   const checked = checkRecord(value, label, (item, name) => {
     if (typeof item === "number" && Number.isFinite(item) && item >= 0) return item;
-    throw wrong(`${label}: ${quote(name)} is ${show(item)}, not a number of at least 0`);
+    throw configError(`${label}: ${quote(name)} is ${show(item)}, not a number of at least 0`);
   });
   const sum = [...checked.values()].reduce((total, x) => total + x, 0);
   if (sumsToOne && Math.abs(sum - 1) > 1e-6)
-    throw wrong(`${label}: the weights sum to ${Number(sum.toPrecision(9))}, not to 1`);
-  if (!(sum > 0)) throw wrong(`${label}: all shares are 0`);
+    throw configError(`${label}: the weights sum to ${Number(sum.toPrecision(9))}, not to 1`);
+  if (!(sum > 0)) throw configError(`${label}: all shares are 0`);
   return checked;
 }
 
-/** A JSON file of domain → number, or a run's weights.json, of which the recommended weights are taken. */
+/** Reads a JSON file of domain → number, or the recommended weights of a run's weights.json. */
 function readShares(path: string, label: string): unknown {
   const json = readInput(path, `${label} ${path}`);
   const taken = json instanceof Map ? (json as ReadonlyMap<string, Json>).get(recommendedWeights) : undefined;
   return taken instanceof Map ? taken : json;
 }
 
-/** JSON that a person wrote. Throws `config`, on one line, when the file cannot be read, is not JSON or has a name twice in one object. */
+/** Reads JSON that a person wrote. Throws `config`, on one line, if the file cannot be read, is not JSON, or repeats a name within an object. */
 export function readInput(path: string, label: string): Json {
   return parseJson(readText(path, label), { source: label });
 }
 
-/** JSON that a program wrote, such as a tokenizer. Throws `config`, on one line, when the file cannot be read or is not JSON. */
+/** Reads JSON that a program wrote, such as a tokenizer. Throws `config`, on one line, if the file cannot be read or is not JSON. */
 export function readJson(path: string, label: string): unknown {
   return jsonOf(readText(path, label), { source: label, code: "config" });
 }
 
-/** Throws `config`, on one line, when the file cannot be read. */
+/** Reads a text file. Throws `config`, on one line, if it cannot be read. */
 export function readText(path: string, label: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    throw wrong(`${label}: cannot be read (${reason(error)})`, error);
+    throw configError(`${label}: cannot be read (${reason(error)})`, error);
   }
 }
 
-/** What stands by name in an object with a key for each domain. */
+/** The members of an object with a key per domain. Throws `config` for anything else. */
 function namesOf(value: unknown, label: string): readonly (readonly [string, unknown])[] {
   const members = membersOf(value);
-  if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
+  if (members === null)
+    throw configError(`${label}: ${show(value)} is not an object with a key for each domain`);
   return members;
 }
 
-/** The members of an object, in order, whether it is a Map or plain; null for anything else. */
+/** The members of an object or a Map, in order; null for anything else. */
 export function membersOf(value: unknown): readonly (readonly [string, unknown])[] | null {
   if (value instanceof Map) return [...(value as ReadonlyMap<string, unknown>)];
   return isObject(value) ? Object.entries(value) : null;
@@ -338,7 +342,7 @@ export function didYouMean(word: string, known: Iterable<string>): string {
   return best === null ? "" : `; did you mean ${best}?`;
 }
 
-export function wrong(message: string, cause?: unknown): GradmixError {
+export function configError(message: string, cause?: unknown): GradmixError {
   return new GradmixError("config", message, cause === undefined ? {} : { cause });
 }
 
@@ -346,7 +350,7 @@ function quote(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
 }
 
-/** A value in an error message, on one line and not endless. */
+/** Formats a value for an error message, on one line of limited length. */
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (typeof value === "number") return String(value);

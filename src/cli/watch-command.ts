@@ -1,21 +1,21 @@
-/** `gradmix watch`: the page of a run on this machine's loopback, which follows it until Ctrl-C. */
+/** `gradmix watch`: serves the page of a run on this machine, and updates it until Ctrl-C. */
 import { listenForInterrupt } from "./interrupt.ts";
 import { watchRun } from "../report/serve.ts";
 import { isLocked } from "./lock.ts";
 import type { Outputs } from "./train.ts";
-import { wrong } from "./values.ts";
+import { configError } from "./values.ts";
 
-/** How often it looks whether the run has ended. */
+/** Interval at which it checks whether the run has ended. */
 const LOOK_MILLISECONDS = 2000;
 
-/** Serves until a signal comes; gives the exit code, 0 for Ctrl-C. Throws `config`, `data` and `io`. */
+/** Serves until a signal arrives. Returns the exit code, which is 0 for Ctrl-C. Throws `config`, `data` and `io`. */
 export async function watch(run: string, port: string, { out, err }: Outputs): Promise<number> {
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
-    throw wrong(`--port ${port}: must be a whole number from 0 to 65535`);
+    throw configError(`--port ${port}: must be a whole number from 0 to 65535`);
   const watching = await watchRun(run, { port: Number(port), isRunning: isLocked });
   const interrupt = listenForInterrupt({ output: err, line: () => {}, atOnce: () => {} });
   const ended = new Promise((resolve) => interrupt.signal.addEventListener("abort", resolve, { once: true }));
-  out.write(`${watching.url} shows ${run} and follows it; Ctrl-C ends this\n`);
+  out.write(`${watching.url} shows ${run} and follows it; Ctrl-C stops the server\n`);
   let state = "";
   const look = (): void => {
     try {

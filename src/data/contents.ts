@@ -77,10 +77,10 @@ const kinds: readonly { readonly kind: string; readonly magic: string; readonly 
 
 /** Advice on kinds that can be converted to text. The message begins with the file's name. */
 const advice: Readonly<Record<string, string>> = {
-  xz: "it is packed by xz, which is not unpacked here; pack it again: xz -dc FILE.xz | zstd -o FILE.zst",
+  xz: "it is packed with xz, which gradmix cannot unpack; pack it again: xz -dc FILE.xz | zstd -o FILE.zst",
   bzip2:
-    "it is packed by bzip2, which is not unpacked here; pack it again: bzip2 -dc FILE.bz2 | zstd -o FILE.zst",
-  Parquet: "it is Parquet, and its name does not end in .parquet; rename it",
+    "it is packed with bzip2, which gradmix cannot unpack; pack it again: bzip2 -dc FILE.bz2 | zstd -o FILE.zst",
+  Parquet: "it is Parquet, but its name does not end in .parquet; rename it",
 };
 
 /** The kind of a file with this beginning; null if it may be text. */
@@ -120,7 +120,7 @@ export function kindOfFile(file: string): string | null {
 export function kindProblem(kind: string | null): string | null {
   return kind === null || kind === "gzip" || kind === "zstd"
     ? null
-    : (advice[kind] ?? `it is ${kind}, which is no text`);
+    : (advice[kind] ?? `it is ${kind}, not text`);
 }
 
 function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: NodeJS.ReadableStream, to: T): T {
@@ -139,7 +139,7 @@ async function* unpackGzip(
   if ((await stat(file)).size <= end) return;
   for await (const chunk of createReadStream(file, { start: end }))
     if ((chunk as Uint8Array).some((byte) => byte !== 0))
-      throw new ArchiveError(`it is not a whole archive (bytes that are no gzip follow from byte ${end} on)`);
+      throw new ArchiveError(`it is not a whole archive (the bytes from ${end} on are not gzip)`);
 }
 
 function readProblem(cause: unknown): string {

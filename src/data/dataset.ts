@@ -35,7 +35,7 @@ export function assemble<B extends Examples>(draws: readonly Draw[], sources: re
     if (exampleCount(part) !== indices.length)
       throw new GradmixError(
         "shape",
-        `"${source.name}": a batch of ${exampleCount(part)} examples where ${indices.length} were asked for`,
+        `"${source.name}": batchOf returned ${exampleCount(part)} examples, but ${indices.length} were requested`,
       );
     parts.push(part);
   }

@@ -78,7 +78,7 @@ export async function findFiles(
   if (first !== undefined && !skipUnreadable)
     throw new GradmixError(
       "data",
-      `${what}: ${shorten(first.path)} cannot be read: ${first.detail}${unreadable.length > 1 ? ` (and ${unreadable.length - 1} more like it)` : ""}; mend it, or leave it out with --skip-bad-lines`,
+      `${what}: ${shorten(first.path)} cannot be read: ${first.detail}${unreadable.length > 1 ? ` (and ${unreadable.length - 1} more like it)` : ""}; fix it, or skip it with --skip-bad-lines`,
     );
   const excluded = new Set(
     await Promise.all([...exclude].map(async (path) => (await identify(path))?.identity ?? resolve(path))),
@@ -93,11 +93,11 @@ export async function findFiles(
     counts.excluded > 0
       ? `all ${counts.excluded} files of ${all} belong to the target too; a target file cannot be in a domain`
       : counts["passed over"] > 0
-        ? `all ${counts["passed over"]} files of ${all} were written by a run; name one by its own path where it is meant`
+        ? `all ${counts["passed over"]} files of ${all} were written by a run; to use one as text, name it by its own path`
         : counts.unreadable > 0
           ? `none of ${all} can be read`
           : counts.link > 0
-            ? `nothing matches ${all}, and ${counts.link} links on the way lead to nothing`
+            ? `nothing matches ${all}, and ${counts.link} links on the way are broken`
             : "no files were named";
   throw new GradmixError("data", `${what}: ${reason}`);
 }
@@ -150,7 +150,7 @@ async function expand(
   if (paths.length === 1 && paths[0]!.parts.length === 0) {
     const target = await readlink(pattern).catch(() => null);
     throw fails(
-      `no such file: ${shorten(pattern)}${target === null ? "" : ` (it is a link to ${target}, which is not there)`}`,
+      `no such file: ${shorten(pattern)}${target === null ? "" : ` (it is a link to ${target}, which does not exist)`}`,
     );
   }
   const files: FoundFile[] = [];
@@ -328,7 +328,7 @@ async function walk(place: Place, of: Walk): Promise<void> {
     if (kind === "file") {
       if (!matches) return null;
       const file = await identify(path);
-      if (file === null) return () => of.leaveOut(path, "unreadable", "it went away meanwhile");
+      if (file === null) return () => of.leaveOut(path, "unreadable", "it was deleted in the meantime");
       return passedOver ? () => of.leaveOut(path, "passed over", "a run wrote it") : () => of.found(file);
     }
     if (matches) return () => of.leaveOut(path, "unreadable", kind.reason);
@@ -352,12 +352,12 @@ async function kindOf(entry: Dirent, path: string): Promise<"file" | "folder" | 
 async function reasonOf(failure: unknown, path: string): Promise<string> {
   const code = errorCode(failure);
   if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
-  if (code === "ENAMETOOLONG") return `its path is longer than the system takes (${path.length} characters)`;
+  if (code === "ENAMETOOLONG") return `its path is longer than the system allows (${path.length} characters)`;
   // Fails if it is not a link.
   const link = await readlink(path).catch(() => null);
-  if (link !== null && code === "ELOOP") return `it is a link to ${link}, which leads round in a circle`;
-  if (link !== null && code === "ENOENT") return `it is a link to ${link}, which is not there`;
-  return code === "ENOENT" ? "it is not there" : (failure as Error).message;
+  if (link !== null && code === "ELOOP") return `it is a link to ${link}, which leads back to itself`;
+  if (link !== null && code === "ENOENT") return `it is a link to ${link}, which does not exist`;
+  return code === "ENOENT" ? "it does not exist" : (failure as Error).message;
 }
 
 function shorten(path: string): string {

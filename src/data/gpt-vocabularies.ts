@@ -89,7 +89,7 @@ function readRanks(name: string, { ranks }: Vocabulary): Ranks {
     if (!["MODULE_NOT_FOUND", "ERR_PACKAGE_PATH_NOT_EXPORTED"].includes(errorCode(cause))) throw cause;
     throw new GradmixError(
       "config",
-      `the vocabulary "${name}" is in a package that is installed beside gradmix: npm install gpt-tokenizer`,
+      `the vocabulary "${name}" comes with another package; install it beside gradmix: npm install gpt-tokenizer`,
       { cause },
     );
   }

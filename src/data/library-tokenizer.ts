@@ -133,6 +133,6 @@ function waitFor(port: MessagePort, answers: Int32Array, request: LibraryRequest
   if (Atomics.wait(answers, 0, before, PATIENCE) === "timed-out")
     throw new GradmixError("data", "tokenizer.json: Hugging Face's library has not answered for ten minutes");
   const received = receiveMessageOnPort(port);
-  if (received === undefined) throw new Error("an answer was told of that is not there");
+  if (received === undefined) throw new Error("the worker announced an answer that it did not send");
   return received.message as LibraryAnswer;
 }

@@ -74,7 +74,7 @@ export const NPY_HEAD = 10_016;
 export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
   const invalid = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   if (MAGIC.some((byte, i) => head[i] !== byte) || head.length < 12)
-    throw invalid("is no .npy file of NumPy");
+    throw invalid("is not a .npy file of NumPy");
   const headView = new DataView(head.buffer, head.byteOffset, head.byteLength);
   const long = head[6]! > 1;
   const start = long ? 12 + headView.getUint32(8, true) : 10 + headView.getUint16(8, true);
@@ -89,7 +89,7 @@ export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
     throw invalid(
       `holds numbers of the type ${descr}; those that can be read are ${Object.keys(kinds).join(", ")}`,
     );
-  if (order === "True") throw invalid("is in Fortran's order; save numpy.ascontiguousarray of it");
+  if (order === "True") throw invalid("is in Fortran order; save numpy.ascontiguousarray(x) instead");
   const shape = tuple.split(",").flatMap((part) => (part.trim() === "" ? [] : [Number(part)]));
   return {
     ...{ shape, start, bytes: kind.bytes, integer: kind.integer },

@@ -16,7 +16,7 @@ export async function withDocuments(file: TokenFile): Promise<TokenFile> {
   if (last !== file.length)
     throw new GradmixError(
       "data",
-      `${file.path}: ${table} says ${last} tokens, and it has ${file.length}: one of them is cut off, or the table is of another file; move it away to find documents by their end of text`,
+      `${file.path}: ${table} says ${last} tokens, but the file has ${file.length}: one of them is cut off, or the table belongs to another file; move the table away, so that documents are found by their end of text`,
     );
   return { ...file, ends: Float64Array.from(ends) };
 }
@@ -38,7 +38,7 @@ async function readEnds(table: string): Promise<number[]> {
       const [start, end] = [numberOf(record[0]), numberOf(record[1])];
       if (!(end >= start) || start !== (ends.at(-1) ?? 0))
         throw fails(
-          `row ${row} is of tokens ${record[0] ?? ""} to ${record[1] ?? ""}, and the document before it ends at ${ends.at(-1) ?? 0}`,
+          `row ${row} covers tokens ${record[0] ?? ""} to ${record[1] ?? ""}, but the document before it ends at ${ends.at(-1) ?? 0}`,
         );
       ends.push(end);
       return null;
@@ -58,7 +58,7 @@ async function readEnds(table: string): Promise<number[]> {
       parser.end();
     });
   } catch (error) {
-    throw error instanceof CsvError ? fails(`it is no table (${error.message})`, error) : error;
+    throw error instanceof CsvError ? fails(`it is not a table (${error.message})`, error) : error;
   } finally {
     parser.destroy();
   }

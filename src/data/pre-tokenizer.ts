@@ -155,7 +155,7 @@ function* rangesOf(text: string, pattern: RegExp): Generator<Range, void, undefi
   } catch (cause) {
     throw new GradmixError(
       "data",
-      `a text has ${text.length} characters without a break that the tokenizer's pattern ${String(pattern)} can cut at; that is too long for it, so break the text into lines`,
+      `a text has ${text.length} characters in a row that the tokenizer's pattern ${String(pattern)} cannot split, which is too long; break the text into lines`,
       { cause },
     );
   }

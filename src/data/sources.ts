@@ -79,7 +79,7 @@ export async function* readPart(
   const fields = { text: options.textField ?? "text", domain: options.domainField ?? null };
   const bad = (source: string, reason: string): void => {
     if (options.skipBadLines !== true)
-      throw new GradmixError("data", `${source}: ${reason}; mend it, or leave it out with --skip-bad-lines`);
+      throw new GradmixError("data", `${source}: ${reason}; fix it, or skip it with --skip-bad-lines`);
     options.onSkip?.(source, reason);
   };
   const range = { from: part.from, to: part.to, ...(onBytes === undefined ? {} : { onBytes }) };
@@ -169,7 +169,7 @@ function parseRecord(record: object, fields: Fields, what: "object" | "row"): Pa
     };
   if (Array.isArray(text))
     return {
-      reason: `the field "${fields.text}" is a list, such as one of messages, and not a string; write the text that it stands for into a field of its own`,
+      reason: `the field "${fields.text}" is a list, for example of messages, not a string; write its text into another field`,
     };
   if (typeof text !== "string") return { reason: `the field "${fields.text}" is not a string` };
   if (fields.domain === null) return { text };
@@ -260,7 +260,7 @@ async function* lines(
 ): AsyncGenerator<Uint8Array | null, void, undefined> {
   let rest: Uint8Array[] = [];
   let size = 0;
-  const take = (): Uint8Array | null => {
+  const endLine = (): Uint8Array | null => {
     const line = size > LINE ? null : joinBytes(rest);
     rest = [];
     size = 0;
@@ -271,7 +271,7 @@ async function* lines(
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       rest.push(chunk.subarray(from, end));
       size += end - from;
-      yield take();
+      yield endLine();
       from = end + 1;
     }
     if (from === chunk.length) continue;
@@ -280,5 +280,5 @@ async function* lines(
     if (size > LINE) rest = [];
     else rest.push(chunk.slice(from));
   }
-  if (size > 0) yield take();
+  if (size > 0) yield endLine();
 }

@@ -111,7 +111,7 @@ export async function openTokens(
       known.largest < options.vocabSize;
     const found = isKnown && file.ends !== null ? { ...known, ends: file.ends } : await scan(file, options);
     if (known !== undefined && known.sha256 !== found.sha256)
-      throw new GradmixError("data", `${path}: it is not the file that it was: its tokens have changed`);
+      throw new GradmixError("data", `${path}: its tokens have changed since they were first read`);
     const ends = file.ends ?? found.ends;
     files.push({ file, start, ends });
     start += file.length;
@@ -177,7 +177,7 @@ async function scan(
         const at = ids.findIndex((id) => id >= vocabSize);
         throw new GradmixError(
           "data",
-          `${path}: token ${from + at} is ${ids[at]}, which is no id of a vocabulary of ${vocabSize}: give the tokenizer that wrote it, or its tokens are of another type than ${type} (--token-type)`,
+          `${path}: token ${from + at} is ${ids[at]}, which is not an id below ${vocabSize}, the size of the vocabulary; give the tokenizer that the file was made with, or another type than ${type} (--token-type)`,
         );
       }
       largest = Math.max(largest, most);

@@ -121,7 +121,7 @@ export async function* parquetRows(
       async slice(start: number, end: number = size): Promise<ArrayBuffer> {
         const bytes = new Uint8Array(end - start);
         const { bytesRead } = await handle.read(bytes, 0, bytes.length, start);
-        if (bytesRead < bytes.length) throw new Error(`it ends at byte ${start + bytesRead}, too early`);
+        if (bytesRead < bytes.length) throw new Error(`it is cut off at byte ${start + bytesRead}`);
         return bytes.buffer;
       },
     };
@@ -130,7 +130,7 @@ export async function* parquetRows(
         return await work();
       } catch (error) {
         throw fails(
-          `it is no whole Parquet file (${error instanceof Error ? error.message : String(error)})`,
+          `it is not a complete Parquet file (${error instanceof Error ? error.message : String(error)})`,
           error,
         );
       }

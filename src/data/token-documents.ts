@@ -27,7 +27,7 @@ export function* tokenDocuments(
       if (bad >= 0)
         throw new GradmixError(
           "data",
-          `${path}: token ${tokens + bad} is ${ids[bad]}, which is no id of a vocabulary of ${tokenizer.vocabSize}; give the tokenizer that wrote it`,
+          `${path}: token ${tokens + bad} is ${ids[bad]}, which is not an id below ${tokenizer.vocabSize}, the size of the vocabulary; give the tokenizer that the file was made with`,
         );
       tokens += ids.length;
       yield tokenizer.decode(ids.filter((id) => id !== tokenizer.endOfText));

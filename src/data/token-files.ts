@@ -101,7 +101,7 @@ export function readAt(file: number, path: string, at: number, into: Uint8Array)
   for (let done = 0; done < into.length;) {
     // At most 1 GiB per call: the system call itself stops slightly below 2 GiB.
     const count = readSync(file, into, done, Math.min(into.length - done, 2 ** 30), at + done);
-    if (count === 0) throw new GradmixError("data", `${path}: it ends at byte ${at + done}, too early`);
+    if (count === 0) throw new GradmixError("data", `${path}: it is cut off at byte ${at + done}`);
     done += count;
   }
 }
@@ -122,7 +122,7 @@ export function describeTokenFile(path: string, type: TokenType | null): TokenFi
     if (file.size === 0) throw fails("it is empty");
     if (ending === ".ds") return datatrove(path, file, type, fails);
     if (ending === ".npy") return olmo(path, file, type, fails);
-    if (ending !== ".bin") throw fails("it is no file of tokens: their names end in .bin, .ds or .npy");
+    if (ending !== ".bin") throw fails("it is not a file of tokens, whose name ends in .bin, .ds or .npy");
     const index = path.replace(/\.bin$/i, ".idx");
     if (existsSync(index)) return megatron(path, file, index, fails);
     return llmC(path, file, fails) ?? raw(path, file, "nanoGPT", type ?? "u16", fails);
@@ -140,7 +140,7 @@ function raw(
   const length = size / tokenBytes[type];
   if (!Number.isInteger(length))
     throw fails(
-      `its ${size} bytes are no whole number of ${type} tokens: it is cut off, or its tokens are of another type (--token-type)`,
+      `its ${size} bytes are not a whole number of ${type} tokens: it is cut off, or its tokens have another type (--token-type)`,
     );
   return { path, format, type, offset: 0, length, ends: null, stamp };
 }
@@ -149,10 +149,10 @@ function olmo(path: string, file: Open, type: TokenType | null, fails: Fails): T
   const isNumpy = file.size >= 6 && bytesAt(file, 0, 6).toString("latin1") === "\x93NUMPY";
   if (isNumpy)
     throw fails(
-      "it is a NumPy array with a header, and OLMo's .npy have none; write its tokens alone: numpy.load(FILE).astype('<u4').tofile('NEW.bin'), and read them with --token-type u32",
+      "it is a NumPy array with a header, but the .npy files of OLMo have none; write only its tokens: numpy.load(FILE).astype('<u4').tofile('NEW.bin'), and read them with --token-type u32",
     );
   if (type === null)
-    throw fails("nothing in it says of what type its tokens are; add --token-type u16 or --token-type u32");
+    throw fails("the file does not state the type of its tokens; add --token-type u16 or --token-type u32");
   return raw(path, file, "OLMo", type, fails);
 }
 
@@ -175,14 +175,14 @@ function llmC(path: string, file: Open, fails: Fails): TokenFile | null {
   if (known === undefined) return null;
   if (file.size < LLM_C_HEADER)
     throw fails(
-      `it begins as a file of llm.c, and its ${file.size} bytes are less than their header: it is cut off`,
+      `it begins like a file of llm.c, but its ${file.size} bytes are fewer than the header: it is cut off`,
     );
   if (version !== known.version)
     throw fails(`it is a file of llm.c of version ${version}; version ${known.version} can be read`);
   const expected = LLM_C_HEADER + length * tokenBytes[known.type];
   if (file.size !== expected)
     throw fails(
-      `its header says ${length} tokens, which are ${expected} bytes, and it has ${file.size}: it is cut off or was added to`,
+      `its header says ${length} tokens, which are ${expected} bytes, but it has ${file.size}: it is cut off, or something was appended`,
     );
   return {
     path,
@@ -199,7 +199,7 @@ function datatrove(path: string, file: Open, given: TokenType | null, fails: Fai
   const [index, mask] = [`${path}.index`, `${path}.loss`];
   if (existsSync(mask))
     throw fails(
-      `${mask} says which of its tokens count, which is not heeded here; move it away to train on all`,
+      `${mask} says which of its tokens count, but gradmix cannot use this; move it away to train on all tokens`,
     );
   const ends = existsSync(index) ? datatroveEnds(index) : null;
   const metadata = datatroveMetadata(`${path}.metadata`);
@@ -212,13 +212,13 @@ function datatrove(path: string, file: Open, given: TokenType | null, fails: Fai
   if (type === undefined)
     throw fails(
       count === null
-        ? `neither ${path}.metadata nor ${index} is there to say of what type its tokens are; add --token-type u16 or u32`
-        : `its ${source} says ${count} tokens, and it has ${file.size} bytes: it is cut off, or the ${source} is of another file`,
+        ? `there is neither ${path}.metadata nor ${index}, so the type of its tokens is unknown; add --token-type u16 or u32`
+        : `its ${source} says ${count} tokens, but it has ${file.size} bytes: it is cut off, or the ${source} belongs to another file`,
     );
   const described = raw(path, file, "datatrove", type, fails);
   if (count !== null && described.length !== count)
     throw fails(
-      `its ${source} says ${count} tokens, and it has ${described.length} of ${type}: it is cut off, or the ${source} is of another file`,
+      `its ${source} says ${count} tokens, but it has ${described.length} of ${type}: it is cut off, or the ${source} belongs to another file`,
     );
   return { ...described, ends };
 }
@@ -226,7 +226,7 @@ function datatrove(path: string, file: Open, given: TokenType | null, fails: Fai
 function datatroveEnds(index: string): Float64Array {
   return reading(index, (file, fails) => {
     if (file.size === 0 || file.size % 8 !== 0)
-      throw fails("it is no index: its bytes are no numbers of 64 bits");
+      throw fails("it is not an index: its size is not a multiple of 8 bytes");
     const ends = new Float64Array(file.size / 8);
     eachBlock(ends.length, (from, count) => ends.set(numbersAt(file, 8 * from, count), from));
     for (let i = 0; i < ends.length; i++)
@@ -272,22 +272,23 @@ function megatron(path: string, file: Open, index: string, fails: Fails): TokenF
   const expected = length * tokenBytes[type];
   if (file.size !== expected)
     throw fails(
-      `its index says ${length} tokens, which are ${expected} bytes, and it has ${file.size}: it is cut off, or the index is of another file`,
+      `its index says ${length} tokens, which are ${expected} bytes, but it has ${file.size}: it is cut off, or the index belongs to another file`,
     );
   return { path, format: "Megatron", type, offset: 0, length, ends, stamp: file.stamp };
 }
 
 function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float64Array; length: number } {
-  if (file.size < MEGATRON_HEADER) throw fails("it is no index of Megatron: it is shorter than its header");
+  if (file.size < MEGATRON_HEADER)
+    throw fails("it is not an index of Megatron: it is shorter than its header");
   const header = bytesAt(file, 0, MEGATRON_HEADER);
   if (header.toString("latin1", 0, 9) !== MEGATRON_MAGIC)
-    throw fails("it is no index of Megatron: it does not begin with MMIDIDX");
+    throw fails("it is not an index of Megatron: it does not begin with MMIDIDX");
   const countAt = (at: number): number => Number(header.readBigUInt64LE(at));
   const [version, sequences, marks] = [countAt(9), countAt(18), countAt(26)];
   if (version !== 1) throw fails(`it is an index of version ${version}; version 1 can be read`);
   const type = megatronTypes.at(header[17]!) ?? { refused: String(header[17]) };
   if (typeof type !== "string")
-    throw fails(`its tokens are of the type ${type.refused}, which is none of ids`);
+    throw fails(`its tokens have the type ${type.refused}, which cannot hold ids`);
   const lengthsAt = MEGATRON_HEADER;
   const pointersAt = lengthsAt + 4 * sequences;
   const documentsAt = pointersAt + 8 * sequences;
@@ -295,7 +296,7 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
   // A mode per sequence may follow.
   if (file.size !== end && file.size !== end + sequences)
     throw fails(
-      `it says ${sequences} sequences and ${marks} documents, which do not make its ${file.size} bytes`,
+      `it says ${sequences} sequences and ${marks} documents, which do not fit its ${file.size} bytes`,
     );
   const bytes = tokenBytes[type];
   // Only the ends of sequences are kept, because a corpus may have many millions.

@@ -125,7 +125,7 @@ function readModel(json: unknown): Pick<TokenFacts, "model" | "kind" | "ids"> {
     vocab.forEach((entry: unknown, id) => {
       const token: unknown = Array.isArray(entry) ? entry[0] : undefined;
       if (typeof token !== "string")
-        throw invalidFile(`entry ${id} of the vocabulary is no token with its score`);
+        throw invalidFile(`entry ${id} of the vocabulary is not a token with a score`);
       if (!ids.has(token)) ids.set(token, id);
     });
   else if (isObject(vocab))

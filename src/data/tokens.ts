@@ -200,7 +200,7 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   const append = (ids: ArrayLike<number>): void => {
     for (let i = 0; i < ids.length; i++)
       if (!Number.isInteger(ids[i]) || ids[i]! < 0 || ids[i]! >= vocabSize)
-        throw new GradmixError("data", `token ${i} is ${ids[i]}, which is no id of ${vocabSize} tokens`);
+        throw new GradmixError("data", `token ${i} is ${ids[i]}, which is not an id below ${vocabSize}`);
     writer.append(ids);
   };
   return {

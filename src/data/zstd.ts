@@ -48,13 +48,13 @@ export function problem(code: number, isStart: boolean): ArchiveError {
       return new ArchiveError(
         isStart
           ? "it is not a whole archive (it does not begin as zstd)"
-          : "it is not a whole archive (bytes that are no zstd follow a frame)",
+          : "it is not a whole archive (the bytes after a frame are not zstd)",
       );
     case 14:
       return new ArchiveError("it is not a whole archive (its header has bits that zstd does not know)");
     case 16:
       return new ArchiveError(
-        `its window is larger than ${WINDOW >> 20} MiB, which is more than is unpacked here; pack it again with a smaller one: zstd -dc --long=31 FILE | zstd -o NEW.zst`,
+        `its window is larger than ${WINDOW >> 20} MiB, the most that gradmix unpacks; pack it again with a smaller one: zstd -dc --long=31 FILE | zstd -o NEW.zst`,
       );
     case 22:
       return new ArchiveError("it is damaged: its text does not match its checksum");

@@ -2,12 +2,11 @@
  * The measurements that training steps collect between two weight updates: a list of examples, whatever the number of domains. Plain JSON, part of a
  * checkpoint.
  */
-import type { GradmixError } from "../errors.ts";
 import {
   count,
   faultOf,
   list,
-  made,
+  converted,
   number,
   object,
   oneOf,
@@ -213,18 +212,17 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
 /** Reads saved measurements back. Throws `checkpoint` unless they are valid for k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
   const fault = faultOf({ source: "checkpoint: what the steps gathered", code: "checkpoint" });
-  const wrong = (what: string): GradmixError => fault("", what);
   const { version, ...out } = read(gatheredSchema(k), json, fault);
   const examples = out.domainOf.length;
   for (const name of ofExamples) {
     const { length } = out[name];
     const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
-      throw wrong(`has ${length} ${name} for ${examples} examples`);
+      throw fault("", `has ${length} ${name} for ${examples} examples`);
   }
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
-      throw wrong(`has ${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+      throw fault("", `has ${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
   // Checkpoints without a version hold the squared norms of mean losses.
   if (version === null)
     out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);
@@ -233,10 +231,11 @@ export function checkGathered(json: unknown, k: number): Gathered {
 
 function gatheredSchema(k: number): Schema<Gathered & { version: typeof VERSION | null }> {
   const numbers: Schema<number[]> = (value, at) => [...list(number)(value, at)];
-  const domain = where(count, (i) => (i < k ? null : `is ${i}, and there are ${k} domains`));
+  const domain = where(count, (i) => (i < k ? null : `is ${i}, but there are ${k} domains`));
   const domains: Schema<number[]> = (value, at) => [...list(domain)(value, at)];
   // Old checkpoints have no pairs.
-  const orNone = (schema: Schema<number[]>): Schema<number[]> => made(orNull(schema), (found) => found ?? []);
+  const orNone = (schema: Schema<number[]>): Schema<number[]> =>
+    converted(orNull(schema), (found) => found ?? []);
   return object<Gathered & { version: typeof VERSION | null }>({
     version: withDefault(oneOf(VERSION), null),
     domainOf: domains,

@@ -89,7 +89,7 @@ export function alignSketches(domains: Sketches, target: Sketches): Alignments {
     if (domains[name] !== target[name])
       throw new GradmixError(
         "config",
-        `sketches: those of the domains have ${name} ${domains[name]}, the target's ${target[name]}; only sketches made alike can be aligned`,
+        `sketches: those of the domains have ${name} ${domains[name]}, but the target's has ${target[name]}; all sketches must be made in the same way`,
       );
   const { rank, size } = domains;
   const bound = Math.sqrt(4 / rank + 4 / rank ** 2) * target.norms[0]!;

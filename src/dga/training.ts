@@ -109,7 +109,7 @@ export function currentMixture<B extends Examples>(training: Training<B>): Mixtu
 /** The arena of the target's gradient. Throws `config` for a rule that does not align. */
 export function directionOf<B extends Examples>({ device, options }: Training<B>): Arena {
   if (device.direction === null)
-    throw new GradmixError("config", `rule ${options.mixer.rule.name}: it aligns nothing`);
+    throw new GradmixError("config", `rule ${options.mixer.rule.name}: it computes no alignments`);
   return device.direction;
 }
 

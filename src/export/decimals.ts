@@ -4,7 +4,7 @@
 const DIGITS = { min: 6, max: 9 } as const;
 
 /** Weights below this would print as 0 and are left out. */
-export const LEAST: number = 10 ** -DIGITS.max;
+export const SMALLEST_SHARE: number = 10 ** -DIGITS.max;
 
 /**
  * Plain decimals of positive weights that sum to 1: with 6 to 9 digits after the point, if possible enough for three significant digits of the

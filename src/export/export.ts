@@ -15,7 +15,7 @@ import {
   string,
   integerIn,
 } from "../options.ts";
-import { decimalsOf, LEAST, plainDecimal } from "./decimals.ts";
+import { decimalsOf, SMALLEST_SHARE, plainDecimal } from "./decimals.ts";
 import type { Entry, ExportedFile, ExportFormat, Plan, PlannedStage, Unit } from "./format.ts";
 import { configFormats } from "./formats/configs.ts";
 import { megatronFormats } from "./formats/megatron.ts";
@@ -174,7 +174,7 @@ function counting(unit: Unit, domains: readonly MixtureDomain[]): string {
         documentTokens === null ? [] : [`${show(name)} ${plainDecimal(documentTokens)}`],
       );
       const shown = known.slice(0, 4).join(", ") + (known.length > 4 ? `, and ${known.length - 4} more` : "");
-      return `weights are shares of the training tokens divided by the mean tokens of a document (${shown}); where rows are windows of one length, say so (rows windows)`;
+      return `weights are shares of the training tokens divided by the mean tokens of a document (${shown}); if your rows are windows of one length, choose rows windows`;
     }
   }
 }
@@ -194,12 +194,12 @@ function planStages(
   const planned = ({ start, weights }: MixtureStage, s: number): PlannedStage => {
     const raised = floor > 0 ? Array.from(projectFloor(weights, floor)) : weights;
     const shares = inUnit(raised, domains, unit, tokens);
-    const left = domains.filter((_, i) => !(shares[i]! >= LEAST));
+    const left = domains.filter((_, i) => !(shares[i]! >= SMALLEST_SHARE));
     if (left.length > 0)
       notes.push(
         `${own.length > 1 ? `stage ${s + 1}: ` : ""}left out, since ${left.length === 1 ? "its weight is" : "their weights are"} 0 or would print as 0: ${listOfNames(left.map(({ name }) => name))}`,
       );
-    const kept = [...domains.keys()].filter((i) => shares[i]! >= LEAST);
+    const kept = [...domains.keys()].filter((i) => shares[i]! >= SMALLEST_SHARE);
     const printed =
       unit === "epochs" ? kept.map((i) => plainDecimal(shares[i]!)) : decimalsOf(kept.map((i) => shares[i]!));
     const entries = kept.map((i, at): Entry => {
@@ -259,7 +259,7 @@ function checkPaths({ name: format, paths }: ExportFormat, stages: readonly Plan
 
 function unusedPaths({ domains }: Mixture, { name, paths }: ExportFormat): string[] {
   return paths === "none" && domains.some((domain) => domain.paths.length > 0)
-    ? [`${name}: it knows domains by name, so that the paths are not written`]
+    ? [`${name}: it knows domains by name, so the paths are not written`]
     : [];
 }
 
@@ -282,12 +282,12 @@ function repetitionNotes(
   const limit = `the run repeated no domain more than ${plainDecimal(repetitions)} times`;
   if (over.length > 0)
     return [
-      `${limit}; over ${plainDecimal(tokens)} tokens, and with the text that it had, these weights repeat more: ${listOfNames(over)}; bring more text of them, or find weights for that length`,
+      `${limit}; over ${plainDecimal(tokens)} tokens, and with the same text, these weights repeat these domains more often: ${listOfNames(over)}; give them more text, or find the weights with a run of that length`,
     ];
   return expressesRepetitions
     ? []
     : [
-        `${name} cannot express a limit of repetitions: ${limit}, and neither do these weights over ${plainDecimal(tokens)} tokens of the same text`,
+        `${name} cannot express a limit of repetitions; ${limit}, and these weights keep this limit over ${plainDecimal(tokens)} tokens of the same text`,
       ];
 }
 

@@ -102,7 +102,7 @@ function stagesOf(
   if (facts.bases !== null)
     throw new GradmixError(
       "config",
-      `${folder}: the run moved the weights of bases, and metrics.jsonl has only those; leave out --stages`,
+      `${folder}: the run moved the weights of bases, and metrics.jsonl contains only those; leave out --stages`,
     );
   const names = [...facts.domains.keys()];
   let incomplete = false;
@@ -127,7 +127,7 @@ function stagesOf(
     notes: [
       `${stages.length} ${stages.length === 1 ? "stage" : "stages"}, closest to the run's weights in KL, weighted by tokens; each has the mean weights of its part, and they start at ${stages.map(({ start }) => `${plainDecimal((100 * start) / (steps.at(-1)?.tokens ?? 1))} %`).join(", ")} of the run`,
       ...(stages.length < count
-        ? [`the run's weights changed ${stages.length - 1} times, so that there are no ${count} stages`]
+        ? [`the run's weights changed ${stages.length - 1} times, so there are fewer than ${count} stages`]
         : []),
       ...(incomplete
         ? [

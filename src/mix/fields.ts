@@ -62,8 +62,8 @@ export function numbersFor(names: Names, schema: Schema<number> = number): Schem
         value,
         at,
         Array.isArray(value)
-          ? `an object: numbers are told by ${names.kind}, as {"${names.list[0] ?? ""}": …}, not by position`
-          : `an object with numbers by ${names.kind}`,
+          ? `an object with a number per ${names.kind}, such as {"${names.list[0] ?? ""}": …}`
+          : `an object with a number per ${names.kind}`,
       );
     // `Object.keys` is faster than `Object.entries` here, and this loop is most of the cost of a long message.
     for (const name of Object.keys(value)) {

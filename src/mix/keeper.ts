@@ -76,7 +76,11 @@ function readSession(path: string): Session {
     read(0, bytes);
     return new TextDecoder().decode(bytes);
   });
-  const source = { source: path, code: "checkpoint", advice: "to begin anew, name another file" } as const;
+  const source = {
+    source: path,
+    code: "checkpoint",
+    advice: "to start a new session, name another file",
+  } as const;
   const json = jsonOf(text, source);
   try {
     return restoreSession(json);

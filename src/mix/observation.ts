@@ -138,7 +138,7 @@ type Sent = Partial<Record<PerDomain | HeldOut | "standardErrors" | "tokens" | "
     readonly targets?: readonly TargetSignal[];
   };
 
-function sentBy(rule: Rule, names: Names, targets: readonly string[]): Schema<Sent> {
+function measurementSchema(rule: Rule, names: Names, targets: readonly string[]): Schema<Sent> {
   const [finite, notNegative] = [optional(numbersFor(names)), optional(numbersFor(names, numberFrom(0)))];
   const fields = object<Omit<Sent, "gram">>({
     step: count,
@@ -174,13 +174,16 @@ function measurementsOf(
   const given = measurementFields.filter(has);
   if (has("sketches"))
     for (const name of ["alignments", "norms", "targetNorm", "gram"])
-      if (has(name)) throw new MessageError(name, "the sketches say it too; send one of them");
-  const sent = read(sentBy(rule, names, targets), message, messageFault);
+      if (has(name)) throw new MessageError(name, "it follows from the sketches; send only one of the two");
+  const sent = read(measurementSchema(rule, names, targets), message, messageFault);
   const values = present<PerDomain, Float64Array>(sent, perDomain);
   const singles = present<Single, number>(sent, numbers);
   const held = present<HeldOut, Float64Array>(sent, heldOut);
   if (held.size > 0 && !held.has("heldOutLosses"))
-    throw new MessageError("heldOutLosses", `it is missing; ${[...held.keys()].join(" and ")} belong to it`);
+    throw new MessageError(
+      "heldOutLosses",
+      `it is missing; ${[...held.keys()].join(" and ")} can only be sent together with it`,
+    );
   let { gram } = sent;
   const sketched: SignalName[] = [];
   if (sent.sketches !== undefined) {
@@ -227,11 +230,14 @@ function gramFor(names: Names): Schema<Float64Array | null> {
     const { gram: value, gramDomains: places } = fields(message, at);
     if (value === undefined || value === null) {
       if (places === null) return null;
-      throw problem(inside(at, "gramDomains"), "names the rows of a gram, and there is none");
+      throw problem(inside(at, "gramDomains"), "names the rows of gram, but gram is missing");
     }
     if (Array.isArray(value)) return gramOfLists(value, places, inside(at, "gram"), names);
     if (places !== null)
-      throw problem(inside(at, "gramDomains"), "names the rows of a gram that is lists; this one has names");
+      throw problem(
+        inside(at, "gramDomains"),
+        "names the rows of gram, but gram is an object, whose rows have names already; leave gramDomains out",
+      );
     return gramByName(value, inside(at, "gram"), names);
   };
 }
@@ -247,7 +253,10 @@ function gramOfLists(
   const places = order ?? [...all.keys()];
   const { length } = places;
   if (value.length !== length)
-    throw problem(at, `has ${value.length} rows for ${length} domains; gramDomains names the rows`);
+    throw problem(
+      at,
+      `has ${value.length} rows for ${length} domains; if some domains are left out, list the others in gramDomains`,
+    );
   for (const [i, place] of places.entries()) {
     const row = list(anything, length)(value[i], inside(at, all[place]!));
     for (const [j, other] of places.entries())
@@ -259,7 +268,7 @@ function gramOfLists(
 function gramByName(value: unknown, at: Place, names: Names): Float64Array {
   const k = names.list.length;
   const out = new Float64Array(k * k).fill(NaN);
-  if (!isObject(value)) throw misfit(value, at, "rows by domain, or a list of rows");
+  if (!isObject(value)) throw misfit(value, at, "an object with a row per domain, or a list of rows");
   const entries = numbersFor(names);
   const rows = Object.entries(value);
   const there = new Set(rows.flatMap(([name, row]) => (row === null ? [] : [placeOf(name, at, names)])));
@@ -269,7 +278,7 @@ function gramByName(value: unknown, at: Place, names: Names): Float64Array {
     for (const [j, entry] of entries(row, inside(at, name)).entries()) {
       if (Number.isNaN(entry)) continue;
       if (!there.has(j))
-        throw problem(inside(at, names.list[j]!), `has no row, and a number in that of "${name}"`);
+        throw problem(inside(at, names.list[j]!), `has no row, but the row of "${name}" has a number for it`);
       out[i * k + j] = entry;
     }
   }
@@ -281,7 +290,7 @@ function gramByName(value: unknown, at: Place, names: Names): Float64Array {
         if (Number.isNaN(out[i * k + j]))
           throw problem(
             inside(inside(at, names.list[i]!), names.list[j]!),
-            "is missing; every two measured domains need their inner product",
+            "is missing; gram needs the inner product of every two measured domains",
           );
       }
   return out;
@@ -378,7 +387,7 @@ function signalOf(
     (field === "sketches" && sketched.some((name) => needs.includes(name)));
   const ignored = given
     .filter((field) => !looksAt(field))
-    .map((field): Ignored => ({ field, reason: `rule ${called} does not look at it` }));
+    .map((field): Ignored => ({ field, reason: `rule ${called} does not use it` }));
   const unused = (reason: string): Pick<Observation, "signal" | "measured" | "ignored"> => ({
     signal: null,
     measured: 0,
@@ -387,7 +396,7 @@ function signalOf(
   if (present.length === 0) {
     const alone = has("standardErrors") && needs.includes("standardErrors");
     if (alone) throw missing(wanted[0]!, ["standardErrors"], called);
-    return unused(`rule ${called} needs ${wanted.join(", ")} with it`);
+    return unused(`rule ${called} also needs ${wanted.join(", ")}`);
   }
   for (const name of [...wanted, ...needs.filter((need) => need === "tokensSeen")])
     if (!has(name)) throw missing(name, present, called);
@@ -431,7 +440,7 @@ function heldOutOf({ heldOut }: Measurements): Pick<Signal, HeldOut> {
 }
 
 function missing(name: string, beside: readonly string[], rule: string): MessageError {
-  return new MessageError(name, `it is missing; rule ${rule} needs it beside ${beside.join(", ")}`);
+  return new MessageError(name, `it is missing; rule ${rule} needs it together with ${beside.join(", ")}`);
 }
 
 /** Whether each domain was measured, which means that it has all values in `wanted`. Throws for a domain that has only some of them. */
@@ -461,7 +470,7 @@ function measuredOf(measurements: Measurements, wanted: readonly SignalName[], {
     if (without !== undefined && withIt !== undefined)
       throw new MessageError(
         pathOf(without.field, name),
-        `it is missing, and ${withIt.field} has a number for it; a domain that was measured needs all that the rule looks at`,
+        `it is missing, but ${withIt.field} has a number for this domain; send all measurements that the rule uses for the domain, or none`,
       );
     if (without !== undefined) {
       const stray =
@@ -473,14 +482,14 @@ function measuredOf(measurements: Measurements, wanted: readonly SignalName[], {
       if (stray !== null)
         throw new MessageError(
           pathOf(without.field, name),
-          `it is missing, and ${stray} has a number for it; leave both out for a domain that was not measured`,
+          `it is missing, but ${stray} has a number for this domain; leave both out if the domain was not measured`,
         );
       return false;
     }
     if (tokens !== null && Number.isNaN(tokens[i]))
       throw new MessageError(
         pathOf("tokens", name),
-        "it is missing, and the domain was measured; give the tokens of every measured domain, or of none",
+        "it is missing, but the domain was measured; send the tokens of all measured domains, or of none",
       );
     return true;
   });

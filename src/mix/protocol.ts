@@ -118,17 +118,17 @@ const handlers = { init, observe, snapshot } as const;
 export function answer(session: Session | null, message: unknown): Answer {
   try {
     if (!isObject(message))
-      throw new MessageError(null, `${shown(message)} is not a message: an object with a type`);
+      throw new MessageError(null, `${shown(message)} is not a message; a message is an object with a type`);
     const { type } = message;
     const types = Object.keys(handlers);
     if (typeof type !== "string" || !Object.hasOwn(handlers, type)) {
       const hint =
         typeof type === "string"
-          ? suggestion(type, types, `there are ${types.join(", ")}`)
-          : `there are ${types.join(", ")}`;
+          ? suggestion(type, types, `the types are ${types.join(", ")}`)
+          : `the types are ${types.join(", ")}`;
       throw new MessageError(
         "type",
-        `${type === undefined ? "it is missing" : `${shown(type)} is no type of message`}; ${hint}`,
+        `${type === undefined ? "it is missing" : `${shown(type)} is not a type of message`}; ${hint}`,
       );
     }
     return handlers[type as keyof typeof handlers](session, message);
@@ -158,7 +158,7 @@ export function errorReply(error: unknown): ErrorReply {
   const text = known
     ? error.message
     : error instanceof RangeError
-      ? "it is nested too deep"
+      ? "the message is nested too deeply"
       : `internal error: ${error instanceof Error ? error.message : String(error)}`;
   const line = text.replaceAll(/\s*[\n\r]\s*/g, " ");
   return {
@@ -173,11 +173,11 @@ function notJson(line: string, error: unknown): MessageError {
   const numbers = /\b(NaN|-?Infinity)\b/.exec(line)?.[0];
   const hint =
     line.trim() === ""
-      ? "; it is empty"
+      ? "; the line is empty"
       : numbers === undefined
         ? ""
-        : `; JSON has no ${numbers}: leave out what was not measured`;
-  return new MessageError(null, `the line is no JSON (${reason})${hint}`, { cause: error });
+        : `; JSON has no ${numbers}; leave out numbers that were not measured`;
+  return new MessageError(null, `the line is not JSON (${reason})${hint}`, { cause: error });
 }
 
 export const initFields: readonly string[] = [
@@ -194,7 +194,7 @@ export const initFields: readonly string[] = [
 const initNames = onlyNames(initFields);
 /** The fields of `init` that the session itself reads; the others are read as a setup. */
 const initHead = object<{ v: 1; seed: number | null; state: unknown }>({
-  v: withDefault(version(1, "send messages of that version"), 1),
+  v: withDefault(version(1, "send messages of this version"), 1),
   seed: orNull(count),
   state: orNull(anything),
 });
@@ -204,7 +204,7 @@ function init(session: Session | null, message: Message): Answer {
   const { seed, state } = read(initSchema, message, messageFault);
   const base = baseOf(session, message, state);
   const next = { ...base, multipliers: multipliersOf(message, base) };
-  const ignored = seed === null ? [] : [{ field: "seed", reason: "no rule draws anything" }];
+  const ignored = seed === null ? [] : [{ field: "seed", reason: "no rule draws random numbers" }];
   const reply = weightsReply(next, message, { changed: false, updated: false, measured: 0, ignored });
   return { session: next, reply: versioned(reply) };
 }
@@ -216,7 +216,7 @@ function baseOf(session: Session | null, message: Message, state: unknown): Sess
     if (session !== null && canonical(restored.setup) !== canonical(session.setup))
       throw new MessageError(
         "state",
-        "it is of another session: its domains, rule or facts are not those of this one",
+        "it belongs to another session, whose init had other domains, another rule or other facts",
       );
     checkAgrees(message, restored.setup, stepOf(restored), "the state");
     return restored;
@@ -281,12 +281,12 @@ function checkStep(session: Session, { step, digest }: Observation): Last | null
   if (step < now)
     throw new MessageError(
       "step",
-      `step ${step} comes after step ${now}; a trainer that went back to a checkpoint sends init with the state that it kept there`,
+      `step ${step} is before step ${now}, the last one; after a return to a checkpoint, send init with the state that was saved with it`,
     );
   if (last !== null && last.digest !== digest)
     throw new MessageError(
       "step",
-      `step ${step} was observed before, with other numbers; send all that is measured at a step at once`,
+      `step ${step} was already observed, with other numbers; send all measurements of a step in one message`,
     );
   return last;
 }
@@ -352,7 +352,7 @@ function multipliersOf(message: Message, { setup, multipliers }: Session): Multi
   const { shares: given, lossMultipliers: asked } = read(schema, message, messageFault);
   if (given === null) return { ...multipliers, asked: asked ?? multipliers.asked };
   const largest = given.reduce((most, share) => Math.max(most, share), 0);
-  if (largest === 0) throw new MessageError("shares", "all shares are 0, so that no domain could be drawn");
+  if (largest === 0) throw new MessageError("shares", "all shares are 0, so no domain could be drawn");
   // The shares are divided by the largest first, because the sum of huge counts could overflow.
   const scaled = given.map((share) => share / largest);
   const total = scaled.reduce((sum, share) => sum + share, 0);
@@ -412,7 +412,7 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
         ...last.ignored,
         ...unreachable.map((name): Ignored => ({
           field: `shares.${name}`,
-          reason: "its share is 0, so that no multiplier gives the domain its weight",
+          reason: "its share is 0, so no multiplier can give the domain its weight",
         })),
       ],
     },
@@ -435,7 +435,9 @@ export function restoreSession(json: unknown): Session {
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
     const at = error instanceof MessageError && error.field !== null ? `${error.field}: ` : "";
-    throw new MessageError("state", `it cannot be gone on from: ${at}${error.message}`, { cause: error });
+    throw new MessageError("state", `the session cannot continue from it: ${at}${error.message}`, {
+      cause: error,
+    });
   }
 }
 
@@ -443,7 +445,7 @@ export function restoreSession(json: unknown): Session {
 export const sessionSchema: Schema<
   Omit<Session, "setup" | "mixer"> & { readonly setup: Message; readonly mixer: unknown }
 > = closed<Omit<Session, "setup" | "mixer"> & { readonly setup: Message; readonly mixer: unknown }>({
-  version: version(1, "go on with the gradmix that wrote the state"),
+  version: version(1, "continue with the version of gradmix that wrote the state"),
   setup: onlyNames(setupFields),
   mixer: anything,
   updatedAt: nullable(count),
@@ -467,13 +469,16 @@ function sessionOf(json: unknown): Session {
   const { updatedAt, multipliers } = rest;
   const end = setup.step + mixer.steps;
   if (updatedAt !== null && !(updatedAt >= setup.step && updatedAt <= end))
-    throw new MessageError("updatedAt", `${updatedAt} is not among its steps, ${setup.step} to ${end}`);
+    throw new MessageError(
+      "updatedAt",
+      `${updatedAt} is not one of the steps ${setup.step} to ${end} of the state`,
+    );
   if (multipliers.shares !== null) {
     const { length } = multipliers.shares;
     if (length !== names.list.length || multipliers.shares.some((share) => share > 1))
       throw new MessageError(
         "multipliers.shares",
-        `it has ${length} numbers, which are not ${names.list.length} shares`,
+        `its ${length} numbers are not ${names.list.length} shares, one per domain`,
       );
   }
   return { ...rest, setup, mixer };

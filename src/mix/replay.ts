@@ -64,7 +64,10 @@ export async function* replay(
         `${source}, line ${count}: ${reply.field === null ? "" : `${reply.field}: `}${reply.error}`,
       );
     if (reply.type === "state")
-      throw new GradmixError("data", `${source}, line ${count}: a snapshot moves no weights`);
+      throw new GradmixError(
+        "data",
+        `${source}, line ${count}: a snapshot does not change the weights; leave it out`,
+      );
     session = made.session;
     return reply;
   };
@@ -100,7 +103,7 @@ const place = (source: string, line: number): Source => ({ source: `${source}, l
 
 function messageOf(line: Line, source: Source): Message {
   if (line instanceof MessageError) throw faultOf(source)("", line.message);
-  return parse(plainObject, line, { ...source, advice: "lines are of metrics.jsonl, or messages" });
+  return parse(plainObject, line, { ...source, advice: "give lines of metrics.jsonl, or messages" });
 }
 
 /** The members of a line of metrics.jsonl that are used. */
@@ -165,6 +168,6 @@ function checkRecorded(session: Session | null, source: string, recorded: Record
   if (missing !== undefined)
     throw new GradmixError(
       "config",
-      `${source}: the lines of this run have ${known.slice(-2).join(" and ")}, and rule ${rule.name} needs ${missing}; replay lines of observe that have them`,
+      `${source}: the lines of this run have ${known.slice(-2).join(" and ")}, but rule ${rule.name} needs ${missing}; replay observe messages that have them`,
     );
 }

@@ -42,7 +42,7 @@ export async function startServer(keeper: Keeper, options: ServerOptions): Promi
   if (address === undefined)
     throw new GradmixError(
       "config",
-      `--listen: ${host} is not this machine alone; it must be one of ${Object.keys(loopbackHosts).join(", ")}`,
+      `--listen: the host ${host} may be reachable from other machines; it must be one of ${Object.keys(loopbackHosts).join(", ")}`,
     );
   let hosts: readonly string[] = [];
   const server = createServer((request, response) => {
@@ -78,10 +78,10 @@ async function listening(server: Server, port: number, address: string): Promise
       const code = errorCode(error);
       const reason =
         code === "EADDRINUSE"
-          ? "is in use; choose another, or 0 for one that is free"
+          ? "is in use; choose another, or 0 for any free port"
           : code === "EACCES"
-            ? "is not for everyone; choose one above 1023, or 0"
-            : `cannot be listened on (${code})`;
+            ? "is reserved for the administrator; choose one above 1023, or 0"
+            : `cannot be used (${code})`;
       reject(new GradmixError("config", `--listen: port ${port} of ${address} ${reason}`, { cause: error }));
     });
     server.listen(port, address, resolve);
@@ -116,10 +116,14 @@ async function handle(request: IncomingMessage, serving: Serving): Promise<Respo
     ["/", "POST"],
     ["/weights", "GET"],
   ]).get(path);
-  if (allowed === undefined) return refusal(404, "there is POST / for a message, and GET /weights");
+  if (allowed === undefined)
+    return refusal(404, "not found; the server answers POST / with a message, and GET /weights");
   if (!knowsToken(headers.authorization, token))
-    return refusal(401, "the header Authorization must be Bearer and the token");
-  if (method !== allowed) return refusal(405, `${path} takes ${allowed}`);
+    return refusal(
+      401,
+      "the header Authorization must be: Bearer TOKEN, with the token that the server printed",
+    );
+  if (method !== allowed) return refusal(405, `the method of ${path} must be ${allowed}`);
   if (method === "GET") {
     const session = keeper.session();
     return session === null

@@ -11,7 +11,7 @@ import {
   inside,
   integerFrom,
   list,
-  made,
+  converted,
   numberFrom,
   object,
   optional,
@@ -125,7 +125,7 @@ const domainNames: Schema<readonly string[]> = (value, at) => {
   if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
   const repeated = names.findIndex((one, i) => names.indexOf(one) !== i);
   if (repeated >= 0)
-    throw problem(inside(at, repeated), `is ${show(names[repeated])}, which stands there twice`);
+    throw problem(inside(at, repeated), `is ${show(names[repeated])}, which is in the list twice`);
   return names;
 };
 
@@ -135,14 +135,14 @@ function partFor(names: Names): Schema<Partial<Setup>> {
   const shares: Schema<Readonly<Record<string, number>>> = (value, at) => {
     const found = numbersFor(names, numberFrom(0))(value, at).map((share) => share || 0);
     if (!found.some((share) => share > 0))
-      throw problem(at, "has no share above 0, so that no domain could be drawn");
+      throw problem(at, "has no share above 0, so no domain could be drawn");
     return byName(names.list, found);
   };
   return object<Partial<Setup>>({
     domains: optional(domainNames),
     rule: optional(plainObject),
     combinators: optional(list(anything)),
-    sizes: optional(made(allNumbersFor(names, positive), (sizes) => byName(names.list, sizes))),
+    sizes: optional(converted(allNumbersFor(names, positive), (sizes) => byName(names.list, sizes))),
     tokens: optional(positive),
     histogram: optional(shares),
     updateEvery: optional(integerFrom(1)),
@@ -152,7 +152,7 @@ function partFor(names: Names): Schema<Partial<Setup>> {
 }
 
 /**
- * Throws `MessageError` for the first field of an `init` that contradicts `setup`. `steps` is the trainer's step at which the session stands. `whose` is the
+ * Throws `MessageError` for the first field of an `init` that contradicts `setup`. `steps` is the trainer's present step. `whose` is the
  * name of the setup's owner in the message: "the session" or "the state".
  */
 export function checkAgrees(
@@ -167,10 +167,10 @@ export function checkAgrees(
     if (value === undefined || canonical(value) === canonical(setup[name])) continue;
     // A trainer that continues may also send its present step.
     if (name === "step" && value === steps) continue;
-    const was = name === "step" ? `${setup.step}, and is at ${steps} now` : brief(setup[name]);
+    const was = name === "step" ? `${setup.step} (and is at ${steps} now)` : brief(setup[name]);
     throw new MessageError(
       firstDifference(name, value, setup[name]),
-      `${whose} has ${was}, not ${brief(value)}; it goes on as it began, and what is left out stays`,
+      `${whose} has ${was}, not ${brief(value)}; a session keeps the fields with which it began, so leave this one out or send the same value`,
     );
   }
 }

@@ -2,7 +2,7 @@
 import { inside, membersOf, misfit, type Place, problem, type Schema } from "../schema.ts";
 import { type Names, placeOf } from "./fields.ts";
 
-/** The name of the target's sketch, which stands beside the sketches of the domains. */
+/** The name of the target's sketch among the sketches of the domains. */
 const TARGET = "target";
 
 /** The sketches of a message. */
@@ -19,12 +19,16 @@ export function sketchesFor(names: Names): Schema<SentSketches> {
     if (names.places.has(TARGET))
       throw problem(
         at,
-        `cannot be told apart: a domain is called "${TARGET}" like the target's own; send alignments and norms`,
+        `is ambiguous, because a domain has the name "${TARGET}" of the target's sketch; send alignments and norms instead`,
       );
     const domains = names.list.map((): Float64Array | null => null);
     let target: Float64Array | null = null;
     let first: { readonly name: string; readonly length: number } | null = null;
-    for (const [name, text] of membersOf(value, at, "an object with a sketch by domain, and the target's")) {
+    for (const [name, text] of membersOf(
+      value,
+      at,
+      "an object with a sketch per domain, and the target's sketch",
+    )) {
       const place = name === TARGET ? null : placeOf(name, at, names);
       if (text === null) continue;
       const sketch = decoded(text, inside(at, name));
@@ -32,7 +36,7 @@ export function sketchesFor(names: Names): Schema<SentSketches> {
       if (sketch.length !== first.length)
         throw problem(
           inside(at, name),
-          `has ${sketch.length} numbers, and that of "${first.name}" ${first.length}; only sketches made alike can be compared`,
+          `has ${sketch.length} numbers, but the sketch of "${first.name}" has ${first.length}; all sketches must be made in the same way`,
         );
       if (place === null) target = sketch;
       else domains[place] = sketch;
@@ -46,12 +50,13 @@ function decoded(text: unknown, at: Place): Float64Array {
     throw misfit(text, at, "base64 (with its padding) of little-endian f32");
   const bytes = Buffer.from(text, "base64");
   if (bytes.length === 0 || bytes.length % 4 !== 0)
-    throw problem(at, `has ${bytes.length} bytes, which is not four for each number of a sketch`);
+    throw problem(at, `has ${bytes.length} bytes, not four per number of a sketch`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const out = new Float64Array(bytes.length / 4);
   for (let n = 0; n < out.length; n++) {
     const number = view.getFloat32(4 * n, true);
-    if (!Number.isFinite(number)) throw problem(at, `has ${number} as its number ${n + 1}`);
+    if (!Number.isFinite(number))
+      throw problem(at, `has the number ${number} at index ${n}; all numbers must be finite`);
     out[n] = number;
   }
   return out;

@@ -52,7 +52,7 @@ export function checkExamples(where: string, batch: Examples): void {
     if (tokens.length === 0 ? value.length > 0 : value.length % tokens.length !== 0)
       throw new GradmixError(
         "shape",
-        `${where}: ${value.length} ${field} do not share out among the ${tokens.length} examples that tokens counts`,
+        `${where}: ${value.length} ${field} cannot be divided evenly among the ${tokens.length} examples in tokens`,
       );
   }
 }

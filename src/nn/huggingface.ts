@@ -6,7 +6,7 @@ import { checkOptions, integerIn, show, unchecked } from "../options.ts";
 import {
   boolean,
   faultOf,
-  made,
+  converted,
   map,
   number,
   object,
@@ -69,18 +69,19 @@ interface Format {
   readonly read: Schema<GPTConfig>;
 }
 
-/** Accepts a key of config.json only with the given values, because no others can be computed. A key that is missing or null has the first value. */
+/** Accepts a key of config.json only with the given values, because no others are supported. A key that is missing or null has the first value. */
 function only(...values: readonly unknown[]): Schema<unknown> {
   return (value, at) => {
     const found = value ?? values[0];
     if (!values.includes(found))
-      throw problem(at, `is ${show(found)}; only ${values.map(show).join(" or ")} can be computed`);
+      throw problem(at, `is ${show(found)}; only ${values.map(show).join(" or ")} is supported`);
     return found;
   };
 }
 
 /** Accepts a number; `otherwise` if the key is missing or null. */
-const orElse = (otherwise: number): Schema<number> => made(orNull(number), (found) => found ?? otherwise);
+const orElse = (otherwise: number): Schema<number> =>
+  converted(orNull(number), (found) => found ?? otherwise);
 
 /** The base of the rotary angles: the key `rope_theta`, or in transformers 5 the member of that name in `rope_parameters`. Default 10,000. */
 const ropeTheta: Schema<number> = (value, at) => {
@@ -92,7 +93,7 @@ const ropeTheta: Schema<number> = (value, at) => {
 const ropeScaling: Schema<number | null> = (value, at) => {
   const { rope_type: type, type: older, rope_theta: theta } = ropeFields(value, at);
   const kind = type ?? older ?? "default";
-  if (kind !== "default") throw problem(at, `scales positions by "${kind}"; only "default" can be computed`);
+  if (kind !== "default") throw problem(at, `scales positions by "${kind}"; only "default" is supported`);
   return theta;
 };
 const ropeFields = object<{ rope_type: string | null; type: string | null; rope_theta: number | null }>({
@@ -460,14 +461,14 @@ function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenMod
       if (!sameShape(shape, theirs))
         throw new GradmixError(
           "data",
-          `${file}: "${name}" has the shape ${formatShape(shape)}; by config.json it is ${formatShape(theirs)}`,
+          `${file}: "${name}" has the shape ${formatShape(shape)}; config.json asks for ${formatShape(theirs)}`,
         );
     }
   for (const { file, name } of weights.list)
     if (!known.has(baseName(name)) && !IN_PASSING.test(name))
       throw new GradmixError(
         "data",
-        `${file}: the tensor "${name}" has no place in this model, which would compute something else without it`,
+        `${file}: this model has no parameter for the tensor "${name}", without which it would compute something else`,
       );
   return { storage, tied, weights };
 }
@@ -490,7 +491,7 @@ function checkTied(weights: Weights, format: Format): void {
   if (!sameShape(own.shape, shared.shape) || own.data.some((value, i) => !Object.is(value, shared.data[i])))
     throw new GradmixError(
       "data",
-      `${head.file}: "lm_head.weight" is not the embedding, but config.json ties it to it (tie_word_embeddings); say false there if the head is one of its own`,
+      `${head.file}: "lm_head.weight" is not the embedding, but config.json ties it to it (tie_word_embeddings); set it to false if the model has a head of its own`,
     );
 }
 
@@ -648,7 +649,9 @@ export const huggingFaceJson: Schema<ReadConfig> = (value, at) => {
   try {
     return { config: resolveGPTConfig(config), tied: tied ?? format.tied };
   } catch (error) {
-    throw error instanceof GradmixError ? problem(at, `describes no model here: ${error.message}`) : error;
+    throw error instanceof GradmixError
+      ? problem(at, `describes a model that gradmix does not have: ${error.message}`)
+      : error;
   }
 };
 

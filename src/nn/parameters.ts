@@ -219,7 +219,7 @@ export function assign(target: Tensor, values: Tensor): void {
   if (!sameShape(target.shape, values.shape) || target.dtype !== values.dtype)
     throw new GradmixError(
       "shape",
-      `assign: ${values.dtype} ${formatShape(values.shape)} does not go into ${target.dtype} ${formatShape(target.shape)}`,
+      `assign: ${values.dtype} ${formatShape(values.shape)} does not fit into ${target.dtype} ${formatShape(target.shape)}`,
     );
   const { size } = target;
   const disjoint =
@@ -227,7 +227,7 @@ export function assign(target: Tensor, values: Tensor): void {
     target.buffer !== values.buffer ||
     target.offset >= values.offset + size ||
     values.offset >= target.offset + size;
-  if (!disjoint) throw new GradmixError("autograd", "assign: the values stand in the target's own memory");
+  if (!disjoint) throw new GradmixError("autograd", "assign: the values are in the target's own memory");
   const along = { shape: [size], inStrides: [1], inOffset: 0, outStrides: [1], outOffset: 0 };
   run("stridedCopy", along, { x: values }, { y: target });
 }

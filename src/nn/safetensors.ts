@@ -36,7 +36,8 @@ export function encodeSafetensors(
   const header: [string, unknown][] = [[METADATA, metadata]];
   let offset = 0;
   for (const [name, { shape, data }] of tensors) {
-    if (name === METADATA) throw new GradmixError("data", `safetensors: no tensor can be called "${name}"`);
+    if (name === METADATA)
+      throw new GradmixError("data", `safetensors: a tensor cannot have the name "${name}"`);
     if (sizeOf(shape) !== data.length)
       throw new GradmixError(
         "data",
@@ -107,7 +108,7 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
     source.read(at, out);
     return out;
   };
-  if (source.size < 8) throw fileError(`${source.size} bytes are no safetensors file`);
+  if (source.size < 8) throw fileError(`${source.size} bytes are not a safetensors file`);
   const headerLength = Number(new DataView(part(0, 8).buffer).getBigUint64(0, true));
   if (headerLength > source.size - 8) throw fileError(`the header of ${headerLength} bytes is cut off`);
   if (headerLength > LONGEST_HEADER)

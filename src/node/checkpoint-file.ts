@@ -81,7 +81,7 @@ export function encodeCheckpoint({ step, json, arrays }: CheckpointFile): Uint8A
   let end = 0;
   for (const [name, array] of Object.entries(arrays)) {
     if (name === METADATA)
-      throw new GradmixError("checkpoint", `checkpoint: no array can be called "${name}"`);
+      throw new GradmixError("checkpoint", `checkpoint: an array cannot have the name "${name}"`);
     const start = end;
     end += array.byteLength;
     tensors[name] = { dtype: typeOf(array), shape: [array.length], data_offsets: [start, end] };
@@ -132,7 +132,10 @@ export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): 
     const [from, to] = place;
     const constructor = constructors[dtype];
     if ((to - from) % constructor.BYTES_PER_ELEMENT !== 0)
-      throw faultOf(ofFile(label))("", `"${name}" has ${to - from} bytes, which are no ${dtype} numbers`);
+      throw faultOf(ofFile(label))(
+        "",
+        `"${name}" has ${to - from} bytes, which is not a whole number of ${dtype} values`,
+      );
     const bytes = new Uint8Array(to - from);
     source.read(start + from, bytes);
     arrays[name] = new constructor(bytes.buffer);

@@ -67,7 +67,10 @@ function* megatronIndex(prefix: string, documents: Float64Array, type: "u16" | "
   yield* entries(count, 4, (view, at, i) => {
     const length = documents[i + 1]! - documents[i]!;
     if (length > 0x7fffffff)
-      throw new GradmixError("data", `${prefix}: document ${i} has ${length} tokens; Megatron takes 2³¹ − 1`);
+      throw new GradmixError(
+        "data",
+        `${prefix}: document ${i} has ${length} tokens; Megatron allows at most 2³¹ − 1`,
+      );
     view.setInt32(at, length, true);
   });
   yield* entries(count, 8, (view, at, i) => setNumber64(view, at, documents[i]! * tokenBytes[type]));
@@ -130,7 +133,7 @@ function* blocks(
       if (ids[i]! >= vocabSize)
         throw new GradmixError(
           "data",
-          `${path}: token ${from + i} is ${ids[i]}, which is no id of ${vocabSize} tokens`,
+          `${path}: token ${from + i} is ${ids[i]}, which is not an id below ${vocabSize}`,
         );
     const bytes = littleEndianBytes(ids, type);
     onBlock(bytes, ids);

@@ -30,7 +30,7 @@ export interface Evaluated<T> {
 /** A list of bounded length: beyond `EVALUATIONS` items every second one is removed, repeatedly; the first and the last are always kept. */
 export interface Thinned<T> {
   items: T[];
-  /** Number of items so far. Of these, every `every`-th is kept. */
+  /** Number of items so far; every `every`-th one is kept. */
   count: number;
   every: number;
 }

@@ -122,12 +122,12 @@ export function conclusions(results: readonly RuleResult[], baseline: string): s
     ...(open.length === 0
       ? []
       : [
-          `${counted(most)} do not tell ${listed(open.map(({ rule }) => rule))} from ${baseline}: ${open.length === 1 ? "the interval of the difference holds" : "the intervals of the differences hold"} 0.`,
+          `${counted(most)} do not distinguish ${listed(open.map(({ rule }) => rule))} from ${baseline}: ${open.length === 1 ? "the interval of the difference contains" : "the intervals of the differences contain"} 0.`,
         ]),
     ...(single.length === 0
       ? []
       : [
-          `${listed(single.map(({ rule, mean }) => `${rule} ended ${side(mean)} ${baseline}`))}. One seed tells no interval: another seed may turn ${single.length === 1 ? "this" : "these"} around.`,
+          `${listed(single.map(({ rule, mean }) => `${rule} ended ${side(mean)} ${baseline}`))}. One seed gives no interval: another seed may reverse ${single.length === 1 ? "this" : "these"}.`,
         ]),
   ];
 }

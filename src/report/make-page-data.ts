@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import type { RunHead } from "../runs/record.ts";
 import {
-  heavinessOf,
+  sizeRanks,
   type Names,
   type RunView,
   runData,
@@ -98,7 +98,7 @@ function heaviestOf(runs: readonly RunView[], { list, indices }: Names): number[
   const sums = list.map(() => 0);
   const trained = list.map(() => 0);
   for (const run of runs) {
-    for (const [name, sum] of heavinessOf(run)) sums[indices.get(name) ?? 0]! += sum;
+    for (const [name, sum] of sizeRanks(run)) sums[indices.get(name) ?? 0]! += sum;
     for (const [name, i] of run.gathered.domains)
       trained[indices.get(name) ?? 0]! += run.gathered.trained[i]!;
   }

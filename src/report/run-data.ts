@@ -98,7 +98,7 @@ function bitsOf(text: TextFacts): number | null {
 }
 
 /** The rank value of each name: the sum of its mean weight over the points in time and its final weight. */
-export function heavinessOf({ gathered: { samples, head }, weights }: RunView): Map<string, number> {
+export function sizeRanks({ gathered: { samples, head }, weights }: RunView): Map<string, number> {
   const sums = new Map<string, number>();
   const add = (name: string, weight: number): void => void sums.set(name, (sums.get(name) ?? 0) + weight);
   for (const sample of samples)
@@ -112,7 +112,7 @@ export function heavinessOf({ gathered: { samples, head }, weights }: RunView): 
 function heaviestNames(run: RunView): string[] {
   const { samples, head } = run.gathered;
   const { facts } = head;
-  const sums = heavinessOf(run);
+  const sums = sizeRanks(run);
   const inLines = new Set(samples.flatMap(({ weights }) => [...weights.keys()]));
   // The sort is stable.
   return (facts.bases ?? [...facts.domains.keys()])

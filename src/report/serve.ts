@@ -98,7 +98,7 @@ async function listen(server: Server, port: number): Promise<void> {
       const code = errorCode(error);
       const problem = code === "EADDRINUSE" ? "is in use" : `cannot be used (${reasonOf(code)})`;
       reject(
-        new GradmixError("io", `--port ${port}: ${problem}; choose another one, or 0 for any that is free`, {
+        new GradmixError("io", `--port ${port}: ${problem}; choose another one, or 0 for any free port`, {
           cause: error,
         }),
       );

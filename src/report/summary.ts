@@ -19,16 +19,16 @@ interface Ending {
 /** Sentences, the most important first. */
 export function summaryOf(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
   const endings = groups.flatMap((group) => endingOf(group, runs));
-  if (endings.length === 0) return [...withoutTarget(groups), ...unfinished(runs)];
+  if (endings.length === 0) return [...describeWithoutTarget(groups), ...describeUnfinished(runs)];
   const best = endings.reduce((one, other) => (other.end < one.end ? other : one));
   const others = endings.filter((one) => one !== best).sort((one, other) => one.end - other.end);
   return [
-    fall(best, endings.length > 1),
-    ...others.map((other) => difference(best, other)),
+    describeBest(best, endings.length > 1),
+    ...others.map((other) => describeDifference(best, other)),
     ...(others.length > 0 && endings.some(({ ends }) => ends.length < 2)
-      ? ["Where there is one run alone, how much the seed matters is not known."]
+      ? ["For a rule with a single run, the effect of the seed is not known."]
       : []),
-    ...unfinished(runs),
+    ...describeUnfinished(runs),
   ];
 }
 
@@ -44,19 +44,19 @@ function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
   return [{ group, curves, ends, start: mean[0]!, end: mean[last]!, tokens: curves.tokens[last]! }];
 }
 
-function fall({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
+function describeBest({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
   const subject = several ? `${group.label} ends lowest: its` : "The";
   const seeds = ends.length > 1 ? `, the mean of ${ends.length} seeds` : "";
   const { bits } = curves;
   const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1]!)} bits per byte)`;
   if (curves.tokens.length === 1)
     return `${subject} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
-  const direction = end < start ? "fell" : end > start ? "rose" : "stayed, it went";
+  const direction = end < start ? "fell" : end > start ? "rose" : "stayed the same,";
   const share = formatShare(Math.abs(end / start - 1));
   return `${subject} held-out loss on the target ${direction} from ${formatLoss(start)} to ${formatLoss(end)} nats per token${inBits}, by ${share}, over ${formatCount(tokens)} tokens${seeds}.`;
 }
 
-function difference(best: Ending, other: Ending): string {
+function describeDifference(best: Ending, other: Ending): string {
   const gap = other.end - best.end;
   const noise = noiseOf(best, other);
   const between = (noise: number): string =>
@@ -64,10 +64,10 @@ function difference(best: Ending, other: Ending): string {
   const figure = `${formatLoss(gap)} nats, ${formatShare(gap / best.end)} higher${noise === null ? "" : between(noise)}`;
   const first = `${other.group.label} ends at ${formatLoss(other.end)}, ${figure}`;
   if (noise !== null && gap <= noise)
-    return `${first}: these seeds do not tell it from ${best.group.label}, since the interval holds 0.`;
+    return `${first}: these seeds do not distinguish it from ${best.group.label}, because the interval contains 0.`;
   const reached = tokensUntil({ tokens: best.curves.tokens, loss: best.curves.nats.mean }, other.end);
   if (reached === null || other.tokens === 0) return `${first}.`;
-  return `${first}; ${best.group.label} was there after ${formatShare(reached / other.tokens)} of its tokens.`;
+  return `${first}; ${best.group.label} reached this loss after ${formatShare(reached / other.tokens)} of its tokens.`;
 }
 
 /** Half of the 95 % interval of the difference of two means, paired if both have the same seeds; null if a group has one run. */
@@ -85,7 +85,7 @@ function noiseOf(one: Ending, other: Ending): number | null {
   return a === null || b === null ? null : Math.hypot(a, b);
 }
 
-function withoutTarget(groups: readonly GroupData[]): string[] {
+function describeWithoutTarget(groups: readonly GroupData[]): string[] {
   return groups.flatMap(({ label, domains }) => {
     if (domains.length === 0) return [];
     const meanOf = (at: number): number => mean(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN));
@@ -95,13 +95,13 @@ function withoutTarget(groups: readonly GroupData[]): string[] {
   });
 }
 
-function unfinished(runs: readonly RunData[]): string[] {
+function describeUnfinished(runs: readonly RunData[]): string[] {
   const open = runs.filter(({ state }) => state !== "done");
   const [first] = open;
   if (first === undefined) return [];
   return open.length === 1
     ? [
-        `${first.name} ${first.state === "running" ? "goes on" : "was stopped"}: ${significant(first.step, 9)} of ${significant(first.steps, 9)} steps are done.`,
+        `${first.name} ${first.state === "running" ? "is running" : "was stopped"}: ${significant(first.step, 9)} of ${significant(first.steps, 9)} steps are done.`,
       ]
     : [`${open.length} of the ${runs.length} runs have not reached their last step.`];
 }
@@ -116,10 +116,10 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
     found.push("The runs were trained on different domains or different text.");
   if (differ(({ facts }) => facts.parameters)) found.push("The runs have models of different sizes.");
   if (differ(({ facts }) => facts.steps * facts.batch * facts.context))
-    found.push("The runs are of different lengths.");
+    found.push("The runs have different lengths.");
   if (differ(({ facts }) => facts.dataSeed))
     found.push(
-      "The runs hold out different text, since the split follows the seed; a part of what their losses differ by comes from that (--data-seed keeps the split).",
+      "The runs hold out different text, since the split follows the seed; part of the difference of their losses comes from this (--data-seed keeps the split).",
     );
   return found;
 }
@@ -130,7 +130,7 @@ export function sameSeeds(groups: readonly GroupData[], runs: readonly RunData[]
     .filter(({ runs: members }) => new Set(members.map((i) => runs[i]!.seed)).size < members.length)
     .map(
       ({ label }) =>
-        `${label}: two of its runs have the same seed; bands and errors take them for independent ones.`,
+        `${label}: two of its runs have the same seed; bands and errors treat them as independent.`,
     );
 }
 

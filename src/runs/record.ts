@@ -18,7 +18,7 @@ import {
   faultOf,
   type Fields,
   list,
-  made,
+  converted,
   map,
   number,
   object,
@@ -173,7 +173,7 @@ const weights = where(numbers, (read) => {
   const values = [...read.values()];
   return liesOnSimplex(values)
     ? null
-    : `has weights that are not numbers of at least 0 that sum to 1: they sum to ${Number(sumOf(values).toPrecision(9))}, and the least is ${values.reduce((a, b) => Math.min(a, b), Infinity)}`;
+    : `has weights that are not numbers of at least 0 that sum to 1: they sum to ${Number(sumOf(values).toPrecision(9))}, and the smallest is ${values.reduce((a, b) => Math.min(a, b), Infinity)}`;
 });
 
 const named: Fields<NamedWeights> = { final: weights, averaged: weights };
@@ -183,7 +183,7 @@ export const runWeights: Schema<RunWeights> = object<RunWeights>({ ...named, bas
 
 const evaluation = object<Evaluation>({ target: orNull(number), domains: numbers });
 
-const changes = made(
+const changes = converted(
   map(object<RunChanges[string]>({ from: stringOrNumber, to: stringOrNumber })),
   (read): RunChanges => Object.fromEntries(read),
 );

@@ -80,7 +80,7 @@ export function typedAs(where: string, data: unknown, requested: DType | undefin
     if (own !== other)
       throw new GradmixError(
         "shape",
-        `${where}: ${own === "i32" ? "an Int32Array is i32" : "a Float32Array is f32"}, and ${found === null ? `the type is to be ${other}` : "there are arrays of both types"}; convert it with ${other === "i32" ? "Int32Array" : "Float32Array"}.from`,
+        `${where}: ${own === "i32" ? "an Int32Array is i32" : "a Float32Array is f32"}, and ${found === null ? `the requested type is ${other}` : "there are arrays of both types"}; convert it with ${other === "i32" ? "Int32Array" : "Float32Array"}.from`,
       );
     found = own;
   };

@@ -59,7 +59,8 @@ interface Extents {
 
 /** The extents of a shape with `rank` axes. Throws `shape` if it has another number of axes. */
 export function extentsOf<N extends keyof Extents>(shape: Shape, rank: N): Extents[N] {
-  if (shape.length !== rank) throw new GradmixError("shape", `${formatShape(shape)} has not ${rank} axes`);
+  if (shape.length !== rank)
+    throw new GradmixError("shape", `${formatShape(shape)} does not have ${rank} axes`);
   return shape as Extents[N];
 }
 

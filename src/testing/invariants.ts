@@ -130,7 +130,7 @@ export const invariants: readonly Invariant[] = [
             message = error instanceof Error ? error.message : String(error);
           }
           if (JSON.stringify(state) !== before) return `${name} of ${value} changed the state`;
-          if (message === null) return `${name} of ${value} was taken`;
+          if (message === null) return `${name} of ${value} was accepted`;
           if (typeof given[name] !== "number" && !message.includes(`domain${at}`))
             return `the error does not name the domain: ${message}`;
           return null;

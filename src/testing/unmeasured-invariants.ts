@@ -128,9 +128,9 @@ export const unmeasuredInvariants: readonly Invariant[] = [
       try {
         rule.update(rule.init(names(k)), given);
       } catch (error) {
-        return error instanceof GradmixError ? null : `it is no GradmixError: ${String(error)}`;
+        return error instanceof GradmixError ? null : `it is not a GradmixError: ${String(error)}`;
       }
-      return "it was taken";
+      return "it was accepted";
     },
   ),
 ];

@@ -444,7 +444,7 @@ describe("in double precision", () => {
       const refused = (fn: () => unknown, name: string): void => {
         expect(scope(() => codeOf(fn))).toMatch(
           new RegExp(
-            `^autograd: ${name}: it uses tensor .*\\[2\\], which a gradient or a tangent is wanted of`,
+            `^autograd: ${name}: it uses tensor .*\\[2\\], which needs a gradient or a tangent but is not one of its inputs`,
           ),
         );
         expect(backend.liveBytes).toBe(before + 16);
@@ -503,16 +503,16 @@ describe("in double precision", () => {
       ["infer", { infer: () => ({ shape: [3], dtype: "f64" }) }, 'infer: the type "f64" is not known'],
       ["infer", { infer: () => ({ shape: [2], dtype: "f32" }) }, "forward gives f32[3], infer says f32[2]"],
       ["infer", { infer: () => ({ shape: [3], dtype: "i32" }) }, "forward gives f32[3], infer says i32[3]"],
-      ["infer", { infer: ([x]: unknown[]) => [x, x] }, "forward gives 1 outputs, infer 2"],
+      ["infer", { infer: ([x]: unknown[]) => [x, x] }, "forward gives 1 outputs, but infer gives 2"],
       ["forward", { forward: () => 3 }, "forward gives 3, not a tensor"],
       ["forward", { forward: ([x]: Tensor[]) => ({ outputs: exp(x), saved: [1] }) }, "forward (saved) gives 1, not a tensor"],
-      ["vjp", { vjp: ([ct]: Tensor[]) => [ct, ct] }, "vjp gives 2 derivatives, for 1 of them"],
-      ["vjp", { vjp: () => [] }, "vjp gives 0 derivatives, for 1 of them"],
+      ["vjp", { vjp: ([ct]: Tensor[]) => [ct, ct] }, "vjp gives 2 derivatives; 1 are needed"],
+      ["vjp", { vjp: () => [] }, "vjp gives 0 derivatives; 1 are needed"],
       ["vjp", { vjp: () => undefined }, "vjp gives undefined for the input x; a tensor is needed, or null"],
       ["vjp", { vjp: ([ct]: Tensor[]) => sum(ct) }, "vjp gives f32[] for the input x, which is f32[3]"],
       ["vjp", { vjp: () => tensor(Int32Array.of(1, 2, 3)) }, "vjp gives i32[3] for the input x, which is f32[3]"],
       ["jvp", { jvp: ([t]: Tensor[]) => sum(t) }, "jvp gives f32[] for output 0, which is f32[3]"],
-      ["jvp", { jvp: () => [] }, "jvp gives 0 derivatives, for 1 of them"],
+      ["jvp", { jvp: () => [] }, "jvp gives 0 derivatives; 1 are needed"],
       ["vjp", { vjp: undefined }, " has no vjp rule"],
       ["jvp", { jvp: undefined }, " has no jvp rule"],
       ["compose", { compose: ([x]: Tensor[]) => sum(x) }, "compose gives f32[], infer says f32[3]"],

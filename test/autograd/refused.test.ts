@@ -529,7 +529,7 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     scope(() => {
       const [table, ids] = [tensor([1], []), tensor([0, 0], [2], "i32")];
       expect(codeOf(() => gradmix.gather(table, ids))).toMatch(
-        /^shape: gather: a scalar is no table for indices/,
+        /^shape: gather: a scalar cannot be a table for indices/,
       );
     });
   });

@@ -187,7 +187,7 @@ describe("variance", () => {
         const options = { keepDims, ...(correction !== undefined && { correction }) };
         if (count <= (correction ?? 1)) {
           expect(() => variance(tensor(x, shape), which, options)).toThrow(
-            /^variance: of 1 elements a correction of 1/,
+            /^variance: 1 elements minus a correction of 1 leave/,
           );
           return;
         }
@@ -271,10 +271,10 @@ describe("einsum", () => {
     ["ii->i", /repeats "i" within "ii"; diagonals are not supported/],
     ["ij->ii", /repeats "i" within "ii"/],
     ["...j->j", /has an ellipsis, which is not supported/],
-    ["i1->i", /has "1", which is no label/],
+    ["i1->i", /has "1", which is not a label/],
     ["ij->k", /wants "k" in the result, but no operand has it/],
     ["ij->i->j", /has more than one "->"/],
-    ["ij,jk->ik", /is of 2 operands, 1 were given/],
+    ["ij,jk->ik", /names 2 operands, but 1 were given/],
     ["i->i", /labels 1 axes of operand 0, which is \[2, 3\]/],
     ["", /labels 0 axes of operand 0/],
   ])("%j is refused", (spec, why) => {

@@ -373,7 +373,7 @@ describe("the process", () => {
       console.log((await createCpuBackend({ threads: 1 })).capabilities.threads);
     `);
     expect(stdout).toBe(
-      "config threads: 2 are not possible: this process has no SharedArrayBuffer; leave threads out, or take 1\n1\n",
+      "config threads: 2 are not possible: this process has no SharedArrayBuffer; leave threads out, or set it to 1\n1\n",
     );
   });
 

@@ -581,7 +581,7 @@ describe.skipIf(off)("webgpu", () => {
         [resolve(import.meta.dirname, "../../dist/cli/main.js"), "train", "--resume", "run"],
         options,
       );
-      expect(resumed.stderr).toContain(`going on from step ${kept}`);
+      expect(resumed.stderr).toContain(`continuing from step ${kept}`);
       expect(resumed.status).toBe(0);
     } finally {
       rmSync(folder, { recursive: true, force: true });

@@ -108,7 +108,7 @@ test("killed in the sample, the embedding, the fit and the assigning, it goes on
   // What a kill leaves at the end of a file may be cut off, or anything.
   const log = at("again.partial", "fit.log");
   writeFileSync(log, Buffer.concat([readFileSync(log).subarray(0, -5), Buffer.from("1tif")]));
-  expect(await made("[ot][nw][eo].jsonl", "again", options)).toContain("going on where it was stopped");
+  expect(await made("[ot][nw][eo].jsonl", "again", options)).toContain("continuing where it was stopped");
   expect(contents("again")).toEqual(contents("whole"));
   expect(existsSync(at("again.partial"))).toBe(false);
   const ids = decodeNpy(readFileSync(at("whole", "ids/one.npy")), "ids").values;
@@ -122,7 +122,7 @@ test("facts of a killed command that are damaged are refused, and the next one s
   for (const [damage, message] of [
     [
       (facts: string) => facts.slice(0, -9),
-      /facts\.json: is not JSON \(.*\); it is damaged, and is removed with the rest/,
+      /facts\.json: is not JSON \(.*\); it is damaged, so the unfinished clustering is removed/,
     ],
     [
       (facts: string) => facts.replace(/"rows":\[\d+/, '"rows":["2"'),
@@ -187,7 +187,7 @@ test("documents of files of tokens are those of their text", async () => {
   const config = resolveConfig([jsonLayer({ data, run: { out: at("run") } }, "c.json")]);
   const hooks = { onEvent: () => {}, signal: new AbortController().signal };
   await expect(listInputs({ ...config.data, out: at("run") }, hooks)).rejects.toThrow(
-    /its clusters are of files of tokens \(.*\.npy|its clusters are of files of tokens \(.*\), which a run cannot use as domains; cluster the original text$/,
+    /its clusters are of files of tokens \(.*\.npy|its clusters were made from token files \(.*\), so a run cannot use them as domains; cluster the original text$/,
   );
 });
 

@@ -144,11 +144,11 @@ test("what does not become whole is taken away again", async () => {
 });
 
 test.each([
-  ["a folder that is there", ["*.jsonl", "--out", "."], "--out .: is there already"],
+  ["a folder that is there", ["*.jsonl", "--out", "."], "--out .: already exists"],
   [
     "more clusters than documents",
     ["*.jsonl", "--out", "x", "--clusters", "121"],
-    "--clusters: 121 of 120 documents",
+    "--clusters: 120 documents cannot make 121 clusters",
   ],
   ["both", ["*.jsonl", "--out", "x", "--clusters", "2", "--levels", "2"], "--clusters and --levels"],
   ["no number", ["*.jsonl", "--out", "x", "--levels", "4,many"], '--levels: "4,many" is not a list'],
@@ -216,9 +216,13 @@ describe("as the domains of a run", () => {
       expect(existsSync(join(folder, "x"))).toBe(false);
       return err;
     };
-    expect(other(text.replace("the1", "the2"))).toContain("its text has changed since a was made from it");
-    expect(other(`${text}{"text":"more"}\n`)).toContain("it has more than its 60 documents");
-    expect(other(text.slice(0, text.indexOf("\n") + 1))).toContain("it has 1 documents in place of 60");
+    expect(other(text.replace("the1", "the2"))).toContain("its text has changed since it was clustered");
+    expect(other(`${text}{"text":"more"}\n`)).toContain(
+      "it has more documents than the 60 that were clustered",
+    );
+    expect(other(text.slice(0, text.indexOf("\n") + 1))).toContain(
+      "it has 1 documents, but 60 were clustered",
+    );
 
     const target = train("--target", "two.jsonl", "--out", "half");
     expect(target.status).toBe(0);

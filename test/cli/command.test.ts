@@ -119,7 +119,7 @@ test("doctor: the backends, what they run with, a figure for each", () => {
   expect(out).not.toContain("WRONG");
   if (process.env["GRADMIX_WEBGPU"] === "software")
     expect(out).toMatch(
-      /^ +shaders: the first training steps need [1-9]\d*, which took [\d.]+(e-\d+)? s to compile \(for a CPU/m,
+      /^ +shaders: the first training steps need [1-9]\d*, which took [\d.]+(e-\d+)? s to compile \(on the CPU/m,
     );
 });
 
@@ -137,10 +137,10 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     [["train", "."], ".: cannot be read (it is a folder)"],
     [["train", "--domain", "a.txt"], /^--domain: "a.txt" is not of the form NAME=GLOB/],
     [["train", "--domain", "a=a.txt"], /^--rule dga needs a target/],
-    [["train", ...valid, "--eta", "-1"], "--eta: -1 is not a number at least 0 and at most 1000"],
+    [["train", ...valid, "--eta", "-1"], "--eta: -1 is not a number of at least 0 and at most 1000"],
     [["train", ...valid, "--beta", "2"], "--beta: 2 is not a number above 0 and at most 1"],
     [["train", ...valid, "--beta", "NaN"], '--beta: "NaN" is not a number above 0 and at most 1'],
-    [["train", ...valid, "--steps", "0x10"], '--steps: "0x10" is not a whole number at least 1'],
+    [["train", ...valid, "--steps", "0x10"], '--steps: "0x10" is not a whole number of at least 1'],
     [["train", ...valid, "--weights", "a=0.5"], "--weights: the weights sum to 0.5, not to 1"],
     [["train", ...valid, "--weights", "a=0.5,a=0.5"], '--weights: names the domain "a" twice'],
     [["train", ...valid, "--weights", "none.json"], /^--weights none.json: cannot be read/],

@@ -167,14 +167,17 @@ describe("rules", () => {
     [() => rulesOfFile({ mine: 3 }, "r"), "r.mine: 3 is not an object"],
     [() => rulesOfFile([3], "r"), "r: 3 is not the name of a rule"],
     [() => rulesOfFile("dga", "r"), "neither a list of rules nor an object"],
-    [() => checkRules(rulesOfFlag("dga,dga", [])), '"dga" is there twice'],
-    [() => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r")), '"a" is there twice'],
-    [() => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r")), "is there twice"],
+    [() => checkRules(rulesOfFlag("dga,dga", [])), '"dga" is listed twice'],
+    [() => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r")), '"a" is listed twice'],
+    [
+      () => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r")),
+      "is listed twice",
+    ],
     [() => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r")), '"../a" cannot name a folder'],
     ...["lock", "Lock", "lock.1", "tokenizer.json", "compare.json", "compare-plan.json", "report.html"].map(
       (name): [() => unknown, string] => [
         () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r")),
-        `${JSON.stringify(name)} is what a comparison calls a file of its own`,
+        `${JSON.stringify(name)} is the name of a file of the comparison`,
       ],
     ),
     [() => checkRules([]), "--rules: is empty"],
@@ -229,7 +232,7 @@ describe("options of mixing", () => {
     );
     const given = { mixing: { ruleOptions: { towards: "target" } } };
     expect(codeOf(() => sharedOptions(rules("doge"), layer(given)))).toContain(
-      "it does not say for which rule",
+      "it is not clear which rule the options belong to",
     );
     const named = layer({ mixing: { ...given.mixing, rule: "doge" } });
     expect(optionsFor(rules("doge")[0], named).values.has("mixing.ruleOptions")).toBe(true);
@@ -538,7 +541,7 @@ describe("runs", () => {
       seeds: "1",
       baseline: "proportional",
     });
-    expect(fewer.out).toContain("One seed tells no interval");
+    expect(fewer.out).toContain("One seed gives no interval");
     expect(await refusalOf({ path: whole, given: new Map([["training.lr", ["0.1"]]]) })).toContain(
       "checkpoint: --lr: a comparison keeps its original options",
     );
@@ -593,7 +596,7 @@ describe("runs", () => {
       "already holds a run (config.json)",
     );
     expect(await refusalOf({ path: other })).toContain(
-      `it holds a run, which goes on by gradmix train --resume ${other}`,
+      `it holds a run; continue it with gradmix train --resume ${other}`,
     );
     expect(await refusalOf({ path: config, given: into(join(root, "new")), rules: "mine,doremi" })).toContain(
       "--rule doremi needs a reference",

@@ -73,7 +73,7 @@ test("each document of a target that is held out is found in the domains, and no
   const [line, ...more] = contamination(found.events);
   expect(more).toEqual([]);
   expect(line).toContain(
-    `contamination: ${n + 1} of 17 documents of the domains have text of the target's held-out documents in them (13 words in a row, or all; copies: 0, near copies: 0), of ${n} of ${n}: code ${n}, web 1; for example ${code}:`,
+    `contamination: ${n + 1} of 17 documents of the domains contain text of the target's held-out documents (13 words in a row, or all; copies: 0, near copies: 0), of ${n} of ${n}: code ${n}, web 1; for example ${code}:`,
   );
   expect(line).toMatch(/"; --drop-contaminated leaves them out$/);
 
@@ -136,9 +136,9 @@ test("nothing is told where nothing is found or looked for, and what cannot be i
   );
   const tokens = { domains: { own, ids: path("x.bin") }, target: target(), endOfText: 256 };
   expect(contamination((await read(tokens)).events)).toEqual([
-    `contamination: domain "ids" is files of tokens, whose words are not known: not compared with the target's held-out text`,
+    `contamination: domain "ids" consists of token files, which contain no words; they were not compared with the target's held-out text`,
   ]);
   await expect(read({ ...tokens, dropContaminated: true })).rejects.toThrow(
-    /^--drop-contaminated: domain "ids" is files of tokens/,
+    /^--drop-contaminated: domain "ids" consists of token files, which contain no words to compare/,
   );
 });

@@ -51,7 +51,9 @@ describe("names", () => {
     fc.assert(
       fc.property(fc.oneof(fc.string({ unit: "grapheme" }), fc.string({ unit: "binary" })), (text) => {
         if (!/[\p{L}\p{N}]/u.test(text.normalize())) {
-          expect(errorOf(() => cleanName(text, "here")).message).toMatch(/^here: .* names no domain$/);
+          expect(errorOf(() => cleanName(text, "here")).message).toMatch(
+            /^here: .*, so it cannot name a domain$/,
+          );
           return;
         }
         const name = cleanName(text, "here");
@@ -142,7 +144,7 @@ describe("of paths", () => {
     put("d/a-b.txt");
     put("d/a/b.jsonl");
     await expect(list({ domainsFrom: "d/**" })).rejects.toThrow(
-      'd/a/b.jsonl and d/a-b.txt would both be the domain "a-b"; rename one of them, or give it another name by --domain NAME=…',
+      'd/a/b.jsonl and d/a-b.txt would both be the domain "a-b"; rename one of them, or give it another name with --domain NAME=…',
     );
     put("e/x.txt");
     put("e/x/y.txt");
@@ -236,7 +238,7 @@ describe("by a field", () => {
     put("d.jsonl", lines([...documents(20), { text: "x" }, { text: "x", meta: { kind: null } }, { text: "x", meta: { kind: ["web"] } }])); // prettier-ignore
     const data = { domainsFrom: "d.jsonl", domainField: "meta.kind" };
     await expect(read(data)).rejects.toThrow(
-      'd.jsonl:21: the object has no field "meta.kind" that names its domain (--domain-field); mend it, or leave it out with --skip-bad-lines',
+      'd.jsonl:21: the object has no field "meta.kind" that names its domain (--domain-field); fix it, or skip it with --skip-bad-lines',
     );
     const { events, facts } = await read({ ...data, skipBadLines: true });
     expect(events).toContain("skipped 3 bad lines");

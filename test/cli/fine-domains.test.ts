@@ -339,7 +339,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
     ],
     [[at("drop.json"), ...one], /^--drop-contaminated: the histogram over clusters reads the target only/],
     [[...one, "--groups", "2"], /^--groups: the groups become bases/],
-    [[...one, "--groups", "37", "--bases", at("x.json")], /^--groups: 37 of 36 documents/],
+    [[...one, "--groups", "37", "--bases", at("x.json")], /^--groups: 36 documents of the target cannot make 37 groups/],
     [[...one, "--groups", "0", "--bases", at("x.json")], /^--groups: 0 is not/],
     [
       [
@@ -356,7 +356,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
     ],
     [
       [...one, "--mixture", "a=target", "--mixture", "a=target", "--bases", at("x.json")],
-      /^--mixture: two are called "a"$/,
+      /^--mixture: two mixtures have the name "a"$/,
     ],
     [
       [...one, "--mixture", "a=exam", "--bases", at("x.json")],
@@ -521,7 +521,7 @@ describe("the folder", () => {
         { runs: [at("clusters")], out: null, svg: null, tensorboard: null, csv: false },
         openOutput(new Writable()),
       ),
-    ).toThrow(/clusters is a folder of clusters, not of a run; its page is .*clusters\.html/);
+    ).toThrow(/clusters is a folder of clusters, not of a run; open its page instead: .*clusters\.html/);
   });
 
   test("names the domains of gradmix mix, with their tokens", async () => {

@@ -89,7 +89,7 @@ test("what came of guards is said in words: the worst first, with errors, and wh
   expect(outcomes.map(({ name }) => name)).toEqual(["b", "c", "a"]);
   expect(formatGuards(outcomes)).toBe("2 of 3 held; did not hold: b +10 % ± 1 (limit +2 %)");
   expect(formatGuards(outcomes.slice(1))).toBe(
-    "all 2 held; nearest to its limit: c +0.3 % ± 0.3 (limit +0 %, no more than twice its error)",
+    "all 2 held; nearest to its limit: c +0.3 % ± 0.3 (limit +0 %, within twice its error)",
   );
   expect(formatGuards(outcomes.slice(2))).toBe("held; nearest to its limit: a +1 % ± 0.1 (limit +2 %)");
   const many = Array.from({ length: 7 }, (_, i) => ({ name: `d${i}`, limit: 1, ratio: 2, error: null }));

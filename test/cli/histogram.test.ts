@@ -209,7 +209,7 @@ describe("a run that counts its histogram", () => {
     const none = gradmix("train", ...domains, ...small, "--rule", "importanceSampling");
     expect([none.code, none.err]).toEqual([
       2,
-      "gradmix: --rule importanceSampling needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X\n",
+      "gradmix: --rule importanceSampling needs a target: add --target GLOB, or a histogram of it with --histogram NAME=X,NAME=X\n",
     ]);
     writeFileSync(join(folder, "bases.json"), JSON.stringify({ left: { prose: 1 }, right: { code: 1 } }));
     const bases = gradmix("train", ...sampling, "--bases", "bases.json");

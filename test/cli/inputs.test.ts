@@ -53,7 +53,7 @@ describe("files", () => {
       "mine/b.json",
     ]);
     await expect(list({ ...data, domains: { j: "runs/x/model" } })).rejects.toThrow(
-      'domain "j": all 2 files of runs/x/model were written by a run; name one by its own path where it is meant',
+      'domain "j": all 2 files of runs/x/model were written by a run; to use one as text, name it by its own path',
     );
     const own = await list({ ...data, domains: { j: "runs/x/model/config.json" } });
     expect(own.domains.get("j")).toEqual(["runs/x/model/config.json"]);
@@ -107,7 +107,7 @@ describe("files", () => {
     for (let n = 1; n < 6; n++) symlinkSync("nowhere", `d/lost-${n}`);
     const data = { domains: { d: "d" }, target: "t.txt" };
     await expect(list(data)).rejects.toThrow(
-      'domain "d": d/lost-1 cannot be read: it is a link to nowhere, which is not there (and 4 more like it); mend it, or leave it out with --skip-bad-lines',
+      'domain "d": d/lost-1 cannot be read: it is a link to nowhere, which does not exist (and 4 more like it); fix it, or skip it with --skip-bad-lines',
     );
     const { domains, events } = await list({ ...data, skipBadLines: true });
     expect(domains.get("d")).toEqual(["d/a.txt"]);
@@ -192,7 +192,7 @@ describe("text", () => {
     });
     expect(copies).toEqual([
       'domain "a" and domain "b" hold the same text in 1 file each: a/1 and b/1',
-      'domain "a" and target hold the same text in 1 file each: a/2 and t/1; the target is then measured on text that is trained on',
+      'domain "a" and target hold the same text in 1 file each: a/2 and t/1; the run would train on text on which it is evaluated',
     ]);
   });
 });

@@ -305,7 +305,7 @@ describe("a run with a guard", () => {
       train({ ...config, training: { ...config.training, steps: 12 } }, { from: config.run.out }),
     ).rejects.toMatchObject({
       code: "checkpoint",
-      message: expect.stringContaining("cannot become one of 12"),
+      message: expect.stringContaining("cannot become a run of 12 steps"),
     });
   });
 });

@@ -2,7 +2,7 @@
 import { createBases, type TrainStep, uniformWeights } from "gradmix/dga";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { createMetrics, evaluated, MANY } from "#dist/cli/metrics.js";
+import { createMetrics, evaluated, MAX_NAMES } from "#dist/cli/metrics.js";
 import type { StepMetrics } from "#dist/runs/lines.js";
 import { formatJson } from "#dist/json.js";
 
@@ -82,7 +82,7 @@ describe("many domains", () => {
   const k = 50_000;
   test("a line holds the heaviest weights and the domains that were trained on", () => {
     const weights = new Float64Array(k).fill(1);
-    const heavy = Array.from({ length: MANY - 1 }, (_, i) => 7 + 501 * i);
+    const heavy = Array.from({ length: MAX_NAMES - 1 }, (_, i) => 7 + 501 * i);
     for (const i of heavy) weights[i] = 2;
     const metricsOf = createMetrics(named("d", k), null, seen, null);
     const line = metricsOf(step(k, weights, [3, 49_999]), null, 1);
@@ -95,7 +95,7 @@ describe("many domains", () => {
     expect([...(line.alignments ?? new Map<string, unknown>()).keys()]).toEqual(
       heavy.filter((i) => i % 2 === 1).map((i) => `d${i}`),
     );
-    expect(formatJson(line).length).toBeLessThan(200 * MANY);
+    expect(formatJson(line).length).toBeLessThan(200 * MAX_NAMES);
     // The next weights have other heaviest.
     const next = metricsOf(step(k, weights.toReversed(), [], false), null, 1);
     expect([...next.weights.keys()]).toContain(`d${k - 1 - 7}`);
@@ -115,12 +115,12 @@ describe("many domains", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 300_000 }), (k) => {
         const chosen = evaluated(k);
-        expect(chosen.length).toBeLessThanOrEqual(MANY);
-        expect(chosen.length).toBeGreaterThan(Math.min(k, MANY) / 2);
+        expect(chosen.length).toBeLessThanOrEqual(MAX_NAMES);
+        expect(chosen.length).toBeGreaterThan(Math.min(k, MAX_NAMES) / 2);
         expect(chosen[0]).toBe(0);
         expect(new Set(chosen.slice(1).map((i, at) => i - chosen[at])).size).toBeLessThan(2);
         expect(chosen.at(-1)).toBeLessThan(k);
-        if (k <= MANY) expect(chosen.length).toBe(k);
+        if (k <= MAX_NAMES) expect(chosen.length).toBe(k);
       }),
     );
   });

@@ -225,10 +225,10 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["no object", [1], "c.json: is [1], not a JSON object with sections data, model, …"],
     ["a section that is no object", { model: 3 }, "c.json: model: 3 is not an object"],
     ["a number as text", { training: { lr: "0.1" } }, 'c.json: training.lr: "0.1" is not a number above 0 and at most 10'],
-    ["another rule than the run's", { mixing: { ruleOptions: { name: "rnb" } } }, 'c.json: mixing.ruleOptions: its name is "rnb", and the rule is dga; give it by --rule'],
+    ["another rule than the run's", { mixing: { ruleOptions: { name: "rnb" } } }, 'c.json: mixing.ruleOptions: it names the rule "rnb", but the rule is dga; set the rule with --rule'],
     ["a word where a basis has numbers", { mixing: { bases: { x: { a: "much" } } } }, 'c.json: mixing.bases: basis "x": {"a":"much"} is not numbers, one per domain or by name'],
-    ["half a step", { training: { steps: 1.5 } }, "c.json: training.steps: 1.5 is not a whole number at least 1"],
-    ["η below 0", { mixing: { eta: -0.1 } }, "c.json: mixing.eta: -0.1 is not a number at least 0 and at most 1000"],
+    ["half a step", { training: { steps: 1.5 } }, "c.json: training.steps: 1.5 is not a whole number of at least 1"],
+    ["η below 0", { mixing: { eta: -0.1 } }, "c.json: mixing.eta: -0.1 is not a number of at least 0 and at most 1000"],
     ["β over 1", { mixing: { beta: 1.5 } }, "c.json: mixing.beta: 1.5 is not a number above 0 and at most 1"],
     ["null without an automatic value", { training: { lr: null } }, "c.json: training.lr: null is not a number above 0 and at most 10"],
     ["an unknown choice", { mixing: { rule: "dgaa" } }, `c.json: mixing.rule: "dgaa" is not one of ${ruleNames.join(", ")}; did you mean dga?`],
@@ -256,25 +256,25 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a ceiling of nothing", { mixing: { ceiling: { a: 0 } } }, 'c.json: mixing.ceiling "a": 0 is not a number above 0 and at most 1'],
     ["bounds of nobody", { mixing: { floor: {} } }, "c.json: mixing.floor: names no domain"],
     ["a guard that is no object", { mixing: { guard: 1.02 } }, "c.json: mixing.guard: 1.02 is not an object with a key for each domain"],
-    ["a guard that asks for a fall", { mixing: { guard: { a: 0.9 } } }, 'c.json: mixing.guard "a": 0.9 is not a number at least 1 and at most 1000000000'],
+    ["a guard that asks for a fall", { mixing: { guard: { a: 0.9 } } }, 'c.json: mixing.guard "a": 0.9 is not a number of at least 1 and at most 1000000000'],
     ["a guard of a domain that is none", { mixing: { guard: { "*": 1.02, bb: 1 } } }, 'c.json: mixing.guard: "bb" is not a domain of this run; did you mean b?'],
-    ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out"],
+    ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two"],
     ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga does not use a reference model (--guard does)"],
     ["a share of evaluations that nobody asks for", { mixing: { guardShare: 0.2 } }, "c.json: mixing.guardShare: limits the evaluations for --guard, which is not given; add --guard NAME<=X"],
-    ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options has repetitions as well; give one of them"],
+    ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options also sets repetitions; leave out one of the two"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
     ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],
     ["weights that sum to 0.9", { mixing: { weights: { a: 0.5, b: 0.4 } } }, "c.json: mixing.weights: the weights sum to 0.9, not to 1"],
     ["a negative weight", { mixing: { weights: { a: -0.5, b: 1.5 } } }, 'c.json: mixing.weights: "a" is -0.5, not a number of at least 0'],
     ["a weight for nobody", { mixing: { weights: { a: 0.5, bb: 0.5 } } }, 'c.json: mixing.weights: "bb" is not a domain of this run; did you mean b?'],
     ["a domain without a weight", { mixing: { weights: { a: 1 } } }, 'c.json: mixing.weights: gives no weight to the domain "b"'],
-    ["weights that nobody uses", { mixing: { rule: "uniform", weights: { a: 0.5, b: 0.5 } } }, "c.json: mixing.weights: --rule uniform has no use for weights"],
+    ["weights that nobody uses", { mixing: { rule: "uniform", weights: { a: 0.5, b: 0.5 } } }, "c.json: mixing.weights: --rule uniform does not use weights; leave them out"],
     ["an empty histogram", { mixing: { rule: "importanceSampling", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
     ["f16 without a GPU asked for", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not auto"],
     ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not compute the gradient norms that --normalise cosine needs; choose tracked or raw"],
     ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte", "none", the path of a tokenizer.json or the name of a vocabulary (gpt2, r50k_base, p50k_base, cl100k_base, o200k_base); did you mean byte?'],
-    ["a vocabulary too small for bpe", { data: { vocabSize: 256 } }, "c.json: data.vocabSize: 256 is not a whole number at least 257: bpe begins with the bytes and the end of text"],
-    ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "c.json: mixing.reference: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE"],
+    ["a vocabulary too small for bpe", { data: { vocabSize: 256 } }, "c.json: data.vocabSize: 256 is not a whole number of at least 257: the vocabulary of bpe contains all bytes and the end of text"],
+    ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "c.json: mixing.reference: the two runs must have the same tokenizer; name the one of the files with --tokenizer FILE"],
   ]; // prettier-ignore
   test.each(cases)("%s", (_, json, message) => {
     const error = errorOf(() => resolve(json));
@@ -297,7 +297,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     expect(values("mixing.guard", "*<=1.02")).toEqual(new Map([["*", 1.02]]));
     expect(values("mixing.guard", "*<=1.02", "the code <= 1")).toEqual(new Map([["*", 1.02], ["the code", 1]])); // prettier-ignore
     for (const [path, raw, message] of [
-      ["mixing.floor", ["a=x"], '--floor "a": "x" is not a number at least 0 and at most 1'],
+      ["mixing.floor", ["a=x"], '--floor "a": "x" is not a number of at least 0 and at most 1'],
       ["mixing.floor", ["a=0.1", "a=0.2"], '--floor: names "a" twice'],
       [
         "mixing.floor",
@@ -308,7 +308,11 @@ describe("refusals, in one line that names the place, the value and what is allo
       ["mixing.guard", ["1.02"], '--guard: "1.02" is not of the form NAME<=X, for example code<=1.02'],
       ["mixing.guard", ["a=1.02"], '--guard: "a=1.02" is not of the form NAME<=X, for example code<=1.02'],
       ["mixing.guard", ["a<=1.02", "a<=1.03"], '--guard: names "a" twice'],
-      ["mixing.guard", ["a<=1,02"], '--guard "a": "1,02" is not a number at least 1 and at most 1000000000'],
+      [
+        "mixing.guard",
+        ["a<=1,02"],
+        '--guard "a": "1,02" is not a number of at least 1 and at most 1000000000',
+      ],
     ] as const)
       // prettier-ignore
       expect(errorOf(() => values(path, ...raw)).message).toBe(message);
@@ -325,7 +329,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     const json = { data: { domains: { a: "x" } } };
     const sampling = { ...json, mixing: { rule: "importanceSampling" } };
     expect(errorOf(() => resolveConfig([jsonLayer(sampling, "c.json")])).message).toBe(
-      "--rule importanceSampling needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X",
+      "--rule importanceSampling needs a target: add --target GLOB, or a histogram of it with --histogram NAME=X,NAME=X",
     );
     for (const mixing of [{ histogram: { a: 2 } }, { ruleOptions: { histogram: [1] } }])
       resolveConfig([jsonLayer({ ...json, mixing: { rule: "importanceSampling", ...mixing } }, "c.json")]);
@@ -362,7 +366,7 @@ describe("of every option in a config file", () => {
     const member = `"${key}": {}`;
     // Twice, whatever the values.
     expect(errorOf(() => read(text(path, member, member))).message).toBe(
-      `c.json, line 4, column 5: the name "${key}" stands twice in one object`,
+      `c.json, line 4, column 5: the name "${key}" appears twice in one object`,
     );
     // Misspelt: two letters that change places, one that is missing, other capitals.
     const swapped = key.slice(0, -2) + key.slice(-2).split("").toReversed().join("");
@@ -448,7 +452,7 @@ test("a resumed run may change free keys and those that it tells of, and the fir
   for (const row of rows) {
     const changed = new Map(flatten(saved)).set(row.path, "another");
     const check = (): void => checkSameConfig(saved, changed, "r");
-    if (row.free === true || row.said === true) check();
+    if (row.free === true || row.recorded === true) check();
     else
       expect(errorOf(check)).toMatchObject({
         code: "checkpoint",

@@ -125,7 +125,7 @@ describe("prepared", () => {
       "tokenizer.json",
     ]);
     const { result, out } = await prepare("whole");
-    expect([result, out]).toEqual([0, "whole is prepared already, of the same text with the same options\n"]);
+    expect([result, out]).toEqual([0, "whole is already complete, with the same text and options\n"]);
   });
 
   test("any number of workers writes the same bytes", async () => {
@@ -168,7 +168,7 @@ describe("prepared", () => {
     bytes[100] ^= 1;
     writeFileSync(shard, bytes);
     await expect(dataOf(given)).rejects.toThrow(
-      `${shard}: it is not the file that it was: its tokens have changed`,
+      `${shard}: its tokens have changed since they were first read`,
     );
   });
 
@@ -233,10 +233,10 @@ describe("prepared", () => {
     // A line that was being written, and files that were.
     appendFileSync(done, '{"job":"abc","docu');
     writeFileSync(join(folder, "killed/work/abc.bin.tmp"), "half");
-    await expect(dataOf({ "data.domainsFrom": [join(folder, "killed")] })).rejects.toThrow("is not prepared to its end; give the same gradmix prepare command again"); // prettier-ignore
+    await expect(dataOf({ "data.domainsFrom": [join(folder, "killed")] })).rejects.toThrow("is not complete; run the same gradmix prepare command again"); // prettier-ignore
     const { result, err } = await prepare("killed", "--workers", "3");
     expect(result).toBe(0);
-    expect(err).toMatch(/going on: [1-9] of \d parts of the text are done/);
+    expect(err).toMatch(/continuing: [1-9] of \d parts of the text are done/);
     expect(bytesIn("killed")).toEqual(bytesIn("whole"));
     expect(contentsOf("killed")).toEqual(contentsOf("whole"));
   });
@@ -251,7 +251,7 @@ describe("prepared", () => {
       await new Promise((next) => setTimeout(next, 1));
     child.kill("SIGINT");
     expect((await ended)[0]).toBe(130);
-    expect(err).toContain("stopped; the same command goes on with stopped\n");
+    expect(err).toContain("stopped; run the same command again to continue stopped\n");
     expect(existsSync(join(folder, "stopped/lock"))).toBe(false);
     expect((await prepare("stopped", ...given)).result).toBe(0);
     expect(bytesIn("stopped")).toEqual(bytesIn("whole"));
@@ -399,18 +399,22 @@ describe("refused, with what was done kept", () => {
   beforeAll(begin);
 
   test.each([
-    ["another option", ["--text-field", "body"], "--text-field was text when it was begun, and is body now"],
+    [
+      "another option",
+      ["--text-field", "body"],
+      "--text-field was text when it was started, but is body now",
+    ],
     [
       "another tokenizer",
       ["--tokenizer", "bpe"],
-      "--vocab-size was not used when it was begun, and is 1024 now",
+      "--vocab-size was not used when it was started, but is 1024 now",
     ],
     [
       "another format",
       ["--format", "nanogpt"],
-      "--format was megatron when it was begun, and is nanogpt now",
+      "--format was megatron when it was started, but is nanogpt now",
     ],
-    ["another domain", ["--domain", "c=target.jsonl"], "was begun with other domains or targets, or in another order"], // prettier-ignore
+    ["another domain", ["--domain", "c=target.jsonl"], "was started with other domains or targets, or in another order"], // prettier-ignore
   ])("%s", async (_, more, reason) => {
     const given = args.filter((_, i) => !more.includes(args[i]) && !more.includes(args[i - 1]));
     expect(await refusal(...given, ...more)).toBe(`--out some: ${reason}; prepare into another folder, or delete this one`); // prettier-ignore
@@ -419,12 +423,12 @@ describe("refused, with what was done kept", () => {
   test("a file that has changed after it was read; one that is mended before it was goes on", async () => {
     utimesSync(file("a.jsonl"), 1e9, 1e9 + 1);
     expect(await refusal(...args)).toContain(
-      "a.jsonl has changed since it was begun; prepare into another folder",
+      "a.jsonl has changed since it was started; prepare into another folder",
     );
     utimesSync(file("a.jsonl"), 1e9, 1e9);
     writeFileSync(file("b.jsonl.gz"), gzipSync(jsonl(documents("b", 9))));
     const { result, err } = await prepareHere(...args);
-    expect({ result, going: err.includes("going on: 1 of 2") }).toEqual({ result: 0, going: true });
+    expect({ result, going: err.includes("continuing: 1 of 2") }).toEqual({ result: 0, going: true });
   });
 
   test.each([

@@ -42,11 +42,11 @@ test("the steps change exactly where every step that was done had the learning r
       if (from === to) expect([change(false), change(true)]).toEqual([{}, {}]);
       else if (to < done)
         expect(change(false)).toMatch(
-          new RegExp(`: ${done} are done; to train on from its parameters, .*--init-from$`),
+          new RegExp(`: ${done} steps are already done; to continue from its parameters, .*--init-from$`),
         );
       else if (!same)
         expect(change(false)).toMatch(
-          /^--steps: .* would have had another learning rate; constant can be extended/,
+          /^--steps: .* would have had another learning rate; only constant, and wsd before its decay, can be extended/,
         );
       else {
         expect(change(false)).toEqual({ steps: { from, to } });
@@ -61,7 +61,7 @@ test("what the rule would limit otherwise is refused, with the domain and the op
   const [then, now] = [planOf({ steps: 5 }), planOf({ steps: 9 })];
   expect(() => checkRepetitions(then, now, null)).not.toThrow();
   expect(() => checkRepetitions(then, now, "wiki")).toThrow(
-    /^--steps: the run of 5 steps cannot become one of 9: its rule limits the repetitions of domain "wiki" .*--rule-options '\{"repetitions": …\}'.*--init-from$/,
+    /^--steps: the run of 5 steps cannot become a run of 9 steps: the rule's limit on the repetitions of domain "wiki" .*--rule-options '\{"repetitions": …\}'.*--init-from$/,
   );
 });
 

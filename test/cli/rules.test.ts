@@ -145,7 +145,7 @@ describe("every rule by its name", () => {
       /^gradmix: --reference: bpe has another tokenizer; train both with/,
     );
     expect(said("reference", "--context", "32").split("\n").at(-1)).toMatch(
-      /--reference: reference has windows of 16 tokens, this run's have 32; give --context 16/,
+      /--reference: reference has windows of 16 tokens, but this run has windows of 32; use --context 16/,
     );
     const config = join(folder, "reference", "model", "config.json");
     const before = readFileSync(config, "utf8");
@@ -227,7 +227,7 @@ describe("bases", () => {
     for (const name of readdirSync(join(folder, "json", "checkpoints")))
       if (name.includes("0008")) rmSync(join(folder, "json", "checkpoints", name));
     const resumed = gradmix(...args, "--bases", "bases.json", "--resume", "json");
-    expect(resumed.err).toContain("going on from step 6");
+    expect(resumed.err).toContain("continuing from step 6");
     expect(resumed.code).toBe(0);
     expect(readFileSync(join(folder, "json", "weights.json"), "utf8")).toBe(done);
     expect(metrics("json").map(timeless)).toEqual(lines.map(timeless));

@@ -149,7 +149,7 @@ describe("what no file holds is refused", () => {
     [{ arrays: null }, "arrays is null, not an object"],
     [{ arrays: { x: [1, 2] } }, "arrays of the type [object Array] cannot be stored"],
     [{ arrays: { x: Int16Array.of(1) } }, "arrays of the type [object Int16Array] cannot be stored"],
-    [{ arrays: { __metadata__: Float32Array.of(1) } }, 'no array can be called "__metadata__"'],
+    [{ arrays: { __metadata__: Float32Array.of(1) } }, 'an array cannot have the name "__metadata__"'],
     [{ step: 0.5 }, "step is 0.5, not a number of steps"],
   ])("case %#", (part, message) => {
     const path = join(root, "c.safetensors");
@@ -172,7 +172,7 @@ describe("what no file holds is refused", () => {
       '"dtype":"F16"',
       /^c: header\.x\.dtype is "F16", not "F32" or .*; the file was damaged, or is not a checkpoint/,
     ],
-    ['"dtype":"F32"', '"dtype":"F64"', /^c: "x" has 4 bytes, which are no F64 numbers$/],
+    ['"dtype":"F32"', '"dtype":"F64"', /^c: "x" has 4 bytes, which is not a whole number of F64 values$/],
     [
       '"data_offsets":[0,4]',
       '"data_offsets":[4,0]',

@@ -52,6 +52,6 @@ test("it is named once", () => {
   expect(twice).toEqual({
     code: 2,
     out: "",
-    err: 'gradmix: "-": standard input can be read once, and is named 2 times\n',
+    err: 'gradmix: "-": standard input can be read only once, but is named 2 times\n',
   });
 });

@@ -88,12 +88,12 @@ test.each([
   [
     "a tokenizer that is not theirs",
     fromTokens,
-    'domain "code" is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N',
+    'domain "code" consists of token files; give their tokenizer.json with --tokenizer FILE, or give --tokenizer none --vocab-size N',
   ],
   [
     "text without a tokenizer",
     ["--domain", "a=code.jsonl", "--target", "target.bin", ...none],
-    '--tokenizer none: domain "a" is text, which needs a tokenizer: name that of the files of tokens with --tokenizer FILE',
+    '--tokenizer none: domain "a" is text, which needs a tokenizer; name the one of the files of tokens with --tokenizer FILE',
   ],
   [
     "both in one domain",
@@ -107,17 +107,17 @@ test.each([
       "--tokenizer",
       "byte",
     ],
-    'domain "a": code.jsonl is text and tokens/code.bin is a file of tokens; make them two domains',
+    'domain "a": code.jsonl is text, but tokens/code.bin is a file of tokens; put them into two domains',
   ],
   [
     "a vocabulary too small",
     [...fromTokens, "--tokenizer", "none", "--vocab-size", "50"],
-    "target.bin: token 0 is 119, which is no id of a vocabulary of 50: give the tokenizer that wrote it, or its tokens are of another type than u16 (--token-type)",
+    "target.bin: token 0 is 119, which is not an id below 50, the size of the vocabulary; give the tokenizer that the file was made with, or another type than u16 (--token-type)",
   ],
   [
     "an end of text that is no id",
     [...fromTokens, "--tokenizer", "none", "--vocab-size", "257", "--end-of-text", "257"],
-    "--end-of-text: 257 is no id of 257 tokens",
+    "--end-of-text: 257 is not one of the 257 ids, which start at 0",
   ],
   [
     "an index alone",

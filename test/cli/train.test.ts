@@ -346,7 +346,7 @@ describe("a run that was cut short goes on to the same bits", () => {
     const { code, err } = gradmix("--resume", "tight", "--steps", "12");
     expect(code).toBe(2);
     expect(err).toMatch(
-      /\ngradmix: --steps: the run of 8 steps cannot become one of 12: its rule limits the repetitions of domain "(prose|code)" by the number of tokens of the run \(--rule-options '\{"repetitions": …\}' sets the limit\); to train on .*--init-from\n$/,
+      /\ngradmix: --steps: the run of 8 steps cannot become a run of 12 steps: the rule's limit on the repetitions of domain "(prose|code)" depends on the number of tokens of the run \(--rule-options '\{"repetitions": …\}' sets the limit\); to continue from its parameters, .*--init-from\n$/,
     );
     expect(readFileSync(join(folder, "tight/metrics.jsonl"))).toEqual(before);
     expect(gradmix(...args, ...limit(2), "--out", "wide").code).toBe(0);

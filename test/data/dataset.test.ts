@@ -37,7 +37,7 @@ describe("rows of a table", () => {
       [
         { targets: new Int32Array(4) },
         "shape",
-        '"t": 4 targets do not share out among the 5 examples that tokens counts',
+        '"t": 4 targets cannot be divided evenly among the 5 examples in tokens',
       ],
       [{ inputs: new Float32Array(0), targets: new Int32Array(0) }, "data", '"t": it has no examples'],
     ] as const)
@@ -103,7 +103,7 @@ describe("draws from several sources", () => {
     const draws = [1, 2].map((window) => ({ domain: 0, window, epoch: 0 }));
     expect(errorOf(() => assemble(draws, [short]))).toMatchObject({
       code: "shape",
-      message: '"short": a batch of 1 examples where 2 were asked for',
+      message: '"short": batchOf returned 1 examples, but 2 were requested',
     });
   });
 

@@ -108,7 +108,7 @@ describe("patterns", () => {
     expect(await listFiles(["c/*.txt"])).toEqual(["c/b.txt"]);
     expect(await listFiles(["!(c|d|?c?)/*.txt"])).toEqual(["a.d/b.txt", "{c,d}/b.txt", "{d}/b.txt"]);
     await expect(listFiles(["c/**"])).rejects.toThrow(
-      "files: c/d/lost cannot be read: it is a link to nowhere, which is not there; mend it, or leave it out with --skip-bad-lines",
+      "files: c/d/lost cannot be read: it is a link to nowhere, which does not exist; fix it, or skip it with --skip-bad-lines",
     );
     await expect(listFiles(["+(c/d|a)/b.txt"])).rejects.toThrow(/a "\/" inside of \(…\) cannot be matched/);
   });
@@ -226,7 +226,7 @@ describe("nothing gets lost", () => {
     mkdirSync("d");
     symlinkSync("nowhere", "d/lost");
     await expect(listFiles(["d/**/*.txt"])).rejects.toThrow(
-      "files: nothing matches d/**/*.txt, and 1 links on the way lead to nothing",
+      "files: nothing matches d/**/*.txt, and 1 links on the way are broken",
     );
   });
 
@@ -323,9 +323,9 @@ describe("nothing gets lost", () => {
     };
     expect(await listFiles(["d"], options)).toEqual(["d/a"]);
     expect(told).toEqual([
-      ["d/b", "unreadable", "it went away meanwhile"],
-      ["d/gone", "unreadable", "it is a link to nowhere, which is not there"],
-      ["d/other", "unreadable", "it is a link to other, which leads round in a circle"],
+      ["d/b", "unreadable", "it was deleted in the meantime"],
+      ["d/gone", "unreadable", "it is a link to nowhere, which does not exist"],
+      ["d/other", "unreadable", "it is a link to other, which leads back to itself"],
     ]);
     put("d/more/c");
     const away = (at: string): ReadonlySet<string> => {
@@ -333,7 +333,7 @@ describe("nothing gets lost", () => {
       return new Set();
     };
     await expect(listFiles(["d/m*/*"], { passOver: away })).rejects.toThrow(
-      "d/more cannot be read: it is not there",
+      "d/more cannot be read: it does not exist",
     );
     put("d/more/c");
     const replaced = (at: string): ReadonlySet<string> => {
@@ -361,9 +361,9 @@ describe("nothing gets lost", () => {
       onLeftOut: (...args) => told.push(args),
     });
     expect(told).toEqual([
-      ["d/folder", "link", "it is a link to nowhere, which is not there"],
-      ["d/lost.txt", "unreadable", "it is a link to nowhere, which is not there"],
-      ["d/round.txt", "unreadable", "it is a link to round.txt, which leads round in a circle"],
+      ["d/folder", "link", "it is a link to nowhere, which does not exist"],
+      ["d/lost.txt", "unreadable", "it is a link to nowhere, which does not exist"],
+      ["d/round.txt", "unreadable", "it is a link to round.txt, which leads back to itself"],
       ["d/mine/b.txt", "passed over", "a run wrote it"],
       ["d/target.txt", "excluded", "it belongs to the target"],
     ]);
@@ -376,11 +376,11 @@ describe("nothing gets lost", () => {
   test("paths that the system does not take, and how they are shown", async () => {
     symlinkSync("round", "round");
     await expect(listFiles(["round"])).rejects.toThrow(
-      "files: round: it is a link to round, which leads round in a circle",
+      "files: round: it is a link to round, which leads back to itself",
     );
     const long = "x".repeat(5000);
     await expect(listFiles([long])).rejects.toThrow(
-      `files: ${"x".repeat(100)}…${"x".repeat(60)}: its path is longer than the system takes (5000 characters)`,
+      `files: ${"x".repeat(100)}…${"x".repeat(60)}: its path is longer than the system allows (5000 characters)`,
     );
     const middling = Array.from({ length: 201 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
     await expect(listFiles([middling.slice(1)])).rejects.toThrow(`files: no such file: ${middling.slice(1)}`);
@@ -432,7 +432,7 @@ describe("nothing gets lost", () => {
     expect(await listFiles(["d", "d/**/*.txt"], options)).toEqual(["d/a.txt", "d/e/mine/f.txt"]);
     expect(told.sort()).toEqual(["passed over d/mine/b.txt", "passed over d/mine/deep/c.txt"]);
     await expect(listFiles(["d/mine/*"], options)).rejects.toThrow(
-      /^files: all 1 files of d\/mine\/\* were written by a run; name one by its own path/,
+      /^files: all 1 files of d\/mine\/\* were written by a run; to use one as text, name it by its own path/,
     );
     await expect(listFiles(["d/mine/deep"], options)).rejects.toThrow(/were written by a run/);
     expect(await listFiles(["d/mine/b.txt"], options)).toEqual(["d/mine/b.txt"]);

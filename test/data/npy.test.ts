@@ -77,7 +77,7 @@ describe("what others wrote", () => {
   });
 
   test.each([
-    ["another file", new Uint8Array(100), "is no .npy file"],
+    ["another file", new Uint8Array(100), "is not a .npy file"],
     [
       "half a number",
       file("<i4", new Uint8Array(7)),
@@ -85,7 +85,7 @@ describe("what others wrote", () => {
     ],
     ["another type", file("<c8", new Uint8Array(16)), "the type <c8"],
     ["another byte order", file(">i4", new Uint8Array(8)), "the type >i4"],
-    ["another order", file("<i4", new Uint8Array(16), "(2, 2)", "True"), "Fortran's order"],
+    ["another order", file("<i4", new Uint8Array(16), "(2, 2)", "True"), "Fortran order"],
     ["no header", file("<i4", new Uint8Array(8), "two"), "header cannot be read"],
     [
       "too large a number",

@@ -74,7 +74,7 @@ test("what is broken is refused, by whichever reads it", () => {
     [{ ...bert, normalizer: { type: "Guess" } }, /it cannot be read \(Hugging Face's library: /],
     [
       { ...t5, model: { ...t5["model"], vocab: [["a"], 3] } },
-      /entry 1 of the vocabulary is no token with its score/,
+      /entry 1 of the vocabulary is not a token with a score/,
     ],
     [{ ...t5, model: { ...t5["model"], vocab: 3 } }, /it has no vocabulary/],
   ];
@@ -135,7 +135,7 @@ test("packages that are not installed are named in one line", () => {
     });
     expect([stdout, stderr]).toEqual([
       'config tokenizer.json: the model is "WordPiece", not BPE; to read any tokenizer, install Hugging Face\'s library beside gradmix: npm install tokenizers\n' +
-        'config the vocabulary "gpt2" is in a package that is installed beside gradmix: npm install gpt-tokenizer\n',
+        'config the vocabulary "gpt2" comes with another package; install it beside gradmix: npm install gpt-tokenizer\n',
       "",
     ]);
   } finally {

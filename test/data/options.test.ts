@@ -143,7 +143,7 @@ describe("places that there are not", () => {
       "a token beyond the vocabulary",
       () => tokenWriter(257, 256).document([1, 257]),
       "data",
-      /token 1 is 257, which is no id of 257 tokens/,
+      /token 1 is 257, which is not an id below 257/,
     ],
     ["half a token", () => tokenWriter(257, 256).append([0.5]), "data", /token 0 is 0\.5/],
     [

@@ -89,7 +89,7 @@ describe("files", () => {
     expect(await listFiles(["a.txt", "sub"])).toEqual(["a.txt", "sub/b.txt"]);
     symlinkSync("nowhere", "broken.txt");
     await expect(listFiles(["broken.txt"])).rejects.toThrow(
-      /no such file: broken\.txt \(it is a link to nowhere, which is not there\)/,
+      /no such file: broken\.txt \(it is a link to nowhere, which does not exist\)/,
     );
     await expect(listFiles(["/dev/null"])).rejects.toThrow(/\/dev\/null is neither a file nor a folder/);
   });
@@ -171,7 +171,7 @@ describe("documents", () => {
     [
       "a.jsonl",
       '{"text":"fine"}\n{"text":\n',
-      /a\.jsonl:2: the line is not JSON; mend it, or leave it out with --skip-bad-lines/,
+      /a\.jsonl:2: the line is not JSON; fix it, or skip it with --skip-bad-lines/,
     ],
     ["a.jsonl", "[1]", /a\.jsonl:1: the line is not a JSON object/],
     ["a.jsonl", '{"txt":"x"}', /a\.jsonl:1: the object has no field "text" \(--text-field names another\)/],
@@ -262,7 +262,7 @@ describe("documents", () => {
     const last = Buffer.concat([raw('"}\n{"text":"last"}'), Buffer.from([0x01, 0, 0])]);
     put("long.jsonl.zst", Buffer.concat([header, first, ...new Array<Buffer>(2049).fill(run), last]));
     await expect(read(["long.jsonl.zst"])).rejects.toThrow(
-      /long\.jsonl\.zst:2: the line is longer than 256 MiB; a document has at most that; mend it/,
+      /long\.jsonl\.zst:2: the line is longer than 256 MiB; a document has at most that; fix it/,
     );
     const skipped: string[] = [];
     const options = { skipBadLines: true, onSkip: (source: string): void => void skipped.push(source) };

@@ -87,7 +87,7 @@ describe("CSV", () => {
   test("a row with other columns, a quote that is not closed, a column that is missing: by row, or left out", async () => {
     const path = put("t.csv", 'text,kind\none,a\ntwo,a,b\nthree,c\nx"y,d\nfour,e\n"open,f\n');
     await expect(read(path)).rejects.toThrow(
-      /t\.csv:3: the row is broken \(.*\); mend it, or leave it out with --skip-bad-lines/,
+      /t\.csv:3: the row is broken \(.*\); fix it, or skip it with --skip-bad-lines/,
     );
     const skipped: string[] = [];
     const options: ReadOptions = {
@@ -148,7 +148,7 @@ describe("Parquet", () => {
       /:1: the row has no field "doc\.body"/,
     );
     await expect(read(file("messages"), { textField: "messages" })).rejects.toThrow(
-      /:1: the field "messages" is a list, such as one of messages, and not a string/,
+      /:1: the field "messages" is a list, for example of messages, not a string/,
     );
     await expect(read(file("messages"))).rejects.toThrow(/:1: the field "text" is not a string/);
     const nulls = file("uncompressed, with nulls");
@@ -179,22 +179,22 @@ describe("Parquet", () => {
     const whole = Buffer.from(golden["snappy"], "base64");
     for (let length = 0; length < whole.length; length += 7)
       await expect(read(put("t.parquet", whole.subarray(0, length)))).rejects.toThrow(
-        /it is no whole Parquet file/,
+        /it is not a complete Parquet file/,
       );
   });
 });
 
 describe("files that are no text", () => {
   const cases: [string, string | Uint8Array, RegExp][] = [
-    ["a picture", Buffer.from("\x89PNG\r\n\x1a\n\0\0", "latin1"), /x\.txt: it is a PNG picture, which is no text; mend it, or leave it out/],
+    ["a picture", Buffer.from("\x89PNG\r\n\x1a\n\0\0", "latin1"), /x\.txt: it is a PNG picture, not text; fix it, or skip it/],
     ["a document", "%PDF-1.7\nplain", /it is a PDF document/],
     ["a ZIP archive", Buffer.from("PK\x03\x04\x14\0", "latin1"), /it is a ZIP archive/],
     ["a program", Buffer.from("\x7fELF\x02\x01\x01\0", "latin1"), /it is an ELF program or library/],
     ["a database", "SQLite format 3\0more", /it is an SQLite database/],
     ["a tar archive", Buffer.concat([Buffer.alloc(257, "a\0"), Buffer.from("ustar\0")]), /it is a tar archive/],
-    ["xz", Buffer.from("\xfd7zXZ\0\0", "latin1"), /packed by xz, which is not unpacked here; pack it again: xz -dc FILE\.xz \| zstd -o FILE\.zst/],
-    ["bzip2", Buffer.from("BZh91AY&SY\x9b", "latin1"), /packed by bzip2.*bzip2 -dc/],
-    ["Parquet", Buffer.from(golden["snappy"], "base64"), /it is Parquet, and its name does not end in \.parquet; rename it/],
+    ["xz", Buffer.from("\xfd7zXZ\0\0", "latin1"), /packed with xz, which gradmix cannot unpack; pack it again: xz -dc FILE\.xz \| zstd -o FILE\.zst/],
+    ["bzip2", Buffer.from("BZh91AY&SY\x9b", "latin1"), /packed with bzip2.*bzip2 -dc/],
+    ["Parquet", Buffer.from(golden["snappy"], "base64"), /it is Parquet, but its name does not end in \.parquet; rename it/],
   ]; // prettier-ignore
   test.each(cases)(
     "%s is refused by its kind, whatever its name says, or left out",

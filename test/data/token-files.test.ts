@@ -324,7 +324,9 @@ test("Megatron's other types of ids: 8 and 64 bits, of which none is too large o
       const wrong = Buffer.from(tokens);
       wrong.writeBigInt64LE(id, 8);
       writeFileSync(path, wrong);
-      await expect(openTokens("a", [path], options)).rejects.toThrow(/token 1 is 4294967295, which is no id/);
+      await expect(openTokens("a", [path], options)).rejects.toThrow(
+        /token 1 is 4294967295, which is not an id/,
+      );
     }
   }
 });
@@ -376,28 +378,28 @@ describe("refused, in one line with the file's name", () => {
     return path;
   };
   const cases: [string, () => string, RegExp, Partial<TokenFileOptions>?][] = [
-    ["an id past the vocabulary", () => bytes("x.bin", u16([1, 2, 999, 3])), /x\.bin: token 2 is 999, which is no id of a vocabulary of 900/, { vocabSize: 900 }],
-    ["another type", () => bytes("x.bin", u32([1, 2, 999, 70000])), /token 6 is 4464, which is no id of a vocabulary of 1000.*--token-type/, { vocabSize: 1000 }],
+    ["an id past the vocabulary", () => bytes("x.bin", u16([1, 2, 999, 3])), /x\.bin: token 2 is 999, which is not an id below 900/, { vocabSize: 900 }],
+    ["another type", () => bytes("x.bin", u32([1, 2, 999, 70000])), /token 6 is 4464, which is not an id below 1000.*--token-type/, { vocabSize: 1000 }],
     ["a negative id", () => bytes("x.bin", Buffer.from(Int32Array.of(1, -2).buffer)), /token 1 is 4294967294/, { tokenType: "u32" }],
-    ["half a token", () => bytes("x.bin", Buffer.alloc(7)), /its 7 bytes are no whole number of u16 tokens/],
+    ["half a token", () => bytes("x.bin", Buffer.alloc(7)), /its 7 bytes are not a whole number of u16 tokens/],
     ["nothing", () => bytes("x.bin", ""), /x\.bin: it is empty/],
     ["no type", () => bytes("x.npy", u16([1])), /add --token-type u16 or --token-type u32/],
     ["NumPy's own", () => bytes("x.npy", Buffer.from("\x93NUMPY\x01\0v\0{'descr': '<u2'}", "latin1")), /NumPy array with a header/, { tokenType: "u16" }],
     ["an evaluation of llm.c", () => bytes("x.bin", llmC(20240522, 1, 1, Buffer.alloc(4))), /evaluation file of llm\.c/],
     ["another version of llm.c", () => bytes("x.bin", llmC(20240520, 2, 2, Buffer.alloc(4))), /llm\.c of version 2; version 1 can be read/],
-    ["llm.c, cut off", () => bytes("x.bin", llmC(20240520, 1, 3, Buffer.alloc(4))), /its header says 3 tokens, which are 1030 bytes, and it has 1028/],
-    ["datatrove without a type", () => bytes("x.ds", u16([1])), /x\.ds\.metadata nor .*x\.ds\.index is there/],
-    ["another ending", () => bytes("x.dat", u16([1])), /x\.dat: it is no file of tokens: their names end in \.bin, \.ds or \.npy/],
+    ["llm.c, cut off", () => bytes("x.bin", llmC(20240520, 1, 3, Buffer.alloc(4))), /its header says 3 tokens, which are 1030 bytes, but it has 1028/],
+    ["datatrove without a type", () => bytes("x.ds", u16([1])), /neither .*x\.ds\.metadata nor .*x\.ds\.index, so the type of its tokens is unknown/],
+    ["another ending", () => bytes("x.dat", u16([1])), /x\.dat: it is not a file of tokens, whose name ends in \.bin, \.ds or \.npy/],
     ["no file", () => join(folder, "none.bin"), /none\.bin: no such file/],
-    ["an index of something else", () => index((b) => b.write("MMIDIDY")), /x\.idx: it is no index of Megatron/],
+    ["an index of something else", () => index((b) => b.write("MMIDIDY")), /x\.idx: it is not an index of Megatron/],
     ["another version", () => index((b) => b.writeBigUInt64LE(2n, 9)), /version 2; version 1 can be read/],
-    ["numbers that are no ids", () => index((b) => b.writeUInt8(7, 17)), /type float32, which is none of ids/],
-    ["an unknown type", () => index((b) => b.writeUInt8(99, 17)), /type 99, which is none of ids/],
-    ["more sequences than there are", () => index((b) => b.writeBigUInt64LE(9n, 18)), /9 sequences and 3 documents, which do not make its/],
+    ["numbers that are no ids", () => index((b) => b.writeUInt8(7, 17)), /type float32, which cannot hold ids/],
+    ["an unknown type", () => index((b) => b.writeUInt8(99, 17)), /type 99, which cannot hold ids/],
+    ["more sequences than there are", () => index((b) => b.writeBigUInt64LE(9n, 18)), /9 sequences and 3 documents, which do not fit its/],
     ["a negative length", () => index((b) => b.writeInt32LE(-1, 34)), /sequence 0 has -1 tokens/],
     ["sequences apart", () => index((b) => b.writeBigInt64LE(6n, 34 + 12 + 8)), /sequence 1 begins at byte 6, not where the one before it ends/],
     ["documents that go back", () => index((b) => b.writeBigInt64LE(9n, 34 + 36 + 8)), /documents of the index are not made of its sequences/],
-    ["lengths that the tokens do not have", () => index((b) => { b.writeInt32LE(3, 34 + 8); }), /its index says 7 tokens, which are 14 bytes, and it has 12/],
+    ["lengths that the tokens do not have", () => index((b) => { b.writeInt32LE(3, 34 + 8); }), /its index says 7 tokens, which are 14 bytes, but it has 12/],
   ]; // prettier-ignore
   test.each(cases)("%s", async (_, make, message, more = {}) => {
     const path = make();
@@ -415,13 +417,13 @@ describe("refused, in one line with the file's name", () => {
       expect(contentOf((await open()).train)).toEqual({ tokens: [7, 8, 5, END, 6], documents: [0, 1, 2, 5] });
     }
     for (const [text, message] of [
-      ["0,3,a\n", /x\.npy: .*x\.csv\.gz says 3 tokens, and it has 5/],
-      ["0,3,a\n4,5,b\n", /x\.csv\.gz: row 2 is of tokens 4 to 5, and the document before it ends at 3/],
-      ["0,5,a\n5,4,b\n", /row 2 is of tokens 5 to 4/],
-      ["0\n", /row 1 is of tokens 0 to ,/],
-      ["0,x\n", /row 1 is of tokens 0 to x/],
-      ["", /says 0 tokens, and it has 5/],
-      ['"0,5', /it is no table/],
+      ["0,3,a\n", /x\.npy: .*x\.csv\.gz says 3 tokens, but the file has 5/],
+      ["0,3,a\n4,5,b\n", /x\.csv\.gz: row 2 covers tokens 4 to 5, but the document before it ends at 3/],
+      ["0,5,a\n5,4,b\n", /row 2 covers tokens 5 to 4/],
+      ["0\n", /row 1 covers tokens 0 to ,/],
+      ["0,x\n", /row 1 covers tokens 0 to x/],
+      ["", /says 0 tokens, but the file has 5/],
+      ['"0,5', /it is not a table/],
     ] as const) {
       writeFileSync(table, gzipSync(text));
       await expect(open()).rejects.toThrow(message);
@@ -434,13 +436,13 @@ describe("refused, in one line with the file's name", () => {
     const path = writers["datatrove, with its index"](join(fresh(), "x"), [[5], [6, 7]], false);
     for (const [ends, message] of [
       [[2, 1, 5], /document 1 ends at token 1, before it begins/],
-      [[2, 4], /its index says 4 tokens, and it has 10 bytes/],
+      [[2, 4], /its index says 4 tokens, but it has 10 bytes/],
     ] as const) {
       writeFileSync(`${path}.index`, u64(ends));
       await expect(openTokens("a", [path], options)).rejects.toThrow(message);
     }
     writeFileSync(`${path}.index`, Buffer.alloc(5));
-    await expect(openTokens("a", [path], options)).rejects.toThrow(/no numbers of 64 bits/);
+    await expect(openTokens("a", [path], options)).rejects.toThrow(/its size is not a multiple of 8 bytes/);
     writeFileSync(`${path}.index`, u64([2, 5]));
     writeFileSync(`${path}.metadata`, "gpt2|8");
     await expect(openTokens("a", [path], options)).rejects.toThrow(
@@ -449,7 +451,7 @@ describe("refused, in one line with the file's name", () => {
     writeFileSync(`${path}.metadata`, "gpt2|2");
     writeFileSync(`${path}.loss`, Buffer.alloc(5));
     await expect(openTokens("a", [path], options)).rejects.toThrow(
-      /x\.ds\.loss says which of its tokens count, which is not heeded/,
+      /x\.ds\.loss says which of its tokens count, but gradmix cannot use this/,
     );
   });
 
@@ -480,7 +482,7 @@ describe("written", () => {
     const at = fresh();
     const stream = streamOf(documents);
     expect(() => writeNanoGPT(join(at, "x.bin"), stream, { vocabSize: 65_498 })).toThrow(
-      /token 3 is 65498, which is no id of 65498/,
+      /token 3 is 65498, which is not an id below 65498/,
     );
     expect(() => writeMegatron(join(at, "x"), stream, { vocabSize: 100 })).toThrow(/token 3 is 65498/);
     expect(() => writeNanoGPT(join(at, "x.bin"), stream, { vocabSize: 65_537 })).toThrow(/vocabSize/);

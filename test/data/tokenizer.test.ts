@@ -600,7 +600,7 @@ describe("pieces as a tokenizer.json asks for them", () => {
   test("a text without a break that a pattern can cut at is refused where it is too long", () => {
     const split = piecesOf({ type: "Split", pattern: { Regex: "(?:a|b)+" }, behavior: "Isolated" });
     expect(() => split("ab".repeat(20_000_000))).toThrow(
-      /^a text has 40000000 characters without a break that the tokenizer's pattern .* can cut at; that is too long for it/,
+      /^a text has 40000000 characters in a row that the tokenizer's pattern .* cannot split, which is too long/,
     );
   });
 

@@ -233,7 +233,7 @@ describe("the numbers of single examples", () => {
       });
     const wrong = { ...target, inputs: target.inputs.subarray(1) };
     await expect(exampleNumbers(model, wrong, direction, { maxExamples: 2 })).rejects.toThrow(
-      /^exampleNumbers: \d+ inputs do not share out among the 4 examples/,
+      /^exampleNumbers: \d+ inputs cannot be divided evenly among the 4 examples/,
     );
     for (const [call, where] of [
       [exampleNumbers(model, target, direction, { maxExamples: 0 }), "exampleNumbers"],

@@ -303,7 +303,7 @@ describe("in a checkpoint", () => {
       for (const bad of [-1, 0.5, k])
         refused(
           { [name]: [...(good[name] as number[]).slice(0, -1), bad] },
-          `${name}\\.\\d is ${bad === k ? `${k}, and there are ${k} domains` : `${bad}, not a whole number`}`,
+          `${name}\\.\\d is ${bad === k ? `${k}, but there are ${k} domains` : `${bad}, not a whole number`}`,
         );
     for (const name of domainLists)
       for (const edge of [0, k - 1]) read({ [name]: (good[name] as number[]).map(() => edge) });

@@ -69,7 +69,7 @@ describe("the gradient of the mean loss per token", () => {
       },
     };
     expect(codeOf(() => meanGradient(counting, { ...batch, inputs: batch.inputs.subarray(1) }, arena))).toBe(
-      `shape: meanGradient: ${3 * time - 1} inputs do not share out among the 3 examples that tokens counts`,
+      `shape: meanGradient: ${3 * time - 1} inputs cannot be divided evenly among the 3 examples in tokens`,
     );
     expect(codeOf(() => meanGradient(counting, { ...batch, tokens: [1, NaN, 1] }, arena))).toMatch(
       /^data: meanGradient: tokens of example 1 are NaN;/,

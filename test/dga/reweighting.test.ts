@@ -331,11 +331,11 @@ describe("bases", () => {
     ["json", '{"a": {"web": "1"}}', 'line 1: basis "a": "1" is not a number'],
     ["json", '{"a": {"web"\n: 1', 'line 2, column 4: "," or "}" expected, not the end'],
     ["json", '{"a": 1}', 'line 1: basis "a": 1 does not fit; it must be numbers, one per domain or by name'],
-    ["json", '{"a": [1, 0],\n"a": [1, 0]}', 'line 2, column 1: the name "a" stands twice in one object'],
+    ["json", '{"a": [1, 0],\n"a": [1, 0]}', 'line 2, column 1: the name "a" appears twice in one object'],
     [
       "json",
       '{"a": {"web": 0.5,\n"web": 0.5}}',
-      'line 2, column 1: the name "web" stands twice in one object',
+      'line 2, column 1: the name "web" appears twice in one object',
     ],
     ["json", '{"a":\n[1]}', 'line 1: basis "a": 1 values for 2 domains'],
     ["json", '{"a": {\n"web": -1}}', 'line 2: basis "a": domain "web" has -1; weights are finite and ≥ 0'],

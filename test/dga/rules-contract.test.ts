@@ -155,14 +155,14 @@ describe("a saved memory", () => {
     [rules.doremi(), { excess: [0, -1, 2] }, null],
     [rules.doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
     [rules.odm(), { known: [0, 1, 1], rewards: [0, -2, 3] }, null],
-    [rules.odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1 somewhere"],
+    [rules.odm(), { known: [0, 1, 0.5] }, "an entry of known is neither 0 nor 1"],
     [rules.ado(), { count: [64], prior: [0, 0, 1], credit: [0, 0, 1], average: [0, 0, 1] }, null],
     [rules.ado(), { count: [-1] }, "count is -1"],
     [rules.ado(), { count: [65] }, "count is 65"],
     [rules.ado(), { count: [0.5] }, "count is 0.5"],
-    [rules.ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
-    [rules.ado(), { average: [0.5, -0.1, 0.6] }, "average is negative somewhere"],
-    [rules.ado(), { credit: [0.5, -0.1, 0.6] }, "credit is negative somewhere"],
+    [rules.ado(), { prior: [0.5, -0.1, 0.6] }, "an entry of prior is negative"],
+    [rules.ado(), { average: [0.5, -0.1, 0.6] }, "an entry of average is negative"],
+    [rules.ado(), { credit: [0.5, -0.1, 0.6] }, "an entry of credit is negative"],
   ];
   test.each(cases.map(([rule, memory, fault]) => [rule.name, memory, fault, rule] as const))(
     "of %s: %j: %s",
@@ -408,12 +408,12 @@ describe("what is refused, in which words", () => {
 
     [
       "numeric",
-      `ado: losses of domain "a" is -1, and its curves are of losses ≥ 0; ${stay}`,
+      `ado: losses of domain "a" is -1, but ado fits curves to losses ≥ 0; ${stay}`,
       update(rules.ado(), { ...falling, losses: [-1, -2, 1] }),
     ],
     [
       "numeric",
-      `ado: losses of domain "c" is -2, and its curves are of losses ≥ 0; ${stay}`,
+      `ado: losses of domain "c" is -2, but ado fits curves to losses ≥ 0; ${stay}`,
       update(rules.ado(), { ...falling, losses: [0, 0, -2] }),
     ],
     [
@@ -627,13 +627,15 @@ describe("combinators", () => {
       message: "etaSchedule: factor: 3 does not fit; it must be a function",
     });
     expect(errorOf(() => combinators.etaSchedule(rules.rnb(), () => 1)).message).toBe(
-      'etaSchedule: the rule "rnb" takes no step of a size η; leave the schedule out',
+      'etaSchedule: the rule "rnb" has no step size η; leave the schedule out',
     );
     const message = (rule: Rule): string => errorOf(() => combine(rule, [options.shrinkage])).message;
     expect(message(rules.rnb())).toContain(
-      'shrinkage: the rule "rnb" steps on gram; it can be around one that',
+      'shrinkage: the rule "rnb" uses gram for its step; shrinkage works only around a rule that',
     );
-    expect(message(rules.ado())).toContain('shrinkage: the rule "ado" steps on losses, tokensSeen; it can');
+    expect(message(rules.ado())).toContain(
+      'shrinkage: the rule "ado" uses losses, tokensSeen for its step; shrinkage works',
+    );
     for (const list of [{ name: "ema" }, null])
       expect(errorOf(() => combine(rules.dga(), list as never)).message).toMatch(
         /^combinators: .* it must be a list of options$/,

@@ -485,11 +485,11 @@ describe("combine", () => {
         combine(inner, [name === "shrinkage" ? { name } : { name, decay: "linear" as const, updates: 3 }]),
       ).message;
     expect(message(rules.odm(), "etaSchedule")).toMatch(
-      /^combinators\[0\]: etaSchedule: the rule "odm" takes no step of a size η;/,
+      /^combinators\[0\]: etaSchedule: the rule "odm" has no step size η;/,
     );
-    expect(message(rules.doge(), "shrinkage")).toContain('the rule "doge" steps on gram');
+    expect(message(rules.doge(), "shrinkage")).toContain('the rule "doge" uses gram for its step');
     expect(message(rules.grape({ name: "grape", targets: ["t"] }), "shrinkage")).toContain(
-      "steps on targets",
+      "uses targets for its step",
     );
     // Fixed weights stay what they are.
     close(weights([{ name: "shrinkage" }]), [0.7, 0.2, 0.1]);
@@ -530,10 +530,10 @@ test("a saved memory that no update could have left is refused", () => {
       "alpha does not lie on the simplex",
     ],
     [rules.doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
-    [rules.odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1"],
+    [rules.odm(), { known: [0, 1, 0.5] }, "an entry of known is neither 0 nor 1"],
     [rules.ado(), { count: [65] }, "count is 65"],
     [rules.ado(), { count: [0.5] }, "count is 0.5"],
-    [rules.ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
+    [rules.ado(), { prior: [0.5, -0.1, 0.6] }, "an entry of prior is negative"],
   ];
   for (const [rule, changed, fault] of cases) {
     const mixer = createMixer({ domains: abc, rule });

@@ -181,7 +181,7 @@ test("alignments of sketches are their inner products with the first of the targ
     const [name, value] = Object.entries(other)[0];
     expect(errorOf(() => alignSketches(first, { ...second, ...other }))).toMatchObject({
       code: "config",
-      message: `sketches: those of the domains have ${name} ${first[name as "rank"]}, the target's ${value}; only sketches made alike can be aligned`,
+      message: `sketches: those of the domains have ${name} ${first[name as "rank"]}, but the target's has ${value}; all sketches must be made in the same way`,
     });
   }
 });
@@ -203,7 +203,9 @@ test("kept sketches are aligned with several targets; only with those made alike
   const other = await estimateAlignments("sketch", model, batch(3, 4), domains);
   expect(alignSketches(restored, second)).toEqual(other);
   const coarse = await sketchGradients(model, [target], { sketch: { rank: 4 } });
-  expect(() => alignSketches(restored, coarse)).toThrow(/those of the domains have rank 16, the target's 4/);
+  expect(() => alignSketches(restored, coarse)).toThrow(
+    /those of the domains have rank 16, but the target's has 4/,
+  );
   await expect(sketchGradients(model, domains, { sketch: { rank: 0.5 } })).rejects.toThrow(
     /sketch: rank: 0\.5/,
   );

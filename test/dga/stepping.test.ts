@@ -82,7 +82,7 @@ test("the target's gradient has a place where a rule aligns, and only there", ()
   expect(directionOf(training)).toBe(training.device.direction);
   const still = createTraining(setup([text(1), text(2)], {}, { name: "uniform" }));
   expect(still.device.direction).toBeNull();
-  expect(codeOf(() => directionOf(still))).toBe("config: rule uniform: it aligns nothing");
+  expect(codeOf(() => directionOf(still))).toBe("config: rule uniform: it computes no alignments");
   for (const { device } of [training, still]) device.dispose();
 });
 

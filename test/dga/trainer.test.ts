@@ -304,7 +304,7 @@ describe("the trainer", () => {
       [{ gathered: { ...gathered, dots: [1] } }, /1 dots for \d+ examples/],
       [
         { gathered: { ...gathered, domainOf: gathered["domainOf"].map(() => 3) } },
-        /domainOf\.0 is 3, and there are 3 domains/,
+        /domainOf\.0 is 3, but there are 3 domains/,
       ],
     ];
     for (const [damage, message] of damages)

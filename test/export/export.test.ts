@@ -97,9 +97,9 @@ test("the limit of repetitions: carried over by OLMo-core, said of the others, w
     );
     // 0.5 · 12,000 / 1,000 is 6 times; the other domain is twice as large.
     const beyond = exportMixture(of, { format: name, scaleTo: 12_000 }).notes.find((note) =>
-      note.includes("repeat more"),
+      note.includes("repeat these domains more often"),
     );
-    expect(beyond).toMatch(/these weights repeat more: "web";/);
+    expect(beyond).toMatch(/these weights repeat these domains more often: "web";/);
   }
   expect(exportMixture(limited, { format: "olmo-core" }).files[0].text).toContain(
     "max_repetition_ratio: 5\n",
@@ -107,7 +107,7 @@ test("the limit of repetitions: carried over by OLMo-core, said of the others, w
   expect(exportMixture(half, { format: "olmo-core" }).files[0].text).not.toContain("max_repetition_ratio");
   const less = exportMixture({ ...limited, repetitions: 0.5 }, { format: "olmo-core", scaleTo: 100 });
   expect(less.files[0].text).toContain("max_repetition_ratio: 1\n");
-  expect(less.notes.join("\n")).toContain("limit of 0.5 raised");
+  expect(less.notes.join("\n")).toContain("limit of 0.5, raised");
 });
 
 describe("stages", () => {

@@ -160,16 +160,16 @@ const silent = openOutput(new Writable({ write: (_chunk, _encoding, done) => don
 
 test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [{}, { eta: "2" }, /^the rule is given without domains: add --domains A,B/],
-  [{ domains: "a,,b" }, {}, /^--domains: "a,,b" has no name at place 2/],
-  [{ domains: "a,a" }, {}, /^domains\.1: it is "a", which stands there twice/],
+  [{ domains: "a,,b" }, {}, /^--domains: "a,,b" has an empty name at position 2/],
+  [{ domains: "a,a" }, {}, /^domains\.1: it is "a", which is in the list twice/],
   [{ domains: "a,b" }, { rule: "dgaa" }, /^--rule: "dgaa" is not one of .*did you mean dga\?/],
   [
     { domains: "a,b" },
     { rule: "rnb", histogram: "a=1" },
-    /^--histogram: --rule rnb has no use for a histogram/,
+    /^--histogram: --rule rnb does not use a histogram; leave it out/,
   ],
   [{ domains: "a,b" }, { histogram: "c=1" }, /^--histogram: "c" is not a domain/],
-  [{ domains: "a,b" }, { rule: "grape" }, /^--rule grape needs targets: add their names by --rule-options/],
+  [{ domains: "a,b" }, { rule: "grape" }, /^--rule grape needs targets: add their names with --rule-options/],
   [
     { domains: "a,b" },
     { rule: "grape", ruleOptions: '{"targets":["m"],"mu":-1}' },
@@ -188,7 +188,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^--repetition-cap: .*; add --sizes/,
   ],
   [{ listen: "99999" }, {}, /^--listen: "99999" is not \[HOST:\]PORT/],
-  [{ listen: "0.0.0.0:0" }, {}, /^--listen: 0\.0\.0\.0 is not this machine alone/],
+  [{ listen: "0.0.0.0:0" }, {}, /^--listen: the host 0\.0\.0\.0 may be reachable from other machines/],
 ])("flags %j with %j are refused in one line", async (flags, options, message) => {
   const given = new Map(Object.entries(options).map(([name, value]) => [`mixing.${name}`, [value]]));
   const error = await mixCommand({ config: null, given, flags: { ...noFlags, ...flags } }, silent).then(
@@ -208,7 +208,7 @@ test("bases in a config file are refused: the weights would be of the domains", 
   await expect(mixCommand({ config: path, given: new Map(), flags }, silent)).rejects.toMatchObject({
     code: "config",
     message: expect.stringMatching(
-      /bases\.json: mixing\.bases: gradmix mix mixes no bases, .*; leave it out, and name the bases/,
+      /bases\.json: mixing\.bases: gradmix mix does not know what bases contain; leave them out, name the bases/,
     ),
   });
 });
@@ -271,12 +271,12 @@ describe("files", () => {
       expect.stringMatching(/^gradmix: domains: the session has \["web","code"\]/),
     ]);
     for (const [text, message] of [
-      ['{"version":1}', /broken\.json: .*it cannot be gone on from/],
+      ['{"version":1}', /broken\.json: .*the session cannot continue from it/],
       [
         '{"version":2}',
-        /version: it is 2, and this gradmix reads 1; go on with the gradmix that wrote the state/,
+        /version: it is 2, and this gradmix reads 1; continue with the version of gradmix that wrote the state/,
       ],
-      ['{"version":', /broken\.json: is not JSON \(.*\); to begin anew, name another file/],
+      ['{"version":', /broken\.json: is not JSON \(.*\); to start a new session, name another file/],
       ["{", /broken\.json: .*JSON/],
     ] as const) {
       writeFileSync(at("broken.json"), text);
@@ -569,7 +569,7 @@ describe("HTTP", () => {
     const { status, err } = mix(["--listen", taken, "--token-file", "token"]);
     expect([status, err]).toEqual([
       2,
-      `gradmix: --listen: port ${taken} of 127.0.0.1 is in use; choose another, or 0 for one that is free\n`,
+      `gradmix: --listen: port ${taken} of 127.0.0.1 is in use; choose another, or 0 for any free port\n`,
     ]);
     child.kill("SIGTERM");
     await once(child, "exit");
@@ -623,13 +623,13 @@ describe("replay", () => {
   test.each<[unknown[], object, RegExp]>([
     [[], {}, /^log: it has no lines/],
     [["{"], {}, /^log, line 1: is not JSON/],
-    [["3"], {}, /^log, line 1: is 3, not an object; lines are of metrics\.jsonl, or messages/],
-    [[init, observe(2), observe(1)], {}, /^log, line 3: step: step 1 comes after step 2/],
+    [["3"], {}, /^log, line 1: is 3, not an object; give lines of metrics\.jsonl, or messages/],
+    [[init, observe(2), observe(1)], {}, /^log, line 3: step: step 1 is before step 2, the last one/],
     [[observe(1)], {}, /^log, line 1: domains: it is missing/],
     [
       [{ step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } }],
       { rule: { name: "rnb" } },
-      /have alignments and targetNorm, and rule rnb needs gram/,
+      /have alignments and targetNorm, but rule rnb needs gram/,
     ],
   ])("names the line that cannot be used: %j", async (lines, fields, error) => {
     await expect(replayed(lines, fields)).rejects.toThrow(error);

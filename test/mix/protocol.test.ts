@@ -275,11 +275,11 @@ describe("steps", () => {
   test.each([
     [
       { ...measured, alignments: { web: 0.1, code: 0.5 } },
-      /^step 10 was observed before, with other numbers/,
+      /^step 10 was already observed, with other numbers/,
     ],
-    [{ ...measured, targetNorm: 4 }, /^step 10 was observed before/],
-    [{ ...measured, losses: { web: 1 } }, /^step 10 was observed before/],
-    [{ ...measured, step: 9 }, /^step 9 comes after step 10; .*sends init with the state/],
+    [{ ...measured, targetNorm: 4 }, /^step 10 was already observed/],
+    [{ ...measured, losses: { web: 1 } }, /^step 10 was already observed/],
+    [{ ...measured, step: 9 }, /^step 9 is before step 10, the last one; .*send init with the state/],
   ])("that say otherwise, or go back, are refused: %j", (message, error) => {
     const { session: same, reply } = answer(after, message);
     expect(same).toBe(after);
@@ -364,13 +364,13 @@ describe("init", () => {
 
   test.each<[object, string, RegExp]>([
     [{ domains: ["code", "web"] }, "domains", /^the session has \["web","code"\], not \["code","web"\]/],
-    [{ rule: { name: "dga", eta: 3 } }, "rule.eta", /goes on as it began/],
+    [{ rule: { name: "dga", eta: 3 } }, "rule.eta", /a session keeps the fields with which it began/],
     [{ rule: { name: "odm" } }, "rule.name", /^the session has/],
     [{ sizes: { web: 1, code: 3 } }, "sizes.code", /^the session has/],
     [{ tokens: 5 }, "tokens", /^the session has null, not 5/],
     [{ updateEvery: 3 }, "updateEvery", /^the session has null, not 3/],
-    [{ step: 7 }, "step", /^the session has 0, and is at 10 now, not 7/],
-    [{ state: first() }, "state", /of another session/],
+    [{ step: 7 }, "step", /^the session has 0 \(and is at 10 now\), not 7/],
+    [{ state: first() }, "state", /belongs to another session/],
   ])("that says otherwise is refused: %j", (message, field, error) => {
     const made = answer(session, { type: "init", ...message });
     expect(made.session).toBe(session);
@@ -398,7 +398,7 @@ describe("init", () => {
     [{ sizes: { web: 1 } }, "sizes.code", /^it is missing/],
     [{ sizes: { web: 1, code: 0 } }, "sizes.code", /^it is 0, not a finite number above 0/],
     [{ sizes: { web: 1, cod: 1 } }, "sizes.cod", /did you mean "code"\?/],
-    [{ sizes: [1, 2] }, "sizes", /told by domain, .* not by position/],
+    [{ sizes: [1, 2] }, "sizes", /not an object with a number per domain, such as \{"web": …\}$/],
     [{ tokens: { web: 1 } }, "tokens", /^it is an object, not a finite number/],
     [{ histogram: { web: 0 } }, "histogram", /has no share above 0/],
     [{ updateEvery: 0 }, "updateEvery", /^it is 0, not a whole number of at least 1/],
@@ -408,7 +408,7 @@ describe("init", () => {
     [{ lossMultipliers: "yes" }, "lossMultipliers", /not true or false/],
     [{ snapshot: 1 }, "snapshot", /not true or false/],
     [{ domain: [] }, "domain", /did you mean "domains"\?/],
-    [{ state: 3 }, "state", /^it cannot be gone on from: it is 3, not an object/],
+    [{ state: 3 }, "state", /^the session cannot continue from it: it is 3, not an object/],
   ])("is refused for %j", (message, field, error) => {
     const domains = { domains: ["web", "code"] };
     const made = answer(null, {
@@ -447,24 +447,24 @@ describe("observe", () => {
     [{ step: 1.5 }, "step", /whole number/],
     [{ alignments: { web: 1, cod: 1 } }, "alignments.cod", /did you mean "code"\?/],
     [{ alignments: { web: 1, code: "2" } }, "alignments.code", /^it is "2", not a finite number/],
-    [{ alignments: [1, 2] }, "alignments", /not by position/],
-    [{ alignments: 3 }, "alignments", /^it is 3, not an object with numbers by domain/],
-    [{ alignments: { web: 1 } }, "alignments.code", /^it is missing, and norms has a number for it/],
+    [{ alignments: [1, 2] }, "alignments", /not an object with a number per domain, such as/],
+    [{ alignments: 3 }, "alignments", /^it is 3, not an object with a number per domain/],
+    [{ alignments: { web: 1 } }, "alignments.code", /^it is missing, but norms has a number for this domain/],
     [{ norms: { web: 1, code: -1 } }, "norms.code", /at least 0/],
-    [{ norms: undefined }, "norms", /^it is missing; rule dga needs it beside alignments, targetNorm/],
+    [{ norms: undefined }, "norms", /^it is missing; rule dga needs it together with alignments, targetNorm/],
     [{ targetNorm: -1 }, "targetNorm", /at least 0/],
-    [{ tokens: { web: 1 } }, "tokens.code", /^it is missing, and the domain was measured/],
+    [{ tokens: { web: 1 } }, "tokens.code", /^it is missing, but the domain was measured/],
     [{ tokens: { web: 1, code: -1 } }, "tokens.code", /at least 0/],
     [
       { alignments: { web: 1 }, norms: { web: 1 }, tokens: { web: 1, code: 2 } },
       "alignments.code",
-      /tokens has a number for it/,
+      /tokens has a number for this domain/,
     ],
     [{ losses: { web: null, code: true } }, "losses.code", /^it is true, not a finite number/],
     [{ targetExamples: 0 }, "targetExamples", /whole number of at least 1/],
     [{ tokensSeen: { web: 1 } }, "tokensSeen.code", /^it is missing/],
     [{ aligments: {} }, "aligments", /did you mean "alignments"\?/],
-    [{ gramDomains: ["web"] }, "gramDomains", /names the rows of a gram, and there is none/],
+    [{ gramDomains: ["web"] }, "gramDomains", /names the rows of gram, but gram is missing/],
     [{ gram: [[1]] }, "gram", /^it has 1 rows for 2 domains/],
     [{ gram: [[1, 2], [2]] }, "gram.code", /^it has 1 items, not 2/],
     [
@@ -491,8 +491,12 @@ describe("observe", () => {
       "gramDomains",
       /twice/,
     ],
-    [{ sketches: { web: "AAAA" } }, "alignments", /the sketches say it too/],
-    [{ heldOutErrors: { web: 1 } }, "heldOutLosses", /^it is missing; heldOutErrors belong to it/],
+    [{ sketches: { web: "AAAA" } }, "alignments", /it follows from the sketches/],
+    [
+      { heldOutErrors: { web: 1 } },
+      "heldOutLosses",
+      /^it is missing; heldOutErrors can only be sent together with it/,
+    ],
     [{ heldOutLosses: { web: -1 } }, "heldOutLosses.web", /at least 0/],
     [{ targets: { first: { alignments: {}, norm: 1 } } }, "targets.first.loss", /^it is missing/],
     [{ targets: { first: { alignments: {}, norm: 1, loss: 0 } } }, "targets.first.loss", /above 0/],
@@ -539,13 +543,13 @@ describe("observe", () => {
     );
     expect(reply).toMatchObject({ step: 3, changed: false, diagnostics: { updated: false, measured: 0 } });
     expect(reply.diagnostics.ignored).toEqual([
-      { field: "losses", reason: "rule dga does not look at it" },
-      { field: "tokensSeen", reason: "rule dga does not look at it" },
+      { field: "losses", reason: "rule dga does not use it" },
+      { field: "tokensSeen", reason: "rule dga does not use it" },
     ]);
     const none = weightsOf(send(first(), { type: "observe", step: 3, alignments: { web: null } }).reply);
     expect(none.diagnostics.ignored).toEqual([{ field: "alignments", reason: "no domain was measured" }]);
     const seeded = weightsOf(send(null, { type: "init", domains: ["a"], seed: 3 }).reply);
-    expect(seeded.diagnostics.ignored).toEqual([{ field: "seed", reason: "no rule draws anything" }]);
+    expect(seeded.diagnostics.ignored).toEqual([{ field: "seed", reason: "no rule draws random numbers" }]);
   });
 
   test("a Gram matrix is the same by names, in any order, and by one half", () => {
@@ -630,16 +634,20 @@ describe("sketches", () => {
     [{ ...sent, web: "" }, "sketches.web", /^it has 0 bytes/],
     [{ ...sent, web: "AAAAAAA=" }, "sketches.web", /^it has 5 bytes/],
     [{ ...sent, web: 3 }, "sketches.web", /^it is 3, not base64/],
-    [{ ...sent, code: base64(sketch(32)) }, "sketches.code", /^it has 32 numbers, and that of "web" 33/],
+    [
+      { ...sent, code: base64(sketch(32)) },
+      "sketches.code",
+      /^it has 32 numbers, but the sketch of "web" has 33/,
+    ],
     [
       { ...sent, web: base64(Float32Array.of(...web.subarray(1), NaN)) },
       "sketches.web",
-      /^it has NaN as its number 33/,
+      /^it has the number NaN at index 32/,
     ],
     [
       { ...sent, web: base64(Float32Array.of(-Infinity, ...web.subarray(1))) },
       "sketches.web",
-      /^it has -Infinity as its number 1/,
+      /^it has the number -Infinity at index 0/,
     ],
     [{ ...sent, cod: sent.code }, "sketches.cod", /did you mean "code"\?/],
     [{ web: sent.web, code: sent.code }, "sketches.target", /^it is missing/],
@@ -653,7 +661,7 @@ describe("sketches", () => {
   test('a domain called "target" cannot have one', () => {
     const session = first({ domains: ["target", "b"] });
     expect(errorOf(answer(session, { type: "observe", step: 1, sketches: sent }).reply).error).toMatch(
-      /cannot be told apart/,
+      /is ambiguous/,
     );
   });
 });
@@ -681,7 +689,7 @@ describe("loss multipliers", () => {
     const reply = init({ shares: { web: 0, code: 1 } });
     expect(reply.lossMultipliers).toEqual({ code: 0.75 });
     expect(reply.diagnostics.ignored).toEqual([
-      { field: "shares.web", reason: "its share is 0, so that no multiplier gives the domain its weight" },
+      { field: "shares.web", reason: "its share is 0, so no multiplier can give the domain its weight" },
     ]);
   });
 });
@@ -711,21 +719,21 @@ test("names that objects treat in a way of their own are names like others", () 
 });
 
 test.each<[string, string | null, RegExp]>([
-  ["", null, /^the line is no JSON .*; it is empty$/],
-  ["hello", null, /^the line is no JSON/],
+  ["", null, /^the line is not JSON .*; the line is empty$/],
+  ["hello", null, /^the line is not JSON/],
   [
     '{"type":"observe","step":1,"alignments":{"web":NaN}}',
     null,
-    /JSON has no NaN: leave out what was not measured$/,
+    /JSON has no NaN; leave out numbers that were not measured$/,
   ],
   ['{"type":"observe","step":1,"targetNorm":-Infinity}', null, /JSON has no -?Infinity/],
   ['{"type":"observe","step":1,"targetNorm":1e999}', "targetNorm", /^it is Infinity, not a finite number/],
   ["[]", null, /^a list is not a message/],
   ["3", null, /^3 is not a message/],
   ["null", null, /^null is not a message/],
-  ["{}", "type", /^it is missing; there are init, observe, snapshot$/],
+  ["{}", "type", /^it is missing; the types are init, observe, snapshot$/],
   ['{"type":"obsrve"}', "type", /did you mean "observe"\?/],
-  ['{"type":"toString"}', "type", /no type of message/],
+  ['{"type":"toString"}', "type", /not a type of message/],
   ['{"type":"snapshot","step":1}', "step", /it is an unknown field; there are type/],
 ])("a line that is no message is refused: %s", (line, field, error) => {
   const session = first();

@@ -98,7 +98,11 @@ describe("what does not go together is refused, naming the field", () => {
     ["another kind", { x: new Int32Array(4) }, /together: x is Float32Array in the one and Int32Array in/],
     ["another field", { y: new Int32Array(4) }, /together: y is undefined in the one and Int32Array in/],
     ["a missing field", { x: undefined }, /together: x is Float32Array in the one and undefined in/],
-    ["rows that do not share out", { x: new Float32Array(5) }, /^batch 1: 5 x do not share out among the 2/],
+    [
+      "rows that do not share out",
+      { x: new Float32Array(5) },
+      /^batch 1: 5 x cannot be divided evenly among the 2/,
+    ],
   ];
   test.each(cases)("%s", (_, change, message) => {
     expect(errorOf(() => concatenate([batch, { ...batch, ...change }]))).toMatchObject({

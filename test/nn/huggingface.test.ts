@@ -368,50 +368,50 @@ describe("folders that cannot be read", () => {
     [llama, { model_type: undefined }, 'model_type is missing; it must be "llama" or "gpt2"'],
     [llama, { hidden_size: "8" }, 'hidden_size is "8", not a finite number'],
     [llama, { vocab_size: undefined }, "vocab_size is missing; it must be a finite number"],
-    [llama, { hidden_act: "gelu" }, 'hidden_act is "gelu"; only "silu" or "swish" can be computed'],
-    [llama, { attention_bias: true }, "attention_bias is true; only false can be computed"],
+    [llama, { hidden_act: "gelu" }, 'hidden_act is "gelu"; only "silu" or "swish" is supported'],
+    [llama, { attention_bias: true }, "attention_bias is true; only false is supported"],
     [llama, { tie_word_embeddings: "no" }, 'tie_word_embeddings is "no", not true or false'],
-    [
-      llama,
-      { quantization_config: { bits: 4 } },
-      "quantization_config is an object; only null can be computed",
-    ],
-    [llama, { partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5; only 1 can be computed"],
-    [gpt2, { add_cross_attention: true }, "add_cross_attention is true; only false can be computed"],
-    [llama, { mlp_bias: true }, "mlp_bias is true; only false can be computed"],
-    [llama, { head_dim: 16 }, "head_dim is 16; only 2 can be computed"],
+    [llama, { quantization_config: { bits: 4 } }, "quantization_config is an object; only null is supported"],
+    [llama, { partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5; only 1 is supported"],
+    [gpt2, { add_cross_attention: true }, "add_cross_attention is true; only false is supported"],
+    [llama, { mlp_bias: true }, "mlp_bias is true; only false is supported"],
+    [llama, { head_dim: 16 }, "head_dim is 16; only 2 is supported"],
     [
       llama,
       { rope_scaling: { rope_type: "llama3", factor: 8 } },
-      'rope_scaling scales positions by "llama3"; only "default" can be computed',
+      'rope_scaling scales positions by "llama3"; only "default" is supported',
     ],
     [
       llama,
       { rope_parameters: { rope_type: "yarn" } },
-      'rope_parameters scales positions by "yarn"; only "default" can be computed',
+      'rope_parameters scales positions by "yarn"; only "default" is supported',
     ],
     [
       llama,
       { rope_scaling: { type: "linear", factor: 2 } },
-      'rope_scaling scales positions by "linear"; only "default" can be computed',
+      'rope_scaling scales positions by "linear"; only "default" is supported',
     ],
     [llama, { rope_scaling: 2 }, "rope_scaling is 2, not an object"],
     [llama, { rope_theta: "x" }, 'rope_theta is "x", not a finite number'],
-    [llama, { num_key_value_heads: 3 }, "describes no model here: kvHeads: 3 does not divide heads 4"],
+    [
+      llama,
+      { num_key_value_heads: 3 },
+      "describes a model that gradmix does not have: kvHeads: 3 does not divide heads 4",
+    ],
     [
       gpt2,
       { activation_function: "gelu" },
-      'activation_function is "gelu"; only "gelu_new" or "gelu_pytorch_tanh" can be computed',
+      'activation_function is "gelu"; only "gelu_new" or "gelu_pytorch_tanh" is supported',
     ],
     [
       gpt2,
       { scale_attn_by_inverse_layer_idx: true },
-      "scale_attn_by_inverse_layer_idx is true; only false can be computed",
+      "scale_attn_by_inverse_layer_idx is true; only false is supported",
     ],
     [
       gpt2,
       { n_layer: 0 },
-      "describes no model here: GPT: layers: 0 does not fit; it must be an integer of at least 1",
+      "describes a model that gradmix does not have: GPT: layers: 0 does not fit; it must be an integer of at least 1",
     ],
   ])("%#: %o with %o", async (config, keys, message) => {
     refused(changed(await folderOf(config), same, keys), `config.json: ${message}`);
@@ -433,7 +433,7 @@ describe("folders that cannot be read", () => {
       );
     refused(
       new Map(files).set("model.safetensors", new Uint8Array(3)),
-      "model.safetensors: 3 bytes are no safetensors file",
+      "model.safetensors: 3 bytes are not a safetensors file",
     );
   });
 
@@ -491,11 +491,11 @@ describe("folders that cannot be read", () => {
       );
     refused(
       changed(files, (stored) => stored.set(extra, { shape: [8], data: new Float32Array(8) })),
-      `model.safetensors: the tensor "${extra}" has no place in this model, which would compute something else without it`,
+      `model.safetensors: this model has no parameter for the tensor "${extra}", without which it would compute something else`,
     );
     refused(
       changed(files, same, { tie_word_embeddings: true }),
-      'model.safetensors: "lm_head.weight" is not the embedding, but config.json ties it to it (tie_word_embeddings); say false there if the head is one of its own',
+      'model.safetensors: "lm_head.weight" is not the embedding, but config.json ties it to it (tie_word_embeddings); set it to false if the model has a head of its own',
     );
   });
 
@@ -538,11 +538,11 @@ describe("folders that cannot be read", () => {
     );
     refused(
       changed(files, (stored) => stored.set(name, { shape: [12, 8], data: new Float32Array(96) })),
-      `model.safetensors: "${name}" has the shape [12, 8]; by config.json it is [8, 12]`,
+      `model.safetensors: "${name}" has the shape [12, 8]; config.json asks for [8, 12]`,
     );
     refused(
       changed(files, same, { n_positions: 7 }),
-      'model.safetensors: "transformer.wpe.weight" has the shape [6, 8]; by config.json it is [7, 8]',
+      'model.safetensors: "transformer.wpe.weight" has the shape [6, 8]; config.json asks for [7, 8]',
     );
   });
 });

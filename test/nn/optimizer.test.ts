@@ -302,13 +302,13 @@ it("assign refuses other shapes, other types, and memory of the target's own", a
   assign(target.view([2], 1), tensor([-0, 7], [2]));
   expect(await numbers(target)).toEqual([1, -0, 7, 4]);
   expect(codeOf(() => assign(target, tensor([1, 2, 3, 4], [2, 2])))).toBe(
-    "shape: assign: f32 [2, 2] does not go into f32 [4]",
+    "shape: assign: f32 [2, 2] does not fit into f32 [4]",
   );
   expect(codeOf(() => assign(target, tensor([1, 2, 3, 4], [4], "i32")))).toBe(
-    "shape: assign: i32 [4] does not go into f32 [4]",
+    "shape: assign: i32 [4] does not fit into f32 [4]",
   );
   for (const own of [target, target.view([4], 0)])
-    expect(codeOf(() => assign(target, own))).toMatch(/^autograd: assign: the values stand in/);
+    expect(codeOf(() => assign(target, own))).toMatch(/^autograd: assign: the values are in/);
   expect(codeOf(() => assign(target.view([2], 0), target.view([2], 1)))).toMatch(/^autograd: assign/);
   expect(codeOf(() => assign(target.view([2], 1), target.view([2], 0)))).toMatch(/^autograd: assign/);
   assign(target.view([2], 0), target.view([2], 2));

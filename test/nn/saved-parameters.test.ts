@@ -113,7 +113,7 @@ describe("refused, and nothing changed", () => {
       'saveParameters: "tower.weight" has NaN at 4; lower the learning rate',
     );
     const reserved = createParameters([{ ...specs[0], name: "__metadata__" }], 1);
-    await expect(saveParameters(reserved)).rejects.toThrow('no tensor can be called "__metadata__"');
+    await expect(saveParameters(reserved)).rejects.toThrow('a tensor cannot have the name "__metadata__"');
   });
 });
 

@@ -119,7 +119,7 @@ describe("sentences", () => {
             text,
           )?.[1];
           expect(said).toBe(high < 0 ? "below" : low > 0 ? "above" : undefined);
-          const open = new RegExp(`do not tell [^:]*\\b${rule}\\b[^:]* from base`).test(text);
+          const open = new RegExp(`do not distinguish [^:]*\\b${rule}\\b[^:]* from base`).test(text);
           expect(open).toBe(low <= 0 && high >= 0);
         }
       }),
@@ -128,7 +128,7 @@ describe("sentences", () => {
 
   test("one seed tells no interval", () => {
     expect(conclusions(compareRules(outcomes({ a: [3], b: [2.5] }), ["a", "b"], "a"), "a")).toEqual([
-      "b ended 0.500 nats per token below a. One seed tells no interval: another seed may turn this around.",
+      "b ended 0.500 nats per token below a. One seed gives no interval: another seed may reverse this.",
     ]);
     expect(conclusions(compareRules(outcomes({ a: [3] }), ["a"], "a"), "a")).toEqual([]);
   });
@@ -141,7 +141,7 @@ describe("sentences", () => {
     );
     expect(conclusions(results, "a")).toEqual([
       "b is 1.000 nats per token below a (95 % interval 0.993 to 1.006).",
-      "These 2 seeds do not tell c and d from a: the intervals of the differences hold 0.",
+      "These 2 seeds do not distinguish c and d from a: the intervals of the differences contain 0.",
     ]);
   });
 });

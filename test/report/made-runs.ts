@@ -45,11 +45,11 @@ export function weightsAt(count: number, time: number): number[] {
   return raw.map((value) => value / sum);
 }
 
-const MANY = 100;
+const MAX_NAMES = 100;
 
 /** Of many the heaviest, as metrics.jsonl has them. */
 function heaviest(weights: readonly number[]): number[] {
-  return [...weights.keys()].sort((i, j) => weights[j] - weights[i] || i - j).slice(0, MANY);
+  return [...weights.keys()].sort((i, j) => weights[j] - weights[i] || i - j).slice(0, MAX_NAMES);
 }
 
 export function madeFacts(run: MadeRun): RunFacts {
@@ -107,7 +107,7 @@ export function madeLines(run: MadeRun): MetricsLine[] {
       target: target === null ? null : 2.5 + 3 * Math.exp(-4 * time) + worse * time + noise(0),
       domains: new Map(
         domains
-          .filter((_, i) => i % Math.ceil(count / MANY) === 0)
+          .filter((_, i) => i % Math.ceil(count / MAX_NAMES) === 0)
           .map((name, i) => [name, 3 + 2.5 * Math.exp(-3 * time) + 0.1 * (i % 5) + noise(i + 1)]),
       ),
     };
@@ -123,7 +123,7 @@ export function madeLines(run: MadeRun): MetricsLine[] {
   const lines: MetricsLine[] = [start];
   for (let step = 1; step <= done; step++) {
     const weights = weightsAt(count, rule === "uniform" ? 0 : (step - 1) / steps);
-    const shown = count > MANY ? heaviest(weights) : [...weights.keys()];
+    const shown = count > MAX_NAMES ? heaviest(weights) : [...weights.keys()];
     weights.forEach((weight, i) => (trained[i] += weight * BATCH_TOKENS));
     const evaluates = step % evaluateEvery === 0 || step === steps;
     const aligns = rule !== "uniform" && step % alignEvery === 0;

@@ -219,7 +219,7 @@ async function followOne(tab: Tab, seen: Record<string, unknown>): Promise<void>
       tab.evaluate(
         `new Promise((done) => { const look = () => { const text = document.querySelector(".status").textContent; if (text.includes(${JSON.stringify(wanted)})) done(text); else setTimeout(look, 20); }; look(); setTimeout(() => done(document.querySelector(".status").textContent), 8000); })`,
       );
-    seen["goingOn"] = await status("goes on");
+    seen["goingOn"] = await status("The run continues");
     appendFileSync(join(folder, "metrics.jsonl"), `${lines.slice(21, 41).join("\n")}\n`);
     writeFileSync(join(folder, "weights.json"), readFileSync(join(work, "whole/weights.json")));
     running = false;

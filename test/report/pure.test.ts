@@ -9,7 +9,7 @@ import { makePageData, MOST_WEIGHTS } from "#dist/report/make-page-data.js";
 import { formatCount, formatSeconds, significant } from "#dist/report/page/format.js";
 import { packFloats, packWeights, unpackFloats, unpackWeights } from "#dist/report/page/packing.js";
 import { dark, heat, light, runStroke } from "#dist/report/page/theme.js";
-import { inOrder } from "#dist/report/page/table.js";
+import { sortedRows } from "#dist/report/page/table.js";
 import { type RunView, thinned } from "#dist/report/run-data.js";
 import { escapeScript } from "#dist/report/render.js";
 import { errorOf } from "../errors.ts";
@@ -399,7 +399,7 @@ describe("sentences", () => {
     );
     // The two rules have the same noise of the seed, so that the difference has none.
     expect(found[1]).toMatch(
-      /^uniform ends at \d\.\d{3}, 0\.300 nats, \d+\.\d % higher \(95 % interval 0\.300 to 0\.300\); dga was there after \d+\.\d % of its tokens\.$/,
+      /^uniform ends at \d\.\d{3}, 0\.300 nats, \d+\.\d % higher \(95 % interval 0\.300 to 0\.300\); dga reached this loss after \d+\.\d % of its tokens\.$/,
     );
     expect(found.length).toBe(2);
   });
@@ -409,9 +409,11 @@ describe("sentences", () => {
       { seed: i, worse: 0.2 * i },
       { seed: i + 3, rule: "uniform", worse: 0.2 * i + 0.1 },
     ]);
-    expect(summary(...near)[1]).toContain("these seeds do not tell it from dga, since the interval holds 0");
+    expect(summary(...near)[1]).toContain(
+      "these seeds do not distinguish it from dga, because the interval contains 0",
+    );
     expect(summary({}, { rule: "uniform", worse: 0.3 })).toContain(
-      "Where there is one run alone, how much the seed matters is not known.",
+      "For a rule with a single run, the effect of the seed is not known.",
     );
   });
 
@@ -427,7 +429,7 @@ describe("sentences", () => {
     expect(cautions.join(" ")).toMatch(/different tokenizers.*different lengths/);
     expect(makePageData([viewOf({}, "a"), viewOf({ seed: 2 }, "b")]).cautions).toEqual([]);
     expect(makePageData([viewOf({}, "a"), viewOf({}, "b")]).cautions).toEqual([
-      "dga: two of its runs have the same seed; bands and errors take them for independent ones.",
+      "dga: two of its runs have the same seed; bands and errors treat them as independent.",
     ]);
   });
 });
@@ -481,7 +483,7 @@ describe("the small things", () => {
     fc.assert(
       fc.property(fc.array(fc.option(fc.integer({ max: 5 }))), fc.boolean(), (keys, descending) => {
         const rows = keys.map((key, i) => ({ key, i }));
-        const sorted = inOrder(rows, ({ key }) => key, descending);
+        const sorted = sortedRows(rows, ({ key }) => key, descending);
         const known = sorted.filter(({ key }) => key !== null);
         expect(sorted.slice(known.length).every(({ key }) => key === null)).toBe(true);
         known.slice(1).forEach((row, i) => {

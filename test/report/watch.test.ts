@@ -65,7 +65,7 @@ test("only this machine's names, reading, and what there is are answered; an unc
     expect((await ask(`${watch.url}data?after=${encodeURIComponent(data.etag)}`)).status).toBe(204);
     // The port is taken now.
     await expect(watchRun(folder, { port: Number(port), isRunning: () => true })).rejects.toThrow(
-      `--port ${port}: is in use; choose another one, or 0 for any that is free`,
+      `--port ${port}: is in use; choose another one, or 0 for any free port`,
     );
     // A run that is gone is said to be, and does not end the server.
     rmSync(join(folder, "config.json"));

@@ -88,10 +88,10 @@ describe("the type of the numbers", () => {
   });
 
   it.each([
-    [() => tensor(Int32Array.of(1), [1], "f32"), /an Int32Array is i32, and the type is to be f32; convert it with Float32Array.from/],
-    [() => tensor(Float32Array.of(1), [1], "i32"), /a Float32Array is f32, and the type is to be i32; convert it with Int32Array.from/],
+    [() => tensor(Int32Array.of(1), [1], "f32"), /an Int32Array is i32, and the requested type is f32; convert it with Float32Array.from/],
+    [() => tensor(Float32Array.of(1), [1], "i32"), /a Float32Array is f32, and the requested type is i32; convert it with Int32Array.from/],
     [() => tensor([Int32Array.of(1), Float32Array.of(1)]), /a Float32Array is f32, and there are arrays of both types/],
-    [() => tensor([[1], Float32Array.of(1)], [2], "i32"), /a Float32Array is f32, and the type is to be i32/],
+    [() => tensor([[1], Float32Array.of(1)], [2], "i32"), /a Float32Array is f32, and the requested type is i32/],
     [() => tensor([Int32Array.of(1), [1.5]]), /element \[1, 0\] is 1.5, not an integer of 32 bits/],
   ])("%s is refused", (make, message) => {
     expect(codeOf(make)).toMatch(message);

@@ -310,7 +310,7 @@ describe("a broken rule is caught", () => {
           return good.update(state, { alignments: safe });
         },
       },
-      /"refuses what is not finite": alignments of (NaN|-?Infinity) was taken/,
+      /"refuses what is not finite": alignments of (NaN|-?Infinity) was accepted/,
     ],
     [
       "a typed array in the state",

@@ -25,7 +25,7 @@ function labelsOf(spec: string, term: string): string[] {
   const labels = term.split("");
   for (const [at, label] of labels.entries()) {
     if (!/^[A-Za-z]$/.test(label))
-      throw refuse(spec, `has ${show(label)}, which is no label; labels are letters`);
+      throw refuse(spec, `has ${show(label)}, which is not a label; labels are letters`);
     if (labels.indexOf(label) !== at)
       throw refuse(spec, `repeats "${label}" within "${term}"; diagonals are not supported`);
   }
@@ -57,7 +57,7 @@ function extentsOf(
 ): Map<string, number> {
   const extents = new Map<string, number>();
   if (terms.length !== operands.length)
-    throw refuse(spec, `is of ${terms.length} operands, ${operands.length} were given`);
+    throw refuse(spec, `names ${terms.length} operands, but ${operands.length} were given`);
   for (const [n, labels] of terms.entries()) {
     const operand = operands[n]!;
     const { shape } = operand;

@@ -14,7 +14,10 @@ export function gatheredSpec(name: string, table: Spec, ids: Spec): Spec {
   wantType(name, "the table", table, "f32");
   wantType(name, "the index", ids, "i32");
   if (table.shape.length === 0)
-    throw new GradmixError("shape", `${name}: a scalar is no table for indices ${formatShape(ids.shape)}`);
+    throw new GradmixError(
+      "shape",
+      `${name}: a scalar cannot be a table for indices ${formatShape(ids.shape)}`,
+    );
   return { shape: [...ids.shape, ...table.shape.slice(1)], dtype: "f32" };
 }
 

@@ -178,7 +178,7 @@ export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}):
   if (!(count > correction))
     throw new GradmixError(
       "shape",
-      `variance: of ${count} elements a correction of ${correction} leaves nothing to divide by`,
+      `variance: ${count} elements minus a correction of ${correction} leave nothing to divide by`,
     );
   // The mean is only as accurate as its size; the error is the mean of the differences, which are small.
   const near = sub(x, stopGradient(mean(x, axes, true)));

@@ -62,7 +62,7 @@ async function compileKernels(bytes: Uint8Array<ArrayBuffer>, shared: boolean): 
     return await WebAssembly.compile(shared ? bytes : withUnsharedMemory(bytes));
   } catch (cause) {
     if (!(cause instanceof WebAssembly.CompileError)) throw cause;
-    throw new GradmixError("backend", "cpu: this engine has no WebAssembly SIMD; take a newer one", {
+    throw new GradmixError("backend", "cpu: this engine has no WebAssembly SIMD; use a newer one", {
       cause,
     });
   }

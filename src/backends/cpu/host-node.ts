@@ -23,7 +23,7 @@ export const nodeHost: CpuHost = {
   },
   unshared: () =>
     typeof SharedArrayBuffer === "undefined"
-      ? "this process has no SharedArrayBuffer; leave threads out, or take 1"
+      ? "this process has no SharedArrayBuffer; leave threads out, or set it to 1"
       : null,
   addressRoom,
   makeRoom:

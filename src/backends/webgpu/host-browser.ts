@@ -13,11 +13,11 @@ export async function createBrowserDevice(options: {
   if (gpu === undefined)
     throw new GradmixError(
       "backend",
-      `webgpu: ${globalThis.isSecureContext ? "this browser has no WebGPU" : "WebGPU needs a page that came over HTTPS"}`,
+      `webgpu: ${globalThis.isSecureContext ? "this browser has no WebGPU" : "WebGPU needs a page that was loaded over HTTPS"}`,
     );
   return requestDevice(gpu, {
     ...options,
     none: "this browser shows no GPU",
-    takeSoftware: "to use it all the same, ask for its device and hand it to init({ device })",
+    takeSoftware: "to use it anyway, request its device and pass it to init({ device })",
   });
 }

@@ -1,7 +1,7 @@
 /** Options that say how rules compare the domains with the target. */
 import { estimatorNames } from "../../dga/estimators.ts";
 import { alignmentDefaults } from "../../dga/trainer-options.ts";
-import { choice, whole } from "./kinds.ts";
+import { choice, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
 export const alignmentOptions: SectionTable<"alignment"> = {
@@ -27,7 +27,7 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     flag: "--align-domain-examples",
     formerly: { flag: "--align-batch", path: "mixing.alignBatch" },
     value: "N",
-    kind: whole(1, 65_536),
+    kind: integer(1, 65_536),
     default: null,
     auto: String(alignmentDefaults.domainExamples),
     help: "with --align-from batch: windows per domain in the batch",
@@ -36,21 +36,21 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     flag: "--align-target-examples",
     formerly: { flag: "--target-batch", path: "mixing.targetBatch" },
     value: "N",
-    kind: whole(1, 65_536),
+    kind: integer(1, 65_536),
     default: alignmentDefaults.targetExamples,
     help: "windows of the target from which its gradient is computed",
   },
   refreshEvery: {
     flag: "--align-refresh-every",
     value: "N",
-    kind: whole(1),
+    kind: integer(1),
     default: alignmentDefaults.refreshEvery,
     help: "with --align-from step: recompute the gradient of the target every N steps",
   },
   measureEvery: {
     flag: "--align-measure-every",
     value: "N",
-    kind: whole(1),
+    kind: integer(1),
     default: alignmentDefaults.measureEvery,
     help: "with --align-from step: measure alignments in one of every N steps",
   },

@@ -1,5 +1,5 @@
 /** Options of the text: the domains, the target, and how text becomes tokens. */
-import { choice, decimal, domains, globs, text, toggle, whole } from "./kinds.ts";
+import { choice, decimal, domains, globs, text, toggle, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
 export const dataOptions: SectionTable<"data"> = {
@@ -72,7 +72,7 @@ export const dataOptions: SectionTable<"data"> = {
   seed: {
     flag: "--data-seed",
     value: "N",
-    kind: whole(0, Number.MAX_SAFE_INTEGER),
+    kind: integer(0, Number.MAX_SAFE_INTEGER),
     default: null,
     auto: "the value of --seed",
     help: "seed that decides which documents are held out; set it to evaluate runs with different --seed on the same text",
@@ -87,14 +87,14 @@ export const dataOptions: SectionTable<"data"> = {
   vocabSize: {
     flag: "--vocab-size",
     value: "N",
-    kind: whole(2, 1_000_000),
+    kind: integer(2, 1_000_000),
     default: 1024,
     help: "size of the vocabulary that bpe trains (257 or more), or of the files of tokens with --tokenizer none",
   },
   endOfText: {
     flag: "--end-of-text",
     value: "ID",
-    kind: whole(0),
+    kind: integer(0),
     default: null,
     auto: "the tokenizer's",
     help: "id of the token that ends a document, for files of tokens without an index (.bin, .npy)",

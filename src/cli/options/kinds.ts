@@ -25,7 +25,7 @@ interface Bounds {
   readonly openMax?: boolean;
 }
 
-export function whole(min: number, max: number = 2 ** 31): Takes<number> {
+export function integer(min: number, max: number = 2 ** 31): Takes<number> {
   const kind = { type: "integer", min, max } as const;
   return { ...kind, check: (value, label) => checkNumber(kind, value, label) };
 }

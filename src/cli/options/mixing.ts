@@ -14,7 +14,7 @@ import {
   limitsByName,
   shares,
   text,
-  whole,
+  integer,
 } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
@@ -82,7 +82,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
   updateEvery: {
     flag: "--update-every",
     value: "N",
-    kind: whole(1),
+    kind: integer(1),
     default: mixerDefaults.updateEvery,
     help: "update the weights every N steps",
   },
@@ -90,7 +90,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     flag: "--update-after",
     formerly: { flag: "--rule-warmup", path: "mixing.ruleWarmup" },
     value: "N",
-    kind: whole(0),
+    kind: integer(0),
     default: mixerDefaults.updateAfter,
     help: "make no update before step N",
   },

@@ -1,6 +1,6 @@
 /** Options of the model, and of the model whose parameters it starts from. */
 import { defaultPreset, presetNames } from "../../nn/architecture.ts";
-import { choice, text, whole } from "./kinds.ts";
+import { choice, text, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
 export const modelOptions: SectionTable<"model"> = {
@@ -11,19 +11,19 @@ export const modelOptions: SectionTable<"model"> = {
     default: defaultPreset,
     help: "llama: RMSNorm, RoPE, SwiGLU, no biases; gpt2: LayerNorm, biases, learned positions, GELU",
   },
-  dim: { flag: "--dim", value: "N", kind: whole(1, 65_536), default: 128, help: "width of the model" },
-  layers: { flag: "--layers", value: "N", kind: whole(1, 1024), default: 4, help: "transformer blocks" },
+  dim: { flag: "--dim", value: "N", kind: integer(1, 65_536), default: 128, help: "width of the model" },
+  layers: { flag: "--layers", value: "N", kind: integer(1, 1024), default: 4, help: "transformer blocks" },
   heads: {
     flag: "--heads",
     value: "N",
-    kind: whole(1, 1024),
+    kind: integer(1, 1024),
     default: 4,
     help: "attention heads; must divide --dim",
   },
   kvHeads: {
     flag: "--kv-heads",
     value: "N",
-    kind: whole(1, 1024),
+    kind: integer(1, 1024),
     default: null,
     auto: "as many as heads",
     help: "key/value heads; must divide --heads (llama only)",
@@ -31,7 +31,7 @@ export const modelOptions: SectionTable<"model"> = {
   hiddenDim: {
     flag: "--hidden-dim",
     value: "N",
-    kind: whole(1, 1_048_576),
+    kind: integer(1, 1_048_576),
     default: null,
     auto: "derived from the width",
     help: "hidden width of the MLP",
@@ -39,7 +39,7 @@ export const modelOptions: SectionTable<"model"> = {
   context: {
     flag: "--context",
     value: "T",
-    kind: whole(2, 65_536),
+    kind: integer(2, 65_536),
     default: 128,
     help: "tokens per training window",
   },

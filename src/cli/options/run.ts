@@ -1,13 +1,13 @@
 /** Options of the run: where it is written, how often it is evaluated and saved, and on which backend it runs. */
 import { THREADS_UNASKED } from "../../backends/cpu/options.ts";
-import { bytes, choice, share, text, toggle, whole } from "./kinds.ts";
+import { bytes, choice, share, text, toggle, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
 /** Cost of evaluation as a share of the training's computation, if neither a share nor the steps between two evaluations are given. */
 export const evalShareOtherwise = 0.03;
 
 /** Tokens read from each held-out set, if only the steps between two evaluations are given. */
-export const EVERY_TOKENS = 8192;
+export const TOKENS_PER_EVALUATION = 8192;
 
 export const runOptions: SectionTable<"run"> = {
   out: {
@@ -31,7 +31,7 @@ export const runOptions: SectionTable<"run"> = {
   evalEvery: {
     flag: "--eval-every",
     value: "N",
-    kind: whole(0),
+    kind: integer(0),
     default: null,
     auto: "as --eval-share allows",
     help: "replaces --eval-share: evaluate on all held-out sets every N steps; 0: only at the end",
@@ -40,16 +40,16 @@ export const runOptions: SectionTable<"run"> = {
   evalTokens: {
     flag: "--eval-tokens",
     value: "N",
-    kind: whole(1),
+    kind: integer(1),
     default: null,
-    auto: `as --eval-share allows; ${EVERY_TOKENS} with --eval-every`,
+    auto: `as --eval-share allows; ${TOKENS_PER_EVALUATION} with --eval-every`,
     help: "tokens of each held-out set per evaluation",
     free: true,
   },
   checkpointEvery: {
     flag: "--checkpoint-every",
     value: "N",
-    kind: whole(0),
+    kind: integer(0),
     default: 100,
     help: "write a checkpoint every N steps; 0: only at the end",
     free: true,
@@ -66,13 +66,13 @@ export const runOptions: SectionTable<"run"> = {
     value: "NAME",
     kind: choice(["auto", "cpu", "webgpu", "reference"]),
     default: "auto",
-    help: "auto: webgpu if there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run keeps its backend by default",
-    said: true,
+    help: "auto: webgpu if there is a GPU, else cpu; cpu: WebAssembly SIMD, with threads; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run keeps its backend by default",
+    recorded: true,
   },
   threads: {
     flag: "--threads",
     value: "N",
-    kind: whole(1, 64),
+    kind: integer(1, 64),
     default: null,
     auto: `one per core, at most ${THREADS_UNASKED}`,
     help: "threads of the cpu backend; the results do not depend on this number",
@@ -84,7 +84,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: choice(["auto", "relaxed", "plain"]),
     default: "auto",
     help: "SIMD instructions; relaxed and plain round differently. A resumed run keeps its setting by default",
-    said: true,
+    recorded: true,
   },
   precision: {
     flag: "--precision",

@@ -52,7 +52,7 @@ export interface OptionSpec<V> {
   /** A resumed run may change this option, because it does not affect the numbers of the training. */
   free?: boolean;
   /** A resumed run may change this option under certain conditions; its metrics record the change. */
-  said?: boolean;
+  recorded?: boolean;
 }
 
 /** One row for each member of `T`. */

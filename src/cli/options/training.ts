@@ -2,7 +2,7 @@
 import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { adamwOptions } from "../../nn/optimizer.ts";
 import { scheduleDefaults } from "../../nn/schedules.ts";
-import { choice, decimal, share, whole } from "./kinds.ts";
+import { choice, decimal, share, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
 const adamw = adamwOptions();
@@ -14,24 +14,24 @@ export const trainingOptions: SectionTable<"training"> = {
   steps: {
     flag: "--steps",
     value: "N",
-    kind: whole(1),
+    kind: integer(1),
     default: null,
     auto: `${stepsOtherwise} unless --tokens is given`,
     help: `optimizer steps. With --resume, a larger N extends the run, if the learning rates so far do not depend on N (constant, or wsd before its decay), and if the repetition limit of dga (${dgaDefaults.aroundPrior.repetitions}) affects neither length`,
-    said: true,
+    recorded: true,
   },
   tokens: {
     flag: "--tokens",
     value: "N",
-    kind: whole(1, Number.MAX_SAFE_INTEGER),
+    kind: integer(1, Number.MAX_SAFE_INTEGER),
     default: null,
     help: "training tokens; replaces --steps",
-    said: true,
+    recorded: true,
   },
   batch: {
     flag: "--batch",
     value: "N",
-    kind: whole(1, 65_536),
+    kind: integer(1, 65_536),
     default: 16,
     help: "windows per step; a step trains on batch × context tokens",
   },
@@ -61,7 +61,7 @@ export const trainingOptions: SectionTable<"training"> = {
     flag: "--warmup",
     formerly: { flag: "--warmup-steps", path: "training.warmupSteps" },
     value: "N",
-    kind: whole(0),
+    kind: integer(0),
     default: 20,
     help: "steps of the warm-up: in step i ≤ N the learning rate is i/N of --lr",
   },
@@ -96,7 +96,7 @@ export const trainingOptions: SectionTable<"training"> = {
   seed: {
     flag: "--seed",
     value: "N",
-    kind: whole(0, Number.MAX_SAFE_INTEGER),
+    kind: integer(0, Number.MAX_SAFE_INTEGER),
     default: 1,
     help: "seed of the parameters and of the order of the data; equal seeds, backends and builds give equal bits",
   },

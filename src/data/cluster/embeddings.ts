@@ -69,7 +69,7 @@ export async function fitEmbedder(
   for (const words of counted) for (const word of words.keys()) idf[word]!++;
   for (let f = 0; f < FEATURES; f++) idf[f] = Math.log((1 + texts.length) / (1 + idf[f]!)) + 1;
   if (counted.every((words) => words.size === 0))
-    throw new GradmixError("data", "fitEmbedder: no text has a word to tell it by");
+    throw new GradmixError("data", "fitEmbedder: no text contains a word");
   const places = placesOf(seed);
   let covariance: Tensor | null = null;
   try {

@@ -72,7 +72,7 @@ export async function groupTexts(
   if (groups > texts.length)
     throw new GradmixError(
       "config",
-      `groupTexts: ${groups} groups of ${texts.length} texts; ask for ${texts.length} at most`,
+      `groupTexts: ${texts.length} texts cannot make ${groups} groups; ask for at most ${texts.length}`,
     );
   const points = await embedTexts(
     embedder,

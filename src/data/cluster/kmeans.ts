@@ -106,7 +106,8 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
   const { clusters: k, iterations = kMeansDefaults.iterations, balance, memory, signal } = options;
   const { tolerance = kMeansDefaults.tolerance, seed = kMeansDefaults.seed } = options;
   const n = countOf(points);
-  if (k > n) throw new GradmixError("config", `kMeans: ${k} clusters of ${n} points; ask for ${n} at most`);
+  if (k > n)
+    throw new GradmixError("config", `kMeans: ${n} points cannot make ${k} clusters; ask for at most ${n}`);
   const squares = squaredNorms(points);
   const most = balance === undefined ? null : Math.ceil((balance * n) / k);
   const known = memory?.recall(STATE);

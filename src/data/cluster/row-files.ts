@@ -93,7 +93,7 @@ function positional(path: string, layoutOf: (file: Open) => Layout): RowFile {
     if (shape.length !== 2 || dim < 1)
       throw new GradmixError(
         "data",
-        `${path}: holds numbers of the shape (${shape.join(", ")}); a row for each document is wanted`,
+        `${path}: holds numbers of the shape (${shape.join(", ")}); it must have one row per document`,
       );
     return {
       ...{ path, count, dim },
@@ -129,7 +129,7 @@ function safetensorsLayout({ path, size, read }: Open): Layout {
   if (name === undefined || (matrices.length > 1 && name !== "embeddings"))
     throw new GradmixError(
       "data",
-      `${path}: has ${matrices.length} matrices; one is wanted, or one that is called "embeddings"`,
+      `${path}: has ${matrices.length} matrices; it must have a single one, or one with the name "embeddings"`,
     );
   const shape = shapes.get(name) ?? [];
   return {
@@ -144,10 +144,10 @@ async function parquetFile(given: string): Promise<RowFile> {
     new GradmixError("data", `${path}: row ${row}: "${column}" ${what}`);
   let dim = 0;
   const rowOf = (row: number, value: unknown): Float32Array => {
-    if (!(Array.isArray(value) || ArrayBuffer.isView(value))) throw fails(row, "is no list of numbers");
+    if (!(Array.isArray(value) || ArrayBuffer.isView(value))) throw fails(row, "is not a list of numbers");
     const numbers = Float32Array.from(value as ArrayLike<number>, Number);
     if (dim > 0 && numbers.length !== dim)
-      throw fails(row, `has ${numbers.length} numbers, and the rows before it have ${dim}`);
+      throw fails(row, `has ${numbers.length} numbers, but the rows before it have ${dim}`);
     if (numbers.length === 0) throw fails(row, "is empty");
     dim = numbers.length;
     return numbers;

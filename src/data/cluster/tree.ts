@@ -104,7 +104,7 @@ export async function fitClusters(
   if (wanted[0]! > n)
     throw new GradmixError(
       "config",
-      `fitClusters: ${wanted[0]} clusters of ${n} points; ask for ${n} at most`,
+      `fitClusters: ${n} points cannot make ${wanted[0]} clusters; ask for at most ${n}`,
     );
   const levels: ClusterLevel[] = [];
   let ids = new Int32Array(n);

@@ -14,7 +14,7 @@ export function etaSchedule(rule: Rule, factor: (update: number) => number): Rul
   if (rule.needs.length > 0 && rule.stepsOn === undefined)
     throw new GradmixError(
       "config",
-      `etaSchedule: the rule "${rule.name}" takes no step of a size η; leave the schedule out`,
+      `etaSchedule: the rule "${rule.name}" has no step size η; leave the schedule out`,
     );
   return wrap(rule, {
     name: "etaSchedule",

@@ -16,7 +16,7 @@ export function shrinkage(rule: Rule): Rule {
   if (needs.length > 0 && stepsOn !== "alignments" && stepsOn !== "preconditionedAlignments")
     throw new GradmixError(
       "config",
-      `shrinkage: the rule "${rule.name}" steps on ${stepsOn ?? needs.join(", ")}; it can be around one that steps on alignments with one target`,
+      `shrinkage: the rule "${rule.name}" uses ${stepsOn ?? needs.join(", ")} for its step; shrinkage works only around a rule that uses alignments with one target`,
     );
   return wrap(rule, {
     name: "shrinkage",

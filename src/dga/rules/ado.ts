@@ -132,7 +132,7 @@ function memoryFault(memory: RuleState["memory"]): string | null {
   const count = own("count")[0]!;
   if (!Number.isInteger(count) || count < 0 || count > POINTS) return `count is ${count}`;
   const negative = ["prior", "average", "credit"].find((name) => own(name).some((value) => value < 0));
-  return negative === undefined ? null : `${negative} is negative somewhere`;
+  return negative === undefined ? null : `an entry of ${negative} is negative`;
 }
 
 /** The losses of a signal. Throws `numeric` for one below 0. */
@@ -142,7 +142,7 @@ function lossesOf(state: RuleState, signal: Signal): ArrayLike<number> {
   if (negative >= 0)
     throw new GradmixError(
       "numeric",
-      `ado: losses of domain "${state.domains[negative]}" is ${losses[negative]}, and its curves are of losses ≥ 0; the weights stay as they are`,
+      `ado: losses of domain "${state.domains[negative]}" is ${losses[negative]}, but ado fits curves to losses ≥ 0; the weights stay as they are`,
     );
   return losses;
 }

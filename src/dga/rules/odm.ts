@@ -77,7 +77,7 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
     memoryFault: (memory) =>
       remembered("odm", memory, "known").every((one) => one === 0 || one === 1)
         ? null
-        : "known is neither 0 nor 1 somewhere",
+        : "an entry of known is neither 0 nor 1",
   };
 }
 

@@ -42,7 +42,7 @@ const olmix: ExportFormat = steady({
         { name: "metrics.csv", text: csvText(measured) },
       ],
       notes: [
-        "olmix: a fit needs the rows of many runs: join these to those of others, by the names of the columns, with 0 where a run leaves a domain out",
+        "olmix: a fit needs the rows of many runs: append the rows of other runs, with equal column names, and with 0 if a run leaves out a domain",
         ...(source.weights === "final"
           ? ["olmix: the losses are of the averaged weights, not of the final ones that are written"]
           : []),

@@ -73,7 +73,7 @@ const columns: readonly TableColumn<Row>[] = [
   },
   {
     title: "weight",
-    explanation: "At the end: what the last batch was drawn with",
+    explanation: "The weight at the end, with which the last batch was drawn",
     key: ({ weight }) => weight,
     cell: ({ weight }) => or(weight, formatShare),
   },
@@ -85,19 +85,19 @@ const columns: readonly TableColumn<Row>[] = [
   },
   {
     title: "× proportional",
-    explanation: "The weight at the end, against the domain's share of the tokens that there are",
+    explanation: "The weight at the end, divided by the domain's share of all tokens",
     key: ({ weight, proportional }) => over(weight, proportional),
     cell: ({ weight, proportional }) => or(over(weight, proportional), formatTimes),
   },
   {
     title: "× uniform",
-    explanation: "The weight at the end, against equal weights",
+    explanation: "The weight at the end, divided by the uniform weight",
     key: ({ weight, uniform }) => over(weight, uniform),
     cell: ({ weight, uniform }) => or(over(weight, uniform), formatTimes),
   },
   {
     title: "tokens",
-    explanation: "Trained on",
+    explanation: "Tokens of the domain that were trained on",
     key: ({ tokens }) => tokens,
     cell: ({ tokens }) => formatCount(tokens),
   },
@@ -122,13 +122,13 @@ const columns: readonly TableColumn<Row>[] = [
   },
   {
     title: "loss",
-    explanation: "Held-out loss of the domain when it was last evaluated, in the unit that is chosen above",
+    explanation: "Held-out loss of the domain at its last evaluation, in the unit chosen above",
     key: ofLoss,
     cell: (row) => or(ofLoss(row), formatLoss),
   },
   {
     title: "change",
-    explanation: "Of the domain's loss since it was first evaluated",
+    explanation: "Change of the domain's loss since its first evaluation",
     key: ofChange,
     cell: (row) => or(ofChange(row), formatShare),
   },
@@ -168,11 +168,11 @@ function exportBox(): { element: HTMLElement; show(exports: readonly ExportedTex
   const element = h(
     "div",
     { class: "exports" },
-    h("h3", {}, "Take the mixture"),
+    h("h3", {}, "Export the mixture"),
     h(
       "p",
       { class: "note" },
-      "As gradmix export writes it, with the averaged weights. PATH/OF/… stands for paths, which --map gives.",
+      "The output of gradmix export with the averaged weights. Replace PATH/OF/… by your paths; gradmix export --map inserts them.",
     ),
     h("div", { class: "controls" }, choice, copy),
     text,

@@ -30,8 +30,11 @@ function sentence({ rows, tokens, values, limits }: Guards): string {
     const last = rowOf(ratios, tokens.length, i).findLast((ratio) => !Number.isNaN(ratio));
     return last !== undefined && last > limits[i]!;
   });
-  const held = exceeding.length === 0 ? "all are" : `${rows.length - exceeding.length} are`;
-  return `The held-out loss of each guarded domain against its reference; the dashed line is the limit, bars are ± two standard errors. Of ${rows.length} at the end, ${held} at or below the limit.`;
+  const held =
+    exceeding.length === 0
+      ? `all ${rows.length} are`
+      : `${rows.length - exceeding.length} of ${rows.length} are`;
+  return `The held-out loss of each guarded domain against its reference; the dashed line is the limit, bars are ± two standard errors. At the end, ${held} at or below the limit.`;
 }
 
 function panelsOf(data: PageData, { rows, tokens, values, errors, limits }: Guards): Panel[] {

@@ -199,7 +199,7 @@ function draw(
   legend: Legend | null,
 ): UPlot {
   const stacked = options.stacked === true;
-  // Of stacked lines, the highest is drawn first, and the lower ones over it.
+  // The highest of stacked lines is drawn first, and the lower ones over it.
   const order = stacked ? [...lines.keys()].reverse() : [...lines.keys()];
   const series: UPlot.Series[] = [
     {},

@@ -85,10 +85,10 @@ async function follow(version: string): Promise<void> {
     const run = view.data.runs[0]!;
     status.textContent =
       run.state === "running"
-        ? `The run goes on: step ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}. This page follows it.`
+        ? `The run continues: step ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}. This page follows it.`
         : run.state === "done"
           ? `The run has ended after ${run.step.toLocaleString("en")} steps.`
-          : `The run is not going on; it was stopped after ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")} steps.`;
+          : `The run was stopped after ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")} steps.`;
   } catch {
     status.textContent = "gradmix watch no longer answers; the page shows the last data it received.";
   }

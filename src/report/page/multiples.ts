@@ -47,7 +47,7 @@ export function multiples(label: string): Multiples {
       draw();
     },
   });
-  const none = h("p", { class: "readout" }, "No name has this in it.");
+  const none = h("p", { class: "readout" }, "No name contains this text.");
   const draw = (): void => {
     for (const one of charts) one.destroy();
     const found = panels.filter(({ name }) => name.toLowerCase().includes(query));

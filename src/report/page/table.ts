@@ -49,7 +49,7 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
   };
   const draw = (): void => {
     const found = rows.filter((row) => nameOf(row).toLowerCase().includes(query));
-    const order = sorted === null ? found : inOrder(found, columns[sorted.column]!.key, sorted.descending);
+    const order = sorted === null ? found : sortedRows(found, columns[sorted.column]!.key, sorted.descending);
     const shown = all ? order : order.slice(0, FIRST_ROWS);
     heads.forEach((head, i) => {
       if (sorted?.column === i)
@@ -91,7 +91,7 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
 }
 
 /** A sorted copy; equal rows keep their order. */
-export function inOrder<R>(
+export function sortedRows<R>(
   rows: readonly R[],
   key: (row: R) => string | number | null,
   descending: boolean,

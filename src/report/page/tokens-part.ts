@@ -36,9 +36,9 @@ function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLE
   const known = domains.flatMap((domain) =>
     domain.averaged === null ? [] : [{ domain, requested: domain.averaged, achieved: achieved(domain) }],
   );
-  const caption = h("figcaption", {}, "Share of the tokens: asked of the sampler, and trained on");
+  const caption = h("figcaption", {}, "Share of the tokens: requested, and trained on");
   if (known.length === 0)
-    return [caption, h("p", { class: "note" }, "What was asked on average is known when the run has ended.")];
+    return [caption, h("p", { class: "note" }, "The requested shares are known when the run has ended.")];
   const rows = [...known].sort(
     (one, other) => other.requested - one.requested || other.achieved - one.achieved,
   );
@@ -72,7 +72,7 @@ function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLE
     h(
       "p",
       { class: "note" },
-      `Bars are what was trained on, ticks what was asked (the mean of the weights). They are furthest apart for ${names[widest.domain.domain]}: ${formatShare(widest.requested)} asked, ${formatShare(widest.achieved)} trained on.`,
+      `Bars show the tokens trained on, ticks the requested shares (the mean weights). The difference is largest for ${names[widest.domain.domain]}: ${formatShare(widest.requested)} requested, ${formatShare(widest.achieved)} trained on.`,
       rows.length > BARS ? ` The table below has the other ${rows.length - BARS}.` : "",
     ),
   ];
@@ -112,7 +112,7 @@ function nearCap(lines: readonly Line[], cap: number): boolean {
 }
 
 function capSentence({ cap, domains }: RunData, names: readonly string[]): string {
-  if (cap === null) return "The rule sets no limit to repetitions.";
+  if (cap === null) return "The rule does not limit repetitions.";
   const passed = domains.filter((domain) => domain.passed !== null);
   if (passed.length === 0) {
     const most = domains.reduce((one, other) => (epochsIn(other) > epochsIn(one) ? other : one));

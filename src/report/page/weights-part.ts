@@ -23,7 +23,7 @@ export function weightsPart(): Part {
     h(
       "p",
       { class: "note" },
-      "How much a step on its text lowers the target's loss, as it was measured at updates of the weights; bars are ± two standard errors, where those are known.",
+      "How much a step on the text of a domain lowers the target's loss, measured at updates of the weights. Bars are ± two standard errors, if they are known.",
     ),
     aligned.element,
   );
@@ -77,7 +77,7 @@ export function weightsPart(): Part {
       const [kept, all] = [run.weights.rows.length, countOf(run)];
       heatTitle.textContent = `Every ${run.mixes === "domains" ? "domain" : "basis"}, against the uniform weight`;
       heatNote.hidden = kept === all;
-      heatNote.textContent = `${kept.toLocaleString("en")} of ${all.toLocaleString("en")}: of many, a run keeps the weights of the heaviest at every step. The table below has all.`;
+      heatNote.textContent = `${kept.toLocaleString("en")} of ${all.toLocaleString("en")}: a run with many domains keeps only the weights of the heaviest at every step. The table below has all.`;
       search.hidden = run.weights.rows.length < 13;
       const panels = alignmentPanels(view);
       alignedBlock.hidden = panels.length === 0;

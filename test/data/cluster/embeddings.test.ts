@@ -168,7 +168,7 @@ test("what cannot be embedded is refused", async () => {
       () => "no error",
       (error: unknown) => String(error),
     );
-  expect(await refused(fitEmbedder(["", "!"]))).toContain("no text has a word");
-  expect(await refused(fitEmbedder([]))).toContain("no text has a word");
+  expect(await refused(fitEmbedder(["", "!"]))).toContain("no text contains a word");
+  expect(await refused(fitEmbedder([]))).toContain("no text contains a word");
   expect(await refused(fitEmbedder(["word"], { dim: 3000 }))).toContain("dim");
 });

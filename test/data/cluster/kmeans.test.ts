@@ -270,7 +270,7 @@ describe("on the cpu", () => {
   test("what cannot be clustered is refused", async () => {
     const points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
     expect(await rejected(kMeans(points, { clusters: 3 }))).toBe(
-      "config: kMeans: 3 clusters of 2 points; ask for 2 at most",
+      "config: kMeans: 2 points cannot make 3 clusters; ask for at most 2",
     );
     expect(await rejected(kMeans({ values: Float32Array.of(1, NaN), dim: 2 }, { clusters: 1 }))).toBe(
       "data: points: number 1 of point 0 is NaN; all must be finite",
@@ -281,7 +281,7 @@ describe("on the cpu", () => {
     );
     expect(await rejected(fitClusters(points, { levels: [] }))).toContain("levels is empty");
     expect(await rejected(fitClusters(points, { levels: [1, 0] }))).toContain("levels[1]");
-    expect(await rejected(fitClusters(points, { levels: [9] }))).toContain("9 clusters of 2 points");
+    expect(await rejected(fitClusters(points, { levels: [9] }))).toContain("2 points cannot make 9 clusters");
     expect(await rejected(kMeans(points, { clusters: 1, balance: 0.9 }))).toContain("balance");
     const none: Clusters = { dim: 3, levels: [] };
     expect(await rejected(assignClusters(none, points))).toContain("points of 2 numbers, clusters of 3");

@@ -104,7 +104,7 @@ test.each<[string, () => string, string]>([
     "cut.npy: has 772 bytes",
   ],
   ["a list", () => put("list.npy", encodeNpy({ shape: [240], values })), "of the shape (240)"],
-  ["no .npy", () => put("no.npy", Buffer.from("text")), "is no .npy"],
+  ["no .npy", () => put("no.npy", Buffer.from("text")), "is not a .npy"],
   [
     "two matrices",
     () =>
@@ -127,7 +127,7 @@ test.each<[string, () => string, string]>([
   [
     "a column of numbers",
     () => `${put("id.parquet", Buffer.from(golden.lists, "base64"))}#id`,
-    "is no list of numbers",
+    "is not a list of numbers",
   ],
   ["no file", () => join(folder, "none.npy"), "cannot be read"],
 ])("%s is refused", async (_, path, message) => {

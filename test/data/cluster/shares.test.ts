@@ -279,7 +279,7 @@ describe("texts", () => {
       message: "clusterHistogram: the target has no text",
     });
     await expect(groupTexts(["a b"], found.embedder, { groups: 2, seed: 1 })).rejects.toMatchObject({
-      message: "groupTexts: 2 groups of 1 texts; ask for 1 at most",
+      message: "groupTexts: 1 texts cannot make 2 groups; ask for at most 1",
     });
   });
 });
