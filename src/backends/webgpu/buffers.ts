@@ -76,7 +76,7 @@ export function createBuffers(
           forgetConstants(constants, entries, pool, buffer);
         },
       }),
-    // Beyond the floor, as much is kept as was ever live at once: a step's buffers wait for the next step.
+    // Beyond the floor, as many free bytes are kept as were ever live at once, so that the next step can use the buffers of this one.
     { most: mostBytes, cap: () => Math.max(poolFloor, peakBytes) },
     ({ id, buffer }) => {
       // Encoded commands that use it must be submitted first: a submit with a destroyed buffer runs nothing.
@@ -118,7 +118,7 @@ export function createBuffers(
       return buffer;
     },
     free(buffer) {
-      // Tensors may outlive their backend, on the cpu too.
+      // As on the CPU, a tensor may be disposed after its backend.
       if (faults.disposed) return;
       const entry = entryOf(buffer);
       entries.delete(buffer);
@@ -183,7 +183,7 @@ function checkRoom(bytes: number, liveBytes: number, mostBytes: number, memoryLi
     );
 }
 
-/** Commands with a buffer that the device refused cannot run, and those who encoded them must be informed. */
+/** Drops encoded commands that use a buffer that the device refused, since they cannot run, and reports this to the owners of the commands. */
 function dropCommandsOf(
   id: number | undefined,
   refusal: GradmixError,
@@ -195,7 +195,7 @@ function dropCommandsOf(
   commands.drop();
 }
 
-/** Constants in a refused buffer are made again when they are next needed. */
+/** Forgets constants in a refused buffer, so that they are made again when they are next needed. */
 function forgetConstants(
   constants: Map<string, View>,
   entries: Map<number, Entry>,
@@ -211,7 +211,7 @@ function forgetConstants(
   }
 }
 
-/** Writes are executed before encoded commands that are not yet submitted, so those must not use the buffer. */
+/** Writes values to a buffer. A write runs before commands that are encoded but not submitted, so commands that use the buffer are submitted first. */
 function put(
   { queue }: GPUDevice,
   commands: Commands,
