@@ -252,7 +252,7 @@ async function* parts(
 /** Largest number of bytes of a line: half of the longest string, so that its text always fits. */
 const LINE = 1 << 28;
 
-/** Lines without their ends; null for a line that is longer than LINE, of which no more is held. Memory holds one chunk and the line that crosses it. */
+/** The lines of a file without their ends; null for a line longer than LINE, whose text is dropped. Memory holds one chunk and the line that crosses it. */
 async function* lines(
   file: string,
   kind: string | null,
@@ -260,7 +260,7 @@ async function* lines(
 ): AsyncGenerator<Uint8Array | null, void, undefined> {
   let rest: Uint8Array[] = [];
   let size = 0;
-  const take = (): Uint8Array | null => {
+  const endLine = (): Uint8Array | null => {
     const line = size > LINE ? null : joinBytes(rest);
     rest = [];
     size = 0;
@@ -271,7 +271,7 @@ async function* lines(
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       rest.push(chunk.subarray(from, end));
       size += end - from;
-      yield take();
+      yield endLine();
       from = end + 1;
     }
     if (from === chunk.length) continue;
@@ -280,5 +280,5 @@ async function* lines(
     if (size > LINE) rest = [];
     else rest.push(chunk.slice(from));
   }
-  if (size > 0) yield take();
+  if (size > 0) yield endLine();
 }

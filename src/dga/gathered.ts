@@ -213,18 +213,18 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
 /** Reads saved measurements back. Throws `checkpoint` unless they are valid for k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
   const fault = faultOf({ source: "checkpoint: what the steps gathered", code: "checkpoint" });
-  const wrong = (what: string): GradmixError => fault("", what);
+  const misfit = (what: string): GradmixError => fault("", what);
   const { version, ...out } = read(gatheredSchema(k), json, fault);
   const examples = out.domainOf.length;
   for (const name of ofExamples) {
     const { length } = out[name];
     const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
-      throw wrong(`has ${length} ${name} for ${examples} examples`);
+      throw misfit(`has ${length} ${name} for ${examples} examples`);
   }
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
-      throw wrong(`has ${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+      throw misfit(`has ${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
   // Checkpoints without a version hold the squared norms of mean losses.
   if (version === null)
     out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);
