@@ -1,4 +1,4 @@
-// Activations that products apply as they finish a tile. Kinds: 1 GELU (tanh form), 2 ReLU, 3 SiLU.
+// Activations that products apply when they finish a tile. Kinds: 1 GELU (tanh form), 2 ReLU, 3 SiLU.
 import { gated4 } from "./math";
 import { fma } from "./simd";
 
@@ -29,7 +29,7 @@ const CUBIC: f32 = 0.044715;
   for (; i < bytes; i += 4) v128.store_lane<f32>(to + i, activate(v128.load_splat<f32>(from + i), kind), 0);
 }
 
-// The activation of a row of numbers, whose place it may take; kind 0 copies.
+// Applies the activation to a row of numbers, possibly in place; kind 0 copies.
 export function activateRow(kind: i32, from: usize, to: usize, bytes: usize): void {
   if (kind == 1) row(1, from, to, bytes);
   else if (kind == 2) row(2, from, to, bytes);

@@ -1,8 +1,8 @@
-// Along an axis, which need not be the last: running sums, the largest elements, elements by index. Operands are [outer, length, inner].
+// Kernels along an axis, which need not be the last: running sums, the largest elements, elements by index. Operands are [outer, length, inner].
 import { scratch } from "./simd";
 import { CumsumSlots, ScatterAddAlongSlots, TakeAlongSlots, TopkSlots } from "./slots";
 
-// A task takes some rows (outer), or, where inner is long, a block of columns of one. Running sums are doubles.
+// A task processes some rows (outer) or, if inner is long, a block of columns of one row. Running sums are doubles.
 export function cumsum(p: CumsumSlots, task: i32): void {
   const length = p.length, inner = p.inner, blocks = p.columnBlocks;
   const stride = <isize>inner << 2, step = p.reverse ? -stride : stride;
@@ -36,7 +36,7 @@ export function cumsum(p: CumsumSlots, task: i32): void {
   }
 }
 
-// Larger for what comes first: the order of f32 with −0 as 0 and every NaN on top, then the lower index.
+// The rank of an element, which is larger for elements that come first: by value, with −0 equal to 0 and every NaN above +∞, then by lower index.
 // @ts-ignore: decorator
 @inline function rankOf(x: usize, index: i32): u64 {
   const bits = load<u32>(x), size = bits & 0x7fffffff;
@@ -46,8 +46,8 @@ export function cumsum(p: CumsumSlots, task: i32): void {
   return (<u64>key << 32) | <u64>(<u32>~index);
 }
 
-// Moves the rank at `at` of a heap down to where none below it is smaller.
-function settle(heap: usize, count: i32, at: i32): void {
+// Sift-down of a binary heap: moves the rank at `at` down until its children are not smaller.
+function siftDown(heap: usize, count: i32, at: i32): void {
   const rank = load<u64>(heap + (<usize>at << 3));
   for (;;) {
     let child = 2 * at + 1;
@@ -61,7 +61,7 @@ function settle(heap: usize, count: i32, at: i32): void {
   store<u64>(heap + (<usize>at << 3), rank);
 }
 
-// A task takes some rows (an outer and an inner index). A heap holds the k ranks that are largest so far, the least of them on top.
+// A task processes some rows (an outer and an inner index). A heap holds the k largest ranks so far, with the least of them at the top.
 // Scratch bytes: 8·k.
 export function topk(p: TopkSlots, task: i32): void {
   const length = p.length, inner = p.inner, k = p.k, stride = <usize>inner << 2, heap = scratch(p);
@@ -73,20 +73,20 @@ export function topk(p: TopkSlots, task: i32): void {
       store<u64>(heap + (<usize>l << 3), rankOf(x, l));
       x += stride;
     }
-    for (let at = (k >> 1) - 1; at >= 0; at--) settle(heap, k, at);
+    for (let at = (k >> 1) - 1; at >= 0; at--) siftDown(heap, k, at);
     for (let l = k; l < length; l++) {
       const rank = rankOf(x, l);
       x += stride;
       if (rank <= load<u64>(heap)) continue;
       store<u64>(heap, rank);
-      settle(heap, k, 0);
+      siftDown(heap, k, 0);
     }
-    // The least goes last, and so on.
+    // The least rank is written last, the next before it, and so on.
     for (let count = k - 1; count > 0; count--) {
       const least = load<u64>(heap);
       store<u64>(heap, load<u64>(heap + (<usize>count << 3)));
       store<u64>(heap + (<usize>count << 3), least);
-      settle(heap, count, 0);
+      siftDown(heap, count, 0);
     }
     let out = p.indices + <usize>(outer * k) * stride + column;
     for (let n = 0; n < k; n++) {
@@ -96,7 +96,7 @@ export function topk(p: TopkSlots, task: i32): void {
   }
 }
 
-// A task takes some elements of `out`.
+// A task computes some elements of `out`.
 export function takeAlong(p: TakeAlongSlots, task: i32): void {
   const length = p.length, inner = p.inner, item = p.count * inner;
   const first = task * p.elementsPerTask, last = min(p.elements, first + p.elementsPerTask);
@@ -114,7 +114,7 @@ export function takeAlong(p: TakeAlongSlots, task: i32): void {
   }
 }
 
-// Tasks as those of cumsum, each with outputs of its own.
+// The tasks are divided as in cumsum; each writes only its own outputs.
 export function scatterAddAlong(p: ScatterAddAlongSlots, task: i32): void {
   const length = p.length, inner = p.inner, count = p.count, blocks = p.columnBlocks;
   const first = (task / blocks) * p.outerPerTask, last = min(p.outer, first + p.outerPerTask);

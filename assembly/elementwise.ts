@@ -1,5 +1,5 @@
-// Kernels that treat each element on its own. The last elements of a range go through the same vector code, one at a
-// time, so that an element's bits do not depend on its place.
+// Elementwise kernels. The last elements of a range go through the same vector code one at a time, so that the bits of an
+// element do not depend on its position.
 import { gated4, logistic4, siluSlope4, unarySlope, unaryValue } from "./functions";
 import { fma } from "./simd";
 import {
@@ -16,8 +16,8 @@ import {
   return (<usize>task * <usize>perTask) << 2;
 }
 
-// One export a kind: V8 compiles one function with all of them badly (three times slower). The numbers are places in the
-// table's `unaryKinds`.
+// There is one export per kind, because a single function with all kinds is three times slower in V8. The numbers are positions
+// in the table's `unaryKinds`.
 // @ts-ignore: decorator
 @inline function unary(kind: i32, p: UnarySlots, task: i32): void {
   const start = rangeStart(p.elementsPerTask, task), bytes = rangeBytes(p.elements, p.elementsPerTask, task);

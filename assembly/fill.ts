@@ -1,4 +1,4 @@
-// Filling with a value.
+// Fills an operand with a value.
 import { FillSlots, TrapSlots } from "./slots";
 
 export function fill(p: FillSlots, task: i32): void {
@@ -7,7 +7,7 @@ export function fill(p: FillSlots, task: i32): void {
   for (let i = first; i < last; i++) store<i32>(out + (<usize>i << 2), value);
 }
 
-// For tests: a kernel that fails.
+// A kernel that fails, for tests.
 export function trap(p: TrapSlots, task: i32): void {
   if (task == p.failing) unreachable();
 }

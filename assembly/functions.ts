@@ -1,4 +1,4 @@
-// Elementary functions beyond math.ts, and the table's unary kinds with their slopes (f32x4).
+// Further elementary functions (see math.ts), and the table's unary kinds with their slopes (f32x4).
 import { gelu4 } from "./activation";
 import { exp4, expClamped4, expm14, gated4, logistic4, tanh4 } from "./math";
 import { fma } from "./simd";
@@ -20,7 +20,7 @@ export { expClamped4, gated4, logistic4 } from "./math";
   return f32x4.mul(f32x4.mul(y, m), z);
 }
 
-// ln x, from its mantissa in [√½, √2). ln 0 = −∞, ln of less is NaN, subnormals are right.
+// ln x, from its mantissa in [√½, √2). ln 0 = −∞, negative numbers give NaN, and subnormal numbers are exact.
 export function log4(x: v128): v128 {
   const tiny = f32x4.lt(x, f32x4.splat(1.17549435e-38));
   const scaled = v128.bitselect(f32x4.mul(x, f32x4.splat(8388608)), x, tiny);
@@ -37,7 +37,7 @@ export function log4(x: v128): v128 {
   return v128.bitselect(f32x4.splat(-Infinity), y, f32x4.eq(x, f32x4.splat(0)));
 }
 
-// ln(1 + x): the polynomial where 1 + x is in [√½, √2), so that no digit of a small x is lost.
+// ln(1 + x). Where 1 + x is in [√½, √2) it is the polynomial, so that no digit of a small x is lost.
 function log1p4(x: v128): v128 {
   const z = f32x4.mul(x, x);
   const near = f32x4.add(x, fma(z, f32x4.splat(-0.5), logPolynomial4(x, z)));
@@ -89,7 +89,7 @@ function erf4(x: v128): v128 {
   return v128.or(positive, v128.and(x, i32x4.splat(<i32>0x80000000)));
 }
 
-// The normal distribution's share below x, from |x| held to 16 and `bell` = e^{−x²/2}; of full relative accuracy on either side.
+// The distribution function of the standard normal, from |x| clamped to 16 and `bell` = e^{−x²/2}, with full relative accuracy in both tails.
 // @ts-ignore: decorator
 @inline function normalShare4(x: v128, size: v128, bell: v128): v128 {
   const z = f32x4.mul(size, f32x4.splat(0.7071067811865476)), half = f32x4.splat(0.5), one = f32x4.splat(1);
@@ -149,7 +149,7 @@ export function sinQuarter(x: v128, quarter: f64): v128 {
   return i8x16.shuffle(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
-// 2/π in windows of 32 bits, each 8 bits on.
+// 2/π in windows of 32 bits, each 8 bits further.
 const TWO_OVER_PI = memory.data<u32>([
   0x000000a2, 0x0000a2f9, 0x00a2f983, 0xa2f9836e, 0xf9836e4e, 0x836e4e44, 0x6e4e4415, 0x4e441529,
   0x441529fc, 0x1529fc27, 0x29fc2757, 0xfc2757d1, 0x2757d1f5, 0x57d1f534, 0xd1f534dd, 0xf534ddc0,
@@ -165,14 +165,14 @@ function smallAngle(x: f32): f64 {
   const mantissa = ((bits & 0xffffff) | 0x800000) << ((bits >> 23) & 7);
   const high = <u64>(mantissa * load<u32>(at)) << 32;
   const turns = (high | ((<u64>mantissa * <u64>load<u32>(at, 32)) >> 32)) + <u64>mantissa * <u64>load<u32>(at, 16);
-  // Quarter turns in the upper two bits; what is left is a fraction of one, above or below.
+  // The upper two bits count quarter turns, rounded to the nearest; the rest is a signed fraction of a quarter turn.
   const quarters = (turns + (<u64>1 << 61)) >> 62;
   const rest = <f64>(<i64>(turns - (quarters << 62))) * 1.5707963267948966 * 2.168404344971009e-19; // π/2·2⁻⁶²
   const angle = <f64>(quarters & 3) * 1.5707963267948966 + rest;
   return x < 0 ? -angle : angle;
 }
 
-// Beyond it Cody and Waite's reduction loses digits.
+// Largest |x| for which Cody and Waite's reduction keeps all digits.
 const FAR: f32 = 1048576;
 
 function sinQuarter4(x: v128, quarter: f64): v128 {
@@ -222,7 +222,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   if (kind == 1) return exp4(x);
   if (kind == 2) return f32x4.div(one, x);
   if (kind == 3) return f32x4.div(f32x4.splat(0.5), f32x4.sqrt(x));
-  // By the reciprocals: powers of x would overflow, or lose digits among the subnormal numbers, where the slope does not.
+  // The slope uses reciprocals, because powers of x would overflow, or lose digits as subnormal numbers, at some x where the slope does not.
   if (kind == 4) {
     const r = f32x4.div(one, f32x4.sqrt(x));
     return f32x4.mul(f32x4.mul(f32x4.splat(-0.5), r), f32x4.mul(r, r));
@@ -258,7 +258,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   return exp4(x);
 }
 
-// x held to ±`most`, where a slope has long been 0 or 1: its powers would make ∞·0. NaN stays.
+// x clamped to ±`most`, where the slope is already 0 or 1, because powers of a larger x would give ∞·0. NaN stays NaN.
 // @ts-ignore: decorator
 @inline function held(x: v128, most: f32): v128 {
   return f32x4.pmax(f32x4.pmin(x, f32x4.splat(most)), f32x4.splat(-most));

@@ -4,8 +4,8 @@
 // [panel][k][8]; short panels are padded with zeros. A micro-kernel multiplies one panel by another. `micro` leaves a 4×8 tile in memory, `micro6` one of 6×8, from which
 // each caller goes on.
 //
-// The blocked product takes the rows of a task in panels of 6, and at their end one or two panels of 4 where that leaves fewer rows of padding (`sixes`).
-// Panels lie one after another, so that the one that begins with row r begins at element r·k.
+// The blocked product divides the rows of a task into panels of 6, with one or two panels of 4 at the end if that needs fewer rows of padding (`sixes`).
+// Panels are contiguous, so the panel whose first row is r begins at element r·k.
 import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activateRow } from "./activation";
 import { squareRange } from "./reduce";
@@ -17,9 +17,9 @@ import {
 const TILE: usize = MR * NR * 4;
 const SIX_TILE: usize = SIX * NR * 4;
 
-// A tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and what stands at `c`, where they are not 0, into rows `ld` bytes apart. Eight accumulators just hide
-// the latency of two multiply-add units, and with the operands they leave V8's register allocator room. Unrolled over k it spills; called in place of inlined, it is
-// slower by a tenth with short k.
+// Writes a tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and the elements at `c` if these addresses are not 0, to rows `ld` bytes apart. Eight accumulators just
+// hide the latency of two multiply-add units and, with the operands, fit into V8's registers. Unrolled over k it spills; if it is called instead of inlined, it is
+// slower by a tenth for short k.
 // @ts-ignore: decorator
 @inline function microTo(a: usize, b: usize, k: i32, c: usize, to: usize, ld: usize, bias: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
@@ -49,7 +49,7 @@ const SIX_TILE: usize = SIX * NR * 4;
   v128.store(to, c30, 0); v128.store(to, c31, 16);
 }
 
-// The same into a tile with 32 bytes per row.
+// Like microTo, for a tile with 32 bytes per row.
 // @ts-ignore: decorator
 @inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
   microTo(a, b, k, 0, tile, NR << 2, 0);
@@ -57,8 +57,8 @@ const SIX_TILE: usize = SIX * NR * 4;
 
 // tile[6][8] = Σ_k a[k][6] ⊗ b[k][8]. Twelve accumulators hide the latency of two multiply-add units with some to spare.
 //
-// The compiler of Node 20 moves all loads of a loop's body in front of its arithmetic, and would so need more registers than there are. With ways out between the
-// rows, which are never taken (k is less than 2³⁰), and with nothing but stores behind the loop, each load stays behind the row before it.
+// The compiler of Node 20 moves all loads of a loop's body before its arithmetic, and would then run out of registers. Exits between the rows, which are
+// never taken (k is less than 2³⁰), and a loop that only stores follow, keep each load after the row before it.
 function micro6(a: usize, b: usize, k: i32, never: i32, tile: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
@@ -83,8 +83,8 @@ function micro6(a: usize, b: usize, k: i32, never: i32, tile: usize): void {
   v128.store(tile, c40, 128); v128.store(tile, c41, 144); v128.store(tile, c50, 160); v128.store(tile, c51, 176);
 }
 
-// Of so many rows, how many panels of 6 the product takes; the others are panels of 4. Without fused multiply-add a product needs a register of its own, and
-// there is none left for it beside twelve accumulators.
+// Returns the number of panels of 6 for this many rows; the remaining rows are in panels of 4. Without fused multiply-add a product needs a register, and
+// twelve accumulators leave none.
 // @ts-ignore: decorator
 @inline function sixes(rows: i32): i32 {
   if (!ASC_FEATURE_RELAXED_SIMD) return 0;
@@ -119,7 +119,7 @@ function packRows4(src: usize, ld: usize, rows: i32, k: i32, dst: usize, step: u
 }
 
 // Packs `width` columns of a k-major matrix into panels of 4, 8 or 32 columns. Rows are read whole, and as many at a time as fill 64 bytes of a panel: panels
-// that lie a multiple of 4 KiB apart share their place in the first-level cache, and would lose their lines between one row and the next.
+// at a distance of a multiple of 4 KiB map to the same lines of the first-level cache, and would evict each other between one row and the next.
 function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst: usize): void {
   const stride = <usize>panel * <usize>k << 2, whole = width / panel, bytes = <usize>panel << 2;
   const rows = 64 / <i32>bytes;
@@ -167,7 +167,7 @@ function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst:
   }
 }
 
-// Packs 6 rows whose consecutive k are adjacent, as packRows4 does 4.
+// Like packRows4, for 6 rows.
 function packRows6(src: usize, ld: usize, k: i32, dst: usize): void {
   const r1 = src + ld, r2 = r1 + ld, r3 = r2 + ld, r4 = r3 + ld, r5 = r4 + ld;
   let i = 0;
@@ -212,7 +212,7 @@ function packColumns6(src: usize, ld: usize, panels: i32, k: i32, dst: usize): v
   }
 }
 
-// Packs rows of an operand (its columns when it is k-major) as the blocked product takes those of a task.
+// Packs rows of an operand (its columns if it is k-major) in the layout that the blocked product uses for a task.
 function packTask(src: usize, ld: usize, rows: i32, k: i32, kMajor: bool, dst: usize): void {
   const whole = min(sixes(rows), rows / SIX), done = whole * SIX, rest = rows - done;
   const step = kMajor ? <usize>4 : ld;
@@ -224,7 +224,7 @@ function packTask(src: usize, ld: usize, rows: i32, k: i32, kMajor: bool, dst: u
     pack(src, ld, rest, k, kMajor, MR, dst);
     return;
   }
-  // Five rows and one of padding.
+  // The last five rows, and one of padding.
   for (let i = 0; i < k; i++) {
     for (let r = 0; r < SIX; r++)
       store<f32>(dst + (<usize>r << 2), r < rest ? load<f32>(src + (kMajor ? <usize>i * ld + (<usize>r << 2) : <usize>r * ld + (<usize>i << 2))) : <f32>0);
@@ -232,7 +232,7 @@ function packTask(src: usize, ld: usize, rows: i32, k: i32, kMajor: bool, dst: u
   }
 }
 
-// Packs rows [0, width) of an operand (its columns when it is k-major) into panels of 4, 8 or 32.
+// Packs rows [0, width) of an operand (its columns if it is k-major) into panels of 4, 8 or 32.
 function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i32, dst: usize): void {
   if (kMajor) {
     packColumns(src, ld, width, k, panel, dst);
@@ -246,7 +246,7 @@ function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i3
   }
 }
 
-// Packs every panel of an operand.
+// A task packs some panels of an operand.
 export function packPanels(p: PackPanelsSlots, task: i32): void {
   const width = p.width, k = p.k, kMajor = p.kMajor != 0, panel = p.panel;
   const ld = <usize>p.ld << 2;
@@ -257,7 +257,7 @@ export function packPanels(p: PackPanelsSlots, task: i32): void {
   else pack(from, ld, rows, k, kMajor, panel, to);
 }
 
-// Writes a part of a tile, or one that is scaled: to = alpha·tile (+ c) (+ bias).
+// Writes a tile, or a part of one, to C: to = alpha·tile (+ c) (+ bias).
 function writeTile(
   tile: usize, c: usize, to: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool, bias: usize,
 ): void {
@@ -286,7 +286,7 @@ function writeTile(
   }
 }
 
-// Two vectors of a row of a tile, on the way to C.
+// Writes two vectors of a row of a tile to C.
 // @ts-ignore: decorator
 @inline function writeRow(tile: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
   v128.store(to, fma(v128.load(tile), scale, bias0));
@@ -299,7 +299,7 @@ function writeTile(
   v128.store(to, f32x4.add(fma(v128.load(tile, 16), scale, bias1), v128.load(c, 16)), 16);
 }
 
-// The same of a whole tile of 6 rows, without questions.
+// Like writeTile, for a whole tile of 6 rows.
 function writeSix(tile: usize, c: usize, to: usize, ldc: usize, alpha: f32, add: bool, bias: usize): void {
   const scale = f32x4.splat(alpha);
   const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
@@ -320,7 +320,7 @@ function writeSix(tile: usize, c: usize, to: usize, ldc: usize, alpha: f32, add:
   writeRow(tile + 160, to, scale, bias0, bias1);
 }
 
-// A block of C.
+// A task computes a block of C.
 export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const a = p.a, b = p.b, c = p.c, pre = p.pre, bias = p.bias;
   const m = p.m, n = p.n, k = p.k, kMajor = p.kMajor != 0;
@@ -344,7 +344,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
       const from = kMajor ? a + <usize>k0 * lda + (<usize>row0 << 2) : a + <usize>row0 * lda + (<usize>k0 << 2);
       packTask(from, lda, rows, kc, kMajor, packed);
     }
-    // Of panels that are packed for all of k, this pass's part.
+    // The offset of this pass in panels that are packed for all of k.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
     const out = last && pre != 0 ? pre : c;
@@ -362,7 +362,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
           if (fits) writeSix(tile, c + at, out + at, ldc, alpha, add, shift);
           else writeTile(tile, c + at, out + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
         } else {
-          // A whole tile goes to its place from the registers.
+          // A whole tile is written to C from the registers.
           const whole = fits && alpha == 1;
           microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? out + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
           if (!whole) writeTile(tile, c + at, out + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
@@ -379,7 +379,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   }
 }
 
-// Σ x·y of two tiles, in f32 but for the last additions: two sums of doubles.
+// Σ x·y of two tiles as two sums of doubles; all additions except the last are in f32.
 // @ts-ignore: decorator
 @inline function dotTiles(x: usize, y: usize): v128 {
   let s = f32x4.mul(v128.load(x), v128.load(y)), t = f32x4.mul(v128.load(x, 16), v128.load(y, 16));
@@ -401,9 +401,9 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   v128.store(to, f32x4.add(v128.load(to, 112), v128.load(tile, 112)), 112);
 }
 
-// As micro, but what is made of the tile is made while it is in registers: it is squared into sums[0], met with a tile of V into sums[1] (where v is not 0), and
-// added to a tile of the total (where total is not 0).
-function microMeet(a: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
+// Like micro, but the tile is used while it is in registers instead of stored: its squares are added to sums[0], its products with a tile of V to sums[1] (if v is
+// not 0), and its elements to a tile of the total (if total is not 0).
+function microStatistics(a: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
   while (k > 0) {
@@ -438,8 +438,8 @@ function microMeet(a: usize, b: usize, k: i32, v: usize, total: usize, sums: usi
   }
 }
 
-// A block of the segmented weight gradient. partials: for each task S dots, S squares, G squares, 1 for V (f64). Scratch:
-// one tile, then the blocks of V, total and group, tile by tile.
+// A task computes a block of the segmented weight gradient. partials (f64): for each task S dots, S squares of segments, G squares of groups, 1 square of V.
+// Scratch: one tile, then the blocks of V, total and group, tile by tile.
 export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
   const a = p.a, b = p.b, segments = p.segments, groups = p.groups, v = p.v, total = p.total;
   const rows = <usize>p.rows;
@@ -485,7 +485,7 @@ export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
         for (let i = firstA; i < lastA; i++) {
           const panelA = a + ((<usize>i * rows + <usize>row0) * MR << 2);
           if (alone) {
-            microMeet(panelA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
+            microStatistics(panelA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
             square = f64x2.add(square, twoDoubles(v128.load(tile)));
             if (isDot) dot = f64x2.add(dot, twoDoubles(v128.load(tile, 16)));
             at += TILE;
@@ -524,7 +524,7 @@ function squareBlock(block: usize, bytes: usize): f64 {
   return sumDoubles(sum);
 }
 
-// Between a row-major m×n matrix and a block of tiles; what lies outside the matrix is zero in the tiles.
+// Copies between a row-major m×n matrix and a block of tiles. Elements of the tiles outside the matrix are zero.
 function copyBlock(
   block: usize, matrix: usize, m: i32, n: i32, firstA: i32, lastA: i32, firstB: i32, lastB: i32, toBlock: bool,
 ): void {
@@ -573,7 +573,7 @@ export function segmentedReduce(p: SegmentedReduceSlots, task: i32): void {
   }
 }
 
-// Two sums of doubles: of the four products x·y and those of the next four.
+// The products of eight elements of x and y, as two sums of doubles.
 // @ts-ignore: decorator
 @inline function dotRow(x: usize, y: usize): v128 {
   const v = fma(v128.load(x), v128.load(y), f32x4.mul(v128.load(x, 16), v128.load(y, 16)));
@@ -585,7 +585,7 @@ export function segmentedReduce(p: SegmentedReduceSlots, task: i32): void {
   store<f64>(to, load<f64>(to) + (f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1)));
 }
 
-// Alignments of the gradients of single rows, ⟨x_r y_rᵀ, V⟩ = ⟨V x_r, y_r⟩: the product V x_r, of which chunks of k are met with y_r as soon as they are there.
+// Alignments of the gradients of single rows, ⟨x_r y_rᵀ, V⟩ = ⟨V x_r, y_r⟩. Each chunk of k of the product V x_r is multiplied with y_r as soon as it is computed.
 export function alignBlock(p: AlignBlockSlots, task: i32): void {
   const rows = p.rows, n = p.n, k = p.k, kb = p.pass;
   const row0 = (task / p.columnBlocks) * p.rowsPerTask, block = task % p.columnBlocks, col0 = block * p.columnsPerTask;
@@ -598,7 +598,7 @@ export function alignBlock(p: AlignBlockSlots, task: i32): void {
       const panelV = p.v + (<usize>j * <usize>k << 2), panelY = p.y + (<usize>j * <usize>rows << 2);
       for (let i = row0; i < row1; i += MR) {
         const panelX = p.x + (<usize>i * <usize>k << 2), y = panelY + (<usize>i * NR << 2);
-        // What is read of y beyond the last row meets rows of x that are padding, and its sums are not looked at.
+        // Elements of y beyond the last row are multiplied with padding of x, and those sums are not used.
         let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
         for (let at = k0; at < end; at += ALIGN_CHUNK) {
           micro(panelX + (<usize>at * MR << 2), panelV + (<usize>at * NR << 2), min(ALIGN_CHUNK, end - at), tile);
@@ -658,7 +658,7 @@ export function gramSquares(p: GramSquaresSlots, task: i32): void {
     else
       for (let r = 0; r < rows; r += 2)
         for (let q = 0; q <= r; q += 2) {
-          // Where the last row is alone, its partner is itself and does not count.
+          // A last single row is paired with itself, and the pair is not counted.
           const r1 = min(r + 1, rows - 1), q1 = min(q + 1, rows - 1);
           dotsOfRows(a + <usize>r * bytesA, a + <usize>r1 * bytesA, a + <usize>q * bytesA, a + <usize>q1 * bytesA, bytesA, dotsA);
           dotsOfRows(b + <usize>r * bytesB, b + <usize>r1 * bytesB, b + <usize>q * bytesB, b + <usize>q1 * bytesB, bytesB, dotsB);
@@ -671,7 +671,7 @@ export function gramSquares(p: GramSquaresSlots, task: i32): void {
             if (pair) sum += 2 * (product(dotsA, dotsB, 16) + product(dotsA, dotsB, 24));
           }
         }
-    // Rounding may leave less than nothing where rows cancel.
+    // Rounding can give a negative sum if rows cancel.
     store<f32>(p.squares + (<usize>range << 2), <f32>(sum < 0 ? 0 : sum));
   }
 }
@@ -690,7 +690,7 @@ export function alignSegments(p: AlignSegmentsSlots, task: i32): void {
   }
 }
 
-// For the bench: `rounds` rounds of the product's micro-kernel on one pair of panels in the first-level cache, the machine's peak.
+// For the benchmark of the machine's peak: runs the product's micro-kernel `rounds` times on one pair of panels in the first-level cache.
 export function microPeak(p: MicroPeakSlots, task: i32): void {
   const tile = scratch(p), a = tile + 256, b = a + SIX * 4 * 128;
   for (let i = 0; i < p.rounds; i++) {

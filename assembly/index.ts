@@ -1,4 +1,4 @@
-// Everything the CPU backend can launch: one export a kernel, (parameter block, task) → nothing.
+// All functions that the CPU backend can launch: one export per kernel, with the parameter block and the number of the task as arguments.
 export { setThread } from "./simd";
 export { cumsum, scatterAddAlong, takeAlong, topk } from "./along";
 export * from "./fill";

@@ -1,10 +1,10 @@
-// Attention of queries [batch, heads, time, D] over keys and values [batch, kvHeads, keys, D] with an additive mask, a query at a time.
+// Attention of queries [batch, heads, time, D] over keys and values [batch, kvHeads, keys, D] with an additive mask, one query at a time.
 import { logf } from "./functions";
 import { exp4 } from "./math";
 import { fma, scratch, sumLanes } from "./simd";
 import { MaskedAttentionJvpSlots, MaskedAttentionSlots, MaskedAttentionVjpSlots } from "./slots";
 
-// Scratch: rows of keys, rounded up to four.
+// Scratch: rows of `keys` elements, rounded up to a multiple of four.
 
 function dotRow(a: usize, b: usize, bytes: usize): f32 {
   let sum = f32x4.splat(0);
@@ -28,27 +28,27 @@ function addScaled(to: usize, x: usize, scale: f32, bytes: usize): void {
   return <usize>p.headDim << 2;
 }
 
-// Where the row of a query (item·heads + head)·time + t is, in operands of its shape.
+// Offset of the row of a query, (item·heads + head)·time + t, in operands of its shape.
 // @ts-ignore: decorator
 @inline function queryAt(p: MaskedAttentionSlots, head: i32, t: i32): usize {
   return <usize>(head * p.time + t) * rowBytes(p);
 }
 
-// Where the first key or value is that a query head reads.
+// Offset of the first key or value that a query head reads.
 function keysAt(p: MaskedAttentionSlots, head: i32): usize {
   const heads = p.heads, kvHeads = p.kvHeads;
   const kvHead = (head / heads) * kvHeads + ((head % heads) * kvHeads) / heads;
   return <usize>(kvHead * p.keys) * rowBytes(p);
 }
 
-// How many keys, from the first, a query may see: with `causal` the last query sees all.
+// Number of keys, from the first, that query t may see. With `causal` the last query sees all keys.
 // @ts-ignore: decorator
-@inline function seen(p: MaskedAttentionSlots, t: i32): i32 {
+@inline function visibleKeys(p: MaskedAttentionSlots, t: i32): i32 {
   const keys = p.keys;
   return p.causal ? max(0, min(keys, t + 1 + keys - p.time)) : keys;
 }
 
-// row[s] = scale·⟨q, k_s⟩ + mask for the keys that are seen, −∞ up to the next multiple of four. Gives the largest.
+// Writes row[s] = scale·⟨q, k_s⟩ + mask for the visible keys, and −∞ up to the next multiple of four. Returns the largest score.
 function scoreRow(p: MaskedAttentionSlots, head: i32, t: i32, count: i32, row: usize): f32 {
   const bytes = rowBytes(p), q = p.q + queryAt(p, head, t), scale = p.scale;
   let k = p.k + keysAt(p, head), mask: usize = 0;
@@ -68,7 +68,7 @@ function scoreRow(p: MaskedAttentionSlots, head: i32, t: i32, count: i32, row: u
   return most;
 }
 
-// row = exp(row − shift); gives the sum.
+// Writes row = exp(row − shift) and returns the sum.
 function exponentials(row: usize, count: i32, shift: f32): f32 {
   const top = f32x4.splat(shift);
   let sum = f32x4.splat(0);
@@ -80,9 +80,9 @@ function exponentials(row: usize, count: i32, shift: f32): f32 {
   return sumLanes(sum);
 }
 
-// The weights of a query from its lse; gives how many there are, 0 where it sees nothing.
+// Writes the weights of a query, from its lse. Returns their number, which is 0 if the query sees no key.
 function weightRow(p: MaskedAttentionSlots, head: i32, t: i32, row: usize): i32 {
-  const lse = load<f32>(p.lse + (<usize>(head * p.time + t) << 2)), count = seen(p, t);
+  const lse = load<f32>(p.lse + (<usize>(head * p.time + t) << 2)), count = visibleKeys(p, t);
   if (count == 0 || lse == -Infinity) return 0;
   scoreRow(p, head, t, count, row);
   exponentials(row, count, lse);
@@ -94,7 +94,7 @@ export function maskedAttention(p: MaskedAttentionSlots, task: i32): void {
   const first = (task % p.parts) * p.queriesPerTask, last = min(p.time, first + p.queriesPerTask);
   for (let t = first; t < last; t++) {
     const o = p.o + queryAt(p, head, t), lse = p.lse + (<usize>(head * p.time + t) << 2);
-    const count = seen(p, t), most = scoreRow(p, head, t, count, row);
+    const count = visibleKeys(p, t), most = scoreRow(p, head, t, count, row);
     memory.fill(o, 0, bytes);
     if (most == -Infinity) {
       store<f32>(lse, -Infinity);
@@ -110,7 +110,7 @@ export function maskedAttention(p: MaskedAttentionSlots, task: i32): void {
   }
 }
 
-// A task takes a key/value head with all queries that read it. 6 do, 7 dq, 8 dk, 9 dv.
+// A task processes a key/value head with all queries that read it. Operands: 6 do, 7 dq, 8 dk, 9 dv.
 export function maskedAttentionVjp(p: MaskedAttentionVjpSlots, task: i32): void {
   const bytes = rowBytes(p), row = scratch(p), time = p.time, heads = p.heads, kvHeads = p.kvHeads;
   const size = <usize>p.keys * bytes, own = <usize>task * size, scale = p.scale;
@@ -132,7 +132,7 @@ export function maskedAttentionVjp(p: MaskedAttentionVjpSlots, task: i32): void 
     }
 }
 
-// 6 tangent of q, 7 of k, 8 of v, 9 of o.
+// Operands: the tangents 6 of q, 7 of k, 8 of v, 9 of o.
 export function maskedAttentionJvp(p: MaskedAttentionJvpSlots, task: i32): void {
   const bytes = rowBytes(p), row = scratch(p), head = task / p.parts, keys = keysAt(p, head), scale = p.scale;
   const first = (task % p.parts) * p.queriesPerTask, last = min(p.time, first + p.queriesPerTask);

@@ -21,8 +21,8 @@ const ROUND: f32 = 12582912; // adding 1.5·2²³ rounds to an integer, which th
   return fma(expPolynomial4(r), f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
 }
 
-// e^x, scaled by 2ⁿ in two steps so that subnormal results and the edges are right: above 88.73 it is ∞, below −104 it is 0.
-// NaN stays NaN (pmin and pmax return their first operand when the comparison fails).
+// e^x. It is scaled by 2ⁿ in two steps, so that subnormal results are exact; above 88.73 it is ∞, below −104 it is 0.
+// NaN stays NaN (pmin and pmax return their first operand if the comparison is false).
 export function exp4(x: v128): v128 {
   x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(89)), f32x4.splat(-104));
   const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND));
@@ -34,14 +34,14 @@ export function exp4(x: v128): v128 {
   return f32x4.mul(scaled, i32x4.shl(i32x4.add(rest, bias), 23));
 }
 
-// e^x − 1: near 0 the polynomial without its 1.
+// e^x − 1; near 0 it is the polynomial of e^x without its constant term 1.
 // @ts-ignore: decorator
 @inline export function expm14(x: v128): v128 {
   const near = fma(expPolynomial4(x), f32x4.mul(x, x), x);
   return v128.bitselect(near, f32x4.sub(exp4(x), f32x4.splat(1)), f32x4.lt(f32x4.abs(x), f32x4.splat(0.34)));
 }
 
-// e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
+// e^x with one scaling step, for softmax and sigmoids: x is clamped to [−88, 88], and below −87.7 the result is exactly 0.
 // @ts-ignore: decorator
 @inline export function expClamped4(x: v128): v128 {
   x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
@@ -51,7 +51,7 @@ export function exp4(x: v128): v128 {
   return f32x4.mul(y, i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23));
 }
 
-// tanh: a short series near 0, where the quotient cancels, else 1 − 2/(e^{2x} + 1).
+// tanh x: a short series near 0, where the quotient would cancel, otherwise 1 − 2/(e^{2x} + 1).
 export function tanh4(x: v128): v128 {
   const size = f32x4.abs(x);
   const e = expClamped4(f32x4.add(size, size));
@@ -67,14 +67,14 @@ export function tanh4(x: v128): v128 {
   return v128.or(positive, v128.and(x, i32x4.splat(<i32>0x80000000)));
 }
 
-// 1/(1 + e^{−x}); below −88, where the exponential is held, it is exactly 0, so that multiplied by a large x it stays 0.
+// 1/(1 + e^{−x}). Below −88, where the exponential is clamped, it is exactly 0, so that its product with a large x is 0.
 // @ts-ignore: decorator
 @inline export function logistic4(x: v128): v128 {
   const s = f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
   return v128.andnot(s, f32x4.lt(x, f32x4.splat(-88)));
 }
 
-// x·logistic(inner) for an `inner` that is as negative where x is: −∞ gives 0, as its limit, not −∞·0.
+// x·logistic(inner), for an `inner` that is as negative as x. At x = −∞ it gives the limit 0, not −∞·0.
 // @ts-ignore: decorator
 @inline export function gated4(x: v128, inner: v128): v128 {
   return f32x4.mul(f32x4.pmax(x, f32x4.splat(-1e30)), logistic4(inner));

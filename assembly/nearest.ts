@@ -1,30 +1,30 @@
-// For each row of x the row of y with the largest score x·y + bias. Scores are screened in whole numbers: both operands are rounded, to 7 bits where relaxed SIMD multiplies
-// bytes, else to 16, of whose products a core sums several times as many at once as of floats. What rounding may have changed is bounded (Cauchy and Schwarz); the
-// few rows of y that could be the largest within these bounds are scored again, in floats and at last in doubles. So the outcome is that of doubles, however it
-// was screened, and no score but the largest is written.
+// Finds, for each row of x, the row of y with the largest score x·y + bias. Scores are screened in integers: both operands are rounded, to 7 bits if relaxed SIMD can
+// multiply bytes, otherwise to 16 bits, since a core sums several times as many products of integers as of floats at once. The error of rounding is bounded (Cauchy and
+// Schwarz). The few rows of y that could be the largest within these bounds are scored in floats, and the last of them in doubles. So the result is that of doubles for
+// either screening, and only the largest score is written.
 //
-// Panels of 4 rows of x, [step][4][4 bytes], and of 8 rows of y, [step][8][4 bytes]: a step is four bytes of a row, or two i16, the last one padded. Bytes go in blocks of
-// BLOCK steps: sums of a block fit into 16 bits, since no block of a row is longer than NORM (again Cauchy and Schwarz; sums on the way may wrap around). Before each block of y
-// stands where its sums begin.
+// Panels have 4 rows of x, [step][4][4 bytes], or 8 rows of y, [step][8][4 bytes]. A step is four bytes of a row, or two i16; the last one is padded. Bytes are in blocks of
+// BLOCK steps. The sums of a block fit into 16 bits, since the norm of each block of a row is at most NORM (again Cauchy and Schwarz; intermediate sums may wrap around).
+// Each block of y begins with the initial values of its sums.
 import { NEAREST_KEPT, NEAREST_NARROW, NEAREST_STEPS as BLOCK, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { fma, scratch, sumLanes } from "./simd";
 import { NearestPackSlots, NearestSlots } from "./slots";
 
 const TILE: usize = MR * NR * 4;
-// What is known of the columns of a panel, 8 floats each: scale, bias, norm, what rounding changed; then the most that rounding adds to a score of the panel, by the norm of x and by
-// the rounding of x, and always.
+// Bytes of the data of a panel's columns, 8 floats each: scale, bias, norm, norm of the rounding error; then three floats that bound the rounding error of the panel's
+// scores: the coefficient of the norm of x, that of the rounding error of x, and a constant.
 const COLUMNS: usize = 4 * 32 + 16;
 const SCALE: usize = 0, BIAS: usize = 32, NORMS: usize = 64, CHANGES: usize = 96;
 const BY_NORM: usize = 128, BY_CHANGE: usize = 132, ALWAYS: usize = 136;
-// The state of a row: floats least (no candidate may be below), scale, norm, rounding; the number of candidates; the best so far and its score (f64); the highest score of whole
-// numbers so far; candidates: index, upper bound.
+// Bytes of the state of a row before its candidates: as floats the least score of a candidate, the scale, the norm, the rounding error; the number of candidates; the best
+// row so far and its score (f64); the highest integer score so far. A candidate has an index and an upper bound.
 const KEPT: usize = 40;
 const ROW: usize = KEPT + NEAREST_KEPT * 8;
-// Beyond what single precision rounds in a score of whole numbers, in units of its operands' norms.
+// A bound on the rounding error of single precision in an integer score, in units of its operands' norms.
 const SLACK: f32 = 2e-6;
-// Bytes of x are unsigned, as relaxed SIMD wants them: so much is added to them, and taken from where sums begin.
+// Relaxed SIMD needs unsigned bytes of x, so this offset is added to them, and subtracted in the initial values of the sums.
 const OFFSET: i32 = 64;
-// (NORM + what rounding adds to a block's norm)² is below 2¹⁵.
+// Largest norm of a block: (NORM + the norm of a block's rounding error)² is below 2¹⁵.
 const NORM: f32 = 176;
 
 // @ts-ignore: decorator
@@ -41,12 +41,12 @@ const NORM: f32 = 176;
   const steps = stepsOf(width);
   return <usize>(isNarrow(width) ? steps + (steps + BLOCK - 1) / BLOCK : steps) << 5;
 }
-// Sums of `width` products of whole numbers up to this fit into 32 bits.
+// Largest integer such that sums of `width` products fit into 32 bits.
 function mostOf(width: i32): f32 {
   return <f32>min(32767, <i32>Math.sqrt(2147483647 / <f64>max(2, width + 1)));
 }
 
-// tile[4][8] = Σ a[step][4]·b[step][8], of i16.
+// tile[4][8] = Σ a[step][4]·b[step][8] for i16.
 function microWide(a: usize, b: usize, steps: i32, tile: usize): void {
   let c00 = i32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
   while (steps > 0) {
@@ -65,7 +65,7 @@ function microWide(a: usize, b: usize, steps: i32, tile: usize): void {
   return i32x4.add(sums, i32x4.dot_i16x8_s(x, y));
 }
 
-// The same of bytes: a block of steps is summed in 16 bits, then widened and added to the tile.
+// Like microWide for bytes: a block of steps is summed in 16 bits, then widened and added to the tile.
 function microNarrow(a: usize, b: usize, steps: i32, tile: usize): void {
   memory.fill(tile, 0, TILE);
   while (steps > 0) {
@@ -95,7 +95,7 @@ function microNarrow(a: usize, b: usize, steps: i32, tile: usize): void {
   v128.store(to, i32x4.add(v128.load(to), i32x4.extadd_pairwise_i16x8_s(sums)));
 }
 
-// The largest size of `count` floats; NaN where one is.
+// The largest magnitude of `count` floats; NaN if one of them is NaN.
 function largest(from: usize, count: i32): f32 {
   let most = f32x4.splat(0);
   let i = 0;
@@ -108,7 +108,7 @@ function largest(from: usize, count: i32): f32 {
   return all;
 }
 
-// x·y in floats; off by (count / 8 + 8)·2⁻²³ of the norms at most.
+// x·y in floats, with an error of at most (count / 8 + 8)·2⁻²³ times the norms.
 function dot32(x: usize, y: usize, count: i32): f32 {
   let s = f32x4.splat(0), t = s;
   let i = 0;
@@ -148,10 +148,10 @@ function dot(x: usize, y: usize, count: i32): f64 {
   return sum;
 }
 
-// Of the row that was rounded last: its scale, and the norm of what rounding changed.
+// Second results of `round`: the scale of the row, and the norm of its rounding error.
 let scaleOf: f32 = 0, changeOf: f32 = 0;
 
-// The scale of a row of bytes: none is above 63, and no block is longer than NORM.
+// The scale of a row of bytes, such that no byte is above 63 and no block's norm is above NORM.
 function narrowScale(x: usize, width: i32, size: f32): f32 {
   let longest: f64 = 0;
   for (let i = 0; i < width; i += BLOCK * 4) {
@@ -161,10 +161,10 @@ function narrowScale(x: usize, width: i32, size: f32): f32 {
   return max(size / 63, <f32>(Math.sqrt(longest) * 1.000001) / NORM);
 }
 
-// Rounds a row to whole numbers; a step every `step` bytes. Of a row of x, `isX`, bytes are unsigned; of one of y the beginnings of sums are written.
+// Rounds a row to integers and writes one step every `step` bytes. With `isX` the bytes are unsigned; otherwise the initial values of the sums are written too.
 function round(from: usize, width: i32, bytes: bool, isX: bool, to: usize, step: usize): void {
   const size = largest(from, width);
-  // Of smaller numbers the reciprocal is not finite: they are rounded to 0.
+  // A row of smaller numbers is rounded to 0, because the reciprocal of its magnitude is not finite.
   const fits = size > 1e-30 && size < 1e18;
   scaleOf = !fits ? 0 : bytes ? narrowScale(from, width, size) : size / mostOf(width);
   const factor = f32x4.splat(fits ? 1 / scaleOf : 0), scale = f32x4.splat(scaleOf), shift = i32x4.splat(bytes && isX ? OFFSET : 0);
@@ -206,13 +206,13 @@ function round(from: usize, width: i32, bytes: bool, isX: bool, to: usize, step:
   changeOf = <f32>(Math.sqrt(<f64>sumLanes(squares)) * 1.0001 + 1e-30 * <f64>width);
 }
 
-// A little more than the norm, for its own rounding.
+// An upper bound on the norm, which allows for its own rounding.
 // @ts-ignore: decorator
 @inline function normOf(x: usize, width: i32): f32 {
   return <f32>(Math.sqrt(dot(x, x, width)) * 1.000001);
 }
 
-// A task packs panels of y.
+// A task packs some panels of y.
 export function nearestPack(p: NearestPackSlots, task: i32): void {
   const count = p.count, width = p.width, bytes = isNarrow(width), size = panelBytes(width);
   const first = task * p.panelsPerTask, last = min((count + NR - 1) / NR, first + p.panelsPerTask);
@@ -237,7 +237,7 @@ export function nearestPack(p: NearestPackSlots, task: i32): void {
       mostNorm = max(mostNorm, norm);
       mostChange = max(mostChange, changeOf);
       mostBias = max(mostBias, abs(bias));
-      // Where bounds would not be finite, there are none.
+      // If bounds would not be finite, no bounds are used.
       if (!(norm < <f32>1e18 && abs(bias) < <f32>1e36)) store<i32>(p.unbounded, 1);
     }
     store<f32>(facts, mostChange + SLACK * mostNorm, BY_NORM);
@@ -246,7 +246,7 @@ export function nearestPack(p: NearestPackSlots, task: i32): void {
   }
 }
 
-// The score of a row of x and row j of y in doubles.
+// The score of a row of x with row j of y, in doubles.
 // @ts-ignore: decorator
 @inline function scoreOf(p: NearestSlots, x: usize, j: i32): f64 {
   const width = p.width;
@@ -254,8 +254,8 @@ export function nearestPack(p: NearestPackSlots, task: i32): void {
   return dot(x, p.y + ((<usize>j * <usize>width) << 2), width) + bias;
 }
 
-// Keeps the candidates that are not below the least.
-function sift(row: usize): void {
+// Removes the candidates whose upper bound is below the least score.
+function pruneCandidates(row: usize): void {
   let kept = 0;
   for (let i = 0, count = load<i32>(row, 16); i < count; i++) {
     const candidate = load<u64>(row + KEPT + (<usize>i << 3));
@@ -266,9 +266,9 @@ function sift(row: usize): void {
   store<i32>(row, kept, 16);
 }
 
-// Raises the least to what a score may be at least.
+// Raises the least score to the lower bound of a score with error `around`.
 // @ts-ignore: decorator
-@inline function raise(row: usize, score: f32, around: f32): void {
+@inline function raiseLeast(row: usize, score: f32, around: f32): void {
   const least = score - around - SLACK * abs(score);
   if (least > load<f32>(row)) store<f32>(row, least);
 }
@@ -281,20 +281,20 @@ function rescore(p: NearestSlots, x: usize, row: usize, candidate: usize): void 
   const off = (<f32>(width / 8) + 8) * <f32>1.2e-7 * load<f32>(row, 8) * load<f32>(own, NORMS);
   const around = off + SLACK * (abs(score) + abs(bias));
   store<f32>(candidate, score + around, 4);
-  raise(row, score, around);
+  raiseLeast(row, score, around);
 }
 
-// Narrows the candidates down by scores in floats.
+// Removes candidates by their scores in floats.
 function refine(p: NearestSlots, x: usize, row: usize): void {
-  sift(row);
+  pruneCandidates(row);
   const count = load<i32>(row, 16);
   if (count < 2) return;
   for (let i = 0; i < count; i++) rescore(p, x, row, row + KEPT + (<usize>i << 3));
-  sift(row);
+  pruneCandidates(row);
 }
 
-// Scores the candidates in doubles; what is best is kept beside them.
-function settle(p: NearestSlots, x: usize, row: usize): void {
+// Scores the candidates in doubles and stores the best in the state of the row.
+function scoreInDoubles(p: NearestSlots, x: usize, row: usize): void {
   refine(p, x, row);
   let best = load<f64>(row, 24), index = load<i32>(row, 20);
   for (let i = 0, count = load<i32>(row, 16); i < count; i++) {
@@ -309,8 +309,8 @@ function settle(p: NearestSlots, x: usize, row: usize): void {
   store<f64>(row, best, 24);
 }
 
-// Takes note of the columns of a panel that could be the largest of a row.
-function note(p: NearestSlots, x: usize, row: usize, panel: i32, facts: usize, scores: usize): void {
+// Adds the columns of a panel that could have the largest score of a row to its candidates.
+function addCandidates(p: NearestSlots, x: usize, row: usize, panel: i32, facts: usize, scores: usize): void {
   const norm = load<f32>(row, 8), change = load<f32>(row, 12);
   for (let c = 0; c < NR; c++) {
     const own = facts + (<usize>c << 2), score = load<f32>(scores + (<usize>c << 2));
@@ -319,13 +319,13 @@ function note(p: NearestSlots, x: usize, row: usize, panel: i32, facts: usize, s
     if (panel * NR + c >= p.count || upper < load<f32>(row)) continue;
     if (load<i32>(row, 16) == NEAREST_KEPT) {
       refine(p, x, row);
-      if (load<i32>(row, 16) > NEAREST_KEPT / 2) settle(p, x, row);
+      if (load<i32>(row, 16) > NEAREST_KEPT / 2) scoreInDoubles(p, x, row);
     }
     const kept = load<i32>(row, 16), candidate = row + KEPT + (<usize>kept << 3);
     store<i32>(candidate, panel * NR + c);
     store<f32>(candidate, upper, 4);
     store<i32>(row, kept + 1, 16);
-    // The highest of all so far is worth scoring at once: what comes must be about as high.
+    // The highest integer score so far is computed in floats at once, since it raises the least score of later candidates.
     if (score > load<f32>(row, 32)) {
       store<f32>(row, score, 32);
       rescore(p, x, row, candidate);
@@ -333,7 +333,7 @@ function note(p: NearestSlots, x: usize, row: usize, panel: i32, facts: usize, s
   }
 }
 
-// The largest score in doubles of all, NaN above all numbers, for what has no bounds.
+// Finds the largest score of all rows of y in doubles, for rows without bounds. NaN is larger than all numbers.
 function plain(p: NearestSlots, x: usize, row: usize): void {
   let best = scoreOf(p, x, 0), index = 0;
   for (let j = 1, count = p.count; j < count; j++) {
@@ -348,7 +348,7 @@ function plain(p: NearestSlots, x: usize, row: usize): void {
   store<f64>(row, best, 24);
 }
 
-// A task takes some rows of x. Scratch: a tile, the panels of x, the states of the rows.
+// A task processes some rows of x. Scratch: a tile, the panels of x, the states of the rows.
 export function nearest(p: NearestSlots, task: i32): void {
   const width = p.width, count = p.count, narrow = isNarrow(width), steps = stepsOf(width);
   const first = task * p.rowsPerTask, rows = min(p.rows - first, p.rowsPerTask);
@@ -371,7 +371,7 @@ export function nearest(p: NearestSlots, task: i32): void {
       store<f32>(row, -Infinity, 32);
       any = true;
     } else {
-      // Rows without bounds, and those that fill the last panel up, have no candidates.
+      // Rows without bounds, and the padding of the last panel, have no candidates.
       for (let i = 0; i < steps; i++) store<i32>(to + (<usize>i << 4), 0);
       store<f32>(row, Infinity);
       store<f32>(row, 0, 4);
@@ -397,7 +397,7 @@ export function nearest(p: NearestSlots, task: i32): void {
           if (v128.any_true(v128.or(f32x4.ge(v0, limit), f32x4.ge(v1, limit)))) {
             v128.store(sums, v0);
             v128.store(sums, v1, 16);
-            note(p, x + <usize>(block * MR + r) * bytes, row, panel, facts, sums);
+            addCandidates(p, x + <usize>(block * MR + r) * bytes, row, panel, facts, sums);
           }
         }
       }
@@ -405,7 +405,7 @@ export function nearest(p: NearestSlots, task: i32): void {
   for (let r = 0; r < rows; r++) {
     const row = states + <usize>r * ROW, from = x + <usize>r * bytes;
     if (load<f32>(row) == <f32>Infinity) plain(p, from, row);
-    else settle(p, from, row);
+    else scoreInDoubles(p, from, row);
     store<i32>(p.ids + (<usize>(first + r) << 2), load<i32>(row, 20));
     store<f32>(p.scores + (<usize>(first + r) << 2), <f32>load<f64>(row, 24));
   }

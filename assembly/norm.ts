@@ -78,7 +78,7 @@ export function norm(p: NormSlots, task: i32): void {
   }
 }
 
-// The Jacobian rstd·(I − [11ᵀ/w if LayerNorm] − x̂x̂ᵀ/w) is symmetric; vjp and jvp differ in where the gain stands.
+// The Jacobian rstd·(I − [11ᵀ/w if LayerNorm] − x̂x̂ᵀ/w) is symmetric; vjp and jvp differ only in the side of the gain.
 export function normVjp(p: NormVjpSlots, task: i32): void {
   const width = p.width, bytes = <usize>width << 2, gain = p.gain;
   const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);

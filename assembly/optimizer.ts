@@ -1,4 +1,4 @@
-// The optimizers' steps.
+// The steps of the optimizers.
 import { fma } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
@@ -16,7 +16,7 @@ export function clipScale(p: ClipScaleSlots, task: i32): void {
   else v128.store_lane<f32>(address, x, 0);
 }
 
-// Four elements, or one. The decay of Adam is part of the gradient, that of AdamW is not.
+// Updates four elements, or one. Weight decay is part of the gradient in Adam, but not in AdamW.
 // @ts-ignore: decorator
 @inline function adamStep(decoupled: bool, vector: bool, p: AdamSlots, scale: v128, grad: usize, value: usize, m: usize, v: usize): void {
   const x = at(vector, value), decay = f32x4.splat(p.weightDecay);

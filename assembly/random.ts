@@ -8,7 +8,7 @@ import { DropoutSlots, RandomSlots } from "./slots";
   return v128.or(i32x4.shl(x, bits), i32x4.shr_u(x, 32 - bits));
 }
 
-// Eight elements (four blocks from `counter` on) to `out`. Kinds: 0 bits, 1 uniform, 2 normal.
+// Writes eight elements (four blocks from `counter` on) to `out`. Kinds: 0 bits, 1 uniform, 2 normal.
 // @ts-ignore: decorator
 @inline function eight(kind: i32, key0: i32, key1: i32, counter: i32, out: usize): void {
   const k0 = i32x4.splat(key0), k1 = i32x4.splat(key1);
@@ -72,7 +72,7 @@ import { DropoutSlots, RandomSlots } from "./slots";
   v128.store(out, i32x4.shuffle(x0, x1, 2, 6, 3, 7), 16);
 }
 
-// One export a kind. Scratch bytes: 32.
+// There is one export per kind. Scratch bytes: 32.
 // @ts-ignore: decorator
 @inline function fill(kind: i32, p: RandomSlots, task: i32): void {
   const first = task * p.elementsPerTask, last = min(p.elements, first + p.elementsPerTask);

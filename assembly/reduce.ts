@@ -1,5 +1,5 @@
-// Reductions. Long f32 sums run in chunks, so that rounding grows with the number of chunks only; sums of products that
-// decide norms and alignments run in doubles.
+// Reductions. Long f32 sums run in chunks, so that rounding grows only with the number of chunks; sums of products for
+// norms and alignments run in doubles.
 import { SUM_ELEMENTS, SUM_ROWS as CHUNK_ROWS } from "../src/backends/cpu/blocks";
 import { doubles, fma, fma64, sumDoubles } from "./simd";
 import { AlignRowsSlots, DotPartialsSlots, DotTotalSlots, ReduceColumnsSlots, ReduceRowsSlots, SegmentColumnsSlots } from "./slots";
@@ -66,7 +66,7 @@ export function squareRange(x: usize, bytes: usize): f64 {
   return a;
 }
 
-// The last axis.
+// Reduces the last axis.
 export function reduceRows(p: ReduceRowsSlots, task: i32): void {
   const bytes = <usize>p.length << 2, kind = p.kind;
   const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
@@ -83,7 +83,7 @@ export function reduceRows(p: ReduceRowsSlots, task: i32): void {
   }
 }
 
-// What a row adds to its columns: 0 x, 1 x·y, 2 y·(x − mean)·rstd, 3 the maximum of x, 4 the minimum.
+// Adds the term of a row to its columns. Modes: 0 x, 1 x·y, 2 y·(x − mean)·rstd, 3 the maximum of x, 4 the minimum.
 // @ts-ignore: decorator
 @inline function term(mode: i32, sum: v128, x: v128, y: v128, mean: v128, rstd: v128): v128 {
   if (mode == 0) return f32x4.add(sum, x);
@@ -150,7 +150,7 @@ export function reduceRows(p: ReduceRowsSlots, task: i32): void {
   for (let i: usize = 0; i < bytes; i += 4) v128.store_lane<f32>(out + i, value, 0);
 }
 
-// A middle axis: x is outer·length·inner.
+// Reduces a middle axis: x is outer·length·inner.
 export function reduceColumns(p: ReduceColumnsSlots, task: i32): void {
   const length = p.length, inner = p.inner, blocks = p.columnBlocks, kind = p.kind;
   const outer = task / blocks, column = (task % blocks) * p.columnsPerTask;

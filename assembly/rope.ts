@@ -3,7 +3,7 @@ import { sinQuarter } from "./functions";
 import { fma, scratch } from "./simd";
 import { RopeSlots } from "./slots";
 
-// A task takes some positions of every batch item; sines and cosines are made once a position. Scratch floats: headDim + 4.
+// A task processes some positions of every batch item; sines and cosines are computed once per position. Scratch floats: headDim + 4.
 export function rope(p: RopeSlots, task: i32): void {
   const time = p.time, cols = p.cols, heads = p.heads, half = p.headDim >> 1;
   const first = task * p.positionsPerTask, last = min(time, first + p.positionsPerTask);

@@ -8,7 +8,7 @@ import { ScratchSlots } from "./slots";
   return f32x4.add(f32x4.mul(a, b), c);
 }
 
-// The same of doubles. Products of two f32 are exact in doubles, so of those both builds give the same bits.
+// Like fma, for doubles. Products of two f32 are exact in doubles, so for these both builds give the same bits.
 // @ts-ignore: decorator
 @inline export function fma64(a: v128, b: v128, c: v128): v128 {
   if (ASC_FEATURE_RELAXED_SIMD) return f64x2.relaxed_madd(a, b, c);
@@ -32,7 +32,7 @@ import { ScratchSlots } from "./slots";
   return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0)));
 }
 
-// Bytes of v by position; positions are 0 to 15.
+// The bytes of v at the given positions, which are 0 to 15.
 // @ts-ignore: decorator
 @inline export function swizzle(v: v128, positions: v128): v128 {
   if (ASC_FEATURE_RELAXED_SIMD) return i8x16.relaxed_swizzle(v, positions);
@@ -41,12 +41,12 @@ import { ScratchSlots } from "./slots";
 
 let thread: usize = 0;
 
-// Called once in every instance: which thread this is.
+// Sets the number of this thread; called once per instance.
 export function setThread(index: i32): void {
   thread = <usize>index;
 }
 
-// This thread's scratch area; the launcher says how large it must be.
+// The scratch memory of this thread, whose size the launcher chooses.
 // @ts-ignore: decorator
 @inline export function scratch(p: ScratchSlots): usize {
   return p.scratchAt + thread * p.scratchStride;

@@ -1,16 +1,16 @@
 // The parameter block of every kernel: its slots, in order, by name and kind. This is the only description: `npm run build:wasm` makes from it the classes that
 // the kernels read (assembly/slots.ts) and the writers that the launchers call (src/backends/cpu/slots.ts).
 //
-// Kinds: `pointer`, the address of an operand, 0 where there is none; `i32`; `f32`; `i32[N]`, up to N integers in a row, of which a launch writes as many as it
-// has. A slot takes four bytes (an array N times four), and a block has room for 62 beside the two of the scratch memory.
-// Slots that begin as another kernel's do name it in `extends`: functions that read those serve both.
-// A kernel with one export a kind (`unary_exp`, …) is described once, under what stands before the underscore.
+// Kinds: `pointer`, the address of an operand, or 0 if it is absent; `i32`; `f32`; `i32[N]`, up to N consecutive integers, of which a launch writes as many as it
+// has. A slot takes four bytes (an array N times four), and a block has room for 62 slots in addition to the two of the scratch memory.
+// If the first slots of a kernel are those of another, `extends` names the other kernel, so that functions that read its slots serve both.
+// A kernel with one export per kind (`unary_exp`, …) is described once, under the part of the name before the underscore.
 
-/** Rows that are cut into tasks. */
+/** Rows that are divided into tasks. */
 const ROWS = { rows: "i32", rowsPerTask: "i32" };
-/** Elements that are cut into tasks. */
+/** Elements that are divided into tasks. */
 const ELEMENTS = { elements: "i32", elementsPerTask: "i32" };
-/** Columns that are cut into blocks, each a task's. */
+/** Columns that are divided into blocks, one per task. */
 const BLOCKS = { columnsPerTask: "i32", columnBlocks: "i32" };
 /** The outer axes of an operation with strides: extents, then strides in each of two operands, in elements. */
 const AXES = { rank: "i32", extents: "i32[5]", strides0: "i32[5]", strides1: "i32[5]" };
@@ -52,7 +52,7 @@ export const SLOTS = {
     ...{ scale: "f32" },
   },
 
-  // masked-attention.ts. `maskBatch` and `maskHeads` are the mask's own extents; parts are tasks a head.
+  // masked-attention.ts. `maskBatch` and `maskHeads` are the mask's own extents; parts are the tasks per head.
   maskedAttention: {
     ...{ q: "pointer", k: "pointer", v: "pointer", mask: "pointer", o: "pointer", lse: "pointer" },
     ...{ time: "i32", keys: "i32", heads: "i32", kvHeads: "i32", headDim: "i32", causal: "i32" },
@@ -89,14 +89,14 @@ export const SLOTS = {
     ...{ from: "pointer", to: "pointer", width: "i32", k: "i32", kMajor: "i32", panel: "i32" },
     ...{ panelsPerTask: "i32", ld: "i32" },
   },
-  // `b` is packed, and so is `a` where `packedA` is 1. The rows of a task are a multiple of 4, columns of 8; `pass` is the part of k per pass.
+  // `b` is packed, and so is `a` if `packedA` is 1. The rows of a task are a multiple of 4, the columns of 8; `pass` is the part of k per pass.
   gemmBlock: {
     ...{ a: "pointer", b: "pointer", c: "pointer", pre: "pointer", bias: "pointer" },
     ...{ m: "i32", n: "i32", k: "i32", kMajor: "i32", lda: "i32", ldc: "i32", accumulate: "i32", activation: "i32" },
     ...{ rowsPerTask: "i32", ...BLOCKS, pass: "i32", packedA: "i32", alpha: "f32" },
   },
-  // `a` and `b` are packed. `partials`: for each task a dot and a square of each segment, a square of each group, and V's (f64). Panels are those of a task's
-  // block, `blockBytes` the bytes of its tiles.
+  // `a` and `b` are packed. `partials` (f64): for each task a dot and a square per segment, a square per group, and the square of V. `panelsA` and `panelsB` are the
+  // panels of a task's block, `blockBytes` the bytes of its tiles.
   segmentedBlock: {
     ...{ a: "pointer", b: "pointer", segments: "pointer", groups: "pointer", v: "pointer", total: "pointer" },
     ...{ partials: "pointer", rows: "i32", m: "i32", n: "i32", segmentCount: "i32", groupCount: "i32" },
@@ -113,25 +113,25 @@ export const SLOTS = {
     ...{ x: "pointer", v: "pointer", y: "pointer", partials: "pointer", rows: "i32", n: "i32", k: "i32" },
     ...{ rowsPerTask: "i32", ...BLOCKS, pass: "i32" },
   },
-  // skip.ts. Of `x` as it is, `v` in panels of 32, and `y` as it is; `pass` is a multiple of 4.
+  // skip.ts. `x` and `y` are not packed, `v` is in panels of 32; `pass` is a multiple of 4.
   alignNonzeros: { extends: "alignBlock" },
   // Task 0 counts in a, task 1 in b, in `sampled` of the rows.
   countNonzeros: {
     ...{ a: "pointer", b: "pointer", counts: "pointer", rows: "i32", m: "i32", n: "i32", sampled: "i32" },
   },
-  // At the first row of segment `aligned` the partials begin; segments before it get 0.
+  // The partials begin at the first row of segment `aligned`; earlier segments get 0.
   alignSegments: {
     ...{ partials: "pointer", columnBlocks: "i32", rows: "i32", segments: "pointer", segmentCount: "i32" },
     ...{ aligned: "i32", dots: "pointer" },
   },
-  // `offsets` are of the ranges of rows; ranges of more than `most` rows are left alone.
+  // `offsets` are those of the ranges of rows; ranges of more than `most` rows are skipped.
   gramSquares: {
     ...{ a: "pointer", b: "pointer", offsets: "pointer", squares: "pointer", ranges: "i32", rangesPerTask: "i32" },
     ...{ m: "i32", n: "i32", most: "i32" },
   },
   microPeak: { rounds: "i32" },
 
-  // nearest.ts. `panels` and `columns` are what is packed of y and known of it; `count` is the rows of y; a 1 goes to `unbounded` when something is not finite.
+  // nearest.ts. `panels` has the packed rows of y, `columns` the data of each; `count` is the number of rows of y; `unbounded` is set to 1 if a bound is not finite.
   nearestPack: {
     ...{ y: "pointer", bias: "pointer", panels: "pointer", columns: "pointer", count: "i32", width: "i32" },
     ...{ panelsPerTask: "i32", unbounded: "pointer" },
@@ -159,7 +159,7 @@ export const SLOTS = {
     ...{ dy: "pointer", ...ROWS, width: "i32", layer: "i32" },
   },
 
-  // optimizer.ts. `rest1` is 1 − beta1, `correction1` 1/(1 − beta1^step), and so on: they are made in doubles.
+  // optimizer.ts. `rest1` is 1 − beta1, `correction1` is 1/(1 − beta1^step), and so on; the launcher computes them in doubles.
   clipScale: { sumsq: "pointer", scale: "pointer", maxNorm: "f32" },
   adam: {
     ...{ grad: "pointer", gradScale: "pointer", value: "pointer", m: "pointer", v: "pointer", ...ELEMENTS },
@@ -191,7 +191,7 @@ export const SLOTS = {
     ...{ segmentCount: "i32", width: "i32", outStride: "i32", ...BLOCKS, accumulate: "i32" },
   },
   alignRows: { g: "pointer", v: "pointer", dots: "pointer", sumsq: "pointer", ...ROWS, width: "i32" },
-  // `partials`: a f64 a task.
+  // `partials`: one f64 per task.
   dotPartials: { x: "pointer", y: "pointer", partials: "pointer", ...ELEMENTS },
   dotTotal: { partials: "pointer", count: "i32", out: "pointer" },
 
@@ -218,7 +218,7 @@ export const SLOTS = {
     ...{ ...ROWS, cols: "i32" },
   },
 
-  // strided.ts. Steps are strides of the innermost axis, in elements, and its `length` is cut into blocks; rows are those of all outer axes.
+  // strided.ts. Steps are strides of the innermost axis, in elements; its `length` is divided into blocks; rows are those of all outer axes.
   copyRows: {
     ...{ from: "pointer", to: "pointer", length: "i32", fromStep: "i32", toStep: "i32", ...ROWS },
     ...{ ...BLOCKS, ...AXES },

@@ -5,7 +5,7 @@ import {
   CrossEntropyJvpSlots, CrossEntropySlots, CrossEntropyVjpSlots, LogSoftmaxSlots, LogSoftmaxVjpSlots, SoftmaxSlots, SoftmaxVjpSlots,
 } from "./slots";
 
-// NaN is passed over here; it comes back through the exponentials.
+// The maximum of a row. It ignores NaN, which the exponentials then propagate.
 function rowMax(x: usize, bytes: usize): f32 {
   let m0 = f32x4.splat(-Infinity), m1 = m0;
   let i: usize = 0;
@@ -59,7 +59,7 @@ export function logSoftmax(p: LogSoftmaxSlots, task: i32): void {
     }
     for (; i < bytes; i += 4)
       tail += f32x4.extract_lane(expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
-    // In two steps: the log-sum-exp itself is rounded at the size of the maximum.
+    // The maximum and the logarithm are subtracted one after the other, because their sum would be rounded at the magnitude of the maximum.
     const log = logf(sumLanes(f32x4.add(s0, s1)) + tail), logs = f32x4.splat(log);
     for (i = 0; i + 16 <= bytes; i += 16)
       v128.store(y + i, f32x4.sub(f32x4.sub(v128.load(x + i), top), logs));
@@ -125,7 +125,7 @@ export function crossEntropy(p: CrossEntropySlots, task: i32): void {
     const target = load<i32>(p.targets + out);
     let loss: f32 = 0;
     if (target >= cols) loss = NaN;
-    // Not lse − logit: lse is rounded at the size of the maximum, and the loss may be small.
+    // The loss is not lse − logit, because lse is rounded at the magnitude of the maximum, and the loss may be much smaller.
     else if (target >= 0) loss = peak - load<f32>(x + (<usize>target << 2)) + log;
     store<f32>(p.losses + out, loss);
   }

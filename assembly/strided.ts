@@ -1,5 +1,5 @@
-// Kernels that read or write with strides. The launcher has merged axes: rows of `length` elements, and up to five outer axes
-// whose strides give each row's start.
+// Kernels that read or write with strides. The launcher merges axes into rows of `length` elements, and up to five outer axes
+// whose strides give the first element of each row.
 import { BinarySlots, CompareSlots, CopyRowsSlots, CopyTilesSlots } from "./slots";
 
 // The offset of row `row`, in elements; extents and strides are arrays of `rank` integers.
@@ -75,7 +75,7 @@ export function copyTiles(p: CopyTilesSlots, task: i32): void {
     }
 }
 
-// What comes of two elements: a kind of `binary`, by its place in the table's `binaryKinds`, or of `compare`. One export a kind, as in elementwise.ts.
+// The result of two elements: a kind of `binary`, by its position in the table's `binaryKinds`, or of `compare`. There is one export per kind, as in elementwise.ts.
 // @ts-ignore: decorator
 @inline function combine(kind: i32, a: v128, b: v128): v128 {
   if (kind == 0) return f32x4.add(a, b);
@@ -104,7 +104,7 @@ export function copyTiles(p: CopyTilesSlots, task: i32): void {
   return i32x4.shr_u(mask, 31);
 }
 
-// C's powf: in doubles inside (AssemblyScript's port of musl's), with 1 where JavaScript has NaN for powers of ±1.
+// powf as in C, computed in doubles (AssemblyScript's port of musl's pow). It gives 1 for those powers of ±1 for which JavaScript gives NaN.
 function power4(a: v128, b: v128): v128 {
   const one = f32x4.splat(1);
   const endless = f32x4.eq(f32x4.abs(b), f32x4.splat(Infinity));

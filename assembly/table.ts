@@ -1,4 +1,4 @@
-// Embedding tables: gather, scatter-add, and the alignment of a table's gradient that is never formed.
+// Embedding tables: gather, scatter-add, and the alignment of a table's gradient, which is never stored.
 import { SORT_BITS as DIGIT_BITS, SORT_VALUES as DIGITS } from "../src/backends/cpu/blocks";
 import { dotRange, squareRange } from "./reduce";
 import { scratch } from "./simd";
@@ -18,7 +18,7 @@ export function gather(p: GatherSlots, task: i32): void {
   }
 }
 
-// A task owns a range of the table's rows and reads all ids.
+// A task updates a range of the table's rows and reads all ids.
 export function scatterAdd(p: ScatterAddSlots, task: i32): void {
   const bytes = <usize>p.width << 2, out = p.out, ids = p.ids;
   const first = task * p.tableRowsPerTask, count = min(p.tableRowsPerTask, p.tableRows - first);
@@ -54,8 +54,8 @@ function sortPass(from: usize, to: usize, count: i32, shift: i32, counters: usiz
   }
 }
 
-// A task is a segment, or after those a group of segments. Pairs (id, row) are sorted by id, so that the rows of one id
-// follow one another in order; their sum is squared in doubles, four columns at a time. Scratch bytes: 4·DIGITS +
+// The first tasks each process a segment, the others a group of segments. Pairs (id, row) are sorted by id, so that the rows of one id
+// are consecutive and in order; their sum is squared in doubles, four columns at a time. Scratch bytes: 4·DIGITS +
 // 16·(rows of the longest task).
 export function embeddingAlign(p: EmbeddingAlignSlots, task: i32): void {
   const width = p.width, tableRows = p.tableRows, segments = p.segments, bytes = <usize>width << 2;

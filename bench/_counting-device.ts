@@ -1,8 +1,8 @@
 /**
- * A WebGPU device that runs nothing and has no memory, only limits: with it the dispatches of a step can be counted at any size. What is read is 0.
+ * A WebGPU device that runs nothing and has limits but no memory, with which the dispatches of a step of any size can be counted. Results that are read are 0.
  */
 
-/** As large GPUs have them. */
+/** Limits of a large GPU. */
 const LIMITS = {
   maxBufferSize: 2 ** 36,
   maxStorageBufferBindingSize: 2 ** 32 - 4,

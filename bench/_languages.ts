@@ -1,4 +1,4 @@
-/** Synthetic text for benchmarks: a domain is a Markov chain of its own over the vocabulary. */
+/** Synthetic text for benchmarks: each domain is a different Markov chain over the vocabulary. */
 import type { TokenBatch } from "gradmix/nn";
 
 /** A small fast generator (mulberry32). */

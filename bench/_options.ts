@@ -1,4 +1,4 @@
-/** Options of a benchmark as they are typed, checked: what is unknown or is no such value is an error of one line. */
+/** Reads and checks the options of a benchmark. An unknown option or an invalid value is an error of one line. */
 import { GradmixError } from "gradmix";
 import type { BenchOptions } from "./main.ts";
 

@@ -1,4 +1,4 @@
-/** A Python program that answers a line of JSON for each line that it reads, and one before the first. */
+/** A Python program that writes one line of JSON when it is ready, and one for each line that it reads. */
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";

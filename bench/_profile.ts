@@ -1,11 +1,11 @@
-/** What each kernel takes of a piece of work on the cpu backend, beside what the machine can do. */
+/** Measures the time of each kernel in a piece of work on the cpu backend, relative to the limits of the machine. */
 import { peakFlops } from "./_models.js";
 import type { Backend } from "gradmix";
 import { cpuBackend, type CpuOptions, startMachine } from "#dist/backends/cpu/index.js";
 import { type CpuMachine, PARALLEL_WORK } from "#dist/backends/cpu/runtime.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 
-/** One kind of call: a kernel, for products with its layout and sizes. */
+/** One kind of call: a kernel, for products with layout and sizes. */
 export interface ProfileRow {
   readonly kernel: string;
   /** Per repetition of the work. */

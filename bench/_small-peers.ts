@@ -1,9 +1,9 @@
-/** The work of `bench -- small` in other libraries that run in Node.js: TensorFlow.js (plain JavaScript and WebAssembly) and jax-js (WebAssembly), one thread each. */
+/** The work of `bench -- small` in other libraries for Node.js, on one thread each: TensorFlow.js (plain JavaScript and WebAssembly) and jax-js (WebAssembly). */
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-/** What takes its turn in a round. */
+/** A piece of work that is timed once per round. */
 export interface Case {
   readonly name: string;
   /** Calls in a turn, as a share of those of one op. */

@@ -1,13 +1,13 @@
-/** A plain training step of a GPT in the preset gpt2 on the current backend, on made-up tokens. */
+/** A plain training step of a GPT with the preset gpt2 on the current backend, on random tokens. */
 import { meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT, type GPT, type TokenBatch } from "gradmix/nn";
 import type { Shape } from "./_models.ts";
 
-/** The model of a shape. `checkpoint`: blocks are computed again in the backward pass. */
+/** Makes the model of a shape. With `checkpoint`, blocks are recomputed in the backward pass. */
 export const gptOf = ({ vocabSize, dim, layers, heads, T }: Shape, checkpoint = false): GPT =>
   createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T }, { checkpoint });
 
-/** Windows of made-up tokens. */
+/** Makes windows of random tokens. */
 export function windowsFor({ vocabSize, T }: Shape, examples: number): TokenBatch {
   let state = 1;
   const draw = (): number => (state = (state * 48271) % 2147483647) % vocabSize;

@@ -1,4 +1,4 @@
-/** What a step takes with n threads, predicted from what it takes on one. */
+/** Predicts the time of a step with n threads from its time with one thread. */
 
 /** The launches of one kernel in a step, measured on one thread. */
 export interface KernelWork {

@@ -1,6 +1,6 @@
-/** Times of several pieces of work, taken in turns, so that what a machine's speed does meanwhile falls on all of them. */
+/** Times several pieces of work in turns, so that changes of the machine's speed affect all of them equally. */
 
-/** A piece of work that ends before it returns. */
+/** A piece of work that is complete when it returns. */
 export interface Work {
   readonly name: string;
   call(): void;

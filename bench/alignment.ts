@@ -1,17 +1,17 @@
 /**
- * What the alignments of k domains cost beside a plain training step, and how good they are.
+ * The cost of the alignments of k domains, relative to a plain training step, and their accuracy.
  *
- * Cost, as time over a plain step of the same batch (so 1 is free), for growing k and a fixed training batch:
- * - segmented: the training step itself, which also yields the alignment and the norm of every example, whatever its domain.
+ * Cost, as a multiple of the time of a plain step of the same batch (so 1 means no cost), for growing k and a fixed training batch:
+ * - segmented: the training step itself, which also gives the alignment and the norm of every example, for any number of domains.
  * - forward: one forward-mode pass over the training batch on top of the step.
  * - sketch: one sketching pass over the training batch on top of the step.
- * - lastBlock: one segmented pass over the training batch on top of the step, which looks at the last block and the head alone and stops there.
- * - perDomain: a gradient of one window of each domain on top of the step (the paper's way; it uses more than one window).
- * The direction (the target's gradient) is given; every way needs it. The model is small (d 128, 4 layers, T 64), so that what does not shrink
- * with the model shows.
+ * - lastBlock: one segmented pass over the training batch on top of the step, which uses only the gradients of the last block and the head.
+ * - perDomain: a gradient of one window of each domain on top of the step (the method of the paper, which uses more than one window).
+ * The direction (the target's gradient) is given, since every method needs it. The model is small (d 128, 4 layers, T 64), so that costs that do not shrink
+ * with the model are visible.
  *
- * Accuracy: alignments from repeated draws of a few windows per domain against those of all windows, as shares of ‖gᵢ‖·‖g‖: the bias (root mean square
- * over domains of the mean error) and the deviation of a draw.
+ * Accuracy: alignments from repeated draws of a few windows per domain, compared with those of all windows, in units of ‖gᵢ‖·‖g‖: the bias (root mean square
+ * over domains of the mean error) and the standard deviation of a draw.
  *
  * Options: --k 4,16,64,256,1024, --batches 16,64, --threads N (2), --seconds N a case (2), --cap SECONDS (30: a way of which one run takes longer
  * is not measured, and is null), --backend cpu|webgpu (all that are here), --figure FILE, --draws N (30; 0 leaves accuracy out).

@@ -1,10 +1,10 @@
 /**
- * What the host spends on the WebGPU backend: microseconds a dispatch; and of a training step in steady state, plain and aligned (every example's alignment with a
- * given direction and its gradient's norm), the dispatches by kernel, submits, bind groups and buffers.
+ * The cost of the WebGPU backend on the host: microseconds per dispatch; and, for a training step in steady state, plain and aligned (with every example's alignment with a
+ * given direction and its gradient's norm), the number of dispatches by kernel, of submits, bind groups and buffers.
  * Options: --backend webgpu (the only one), --dispatches N (2000), --steps N (30), --model tiny|small|124m as in `step` (default: d 64, 4 layers, T 64),
- * --layers N and --batch N in place of the model's, and --device: `null` is Dawn's null device, which runs nothing, so that the host's share of a step can be
- * measured without a GPU, with the kernels that GPUs get (it has 512 MiB, and binds 128); `count` is a device of no memory at all, on which steps of any size
- * can be counted, and the times are those of gradmix without Dawn.
+ * --layers N and --batch N instead of the model's, and --device: `null` is Dawn's null device, which runs nothing, so that the host's part of a step can be
+ * measured without a GPU, with the kernels for GPUs (it has 512 MiB, and binds 128); `count` is a device without memory, which counts the dispatches of steps of any
+ * size, and whose times are those of gradmix without Dawn.
  */
 import { alignSink, GradmixError, gradients, init, keep, scope, shutdown } from "gradmix";
 import { meanGradient } from "gradmix/dga";

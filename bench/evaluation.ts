@@ -1,6 +1,6 @@
 /**
- * Evaluation: losses of held-out windows, forward only, in tokens per second, beside those of training steps of the same model, in turns. Batches of evaluation are multiples of
- * the step's; `overTraining` is the paired median of both rates.
+ * The speed of evaluation (losses of held-out windows, forward only) in tokens per second, relative to that of training steps of the same model, in turns. Batches of
+ * evaluation are multiples of the step's; `overTraining` is the paired median of the ratio of both speeds.
  *
  * Options: --models mixture,small, --threads 1,2, --batches 1,2,4,8 (of the step's windows), --rounds N (7), --seconds N per turn (0.25).
  */

@@ -1,7 +1,7 @@
 /**
  * Matrix products, f32: GFLOP/s of square NN, NT and TN; of all products of a training step's linear layers (forward NT, gradient of the inputs NN, of the weights
- * TN); and of the segmented weight gradient beside the plain one. Beside each figure stands its share of the limit: what the micro-kernel alone reaches on the
- * first-level cache, on as many threads, in the same turns.
+ * TN); and of the segmented weight gradient beside the plain one. Each figure is also given as a share of the limit, which is the speed of the micro-kernel alone on the
+ * first-level cache, with as many threads, in the same turns.
  *
  * Groups of shapes: `squares`; `small` and `mixture`, the models of `step`; `vocabulary`, heads of 2,048 and 4,096 tokens; `thin`, single windows of 64 tokens in layers 96 and
  * 128 wide; `segmented`.

@@ -1,10 +1,10 @@
 /**
- * Everything there is to measure on a GPU, in one go: matrix products and segmented weight gradients in f32 and f16, by variant; microseconds of the host a dispatch,
- * and dispatches of a step; training steps of a GPT of 124M parameters, plain and aligned, in f32 and f16; and PyTorch's beside them, where a Python with it is named. What
- * does not run here is left out, with the reason.
+ * All measurements on a GPU in one run: matrix products and segmented weight gradients in f32 and f16, by variant; the host's microseconds per dispatch,
+ * and the dispatches per step; training steps of a GPT of 124M parameters, plain and aligned, in f32 and f16; and PyTorch's figures beside them, if a Python with PyTorch is
+ * given. Measurements that do not run here are left out, with the reason.
  *
- * Every section is written to the output file as soon as it is known, so that a run that is cut short leaves figures: the first after seconds. No section begins once the
- * time is up.
+ * Every section is written to the output file as soon as it is measured, the first after seconds, so that an interrupted run leaves figures. No section begins after
+ * the time limit.
  *
  * Options: --out FILE (.cache/gpu.json), --seconds N (330), --sizes 4096,1024, --model 124m|small|tiny as in `step`, --rounds N (5), --python PYTHON (PyTorch's
  * figures, by bench/peers/gpu.py). With GRADMIX_WEBGPU=software, --sizes 64 and --model tiny it runs anywhere in a minute or two.

@@ -1,6 +1,6 @@
 /**
- * k-means beside faiss and scikit-learn, on the same points and cores, in turns: seconds of a whole fit (what chooses the first centroids too), of which theirs is that of random points and
- * ours k-means‖, and a last assignment, which faiss leaves out.
+ * k-means beside faiss and scikit-learn, on the same points and cores, in turns: seconds of a whole fit with the choice of the first centroids (random points in the
+ * peers, k-means‖ here) and the last assignment, which faiss leaves out.
  *
  * Options: --rows 131072, --dim 256, --clusters 4096, --iterations 10, --rounds 3, --threads 2, --levels 64,64 (a tree in place of --clusters, without a peer), --peers faiss,sklearn, --python
  * PYTHON (has faiss-cpu or scikit-learn; else GRADMIX_PYTHON, else python3). Points are a mixture of normal distributions on the sphere, in a space whose directions have less and less variance, as embeddings of texts have.

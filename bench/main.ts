@@ -1,11 +1,11 @@
 /**
- * `npm run --silent bench -- NAME [--json] [--option value …]`: runs one benchmark. A benchmark is a file beside this one
- * that exports `run(options)` and gives back plain data; with --json that is all that goes to standard output.
+ * `npm run --silent bench -- NAME [--json] [--option value …]` runs one benchmark. A benchmark is a file beside this one
+ * that exports `run(options)`, which returns plain data. With --json, only these data go to standard output.
  */
 import { readdirSync } from "node:fs";
 import { GradmixError } from "gradmix";
 
-/** What was given after the name: `--threads 2` is `{ threads: "2" }`, `--quick` is `{ quick: true }`. */
+/** Returns the options after the name: `--threads 2` is `{ threads: "2" }`, `--quick` is `{ quick: true }`. */
 export type BenchOptions = Readonly<Record<string, string | true>>;
 
 export interface Benchmark {

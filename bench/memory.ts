@@ -1,7 +1,7 @@
 /**
- * Memory of a training step on the CPU, in MB: the backend's peak beside what must be there (parameters, gradient, AdamW's two moments), with and without
- * recomputing blocks in the backward pass, and the seconds of a step of each, in turns. `activations` is the peak beyond those four; `savedByFormula` counts what the backward pass of a
- * gpt2 block reads of the forward pass, 16 d numbers per token and layer, with the logits.
+ * Memory of a training step on the CPU, in MB: the backend's peak beside the necessary memory (parameters, gradient, AdamW's two moments), with and without
+ * recomputing blocks in the backward pass, and the seconds of a step of each, in turns. `activations` is the peak minus those four; `savedByFormula` counts the numbers of the
+ * forward pass that the backward pass of a gpt2 block reads, 16 d per token and layer, and the logits.
  *
  * Options: --model small|mixture|tiny (small), --threads N (2), --rounds N (7).
  */

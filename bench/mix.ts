@@ -1,6 +1,6 @@
 /**
- * What a trainer waits for `gradmix mix`: milliseconds from the first byte of an `observe` to the last of its reply, over pipes and over HTTP, with and without a file
- * that keeps the state; and the part of it that is the protocol itself. Options: --k N domains (1000), --updates N (200), --rule NAME (dga, or any that needs
+ * The time that a trainer waits for `gradmix mix`: milliseconds from the first byte of an `observe` to the last of its reply, over pipes and over HTTP, with and without a
+ * state file; and the part of it that the protocol itself takes. Options: --k N domains (1000), --updates N (200), --rule NAME (dga, or another rule that needs
  * alignments).
  *
  * Each observe holds alignments, standard errors, norms and tokens of every domain, and is a line of text before the clock starts; the reply is text when it stops.

@@ -1,10 +1,10 @@
 /**
- * Distribution reweighting at full size: what an update of N bases over k domains costs on the host, and what a draw of a domain costs as k
+ * Distribution reweighting at full size: the cost of an update of N bases over k domains on the host, and the cost of drawing a domain as k
  * grows.
  *
- * An update is all that happens between two batches: alignments of all bases from the numbers of the examples, the rule's step, the proposal and
- * the new domain weights, and both made ready to draw from. Options: --k N (262144), --bases N (1000), --nonzeros N (300 a basis), --examples N
- * (4096), --seconds N a case (2).
+ * An update is all that happens between two batches: the alignments of all bases from the numbers of the examples, the step of the rule, the proposal and
+ * the new domain weights, and the tables for drawing from both. Options: --k N (262144), --bases N (1000), --nonzeros N (300 per basis), --examples N
+ * (4096), --seconds N per case (2).
  */
 import benny from "benny";
 import { createSampler } from "gradmix/data";

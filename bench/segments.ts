@@ -1,10 +1,10 @@
 /**
- * What alignments and norms of segments cost as the segments get shorter, on the cpu backend: time of a pass that yields them and the gradient, over that
- * of a plain backward pass of the same batch, for a multilayer perceptron. One row per segment is a table in which every row is an example.
+ * The cost of alignments and norms of segments as the segments get shorter, on the cpu backend: the time of a pass that gives them and the gradient, divided by that
+ * of a plain backward pass of the same batch, for a multilayer perceptron. One row per segment is the case of a table in which every row is an example.
  *
  * The passes take turns, and each figure is a median over the turns: `plainMilliseconds` is the plain pass; `aligned` has the alignments along a given
- * direction, the norms and the gradient; `first` has the same along the gradient of the first tenth of the rows, which are one more segment; `norms` has the norms and the gradient;
- * `grouped` is `aligned` with the norms of four groups of segments as well.
+ * direction, the norms and the gradient; `first` has the same along the gradient of the first tenth of the rows, which form one more segment; `norms` has the norms and the
+ * gradient; `grouped` is `aligned` with the norms of four groups of segments as well.
  *
  * Options: --rows 1,2,4,8,16,64 (rows per segment), --batch N (256 rows), --widths 128,256,10, --threads N (1), --rounds N (200).
  */

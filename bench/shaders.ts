@@ -1,10 +1,10 @@
 /**
- * What a GPU's own compiler makes of the WebGPU backend's shaders, without the GPU: registers, spills, workgroup memory, instructions, and how many
- * subgroups fit. A plain step, an aligned step and a forward derivative of a GPT are enqueued, and all tiles of the matrix product; nothing runs.
+ * The WebGPU backend's shaders as compiled by a GPU's own compiler, without the GPU: registers, spills, workgroup memory, instructions, and the number of
+ * subgroups that fit. It enqueues a plain step, an aligned step and a forward derivative of a GPT, and all tiles of the matrix product; nothing runs.
  *
  * Needs Linux with Mesa's RADV from version 25 on (Debian: mesa-vulkan-drivers), which compiles for any AMD GPU, a C compiler as `cc`, and Vulkan's headers
- * (libvulkan-dev). scripts/null-gpu.c stands in for the hardware. The instructions are AMD's; spills, bounds checks and loads that are split into small ones
- * have mostly been the same elsewhere.
+ * (libvulkan-dev). scripts/null-gpu.c replaces the hardware. The instructions are those of AMD; spills, bounds checks and loads that are split into smaller ones
+ * have mostly been the same on other GPUs.
  *
  * Options: --gpu navi31 (as RADV_FORCE_FAMILY names them), --precision f32|f16, --model 124m (of one layer) as in `step`, --batch N (8).
  */

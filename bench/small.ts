@@ -1,10 +1,10 @@
 /**
- * What small work costs beside its arithmetic, on one thread of the cpu backend: microseconds of a call on tensors of a few elements, of a chain of twenty
- * additions, and of a training step of a small multilayer perceptron (forward, backward, SGD). What is compared takes turns, round after round; `microseconds` is the median over
- * the rounds, `least` the best round, and `ofAddOne` the median as a multiple of that of `add(a, 1)`, which has the least to keep account of.
+ * The overhead of small work beside its arithmetic, on one thread of the cpu backend: microseconds of a call on tensors of a few elements, of a chain of twenty
+ * additions, and of a training step of a small multilayer perceptron (forward, backward, SGD). The cases take turns in every round; `microseconds` is the median over
+ * the rounds, `least` the best round, and `ofAddOne` the median as a multiple of that of `add(a, 1)`, which has the least overhead.
  *
- * Options: --elements N (64), --calls N a turn (20,000; steps a twentieth), --rounds N (15), --batch N (8), --widths 16,32,4 of the perceptron, --peers FOLDER:
- * `@tensorflow/tfjs`, `@tensorflow/tfjs-backend-wasm` and `@jax-js/jax`, as far as they are installed there, do the same work in the same rounds.
+ * Options: --elements N (64), --calls N per turn (20,000; for steps a twentieth), --rounds N (15), --batch N (8), --widths 16,32,4 of the perceptron, --peers FOLDER:
+ * `@tensorflow/tfjs`, `@tensorflow/tfjs-backend-wasm` and `@jax-js/jax`, if they are installed in this folder, do the same work in the same rounds.
  */
 import {
   add,

@@ -2,15 +2,15 @@
  * One training step, with and without gradient alignment: by default a GPT with d 256, 6 layers, 8 heads, T 256, B 8, vocabulary 1024 (LayerNorm, biases,
  * learned positions, GELU, untied head, AdamW).
  *
- * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds. A turn repeats short steps.
+ * The variants take turns in every round, so that drift of the machine affects all of them equally; figures are medians in seconds. A turn repeats short steps.
  *
  * - plain: gradient of the mean loss and AdamW.
- * - aligned: the same, and every example's alignment with a given direction and its gradient's norm.
- * - domains: an aligned step over as many tokens with 16 examples of 16 domains (T 128): 16 domain alignments.
- * - perDomain: a target gradient and 16 domain gradients one after another, without the step (the paper's way).
+ * - aligned: the same, with every example's alignment with a given direction and its gradient's norm.
+ * - domains: an aligned step over as many tokens with 16 examples of 16 domains (T 128), which gives 16 domain alignments.
+ * - perDomain: a target gradient and 16 domain gradients one after another, without the step (the method of the paper).
  * - forwardMode: one jvp over the batch in a given direction.
  *
- * - torch: PyTorch's plain step (fused AdamW), with --python PYTHON that has it; `overPeer` is the median of plain over torch of the same round.
+ * - torch: PyTorch's plain step (fused AdamW), if --python names a Python with PyTorch; `overPeer` is the median of the ratio of plain to torch in the same round.
  *
  * Options: --backend cpu|webgpu, --model small|mixture|124m|tiny (d 256; d 96, 3 layers, T 64, B 16, vocabulary 1,024, the size at which mixtures are found; d 768, 12 layers,
  * T 1,024, vocabulary 50,304; or d 32), --threads N (2), --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --variants plain,aligned,… (all), --python

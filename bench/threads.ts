@@ -1,6 +1,6 @@
 /**
- * A training step with 1 to 16 threads: predicted, from what each kernel takes on one thread, what is serial and what handing a launch over costs (`_threads.ts`), and
- * measured for as many threads as are asked for. `serialShare` is the part of the step on one thread that more threads do not shorten; the kernels that make it are listed.
+ * A training step with 1 to 16 threads: predicted from the time of each kernel on one thread, the serial part and the cost of starting a launch on other threads
+ * (`_threads.ts`), and measured for the given numbers of threads. `serialShare` is the part of the step on one thread that more threads do not shorten; its kernels are listed.
  *
  * Options: --model mixture|small|tiny (mixture), --measured 1,2, --steps N (20).
  */

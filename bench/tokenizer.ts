@@ -1,11 +1,12 @@
 /**
- * How fast text becomes tokens on one core: our encoder beside JavaScript tokenizers, all with the vocabulary that `trainBpe` learns from the same text, in turns. Options: --corpus GLOB,
- * text as `gradmix train` reads it (this repository's sources and documentation); --mb N, megabytes of it at most (12); --vocab-size N (8192); --rounds N (9), of which the first does
- * not count; --peers DIR, a folder with a node_modules of js-tiktoken, gpt-tokenizer and ai-tokenizer, which are not among our packages: those that are there take part, beside
- * @huggingface/tokenizers.
+ * The speed of encoding text on one core: our encoder and other JavaScript tokenizers, all with the vocabulary that `trainBpe` learns from the same text, in turns.
+ * Options: --corpus GLOB, text as `gradmix train` reads it (this repository's sources and documentation); --mb N, at most this many megabytes of it (12); --vocab-size N
+ * (8192); --rounds N (9), of which the first does not count; --peers DIR, a folder whose node_modules has some of js-tiktoken, gpt-tokenizer and ai-tokenizer, which are not
+ * among our dependencies. @huggingface/tokenizers always takes part.
  *
- * Megabytes are of a second of processor time, all threads of the process together (garbage collection is one), which a busy machine stretches less than the clock. Each tokenizer keeps what it remembers between rounds, so that rounds measure text like what came before. `sameIds`: the share of documents whose ids are ours; others cut
- * at JavaScript's white space, which is not Unicode's.
+ * Speeds are megabytes per second of processor time, summed over all threads of the process (one collects garbage), which depends less on other load than elapsed time. Each
+ * tokenizer keeps its cache between rounds, so rounds measure text like that of earlier rounds. `sameIds` is the share of documents with the same ids as ours; the other
+ * tokenizers split at JavaScript's white space, which is not Unicode's.
  */
 import { createRequire } from "node:module";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
-// Writes what is made of assembly/slots.mjs, and compiles assembly/ to dist/backends/cpu/kernels-{relaxed,plain}.wasm. Does nothing when the sources have not
-// changed.
+// Writes the files that are generated from assembly/slots.mjs, and compiles assembly/ to dist/backends/cpu/kernels-{relaxed,plain}.wasm. Does nothing if the sources
+// have not changed.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

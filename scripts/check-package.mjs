@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * Checks what would be published: packs it, installs the tarball into a folder outside of the repository, without scripts, optional dependencies and optional peers, and uses it there
- * from a module, from CommonJS, from TypeScript, from a bundled page and on the command line. Also follows the links of its pages, and looks at the lock files: no
- * download addresses, no dependency that wants to run a script when it is installed.
+ * Checks the package that would be published: packs it, installs the tarball into a folder outside of the repository, without scripts, optional dependencies and optional
+ * peers, and uses it there from a module, from CommonJS, from TypeScript, from a bundled page and on the command line. It also checks the links of its pages, and that the
+ * lock files contain no download addresses and no dependency with an install script.
  *
- * npm takes the dependencies from its cache where it has them, else from the registry.
+ * npm takes the dependencies from its cache if they are there, otherwise from the registry.
  */
 import { execFileSync } from "node:child_process";
 import {

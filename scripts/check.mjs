@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * `npm test`: every check, cheapest first, one line each; a check's output is shown only when it fails. The tests come last.
+ * `npm test` runs every check, the cheapest first and the tests last. It prints one line per check, and the output of a check only if it fails.
  * `--no-tests` stops before them; arguments after it go to vitest.
  */
 import { spawnSync } from "node:child_process";

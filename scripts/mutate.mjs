@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * `npm run mutate -- src/dga [src/nn/gpt.ts …] [options]`: would the tests see it if this code were wrong? Every mutant is a small
- * change of the built code; it is killed when a test fails with it, or hangs. CONTRIBUTING.md says how to read the result.
+ * `npm run mutate -- src/dga [src/nn/gpt.ts …] [options]` measures whether the tests would notice wrong code. Every mutant is a small
+ * change of the built code; it is killed if a test fails with it, or hangs. CONTRIBUTING.md explains the result.
  *
- * The work is done on a copy in .cache/mutate/tree, whose dist/ holds all mutants at once, each behind a switch. Each test file runs
- * once to see which mutants its tests reach; after that a mutant is tried on the tests that reach it, until one fails.
+ * It works on a copy in .cache/mutate/tree, whose dist/ contains all mutants at once, each behind a switch. Each test file runs
+ * once to find out which mutants its tests reach. Then each mutant is tried on the tests that reach it, until one fails.
  */
 import { execFileSync, fork } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -1,7 +1,7 @@
 /*
- * A Vulkan driver for a GPU that is not there: Mesa's RADV, which with RADV_FORCE_FAMILY compiles for any AMD GPU, and around it what it lacks without
- * hardware. Pipelines are compiled by the real compiler, and what it says of them goes as a line of JSON each to the file NULL_GPU_STATISTICS; commands,
- * submissions and memory are only made to look as if they were there. bench/shaders.ts builds and uses it.
+ * A Vulkan driver without a GPU: Mesa's RADV, which with RADV_FORCE_FAMILY compiles for any AMD GPU, and substitutes for the functions that need
+ * hardware. The real compiler compiles pipelines, and its statistics are written to the file NULL_GPU_STATISTICS, one line of JSON per pipeline. Commands,
+ * submissions and memory only pretend to exist. bench/shaders.ts builds and uses it.
  */
 #include <dlfcn.h>
 #include <stdio.h>

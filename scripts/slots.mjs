@@ -1,14 +1,14 @@
-// What is made of assembly/slots.mjs: the classes that the kernels read, and the writers that the launchers call.
+// Generates from assembly/slots.mjs the classes that the kernels read, and the writers that the launchers call.
 
-/** Where the thread's scratch memory begins, and bytes from one thread's to the next: the first slots of every block. */
+/** The first slots of every block: the address of the scratch memory, and the bytes from one thread's scratch memory to the next. */
 const SCRATCH = { scratchAt: "pointer", scratchStride: "pointer" };
-/** Words of a block; PARAMETER_BYTES in src/backends/cpu/protocol.ts says it in bytes. */
+/** Words per block; PARAMETER_BYTES in src/backends/cpu/protocol.ts is the same in bytes. */
 const WORDS = 64;
 const NOTE =
   "Made by scripts/slots.mjs out of assembly/slots.mjs: change that, and run `npm run build:wasm`.";
 
 /**
- * A slot with its place.
+ * A slot with its position in the block.
  *
  * @typedef {object} Slot
  * @property {string} name

@@ -1,15 +1,15 @@
 // @ts-check
 /**
- * A software Vulkan without root: SwiftShader and a Vulkan loader (unpack-chromium.mjs), and what the environment of a process must hold, from its start,
- * for Dawn to find them.
+ * A software Vulkan that needs no root: SwiftShader and a Vulkan loader (unpack-chromium.mjs), and the environment variables with which a process must start
+ * so that Dawn finds them.
  *
- * GRADMIX_WEBGPU chooses: "software" (the default of the tests; another driver in software, such as Mesa's lavapipe, if VK_DRIVER_FILES names its file),
- * "hardware" (the machine's own Vulkan, Metal or Direct3D 12), "off".
+ * GRADMIX_WEBGPU chooses the driver: "software" (the default of the tests; another software driver, such as Mesa's lavapipe, if VK_DRIVER_FILES names its file),
+ * "hardware" (the machine's own Vulkan, Metal or Direct3D 12), or "off".
  */
 import { join } from "node:path";
 import { notHere, unpackSwiftShader } from "./unpack-chromium.mjs";
 
-/** @returns {Record<string, string>} GRADMIX_WEBGPU, and with "off" GRADMIX_WEBGPU_REASON. */
+/** @returns {Record<string, string>} The variables, with GRADMIX_WEBGPU and, if it is "off", GRADMIX_WEBGPU_REASON. */
 export function webgpuEnvironment(env = process.env) {
   const choice = env["GRADMIX_WEBGPU"] ?? "software";
   if (choice === "hardware") return { GRADMIX_WEBGPU: "hardware" };

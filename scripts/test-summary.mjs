@@ -1,5 +1,5 @@
 // @ts-check
-/** `node scripts/test-summary.mjs STATUS REPORT.json …`: sums vitest's JSON reports into one line. */
+/** `node scripts/test-summary.mjs STATUS REPORT.json …` summarises vitest's JSON reports in one line. */
 import { existsSync, readFileSync } from "node:fs";
 
 const [status, ...reports] = process.argv.slice(2);

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What the npm package @sparticuz/chromium carries, unpacked once each into .cache: a headless Chromium for Linux on x86-64 with the libraries that systems
+ * Unpacks the contents of the npm package @sparticuz/chromium into .cache, each once: a headless Chromium for Linux on x86-64 with the libraries that systems
  * without a desktop lack, and SwiftShader with a Vulkan loader.
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -11,7 +11,7 @@ import { brotliDecompressSync } from "node:zlib";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-/** Why nothing of it runs on this machine, or null. */
+/** The reason why the package does not run on this machine, or null. */
 export const notHere =
   process.platform === "linux" && process.arch === "x64"
     ? null

@@ -1,12 +1,22 @@
-/** The code in README.md, CONTRIBUTING.md and docs/: every block compiles with the package's own types and runs as printed. */
+/** README.md, CONTRIBUTING.md and docs/: every block of code compiles with the package's own types and runs as printed, every command is accepted, README's run trains. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import {
+  copyFileSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { splitFile } from "#dist/cli/compare-plan.js";
 import { jsonLayer } from "#dist/cli/config.js";
 import { ruleNames } from "#dist/dga/rules/index.js";
 import { parseJson } from "#dist/json.js";
+import { allFlags, refusalOf, wordsOf } from "./cli/command-line.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const folder = join(root, ".cache/docs");
@@ -160,27 +170,35 @@ test.each(of("json").map((block) => [block.place, block.code] as const))(
   },
 );
 
+/** Lines for the shell: those of blocks without a language, and lines of four spaces that begin with a command of ours. */
+const shellLines: readonly (readonly [place: string, line: string])[] = files.flatMap((file) => {
+  const fenced = of("")
+    .filter(({ place }) => place.startsWith(`${file}:`))
+    .flatMap(({ place, code }) => splitLines(code).map((line) => [place, line] as const));
+  const prose = textOf(file).replaceAll(/^```\w*\n[\s\S]*?^```$/gm, "");
+  const indented = [...prose.matchAll(/^ {4}(?:\$ )?((?:npx gradmix|gradmix|npm) .*)$/gm)];
+  return [...fenced, ...indented.map(({ 1: line = "" }) => [file, line] as const)];
+});
+
+function splitLines(code: string): string[] {
+  return code
+    .replaceAll(/\\\n/g, " ")
+    .split("\n")
+    .flatMap((line) => line.split("&&"))
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("#"));
+}
+
 describe("commands", () => {
-  const help = (...command: string[]): string =>
-    execFileSync(process.execPath, [join(root, "dist/cli/main.js"), ...command, "--help"], {
-      encoding: "utf8",
-    });
-  /** The options of every command, from the program's own list of them. */
-  const commands: ReadonlyMap<string, ReadonlySet<string>> = new Map(
-    [...help().matchAll(/^ {2}([a-z]+) /gm)].map(({ 1: name = "" }) => [
-      name,
-      new Set(help(name).match(/--[a-z][a-z0-9-]*/g)),
-    ]),
-  );
-  const flags = new Set([...commands.values()].flatMap((own) => [...own]));
   const { scripts, name } = JSON.parse(textOf("package.json")) as {
     scripts: Record<string, string>;
     name: string;
   };
 
-  /** What is wrong with a line for the shell, or null. */
-  function fault(command: string): string | null {
-    const [first = "", second = "", ...rest] = command.trim().split(/\s+/);
+  /** What is wrong with a line for the shell, or null. `partial`: as in `refusalOf`. */
+  function fault(command: string, { partial = false }: { partial?: boolean } = {}): string | null {
+    const words = wordsOf(command);
+    const [first = "", second = "", ...rest] = words;
     if (first === "npm") {
       if (second === "ci" || second === "test") return null;
       if (second === "install") return rest[0] === name ? null : `${rest[0]} is not this package`;
@@ -195,22 +213,20 @@ describe("commands", () => {
       const stranger = rest.find((word) => word.startsWith("--") && !own.includes(word));
       return stranger === undefined ? null : `there is no option ${stranger}`;
     }
-    const words = first === "npx" ? rest : [second, ...rest];
+    const after = words.slice(first === "npx" ? 2 : 1);
     if ((first === "npx" ? second : first) !== "gradmix") return `"${first}" is no command of this package`;
-    const own = commands.get(words[0] ?? "");
-    if (own === undefined) return `there is no command "gradmix ${words[0]}"`;
-    const unknown = words.find((word) => word.startsWith("--") && word !== "--help" && !own.has(word));
-    return unknown === undefined ? null : `there is no option ${unknown}`;
+    return refusalOf(after, { partial });
   }
 
-  test.each(of("").map((block) => [block.place, block.code] as const))("of %s exist", (_, code) => {
-    const lines = code
-      .replaceAll(/\\\n/g, " ")
-      .split("\n")
-      .map((line) => line.replace(/#.*/, ""))
-      .filter((line) => line.trim() !== "");
-    for (const line of lines)
-      for (const command of line.split("&&")) expect(fault(command), command).toBe(null);
+  test.each(shellLines)("of %s are accepted: %s", (_, line) => {
+    expect(fault(line)).toBe(null);
+  });
+
+  test("are found in fenced and in indented blocks", () => {
+    const ours = shellLines.filter(([, line]) => /^(npx )?gradmix /.test(line));
+    for (const file of ["README.md", "docs/mixing.md", "docs/data.md", "docs/trainers.md"])
+      expect(ours.filter(([place]) => place.startsWith(file)).length, file).toBeGreaterThan(2);
+    expect(shellLines).toContainEqual(["docs/data.md", "gradmix train --domains prepared"]);
   });
 
   test("and options between the lines exist", () => {
@@ -219,7 +235,8 @@ describe("commands", () => {
     );
     const commands = spans.filter(({ code }) => /^(gradmix|npx gradmix|npm run) /.test(code));
     expect(commands.length).toBeGreaterThan(5);
-    for (const { file, code } of commands) expect(fault(code), `${file}: ${code}`).toBe(null);
+    for (const { file, code } of commands)
+      expect(fault(code.replaceAll("…", ""), { partial: true }), `${file}: ${code}`).toBe(null);
     const options = spans.filter(({ code }) => /^--[a-z]/.test(code));
     expect(options.length).toBeGreaterThan(5);
     // Those of the package's scripts, benchmarks and experiments count too.
@@ -233,7 +250,7 @@ describe("commands", () => {
     );
     // `--long` is an option of zstd.
     const known = new Set([
-      ...flags,
+      ...allFlags(),
       "--long",
       ...others.map((name) => (name.startsWith("--") ? name : `--${name}`)),
     ]);
@@ -242,12 +259,63 @@ describe("commands", () => {
         expect([...known], `${file}: ${code}`).toContain(flag);
   });
 
-  test("and what does not exist would be seen", () => {
+  test("that are wrong are refused", () => {
     expect(fault("npm run nothing")).toMatch(/no script/);
-    expect(fault("gradmix tran x.json")).toMatch(/no command/);
-    expect(fault("npx gradmix train --steps 4 --stpes 3")).toBe("there is no option --stpes");
     expect(fault("python plant.py x")).toBe("there is no program plant.py in python/examples");
     expect(fault("torchrun --nproc-per-node 2 train_gpt.py --stpes 3")).toBe("there is no option --stpes");
     expect(fault("rm -rf")).toMatch(/no command of this package/);
+    expect(fault("gradmix tran x.json")).toMatch(/unknown command/);
+    expect(fault("npx gradmix train --domains a --stpes 3")).toMatch(/unknown option '--stpes'/);
+    expect(fault("gradmix train --domains a --steps three")).toMatch(/^--steps: /);
+    expect(fault("gradmix train --target a.md")).toMatch(/no domain was given/);
+    expect(fault("gradmix train --domains a --rule dgs")).toMatch(/^--rule: /);
+    expect(fault("gradmix train a.json b.json")).toMatch(/too many arguments/);
+    expect(fault("gradmix cluster text.jsonl --clusters 64")).toMatch(/--out <DIR>' not specified/);
+    expect(fault("gradmix prepare --domains corpus")).toMatch(/add --out DIR/);
+    expect(fault("gradmix watch")).toMatch(/missing required argument 'RUN'/);
+    expect(fault("gradmix export runs/first --to levantar")).toMatch(/no format levantar/);
+    expect(fault("gradmix compare a.json --rules uniform,dgs")).toMatch(/^--rules: /);
+    expect(() => fault("gradmix train --domain code=src/*.ts")).toThrow(/expand code=/);
+    expect(() => fault("gradmix train --domain code='src/*.ts")).toThrow(/not closed/);
+    // A sentence may leave out what it does not speak of, but not misspell the rest.
+    expect(fault("gradmix train --resume", { partial: true })).toBe(null);
+    expect(fault("gradmix train --resum", { partial: true })).toMatch(/unknown option/);
+  });
+
+  test("README.md's run trains, and its mixture can be exported", () => {
+    const lines = shellLines.filter(([place]) => place.startsWith("README.md")).map(([, line]) => line);
+    const train = wordsOf(lines.find((line) => line.includes("gradmix train ")) ?? "");
+    const export_ = wordsOf(lines.find((line) => line.includes("gradmix export ")) ?? "");
+    const site = join(root, ".cache/docs-run");
+    rmSync(site, { recursive: true, force: true });
+    // A few small files of the package in place of all.
+    for (const file of ["dist/keys.js", "dist/keys.d.ts", "docs/limits.md", "examples/_random.ts"]) {
+      const copy = join(site, "node_modules/gradmix", file);
+      mkdirSync(dirname(copy), { recursive: true });
+      copyFileSync(join(root, file), copy);
+    }
+    const at = train.indexOf("--steps");
+    expect(at).toBeGreaterThan(0);
+    const small = train.toSpliced(at + 1, 1, "2");
+    for (const [flag, value] of Object.entries({
+      layers: 1,
+      dim: 8,
+      heads: 1,
+      batch: 4,
+      context: 16,
+      threads: 1,
+    }))
+      small.push(`--${flag}`, `${value}`);
+    small.push("--tokenizer", "byte", "--backend", "cpu", "--quiet");
+    const gradmix = (words: readonly string[]): string => {
+      expect(words.slice(0, 2)).toEqual(["npx", "gradmix"]);
+      return execFileSync(process.execPath, [join(root, "dist/cli/main.js"), ...words.slice(2)], {
+        cwd: site,
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "pipe"],
+      });
+    };
+    gradmix(small);
+    expect(gradmix(export_)).toMatch(/javascript,[\s\S]*types,[\s\S]*guides,/);
   });
 });

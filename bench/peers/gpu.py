@@ -1,4 +1,4 @@
-"""PyTorch's matrix products and training steps on a GPU, as `npm run bench -- gpu` measures gradmix's: f32 (without TF32) and f16 (autocast). Prints one line of JSON.
+"""PyTorch's matrix products and training steps on a GPU, measured as `npm run bench -- gpu` measures gradmix's: f32 (without TF32) and f16 (autocast). Prints one line of JSON.
 
     python3 bench/peers/gpu.py SIZES DIM LAYERS HEADS TIME BATCH VOCABULARY ROUNDS
 """

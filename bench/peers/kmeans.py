@@ -1,4 +1,4 @@
-"""k-means of faiss or scikit-learn on the same points as `npm run bench -- kmeans`: reads points from a file of f32, times fits, and prints a line of JSON for each line that it reads.
+"""k-means of faiss or scikit-learn on the points of `npm run bench -- kmeans`. It reads points from a file of f32, times fits, and prints one line of JSON per line that it reads.
 
     python3 bench/peers/kmeans.py faiss|sklearn POINTS.f32 DIM CLUSTERS ITERATIONS THREADS
 """

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * A process that keeps vitest warm and runs one test file per request, in a fresh process of its own:
- * `{ file, ids, env }` → `{ passed, why, tests }`. `ids`: only these tests of the file; null: all of them.
+ * A process that keeps vitest loaded and runs one test file per request, each in a fresh process:
+ * `{ file, ids, env }` → `{ passed, why, tests }`. `ids` selects tests of the file; null means all of them.
  */
 import { createVitest } from "vitest/node";
 

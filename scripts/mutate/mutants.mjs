@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The mutants of a built module: what may be changed in it (`findMutants`), and the module with all of them in it, each behind a
- * switch (`instrument`). Messages of errors are left alone, and so is what the TypeScript compiler adds.
+ * The mutants of a built module: the possible changes (`findMutants`), and the module with all of them, each behind a
+ * switch (`instrument`). Messages of errors and code that the TypeScript compiler adds are not changed.
  */
 import { SourceMap } from "node:module";
 import { parse } from "acorn";
@@ -9,9 +9,9 @@ import { parse } from "acorn";
 /** @typedef {import("acorn").AnyNode} Node */
 /** @typedef {readonly [start: number, end: number]} Range */
 /**
- * Characters `from`–`to` of the module become `text`; `around` is the expression or statement that contains them and of which two
- * versions can stand side by side. `line`, `source` and `change` name the mutant: number and text of the line in the TypeScript
- * source, and what happens to it.
+ * The mutant replaces the characters `from`–`to` of the module by `text`. `around` is the smallest expression or statement around them that can be
+ * replaced by a choice of two versions. `line`, `source` and `change` identify the mutant: number and text of the line in the TypeScript
+ * source, and the change.
  * @typedef {{ around: Range, statement: boolean, from: number, to: number, text: string, line: number, source: string, change: string }} Mutant
  */
 

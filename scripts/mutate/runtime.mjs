@@ -1,6 +1,6 @@
 /**
- * Goes into the instrumented package as `mutant.js`: which mutant is active in this process, or, when it is asked, which ones are
- * reached. Loads no Node module, as the core does not.
+ * The file `mutant.js` of the instrumented package. It knows which mutant is active in this process and, if asked, records which ones are
+ * reached. Like the core, it imports no Node module.
  */
 const env = globalThis.process?.env ?? {};
 const active = Number(env.GRADMIX_MUTANT ?? -1);

@@ -1,7 +1,7 @@
 // @ts-check
-/** Which mutants are tried, and what the result says about those that are not. */
+/** Draws the mutants that are tried, and estimates the result for all of them. */
 
-/** `count` of `items`, each as likely as any other, in their order; the same ones for the same seed (Mulberry32). */
+/** Returns a uniform sample of `count` of the `items`, in their order; the same seed gives the same sample (Mulberry32). */
 /** @template T @param {readonly T[]} items @param {number} count @param {number} seed @returns {T[]} */
 export function drawSample(items, count, seed) {
   let state = seed >>> 0;

@@ -1,10 +1,10 @@
 // @ts-check
-/** Vitest's setup file of a mutation run: which mutants does each test reach? */
+/** Vitest's setup file of a mutation run, which records the mutants that each test reaches. */
 import { writeFileSync } from "node:fs";
 import fc from "fast-check";
 import { afterAll, afterEach, beforeEach } from "vitest";
 
-// The first counterexample kills; a smaller one is of no use.
+// The first counterexample kills the mutant, so it need not be shrunk.
 fc.configureGlobal({ endOnFailure: true });
 
 const folder = process.env["GRADMIX_MUTANT_COVERAGE"];

@@ -1,6 +1,6 @@
 /**
- * A program of someone who installed the package: one call, at least, of each entry point, with a result that is known. scripts/check-package.mjs compiles it twice, to a
- * module and to CommonJS, where the imports are calls of `require`, and runs both.
+ * A program of a user of the package. It calls at least one function of each entry point and checks its result. scripts/check-package.mjs compiles it twice, to a
+ * module and to CommonJS (where imports become calls of `require`), and runs both.
  */
 import { init, shutdown, square, sum, tensor } from "gradmix";
 import { byteTokenizer } from "gradmix/data";

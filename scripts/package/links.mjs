@@ -1,9 +1,9 @@
 // @ts-check
-/** The links of Markdown pages. */
+/** Finds and checks the links of Markdown pages. */
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 
-/** The fragment that GitHub gives a heading. @param {string} heading */
+/** Returns the fragment by which GitHub links to a heading. @param {string} heading */
 const fragmentOf = (heading) =>
   heading
     .replaceAll(/\[([^\]]*)\]\([^)]*\)/g, "$1")
@@ -11,7 +11,7 @@ const fragmentOf = (heading) =>
     .replaceAll(/[^\p{L}\p{N}\p{M}_ -]/gu, "")
     .replaceAll(" ", "-");
 
-/** The page without its blocks of code, which are not links, and may look like headings. @param {string} file */
+/** Reads a page and removes its blocks of code, whose contents may look like links or headings. @param {string} file */
 const proseOf = (file) => readFileSync(file, "utf8").replaceAll(/^```[\s\S]*?^```$/gm, "");
 
 /**

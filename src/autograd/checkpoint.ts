@@ -1,6 +1,6 @@
 /** Trades time for memory: the backward pass computes parts of a function again. */
 import { GradmixError } from "../errors.ts";
-import { scope, Tensor, youngest } from "../tensor/tensor.ts";
+import { scope, Tensor, lastSerial } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
 import { fresh } from "./handles.ts";
 import { type Application, innermost, withReplacement, type Transform, withTransform } from "./op.ts";
@@ -15,7 +15,7 @@ class Rehearsal implements Transform {
   readonly captured = new Set<Tensor>();
   readonly #tape: Tape;
   readonly #inputs: ReadonlySet<Tensor>;
-  readonly #before = youngest();
+  readonly #before = lastSerial();
   readonly #dependent = new Map<Tensor, Blocks | null>();
 
   constructor(tape: Tape, inputs: readonly Tensor[]) {

@@ -21,7 +21,7 @@ import {
 } from "../options.ts";
 import { checkDType } from "../tensor/dtype.ts";
 import { checkShape, formatShape, sameShape } from "../tensor/shape.ts";
-import { isTensor, scope, type Tensor, youngest } from "../tensor/tensor.ts";
+import { isTensor, scope, type Tensor, lastSerial } from "../tensor/tensor.ts";
 import { type KeepsBatch, keepsElementwise, keepsRows, keepsRowsOfFirst, mixesBatch } from "./batch.ts";
 import { wantTensor } from "./checks.ts";
 import { alias, copied, fresh } from "./handles.ts";
@@ -158,7 +158,7 @@ class Enclosure implements Transform {
   readonly #inputs: ReadonlySet<Tensor>;
   readonly #outside: readonly Transform[];
   readonly #follows: boolean;
-  readonly #before = youngest();
+  readonly #before = lastSerial();
   readonly #dependent = new Set<Tensor>();
 
   constructor(name: string, inputs: readonly Tensor[], outside: readonly Transform[], follows: boolean) {
@@ -226,7 +226,7 @@ function derivativesOf(
   given: readonly Tensor[],
   run: () => unknown,
 ): (Tensor | null)[] {
-  const before = youngest();
+  const before = lastSerial();
   const result = run();
   const list: readonly unknown[] = Array.isArray(result) ? result : [result];
   if (list.length !== specs.length)
@@ -264,7 +264,7 @@ function compute<A>(
   const enclosure = outside.length === 0 ? null : new Enclosure(name, inputs, outside, nested);
   return enclosed(enclosure, () =>
     scope(() => {
-      const before = youngest();
+      const before = lastSerial();
       let saved: readonly unknown[] | null = null;
       const outputs = fresh((): readonly Tensor[] => {
         const given = custom.forward(inputs, attributes);

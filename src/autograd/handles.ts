@@ -3,7 +3,7 @@
  * holder of another result.
  */
 import { sizeOf } from "../tensor/shape.ts";
-import { Tensor, youngest } from "../tensor/tensor.ts";
+import { Tensor, lastSerial } from "../tensor/tensor.ts";
 import { apply1 } from "./op.ts";
 import { reshapeOp } from "./ops/broadcast.ts";
 import { padOp } from "./ops/shape.ts";
@@ -25,7 +25,7 @@ export function copied(t: Tensor): Tensor {
 
 /** Returns what `fn` returns, with new handles for tensors that existed before, and for those that it returns more than once. */
 export function fresh<R extends Tensor | readonly Tensor[]>(fn: () => R): R {
-  const before = youngest();
+  const before = lastSerial();
   const result = fn();
   if (result instanceof Tensor) return (result.serial > before ? result : alias(result)) as R;
   const seen = new Set<Tensor>();

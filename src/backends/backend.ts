@@ -41,7 +41,7 @@ function isBackend(memory: Memory): memory is Backend {
   return "run" in memory;
 }
 
-/** The memory of the operands, which must be `known` if it is not null; null without operands. Throws `backend` if there are several. */
+/** Returns the memory that the operands and `known` share, or null if there are neither. Throws `backend` if they are in different memories. */
 function memoryOf(kernel: KernelName, operands: NamedViews<Operand>, known: Memory | null): Memory | null {
   let memory = known;
   for (const name in operands) {

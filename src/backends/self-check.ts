@@ -1,10 +1,10 @@
-/** Does a backend compute? A few sums whose results are known exactly, in milliseconds: drivers have been known to fail silently. */
+/** Checks that a backend computes correctly, since drivers have failed without an error: a few sums with known exact results, which take milliseconds. */
 import type { View } from "../tensor/memory.ts";
 import type { Backend } from "./backend.ts";
 
 /**
- * Multiplies, sums and normalises small whole numbers; they are the same in f16. What is beyond the range of f16 must stay as it is or become ∞, since an
- * overflow that does not show would spoil a training that scales its loss. `size`: by default large tiles are needed, and hang over the edge.
+ * Multiplies, sums and normalises small whole numbers, which f16 represents exactly. A sum beyond the range of f16 must be exact or ∞, since a training that
+ * scales its loss must see every overflow. The default `size` needs large tiles and does not divide into them.
  */
 export async function computesRight(backend: Backend, size: number = 160): Promise<boolean> {
   const place = (data: Float32Array | Int32Array) => {

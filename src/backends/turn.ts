@@ -1,10 +1,10 @@
-/** A turn for the event loop, on backends whose kernels never wait: without it neither signals nor timers are heard during a long evaluation. */
+/** Gives the event loop a turn on backends whose kernels never wait, so that signals and timers are handled during a long evaluation. */
 
 const TURN_MILLISECONDS = 50;
 
 let last = performance.now();
 
-/** Lets what waits in the event loop run, if it had no turn for some time. */
+/** Lets the event loop run its waiting callbacks, if it had no turn for some time. */
 export async function giveTurn(): Promise<void> {
   if (performance.now() - last < TURN_MILLISECONDS) return;
   await new Promise<void>((next) => {
@@ -14,7 +14,7 @@ export async function giveTurn(): Promise<void> {
   last = performance.now();
 }
 
-/** Browsers let timers of a hidden page wait for a second, messages not. */
+/** Calls `next` after a message: browsers delay the timers of a hidden page by a second, but not messages. */
 function afterMessages(next: () => void): void {
   const { port1, port2 } = new MessageChannel();
   port1.addEventListener("message", () => {

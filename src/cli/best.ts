@@ -6,7 +6,7 @@ import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { createGPT, type GPT } from "../nn/gpt.ts";
-import { toHuggingFace } from "../nn/huggingface.ts";
+import { toHuggingFace } from "../nn/huggingface/write.ts";
 import type { RunWeights } from "../runs/lines.ts";
 import { count, number, object, parse, type Schema, string } from "../schema.ts";
 import type { Data } from "./read-data.ts";

@@ -10,7 +10,7 @@ import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
-import { fromHuggingFace } from "../nn/huggingface.ts";
+import { fromHuggingFace } from "../nn/huggingface/read.ts";
 import { type ByteSource, openSafetensors } from "../nn/safetensors.ts";
 import { fileSource, reading } from "../node/files.ts";
 import { scope, tensor } from "../tensor/tensor.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
-import { fromHuggingFace } from "../nn/huggingface.ts";
+import { fromHuggingFace } from "../nn/huggingface/read.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { fileSource } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";

@@ -15,7 +15,7 @@ import {
   type ResolvedGPTConfig,
   resolveGPTConfig,
 } from "../nn/gpt.ts";
-import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface.ts";
+import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface/read.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
 import { fileSource } from "../node/files.ts";

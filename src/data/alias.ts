@@ -46,7 +46,7 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
     if (weights[i]! > 0) last = i;
     cumulative[i] = sum += weights[i]!;
   }
-  // So that every u < 1 gives an index with positive weight.
+  // Every u < 1 then gives an index with positive weight.
   cumulative.fill(Infinity, last);
   return {
     size: weights.length,

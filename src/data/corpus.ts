@@ -180,7 +180,7 @@ function single(
   if (share === 0) return { ...common, train: stream, heldOut: null, heldOutBytes: 0, note: null };
   const { length } = stream.tokens;
   const [train, heldOut] = splitStream(stream, tokensKept(length, share));
-  // Without the end-of-text token, which is not text. A character that the cut divides counts as U+FFFD.
+  // The end-of-text token is not text, so it is left out. A character that the cut divides counts as U+FFFD.
   const heldOutText = tokenizer.decode(heldOut.tokens.subarray(0, -1));
   onHeldOut?.(heldOutText);
   return {

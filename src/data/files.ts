@@ -335,7 +335,7 @@ async function walk(place: Place, of: Walk): Promise<void> {
     // An entry that is not a file and does not have a file's name matters only if it is a link, which may have been a folder.
     return entry.isSymbolicLink() ? () => of.leaveOut(path, "link", kind.reason) : null;
   });
-  for (const tell of await Promise.all(looks)) tell?.();
+  for (const report of await Promise.all(looks)) report?.();
   for (const next of folders) await walk(next, of);
 }
 

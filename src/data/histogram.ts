@@ -166,7 +166,7 @@ function evenly(count: number, most: number): number[] {
 function stretchesOf({ tokens }: StoredStream, most: number, length: number): Stretch[] {
   const n = tokens.length;
   if (n <= most) return [{ from: 0, to: n }];
-  // None is shorter than a piece.
+  // No stretch is shorter than a piece.
   const count = Math.max(1, Math.min(STRETCHES, Math.floor(most / (length + 1))));
   const size = Math.floor(most / count);
   return Array.from({ length: count }, (_, j) => {
@@ -199,14 +199,18 @@ function ownPieces(domains: readonly CountedDomain[], length: number): Round[] {
     const labels = among.filter((i) => round < starts[i]!.length);
     const pieces = labels.map((i): Piece => ({ stream: domains[i]!.stream, start: starts[i]![round]! }));
     const holes = domains.map((domain, i) =>
-      starts[i]!.length === 0 ? null : around(domain, starts[i]![round % starts[i]!.length]!, length),
+      starts[i]!.length === 0 ? null : contextOf(domain, starts[i]![round % starts[i]!.length]!, length),
     );
     return { labels, group: { pieces, holes } };
   });
 }
 
-/** A piece and the text around it in its document. */
-function around({ stream: { documents }, stretches }: CountedDomain, start: number, length: number): Stretch {
+/** The stretch of a piece with the text around it in its document. */
+function contextOf(
+  { stream: { documents }, stretches }: CountedDomain,
+  start: number,
+  length: number,
+): Stretch {
   const total = stretches.reduce((sum, { from, to }) => sum + to - from, 0);
   const reach = Math.min(LEFT_OUT, Math.floor(total / LEFT_OUT_SHARE));
   const end = start + length + 1;

@@ -195,7 +195,7 @@ function checkState(json: unknown, domains: readonly SampledDomain[], seed: numb
   );
 }
 
-/** Of a sampler of k domains with a seed. */
+/** Schema of the state of a sampler of k domains with a seed. */
 export function samplerState(k: number, seed: number): schema.Schema<SamplerState> {
   return schema.object<SamplerState>({
     version: schema.oneOf(1),

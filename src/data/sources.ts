@@ -252,7 +252,7 @@ async function* parts(
 /** Largest number of bytes of a line: half of the longest string, so that its text always fits. */
 const LINE = 1 << 28;
 
-/** Lines without their ends; null for a line that is longer than LINE, of which no more is held. Memory holds one chunk and the line that crosses it. */
+/** The lines of a file without their ends; null for a line longer than LINE, whose text is dropped. Memory holds one chunk and the line that crosses it. */
 async function* lines(
   file: string,
   kind: string | null,

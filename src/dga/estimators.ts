@@ -39,7 +39,7 @@ import {
   meanGradient,
   scaleOf,
   readAndDispose,
-  watched,
+  selectedParameters,
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
 
@@ -103,7 +103,7 @@ export async function targetDirection<B extends Examples>(
   const scale = scaleOf(options);
   clearRest(direction, options);
   const losses = await readAndDispose(
-    meanGradient(model, target, direction, false, watched(model, options), scale),
+    meanGradient(model, target, direction, false, selectedParameters(model, options), scale),
   );
   if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
   return {
@@ -144,7 +144,7 @@ async function perDomain<B extends Examples>(
   direction: Arena,
   options: EstimateOptions,
 ): Promise<DomainPart> {
-  const parameters = watched(model, options);
+  const parameters = selectedParameters(model, options);
   const scale = scaleOf(options);
   const k = domains.length;
   const alignments = new Float64Array(k);
@@ -277,7 +277,7 @@ export async function estimateGram<B extends Examples>(
   checkEstimate("estimateGram", options, { held: integerIn(1) });
   const k = domains.length;
   const { held = GRAM_HELD } = options;
-  const parameters = watched(model, options);
+  const parameters = selectedParameters(model, options);
   const scale = scaleOf(options);
   const gram = new Float64Array(k * k);
   const losses = new Float64Array(k);
@@ -317,7 +317,7 @@ async function segmentedPass<B extends Examples>(
   direction: Arena,
   options: EstimateOptions,
 ): Promise<ExamplePass> {
-  const parameters = watched(model, options);
+  const parameters = selectedParameters(model, options);
   const weight = exampleWeight(batch, options);
   const examples = exampleCount(batch);
   const groups = [0];
@@ -346,7 +346,7 @@ async function forwardPass<B extends Examples>(
   direction: Arena,
   options: EstimateOptions,
 ): Promise<ExamplePass> {
-  const tangents = new Map(watched(model, options).map((p) => [p, direction.of(p)]));
+  const tangents = new Map(selectedParameters(model, options).map((p) => [p, direction.of(p)]));
   const { losses, derivatives } = forwardDerivative(() => model.losses(batch), tangents);
   const [values, dots] = await Promise.all([readAndDispose(losses), readAndDispose(derivatives)]);
   return { losses: values, dots: divided(dots, scaleOf(options)) };

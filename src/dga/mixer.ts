@@ -144,7 +144,7 @@ function mixerState({ rule, domains, initial }: Mixer): schema.Schema<MixerState
   const known = Object.entries(initial.rule.memory);
   const memory = schema.closed<RuleState["memory"]>(
     Object.fromEntries(
-      // What is not of the domains is called by its place.
+      // Errors name a number by its domain, or by its index if the vector is not per domain.
       known.map(([name, { length }]) => [
         name,
         length === domains.length ? vector : schema.list(schema.number, length),

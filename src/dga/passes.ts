@@ -133,7 +133,7 @@ export function lastBlocks(model: Named, count: number): (name: string) => boole
 type Named = Pick<Model<never>, "parameters">;
 
 /** The parameters that `options` selects. Throws `config` if it selects none. */
-export function watched(model: Named, { parameters }: EstimateOptions = {}): readonly Tensor[] {
+export function selectedParameters(model: Named, { parameters }: EstimateOptions = {}): readonly Tensor[] {
   if (parameters === undefined) return model.parameters.list;
   const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
   if (chosen.length === 0)

@@ -140,7 +140,7 @@ interface SavedState {
   readonly heldOut?: unknown;
 }
 
-/** What a trainer saves, but for the parts that are checked with what they belong to. */
+/** Schema of the saved state of a trainer, without the parts that are checked by the modules to which they belong. */
 export const savedState: Schema<SavedState> = object<SavedState>({
   // Old checkpoints do not name the optimizer; it was adamw.
   optimizer: withDefault(string, "adamw"),

@@ -14,7 +14,7 @@ import {
   type EstimateOptions,
   exampleWeight,
   readAndDispose,
-  watched,
+  selectedParameters,
 } from "./passes.ts";
 
 /** Sketches of the gradients of mean losses per token, one per batch. Plain data. */
@@ -43,7 +43,7 @@ export async function sketchGradients<B extends Examples>(
 ): Promise<Sketches> {
   checkEstimate("sketchGradients", options);
   const { rank = 16, seed = 1 } = options.sketch ?? {};
-  const parameters = watched(model, options);
+  const parameters = selectedParameters(model, options);
   const k = batches.length;
   const tokens = Float64Array.from(batches, tokenCount);
   const losses = new Float64Array(k);

@@ -123,8 +123,8 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
  */
 export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): void {
   checkOptions("createTrainer", options, {
-    model: required(thing("a model, such as createGPT makes", "parameters", "losses")),
-    mixer: required(thing("a mixer of createMixer", "rule", "domains", "updateEvery", "initial")),
+    model: required(objectWith("a model, such as createGPT makes", "parameters", "losses")),
+    mixer: required(objectWith("a mixer of createMixer", "rule", "domains", "updateEvery", "initial")),
     domains: required(
       valueThat("a list of datasets", (value) => Array.isArray(value) && value.every(isDataset)),
     ),
@@ -133,9 +133,9 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
       "a Map from names to datasets",
       (value) => value instanceof Map && [...value.values()].every(isDataset),
     ),
-    reference: thing("a model", "parameters", "losses"),
+    reference: objectWith("a model", "parameters", "losses"),
     heldOut: object,
-    bases: thing("bases of createBases", "names", "domains", "offsets"),
+    bases: objectWith("bases of createBases", "names", "domains", "offsets"),
     batch: required(integerIn(1)),
     schedule: required(callback),
     optimizer: valueThat(
@@ -199,7 +199,7 @@ function aboutReference(check: () => void): void {
 }
 
 /** Checks that an option is an object with these properties. */
-function thing(what: string, ...names: string[]): OptionCheck {
+function objectWith(what: string, ...names: string[]): OptionCheck {
   return valueThat(
     what,
     (value) => typeof value === "object" && value !== null && names.every((name) => name in value),

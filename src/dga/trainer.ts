@@ -111,25 +111,25 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
   const { model, schedule, batch } = options;
 
   /** The error of a step that failed half-way and left no valid state; null if there was none. */
-  let spoiled: unknown = null;
-  const unspoiled = (): void => {
-    if (spoiled === null) return;
+  let failure: unknown = null;
+  const checkUsable = (): void => {
+    if (failure === null) return;
     throw new GradmixError(
-      spoiled instanceof GradmixError ? spoiled.code : "numeric",
-      `the trainer cannot go on after an error (${spoiled instanceof Error ? spoiled.message : show(spoiled)}); restore a checkpoint`,
-      { cause: spoiled },
+      failure instanceof GradmixError ? failure.code : "numeric",
+      `the trainer cannot go on after an error (${failure instanceof Error ? failure.message : show(failure)}); restore a checkpoint`,
+      { cause: failure },
     );
   };
 
   async function step(): Promise<TrainStep> {
-    unspoiled();
+    checkUsable();
     const lr = schedule(state.mixer.steps);
     numberIn({ min: 0 })(`schedule(${state.mixer.steps})`, lr);
     try {
       await noteReference(training);
       return { ...(await takeStep(training, lr)), ...(await mix(training)) };
     } catch (error) {
-      spoiled = error;
+      failure = error;
       throw error;
     }
   }
@@ -164,20 +164,20 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
       turns.run("evaluate", () => meanLoss(model, source, tokens, batch, signal)),
     heldOut: (signal) =>
       turns.run("heldOut", () => {
-        unspoiled();
+        checkUsable();
         return heldOutNow(training, signal);
       }),
     save: () =>
       turns.run("save", async () => {
-        unspoiled();
+        checkUsable();
         return save(training);
       }),
     restore: (checkpoint) =>
       turns.runNow("restore", () => {
         restore(training, checkpoint, () => {
-          spoiled = new GradmixError("checkpoint", "the checkpoint was not written whole to the device");
+          failure = new GradmixError("checkpoint", "the checkpoint was not written whole to the device");
         });
-        spoiled = null;
+        failure = null;
       }),
     dispose: () => turns.end("dispose", device.dispose),
   };

@@ -40,6 +40,7 @@ export {
 } from "./gpt.ts";
 export { loadParameters, type NamedParameters, saveParameters } from "./saved-parameters.ts";
 export { generate, type GenerateOptions, sampleToken } from "./generate.ts";
-export { fromHuggingFace, type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface.ts";
+export { fromHuggingFace } from "./huggingface/read.ts";
+export { type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface/write.ts";
 export { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
 export { createSchedule, type Schedule, type ScheduleName, type ScheduleOptions } from "./schedules.ts";

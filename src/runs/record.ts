@@ -178,7 +178,7 @@ const weights = where(numbers, (read) => {
 
 const named: Fields<NamedWeights> = { final: weights, averaged: weights };
 
-/** Of weights.json. */
+/** Schema of weights.json. */
 export const runWeights: Schema<RunWeights> = object<RunWeights>({ ...named, bases: optional(object(named)) });
 
 const evaluation = object<Evaluation>({ target: orNull(number), domains: numbers });
@@ -286,7 +286,7 @@ const contamination = object<ContaminationFacts>({
   ),
 });
 
-/** Of run.json. */
+/** Schema of run.json. */
 export const runFacts: Schema<RunFacts> = object<RunFacts>({
   version: version(1, "it was written by another version of gradmix"),
   gradmix: string,

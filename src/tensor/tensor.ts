@@ -64,8 +64,8 @@ let tensorsMade = 0;
 /** The constructor, which is private: users call `empty`, `tensor`, `zeros` and the ops. */
 let handleOn: <D extends DType>(storage: Storage, shape: Shape, dtype: DType, offset: number) => Tensor<D>;
 
-/** @internal The serial number of the youngest tensor; those made later have a higher one. */
-export function youngest(): number {
+/** @internal The serial number of the tensor that was made last; later ones have a higher number. */
+export function lastSerial(): number {
   return tensorsMade;
 }
 
@@ -378,7 +378,7 @@ export function scope<T>(fn: () => T): T {
   }
   if (isThenable(result)) {
     closeScope(mine, undefined);
-    // Its tensors are gone, so it fails, and nobody waits for it.
+    // The function goes on without its tensors, so it fails; nobody waits for it, so its error is ignored.
     result.then(undefined, () => {});
     throw new GradmixError(
       "autograd",

@@ -25,7 +25,7 @@ import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { decodeNpy, encodeNpy } from "#dist/data/npy.js";
 import { byteTokenizer } from "#dist/data/tokenizer.js";
 import { createGPT } from "#dist/nn/gpt.js";
-import { toHuggingFace } from "#dist/nn/huggingface.js";
+import { toHuggingFace } from "#dist/nn/huggingface/write.js";
 import { encodeSafetensors } from "#dist/nn/safetensors.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { random } from "../dga/arbitraries.ts";

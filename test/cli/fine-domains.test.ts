@@ -339,7 +339,10 @@ test("several targets and mixtures of them become bases; a target that is no tex
     ],
     [[at("drop.json"), ...one], /^--drop-contaminated: the histogram over clusters reads the target only/],
     [[...one, "--groups", "2"], /^--groups: the groups become bases/],
-    [[...one, "--groups", "37", "--bases", at("x.json")], /^--groups: 36 documents of the target cannot make 37 groups/],
+    [
+      [...one, "--groups", "37", "--bases", at("x.json")],
+      /^--groups: 36 documents of the target cannot make 37 groups/,
+    ],
     [[...one, "--groups", "0", "--bases", at("x.json")], /^--groups: 0 is not/],
     [
       [

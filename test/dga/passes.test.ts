@@ -4,7 +4,14 @@ import { type EstimateOptions, lastBlocks, meanGradient } from "gradmix/dga";
 import { arenaLike, type Model, type TokenBatch } from "gradmix/nn";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { checkEstimate, chunks, exampleWeight, lossesOf, readAndDispose, watched } from "#dist/dga/passes.js";
+import {
+  checkEstimate,
+  chunks,
+  exampleWeight,
+  lossesOf,
+  readAndDispose,
+  selectedParameters,
+} from "#dist/dga/passes.js";
 import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 import { language, time, tiny, windows } from "./languages.ts";
@@ -161,13 +168,13 @@ test("pieces are of whole domains, in order, as full as they may be", () => {
 
 test("the parameters that are looked at are those that are named, all by default", () => {
   const names = [...model.parameters.byName.keys()];
-  expect(watched(model)).toBe(model.parameters.list);
-  expect(watched(model, {})).toBe(model.parameters.list);
+  expect(selectedParameters(model)).toBe(model.parameters.list);
+  expect(selectedParameters(model, {})).toBe(model.parameters.list);
   for (const name of names)
-    expect(watched(model, { parameters: (one) => one === name })).toEqual([
+    expect(selectedParameters(model, { parameters: (one) => one === name })).toEqual([
       model.parameters.byName.get(name),
     ]);
-  expect(codeOf(() => watched(model, { parameters: () => false }))).toBe(
+  expect(codeOf(() => selectedParameters(model, { parameters: () => false }))).toBe(
     "config: parameters: the selection contains none of the model's parameters",
   );
 });

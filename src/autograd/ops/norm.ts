@@ -47,7 +47,7 @@ const checkKind = oneOf(...normKinds);
 type Inputs<T> = readonly [T, ...T[]];
 type NormOp = Op<NormAttrs, "x ...", "y", "x stats ...">;
 
-/** Of a norm's output. Throws for what it cannot be computed of. */
+/** Returns the specs of the outputs of a norm. Throws `shape` or `config` for operands or attributes that do not fit. */
 function normSpecs(name: string, [x, ...rest]: Inputs<Spec>, { eps, gain, bias }: NormAttrs): Spec[] {
   wantType(name, "x", x, "f32");
   checkEps(`${name}: eps`, eps);

@@ -7,7 +7,7 @@ import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
 /** Offsets on the device, kept until `dispose`. */
 export class Offsets {
-  /** There are few lists, and most differ in their first numbers. */
+  /** Lists are compared one by one, since there are few, and most differ in their first numbers. */
   readonly #sets: { readonly values: readonly number[]; readonly uploaded: Tensor }[] = [];
 
   /** `offsets` times `scale` as i32, on the backend of `like`. */

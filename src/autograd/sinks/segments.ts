@@ -122,7 +122,7 @@ interface SegmentGradients {
   readonly kept: Map<Tensor, Tensor<"f32">>;
   /** Parameters to whose gradients this pass has added something. */
   readonly written: Set<Tensor>;
-  /** Where a parameter's next part goes: over what is there, or on top of it. Throws `autograd` for a tensor that is none of the parameters. */
+  /** Returns the tensor for a parameter's next part, and whether the part is added to it or overwrites it. Throws `autograd` for a tensor that is not a parameter. */
   next(parameter: Tensor): { readonly gradient: Tensor; readonly accumulate: boolean };
 }
 

@@ -20,17 +20,17 @@ const PAGE = 65536;
 const MOST_BYTES = 65536 * PAGE;
 const LEAST_BYTES = 64 * PAGE;
 const MOST_THREADS = 64;
-/** Address space that a worker thread takes (0.6 to 0.9 GiB were measured), and what is left to the heap of the calling thread. */
+/** Address space of a worker thread (0.6 to 0.9 GiB were measured), and the address space that is left for the heap of the calling thread. */
 const WORKER_ROOM = 2 ** 30;
 const OWN_ROOM = 2 ** 28;
 
-/** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
+/** Starts the backend. Throws `config` for invalid options, and `backend` if the requested SIMD level is not supported here. */
 export async function startCpu(host: CpuHost, options: CpuOptions): Promise<Backend> {
   const { machine, capabilities } = await startMachine(host, options);
   return cpuBackend(machine, capabilities);
 }
 
-/** The machinery without the interface. */
+/** Starts the parts below the backend interface: memory, kernels and worker threads. */
 export async function startMachine(
   host: CpuHost,
   options: CpuOptions,
@@ -68,7 +68,7 @@ async function compileKernels(bytes: Uint8Array<ArrayBuffer>, shared: boolean): 
   }
 }
 
-/** The workers that could be started. Throws when `options.threads` asks for more of them. */
+/** Starts the workers and returns those that could be started. Throws if these are fewer than `options.threads` requires. */
 async function startWorkers(
   host: CpuHost,
   machine: CpuMachine,
@@ -76,7 +76,7 @@ async function startWorkers(
   options: CpuOptions,
 ): Promise<readonly WorkerHandle[]> {
   const { threads } = machine;
-  // A worker that finds no room for its heap ends the whole process, so what has no room is not started.
+  // A worker without room for its heap ends the whole process, so a worker is started only if there is room.
   const room = host.addressRoom();
   const helpers = Math.min(threads - 1, Math.max(0, Math.floor((room - OWN_ROOM) / WORKER_ROOM)));
   if (options.threads !== undefined && helpers < threads - 1)
@@ -100,15 +100,15 @@ async function startWorkers(
       ? reason
       : new GradmixError("backend", "cpu: worker threads did not start", { cause: reason });
   }
-  // Everything still runs, with the same results.
+  // With fewer workers everything still runs, with the same results.
   const why = reason instanceof Error ? reason.message : String(reason);
   options.log?.(`${why}; ${started.length + 1} of ${threads} threads are used`);
   return started;
 }
 
 /**
- * A memory of at most `wanted` bytes, or of fewer where the address space is limited. V8 sets 10 GiB of addresses aside for each memory, whatever its maximum, unless Node
- * was started with --disable-wasm-trap-handler: then as much as the maximum. Throws `memory`.
+ * Reserves a memory of at most `wanted` bytes, or less if the address space is limited. V8 reserves 10 GiB of addresses for each memory, whatever its maximum,
+ * or only the maximum if Node was started with --disable-wasm-trap-handler. Throws `memory`.
  */
 function reserve(
   wanted: number,
@@ -142,7 +142,7 @@ function gib(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
-/** The interface of a machine. */
+/** Wraps a machine in the backend interface. */
 export function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
   let nextBuffer = 1;
   const { allocator, buffers } = machine;
@@ -215,7 +215,7 @@ export function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Bac
   };
 }
 
-/** Position of the limits of the module's imported memory: flags, minimum, maximum (three LEB128 numbers). */
+/** Returns the position of the limits of the module's imported memory: flags, minimum, maximum (three LEB128 numbers). */
 function memoryLimitsAt(bytes: Uint8Array): number {
   const marker = new TextEncoder().encode("memory");
   for (let i = 0; i + marker.length + 1 < bytes.length; i++)
@@ -224,7 +224,7 @@ function memoryLimitsAt(bytes: Uint8Array): number {
   throw new GradmixError("backend", "cpu: the kernels' module imports no memory; build the package again");
 }
 
-/** The same kernels for a memory that is not shared. */
+/** Returns the bytes of the same kernels for a memory that is not shared. */
 function withUnsharedMemory(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   const copy = bytes.slice();
   copy[memoryLimitsAt(copy)] = 1;

@@ -27,7 +27,7 @@ export function createHeap(memory: WebAssembly.Memory, memoryLimit: number): Hea
   };
   // The first 64 KiB hold the module's own constants.
   const allocator = createAllocator(PAGE, Math.min(memoryLimit, 65536 * PAGE - PAGE), grow);
-  const lent: { readonly at: number; readonly bytes: number }[] = [];
+  const workspaces: { readonly at: number; readonly bytes: number }[] = [];
   const alloc = (bytes: number): number => {
     const at = allocator.allocate(bytes);
     if (at < 0)
@@ -46,11 +46,11 @@ export function createHeap(memory: WebAssembly.Memory, memoryLimit: number): Hea
     words: (at, count) => heap.i32.subarray(at / 4, at / 4 + count),
     workspace(bytes) {
       const at = alloc(bytes);
-      lent.push({ at, bytes });
+      workspaces.push({ at, bytes });
       return at;
     },
     giveBack() {
-      for (let last = lent.pop(); last !== undefined; last = lent.pop())
+      for (let last = workspaces.pop(); last !== undefined; last = workspaces.pop())
         allocator.release(last.at, last.bytes);
     },
   };

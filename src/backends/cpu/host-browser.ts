@@ -26,7 +26,7 @@ function browserHost(urls: CpuUrls): CpuHost {
   };
 }
 
-/** Bundlers recognise exactly this form, with the name written out, and include the file. */
+/** Returns the default URL of the kernels. Bundlers recognise exactly this form, with the name written out, and include the file. */
 const defaultKernels = (simd: SimdLevel): URL =>
   simd === "relaxed"
     ? new URL("./kernels-relaxed.wasm", import.meta.url)
@@ -72,7 +72,7 @@ function startWorker(setup: WorkerSetup, given: Place | undefined): Promise<Work
           ? new Worker(new URL("./worker-browser.js", import.meta.url), { type: "module" })
           : new Worker(hrefOf(given), { type: "module" });
     } catch (cause) {
-      // From another origin, or forbidden by the page's policy.
+      // The script has another origin, or the page's policy forbids it.
       fail(`could not be made: ${cause instanceof Error ? cause.message : String(cause)}`, cause);
       return;
     }

@@ -8,7 +8,7 @@ import { GradmixError } from "../../errors.ts";
 import { type CpuHost, RELAXED_PROBE, type WorkerHandle } from "./host.ts";
 import type { WorkerSetup } from "./serve.ts";
 
-/** Node 20 has relaxed SIMD behind a flag; from 22 on it is enabled. */
+/** The flag that enables relaxed SIMD in Node 20; it is enabled by default from Node 22 on. */
 const RELAXED_FLAG = "--experimental-wasm-relaxed-simd";
 
 export const nodeHost: CpuHost = {
@@ -31,7 +31,7 @@ export const nodeHost: CpuHost = {
   startWorker,
 };
 
-/** The limit of the address space is set by `ulimit -v`; only Linux reports it. */
+/** Returns the bytes of address space that are free under the limit of `ulimit -v`, which only Linux reports. */
 function addressRoom(): number {
   try {
     const most = /^Max address space\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1];
@@ -42,7 +42,7 @@ function addressRoom(): number {
   }
 }
 
-/** The worker never keeps the process alive. */
+/** Starts a worker, which does not keep the process alive. */
 function startWorker(setup: WorkerSetup): Promise<WorkerHandle> {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL("./worker-node.js", import.meta.url), {

@@ -1,4 +1,4 @@
-/** What the CPU backend needs from its host: Node.js (host-node.ts) or a browser (host-browser.ts). */
+/** The functions that the CPU backend needs from its host: Node.js (host-node.ts) or a browser (host-browser.ts). */
 import type { SimdLevel } from "./options.ts";
 import type { WorkerSetup } from "./serve.ts";
 
@@ -15,11 +15,11 @@ export interface CpuHost {
   relaxedSimd(): boolean;
   /** Loads the compiled kernels. Throws `backend` if they cannot be loaded. */
   kernelBytes(simd: SimdLevel): Promise<Uint8Array<ArrayBuffer>>;
-  /** Why threads cannot share memory here, and what to do; null if they can. */
+  /** Returns the reason why threads cannot share memory here, with advice; null if they can. */
   unshared(): string | null;
   /** Bytes of address space that the process may still use; Infinity if there is no limit, or it is unknown. */
   addressRoom(): number;
-  /** What to do if there is no room for a WebAssembly memory: the end of a sentence. */
+  /** Advice if there is no room for a WebAssembly memory; it ends the sentence of the error. */
   readonly makeRoom: string;
   /** Starts a worker and waits until it serves. Rejects with `backend` if it cannot start. */
   startWorker(setup: WorkerSetup): Promise<WorkerHandle>;

@@ -8,12 +8,12 @@ import type { CpuMachine } from "./runtime.ts";
 export { cpuBackend } from "./backend.ts";
 export type { CpuOptions } from "./options.ts";
 
-/** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
+/** Starts the backend. Throws `config` for invalid options, and `backend` if the requested SIMD level is not supported here. */
 export function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
   return startCpu(nodeHost, options);
 }
 
-/** The machinery without the interface, for tests and benchmarks. */
+/** Starts the parts below the backend interface, for tests and benchmarks. */
 export function startMachine(
   options: CpuOptions,
 ): Promise<{ machine: CpuMachine; capabilities: Capabilities }> {

@@ -1,6 +1,6 @@
 /**
- * How the calling thread and its workers share a launch: words of the control block at the start of the free memory, and the loop that takes tasks.
- * Both sides use it, so it imports nothing.
+ * The protocol by which the calling thread and its workers share a launch: the words of the control block at the start of the free memory, and the loop that
+ * takes tasks. Both sides use this file, so it imports nothing.
  */
 
 /** Words of the control block (Int32, indices from the block's start). */
@@ -11,7 +11,7 @@ export const Word = {
   next: 16,
   tasks: 1,
   kernel: 2,
-  /** 1 while tasks can be taken, else 0. A worker that comes later has missed the launch, and nobody waits for it. */
+  /** 1 while tasks can be taken, otherwise 0. A worker that arrives later has missed the launch, and nobody waits for it. */
   open: 5,
   /** Number of workers that look for tasks or work on one. */
   busy: 32,
@@ -26,7 +26,7 @@ export const PARAMETER_BYTES = 256;
 
 export type KernelFunction = (parameters: number, task: number) => void;
 
-/** Kernels in the order in which both sides number them. */
+/** Returns the kernels in the order in which both sides number them. */
 export function kernelTable(exports: WebAssembly.Exports): { name: string; run: KernelFunction }[] {
   const kernels: { name: string; run: KernelFunction }[] = [];
   for (const name of Object.keys(exports).sort()) {

@@ -1,9 +1,9 @@
 /**
  * Launches WebAssembly kernels on the calling thread and its workers.
  *
- * A launch cuts its work into tasks by shape alone; every thread takes tasks from one counter, and each task writes only its own
- * outputs, so results do not depend on how many threads there are. The caller takes part and returns when all tasks are done. It waits for workers that
- * work on one, not for those that have not woken up yet.
+ * The division of a launch into tasks depends only on shapes. Every thread takes tasks from one counter, and each task writes only its own
+ * outputs, so results do not depend on the number of threads. The caller takes part and returns when all tasks are done. It waits for workers that
+ * are processing a task, but not for those that have not woken up yet.
  */
 import { GradmixError } from "../../errors.ts";
 import type { DType } from "../../tensor/dtype.ts";
@@ -17,10 +17,10 @@ import { checkTeam, createTeam, runAlone, runTogether, stopTeam, type Team } fro
 export interface Launch<K extends keyof KernelSlots> {
   /** Name of the kernel, and of its exported function. */
   readonly kernel: K;
-  /** Name of the exported function, where the kernel has one a kind. */
+  /** Name of the exported function, if the kernel has one function per kind. */
   readonly entry?: `${NoInfer<K>}_${string}`;
   readonly tasks: number;
-  /** Addresses, counts and numbers, by the names that the kernel reads. Written in one order everywhere: objects of one shape are read fastest. */
+  /** Addresses, counts and numbers, by the names that the kernel reads. All launches write them in the same order, because V8 reads objects of one shape fastest. */
   readonly slots: KernelSlots[K];
   /** Bytes of scratch each thread needs. */
   readonly scratch?: number;
@@ -28,12 +28,12 @@ export interface Launch<K extends keyof KernelSlots> {
   readonly work: number;
 }
 
-/** What kernel launchers work with. */
+/** Memory and launches for the kernel launchers. */
 export interface Runtime {
-  /** Address of a view's first element; 0 where there is none. */
+  /** Returns the address of a view's first element; 0 if there is no view. */
   address(view: View | null | undefined): number;
   launch<K extends keyof KernelSlots>(launch: Launch<K>): void;
-  /** Address of memory that all threads share and that lasts until the end of the current `run`; successive calls do not overlap. */
+  /** Returns the address of memory that all threads share and that lasts until the end of the current `run`. Successive calls do not overlap. */
   workspace(bytes: number): number;
   /** Copies integers into fresh workspace. */
   integers(values: ArrayLike<number>): number;
@@ -42,7 +42,7 @@ export interface Runtime {
   readonly threads: number;
 }
 
-/** Launches with less work than this are not worth waking the workers for. */
+/** Launches with less work than this run on the calling thread, because waking the workers costs more. */
 export const PARALLEL_WORK = 60_000;
 
 /** Memory of a tensor. */
@@ -54,11 +54,11 @@ export interface Buffer {
 
 export interface CpuMachine extends Runtime, Team {
   readonly allocator: Allocator;
-  /** By id. */
+  /** Tensors' memory by id. */
   readonly buffers: Map<number, Buffer>;
   alloc(bytes: number): number;
   floats(address: number, count: number): Float32Array;
-  /** Gives back what `workspace` handed out since the last call. */
+  /** Frees all memory that `workspace` returned since the last call. */
   endRun(): void;
   readonly controlAt: number;
   readonly parametersAt: number;
@@ -125,7 +125,7 @@ export function createMachine(
   return machine;
 }
 
-/** The kernels of the calling thread, which is number 0. */
+/** Instantiates the kernels of the calling thread, which has number 0. */
 function kernelsOf(module: WebAssembly.Module, memory: WebAssembly.Memory): ReadonlyMap<string, Kernel> {
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
   const setThread = exports["setThread"];
@@ -133,14 +133,14 @@ function kernelsOf(module: WebAssembly.Module, memory: WebAssembly.Memory): Read
   return new Map(kernelTable(exports).map(({ name, run }, number) => [name, { number, run }]));
 }
 
-/** Memory of its own for each thread, as much as the launch that wanted most. */
+/** Separate memory for each thread, as large as the largest request of a launch so far. */
 interface Scratch {
   at: number;
-  /** Bytes a thread. */
+  /** Bytes per thread. */
   stride: number;
 }
 
-/** Makes room for so many bytes a thread. Throws `memory`. */
+/** Makes room for this many bytes per thread. Throws `memory`. */
 function reserve(scratch: Scratch, heap: Heap, threads: number, bytes: number): void {
   const stride = Math.ceil(bytes / 4096) * 4096 + 4096;
   const at = heap.alloc(stride * threads);

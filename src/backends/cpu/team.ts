@@ -1,11 +1,11 @@
-/** The calling thread and its workers in one launch: all take tasks from one counter, and the caller waits for workers that are busy. */
+/** Runs a launch on the calling thread and its workers: all take tasks from one counter, and the caller waits for busy workers. */
 import { GradmixError } from "../../errors.ts";
 import type { WorkerHandle } from "./host.ts";
 import { type KernelFunction, runTasks, Word } from "./protocol.ts";
 
 /** Number of checks of the workers' count before the caller sleeps. */
 const SPINS = 20_000;
-/** No task of a kernel takes this long, so a launch without progress for this time has lost a worker. */
+/** Milliseconds without progress after which a worker counts as lost; no task of a kernel takes this long. */
 const PATIENCE_MS = 60_000;
 /** A number that no counter of tasks reaches. */
 const PAST_ALL_TASKS = 0x3fffffff;
@@ -17,7 +17,7 @@ export interface Team {
   patience: number;
   /** Whether the calling thread may sleep while it waits for workers: a page's main thread may not. */
   maySleep: boolean;
-  /** Why nothing can be launched any more; null if launches work. A lost worker could return during a later launch, so there are none. */
+  /** The reason why nothing can be launched any more; null if launches work. After a worker is lost nothing is launched, because it could return during a later launch. */
   broken: string | null;
 }
 

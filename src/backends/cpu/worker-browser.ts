@@ -4,7 +4,7 @@ import { serve, type WorkerSetup } from "./serve.ts";
 globalThis.addEventListener(
   "message",
   (event: MessageEvent<WorkerSetup>) => {
-    // The function of a dedicated worker; the types are those of a window, whose `postMessage` needs an origin.
+    // A dedicated worker's `postMessage` needs no origin, but the types are those of a window, whose function does.
     const reply = globalThis.postMessage as (message: string) => void;
     serve(event.data, () => reply("ready"));
   },

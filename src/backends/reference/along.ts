@@ -1,7 +1,7 @@
 /** Kernels along an axis: running sums, the largest elements, elements by index. */
 import type { Kernels } from "./kernel.ts";
 
-/** Calls `visit` for every outer and inner index, with where element l of an axis of `length` is. */
+/** Calls `visit` for every outer and inner index, with a function that gives the position of element l of an axis of `length`. */
 function forEachColumn(
   { outer, inner }: { outer: number; inner: number },
   visit: (at: (length: number, l: number) => number) => void,
@@ -10,7 +10,7 @@ function forEachColumn(
     for (let i = 0; i < inner; i++) visit((length, l) => (o * length + l) * inner + i);
 }
 
-/** Is `a` before `b` among the largest? NaN is above all numbers. */
+/** Whether `a` is larger than `b`. NaN is larger than all numbers. */
 const larger = (a: number, b: number): boolean => (Number.isNaN(a) ? !Number.isNaN(b) : a > b);
 
 export const along: Kernels<"cumsum" | "topk" | "takeAlong" | "scatterAddAlong"> = {

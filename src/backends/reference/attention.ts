@@ -3,17 +3,17 @@ import { GradmixError } from "../../errors.ts";
 import type { AttentionParams } from "../kernels/index.ts";
 import type { Data, Kernels } from "./kernel.ts";
 
-/** Calls `visit` for every query (batch item, head, time), with the first element of what belongs to it. */
+/** Calls `visit` for every query (batch item, head, time), with the positions of its data in the operands. */
 function forEachQuery(
   p: AttentionParams,
   visit: (at: {
     time: number;
-    /** Where the query starts in qkv. */
+    /** First element of the query in qkv. */
     q: number;
-    /** Where the key and the value of time s start in qkv. */
+    /** First element of the key, and of the value, of time s in qkv. */
     k: (s: number) => number;
     v: (s: number) => number;
-    /** Where the output starts in o, and its element of lse. */
+    /** First element of the output in o, and its element of lse. */
     o: number;
     lse: number;
   }) => void,

@@ -1,4 +1,4 @@
-/** Kernels that treat each element on its own: fill, strided copy, unary, binary, SwiGLU and their derivatives. */
+/** Elementwise kernels: fill, strided copy, unary, binary, SwiGLU and their derivatives. */
 import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Activation, BinaryKind, CompareKind, UnaryKind } from "../kernels/index.ts";
@@ -8,7 +8,7 @@ const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
-// Infinities go to the functions' limits, where the formulas have ∞·0.
+// At infinities the formulas would give ∞·0, so the limits of the functions are returned.
 const silu = (x: number): number => (x === -Infinity ? 0 : x * sigmoid(x));
 const siluSlope = (x: number): number =>
   Math.abs(x) === Infinity ? Number(x > 0) : sigmoid(x) * (1 + x * (1 - sigmoid(x)));
@@ -31,7 +31,7 @@ function erfTail(x: number): number {
   return 1 / (Math.sqrt(Math.PI) * rest);
 }
 
-/** By the series of positive terms, and where that gets long by the tail. */
+/** The error function: a series of positive terms, or `erfTail` where the series would be long. */
 function erf(x: number): number {
   if (Math.abs(x) >= 2) return Math.sign(x) * (1 - Math.exp(-x * x) * erfTail(Math.abs(x)));
   let [sum, term] = [x, x];
@@ -42,7 +42,7 @@ function erf(x: number): number {
   return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
 }
 
-/** The normal distribution: its share below x, and its density. */
+/** The standard normal distribution: its distribution function, and its density. */
 const normalShare = (x: number): number =>
   x < -3 ? 0.5 * Math.exp((-x * x) / 2) * erfTail(-x * Math.SQRT1_2) : 0.5 * (1 + erf(x * Math.SQRT1_2));
 const normalDensity = (x: number): number => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
@@ -83,7 +83,7 @@ const binary: { readonly [K in BinaryKind]: (a: number, b: number) => number } =
   div: (a, b) => a / b,
   max: Math.max,
   min: Math.min,
-  // C's: JavaScript has NaN for powers of ±1 where C has 1.
+  // As in C: JavaScript gives NaN for some powers of ±1 for which C gives 1.
   pow: (a, b) => (a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b),
 };
 
@@ -113,7 +113,7 @@ function stridedOffset(flat: number, shape: readonly number[], strides: readonly
   return offset;
 }
 
-/** The reference refuses addresses outside of an operand, which typed arrays would pass over in silence. */
+/** Refuses addresses outside of an operand, which typed arrays would ignore silently. */
 function inside(name: string, operand: string, index: number, data: Data): number {
   if (index < 0 || index >= data.length)
     throw new GradmixError(
@@ -123,7 +123,7 @@ function inside(name: string, operand: string, index: number, data: Data): numbe
   return index;
 }
 
-/** To i32: towards zero, NaN to 0, out of range to the nearest end (as WebAssembly's trunc_sat). */
+/** Converts to i32: rounds towards zero; NaN becomes 0, and numbers out of range the nearest end (like WebAssembly's trunc_sat). */
 function toInt32(x: number): number {
   if (Number.isNaN(x)) return 0;
   return Math.min(2147483647, Math.max(-2147483648, Math.trunc(x)));

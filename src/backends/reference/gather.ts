@@ -2,7 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { dotProduct, type Kernels, segmentRanges } from "./kernel.ts";
 
-/** ‖W‖² of a gradient given by the rows it has. */
+/** Returns ‖W‖² of a gradient, given by its nonzero rows. */
 function squaredNorm(rows: ReadonlyMap<number, Float64Array>): number {
   let sum = 0;
   for (const row of rows.values()) sum += dotProduct(row, row);
@@ -17,7 +17,7 @@ export const gather: Kernels<"nearest" | "gather" | "scatterAdd" | "embeddingAli
       for (let j = 0; j < p.count; j++) {
         let score = bias?.[j] ?? 0;
         for (let d = 0; d < p.width; d++) score += x[r * p.width + d]! * y[j * p.width + d]!;
-        // NaN is above all numbers.
+        // NaN is larger than all numbers.
         if (j > 0 && !(score > best || (Number.isNaN(score) && !Number.isNaN(best)))) continue;
         best = score;
         id = j;
@@ -48,7 +48,7 @@ export const gather: Kernels<"nearest" | "gather" | "scatterAdd" | "embeddingAli
   embeddingAlign: (p, { dy, ids, segments, groups = null, v = null }, { dots, sumsq, groupSumsq = null }) => {
     const ranges = segmentRanges("embeddingAlign", segments, p.rows);
 
-    /** The rows of the table's gradient that the rows start … end−1 touch, each summed. */
+    /** The rows of the table's gradient to which the rows start … end−1 contribute, each summed. */
     const touched = (start: number, end: number): Map<number, Float64Array> => {
       const gradient = new Map<number, Float64Array>();
       for (let r = start; r < end; r++) {
@@ -75,7 +75,7 @@ export const gather: Kernels<"nearest" | "gather" | "scatterAdd" | "embeddingAli
     if (groups === null)
       throw new GradmixError("shape", `embeddingAlign: "groupSumsq" needs the operand "groups"`);
     segmentRanges("embeddingAlign", groups, p.segmentCount).forEach(([first, last], g) => {
-      // Segments of a group are consecutive and so are their rows.
+      // The segments of a group are consecutive, and so are their rows.
       groupSumsq[g] = squaredNorm(touched(segments[first]!, segments[last]!));
     });
   },

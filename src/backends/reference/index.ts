@@ -1,6 +1,6 @@
 /**
- * The reference backend: every kernel in plain TypeScript, all arithmetic in doubles. It is slow and it is the oracle
- * that other backends are tested against. With precision "f64" it also stores f32 tensors as doubles, for
+ * The reference backend: every kernel in plain TypeScript, with all arithmetic in doubles. It is slow, and is the oracle
+ * for the tests of other backends. With precision "f64" it also stores f32 tensors as doubles, for
  * finite-difference checks.
  *
  * It is stricter than a fast backend: fresh memory is filled with NaN (f32) or the least integer (i32), operands are
@@ -27,7 +27,7 @@ import { checkOverlap } from "./overlap.ts";
 import { random } from "./random.ts";
 import { reduce } from "./reduce.ts";
 
-/** A kernel of the table that is missing here does not compile. */
+/** All kernels of the table; a missing one is an error of the compiler. */
 const implementations: Kernels<KernelName> = {
   ...elementwise,
   ...reduce,
@@ -43,13 +43,13 @@ const implementations: Kernels<KernelName> = {
 };
 
 export interface ReferenceOptions {
-  /** How f32 tensors are stored; arithmetic is in doubles either way. Default "f32". */
+  /** Type in which f32 tensors are stored; arithmetic is in doubles with either. Default "f32". */
   readonly precision?: Precision;
-  /** Most bytes that may be live at once. Default 4 GiB. */
+  /** Largest number of bytes that may be live at once. Default 4 GiB. */
   readonly memoryLimit?: number;
 }
 
-/** A reference backend of its own memory. Throws `config` for a memory limit that is not a positive number. */
+/** Makes a reference backend with its own memory. Throws `config` for a memory limit that is not a positive number. */
 export function createReferenceBackend(options: ReferenceOptions = {}): Backend {
   const { precision = "f32", memoryLimit = 2 ** 32 } = options;
   if (!(memoryLimit > 0))

@@ -1,9 +1,9 @@
-/** What a reference kernel is: a function on typed arrays, one per row of the table in ../kernels/. */
+/** The type of reference kernels: one function on typed arrays per row of the table in ../kernels/. */
 import { GradmixError } from "../../errors.ts";
 import type { TensorData } from "../../tensor/dtype.ts";
 import type { Inputs, KernelName, KernelParams, Outputs } from "../kernels/index.ts";
 
-/** An operand: exactly its elements. Reading gives a double; writing rounds to the storage type. */
+/** The elements of an operand, and no others. Reading gives a double; writing rounds to the storage type. */
 export type Data = TensorData;
 export type Optional = TensorData | null;
 
@@ -13,12 +13,12 @@ export type KernelFunction<K extends KernelName> = (
   outputs: Outputs<K, Data>,
 ) => void;
 
-/** Implementations of some kernels; over all of `KernelName` it is complete or does not compile. */
+/** Implementations of some kernels. An object over all of `KernelName` with a missing kernel is an error of the compiler. */
 export type Kernels<K extends KernelName> = { readonly [N in K]: KernelFunction<N> };
 
 /**
- * The row ranges of `segments` (S + 1 ascending offsets into `rows`). Unlike a fast backend the reference looks at
- * them: broken offsets are a bug of the caller. Throws `backend`.
+ * Returns the row ranges of `segments` (S + 1 ascending offsets into `rows`). Unlike a fast backend, the reference checks the offsets, since invalid ones
+ * are a bug of the caller. Throws `backend`.
  */
 export function segmentRanges(name: KernelName, segments: Data, rows: number): (readonly [number, number])[] {
   const ranges: [number, number][] = [];

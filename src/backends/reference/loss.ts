@@ -1,4 +1,4 @@
-/** Softmax cross-entropy, one loss per row, and its derivatives. A target beyond the columns makes its row NaN. */
+/** Softmax cross-entropy, with one loss per row, and its derivatives. The loss of a row whose target is beyond the columns is NaN. */
 import { dotProduct, type Kernels } from "./kernel.ts";
 
 export const loss: Kernels<"crossEntropy" | "crossEntropyVjp" | "crossEntropyJvp"> = {

@@ -3,10 +3,10 @@ import type { MaskedAttentionParams } from "../kernels/index.ts";
 import type { Data, Kernels, Optional } from "./kernel.ts";
 
 interface Query {
-  /** Where its row starts in q and o, and its element of lse. */
+  /** First element of its row in q and o, and its element of lse. */
   readonly row: number;
   readonly lse: number;
-  /** Where the key and the value of time s start. */
+  /** First element of the key and of the value of time s. */
   readonly key: (s: number) => number;
   /** scale·⟨q, k_s⟩ + mask for the keys that it may see. */
   readonly scores: readonly number[];
@@ -43,7 +43,7 @@ function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number
   return sum;
 }
 
-/** exp(score − lse); a query that sees nothing has lse −∞ and no weights. */
+/** Returns exp(score − lse) of each key; a query from which every key is hidden has lse −∞ and no weights. */
 const weightsOf = ({ scores }: Query, lse: number): number[] =>
   lse === -Infinity ? [] : scores.map((score) => Math.exp(score - lse));
 

@@ -1,4 +1,4 @@
-/** The reference backend's memory: a typed array a buffer, whose bounds and types are checked at every use. */
+/** The reference backend's memory: one typed array per buffer, whose bounds and types are checked at every use. */
 import { GradmixError } from "../../errors.ts";
 import type { DType, TensorData } from "../../tensor/dtype.ts";
 import type { Memory, View } from "../../tensor/memory.ts";
@@ -10,7 +10,7 @@ export interface ReferenceMemory extends Omit<Memory, "name" | "readNow" | "writ
   elementsOf(view: View, what: string): TensorData;
   write(buffer: number, offset: number, data: ArrayLike<number>): void;
   readNow(buffer: number, offset: number, count: number): TensorData;
-  /** Forgets all buffers; nothing can be allocated any more. */
+  /** Frees all buffers. Nothing can be allocated afterwards. */
   clear(): void;
 }
 
@@ -84,7 +84,7 @@ export function createMemory(precision: Precision, memoryLimit: number): Referen
   };
 }
 
-/** Elements offset … offset+count−1 of a buffer, which must have them. */
+/** Returns the elements offset … offset+count−1 of a buffer. Throws if the buffer does not contain them. */
 function sliceOf(data: TensorData, id: number, offset: number, count: number, what: string): TensorData {
   if (
     !Number.isInteger(offset) ||
@@ -110,7 +110,7 @@ interface Room {
   readonly memoryLimit: number;
 }
 
-/** Memory whose contents show when they are used unwritten. Throws `memory` when there is no room for it. */
+/** Allocates memory filled with values that expose reads of unwritten elements. Throws `memory` if there is no room. */
 function allocate(
   elements: number,
   dtype: DType,

@@ -32,7 +32,7 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
     }
   },
 
-  // The Jacobian rstd·(I − [1·1ᵀ/w if "layer"] − x̂ x̂ᵀ/w) is symmetric: vjp and jvp differ in where the gain stands.
+  // The Jacobian rstd·(I − [1·1ᵀ/w if "layer"] − x̂ x̂ᵀ/w) is symmetric: vjp and jvp differ only in the side of the gain.
   normVjp: (p, { x, gain = null, stats, dy, also = null }, { dx }) => {
     const { width } = p;
     for (let r = 0; r < p.rows; r++) {
@@ -40,7 +40,7 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
       const dUnit = (j: number): number => dy[r * width + j]! * (gain === null ? 1 : gain[j]!);
       const center = p.kind === "layer" ? mean(width, dUnit) : 0;
       const along = mean(width, (j) => unit[j]! * dUnit(j));
-      // Rounded on the way, as the sum of two kernels' results is.
+      // The first result is rounded before the sum, as it would be between two kernels.
       for (let j = 0; j < width; j++) {
         dx[r * width + j] = stats[2 * r + 1]! * (dUnit(j) - center - unit[j]! * along);
         if (also !== null) dx[r * width + j]! += also[r * width + j]!;

@@ -1,4 +1,4 @@
-/** The optimizers' steps, each as its paper or PyTorch's documentation writes it. */
+/** The steps of the optimizers, each written as in its paper or in PyTorch's documentation. */
 import type { AdamParams } from "../kernels/index.ts";
 import type { Data, Kernels } from "./kernel.ts";
 
@@ -29,7 +29,7 @@ export const optimizer: Kernels<"sgd" | "adam" | "adamw"> = {
   },
 };
 
-/** m̂/(√v̂ + eps), once the moments of element `i` have seen g. */
+/** Updates the moments of element `i` with g and returns m̂/(√v̂ + eps). */
 function direction(p: AdamParams, g: number, m: Data, v: Data, i: number): number {
   const first = p.beta1 * m[i]! + (1 - p.beta1) * g;
   const second = p.beta2 * v[i]! + (1 - p.beta2) * g * g;

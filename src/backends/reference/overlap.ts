@@ -1,6 +1,6 @@
 /**
- * Which outputs may stand on an input. Fast backends trust their callers; the reference checks, so that an op that
- * overlaps operands the table keeps apart fails where it is tested.
+ * Checks which outputs overlap an input. Fast backends trust their callers; the reference checks them, so that an op whose operands overlap against the
+ * table fails in its test.
  */
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
@@ -8,7 +8,7 @@ import { sizeOf } from "../../tensor/shape.ts";
 import { operandsOf } from "../kernels/check.ts";
 import type { KernelName, NamedViews } from "../kernels/index.ts";
 
-/** Throws `backend` when an output overlaps an input or another output against the table. */
+/** Throws `backend` if an output overlaps an input or another output although the table does not allow it. */
 export function checkOverlap(kernel: KernelName, inputs: NamedViews, outputs: NamedViews): void {
   const earlier: { readonly name: string; readonly view: View }[] = [];
   for (const { name, inPlaceOf } of operandsOf(kernel, "outputs")) {

@@ -22,7 +22,7 @@ export const random: Kernels<"random" | "dropout"> = {
   },
 };
 
-/** [0, 1) from the top 24 bits. */
+/** Returns a number in [0, 1) from the top 24 bits. */
 function unit(word: number): number {
   return (word >>> 8) * STEP;
 }

@@ -1,18 +1,21 @@
-/** What a `GPUAdapterInfo` says: a name for reports, whether it is software, whether it has the tensor cores that mixed precision needs. Of the DOM library's types it names none: the package's own lead here. */
+/**
+ * Reads a `GPUAdapterInfo`: a name for reports, whether the adapter is software, and whether it has the tensor cores that mixed precision needs. It uses only
+ * the package's own types, none of the DOM library, because the package's types refer to this file.
+ */
 import type { TensorCores } from "./context.ts";
 
 /** Features that the shaders for tensor cores need. */
 const FEATURES: readonly string[] = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
-/** And another where a GPU has subgroups of several sizes, as AMD's have. */
+/** Additional feature that is needed on GPUs with subgroups of several sizes, such as those of AMD. */
 const SIZED = "subgroup-size-control";
-/** The size that is then asked for. */
+/** Size of subgroups that is requested there. */
 const SIZE = 32;
 
-/** What a device must be asked for. */
+/** Features to request from the device. */
 export const tensorCoreFeatures = ({ sized = false }: Pick<TensorCores, "sized"> = {}): readonly string[] =>
   sized ? [...FEATURES, SIZED] : FEATURES;
 
-/** One of the products of small matrices that an adapter has. */
+/** Types and sizes of a product of small matrices that an adapter supports. */
 export interface MatrixConfig {
   readonly componentType: string;
   readonly resultComponentType: string;
@@ -21,7 +24,7 @@ export interface MatrixConfig {
   readonly K: number;
 }
 
-/** Of a `GPUAdapterInfo` what matters here. What is optional is missing where there are no subgroups. */
+/** The members of a `GPUAdapterInfo` that are used here. The optional ones are missing if the adapter has no subgroups. */
 export interface AdapterInfo {
   readonly vendor: string;
   readonly architecture: string;
@@ -33,22 +36,22 @@ export interface AdapterInfo {
   readonly subgroupMatrixConfigs?: readonly MatrixConfig[];
 }
 
-/** A device, and what there is to know of its adapter. */
+/** A device, with facts about its adapter. */
 export interface FoundDevice {
   /** A `GPUDevice`. */
   readonly device: object;
   readonly adapter: string;
   readonly software: boolean;
-  /** For `createWebgpuBackend`; null where there are none, or where they were not asked for. */
+  /** Tensor cores, for `createWebgpuBackend`; null if there are none, or if they were not requested. */
   readonly tensorCores: TensorCores | null;
-  /** For reports. */
+  /** Facts for reports. */
   readonly details: {
     readonly vendor: string;
     readonly architecture: string;
     readonly driver: string;
     readonly features: readonly string[];
     readonly limits: Readonly<Record<string, number>>;
-    /** Shapes and types of subgroup matrices, a line each. */
+    /** Shapes and types of subgroup matrices, one line for each. */
     readonly matrices: readonly string[];
   };
 }
@@ -63,7 +66,10 @@ export function isSoftware({ architecture, device, description, isFallbackAdapte
   );
 }
 
-/** Tiles are cut for subgroups of one size, matrices of 16 × 16 × 16 from f16 to f32, and 32 KiB of workgroup memory. Null if any of that is missing. */
+/**
+ * Returns the tensor cores of an adapter. The tiles need subgroups of a known size, matrices of 16 × 16 × 16 from f16 to f32, and 32 KiB of workgroup memory;
+ * returns null if any of these is missing.
+ */
 export function tensorCoresOf(
   features: { has(feature: string): boolean },
   info: AdapterInfo,

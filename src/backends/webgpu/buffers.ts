@@ -51,6 +51,12 @@ export function checkInside(entry: Entry, offset: number, count: number): void {
     );
 }
 
+/** Bytes of tensors that are live, and the most that ever were. */
+interface Usage {
+  live: number;
+  peak: number;
+}
+
 /** `onDestroy` is called for buffers that are about to be destroyed. */
 export function createBuffers(
   device: GPUDevice,
@@ -60,95 +66,52 @@ export function createBuffers(
   onDestroy: (id: number) => void,
 ): Buffers {
   const mostBytes = mostBound(device);
-  const entries = new Map<number, Entry>();
-  const constants = new Map<string, View>();
-  let nextBuffer = 1;
-  let liveBytes = 0;
-  let peakBytes = 0;
-
-  const pool = createPool(
-    (bytes) =>
-      createAsked(device, faults, bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget, {
-        live: liveBytes,
-        refused(buffer, refusal) {
-          dropCommandsOf(pool.find(buffer)?.id, refusal, faults, commands);
-          pool.refuse(buffer);
-          forgetConstants(constants, entries, pool, buffer);
-        },
-      }),
-    // Beyond the floor, as much is kept as was ever live at once: a step's buffers wait for the next step.
-    { most: mostBytes, cap: () => Math.max(poolFloor, peakBytes) },
-    ({ id, buffer }) => {
-      // Encoded commands that use it must be submitted first: a submit with a destroyed buffer runs nothing.
-      if (commands.pending(id)) commands.submit();
-      faults.forget(buffer);
-      onDestroy(id);
-    },
+  const usage: Usage = { live: 0, peak: 0 };
+  const pool = createTensorPool(
+    device,
+    faults,
+    commands,
+    { most: mostBytes, floor: poolFloor, usage },
+    { onRefused: (buffer) => constants.forget(buffer), onDestroy },
   );
-  const enter = (count: number, dtype: DType): number => {
-    const pooled = pool.acquire(Math.max(4, count * 4));
-    const buffer = nextBuffer++;
-    entries.set(buffer, { pooled, count, dtype });
-    return buffer;
-  };
-  const entryOf = (buffer: number): Entry => {
-    const entry = entries.get(buffer);
-    if (entry === undefined) throw new GradmixError("backend", `webgpu: buffer ${buffer} does not exist`);
-    return entry;
-  };
-
-  /** Moves the entry to a buffer that no command uses, since an entry that is overwritten as a whole need not wait for commands. */
-  const moved = (buffer: number, entry: Entry): Entry => {
-    if (!commands.pending(entry.pooled.id)) return entry;
-    const fresh = { ...entry, pooled: pool.acquire(Math.max(4, entry.count * 4), commands.pending) };
-    entries.set(buffer, fresh);
-    pool.release(entry.pooled);
-    return fresh;
-  };
+  const entries = createEntries(pool);
+  const write = (entry: Entry, offset: number, values: Float32Array | Int32Array): void =>
+    put(device, commands, entry, offset, values);
+  const constants = createConstants(entries, (entry, values) => write(entry, 0, values));
 
   return {
-    entryOf,
+    entryOf: entries.of,
     alloc(elements, dtype) {
       faults.check();
       const bytes = elements * 4;
-      checkRoom(bytes, liveBytes, mostBytes, memoryLimit);
-      const buffer = enter(elements, dtype);
-      liveBytes += bytes;
-      peakBytes = Math.max(peakBytes, liveBytes);
+      checkRoom(bytes, usage.live, mostBytes, memoryLimit);
+      const buffer = entries.add(elements, dtype);
+      usage.live += bytes;
+      usage.peak = Math.max(usage.peak, usage.live);
       return buffer;
     },
     free(buffer) {
-      // Tensors may outlive their backend, on the cpu too.
+      // As on the CPU, a tensor may be disposed after its backend.
       if (faults.disposed) return;
-      const entry = entryOf(buffer);
-      entries.delete(buffer);
-      liveBytes -= entry.count * 4;
-      pool.release(entry.pooled);
+      usage.live -= entries.remove(buffer).count * 4;
     },
     write(buffer, offset, data) {
       faults.check();
-      const entry = entryOf(buffer);
+      const entry = entries.of(buffer);
       checkInside(entry, offset, data.length);
       if (data.length === 0) return;
       const values = entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data);
+      // An entry that is overwritten as a whole need not wait for commands: it moves to a buffer that none uses.
       const overwritesAll = values.length === entry.count && values.byteLength <= MOST_MOVED;
-      put(device, commands, overwritesAll ? moved(buffer, entry) : entry, offset, values);
+      const isWaiting = commands.pending(entry.pooled.id);
+      write(overwritesAll && isWaiting ? entries.move(buffer, commands.pending) : entry, offset, values);
     },
-    constant(key, values) {
-      const known = constants.get(key);
-      if (known !== undefined) return known;
-      const data = values();
-      const buffer = enter(data.length, "f32");
-      put(device, commands, entryOf(buffer), 0, data);
-      const view: View = { buffer, offset: 0, shape: [data.length], dtype: "f32" };
-      constants.set(key, view);
-      return view;
-    },
+    constant: constants.get,
     get liveBytes() {
-      return liveBytes;
+      return usage.live;
     },
     get peakBytes() {
-      return peakBytes;
+      return usage.peak;
     },
     get created() {
       return pool.created;
@@ -159,6 +122,114 @@ export function createBuffers(
     destroy() {
       entries.clear();
       pool.destroy();
+    },
+  };
+}
+
+/** The pool of tensors' buffers. `onRefused` is called for a buffer for which the device had no memory, after commands that use it were dropped. */
+function createTensorPool(
+  device: GPUDevice,
+  faults: Faults,
+  commands: Commands,
+  { most, floor, usage }: { readonly most: number; readonly floor: number; readonly usage: Usage },
+  { onRefused, onDestroy }: { onRefused(buffer: GPUBuffer): void; onDestroy(id: number): void },
+): BufferPool {
+  const pool = createPool(
+    (bytes) =>
+      createAsked(device, faults, bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget, {
+        live: usage.live,
+        refused(buffer, refusal) {
+          dropCommandsOf(pool.find(buffer)?.id, refusal, faults, commands);
+          pool.refuse(buffer);
+          onRefused(buffer);
+        },
+      }),
+    // Beyond the floor, as many free bytes are kept as were ever live at once, so that the next step can use the buffers of this one.
+    { most, cap: () => Math.max(floor, usage.peak) },
+    ({ id, buffer }) => {
+      // Encoded commands that use it must be submitted first: a submit with a destroyed buffer runs nothing.
+      if (commands.pending(id)) commands.submit();
+      faults.forget(buffer);
+      onDestroy(id);
+    },
+  );
+  return pool;
+}
+
+/** The entries by number. */
+interface Entries {
+  /** Adds an entry and returns its number. */
+  add(count: number, dtype: DType): number;
+  /** Returns an entry. Throws `backend` if it does not exist. */
+  of(buffer: number): Entry;
+  /** Returns an entry, or undefined if it does not exist. */
+  find(buffer: number): Entry | undefined;
+  /** Removes an entry, returns its buffer to the pool, and returns the entry. Throws `backend` if it does not exist. */
+  remove(buffer: number): Entry;
+  /** Gives an entry another buffer, one that is not `avoided`. The elements are lost. Returns the new entry. */
+  move(buffer: number, avoided: (id: number) => boolean): Entry;
+  clear(): void;
+}
+
+function createEntries(pool: BufferPool): Entries {
+  const entries = new Map<number, Entry>();
+  let next = 1;
+  const bytesOf = (count: number): number => Math.max(4, count * 4);
+  const of = (buffer: number): Entry => {
+    const entry = entries.get(buffer);
+    if (entry === undefined) throw new GradmixError("backend", `webgpu: buffer ${buffer} does not exist`);
+    return entry;
+  };
+  return {
+    of,
+    find: (buffer) => entries.get(buffer),
+    add(count, dtype) {
+      const pooled = pool.acquire(bytesOf(count));
+      const buffer = next++;
+      entries.set(buffer, { pooled, count, dtype });
+      return buffer;
+    },
+    remove(buffer) {
+      const entry = of(buffer);
+      entries.delete(buffer);
+      pool.release(entry.pooled);
+      return entry;
+    },
+    move(buffer, avoided) {
+      const entry = of(buffer);
+      const moved = { ...entry, pooled: pool.acquire(bytesOf(entry.count), avoided) };
+      entries.set(buffer, moved);
+      pool.release(entry.pooled);
+      return moved;
+    },
+    clear: () => entries.clear(),
+  };
+}
+
+/** Constants by key, which are entries that live as long as the backend. */
+function createConstants(
+  entries: Entries,
+  write: (entry: Entry, values: Float32Array) => void,
+): { get: Buffers["constant"]; forget(buffer: GPUBuffer): void } {
+  const views = new Map<string, View>();
+  return {
+    get(key, values) {
+      const known = views.get(key);
+      if (known !== undefined) return known;
+      const data = values();
+      const buffer = entries.add(data.length, "f32");
+      write(entries.of(buffer), data);
+      const view: View = { buffer, offset: 0, shape: [data.length], dtype: "f32" };
+      views.set(key, view);
+      return view;
+    },
+    /** Forgets constants in a refused buffer, so that they are made again when they are next needed. */
+    forget(refused) {
+      for (const [key, view] of views) {
+        if (entries.find(view.buffer)?.pooled.buffer !== refused) continue;
+        views.delete(key);
+        entries.remove(view.buffer);
+      }
     },
   };
 }
@@ -183,7 +254,7 @@ function checkRoom(bytes: number, liveBytes: number, mostBytes: number, memoryLi
     );
 }
 
-/** Commands with a buffer that the device refused cannot run, and those who encoded them must be informed. */
+/** Drops encoded commands that use a buffer that the device refused, since they cannot run, and reports this to the owners of the commands. */
 function dropCommandsOf(
   id: number | undefined,
   refusal: GradmixError,
@@ -195,23 +266,7 @@ function dropCommandsOf(
   commands.drop();
 }
 
-/** Constants in a refused buffer are made again when they are next needed. */
-function forgetConstants(
-  constants: Map<string, View>,
-  entries: Map<number, Entry>,
-  pool: BufferPool,
-  buffer: GPUBuffer,
-): void {
-  for (const [key, view] of constants) {
-    const entry = entries.get(view.buffer);
-    if (entry?.pooled.buffer !== buffer) continue;
-    constants.delete(key);
-    entries.delete(view.buffer);
-    pool.release(entry.pooled);
-  }
-}
-
-/** Writes are executed before encoded commands that are not yet submitted, so those must not use the buffer. */
+/** Writes values to a buffer. A write runs before commands that are encoded but not submitted, so commands that use the buffer are submitted first. */
 function put(
   { queue }: GPUDevice,
   commands: Commands,

@@ -1,6 +1,6 @@
 /**
- * Commands that are encoded but not yet submitted: one compute pass until something must be read. Scalars use one uniform buffer, with a slot per
- * dispatch, written once per submit.
+ * Commands that are encoded but not yet submitted, in one compute pass until a result is read. Scalars are in one uniform buffer with one slot per
+ * dispatch, which is written once per submit.
  */
 import type { GradmixError } from "../../errors.ts";
 import { SLOTS } from "./blocks.ts";
@@ -19,7 +19,7 @@ export interface Trial {
 }
 
 export interface Commands {
-  /** Bound at 0 by every dispatch, with the offset that `slot` returns. */
+  /** The uniform buffer, which every dispatch binds at 0 with the offset that `slot` returns. */
   readonly scalars: GPUBuffer;
   /** The memory of `scalars`, written to the device by `submit`. */
   readonly scalarData: DataView;
@@ -35,7 +35,7 @@ export interface Commands {
   holds(buffers: readonly PooledBuffer[]): void;
   /** The held-back dispatches: encoded before a submit, and forgotten together with the encoded commands. */
   held: { encode(): void; forget(): void };
-  /** Whether a command, encoded or held back, uses this buffer. */
+  /** Returns whether a command, encoded or held back, uses this buffer. */
   pending(id: number): boolean;
   /** Owners of the commands in the open encoder. */
   readonly encodedBy: ReadonlySet<Owner>;
@@ -97,7 +97,7 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       if (trial !== null)
         void faults.awaitReport(async () => {
           const error = await device.popErrorScope().catch(() => null);
-          // Reports arrive in any order: a pipeline that does not compile is the cause, and an invalid dispatch only its consequence.
+          // Reports arrive in any order. A pipeline that does not compile is the cause of an invalid dispatch, so its report is awaited first.
           await trial.answered;
           if (error !== null && !faults.disposed && trial.failure === null) void faults.judge(error.message);
         });

@@ -1,4 +1,4 @@
-/** What a WebGPU kernel is given, and what it is: a function that turns a call of the table into dispatches. */
+/** The type of WebGPU kernels, which are functions that turn a call of the table into dispatches, and the context that they receive. */
 import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "../kernels/index.ts";
@@ -8,9 +8,9 @@ export interface Operand {
   readonly name: string;
   readonly view: View;
   readonly written?: boolean;
-  /** The body reads it by fours, too, and if it is written, writes it by fours alone (shader.ts). */
+  /** Whether the body may also read it as vectors of four. If it is written, the body writes it only as vectors of four (shader.ts). */
   readonly fours?: boolean;
-  /** Of rows so far apart it has only the first elements: `width` of them. */
+  /** If given, the operand consists of rows of `width` elements, whose first elements are `stride` elements apart. */
   readonly columns?: { readonly width: number; readonly stride: number };
 }
 
@@ -24,34 +24,34 @@ export interface TensorCores {
   readonly emulated?: boolean;
 }
 
-/** Of a shader; a function where making it takes time, as it is asked for only when the shader is made. */
+/** Text of a shader. If computing it takes time, it is a function, which is called only when the shader is made. */
 export type Text = string | (() => string);
 
 export const textOf = (text: Text): string => (typeof text === "string" ? text : text());
 
 export interface Dispatch {
   /**
-   * Names the shader: calls with the same key have the same operands, scalars and body, except for which operands share a buffer. Everything that is
-   * compiled into the body must be part of it.
+   * Identifies the shader: calls with the same key have the same operands, scalars and body, except for which operands share a buffer. The key must contain
+   * every constant that is compiled into the body.
    */
   readonly key: string;
   readonly operands: readonly Operand[];
   readonly scalars?: Readonly<Record<string, readonly [type: ScalarType, value: number]>>;
   /** Invocations per workgroup. Default 64. */
   readonly workgroup?: number;
-  /** Workgroups, however many. */
+  /** Number of workgroups, without a limit. */
   readonly groups: number;
   readonly declarations?: Text;
-  /** Whether it may carry riders (riders.ts): its body and its declarations use none of their names, which begin with "ride". */
+  /** Whether it may carry riders (riders.ts). If so, its body and its declarations must not use their names, which begin with "ride". */
   readonly carries?: boolean;
-  /** What it carries: more workgroups after its own, with their own text. */
+  /** The work that it carries: more workgroups after its own, with their own text. */
   readonly more?: {
     readonly groups: number;
     readonly text: () => { readonly declarations: string; readonly body: string };
   };
   /** WGSL features that the shader enables. */
   readonly features?: readonly string[];
-  /** Number of invocations per subgroup, where the device leaves the choice. */
+  /** Number of invocations per subgroup, if the device has several sizes. */
   readonly subgroupSize?: number;
   readonly body: Text;
 }
@@ -74,7 +74,7 @@ export interface DeviceTraits {
   /** Whether this is a software adapter: barriers and workgroup memory are slow there, and a few invocations keep every core busy. */
   readonly software: boolean;
   readonly workgroupStorage: number;
-  /** Mixed precision: matrix products round their operands to f16 and sum in f32. */
+  /** Whether precision is mixed: matrix products round their operands to f16 and sum in f32. */
   readonly rounds: boolean;
   readonly tensorCores: TensorCores | null;
 }
@@ -82,13 +82,13 @@ export interface DeviceTraits {
 export interface KernelContext {
   readonly traits: DeviceTraits;
   dispatch(dispatch: Dispatch): void;
-  /** A small dispatch, which the next one may carry. */
+  /** Enqueues a small dispatch, which the next one may carry. */
   ride(rider: Rider): void;
-  /** Memory for the rest of this kernel call. */
+  /** Allocates memory for the rest of this kernel call. */
   scratch(elements: number, dtype?: DType): View;
   /** Chooses among several ways to compute the same bits: the one that was fastest when timed on this device for similar calls (`bucket`), else the first. */
   choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V;
-  /** Numbers that do not change, made and uploaded once for a key; they belong to the backend. */
+  /** Returns numbers that do not change. They are made and uploaded once per key and belong to the backend. */
   constant(key: string, make: () => Float32Array): View;
 }
 
@@ -99,16 +99,16 @@ export type Launcher<K extends KernelName> = (
   outputs: Outputs<K>,
 ) => void;
 
-/** All kernels; a missing one does not compile. */
+/** All kernels; a missing one is an error of the compiler. */
 export type Launchers = { readonly [K in KernelName]: Launcher<K> };
 
 export const u32 = (value: number): readonly ["u32", number] => ["u32", value];
 export const f32 = (value: number): readonly ["f32", number] => ["f32", value];
 
-/** Shapes belong to the same bucket if they round to the same powers of two. */
+/** Returns the nearest power of two. Shapes whose extents round to the same powers of two belong to the same bucket. */
 export const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
-/** Operands by name; absent ones are left out. */
+/** Makes operands from views by name; absent views are left out. */
 export function operandsOf(read: NamedViews, written: NamedViews): Operand[] {
   const list = (views: NamedViews, isWritten: boolean): Operand[] =>
     Object.entries(views).flatMap(([name, view]) =>
@@ -117,12 +117,12 @@ export function operandsOf(read: NamedViews, written: NamedViews): Operand[] {
   return [...list(read, false), ...list(written, true)];
 }
 
-/** The same operands; those named are read and written by fours. */
+/** Marks the named operands as read and written as vectors of four. */
 export function byFours(operands: readonly Operand[], names: readonly string[]): Operand[] {
   return operands.map((operand) => (names.includes(operand.name) ? { ...operand, fours: true } : operand));
 }
 
-/** One invocation for each of `count` elements, which the body knows as `i`. */
+/** Dispatches one invocation for each of `count` elements; the body knows the index of its element as `i`. */
 export function elementwise(
   context: KernelContext,
   count: number,
@@ -137,7 +137,7 @@ export function elementwise(
   });
 }
 
-/** A stride-free index into a shape, as WGSL: `fn name(i: u32) -> u32` sums index·stride over the axes. Extents and strides are baked in. */
+/** Returns a function in WGSL that maps a row-major position in a shape to Σ index·stride: `fn name(i: u32) -> u32`, with extents and strides as constants. */
 export function stridedIndex(name: string, shape: readonly number[], strides: readonly number[]): string {
   const lines: string[] = [];
   for (let axis = shape.length - 1; axis >= 0; axis--) {

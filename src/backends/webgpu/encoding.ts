@@ -1,4 +1,4 @@
-/** From a kernel's dispatch to a command: which operands share a buffer, how each is bound, its scalars, its workgroups. */
+/** Turns a kernel's dispatch into a command: which operands share a buffer, how each is bound, the scalars, the workgroups. */
 import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import { GRID_GROUPS } from "./blocks.ts";
@@ -22,12 +22,12 @@ interface Slot extends ShaderSlot {
   readonly entry: Entry;
   written: boolean;
   vectors: boolean;
-  /** Something in it has to be reached element by element. */
+  /** Whether some operand in it must be accessed element by element. */
   scalars: boolean;
 }
 
 interface BoundOperand extends ShaderOperand {
-  /** Its first element. */
+  /** Position of its first element in the buffer. */
   readonly at: number;
 }
 
@@ -54,7 +54,7 @@ export function createEncoding(
       checkInside(entry, view.offset, sizeOf(view.shape));
       return { operand, entry };
     });
-  /** Encodes what is held back. */
+  /** Encodes the dispatches that are held back. */
   const release = (): void => {
     const riders = held;
     held = [];
@@ -106,7 +106,7 @@ export function createEncoding(
     ride(rider) {
       if (rider.groups(rider.workgroup) === 0) return;
       const bound = boundOf(rider.operands);
-      // Those on one carrier run at one time.
+      // Riders on one carrier run at the same time, so they must be independent of each other.
       if (held.length === MOST_RIDERS || !held.every((other) => independent(other.bound, bound))) release();
       held.push({ rider, bound });
       commands.holds(bound.map(({ entry }) => entry.pooled));
@@ -114,7 +114,7 @@ export function createEncoding(
   };
 }
 
-/** Operands of one buffer share a slot. */
+/** Assigns operands to slots; operands in the same buffer share a slot. */
 function bind(
   given: readonly Operand[],
   bound: readonly Bound[],
@@ -125,7 +125,7 @@ function bind(
   for (const [i, { name, view, written = false, fours = false }] of given.entries()) {
     const { entry } = bound[i]!;
     let slot = 0;
-    // What is held back may use a buffer that has an owner since.
+    // Buffers are compared, not tensors: a dispatch that is held back may use a buffer that has since been given to another tensor.
     while (slot < slots.length && slots[slot]!.entry.pooled !== entry.pooled) slot++;
     if (slot === slots.length)
       slots.push({ entry, dtype: view.dtype, written: false, vectors: false, scalars: false });
@@ -144,7 +144,7 @@ function bind(
   return { slots, operands, layoutKey };
 }
 
-/** In the order of `scalarLayout`. */
+/** Writes the scalars of a dispatch in the order of `scalarLayout`. */
 function putScalars(
   data: DataView,
   base: number,

@@ -1,11 +1,11 @@
 /**
- * Failures of a device, and whom they concern. A GPU reports later: everything that it may still refuse is asked (`ask`), and a reader of results
- * waits for all answers (`settled`). If the device can continue after a failure, it is thrown once, at the next call of `check`; otherwise at every
+ * Failures of a device, and whom they concern. A GPU reports failures later: every request that it may refuse is registered (`awaitReport`), and reading results
+ * waits for all reports (`settled`). If the device can continue after a failure, the failure is thrown once, at the next call of `check`; otherwise at every
  * call.
  */
 import { GradmixError } from "../../errors.ts";
 
-/** Who allocates and encodes. The tuner tries things while its caller waits for something else, so memory that is refused to one does not concern the other. */
+/** The owner of allocations and commands. The tuner works while the caller waits for other results, so memory that is refused to one does not concern the other. */
 export type Owner = "caller" | "tuner";
 
 export interface Faults {
@@ -19,15 +19,15 @@ export interface Faults {
   failPassing(error: GradmixError, affected: Owner): void;
   /** Records that the device refused this buffer: commands with it fail too, with this as the cause. */
   refuse(buffer: GPUBuffer, error: GradmixError, affected: Owner): void;
-  /** The buffer is no longer in use. */
+  /** Forgets a buffer that is no longer used. */
   forget(buffer: GPUBuffer): void;
   /** Handles an error of validation: either the consequence of a refused buffer, or a failure of its own. */
   judge(message: string): Promise<void>;
-  /** Remembers the question until it is answered. */
+  /** Registers a report of the device, for which `settled` waits. */
   awaitReport(listen: () => Promise<void>): Promise<void>;
-  /** Resolves when everything that was asked has been answered. */
+  /** Resolves when all registered reports have arrived. */
   settled(): Promise<void>;
-  /** Throws what has failed. */
+  /** Throws the failure, if there is one. */
   check(affected?: Owner): void;
   dispose(): void;
 }

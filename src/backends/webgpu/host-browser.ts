@@ -8,7 +8,7 @@ export async function createBrowserDevice(options: {
   software: boolean;
   tensorCores: boolean;
 }): Promise<FoundDevice> {
-  // Not every browser has it, and those that do only for pages from HTTPS or from this machine.
+  // Some browsers lack `navigator.gpu`; the others have it only on pages from HTTPS or from this machine.
   const { gpu } = navigator as Partial<Navigator>;
   if (gpu === undefined)
     throw new GradmixError(

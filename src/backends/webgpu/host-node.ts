@@ -9,21 +9,21 @@ import { limitsOf, requestDevice } from "./device.ts";
 import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
 
 /**
- * Whatever `create` returns must outlive every device: if it is collected, the process crashes or hangs. globalThis keeps it, by its flags, even when this
- * module is loaded twice.
+ * The objects that Dawn's `create` returns, by its flags. They must outlive every device: if one is garbage-collected, the process crashes or hangs. globalThis
+ * holds them, so that two copies of this module share them.
  */
 const keeper: { gradmixDawn?: Map<string, GPU> } = globalThis as typeof globalThis & {
   gradmixDawn?: Map<string, GPU>;
 };
 
-/** Tensor cores are experimental in WebGPU, and on NVIDIA f16 is hidden without the second. */
+/** Flags of Dawn for tensor cores: the first enables experimental features, and without the second f16 is hidden on NVIDIA. */
 const EXPERIMENTAL: readonly string[] = [
   "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
 ];
 
 /**
- * Drivers in software that are asked to clear workgroup memory write a store for every element of it, which is four fifths of the time that SwiftShader takes
- * to compile our shaders. Without the extension Dawn clears the memory in a loop of the shader.
+ * Flags of Dawn for software adapters. If a software driver clears workgroup memory, it compiles one store per element, which takes four fifths of the time in
+ * which SwiftShader compiles our shaders. Without the extension, Dawn clears the memory with a loop in the shader.
  */
 const IN_SOFTWARE: readonly string[] = [
   "disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension",
@@ -60,13 +60,13 @@ export async function createNullDevice(): Promise<object> {
   });
 }
 
-/** Lavapipe's file is lvp_icd.x86_64.json. */
+/** File names of software drivers; Lavapipe's file is lvp_icd.x86_64.json. */
 const SOFTWARE_DRIVER = /^lvp_|swiftshader/i;
 
 /**
- * Is there any sign of a GPU driver? Dawn takes a tenth of a second to load and prints a warning of its own where Linux has no Vulkan, so who only wonders
- * asks this first. Drivers in software do not count, unless the environment names them. On Linux drivers are named by files in a few folders (the Vulkan
- * loader's rules); elsewhere the system has its own.
+ * Returns whether there is any sign of a GPU driver. This check comes before Dawn, which takes a tenth of a second to load and prints a warning if Linux has
+ * no Vulkan. Software drivers do not count, unless the environment names them. On Linux, files in a few folders name the drivers (the Vulkan loader's rules);
+ * other systems have a driver of their own.
  */
 export function mayHaveGpu(): boolean {
   if (process.platform !== "linux") return true;
@@ -118,14 +118,14 @@ function discard(file: string): void {
   try {
     rmSync(file, { force: true });
   } catch {
-    // It was never there.
+    // The folder does not exist.
   }
 }
 
-/** Changes when the variants of a kernel do, so that older choices are ignored. */
+/** Version of the variants: it increases when the variants of a kernel change, so that older choices are ignored. */
 const VARIANTS = 2;
 
-/** The file with the choices of variants: in GRADMIX_CACHE, or in gradmix's folder in the user's cache folder. */
+/** Returns the file with the choices of variants: in GRADMIX_CACHE, or in gradmix's folder in the user's cache folder. */
 function tuningFile(): string {
   const { env, platform } = process;
   // An empty variable counts as not set.
@@ -144,8 +144,8 @@ function tuningFile(): string {
 }
 
 /**
- * Choices that were timed on this device before, and a store for new ones. A file that cannot be read counts as empty; if it cannot be written, the
- * choices hold only for this process.
+ * Returns the choices that were timed on this device before, and a store for new ones. A file that cannot be read counts as empty. If the file cannot be
+ * written, new choices hold only for this process.
  */
 export function tuningStore(
   { adapter }: Pick<FoundDevice, "adapter">,
@@ -180,7 +180,7 @@ export function tuningStore(
         writeFileSync(fresh, `${JSON.stringify(all, null, 2)}\n`);
         renameSync(fresh, file);
       } catch {
-        // A home that cannot be written to.
+        // The folder is not writable.
         discard(fresh);
       }
     },

@@ -1,8 +1,8 @@
 /**
- * The WebGPU backend, on a device that is handed to it: it knows neither Dawn nor Node (host-node.ts does), so a browser's device will do.
+ * The WebGPU backend on a given device. It depends on neither Dawn nor Node (only host-node.ts does), so the device can be a browser's.
  *
- * Its parts: what goes wrong on a device (`faults.ts`), what is encoded and not yet submitted (`commands.ts`), memory (`buffers.ts`), shaders and bindings
- * (`pipelines.ts`, `encoding.ts`), reading (`read-back.ts`), and which variant of a kernel is fastest (`tuning.ts`).
+ * Its parts: failures of the device (`faults.ts`), commands that are encoded but not submitted (`commands.ts`), memory (`buffers.ts`), shaders and bindings
+ * (`pipelines.ts`, `encoding.ts`), reading (`read-back.ts`), and the choice of the fastest variant of a kernel (`tuning.ts`).
  */
 import { GradmixError } from "../../errors.ts";
 import type { TensorData } from "../../tensor/dtype.ts";
@@ -34,7 +34,7 @@ export interface WebgpuOptions {
   readonly precision?: "f32" | "f16";
   /** The device's tensor cores, if it has them. */
   readonly tensorCores?: TensorCores | null;
-  /** Largest number of bytes of tensors at once. Default 64 GiB: the device's own limit is reached before. */
+  /** Largest number of bytes of tensors at once. Default 64 GiB, which is usually more than the memory of the device. */
   readonly memoryLimit?: number;
   /** Bytes of free buffers that are always kept for later allocations. Default 1 GiB. */
   readonly poolFloor?: number;
@@ -72,7 +72,7 @@ type Launch = <K extends KernelName>(
   params: KernelParams[K],
   inputs: Inputs<K>,
   outputs: Outputs<K>,
-  /** The variant to take. */
+  /** Variant to use for every choice, instead of the fastest. */
   forced?: string | null,
 ) => void;
 
@@ -172,14 +172,14 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   };
 }
 
-/** Pipelines of one key differ in how their operands are bound. */
+/** Counts the dispatches by key. Several pipelines may have the same key, because they differ in how their operands are bound. */
 function dispatchesOf(pipelines: readonly Pipeline[]): ReadonlyMap<string, number> {
   const counts = new Map<string, number>();
   for (const { key, dispatches } of pipelines) counts.set(key, (counts.get(key) ?? 0) + dispatches);
   return counts;
 }
 
-/** A call as the tuner makes it again. */
+/** Returns a kernel call in the form that the tuner can repeat. */
 function callOf<K extends KernelName>(
   faults: Faults,
   launch: Launch,
@@ -204,7 +204,7 @@ function callOf<K extends KernelName>(
 const viewsOf = (operands: NamedViews): View[] =>
   Object.values(operands).filter((view) => view !== null && view !== undefined);
 
-/** The properties of the device that kernels may use. Throws `config` for a precision that it does not support. */
+/** Returns the properties of the device that kernels may use. Throws `config` for a precision that the device does not support. */
 function traitsOf(device: GPUDevice, options: WebgpuOptions): DeviceTraits {
   const traits = {
     software: options.software === true,
@@ -220,7 +220,7 @@ function traitsOf(device: GPUDevice, options: WebgpuOptions): DeviceTraits {
   return traits;
 }
 
-/** The device as the tuner sees it: what it asks for is the tuner's. */
+/** Returns the device for the tuner, which becomes the owner of its allocations and commands. */
 function tunerDevice(
   { queue }: GPUDevice,
   faults: Faults,

@@ -1,7 +1,6 @@
 /**
- * Decides how long to sleep before waiting. Dawn keeps a core busy while it waits for a result, so most of the wait is slept: four fifths of the
- * shortest recent wait for as many dispatches. The shortest, because a wait during which the process was suspended, or that was for something larger,
- * must not be repeated.
+ * Decides how long to sleep before waiting. Dawn keeps a core busy while it waits for a result, so the process sleeps for most of the wait: for four fifths of
+ * the shortest recent wait for the same number of dispatches. The shortest is used because another wait may have been longer for an unrelated reason, such as a suspended process.
  */
 export interface Naps {
   /** Milliseconds to sleep before a result of this many dispatches; 0 if the wait is too short or unknown. */

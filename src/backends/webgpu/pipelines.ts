@@ -1,4 +1,4 @@
-/** Compute pipelines by dispatch, and bind groups by pipeline and buffers: during training neither is made again. */
+/** Caches compute pipelines by dispatch, and bind groups by pipeline and buffers, so that training steps after the first make none. */
 import { GradmixError } from "../../errors.ts";
 import { type Dispatch, textOf } from "./context.ts";
 import { type Faults, firstLine } from "./faults.ts";
@@ -23,24 +23,24 @@ export interface Pipeline {
 }
 
 export interface Pipelines {
-  /** `layoutKey` says which operands share a binding and how each is bound; all else that a shader depends on is in the dispatch's key. */
+  /** Returns the pipeline of a dispatch. `layoutKey` describes which operands share a binding and how each is bound; the dispatch's key contains all else that the shader depends on. */
   pipelineOf(
     dispatch: Dispatch,
     layoutKey: string,
     operands: readonly ShaderOperand[],
     slots: readonly ShaderSlot[],
   ): Pipeline;
-  /** The group that binds these buffers after the scalars. */
+  /** Returns the group that binds these buffers after the scalars. */
   groupOf(pipeline: Pipeline, scalars: GPUBuffer, buffers: readonly PooledBuffer[]): GPUBindGroup;
   /** Forgets the groups that bind this buffer. */
   forget(id: number): void;
-  /** Made so far. */
+  /** All pipelines made so far. */
   readonly made: readonly Pipeline[];
   readonly bindGroups: number;
 }
 
 export function createPipelines(device: GPUDevice, faults: Faults): Pipelines {
-  /** By a dispatch's key, and by how its operands are bound. */
+  /** Pipelines by the dispatch's key, then by `layoutKey`. */
   const known = new Map<string, Map<string, Pipeline>>();
   const groups = new Map<string, { readonly group: GPUBindGroup; readonly buffers: readonly number[] }>();
   const all: Pipeline[] = [];

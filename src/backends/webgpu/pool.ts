@@ -17,7 +17,7 @@ export interface BufferPool {
   /** Returns a buffer. It may be taken again at once: commands run in their order. */
   release(buffer: PooledBuffer): void;
   find(buffer: GPUBuffer): PooledBuffer | undefined;
-  /** The device had no memory for this buffer: it is not used again, and free buffers are destroyed to make room. */
+  /** Removes a buffer for which the device had no memory, and destroys free buffers to make room. */
   refuse(buffer: GPUBuffer): void;
   /** Buffers made so far, and bytes that exist now, in use and free. */
   readonly created: number;
@@ -26,7 +26,7 @@ export interface BufferPool {
   destroy(): void;
 }
 
-/** The class of a size: multiples of 256 bytes, above 4 KiB with three significant bits, so that at most an eighth is wasted. */
+/** Returns the class of a size: multiples of 256 bytes, or above 4 KiB numbers with three significant bits, which waste at most an eighth. */
 function sizeClass(bytes: number): number {
   const least = Math.max(256, Math.ceil(bytes / 256) * 256);
   if (least <= 4096) return least;
@@ -53,7 +53,7 @@ export function createPool(
     onDestroy(entry);
     entry.buffer.destroy();
   };
-  /** Destroys what is free until no more than so many bytes are. */
+  /** Destroys free buffers until at most `allowed` bytes are free. */
   const trim = (allowed: number): void => {
     for (const [size, others] of free)
       while (freeBytes > allowed) {
@@ -89,7 +89,7 @@ export function createPool(
       }
       const stack = free.get(entry.bytes) ?? [];
       free.set(entry.bytes, stack);
-      // In the order they were made; most are given back near the end.
+      // The stack has the order in which buffers were made; most are returned near its end, so the search begins there.
       let at = stack.length;
       while (at > 0 && stack[at - 1]!.id > entry.id) at--;
       stack.splice(at, 0, entry);

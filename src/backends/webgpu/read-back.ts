@@ -1,4 +1,4 @@
-/** Reads results: encoded commands are submitted, the bytes are copied to a buffer that can be mapped, and most of the wait is slept. */
+/** Reads results: submits encoded commands, copies the bytes to a buffer that can be mapped, and sleeps for most of the wait. */
 import { GradmixError } from "../../errors.ts";
 import { type Buffers, checkInside, createAsked } from "./buffers.ts";
 import type { Commands } from "./commands.ts";
@@ -41,7 +41,7 @@ export function createReadBack(
     commands.submit();
   };
   const submitted = (): Promise<void> => (submitting ??= submitLater());
-  /** Dispatches that an earlier read has waited for. */
+  /** Number of dispatches for which an earlier read has waited. */
   let readUpTo = 0;
   return {
     async read(buffer, offset, count, affected = "caller") {
@@ -55,7 +55,7 @@ export function createReadBack(
       const work = commands.dispatches - readUpTo;
       readUpTo = commands.dispatches;
       const began = performance.now();
-      // A read without new work waits as long as the one before.
+      // A read without new work waits for the sleep of the read before.
       if (work > 0) {
         const pause = naps.before(work);
         nap = pause > 0 ? new Promise((wake) => setTimeout(wake, pause)) : Promise.resolve();

@@ -1,20 +1,19 @@
 /**
- * From what a kernel says (operands, scalars, a WGSL body) to a shader.
+ * Makes a shader from the operands, the scalars and the WGSL body of a kernel.
  *
- * Operands are bound as whole buffers; where a view begins is a scalar. Operands that lie in one buffer share a binding, since WebGPU allows no two
- * writable bindings of one buffer: an in-place kernel and two neighbours in an arena look the same to the body, which reads `x(i)` and writes
- * `set_y(i, value)`.
+ * Operands are bound as whole buffers, and the first element of each view is a scalar. Operands in the same buffer share a binding, since WebGPU does not allow
+ * two writable bindings of one buffer. The body does not depend on this: it reads `x(i)` and writes `set_y(i, value)`.
  *
- * An operand by fours can also be read as `x4(i)`, the elements 4i to 4i + 3, and if it is written, then with `set_x4(i, value)` alone. Where everything
- * in its buffer allows it, the binding is one of vectors, and a GPU moves 16 bytes at once; else four elements are put together.
+ * An operand with `fours` can also be read as `x4(i)`, the elements 4i to 4i + 3. If it is written, it is written only with `set_x4(i, value)`. If all operands in
+ * its buffer allow it, the binding is an array of vectors, and a GPU moves 16 bytes at once; otherwise the accessor combines four elements.
  */
 import type { DType } from "../../tensor/dtype.ts";
 
-/** An operand as the shader knows it. */
+/** An operand of a shader. */
 export interface ShaderOperand {
   readonly name: string;
   readonly dtype: DType;
-  /** Which binding it lies in. */
+  /** Index of its binding. */
   readonly slot: number;
   readonly fours?: boolean;
 }
@@ -22,7 +21,7 @@ export interface ShaderOperand {
 export interface ShaderSlot {
   readonly dtype: DType;
   readonly written: boolean;
-  /** Bound as vectors of four. */
+  /** Whether it is bound as vectors of four. */
   readonly vectors?: boolean;
 }
 
@@ -38,15 +37,15 @@ export interface ShaderSource {
   /** Declarations at module scope: functions, workgroup memory. */
   readonly declarations?: string;
   /**
-   * Statements of the entry point. They know `local` (the invocation in its workgroup), `group` (the workgroup, counted over the whole grid) and
+   * Statements of the entry point. They can use `local` (the invocation in its workgroup), `group` (the workgroup, counted over the whole grid) and
    * `thread` = group · workgroup size + local, all u32; the scalars as p.name; and inf(), nan(), is_nan(x).
    */
   readonly body: string;
-  /** Of workgroups beyond `p.groups`: they know `group` and `local` too. */
+  /** Declarations and statements of the workgroups beyond `p.groups`; they can use `group` and `local` too. */
   readonly more?: { readonly declarations: string; readonly body: string } | null;
 }
 
-/** Scalars that every shader has, before its own: the grid's width and its workgroups, and the bits of ∞, which WGSL has no literal for. */
+/** Scalars that every shader has, before its own: the width of the grid, the number of workgroups, and the bits of ∞, for which WGSL has no literal. */
 const COMMON: readonly (readonly [string, ScalarType])[] = [
   ["grid_width", "u32"],
   ["groups", "u32"],
@@ -65,7 +64,7 @@ const MATRICES = "chromium_experimental_subgroup_matrix";
 
 const wgslType = (dtype: DType): string => (dtype === "f32" ? "f32" : "i32");
 
-/** Functions that read and write an operand. */
+/** Returns the functions that read and write an operand. */
 function accessorsOf(
   { name, dtype, slot, fours = false }: ShaderOperand,
   { written, vectors = false }: ShaderSlot,
@@ -111,7 +110,7 @@ export function shaderOf(source: ShaderSource): string {
       `@group(0) @binding(${slot + 1}) var<storage, ${written ? "read_write" : "read"}> slot${slot}: array<${vectors ? `vec4<${wgslType(dtype)}>` : wgslType(dtype)}>;`,
   );
   const accessors = operands.map((operand) => accessorsOf(operand, slots[operand.slot]!));
-  // Which subgroup an invocation is in is the same for all of a subgroup, but not for the compiler.
+  // The index of the subgroup is uniform within a subgroup, but the compiler cannot prove it.
   const directives = [
     ...features.map((feature) => `enable ${feature};\n`),
     ...(subgroupSize === undefined ? [] : ["enable subgroup_size_control;\n"]),

@@ -1,5 +1,5 @@
 /**
- * Finds by time which variant of a kernel is fastest on this device.
+ * Finds the fastest variant of a kernel on this device by timing.
  *
  * A call of a bucket (a kernel and its rounded shape) that has not been timed uses the default variant. When results are next awaited, its variants
  * are timed on operands of the same sizes, and the choice holds from then on. Variants of a kernel give the same bits, so no result shows when this
@@ -11,7 +11,7 @@ import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { DType } from "../../tensor/dtype.ts";
 
-/** Storage beyond the process: earlier choices, and where new ones go. */
+/** Store of choices that can outlast the process: earlier choices, and a function that stores new ones. */
 export interface TuningStore {
   /** Chosen variants by bucket. */
   readonly known: Readonly<Record<string, string>>;
@@ -21,11 +21,11 @@ export interface TuningStore {
   differs?(bucket: string, variant: string): void;
 }
 
-/** The same as a line for a log. */
+/** Returns the message for `differs` as a line for a log. */
 export const differenceLine = (bucket: string, variant: string): string =>
   `webgpu: ${bucket} cannot take ${variant}: on this device its result is not that of the default variant, or not the same twice`;
 
-/** A choice as a line for a log. */
+/** Returns a choice as a line for a log. */
 export function choiceLine(
   bucket: string,
   variant: string,
@@ -39,7 +39,7 @@ export function choiceLine(
   return `webgpu: ${bucket} takes ${variant} (${[...own, ...(others.length === 0 ? [] : [others.join(", ")])].join("; ")})`;
 }
 
-/** A store of choices that hold as long as the device. */
+/** Returns a store whose choices hold as long as the device. */
 export const tuningForNow = (log: (line: string) => void = () => {}): TuningStore => ({
   known: {},
   learn: (...choice) => log(choiceLine(...choice)),
@@ -62,7 +62,7 @@ type Variants = readonly [string, ...string[]];
 interface Untimed {
   readonly call: Call;
   readonly variants: Variants;
-  /** Inputs of the call that belong to it. */
+  /** Copies of the call's indices, which the tuner frees. */
   readonly indices: readonly View[];
 }
 
@@ -152,14 +152,14 @@ function bytesOf({ inputs, outputs }: Call): number {
   return bytes;
 }
 
-/** Memory with the size and type of a view. */
+/** Allocates memory with the size and type of a view. */
 function another(device: TunerDevice, view: View): View {
   return { ...view, buffer: device.alloc(sizeOf(view.shape), view.dtype), offset: 0 };
 }
 
 /**
- * The call with copies of its indices. The time does not depend on the values of other operands, but it does depend on indices, which may be gone
- * later. null if there is no memory for them.
+ * Returns the call with copies of its indices, since the time depends on the indices, which may be freed later, but not on the values of other operands. Returns
+ * null if there is no memory for the copies.
  */
 function withOwnIndices(device: TunerDevice, call: Call): Omit<Untimed, "variants"> | null {
   const indices: View[] = [];
@@ -179,7 +179,7 @@ function withOwnIndices(device: TunerDevice, call: Call): Omit<Untimed, "variant
   }
 }
 
-/** Milliseconds per call of each variant whose result equals the default's; frees the call's indices. Calls `differ` for the others. */
+/** Returns the milliseconds per call of each variant whose result equals the default's, and calls `differ` for the others. Frees the call's indices. */
 async function timeVariants(
   device: TunerDevice,
   { call, variants, indices }: Untimed,
@@ -196,7 +196,7 @@ async function timeVariants(
   try {
     const own = call.on(copyOf, copyOf);
     const times: Record<string, number> = {};
-    // In turns, so that other load on the machine affects all of them.
+    // The variants take turns, so that other load on the machine affects all of them.
     const counts = await callsARound(device, own, variants, differ);
     for (let i = 0; i < ROUNDS; i++)
       for (const [variant, count] of counts)
@@ -211,8 +211,8 @@ async function timeVariants(
 }
 
 /**
- * The variants whose result equals the default's, with the number of calls per round. This also makes the pipelines. If the default does not agree
- * with itself, others are not compared with it.
+ * Returns the variants whose result equals the default's, with the number of calls per round. This also makes the pipelines. If two results of the default
+ * differ, the others are not compared with it.
  */
 async function callsARound(
   device: TunerDevice,
@@ -234,7 +234,7 @@ async function callsARound(
   return counts;
 }
 
-/** The first and last elements of all outputs, as bits; outputs that a kernel adds to have the same contents before each. */
+/** Returns the bits of the first and last elements of all outputs. Outputs to which a kernel adds have the same contents before each call. */
 async function results(device: TunerDevice, call: Call, variant: string): Promise<Int32Array[]> {
   const found: Int32Array[] = [];
   for (const view of call.outputs) if (view.dtype === "f32") device.randomise(view);
@@ -250,7 +250,7 @@ async function results(device: TunerDevice, call: Call, variant: string): Promis
 const sameBits = (found: readonly Int32Array[], expected: readonly Int32Array[]): boolean =>
   expected.every((bits, i) => bits.every((word, at) => word === found[i]?.[at]));
 
-/** Milliseconds for this many calls. */
+/** Returns the milliseconds that `count` calls take. */
 async function round(device: TunerDevice, call: Call, variant: string, count: number): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < count; i++) call.run(variant);

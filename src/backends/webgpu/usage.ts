@@ -1,8 +1,8 @@
-/** Numbers of the specification, because the globals with their names do not exist in every host. */
+/** Constants of the WebGPU specification. The globals with these names do not exist in every host. */
 
-/** Of `GPUBufferUsage`. */
+/** Constants of `GPUBufferUsage`. */
 export const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 };
-/** Of `GPUMapMode`. */
+/** Constant of `GPUMapMode`. */
 export const MAP_READ = 1;
-/** Of `GPUShaderStage`. */
+/** Constant of `GPUShaderStage`. */
 export const COMPUTE = 4;

@@ -19,8 +19,8 @@ export interface ClusteredCorpus extends Pick<TextClusters, "embedder" | "cluste
 const LEAST_CHARACTERS = 400;
 
 /**
- * What share of a target each cluster has (`clusterShares`): the target's documents, longer ones cut into pieces about as long as documents of the corpus are, go to their nearest
- * centroids as the corpus' own did. Needs a backend. Throws `data` for a target without text, and as `clusterShares`.
+ * Estimates the share of a target that each cluster has (`clusterShares`). The target's documents are assigned to their nearest centroids, as those of the corpus were; long ones
+ * are first cut into pieces about as long as documents of the corpus. Needs a backend. Throws `data` for a target without text, and the errors of `clusterShares`.
  */
 export async function clusterHistogram(
   texts: readonly string[],
@@ -40,7 +40,7 @@ export function cutTexts(
 ): {
   /** The pieces, in the order of the texts. */
   readonly pieces: readonly string[];
-  /** Which text each piece is of. */
+  /** Index of the text of each piece. */
   readonly documents: Int32Array;
 } {
   checkRange("characters", characters, { min: 0, max: Infinity, openMin: true });

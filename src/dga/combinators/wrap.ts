@@ -62,7 +62,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     init: (domains) => outer(inner.init(domains), null, memory?.first(domains) ?? {}),
     update(state, given, change) {
       if (rests) return state;
-      const [own, innerMemory] = parted(state.memory);
+      const [own, innerMemory] = splitMemory(state.memory);
       const old: RuleState = {
         rule: inner.name,
         domains: state.domains,
@@ -80,14 +80,14 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
       return outer(drops?.(state.updates) === true ? old : next, state, ownNext);
     },
     memoryFault(saved) {
-      const [own, innerMemory] = parted(saved);
+      const [own, innerMemory] = splitMemory(saved);
       return memory?.fault(own) ?? inner.memoryFault?.(innerMemory) ?? null;
     },
   };
 }
 
 /** Splits a memory into that of the combinator and that of the inner rule. */
-function parted(memory: RuleState["memory"]): [own: RuleState["memory"], inner: RuleState["memory"]] {
+function splitMemory(memory: RuleState["memory"]): [own: RuleState["memory"], inner: RuleState["memory"]] {
   const entries = Object.entries(memory);
   return [
     Object.fromEntries(

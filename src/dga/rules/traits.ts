@@ -1,4 +1,4 @@
-/** What is asked of a rule before one is made, by the command and by whoever plans a run. Each rule's own file says it; the registry has it beside the rule's options. */
+/** The properties of a rule that are needed before the rule is made, by the command and by code that plans a run. The file of each rule defines them; the registry has them beside its options. */
 
 import type { DgaNormalisation } from "./dga.ts";
 
@@ -11,9 +11,9 @@ export interface RuleTraits<O = unknown> {
   readonly referenceModel?: true;
   /** It needs weights: there is no default. */
   readonly needsWeights?: true;
-  /** It needs a histogram of the target over the domains, or begins with one as a prior where it has one with its normalisation (undefined: the default one). */
+  /** "needed": it needs a histogram of the target over the domains. Otherwise, whether it starts from one as a prior with the given normalisation (undefined: the default). */
   readonly histogram?: "needed" | { readonly priorWith: (normalise: unknown) => boolean };
-  /** Its options as they were published, where the defaults are others (`--mixing-preset paper`). */
+  /** The published values of options whose defaults differ (`--mixing-preset paper`). */
   readonly published?: () => {
     readonly normalise?: DgaNormalisation;
     readonly beta?: number;
@@ -21,9 +21,9 @@ export interface RuleTraits<O = unknown> {
   };
   /** How often its weights let a domain be repeated over a run. */
   readonly repetitions?: {
-    /** Of any domain. */
+    /** Largest number of repetitions of any domain. */
     readonly most: (options: O) => number;
-    /** The largest weight of each domain; null where the options limit none. */
+    /** The largest weight of each domain; null if the options limit none. */
     readonly caps: (options: O, domains: readonly string[]) => readonly number[] | null;
   };
 }

@@ -48,7 +48,7 @@ const megatron: ExportFormat = {
         name: `data-path${suffix}.sh`,
         text: `${comment(plan.about)}--data-path ${words.map(shellWord).join(" ")}\n`,
       });
-      // Its reader splits words with str.split().
+      // Megatron splits the words of this file with str.split().
       if (spaced.size === 0) files.push({ name: `data-args${suffix}.txt`, text: `${words.join(" ")}\n` });
       files.push({
         name: `per-split${suffix}.json`,

@@ -1,9 +1,9 @@
 /**
- * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape, the offsets and the zeros of the factors say which costs less.
+ * The launcher of the segmented weight gradient (assembly/gemm.ts). It chooses the cheaper of two algorithms by the shape, the offsets and the zeros of the factors.
  *
- * With many rows per segment, tiles of the gradient walk through the segments (`walk`): every segment costs a pass over the gradient, whatever its rows. With
- * few, no segment's gradient is made at all (`byRows`): alignments are sums of those of rows (row-alignments.ts), norms follow from inner products of rows, and the total
- * is one product.
+ * With many rows per segment, each tile of the gradient goes through the segments (`walk`): every segment costs a pass over the gradient, however few its rows.
+ * With few rows per segment, no segment's gradient is computed (`byRows`): its alignment is the sum of those of its rows (row-alignments.ts), its norm follows
+ * from inner products of its rows, and the total is one product.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { KernelParams } from "../../kernels/index.ts";
@@ -17,7 +17,7 @@ import { rowAlignments, type Rows, type Way, type WayOf, wayOf } from "./row-ali
 type Params = KernelParams["gemmSegmented"];
 type Range = readonly [first: number, end: number];
 
-/** Addresses of the operands; 0 is none. */
+/** Addresses of the operands; 0 if an operand is absent. */
 interface Operands {
   readonly a: number;
   readonly b: number;
@@ -31,30 +31,30 @@ interface Operands {
   readonly vSumsq: number;
 }
 
-/** What a segment costs a tile beside the products of its rows, in rows, and what its group adds to that; measured on one core. */
+/** Overhead of a segment in the walk, and the additional overhead of its group, in units of the products of one row; measured on one core. */
 const WALK_ROWS = 7.5;
 const GROUP_ROWS = 4.5;
-/** From this many rows per segment on average, the walk is always taken: it is as fast or faster. */
+/** With at least this many rows per segment on average, the walk is always chosen: it is as fast or faster. */
 const MANY_ROWS = 16;
-/** What a product in doubles costs, in f32 products. */
+/** Cost of a product in doubles, in units of a product in f32. */
 const DOUBLE = 4;
-/** What a gradient of its own costs beside the products of its rows: passes over it, and launches, in f32 products. */
+/** Overhead of computing a range's gradient beside the products of its rows: passes over the gradient, and launches in units of a product in f32. */
 const PASSES = 4;
 const LAUNCHES = 100_000;
 
-/** What both ways need to know of a call. */
+/** The properties of a call that both algorithms need. */
 interface Plan {
-  /** Where the rows of each segment begin, and of each group. */
+  /** The first row of each segment and of each group, and the end of the last. */
   readonly segments: Int32Array;
   readonly groups: Int32Array;
-  /** Rows that make the direction, and rows of the total. */
+  /** Rows whose gradient is the direction, and rows of the total. */
   readonly target: Range;
   readonly summed: Range;
   /** The first segment that is aligned. */
   readonly aligned: number;
-  /** How those rows meet the direction. */
+  /** How the alignments of these rows are computed. */
   readonly way: Way;
-  /** Ranges of more rows have their norms from their gradients, those of fewer from inner products. */
+  /** Largest number of rows of a range whose norm is computed from inner products. The norm of a longer range is computed from its gradient. */
   readonly most: number;
   readonly few: boolean;
 }
@@ -76,7 +76,7 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
 
   const size = p.m * p.n;
   const doubles = DOUBLE * (p.m + p.n);
-  // The rows at which r(r + 1)/2 inner products cost what r + PASSES products of the gradient's size and their launches do.
+  // The number of rows r at which r(r + 1)/2 inner products cost as much as r + PASSES products of the gradient's size and their launches.
   const half = 0.5 * doubles;
   const most = Math.max(
     1,
@@ -84,8 +84,8 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
       (size - half + Math.sqrt((size - half) ** 2 + 4 * half * (PASSES * size + LAUNCHES))) / doubles,
     ),
   );
-  /** Of the norms of ranges, in products of two numbers. */
-  const norms = (offsets: Int32Array): number => {
+  /** Cost of the norms of ranges, in products of two numbers. */
+  const costOfNorms = (offsets: Int32Array): number => {
     let products = 0;
     for (let i = 1; i < offsets.length; i++) {
       const rows = offsets[i]! - offsets[i - 1]!;
@@ -100,7 +100,7 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
     ? wayOf(runtime, alignedRows(p, o, segments, aligned))
     : { way: "dense", share: 1 };
   const rows = length(target) + share * (end - segments[aligned]!) + length(summed);
-  const byRows = size * rows + norms(segments) + norms(groups);
+  const byRows = size * rows + costOfNorms(segments) + costOfNorms(groups);
   return { segments, groups, target, summed, aligned, way, most, few: small && byRows < walking };
 }
 
@@ -144,7 +144,7 @@ function byRows(runtime: Runtime, p: Params, o: Operands, plan: Plan): void {
   alignments(runtime, p, o, plan, v);
 }
 
-/** Σ a_r bᵣᵀ over a range of rows. */
+/** Computes Σ a_r bᵣᵀ over a range of rows. */
 function gradientOf(
   runtime: Runtime,
   { m, n }: Params,
@@ -170,7 +170,7 @@ function gradientOf(
   gemmAt(runtime, params, { a: a + 4 * first * m, b: b + 4 * first * n, bias: 0, c: to, pre: 0 });
 }
 
-/** ‖Σ a_r bᵣᵀ‖² over each range of rows. */
+/** Computes ‖Σ a_r bᵣᵀ‖² over each range of rows. */
 function norms(
   runtime: Runtime,
   p: Params,
@@ -209,7 +209,7 @@ function norms(
   }
 }
 
-/** ⟨W_s, V⟩ of each segment from its rows' alignments. */
+/** Computes ⟨W_s, V⟩ of each segment from the alignments of its rows. */
 function alignments(
   runtime: Runtime,
   p: Params,
@@ -235,7 +235,7 @@ function alignments(
   });
 }
 
-/** The rows of the segments from `aligned` on. */
+/** Returns the rows of the segments from `aligned` on. */
 function alignedRows(
   { m, n, segmentCount }: Params,
   { a, b }: Operands,
@@ -246,16 +246,16 @@ function alignedRows(
   return { a: a + 4 * start * m, b: b + 4 * start * n, m, n, rows: segments[segmentCount]! - start };
 }
 
-/** Is the number at an address finite? Of the squared norm of V this says it of all of V. */
+/** Whether the number at an address is finite. If the squared norm of V is finite, so is all of V. */
 function finiteAt(runtime: Runtime, at: number): boolean {
   const [bits = 0] = runtime.words(at, 1);
   return (bits & EXPONENT) !== EXPONENT;
 }
 
-/** The exponent of a f32; all its bits are those of ∞ and NaN. */
+/** Bits of the exponent of a f32; all are set exactly for ∞ and NaN. */
 const EXPONENT = 0x7f800000;
 
-/** Panels of a task's block of the weight. */
+/** Panels per task: its block of the weight in panels of rows and of columns. */
 const BLOCK_PANELS_A = SEGMENTED_ROWS / MR;
 const BLOCK_PANELS_B = SEGMENTED_COLS / NR;
 

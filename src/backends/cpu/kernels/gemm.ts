@@ -13,9 +13,9 @@ import {
 import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
 
-/** Tasks wanted for a large product, so that threads end together. */
+/** Least number of tasks of a large product, so that threads finish at about the same time. */
 export const TASKS = 16;
-/** Rows of A in a task, at least: fewer would read B more often than they multiply. */
+/** Least number of rows of A per task: with fewer, reading B would take longer than multiplying. */
 const LEAST_ROWS = 2 * MR;
 
 export function pack(
@@ -26,11 +26,11 @@ export function pack(
   k: number,
   ld: number,
   panel: number,
-  /** Panels are packed by multiples of so many. Rows of a k-major operand are read in pieces of at least 256 bytes. */
+  /** A task packs a multiple of this many panels. The default makes tasks read rows of a k-major operand in pieces of at least 256 bytes. */
   unit: number = kMajor ? 64 / panel : 1,
 ): number {
   const panels = Math.ceil(width / panel);
-  // A of a plain product ends with panels of fewer rows, and up to two rows of padding more than with panels of one height.
+  // A of a plain product ends with panels of fewer rows, which need up to two more rows of padding than panels of equal height.
   const padding = panel === MR ? TILE_ROWS : 0;
   const to = runtime.workspace((panels * panel + padding) * k * 4);
   const perTask = Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
@@ -52,7 +52,7 @@ export function pack(
   return to;
 }
 
-/** Addresses of the operands of a product; 0 is none. */
+/** Addresses of the operands of a product; 0 if an operand is absent. */
 interface GemmAddresses {
   readonly a: number;
   readonly b: number;
@@ -70,7 +70,7 @@ export const gemm: Launcher<"gemm"> = (runtime, p, { a, b, bias = null }, { c, p
     pre: runtime.address(pre),
   });
 
-/** `gemm` of what stands at addresses. */
+/** Launches `gemm` for operands given by address. */
 export function gemmAt(
   runtime: Runtime,
   p: KernelParams["gemm"],
@@ -88,14 +88,14 @@ export function gemmAt(
         const at = atB + 4 * (item * p.strideB + first * (p.transB ? k : 1));
         packed = pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
       }
-      // By rows as far as there are enough: each task packs its own rows of A, in its cache. Else by columns too, and A is packed once for all.
+      // With enough rows, only rows are divided, and each task packs its own rows of A in its cache. Otherwise columns are divided too, and A is packed once for all tasks.
       const rows = Math.min(GEMM_ROWS, Math.max(LEAST_ROWS, Math.ceil(m / TASKS / MR) * MR));
       const rowBlocks = Math.ceil(m / rows);
       const wanted = 2 * rowBlocks > TASKS ? 1 : Math.ceil(TASKS / rowBlocks);
       const block = Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR);
       const columnBlocks = Math.ceil(width / block);
       const offset = 4 * (item * p.strideC + first);
-      // Passes of about equal length, so that none is a short rest.
+      // The passes have about equal length, so that no short one remains.
       const pass = k === 0 ? 1 : Math.ceil(k / Math.ceil(k / GEMM_K));
       const atItem = atA + 4 * item * p.strideA;
       const share = columnBlocks > 1 && m * k <= GEMM_SHARED;

@@ -1,4 +1,4 @@
-/** What a kernel launcher is: it turns one call of the table into launches of WebAssembly functions. */
+/** The type of kernel launchers: a launcher turns one call of the table into launches of WebAssembly functions. */
 import type { Inputs, KernelName, KernelParams, Outputs } from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 

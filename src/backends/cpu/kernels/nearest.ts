@@ -2,7 +2,7 @@
 import { NEAREST_KEPT, NEAREST_ROWS, TILE_COLS, TILE_ROWS } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 
-/** Bytes of what is known about a panel's columns, and of the state of a row. */
+/** Bytes of the data that are kept per panel of columns, and of the state of a row. */
 const COLUMNS = 4 * 32 + 16;
 const ROW = 40 + NEAREST_KEPT * 8;
 
@@ -10,7 +10,7 @@ export const nearest: Pick<Launchers, "nearest"> = {
   nearest(runtime, { rows, count, width }, { x, y, bias = null }, { ids, scores }) {
     if (rows === 0) return;
     const panels = Math.ceil(count / TILE_COLS);
-    // Two numbers of 16 bits; bytes, with where their blocks' sums begin, take less but for the narrowest.
+    // Room for pairs of 16-bit numbers. Bytes, with the offsets of their blocks' sums, take less, except for the narrowest rows.
     const pairs = Math.ceil(width / 2) + 1;
     const packed = runtime.workspace(panels * pairs * 32);
     const columns = runtime.workspace(panels * COLUMNS);

@@ -11,7 +11,7 @@ function dot(runtime: Runtime, x: View, y: View, out: View): void {
   dotAt(runtime, sizeOf(x.shape), [runtime.address(x), runtime.address(y)], runtime.address(out));
 }
 
-/** ⟨x, y⟩ of `count` elements at two addresses, to a third. */
+/** Computes ⟨x, y⟩ of `count` elements at two addresses and writes it to `out`. */
 export function dotAt(runtime: Runtime, count: number, [x, y]: readonly [number, number], out: number): void {
   const tasks = Math.ceil(count / PARTIAL);
   const partials = runtime.workspace(8 * Math.max(1, tasks));

@@ -167,7 +167,7 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
     if (shape.includes(0)) return;
     const from = runtime.address(input) + 4 * inOffset;
     const to = runtime.address(out) + 4 * outOffset;
-    // The order of the axes is free; that of `out` writes in ascending order.
+    // The order of the axes is free. With the order of `out`, the kernel writes in ascending order.
     const axes = mergeAxes(
       shape
         .map((extent, axis) => ({ extent, strides: [inStrides[axis]!, outStrides[axis]!] }))

@@ -3,7 +3,7 @@ import { elementwise as each, type Launchers, operandsOf, u32 } from "../context
 import { SCAN_BLOCK as BLOCK } from "../blocks.ts";
 import { byRow, SUM } from "./rows.ts";
 
-/** Adds up with what a block begins with. */
+/** Compensated sums that begin with the total of the blocks before. */
 const JOIN = `${SUM}
 fn joined(sum: Sum, total: f32, lost: f32) -> Sum {
   let next = plus(sum, total);
@@ -14,7 +14,7 @@ fn joined(sum: Sum, total: f32, lost: f32) -> Sum {
 export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAddAlong"> = {
   cumsum(context, { outer, length, inner, reverse }, { x }, { y }) {
     if (outer * length * inner === 0) return;
-    // An invocation adds up a block of a column; what is before a block comes of the blocks' totals.
+    // An invocation sums one block of a column; the sum before a block follows from the totals of the blocks.
     const blocks = Math.ceil(length / BLOCK);
     const scalars = { length: u32(length), inner: u32(inner), blocks: u32(blocks) };
     const begin = `  let column = i % p.inner;
@@ -70,7 +70,7 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
       key: "topk",
       operands: operandsOf({ x }, { indices }),
       scalars: { length: u32(length), inner: u32(inner), k: u32(k) },
-      // Comparisons of floats are not safe with NaN: the bits in the order of the numbers are.
+      // Comparisons of floats are unreliable with NaN, so integers in the order of the numbers are compared.
       declarations: `fn order(x: f32) -> u32 {
   let bits = bitcast<u32>(x);
   let size = bits & 0x7fffffffu;
@@ -84,7 +84,7 @@ fn join_largest(x: u32) -> u32 {
   let low = join_max(select(-1.0, f32(x & 0xffffu), f32(x >> 16u) == high));
   return (u32(high) << 16u) | u32(low);
 }`,
-      // The next largest again and again: that which is largest of what comes after the one before it. Its index is turned round, so that lower ones are larger.
+      // Finds the next largest element repeatedly: the largest of those that come after the previous one. The index is negated, so that a lower index is larger.
       body: `  let base = (row / p.inner) * p.length * p.inner + row % p.inner;
   let out = (row / p.inner) * p.k * p.inner + row % p.inner;
   var last = 0xffffffffu;
@@ -126,7 +126,7 @@ fn join_largest(x: u32) -> u32 {
       body: "  set_out(i, 0.0);",
     });
     if (count === 0 || length === 0) return;
-    // An invocation has a column of its own, which it fills in order.
+    // An invocation fills its own column, in order.
     each(context, outer * inner, {
       key: "scatterAddAlong",
       operands: operandsOf({ y, indices }, { out }),

@@ -1,12 +1,12 @@
 /**
- * Causal attention for GPUs, by tiles through workgroup memory (Dao et al. 2022, FlashAttention; its backward pass recomputes the probabilities from the
+ * Causal attention for GPUs, by tiles in workgroup memory (Dao et al. 2022, FlashAttention; its backward pass recomputes the probabilities from the
  * log-sum-exp).
  *
- * A workgroup owns a block of rows of one head (queries; for dk and dv, keys) and walks the blocks on the other side. Of every block of scores an invocation
- * has four rows and a few columns; of what is summed it has the same four rows and every eighth vector of four along the head. Tiles hold vectors of four
- * along the head, padded to whole vectors with zeros. What a tile gets next is fetched into registers while the one before is used, where there are enough.
- * Positions that a query does not see weigh 0; a NaN there can still reach the queries of its own block (0 · NaN), where the walk one by one would not
- * touch it. No atomics: dq and dk, dv are made by workgroups of their own, each adding up in a fixed order.
+ * A workgroup computes a block of rows of one head (queries; for dk and dv, keys) and goes through the blocks of the other side. Each invocation computes four
+ * rows and a few columns of every block of scores, and the same four rows and every eighth vector of four along the head of the sums. Tiles hold vectors of four
+ * along the head, padded to whole vectors with zeros. If there are enough registers, the next content of a tile is fetched into them while the current one is used.
+ * Hidden positions have weight 0. A NaN at such a position can still reach the queries of its own block (0 · NaN), unlike in the kernels without tiles.
+ * There are no atomics: separate workgroups compute dq, and dk with dv, and each sums in a fixed order.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams, Inputs, NamedViews, Outputs } from "../../kernels/index.ts";
@@ -24,10 +24,10 @@ const SHAPES: readonly Blocks[] = [
   { rows: 32, cols: 16 },
 ];
 
-/** Lanes along the columns; invocations that share four rows. */
+/** Number of lanes along the columns: invocations that share four rows. */
 const LANES = 8;
 
-/** The largest blocks that fit the workgroup's memory with so many tiles of rows; null when none does. */
+/** Returns the largest blocks that fit the workgroup's memory with `fixed` tiles of rows; null if none fits. */
 function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | null {
   const stride = Math.ceil(headDim / 4) + 1;
   const bytes = ({ rows, cols }: Blocks): number =>
@@ -38,21 +38,21 @@ function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | nul
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const XYZW = ["x", "y", "z", "w"] as const;
 
-/** Vectors of a tile that an invocation fetches ahead, at most: they keep their registers meanwhile. */
+/** Largest number of vectors of a tile that an invocation fetches ahead, since they occupy registers meanwhile. */
 const MOST_AHEAD = 4;
-/** And those that it fetches together just before they are stored. */
+/** Largest number of vectors that it fetches together just before they are stored. */
 const MOST_TURNS = 8;
 
-/** Can operands be read and written by fours? A position has whole heads, so all rows begin at a multiple of four. */
+/** Whether operands can be read and written as vectors of four. A position has whole heads, so all rows then begin at a multiple of four. */
 export const inFours = (headDim: number): boolean => headDim % 4 === 0;
 
-/** The operands of a pass. */
+/** Returns the operands of a pass. */
 export const operandsFor = (headDim: number, read: NamedViews, written: NamedViews): Operand[] =>
   inFours(headDim)
     ? byFours(operandsOf(read, written), ["qkv", "o", "d_out", "dqkv"])
     : operandsOf(read, written);
 
-/** A loop over 0 ≤ name < count, four turns written out if that divides. The compiler knows what such indices are, and that they are within bounds. */
+/** Returns a loop over 0 ≤ name < count, unrolled by four if that divides. The compiler then knows that the indices are within bounds. */
 function unrolled(name: string, count: number, body: (index: string) => string): string {
   const turns = count % 4 === 0 ? 4 : 1;
   return `  for (var ${name} = 0u; ${name} < ${count / turns}u; ${name}++) {
@@ -71,19 +71,19 @@ interface Stage {
   put(first: string): string;
 }
 
-/** What the passes share: the text of their steps. */
+/** Returns the text of the steps that the passes share. */
 function stepsFor(headDim: number, { rows, cols }: Blocks) {
   const fours = inFours(headDim);
   const quads = Math.ceil(headDim / 4);
   const stride = quads + 1;
-  /** Invocations along the rows: an invocation's rows lie so far apart. */
+  /** Number of invocations along the rows, which is also the distance between an invocation's rows. */
   const high = rows / 4;
   const [own, across, along] = [range(4), range(cols / LANES), range(Math.ceil(quads / LANES))];
   const each = (line: (i: number, j: number) => string): string =>
     own.map((i) => across.map((j) => line(i, j)).join(" ")).join("\n");
   /**
-   * A tile of `count` rows by way of registers called `name`: `load` fetches it, `put` stores it. `fetch(t, quad)` is an expression for the vector `quad` of
-   * row t. Where there is too much of it, or it does not divide among the invocations, it is fetched when it is stored.
+   * Fills a tile of `count` rows through registers called `name`: `load` fetches it, `put` stores it. `fetch(t, quad)` is an expression for the vector `quad` of
+   * row t. If the tile needs too many registers, or does not divide among the invocations, it is fetched when it is stored.
    */
   const stage = (name: string, tile: string, count: number, fetch: Fetch): Stage => {
     const invocations = high * LANES;
@@ -118,7 +118,7 @@ function stepsFor(headDim: number, { rows, cols }: Blocks) {
   }`,
     };
   };
-  /** A tile that is stored at once. */
+  /** Fetches a tile and stores it at once. */
   const fill = (tile: string, count: number, first: string, fetch: Fetch): string => {
     const { declare, load, put } = stage(`${tile}_`, tile, count, fetch);
     return `  {\n${declare}\n${load(first)}\n${put(first)}\n  }`;
@@ -138,7 +138,7 @@ ${range(fixed)
 var<workgroup> weights: array<vec4f, ${cols * high}>;
 var<workgroup> joins: array<vec4f, ${LANES * high}>;`;
     },
-    /** y, x, and the row of the scores that each of the four is. */
+    /** Declares y, x, and the rows of the scores that belong to the invocation's four rows. */
     start: `  let y = local / ${LANES}u;
   let x = local % ${LANES}u;
 ${own.map((i) => `  let row${i} = row_first + y + ${i * high}u;`).join("\n")}`,
@@ -157,7 +157,7 @@ ${across.map((j) => `    let c${j} = stream[(x + ${j * LANES}u) * ${stride}u + $
 ${each((i, j) => `    ${name}${i}${j} += dot(f${i}, c${j});`)}`,
       );
     },
-    /** What `accumulate` will weigh with. */
+    /** Stores the weights for `accumulate`. */
     keep: (name: string): string =>
       across
         .map(
@@ -179,7 +179,7 @@ ${along.map((e) => `    let s${e} = stream[(${c}) * ${stride}u + x + ${e * LANES
 ${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}), s${e}, ${name}${i}_${e});`).join(" ")).join("\n")}`,
       );
     },
-    /** Every lane of four rows gets what all of them have, joined. */
+    /** Combines a value over the lanes that share four rows; every lane gets the result. */
     join(name: string, value: string, first: string, combine: (a: string, b: string) => string): string {
       return `  joins[x * ${high}u + y] = ${value};
   workgroupBarrier();
@@ -187,8 +187,8 @@ ${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}
   for (var lane = 0u; lane < ${LANES}u; lane++) { ${name} = ${combine(name, `joins[lane * ${high}u + y]`)}; }`;
     },
     /**
-     * Stores row i of `name` into `operand` from element `first(i)` on: `value(i, sum, at)` of each sum, which is an element or, by fours, four of them; `at` is
-     * its place in the operand, in elements or fours.
+     * Stores row i of `name` into `operand` from element `first(i)` on. It stores `value(i, sum, at)` for each sum, which is one element or a vector of four; `at` is
+     * the position in the operand, in elements or in vectors.
      */
     store(
       name: string,
@@ -221,7 +221,7 @@ ${along
   };
 }
 
-/** A function that reads four neighbours along the head, zeros beyond its width and beyond the last position. */
+/** Returns a function in WGSL that reads four neighbours along the head, with zeros beyond its width and beyond the last position. */
 const fetcher = (headDim: number, name: string, operand: string, place: string): string =>
   inFours(headDim)
     ? `fn ${name}(b: u32, h: u32, t: u32, quad: u32) -> vec4f {
@@ -242,7 +242,7 @@ const barrier = "  workgroupBarrier();";
 
 type Common = Pick<Dispatch, "scalars"> & { readonly places: string; readonly storage: number };
 
-/** The block of queries of the workgroup, the longest first: row_first, h, b, g. */
+/** Declares the workgroup's block of queries: row_first, h, b, g. The blocks that see the most keys come first. */
 const queryBlock = ({ rows }: Blocks): string => `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
   let row_first = (blocks - 1u - group % blocks) * ${rows}u;
   let h = (group / blocks) % p.heads;
@@ -251,7 +251,7 @@ const queryBlock = ({ rows }: Blocks): string => `  let blocks = (p.time + ${row
   // Keys that any of the rows sees.
   let key_end = min(p.time, row_first + ${rows}u);`;
 
-/** False when the head is too wide for the workgroup's memory. */
+/** Dispatches the forward pass. Returns false if the head is too wide for the workgroup's memory. */
 export function tiledForward(
   context: KernelContext,
   { batch, time, heads, headDim }: AttentionParams,
@@ -329,7 +329,7 @@ ${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row$
   return true;
 }
 
-/** dq, and dk with dv; `mean` has ⟨do, o⟩ of every query. False when the head is too wide. */
+/** Dispatches the vjp: dq, and dk with dv. `mean` has ⟨do, o⟩ of every query. Returns false if the head is too wide. */
 export function tiledBackward(
   context: KernelContext,
   { batch, time, heads, kvHeads, headDim }: AttentionParams,
@@ -387,7 +387,7 @@ ${steps.accumulate("sum")}
   }
 ${steps.store("sum", "dqkv", (i) => `q_of(b, h, row${i})`)}`;
   };
-  // Here rows are keys and columns queries. The first keys are seen by most queries: they go first.
+  // Here rows are keys and columns are queries. Most queries see the first keys, so these come first.
   const ofKeys = (): string => {
     const q = steps.stage("q", "stream", cols, (t, quad) => `fetch_q(b, h, ${t}, ${quad})`);
     const dOuts = steps.stage("d", "stream", cols, (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`);
@@ -439,7 +439,7 @@ ${steps.store("dv", "dqkv", (i) => `v_of(b, g, row${i})`)}`;
     key: `attentionVjp tiled ${headDim} ${rows}x${cols}`,
     groups: perHead * heads,
     body: ofQueries,
-    // Keys have workgroups of their own, behind those of the queries: the two write to different columns.
+    // The keys have their own workgroups, after those of the queries. The two write to different columns.
     more: {
       groups: perHead * kvHeads,
       text: () => ({
@@ -451,7 +451,7 @@ ${steps.store("dv", "dqkv", (i) => `v_of(b, g, row${i})`)}`;
   return true;
 }
 
-/** False when the head is too wide. */
+/** Dispatches the jvp. Returns false if the head is too wide. */
 export function tiledForwardMode(
   context: KernelContext,
   { batch, time, heads, headDim }: AttentionParams,

@@ -1,7 +1,7 @@
 /**
  * Causal attention and its derivatives. GPUs compute by tiles (attention-tiled.ts). On software adapters, and for heads that are too wide for a
- * workgroup's memory, an invocation takes a query (or, for dk and dv, a key) and walks the keys (queries) in order with a running
- * softmax, so nothing of size T × T exists. Head width is baked in; the query and what is summed stay in private arrays.
+ * workgroup's memory, an invocation takes a query (or, for dk and dv, a key) and goes through the keys (queries) in order with a running
+ * softmax, so nothing of size T × T is stored. The head width is a constant of the shader; the query and the sums stay in private arrays.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams } from "../../kernels/index.ts";
@@ -16,7 +16,7 @@ const scalarsOf = ({ time, heads, kvHeads, scale }: AttentionParams) => ({
   scale: f32(scale),
 });
 
-/** Where things are; `qkv`-like operands share the layout. */
+/** Functions that give positions in operands with the layout of `qkv`. */
 const places = (d: number): string => `${EXP_NAN}
 const D = ${d}u;
 fn cols() -> u32 { return (p.heads + 2u * p.kv_heads) * D; }
@@ -28,7 +28,7 @@ fn o_of(b: u32, h: u32, t: u32) -> u32 { return ((b * p.time + t) * p.heads + h)
 fn lse_of(b: u32, h: u32, t: u32) -> u32 { return (b * p.heads + h) * p.time + t; }
 `;
 
-/** For the kernels by tiles, which software adapters do without. */
+/** Returns the arguments of the kernels by tiles; null on software adapters. */
 const tiledWith = ({ traits }: KernelContext, params: AttentionParams) =>
   traits.software
     ? null
@@ -77,7 +77,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
   },
   attentionVjp(context, params, { qkv, o, lse, dOut }, { dqkv }) {
     const { batch, time, heads, kvHeads, headDim } = params;
-    // ⟨do, o⟩ of every query: the mean of dP under P.
+    // ⟨do, o⟩ of every query, which is the mean of dP under P.
     const mean: View = context.scratch(Math.max(1, batch * heads * time));
     each(context, batch * heads * time, {
       key: `attentionVjp mean ${headDim}`,
@@ -129,7 +129,7 @@ ${
       operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
       scalars: scalarsOf(params),
       declarations: places(headDim),
-      // The heads that read a key/value head follow each other.
+      // The query heads that read the same key/value head are consecutive.
       body: `  let s = i % p.time;
   let g = (i / p.time) % p.kv_heads;
   let b = i / (p.time * p.kv_heads);

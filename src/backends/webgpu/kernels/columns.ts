@@ -1,9 +1,9 @@
 /**
  * Sums down the columns of segments of rows.
  *
- * On a GPU a workgroup takes a part of a segment and a block of columns: its lanes go through the part's rows with a stride and are joined in
- * workgroup memory, in order; where a segment has several parts a second kernel adds them, in order. How many depends on shapes alone. On a software
- * adapter, and where segments are short, an invocation walks a column of a segment.
+ * On a GPU a workgroup takes a part of a segment and a block of columns. Its lanes go through the part's rows with a stride, and their sums are added in
+ * workgroup memory in order. If a segment has several parts, a second kernel adds them in order. The number of parts depends only on shapes. On a software
+ * adapter, and for short segments, an invocation sums one column of a segment.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { NamedViews } from "../../kernels/index.ts";
@@ -24,7 +24,7 @@ import {
 } from "../blocks.ts";
 
 export interface ColumnSums {
-  /** Names `term`. */
+  /** Identifies `term` in the key of the shader. */
   readonly key: string;
   readonly rows: number;
   readonly width: number;
@@ -32,18 +32,18 @@ export interface ColumnSums {
   /** Elements between rows of `out`. */
   readonly outStride: number;
   readonly accumulate: boolean;
-  /** What `term` reads. */
+  /** The operands that `term` reads. */
   readonly inputs: NamedViews;
   readonly segments: View;
   readonly out: View;
-  /** What row `r` adds to column `j`, in WGSL; `of` gives the name of an operand or, as p.name, a scalar: `width` is one. */
+  /** The summand of row `r` in column `j`, in WGSL. `of` maps the name of an operand or of a scalar (such as `width`, read as p.name) to its name in the shader. */
   readonly term: (of: (name: string) => string) => string;
 }
 
-/** Workgroups that keep a large GPU busy. */
+/** Number of workgroups that keeps a large GPU busy. */
 const BUSY_WORKGROUPS = 256;
 
-/** out[s, j] (+)= Σ term over the rows of segment s. */
+/** Dispatches out[s, j] (+)= Σ term over the rows of segment s. */
 export function columnSums(context: KernelContext, sums: ColumnSums): void {
   const { rows, width, segmentCount, outStride, accumulate, out } = sums;
   const count = segmentCount * width;
@@ -73,14 +73,14 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
 
 type Into = Pick<ColumnSums, "out" | "outStride" | "accumulate">;
 
-/** The operands, the last of which is written: sums stand in columns of it. */
+/** Returns the operands. The last one is written, and contains the sums in some of its columns. */
 function operandsInto({ inputs, segments, width }: ColumnSums, { out, outStride }: Into): Operand[] {
   return operandsOf({ ...inputs, segments }, { out }).map((operand) =>
     operand.written === true ? { ...operand, columns: { width, stride: outStride } } : operand,
   );
 }
 
-/** An invocation walks a column of a segment. */
+/** Returns a dispatch in which one invocation sums a column of a segment. */
 function byColumn(sums: ColumnSums, workgroup: number): Rider {
   const { width, segmentCount, outStride, accumulate, term } = sums;
   const count = segmentCount * width;
@@ -105,7 +105,7 @@ function byColumn(sums: ColumnSums, workgroup: number): Rider {
   };
 }
 
-/** Lanes of a column of a part of a segment are joined in order. */
+/** Returns a dispatch in which lanes sum a column of a part of a segment, and are then added in order. */
 function inLanes(sums: ColumnSums, parts: number, into: Into): Rider {
   const { width, segmentCount, term } = sums;
   const { outStride, accumulate } = into;
@@ -150,18 +150,18 @@ ${others.map((at) => `  sum += ${tag}lanes[local + ${at}u];`).join("\n")}
 }
 
 export interface Parts {
-  /** Blocks of `count` numbers. */
+  /** The partial sums: `parts` blocks of `count` numbers. */
   readonly partial: View;
   readonly parts: number;
   readonly count: number;
-  /** A block has rows of `width`, which stand `outStride` apart in `out`. */
+  /** Width of the rows of a block, whose first elements are `outStride` elements apart in `out`. */
   readonly width: number;
   readonly outStride: number;
   readonly accumulate: boolean;
   readonly out: View;
 }
 
-/** out (+)= Σ of blocks, in order. */
+/** Dispatches out (+)= Σ of blocks, in order. */
 export function addParts(
   context: KernelContext,
   { partial, parts, count, width, outStride, accumulate, out }: Parts,

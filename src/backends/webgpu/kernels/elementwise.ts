@@ -1,16 +1,16 @@
-/** Kernels that treat each element on its own. */
+/** Elementwise kernels. */
 import type { Activation, BinaryKind, CompareKind, KernelParams, UnaryKind } from "../../kernels/index.ts";
 import { sizeOf, stridesOf } from "../../../tensor/shape.ts";
 import { elementwise as each, f32, type Launchers, operandsOf, stridedIndex, u32 } from "../context.ts";
 
-/** f(x) and f′(x) as WGSL expressions of x. A kink has the slope 0; NaN stays NaN. */
+/** f(x) and f′(x) as WGSL expressions of x. The slope at a kink is 0; NaN stays NaN. */
 const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string] } = {
   neg: ["-x", "-1.0"],
   exp: ["exp_precise(x)", "exp_precise(x)"],
-  // Drivers differ in what they say outside of a domain; IEEE is the table's.
+  // Drivers differ outside of the domain; the table requires IEEE 754.
   log: ["log_ieee(x)", "1.0 / x"],
   sqrt: ["sqrt_ieee(x)", "0.5 / sqrt_ieee(x)"],
-  // By the reciprocals: powers of x would overflow, or be flushed, where the slope is not.
+  // The slope uses reciprocals, because powers of x would overflow, or be flushed to 0, at some x where the slope is a normal number.
   rsqrt: ["1.0 / sqrt_ieee(x)", "rsqrt_slope(x)"],
   square: ["x * x", "2.0 * x"],
   reciprocal: ["1.0 / x", "-(1.0 / x) * (1.0 / x)"],
@@ -30,9 +30,9 @@ const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string
 };
 
 /**
- * WGSL promises sin and cos to 2⁻¹¹ only. These take multiples of π/2 off in three parts (Cody and Waite), good to single precision for |x| up to some
- * thousands, and beyond 1,000 multiply by the bits of 2/π that matter (Payne & Hanek 1983, in the form of ARM's optimized routines); then they use the
- * polynomials of S. Moshier's Cephes library (sinf.c).
+ * Precise sin and cos, since WGSL guarantees them only to 2⁻¹¹. They subtract multiples of π/2 in three parts (Cody and Waite), which is good to single precision
+ * for |x| up to some thousands. Beyond 1,000 they multiply by the significant bits of 2/π (Payne & Hanek 1983, in the form of ARM's optimized routines). Then they
+ * use the polynomials of S. Moshier's Cephes library (sinf.c).
  */
 export const PRECISE: string = `
 // 32 × 32 bits: the lower and the upper word.
@@ -103,10 +103,10 @@ fn sin_precise(x: f32) -> f32 { return quarter_turns(x, 0); }
 fn cos_precise(x: f32) -> f32 { return quarter_turns(x, 1); }
 `;
 
-/** exp is left to the driver where its error is small; what it makes of NaN is not. */
+/** The driver's exp, which is precise enough for small results, except that NaN stays NaN. */
 export const EXP_NAN: string = "fn exp_nan(x: f32) -> f32 { return select(exp(x), x, is_nan(x)); }";
 
-/** Functions that the expressions use. tanh is written out, since some drivers overflow in it. */
+/** Functions that the expressions use. tanh is implemented here, since that of some drivers overflows. */
 export const MATH: string = `
 ${PRECISE}
 // (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
@@ -241,8 +241,8 @@ const binary: { readonly [K in BinaryKind]: string } = {
 };
 
 /**
- * powf, as in C: WGSL's own has no sign and loses digits as the exponent of the result grows. Of x, in the form of FreeBSD's e_powf.c (Sun Microsystems), the
- * logarithm is found in two parts, the upper of which has so few bits that its product with the upper bits of y is exact.
+ * powf, as in C: WGSL's pow takes no negative base, and loses digits as the exponent of the result grows. As in FreeBSD's e_powf.c (Sun Microsystems), the logarithm
+ * of x is computed in two parts, of which the upper has so few bits that its product with the upper bits of y is exact.
  */
 const POWER: string = `
 fn head(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) & 0xfffff000u); }
@@ -314,7 +314,7 @@ fn power(x: f32, y: f32) -> f32 {
 }
 `;
 
-/** Of integers that are in the order of the operands. */
+/** Each comparison as an expression of integers that are in the order of the operands. */
 const compare: { readonly [K in CompareKind]: string } = {
   equal: "x == y",
   notEqual: "x != y",
@@ -326,7 +326,7 @@ const compare: { readonly [K in CompareKind]: string } = {
   or: "x != 0 || y != 0",
 };
 
-/** How a kernel of two operands finds the elements for `i`, and what of that its shader has baked in. */
+/** Returns the expressions with which a kernel of two operands finds the elements for `i`, with the declarations and the key of the constants that they contain. */
 function walkTwo({
   shape,
   aStrides,
@@ -343,7 +343,7 @@ function walkTwo({
     return strides.every((stride) => stride === 0) ? "0u" : null;
   };
   const [a, b] = [place(aStrides), place(bStrides)];
-  // One shader for all shapes.
+  // One shader serves all shapes.
   if (a !== null && b !== null) return { key: `${a} ${b}`, declarations: "", a, b };
   return {
     key: `${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
@@ -352,7 +352,7 @@ function walkTwo({
   };
 }
 
-/** activation(x) as WGSL; needs MATH. */
+/** Each activation of x as WGSL; it needs MATH. */
 export const activated: { readonly [K in Activation]: string } = {
   none: "x",
   gelu: unary.gelu[0],
@@ -429,7 +429,7 @@ export const elementwise: Pick<
     each(context, sizeOf(shape), {
       key: `compare ${kind} ${floats ? "f32" : "i32"} ${way.key}`,
       operands: operandsOf({ a, b }, { c }),
-      // Drivers may take small numbers for 0, and NaN for anything, in comparisons of floats; not in those of their bits.
+      // In comparisons of floats, drivers may treat small numbers as 0, and NaN as anything. Comparisons of their bits are exact.
       declarations: `fn placed(x: f32) -> i32 {
   let bits = bitcast<i32>(x);
   return select(bits, -2147483647 - 1 - bits, bits < 0);
@@ -465,7 +465,7 @@ ${way.declarations}`,
     each(context, sizeOf(condition.shape), {
       key: `select ${dtype}`,
       operands: operandsOf({ condition, a, b }, { c }),
-      // Chosen as bits, so that NaN passes as it is.
+      // The bits are selected, so that NaN is copied unchanged.
       body: `  set_c(i, bitcast<${dtype}>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));`,
     });
   },

@@ -1,62 +1,62 @@
-/** How a workgroup makes the tile of W of one segment of rows: in f32 with its sums in registers, or on tensor cores. */
+/** Text by which a workgroup computes a tile of one segment's gradient W: in f32 with sums in registers, or on tensor cores. */
 import type { TensorCores } from "../context.ts";
 import { gridPlace } from "./gemm-tiled.ts";
 import { BLOCK_BYTES, EDGE as MATRIX, matricesFor } from "./matrices.ts";
 
 export interface SegmentTile {
   readonly key: string;
-  /** Of W. */
+  /** Rows and columns of W in the tile. */
   readonly rows: number;
   readonly cols: number;
   readonly workgroup: number;
-  /** An invocation's share of W comes in pieces: an element, or four neighbours of a row. */
+  /** Type of the pieces that form an invocation's part of W: single elements, or four neighbours of a row. */
   readonly piece: "f32" | "vec4f";
   readonly pieces: number;
-  /** What is found of W is joined by square blocks with this edge, which divides the tile's. */
+  /** Edge of the square blocks of W for which partial results are written. It divides the tile's edges. */
   readonly block: number;
-  /** The block of the tile, by rows, that a piece lies in. */
+  /** Returns the block of the tile, counted by rows, that contains a piece. */
   blockOf(piece: number): number;
-  /** Workgroup memory for two numbers of every invocation and block: an array that the walk declares, or one of the tile's that is idle by then. */
+  /** Workgroup memory for two numbers per invocation and block: an array that the walk declares, or one of the tile's that is free by then. */
   readonly lanes: "lanes" | "sums";
   /** Bytes of workgroup memory. */
   readonly bytes: number;
-  /** `fours`: rows of both operands come in whole fours, and they are read by fours. */
+  /** Returns the text. `fours`: the rows of both operands consist of whole vectors of four and are read as such. */
   readonly text: (fours: boolean) => SegmentTileText;
 }
 
-/** A piece of what was found, and the variable that has it. */
+/** A piece of the tile, and the variable that holds it. */
 export interface Piece {
   readonly piece: number;
   readonly value: string;
 }
 
-/** Pieces that are used together: V is read for all of them at once. */
+/** Number of pieces that are used together: V is read for all of them at once. */
 const TOGETHER = 8;
 
 /**
- * It knows p.m, p.n and `local`, the tile's first row and column of W (`tile_i`, `tile_j`), and rows of the operands: the next, `r`, where this segment
- * ends, `end`, and where all do, `rows_end`.
+ * The text in WGSL. It can use p.m, p.n, `local`, the tile's first row and column of W (`tile_i`, `tile_j`), and rows of the operands: the next row `r`, the
+ * end of this segment `end`, and the end of all segments `rows_end`.
  */
 export interface SegmentTileText {
   readonly declarations: string;
-  /** Before the first segment. */
+  /** Runs before the first segment. */
   readonly start: string;
-  /** Before each segment. */
+  /** Runs before each segment. */
   readonly clear: string;
-  /** Takes the rows from r to end; then r = end. */
+  /** Adds the rows from r to end; afterwards r = end. */
   readonly addRows: string;
-  /** What came out of it: `use` is called for a few pieces at a time, until it was for each. */
+  /** Returns statements that use the result: `use` is called for a few pieces at a time, until all were used. */
   found(use: (pieces: readonly Piece[]) => string): string;
-  /** Row and column of W, "i, j", of a piece's (first) element. */
+  /** Returns row and column of W, "i, j", of the first element of a piece. */
   place(piece: number): string;
 }
 
-/** Invocations of a workgroup go 16 × 16. */
+/** Edge of a workgroup, which has 16 × 16 invocations. */
 export const EDGE = 16;
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-/** Rows and columns of W that an invocation has: fours of neighbours, in every block of 64. */
+/** Rows and columns of W per invocation: four neighbours in every block of 64. */
 const floatShapes = {
   "64x64": { high: 4, wide: 4 },
   "128x64": { high: 8, wide: 4 },
@@ -67,7 +67,7 @@ export type FloatTileName = keyof typeof floatShapes;
 
 export const floatTileNames: readonly FloatTileName[] = ["64x64", "128x64", "128x128"];
 
-/** Slices of 16 rows of both operands go through workgroup memory. All of these tiles give the same bits: an invocation has the same places in each block of 64. */
+/** Returns a tile in f32. Slices of 16 rows of both operands go through workgroup memory. All of these tiles give the same bits, since an invocation has the same positions in each block of 64. */
 export function floatTile(name: FloatTileName): SegmentTile {
   const { high, wide } = floatShapes[name];
   const across = wide / 4;
@@ -81,13 +81,13 @@ export function floatTile(name: FloatTileName): SegmentTile {
     block: 4 * EDGE,
     blockOf: (piece) => (Math.floor(piece / across) >> 2) * across + (piece % across),
     lanes: "lanes",
-    // Slices, and two numbers of every invocation and block.
+    // Slices, and two numbers per invocation and block.
     bytes: 4 * EDGE * EDGE * (high + wide) + 8 * EDGE * EDGE * (high / 4) * across,
     text: (fours) => floatText(high, across, fours),
   };
 }
 
-/** Four neighbours of row r, from x on. Beyond the edge of W the last element (by fours: the first vector) is read again and counts 0. */
+/** Returns a function that reads four neighbours of row r, from x on. Beyond the edge of W it reads the last element (or the first vector) and returns 0. */
 function rowReader(name: "a" | "b", extent: string, fours: boolean): string {
   const body = fours
     ? `  let inside = x < ${extent};
@@ -169,8 +169,9 @@ ${range(4).map(step).join("\n")}
 }
 
 /**
- * 64 × 64, or 128 × 128; a subgroup has 32 × 32 or 64 × 32 of it in matrices of 16 × 16. Operands are rounded to f16 on their way into workgroup memory, in
- * slices of 32 rows, or of 16 where the tile needs the registers. At a segment's end its sums leave through workgroup memory, a matrix at a time: only there is it known which element is which.
+ * Returns a tile of 64 × 64 or 128 × 128 on tensor cores, of which a subgroup computes 32 × 32 or 64 × 32 in matrices of 16 × 16. Operands are rounded to f16 when
+ * they are stored in workgroup memory, in slices of 32 rows, or of 16 if the tile needs the registers. At a segment's end the sums are stored to workgroup memory,
+ * one matrix at a time, because the position of an element is only defined there.
  */
 export function tensorTile(large: boolean, cores: TensorCores): SegmentTile {
   const [side, high, wide, depth] = large ? ([128, 64, 32, 16] as const) : ([64, 32, 32, 32] as const);
@@ -212,10 +213,10 @@ function tensorText(
   const quads = side / 4;
   const blocks = (depth * side) / MATRIX ** 2;
   const fetches = (side * depth) / 4 / workgroup;
-  // Rows of the operands are contiguous along W's rows and columns.
+  // The rows of the operands are contiguous along the rows and the columns of W.
   const matrices = matricesFor(cores, { a: "columns", b: "rows" });
   const [down, across] = [range(high / MATRIX), range(wide / MATRIX)];
-  /** An invocation's elements of a matrix. */
+  /** Indices of an invocation's elements of a matrix. */
   const own = range((MATRIX * MATRIX) / subgroup);
   const element = (q: number): string => `(lane + ${q * subgroup}u)`;
   const line = (f: number): string => `(local + ${f * workgroup}u) / ${quads}u`;

@@ -1,11 +1,11 @@
 /**
  * The segmented weight gradient on a GPU.
  *
- * A workgroup owns a tile of W and walks segments in order, making the tile of one segment (gemm-segmented-tiles.ts). At a segment's end V is read, and what the
- * invocations found is joined.
+ * A workgroup goes through the segments in order and computes one tile of each segment's W (gemm-segmented-tiles.ts). At a segment's end it reads V and sums the
+ * results of its invocations.
  *
- * Where tiles are few the segments are divided among ranges of workgroups; what each adds to the total goes to scratch and is summed in order. How
- * many ranges there are depends on shapes alone. A direction that segments make is made first, by a walk over those.
+ * If there are few tiles, the segments are divided into ranges, each with its own workgroups. The totals of the ranges go to scratch and are summed in order. The
+ * number of ranges depends only on shapes. If the direction is the gradient of some segments, a first walk over these computes it.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { KernelParams } from "../../kernels/index.ts";
@@ -23,7 +23,10 @@ import { type Needs, tensorNeeds } from "./matrices.ts";
 
 type Params = KernelParams["gemmSegmented"];
 
-/** Workgroups that a large GPU needs, and more that it spreads better (as a product's, gemm.ts), if each has this many rows. */
+/**
+ * Number of workgroups that a large GPU needs. Up to SPREAD workgroups are used if each has at least SPREAD_ROWS rows, since more of them finish at about the same
+ * time (as for products, gemm.ts).
+ */
 const BUSY_WORKGROUPS = 256;
 const SPREAD = 4608;
 const SPREAD_ROWS = 512;
@@ -37,7 +40,7 @@ export interface Operands {
   readonly total: View | null;
 }
 
-/** How W is divided: among workgroups, and into blocks of which results are kept. */
+/** The division of W into tiles of workgroups, and into blocks for which partial results are written. */
 interface Tiling {
   readonly tile: SegmentTile;
   readonly needs: Needs;
@@ -49,7 +52,7 @@ interface Tiling {
 
 export interface Tiled {
   readonly blocks: number;
-  /** Into partials[row · blocks + block]: dots, squares, groups, ‖V‖². */
+  /** Writes partials[row · blocks + block]: dots, squares, groups, ‖V‖². */
   run(partials: View): void;
 }
 
@@ -59,7 +62,7 @@ function tilingWith(tile: SegmentTile, needs: Needs, { m, n }: Params): Tiling {
   return { tile, needs, tilesN, tiles: Math.ceil(m / tile.rows) * tilesN, blocksM, blocksN };
 }
 
-/** Does the larger of two tilings leave enough workgroups, and not hang far over W? Its tile reads memory less. */
+/** Whether the larger of two tilings has enough workgroups and little area outside of W. If so, it is better, since it reads memory less often. */
 function pays(large: Tiling, small: Tiling, segmentCount: number): boolean {
   const area = ({ tile, tiles }: Tiling): number => tiles * tile.rows * tile.cols;
   return area(large) <= 1.125 * area(small) && large.tiles * segmentCount >= BUSY_WORKGROUPS;
@@ -76,7 +79,7 @@ function tilingOf(context: KernelContext, params: Params, grouped: boolean): Til
     return !grouped && fits && pays(large, small, segmentCount) ? large : small;
   }
   const tiling = (name: FloatTileName): Tiling => tilingWith(floatTile(name), {}, params);
-  // A group's sums beside would cost too many registers.
+  // With a group's sums, larger tiles would need too many registers.
   if (grouped) return tiling("64x64");
   const fits = (name: FloatTileName): boolean => floatTile(name).bytes <= workgroupStorage;
   const larger = fits("128x64") && pays(tiling("128x64"), tiling("64x64"), segmentCount);
@@ -111,7 +114,7 @@ export function tiled(
         ...{ ...shared, groups: null, v: null, total: direction, accumulate: false },
         ...{ begin: 0, end: targets, known: 0, first: 0, last: false, fromV: false },
       });
-      // The target's segments are walked once more if the total has some of them, or a group one.
+      // The second walk includes the target's segments if the total contains some of them, or if a group does.
       const fromV = total !== null && firstAccumulated === 0;
       const first = fromV || total === null ? targets : firstAccumulated;
       walk(context, {
@@ -132,21 +135,21 @@ interface Walk {
   readonly v: View | null;
   readonly total: View | null;
   readonly partials: View;
-  /** Segments to walk; with groups, from the first group's on. */
+  /** Segments to go through; with groups, the walk begins at the first group. */
   readonly begin: number;
   readonly end: number;
-  /** Segments before have their numbers. */
+  /** Segments before this one already have their dots and squares. */
   readonly known: number;
-  /** The first that is in the total. */
+  /** First segment that is in the total. */
   readonly first: number;
   readonly accumulate: boolean;
-  /** The walk that has V, if there is one. */
+  /** Whether this is the walk that reads V, if there is one. */
   readonly last: boolean;
-  /** The total has V too. */
+  /** Whether V is added to the total. */
   readonly fromV: boolean;
 }
 
-/** Depends on shapes alone, and so do the bits. */
+/** Returns the number of ranges, which depends only on shapes, so that the bits do too. */
 function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
   const { m, n } = params;
   const rows = (params.rows / Math.max(1, params.segmentCount)) * (end - begin);
@@ -156,11 +159,11 @@ function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
     Math.min(Math.floor(SPREAD / (Math.ceil(m / 64) * Math.ceil(n / 64))), Math.floor(rows / SPREAD_ROWS)),
   );
   const total = Math.max(1, groups === null ? end - begin : params.groupCount);
-  // Of equal length where there are few segments: the longest range takes the time.
+  // Ranges of equal length, since the longest range determines the time.
   return Math.ceil(total / Math.ceil(total / Math.min(total, target)));
 }
 
-/** V at a piece of W; beyond the edge another element is read and counts 0. */
+/** Returns a function that reads V at a piece of W. Beyond the edge it reads another element and returns 0. */
 function readV(piece: SegmentTile["piece"], fours: boolean): string {
   if (piece === "f32")
     return `fn v_at(i: u32, j: u32) -> f32 {
@@ -178,7 +181,7 @@ function readV(piece: SegmentTile["piece"], fours: boolean): string {
 }`;
 }
 
-/** Writes a piece of the total, `adds`: to what is there. */
+/** Returns a function that writes a piece of the total; with `adds`, it adds to the elements. */
 function addTotal(piece: SegmentTile["piece"], fours: boolean, adds: boolean): string {
   const set = (at: string, x: string): string => `set_total(${at}, ${adds ? `total(${at}) + ` : ""}${x});`;
   const writes =
@@ -207,7 +210,7 @@ function walk(context: KernelContext, w: Walk): void {
   const each = (line: (piece: number) => string): string => all.map(line).join("\n");
   const perRow = tile.cols / tile.block;
   const blocks = Array.from({ length: (tile.rows / tile.block) * perRow }, (_, block) => block);
-  /** `value` of every block. */
+  /** Writes `value` of every block to the partial results. */
   const put = (row: string, value: (block: number) => string): string =>
     `if (local == 0u) {\n${blocks.map((block) => `      put(${row}, block_i + ${Math.floor(block / perRow)}u, block_j + ${block % perRow}u, ${value(block)});`).join("\n")}\n    }`;
   const perBlock = (text: (block: number) => string): string => blocks.map(text).join("\n");

@@ -1,7 +1,7 @@
 /**
- * The segmented weight gradient: whoever owns a tile of W walks the segments in order. The tile of one segment stays in registers; at the segment's end
- * it is dotted with the tile of V, squared, and added to the total and to its group. What the tiles found is added up by a last kernel, in order. On a
- * GPU a workgroup owns a tile (gemm-segmented-walk.ts), on a software adapter an invocation, without barriers.
+ * The segmented weight gradient. For each tile of W, the segments are processed in order. The tile of one segment stays in registers; at the segment's end
+ * it is multiplied with the tile of V, squared, and added to the total and to its group. A last kernel sums the results of the tiles, in order. On a
+ * GPU a workgroup computes a tile (gemm-segmented-walk.ts), on a software adapter a single invocation, without barriers.
  */
 import type { KernelParams } from "../../kernels/index.ts";
 import {
@@ -59,13 +59,13 @@ export const gemmSegmented: Pick<Launchers, "gemmSegmented"> = {
 interface Joining {
   readonly segmentCount: number;
   readonly groupCount: number;
-  /** Numbers of each row of partials. */
+  /** Number of blocks: partial results per row. */
   readonly blocks: number;
-  /** Invocations of a row. */
+  /** Invocations per row. */
   readonly lanes: number;
 }
 
-/** Adds up what the blocks found: compensated, as all statistics are. */
+/** Sums the results of the blocks, with compensation as for all statistics. */
 function join(
   { segmentCount, groupCount, blocks, lanes }: Joining,
   operands: readonly Operand[],
@@ -124,7 +124,7 @@ function plain(
   { a, b, segments, groups, v, total }: Operands,
 ): Tiled {
   const { m, n, segmentCount, groupCount, targetSegments, firstAccumulated, accumulate } = params;
-  // An invocation makes 4 × 4.
+  // An invocation computes 4 × 4 elements.
   const [tilesM, tilesN] = [Math.ceil(m / 4), Math.ceil(n / 4)];
   const tiles = tilesM * tilesN;
   const grouped = groups !== null;

@@ -1,9 +1,9 @@
 /**
  * The text of a matrix product on tensor cores (matrices.ts): operands rounded to f16, sums in f32.
  *
- * A workgroup makes a tile, each of its subgroups a rectangle of it in matrices of 16 × 16. Operands are rounded while they are brought into workgroup
+ * A workgroup computes a tile, and each of its subgroups a rectangle of the tile in matrices of 16 × 16. Operands are rounded when they are stored in workgroup
  * memory, where they keep the layout of their storage; a matrix is then loaded by rows or by columns. The next slice of k is fetched into registers while
- * this one is multiplied. Sums leave through workgroup memory, a matrix a subgroup at a time, since the epilogue needs to know which element is which.
+ * this one is multiplied. Sums are stored to workgroup memory, one matrix per subgroup at a time, since the epilogue needs the position of each element.
  */
 import type { TensorCores } from "../context.ts";
 import { type TextOptions, type TiledText, tilePlace } from "./gemm-tiled.ts";
@@ -12,9 +12,9 @@ import { EDGE, matricesFor } from "./matrices.ts";
 export interface TensorTile {
   readonly rows: number;
   readonly cols: number;
-  /** Of k, in a slice. */
+  /** Elements of k per slice. */
   readonly depth: number;
-  /** Rows and columns of a subgroup: multiples of 16. */
+  /** Rows and columns per subgroup: multiples of 16. */
   readonly ownRows: number;
   readonly ownCols: number;
 }
@@ -28,7 +28,7 @@ export type TensorTileName =
 
 export const tensorTiles: { readonly [K in TensorTileName]: TensorTile } = {
   "tensor 128x128": { rows: 128, cols: 128, depth: 32, ownRows: 64, ownCols: 32 },
-  // Shorter slices need fewer registers, so that more workgroups run at one time; larger tiles read memory less.
+  // Shorter slices need fewer registers, so that more workgroups run at the same time; larger tiles read memory less often.
   "tensor 128x128 by 16": { rows: 128, cols: 128, depth: 16, ownRows: 64, ownCols: 32 },
   "tensor 256x128 by 16": { rows: 256, cols: 128, depth: 16, ownRows: 64, ownCols: 64 },
   "tensor 128x128 of 64x64": { rows: 128, cols: 128, depth: 16, ownRows: 64, ownCols: 64 },
@@ -52,7 +52,7 @@ export function tensorInvocations(
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-/** As `tiledText`: needs the same scalars and functions, calls `emit` in the same way. */
+/** Returns the text of the product. Like `tiledText`, it needs the same scalars and functions, and calls `emit` in the same way. */
 export function tensorText(
   tile: TensorTile,
   { transA, transB, full, fours, emit, fourSums, cores }: TextOptions & { readonly cores: TensorCores },
@@ -61,33 +61,33 @@ export function tensorText(
   const { subgroup } = cores;
   const count = tensorInvocations(tile, cores);
   const subgroups = count / subgroup;
-  /** `alongTile`: what is contiguous in storage runs along the tile, not along k. */
+  /** Describes an operand. `alongTile`: contiguous elements run along the tile, not along k. */
   const side = (name: "a" | "b", length: number, alongTile: boolean) => ({
     name,
     alongTile,
     length,
     extent: name === "a" ? "p.m" : "p.n",
     origin: name === "a" ? "row0" : "col0",
-    /** Vectors of four in a line of the storage. */
+    /** Vectors of four per line of the storage. */
     quads: (alongTile ? length : depth) / 4,
     fetches: (length * depth) / 4 / count,
-    /** Where an invocation's vector f is: lines of the storage from its first one. */
+    /** Lines of the storage between one vector of an invocation and the next. */
     spacing: (4 * count) / (alongTile ? length : depth),
   });
   type Side = ReturnType<typeof side>;
   const a = side("a", rows, transA);
   const b = side("b", cols, !transB);
-  // The left matrix is rows × k, the right one k × columns; a block's lines are lines of the storage.
+  // The left matrix is rows × k, the right one k × columns. The lines of a block are lines of the storage.
   const matrices = matricesFor(cores, {
     a: a.alongTile ? "columns" : "rows",
     b: b.alongTile ? "rows" : "columns",
   });
-  /** Vector f in the tile: x along it, l along k. */
+  /** Returns the position of vector f in the tile: x along the tile, l along k. */
   const place = ({ name, alongTile, spacing }: Side, f: number): { x: string; l: string } => {
     const line = `(line_${name} + ${f * spacing}u)`;
     return alongTile ? { x: `quad_${name}`, l: line } : { x: line, l: `quad_${name}` };
   };
-  /** What does not change from slice to slice. */
+  /** Computes the values that are the same for all slices. */
   const start = (s: Side): string => {
     const { name, alongTile, extent, origin, quads } = s;
     const { x, l } = place(s, 0);
@@ -106,7 +106,7 @@ ${range(s.fetches)
   .map((f) => `  var next_${name}${f}: vec4f;`)
   .join("\n")}`;
   };
-  /** Four neighbours in storage, from element `at` on; those beyond the edges are 0. */
+  /** Returns four neighbours in storage, from element `at` on; those beyond the edges are 0. */
   const four = (s: Side, at: string, f: number): string => {
     const { name, alongTile, extent, origin } = s;
     const { x, l } = place(s, f);
@@ -144,7 +144,7 @@ ${range(s.fetches)
         return `  ${matrices.fill(s.name, block, `${line} % ${EDGE}u`, `${at} % ${EDGE}u`, `next_${s.name}${f}`)}`;
       })
       .join("\n");
-  /** The matrix of A at row `x` of the tile, or of B at column `x`, at depth l. */
+  /** Loads the matrix of A at row `x` of the tile, or of B at column `x`, at depth l. */
   const load = (s: Side, x: string, l: number): string =>
     matrices.load(s.name, `${(l / EDGE) * (s.length / EDGE)}u + ${x}`);
   const [down, across] = [range(ownRows / EDGE), range(ownCols / EDGE)];

@@ -1,23 +1,23 @@
 /**
  * The text of a matrix product through workgroup memory.
  *
- * A workgroup makes a tile of `rows` × `cols`; slices of `depth` of k go through workgroup memory as vectors of four, A and B both laid out along the tile,
- * so that an invocation reads its 4 (or 8) rows and columns in wide loads. The next slice is fetched into registers while this one is multiplied. Every
- * element of C is one chain of multiply-adds in the order of k, whatever the tile: all tiles give the same bits, and the fastest can be chosen by time.
+ * A workgroup computes a tile of `rows` × `cols`. Slices of `depth` elements of k go through workgroup memory as vectors of four, A and B both laid out along the
+ * tile, so that an invocation reads its 4 (or 8) rows and columns in wide loads. The next slice is fetched into registers while this one is multiplied. With any
+ * tile, every element of C is one chain of multiply-adds in the order of k. So all tiles give the same bits, and the fastest can be chosen by timing.
  */
 
 export interface Tile {
   readonly rows: number;
   readonly cols: number;
   readonly depth: number;
-  /** Rows and columns of an invocation: 4 or 8. */
+  /** Rows and columns per invocation: 4 or 8. */
   readonly ownRows: 4 | 8;
   readonly ownCols: 4 | 8;
 }
 
 export type TileName = "64x64" | "128x128" | "128x64" | "64x64 of 8x8" | "32x32";
 
-/** By the names that a timed choice is remembered by. */
+/** The tiles, by the names under which a timed choice is stored. */
 export const tiles: { readonly [K in TileName]: Tile } = {
   "64x64": { rows: 64, cols: 64, depth: 16, ownRows: 4, ownCols: 4 },
   "128x128": { rows: 128, cols: 128, depth: 8, ownRows: 8, ownCols: 8 },
@@ -32,21 +32,21 @@ export function invocations({ rows, cols, ownRows, ownCols }: Tile): number {
   return (rows / ownRows) * (cols / ownCols);
 }
 
-/** Bytes of workgroup memory. */
+/** Returns the bytes of workgroup memory of a tile. */
 export function storageOf({ rows, cols, depth }: Tile): number {
   return 16 * depth * (lineOf({ length: rows }) + lineOf({ length: cols }));
 }
 
 export interface TiledText {
   readonly declarations: string;
-  /** Needs the scalars m, n, k, split_k, tiles_m, tiles_n and splits, the functions at_a and at_b, and `emit`. */
+  /** The body. It needs the scalars m, n, k, split_k, tiles_m, tiles_n and splits, the functions at_a and at_b, and `emit`. */
   readonly body: string;
 }
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const COMPONENTS = ["x", "y", "z", "w"] as const;
 
-/** Which tile of C a workgroup makes, and of which rows of k: `item`, `split`, `row0`, `col0`, `begin`, `end`. */
+/** Declares which tile of C a workgroup computes, from which part of k: `item`, `split`, `row0`, `col0`, `begin`, `end`. */
 export const tilePlace = ({
   rows,
   cols,
@@ -67,8 +67,8 @@ export const tilePlace = ({
   let end = min(p.k, begin + p.split_k);`;
 
 /**
- * The invocation's row and column, `y` and `x`, in a grid that is 8 or 16 wide. Of 32 neighbours, which many GPUs run together, 8 are in a row: they read the
- * fewest different vectors of both tiles.
+ * Declares the invocation's row and column, `y` and `x`, in a grid that is 8 or 16 wide. Many GPUs run 32 neighbours together; 8 of these are in a row, so that
+ * together they read the fewest different vectors of both tiles.
  */
 export const gridPlace = (across: number): string =>
   across === 16
@@ -77,21 +77,21 @@ export const gridPlace = (across: number): string =>
     : `  let y = local / ${across}u;
   let x = local % ${across}u;`;
 
-/** How operands are read and sums written. */
+/** Options of the text: how operands are read and sums are written. */
 export interface TextOptions {
   readonly transA: boolean;
   readonly transB: boolean;
-  /** The tile divides m, n and every share of k, so that nothing has to be checked. */
+  /** Whether the tile divides m, n and every share of k, so that no bounds need checking. */
   readonly full: boolean;
-  /** a4 and b4 can be used: what is contiguous in either operand comes in whole fours. */
+  /** Whether a4 and b4 can be used: contiguous elements of both operands form whole vectors of four. */
   readonly fours: boolean;
-  /** Called as emit(item, split, i, j, sum), once an element; */
+  /** Name of the function that is called as emit(item, split, i, j, sum), once per element, or once per four elements with `fourSums`. */
   readonly emit: string;
-  /** with `fourSums` sum is a vec4f, of the columns j to j + 3. */
+  /** Whether `emit` receives a vec4f: the sums of the columns j to j + 3. */
   readonly fourSums: boolean;
 }
 
-/** An operand's slice on its way into workgroup memory. */
+/** Text that moves an operand's slices into workgroup memory. */
 interface Loader {
   /** Fetches the first slice into registers. */
   readonly start: string;
@@ -102,32 +102,32 @@ interface Loader {
 
 interface Side {
   readonly name: "a" | "b";
-  /** Of the tile. */
+  /** Elements along the tile. */
   readonly length: number;
-  /** Of the operand, and where the tile begins. */
+  /** Expressions of the operand's extent, and of the tile's first element. */
   readonly extent: string;
   readonly origin: string;
-  /** What is contiguous in storage runs along the tile, not along k. */
+  /** Whether contiguous elements run along the tile, not along k. */
   readonly alongTile: boolean;
 }
 
-/** Vectors of four along the tile in a line of workgroup memory, with one of padding: the writes of a warp that walks along k fall on different banks. */
+/** Returns the vectors of four along the tile per line of workgroup memory, with one of padding, so that the writes of a warp along k fall on different banks. */
 const lineOf = ({ length }: Pick<Side, "length">): number => length / 4 + 1;
 
 /**
- * Steps of k that are written out one after the other: a part of a slice. Parts, lines and places in a line are indices of their own, and lines are constants
- * where the product is made: the compiler then knows that they are within bounds, and checks none.
+ * Number of steps of k that are unrolled: one part of a slice. Parts, lines and positions in a line are separate indices, and lines are constants in the product,
+ * so that the compiler knows that they are within bounds and checks none.
  */
 const PART = 4;
 
 /**
- * An invocation fetches vectors of four along the tile: as they are, by fours, where that is how they are stored, else element by element. Neighbours read
- * neighbouring memory of either storage. What does not change from slice to slice is worked out once.
+ * Returns the loader of an operand. An invocation fetches vectors of four along the tile: as vectors if they are stored so, otherwise element by element.
+ * Neighbours read neighbouring memory in both cases. Values that are the same for all slices are computed once.
  */
 function loaderOf(side: Side, { depth }: Tile, count: number, full: boolean, fours: boolean): Loader {
   const { name, length, extent, origin, alongTile } = side;
   const quads = length / 4;
-  /** From one of its vectors to the next: lines of k, or vectors along the tile. */
+  /** Distance from one of its vectors to the next: lines of k, or vectors along the tile. */
   const spacing = count / (alongTile ? quads : depth);
   const fetches = range((quads * depth) / count);
   const place = (f: number): { quad: string; line: string } =>
@@ -141,7 +141,7 @@ function loaderOf(side: Side, { depth }: Tile, count: number, full: boolean, fou
       const { quad, line } = place(f);
       const element = (c: number): string =>
         `source_${name} + ${alongTile ? `${f * spacing}u * ${extent} + ${c}u` : `${4 * f * spacing + c}u * p.k`}`;
-      // `&`, not `&&`: a branch an element is slow everywhere, and software adapters choke on it.
+      // `&` instead of `&&`, because a branch per element is slow on GPUs and very slow on software adapters.
       const inside = (c: number): string =>
         `((${from} + ${line} < end) & (${origin} + 4u * ${quad} + ${c}u < ${extent}))`;
       const checked = (value: (index: string) => string, c: number, zero: string): string =>

@@ -1,9 +1,9 @@
 /**
- * Matrix products: on GPUs through workgroup memory (gemm-tiled.ts), on software adapters without barriers. Which tile is fastest depends on the GPU and the
- * shape and is chosen by time; all of them give the same bits.
+ * Matrix products: on GPUs through workgroup memory (gemm-tiled.ts), on software adapters without barriers. The fastest tile depends on the GPU and the
+ * shape and is chosen by timing; all tiles give the same bits.
  *
- * A product with few tiles and a long k (weight gradients) would leave most of a GPU idle, so k is cut into shares whose sums a second kernel adds in order.
- * How many shares there are depends on the shape alone.
+ * A product with few tiles and a long k, such as a weight gradient, would leave most of a GPU idle, so k is divided into shares, and a second kernel adds their sums
+ * in order. The number of shares depends only on the shape.
  */
 import type { KernelParams } from "../../kernels/index.ts";
 import { GEMM_SHARE } from "../blocks.ts";
@@ -41,14 +41,14 @@ import {
 
 type Params = KernelParams["gemm"];
 
-/** What the variants share: operands, scalars, and the functions that find elements and finish sums. */
+/** The parts that the variants share: operands, scalars, and the functions that find elements and finish sums. */
 interface Shared {
   readonly operands: readonly Operand[];
   readonly scalars: NonNullable<Dispatch["scalars"]>;
   readonly declarations: () => string;
-  /** As `finish`, which `declarations` have, of four neighbours of a row. */
+  /** Like `declarations`, with a `finish` that takes the sums of four neighbours of a row. */
   readonly finish4: () => string;
-  /** Names transposes and epilogue. */
+  /** Identifies the transposes and the epilogue in the key of the shader. */
   readonly kind: string;
 }
 
@@ -112,7 +112,7 @@ ${pre === null ? "" : "  set_pre4(at, x);\n"}  set_c4(at, ${params.activation ==
   },
 };
 
-/** A tile and who makes its text. */
+/** A tile, and the function that makes its text. */
 interface Tiling {
   readonly rows: number;
   readonly cols: number;
@@ -120,12 +120,12 @@ interface Tiling {
   readonly key: string;
   readonly workgroup: number;
   readonly needs?: Needs;
-  /** What it reads by fours: all, or only what is contiguous along the tile. */
+  /** Operands that it reads as vectors of four: all, or only those that are contiguous along the tile. */
   readonly reads: "all" | "along the tile";
   readonly text: (options: TextOptions) => TiledText;
 }
 
-/** The tiles that the device has workgroup memory for; the first is taken where nothing is timed. */
+/** Returns the tiles for which the device has enough workgroup memory. The first is the default if nothing is timed. */
 function candidates({ m, n }: Params, storage: number): readonly [TileName, ...TileName[]] {
   const least = Math.min(m, n);
   const fits = (name: TileName): boolean => storageOf(tiles[name]) <= storage;
@@ -138,13 +138,13 @@ function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...Tensor
   return [first, ...tensorTileNames.filter((name) => name !== first)];
 }
 
-/** Tiles of 64 × 64 that fill a large GPU. */
+/** Number of tiles of 64 × 64 that fill a large GPU. */
 const ENOUGH_TILES = 384;
-/** Tiles after which it matters little that the last ones leave some of a large GPU idle; for that alone, shares must be longer. */
+/** Number of tiles from which the idle time while the last ones run hardly matters. To reach it, k is divided into shares of at least SPREAD_SHARE. */
 const SPREAD_TILES = 4608;
 const SPREAD_SHARE = 640;
 
-/** Into how many shares k is cut. */
+/** Returns the number of shares into which k is divided. */
 export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "batch">): number {
   const count = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
   const filled = Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / GEMM_SHARE));
@@ -152,7 +152,7 @@ export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "bat
   return Math.max(1, Math.min(Math.max(filled, spread), 16));
 }
 
-/** Can an operand whose rows have so many elements be read by fours? */
+/** Whether an operand with rows of `width` elements can be read as vectors of four. */
 const inFours = (width: number, { batch }: Params, stride: number): boolean =>
   width % 4 === 0 && (batch === 1 || stride % 4 === 0);
 
@@ -195,7 +195,7 @@ ${text().declarations}`,
     return;
   }
   const partial = context.scratch(batch * splits * m * n);
-  // Its memory is its own, whatever C is like.
+  // The shares' sums have their own memory, so this condition does not depend on the layout of C.
   const fourParts = n % 4 === 0;
   const text = (): TiledText => tile.text({ transA, transB, full, fours, emit: "keep", fourSums: fourParts });
   const factors = shared.operands.filter(({ name: operand }) => operand === "a" || operand === "b");
@@ -237,12 +237,12 @@ ${text().declarations}`,
   });
 }
 
-/** Where elements are: at_a(item, i, l) and at_b(item, l, j). */
+/** Functions that return the elements at_a(item, i, l) and at_b(item, l, j). */
 const finders = ({ transA, transB }: Params): string => `
 fn at_a(item: u32, i: u32, l: u32) -> u32 { return item * p.stride_a + ${transA ? "l * p.m + i" : "i * p.k + l"}; }
 fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${transB ? "j * p.k + l" : "l * p.n + j"}; }`;
 
-/** An invocation makes a block of `height` × 4, without barriers. */
+/** Dispatches the product without barriers: an invocation computes a block of `height` × 4. */
 function plain(
   context: KernelContext,
   { m, n, batch }: Params,

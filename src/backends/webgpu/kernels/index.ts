@@ -1,4 +1,4 @@
-/** The WebGPU backend's kernels, by their names in the table; one that is missing does not compile. */
+/** The WebGPU backend's kernels, by their names in the table. A missing kernel is an error of the compiler. */
 import type { Launchers } from "../context.ts";
 import { along } from "./along.ts";
 import { attention } from "./attention.ts";

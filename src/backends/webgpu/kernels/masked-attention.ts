@@ -1,13 +1,13 @@
 /**
- * Attention with a mask and its derivatives. An invocation takes a query (for dk and dv a key) and walks the keys (queries) in order, so nothing of size
- * time × keys is made but the mask. What a derivative needs is split over several dispatches, as a shader may have eight buffers.
+ * Attention with a mask, and its derivatives. An invocation takes a query (for dk and dv a key) and goes through the keys (queries) in order, so nothing of size
+ * time × keys is stored except the mask. The derivatives are divided into several dispatches, because a shader may bind only eight buffers.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { Inputs, MaskedAttentionParams, NamedViews, Outputs } from "../../kernels/index.ts";
 import { elementwise as each, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
 import { EXP_NAN } from "./elementwise.ts";
 
-/** Functions and scalars that all of them have; `mask` is read only where there is one. */
+/** Returns the functions and scalars that all of these shaders share. */
 function shared(p: MaskedAttentionParams, mask: View | null) {
   return {
     scalars: {
@@ -36,21 +36,21 @@ fn seen(t: u32) -> u32 {
   };
 }
 
-/** The invocation's query, and that query in registers. */
+/** Finds the invocation's query and loads it into registers. */
 const QUERY = `  let t = i % p.time;
   let head = i / p.time;
   var own: array<f32, D>;
   for (var j = 0u; j < D; j++) { own[j] = q(i * D + j); }
 `;
 
-/** The score of key s, at `at`. */
+/** Computes the score of key s, whose first element is `at`. */
 const SCORE = `    let at = key_of(head, s);
     var score = 0.0;
     for (var j = 0u; j < D; j++) { score += own[j] * k(at + j); }
     score = p.scale * score + mask_of(head, t, s);
 `;
 
-/** Walks the keys of the invocation's query with their weights, if it sees any. */
+/** Returns a loop over the keys of the invocation's query with their weights, if it sees any. */
 const weighted = (body: string): string => `  let log_sum = lse(i);
   let count = select(seen(t), 0u, log_sum == -inf());
   for (var s = 0u; s < count; s++) {
@@ -86,7 +86,7 @@ ${weighted(`    var slope = 0.0;
     for (var j = 0u; j < D; j++) { sum[j] += ds * k(at + j); }`)}
   for (var j = 0u; j < D; j++) { set_dq(i * D + j, sum[j]); }`,
   });
-  /** An invocation takes a key, and walks the queries of the heads that read it. */
+  /** Dispatches one invocation per key, which goes through the queries of the heads that read the key. */
   const byKey = (kernel: string, views: NamedViews, out: View, term: string): void =>
     each(context, p.batch * p.kvHeads * p.keys, {
       ...common,

@@ -1,10 +1,10 @@
 /**
- * Products of small matrices, f16 operands and f32 sums, as WGSL text: on tensor cores (the experimental subgroup matrices), or made of plain WGSL, so that
- * shaders written with them can be run, slowly, on any device.
+ * Products of small matrices, with f16 operands and f32 sums, as WGSL text: on tensor cores (the experimental subgroup matrices), or in plain WGSL, so that
+ * shaders that use them can run, slowly, on any device.
  *
- * Operands lie in the workgroup arrays tile_a and tile_b, a block for a matrix. A block is an array of its own, so that a compiler knows without a check that
- * a matrix lies within it, and how it is aligned; without that, drivers load matrices element by element. A sum belongs to a subgroup, whose invocations call
- * all of this together.
+ * Operands are in the workgroup arrays tile_a and tile_b, which have one block per matrix. Each block is a separate array, so that the compiler knows its alignment, and
+ * that a matrix is within it. Otherwise drivers load matrices element by element. A sum belongs to a subgroup, whose invocations execute all of this
+ * text together.
  */
 
 import type { Dispatch, TensorCores } from "../context.ts";
@@ -12,40 +12,40 @@ import type { Dispatch, TensorCores } from "../context.ts";
 /** Rows and columns of a matrix, and the depth of a product. */
 export const EDGE = 16;
 
-/** Elements from one line of a block to the next: whole vectors of 16 bytes, and eight lines fall on different banks. */
+/** Elements from one line of a block to the next: whole vectors of 16 bytes, such that eight lines fall on different banks. */
 const LINE = EDGE + 8;
 
 /** Bytes of a block. */
 export const BLOCK_BYTES: number = 2 * EDGE * LINE;
 
-/** Are the lines of an operand's blocks rows of its matrices (of A: along k; of B: along the columns), or columns? */
+/** For each operand, whether the lines of its blocks are rows (of A: along k; of B: along the columns) or columns of its matrices. */
 export interface Layouts {
   readonly a: "rows" | "columns";
   readonly b: "rows" | "columns";
 }
 
 export interface Matrices {
-  /** Declares tile_a and tile_b with so many blocks. */
+  /** Declares tile_a and tile_b with these numbers of blocks. */
   declarations(blocks: { readonly a: number; readonly b: number }): string;
-  /** Rounds a vec4f to f16 into a block: line `line`, from place `at`, a multiple of 4. Beyond the range is ∞, so that a loss scale that is too large shows. */
+  /** Rounds a vec4f to f16 and stores it in a block: in line `line`, from position `at`, a multiple of 4. Numbers out of range become ∞, so that a loss scale that is too large is noticed. */
   fill(side: "a" | "b", block: string, line: string, at: string, four: string): string;
-  /** An expression: `x`, which is the same in all of a subgroup. */
+  /** Returns an expression of `x`, which has the same value in all invocations of a subgroup. */
   same(x: string): string;
-  /** `name` = 0, declared. */
+  /** Declares `name` = 0. */
   zero(name: string): string;
-  /** `name` = 0 again. */
+  /** Sets `name` to 0. */
   clear(name: string): string;
-  /** An expression: the matrix in a block. */
+  /** Returns an expression of the matrix in a block. */
   load(side: "a" | "b", block: string): string;
-  /** sum += a · b. */
+  /** Returns sum += a · b. */
   multiply(sum: string, a: string, b: string): string;
-  /** `sum` into the workgroup array `into` at element `at`, by rows of 16. */
+  /** Stores `sum` in the workgroup array `into` from element `at` on, by rows of 16. */
   store(into: string, at: string, sum: string): string;
 }
 
 /**
- * Rounds to f16, as an f32: to the nearest, ties to even; beyond the range is ∞. (quantizeToF16 may round either way.) The numbers of mixed precision
- * without its speed.
+ * Rounds an f32 to a number of f16: to the nearest, ties to even; numbers out of range become ∞. (WGSL's quantizeToF16 may round either way.) Software adapters
+ * compute with it the same numbers as tensor cores, without their speed.
  */
 export const HALF: string = `
 fn half(x: f32) -> f32 {
@@ -56,7 +56,7 @@ fn half(x: f32) -> f32 {
 }
 `;
 
-/** What a shader enables and asks for to have them. */
+/** The features and the subgroup size that a shader with these matrices needs. */
 export type Needs = Pick<Dispatch, "features" | "subgroupSize">;
 
 export const tensorNeeds = ({ subgroup, sized = false, emulated = false }: TensorCores): Needs =>
@@ -78,7 +78,7 @@ function subgroupMatrices(layouts: Layouts): Matrices {
     declarations: ({ a, b }) => `var<workgroup> tile_a: array<array<f16, ${EDGE * LINE}>, ${a}>;
 var<workgroup> tile_b: array<array<f16, ${EDGE * LINE}>, ${b}>;
 `,
-    // Written out where it is used: the compiler then knows the index, and that it is within the block.
+    // The text is inlined, so that the compiler knows the index, and that it is within the block.
     fill: (side, block, line, at, four) =>
       `{ let h = vec4h(${four}); ${[0, 1, 2, 3].map((c) => `tile_${side}[${block}][(${line}) * ${LINE}u + ${at} + ${c}u] = h[${c}];`).join(" ")} }`,
     same: (x) => `subgroupBroadcastFirst(${x})`,
@@ -93,13 +93,13 @@ var<workgroup> tile_b: array<array<f16, ${EDGE * LINE}>, ${b}>;
   };
 }
 
-/** An invocation has every `subgroup`-th element of a sum; an operand is its block. */
+/** Matrices in plain WGSL. An invocation holds every `subgroup`-th element of a sum; an operand is its block. */
 function emulation(subgroup: number, layouts: Layouts): Matrices {
   const own = (EDGE * EDGE) / subgroup;
   const element = (side: "a" | "b"): string =>
     layouts[side] === "rows" ? `row * ${LINE}u + column` : `column * ${LINE}u + row`;
   return {
-    // Two elements of f16 in a word.
+    // A word holds two elements of f16.
     declarations: ({ a, b }) => `${HALF}
 var<workgroup> tile_a: array<array<u32, ${(EDGE * LINE) / 2}>, ${a}>;
 var<workgroup> tile_b: array<array<u32, ${(EDGE * LINE) / 2}>, ${b}>;

@@ -4,7 +4,7 @@ import { elementwise as each, f32, type Launchers, operandsOf, u32 } from "../co
 import { ROPE_BLOCK } from "../blocks.ts";
 import { PRECISE } from "./elementwise.ts";
 
-/** The least power of two that is at least x. */
+/** Returns the least power of two that is at least x. */
 const powerFrom = (x: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, x)));
 
 /** Threefry-2x32, 20 rounds (Salmon et al. 2011), of the scalars key0 and key1. */
@@ -29,8 +29,8 @@ fn block(counter: u32) -> vec2u {
 export const misc: Pick<Launchers, "rope" | "random" | "dropout"> = {
   rope(context, { batch, time, cols, heads, headDim, theta, offset, inverse }, { x }, { y }) {
     const half = headDim / 2;
-    // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
-    // One table serves all lengths up to the next power of two; those of later positions begin at multiples of a block.
+    // cos and sin of every position and pair are computed in doubles, since single precision loses most digits of angles of thousands of radians.
+    // One table serves all lengths up to the next power of two; tables of later positions begin at multiples of a block.
     const block = Math.max(ROPE_BLOCK, powerFrom(time));
     const begin = offset - (offset % block);
     const most = powerFrom(offset - begin + time);
@@ -54,7 +54,7 @@ export const misc: Pick<Launchers, "rope" | "random" | "dropout"> = {
         rotated: u32(heads * headDim),
         sign: f32(inverse ? -1 : 1),
       },
-      // One invocation turns both members of a pair, so that x may be y.
+      // One invocation rotates both members of a pair, so that y may be x.
       body: `  let col = i % p.cols;
   if (col >= p.rotated) { set_y(i, x(i)); return; }
   let j = col % ${headDim}u;

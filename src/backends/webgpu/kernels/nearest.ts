@@ -1,4 +1,4 @@
-/** The largest score of each row: scores by `gemm`, in single precision whatever the backend's, a block of rows at a time, then the largest of each row. */
+/** The largest score of each row. For one block of rows at a time, `gemm` computes the scores, always in single precision, and then the largest of each row is found. */
 import type { View } from "../../../tensor/memory.ts";
 import { NEAREST_SCORES } from "../blocks.ts";
 import { type Launchers } from "../context.ts";

@@ -1,9 +1,9 @@
 /**
  * Kernels that work row by row: softmax, norms, cross-entropy, reductions.
  *
- * A workgroup takes a row: each of its invocations goes through the row with a stride, then a tree in workgroup memory joins what they found, always in
- * the same order. On a software adapter an invocation takes a whole row, without barriers. One text serves both: `LANES` is the number of invocations a
- * row, and join_sum, join_max and join_min join.
+ * A workgroup processes a row: each of its invocations goes through the row with a stride, then a tree in workgroup memory combines their results, always in
+ * the same order. On a software adapter one invocation processes a whole row, without barriers. The same text serves both: `LANES` is the number of invocations
+ * per row, and join_sum, join_max and join_min combine their results.
  */
 import type { View } from "../../../tensor/memory.ts";
 import { sizeOf } from "../../../tensor/shape.ts";
@@ -26,7 +26,7 @@ import {
 } from "../blocks.ts";
 import { EXP_NAN, MATH, PRECISE } from "./elementwise.ts";
 
-/** The body knows `row`, `lane`, LANES; join_sum(x), join_max(x) and join_min(x) give all lanes of a row the same. */
+/** Dispatches a kernel by rows. The body can use `row`, `lane`, LANES, and join_sum(x), join_max(x) and join_min(x), which return the same value in all lanes of a row. */
 export function byRow(
   context: KernelContext,
   rows: number,
@@ -82,7 +82,7 @@ ${textOf(dispatch.declarations ?? "")}`,
   });
 }
 
-/** max, min and exp that keep NaN, of which WGSL says nothing. */
+/** max, min and exp that keep NaN, which those of WGSL need not do. */
 const MAX = `
 ${EXP_NAN}
 fn max_nan(a: f32, b: f32) -> f32 {
@@ -98,8 +98,8 @@ fn min_nan(a: f32, b: f32) -> f32 {
 `;
 
 /**
- * Neumaier's compensated sum: a long sum, in which one number is large and many are small, keeps its last bits. All statistics are summed so, in every lane and
- * where parts are joined.
+ * Neumaier's compensated sum, which keeps the last bits of a long sum of one large number and many small ones. All statistics are summed in this way, in every lane
+ * and when parts are combined.
  */
 export const SUM = `
 struct Sum { total: f32, lost: f32 }
@@ -110,7 +110,7 @@ fn plus(sum: Sum, x: f32) -> Sum {
 fn whole(sum: Sum) -> f32 { return sum.total + select(sum.lost, 0.0, is_nan(sum.lost)); }
 `;
 
-/** out = Σ x·y, in two stages of fixed order: workgroups of a fixed share each, then one that joins them. */
+/** Dispatches out = Σ x·y in two stages of fixed order: workgroups that sum a fixed share each, then one that sums their results. */
 function dotInto(context: KernelContext, x: View, y: View, out: View): void {
   const count = sizeOf(x.shape);
   const parts = Math.max(1, Math.ceil(count / SHARE));
@@ -131,7 +131,7 @@ function dotInto(context: KernelContext, x: View, y: View, out: View): void {
   sumInto(context, partial, parts, out);
 }
 
-/** out = Σ of `count` elements. */
+/** Dispatches out = Σ of `count` elements. */
 function sumInto(context: KernelContext, x: View, count: number, out: View): void {
   byRow(context, 1, {
     key: "sum",
@@ -150,7 +150,7 @@ const REDUCE: Record<ReduceKind, { start: string; join: (a: string, b: string) =
   min: { start: "inf()", join: (a, b) => `min_nan(${a}, ${b})` },
 };
 
-/** Rows that lie together; few long ones go in parts, which are rows of a second round. */
+/** Reduces contiguous rows. A few long rows are divided into parts, whose results a second round reduces. */
 function reduceRows(
   context: KernelContext,
   kind: ReduceKind,
@@ -215,7 +215,7 @@ export const rows: Pick<
       key: "softmax",
       operands: operandsOf({ x }, { y }),
       scalars: { cols: u32(cols) },
-      // What is written may be what is read: every lane has read its elements of the row before it writes them.
+      // The output may be the input, since every lane has read its elements of the row before it writes them.
       body: `  let base = row * p.cols;
   var top = -inf();
   for (var j = lane; j < p.cols; j += LANES) { top = max_nan(top, x(base + j)); }

@@ -1,12 +1,12 @@
-/** Embedding tables and other kernels that find their rows by index: gather, its adjoint, sums over segments of rows. No atomics: sums run in the order of rows. */
+/** Kernels that find rows by index: gather, its adjoint, and sums over segments of rows. There are no atomics; sums run in the order of rows. */
 import type { View } from "../../../tensor/memory.ts";
 import { elementwise as each, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
 import { columnSums } from "./columns.ts";
 import { byRow } from "./rows.ts";
 
 /**
- * For every row the rows before and after it that have the same id; −1 and `rows` where there is none. A row looks for itself, O(rows) each: a few
- * thousand rows are nothing to a GPU, and no sort has to be deterministic.
+ * Finds, for every row, the nearest rows before and after it with the same id; −1 and `rows` if there is none. Each row searches by itself in O(rows), which is
+ * fast enough for a few thousand rows and needs no sort.
  */
 function links(context: KernelContext, ids: View, rows: number): { before: View; after: View } {
   const before = context.scratch(rows, "i32");
@@ -171,7 +171,7 @@ function zeros(context: KernelContext, out: View, count: number): void {
   });
 }
 
-/** out[s] = Σ of one number a row over the rows of segment s, or of the segments of range s. */
+/** Dispatches out[s] = Σ of one number per row over the rows of segment s, or of one number per segment over the segments of range s. */
 function segmentTotals(
   context: KernelContext,
   x: View,
