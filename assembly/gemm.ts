@@ -261,10 +261,8 @@ export function packPanels(p: PackPanelsSlots, task: i32): void {
   else pack(from, ld, rows, k, kMajor, panel, to);
 }
 
-// Writes a part of a tile, or one that is scaled: to = alpha·tile (+ c) (+ bias).
-function writeTile(
-  tile: usize, c: usize, to: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool, bias: usize,
-): void {
+// Writes a part of a tile, or one that is scaled: c = alpha·tile (+ c) (+ bias).
+function writeTile(tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool, bias: usize): void {
   for (let r = 0; r < rows; r++) {
     if (cols == NR) {
       const scale = f32x4.splat(alpha);
@@ -274,43 +272,42 @@ function writeTile(
         v0 = f32x4.add(v0, v128.load(c, 0));
         v1 = f32x4.add(v1, v128.load(c, 16));
       }
-      v128.store(to, v0, 0);
-      v128.store(to, v1, 16);
+      v128.store(c, v0, 0);
+      v128.store(c, v1, 16);
     } else
       for (let j = 0; j < cols; j++) {
         const o = <usize>j << 2;
         let v = load<f32>(tile + o) * alpha;
         if (bias != 0) v += load<f32>(bias + o);
         if (add) v += load<f32>(c + o);
-        store<f32>(to + o, v);
+        store<f32>(c + o, v);
       }
     tile += 32;
     c += ldc;
-    to += ldc;
   }
 }
 
 // Two vectors of a row of a tile, added to a row of C.
 // @ts-ignore: decorator
-@inline function addRow(tile: usize, c: usize, to: usize, bias0: v128, bias1: v128): void {
-  v128.store(to, f32x4.add(f32x4.add(v128.load(tile), bias0), v128.load(c)));
-  v128.store(to, f32x4.add(f32x4.add(v128.load(tile, 16), bias1), v128.load(c, 16)), 16);
+@inline function addRow(tile: usize, c: usize, bias0: v128, bias1: v128): void {
+  v128.store(c, f32x4.add(f32x4.add(v128.load(tile), bias0), v128.load(c)));
+  v128.store(c, f32x4.add(f32x4.add(v128.load(tile, 16), bias1), v128.load(c, 16)), 16);
 }
 
-// to = tile + c (+ bias), of a whole tile of 6 rows.
-function addSix(tile: usize, c: usize, to: usize, ldc: usize, bias: usize): void {
+// c = tile + c (+ bias), of a whole tile of 6 rows.
+function addSix(tile: usize, c: usize, ldc: usize, bias: usize): void {
   const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
-  addRow(tile, c, to, bias0, bias1); c += ldc; to += ldc;
-  addRow(tile + 32, c, to, bias0, bias1); c += ldc; to += ldc;
-  addRow(tile + 64, c, to, bias0, bias1); c += ldc; to += ldc;
-  addRow(tile + 96, c, to, bias0, bias1); c += ldc; to += ldc;
-  addRow(tile + 128, c, to, bias0, bias1); c += ldc; to += ldc;
-  addRow(tile + 160, c, to, bias0, bias1);
+  addRow(tile, c, bias0, bias1); c += ldc;
+  addRow(tile + 32, c, bias0, bias1); c += ldc;
+  addRow(tile + 64, c, bias0, bias1); c += ldc;
+  addRow(tile + 96, c, bias0, bias1); c += ldc;
+  addRow(tile + 128, c, bias0, bias1); c += ldc;
+  addRow(tile + 160, c, bias0, bias1);
 }
 
 // A block of C.
 export function gemmBlock(p: GemmBlockSlots, task: i32): void {
-  const a = p.a, b = p.b, c = p.c, pre = p.pre, bias = p.bias;
+  const a = p.a, b = p.b, c = p.c, slope = p.slope, bias = p.bias;
   const m = p.m, n = p.n, k = p.k, kMajor = p.kMajor != 0;
   const lda = <usize>p.lda << 2, ldc = <usize>p.ldc << 2;
   const accumulate = p.accumulate != 0, activation = p.activation;
@@ -337,7 +334,6 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     // Of panels that are packed for all of k, this pass's part.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
-    const out = last && pre != 0 ? pre : c;
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
@@ -349,25 +345,25 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
         // A whole tile goes to its place from the registers.
         const whole = cols == NR && i + height <= rows && alpha == 1;
         if (isSix) {
-          if (whole && !add) micro6(panel + six, panelB, kc, m, shift != 0 ? shift : zeros, out + at, ldc);
+          if (whole && !add) micro6(panel + six, panelB, kc, m, shift != 0 ? shift : zeros, c + at, ldc);
           else {
             micro6(panel + six, panelB, kc, m, zeros, tile, NR << 2);
-            if (whole) addSix(tile, c + at, out + at, ldc, shift);
-            else writeTile(tile, c + at, out + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
+            if (whole) addSix(tile, c + at, ldc, shift);
+            else writeTile(tile, c + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
           }
         } else {
-          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? out + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
-          if (!whole) writeTile(tile, c + at, out + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
+          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? c + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
+          if (!whole) writeTile(tile, c + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
         }
         i += height;
       }
     }
   }
-  if (activation == 0 && pre == 0) return;
-  const from = pre != 0 ? pre : c, bytes = <usize>(col1 - col0) << 2;
+  if (activation == 0 && slope == 0) return;
+  const bytes = <usize>(col1 - col0) << 2;
   for (let r = 0; r < rows; r++) {
     const at = <usize>(row0 + r) * ldc + (<usize>col0 << 2);
-    activateRow(activation, from + at, c + at, bytes);
+    activateRow(activation, c + at, slope != 0 ? slope + at : 0, bytes);
   }
 }
 

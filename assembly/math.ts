@@ -44,7 +44,12 @@ export function exp4(x: v128): v128 {
 // e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
 // @ts-ignore: decorator
 @inline export function expClamped4(x: v128): v128 {
-  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
+  return expNear4(f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88)));
+}
+
+// The same of x that is in [−88, 88].
+// @ts-ignore: decorator
+@inline export function expNear4(x: v128): v128 {
   const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND));
   const y = expRest4(x, f32x4.sub(shifted, f32x4.splat(ROUND)));
   // (bits − 0x4B400000 + 127) << 23; the subtrahend vanishes in the shift.

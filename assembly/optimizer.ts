@@ -1,19 +1,9 @@
 // The optimizers' steps.
-import { fma } from "./simd";
+import { at, fma, put } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
 export function clipScale(p: ClipScaleSlots, task: i32): void {
   store<f32>(p.scale, min<f32>(1, p.maxNorm / sqrt<f32>(load<f32>(p.sumsq))));
-}
-
-// @ts-ignore: decorator
-@inline function at(vector: bool, address: usize): v128 {
-  return vector ? v128.load(address) : v128.load_splat<f32>(address);
-}
-// @ts-ignore: decorator
-@inline function put(vector: bool, address: usize, x: v128): void {
-  if (vector) v128.store(address, x);
-  else v128.store_lane<f32>(address, x, 0);
 }
 
 // Four elements, or one. The decay of Adam is part of the gradient, that of AdamW is not.
