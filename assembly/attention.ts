@@ -12,7 +12,7 @@ import {
   ATTENTION_KEYS as KEY_CHUNK, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
 } from "../src/backends/cpu/blocks";
 import { expClamped4, log4 } from "./functions";
-import { expNear4 } from "./math";
+import { expBelow4 } from "./math";
 import { fma, scratch, sumLanes } from "./simd";
 import { AttentionJvpSlots, AttentionSlots, AttentionVjpSlots } from "./slots";
 
@@ -166,12 +166,6 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i
 // @ts-ignore: decorator
 @inline function keyMask(first: i32, valid: i32): v128 {
   return i32x4.lt_s(i32x4.add(i32x4.splat(first), i32x4(0, 1, 2, 3)), i32x4.splat(valid));
-}
-
-// e^x of x that is at most 0, but for rounding: it is held from below alone.
-// @ts-ignore: decorator
-@inline function expBelow4(x: v128): v128 {
-  return expNear4(f32x4.pmax(x, f32x4.splat(-88)));
 }
 
 // Scores without those of keys that are masked.
