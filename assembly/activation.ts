@@ -1,38 +1,43 @@
-// Activations that products apply when they finish a tile. Kinds: 1 GELU (tanh form), 2 ReLU, 3 SiLU.
-import { gated4 } from "./math";
-import { fma } from "./simd";
+// Activations that products apply to their rows. Kinds: 1 GELU (tanh form), 2 ReLU, 3 SiLU.
+import {
+  gated4, geluFrom, geluHeld, geluPower, geluShare, geluSlopeFrom, logistic4, reluSlope4, siluSlope4,
+} from "./functions";
+import { at, put } from "./simd";
 
-// √(2/π) and the cubic coefficient of the tanh form (Hendrycks & Gimpel 2016).
-const ROOT: f32 = 0.7978845608028654;
-const CUBIC: f32 = 0.044715;
-
-// ½·(1 + tanh u) is the logistic of 2u: one exponential, and no cancellation for negative x.
+// Four numbers, or one, in place; where `slope` is not 0, their slopes go there.
 // @ts-ignore: decorator
-@inline export function gelu4(x: v128): v128 {
-  const cube = f32x4.mul(f32x4.mul(x, x), x);
-  const inner = f32x4.mul(f32x4.splat(2 * ROOT), fma(f32x4.splat(CUBIC), cube, x));
-  return gated4(x, inner);
+@inline function activate(kind: i32, vector: bool, place: usize, slope: usize): void {
+  const x = at(vector, place);
+  if (kind == 1) {
+    const held = geluHeld(x), power = geluPower(held), share = geluShare(power);
+    put(vector, place, geluFrom(x, share));
+    if (slope) put(vector, slope, geluSlopeFrom(held, power, share));
+  } else if (kind == 2) {
+    put(vector, place, f32x4.max(x, f32x4.splat(0)));
+    if (slope) put(vector, slope, reluSlope4(x));
+  } else if (kind == 3) {
+    const share = logistic4(x);
+    put(vector, place, gated4(x, x));
+    if (slope) put(vector, slope, siluSlope4(x, share));
+  } else if (slope) put(vector, slope, f32x4.splat(1));
 }
 
 // @ts-ignore: decorator
-@inline function activate(x: v128, kind: i32): v128 {
-  if (kind == 1) return gelu4(x);
-  if (kind == 2) return f32x4.max(x, f32x4.splat(0));
-  if (kind == 3) return gated4(x, x);
-  return x;
-}
-
-// @ts-ignore: decorator
-@inline function row(kind: i32, from: usize, to: usize, bytes: usize): void {
+@inline function row(kind: i32, x: usize, slope: usize, bytes: usize): void {
   let i: usize = 0;
-  for (; i + 16 <= bytes; i += 16) v128.store(to + i, activate(v128.load(from + i), kind));
-  for (; i < bytes; i += 4) v128.store_lane<f32>(to + i, activate(v128.load_splat<f32>(from + i), kind), 0);
+  if (slope) {
+    for (; i + 16 <= bytes; i += 16) activate(kind, true, x + i, slope + i);
+    for (; i < bytes; i += 4) activate(kind, false, x + i, slope + i);
+  } else {
+    for (; i + 16 <= bytes; i += 16) activate(kind, true, x + i, 0);
+    for (; i < bytes; i += 4) activate(kind, false, x + i, 0);
+  }
 }
 
-// Applies the activation to a row of numbers, possibly in place; kind 0 copies.
-export function activateRow(kind: i32, from: usize, to: usize, bytes: usize): void {
-  if (kind == 1) row(1, from, to, bytes);
-  else if (kind == 2) row(2, from, to, bytes);
-  else if (kind == 3) row(3, from, to, bytes);
-  else row(0, from, to, bytes);
+// The activation of a row of numbers, in place; where `slope` is not 0, its slope at each goes there.
+export function activateRow(kind: i32, x: usize, slope: usize, bytes: usize): void {
+  if (kind == 1) row(1, x, slope, bytes);
+  else if (kind == 2) row(2, x, slope, bytes);
+  else if (kind == 3) row(3, x, slope, bytes);
+  else row(0, x, slope, bytes);
 }

@@ -11,7 +11,8 @@
 import {
   ATTENTION_KEYS as KEY_CHUNK, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
 } from "../src/backends/cpu/blocks";
-import { expClamped4, logf } from "./functions";
+import { expClamped4, log4 } from "./functions";
+import { expBelow4 } from "./math";
 import { fma, scratch, sumLanes } from "./simd";
 import { AttentionJvpSlots, AttentionSlots, AttentionVjpSlots } from "./slots";
 
@@ -167,71 +168,99 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i
   return i32x4.lt_s(i32x4.add(i32x4.splat(first), i32x4(0, 1, 2, 3)), i32x4.splat(valid));
 }
 
-// Softmax of one row of a strip in place, unnormalised: e^{score − max} for keys below `valid`, 0 beyond. Leaves 1/Σ in
-// `inverse` and returns the log-sum-exp.
-function softmaxRow(row: usize, valid: i32, blocks: i32, inverse: usize): f32 {
-  const last = row + <usize>(2 * blocks) * STRIP_STEP, masked = row + <usize>(2 * (valid >> 3)) * STRIP_STEP;
-  let at = row;
-  let m0 = f32x4.splat(-Infinity), m1 = m0;
-  for (; at < masked; at += 2 * STRIP_STEP) {
+// Scores without those of keys that are masked.
+// @ts-ignore: decorator
+@inline function visible(at: usize, key: i32, valid: i32): v128 {
+  const x = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(key, valid));
+  v128.store(at, x);
+  return x;
+}
+
+// @ts-ignore: decorator
+@inline function exponential(at: usize, top: v128, sum: v128): v128 {
+  const e = expBelow4(f32x4.sub(v128.load(at), top));
+  v128.store(at, e);
+  return f32x4.add(sum, e);
+}
+
+// @ts-ignore: decorator
+@inline function evens(a: v128, b: v128): v128 { return v128.shuffle<f32>(a, b, 0, 2, 4, 6); }
+// @ts-ignore: decorator
+@inline function odds(a: v128, b: v128): v128 { return v128.shuffle<f32>(a, b, 1, 3, 5, 7); }
+
+// Softmax of a strip's rows in place, unnormalised: row r has e^{score − max} for keys up to first + r, 0 beyond. Leaves 1/Σ of each row in `inverse`, and returns the
+// log-sum-exps. Only in the last block are keys masked.
+function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v128 {
+  const key = (blocks - 1) << 3, tail = strip + <usize>(2 * (blocks - 1)) * STRIP_STEP, end = tail + 2 * STRIP_STEP;
+  let m0 = f32x4.pmax(visible(tail, key, first + 1), visible(tail + STRIP_STEP, key + 4, first + 1));
+  let m1 = f32x4.pmax(visible(tail + 16, key, first + 2), visible(tail + STRIP_STEP + 16, key + 4, first + 2));
+  let m2 = f32x4.pmax(visible(tail + 32, key, first + 3), visible(tail + STRIP_STEP + 32, key + 4, first + 3));
+  let m3 = f32x4.pmax(visible(tail + 48, key, first + 4), visible(tail + STRIP_STEP + 48, key + 4, first + 4));
+  for (let at = strip; at < tail; at += STRIP_STEP) {
     m0 = f32x4.pmax(v128.load(at), m0);
-    m1 = f32x4.pmax(v128.load(at, STRIP_STEP), m1);
+    m1 = f32x4.pmax(v128.load(at, 16), m1);
+    m2 = f32x4.pmax(v128.load(at, 32), m2);
+    m3 = f32x4.pmax(v128.load(at, 48), m3);
   }
-  for (let key = valid & ~7; at < last; at += STRIP_STEP, key += 4) {
-    const x = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(key, valid));
-    v128.store(at, x);
-    m0 = f32x4.pmax(x, m0);
+  m0 = f32x4.pmax(evens(m0, m1), odds(m0, m1));
+  m2 = f32x4.pmax(evens(m2, m3), odds(m2, m3));
+  const top = f32x4.pmax(evens(m0, m2), odds(m0, m2));
+  m0 = v128.shuffle<f32>(top, top, 0, 0, 0, 0);
+  m1 = v128.shuffle<f32>(top, top, 1, 1, 1, 1);
+  m2 = v128.shuffle<f32>(top, top, 2, 2, 2, 2);
+  m3 = v128.shuffle<f32>(top, top, 3, 3, 3, 3);
+  let s0 = f32x4.splat(0), s1 = s0, s2 = s0, s3 = s0;
+  for (let at = strip; at < end; at += STRIP_STEP) {
+    s0 = exponential(at, m0, s0);
+    s1 = exponential(at + 16, m1, s1);
+    s2 = exponential(at + 32, m2, s2);
+    s3 = exponential(at + 48, m3, s3);
   }
-  m0 = f32x4.pmax(m0, m1);
-  const top = max(
-    max(f32x4.extract_lane(m0, 0), f32x4.extract_lane(m0, 1)),
-    max(f32x4.extract_lane(m0, 2), f32x4.extract_lane(m0, 3)),
-  );
-  m0 = f32x4.splat(top);
-  let s0 = f32x4.splat(0), s1 = s0;
-  for (at = row; at < last; at += 2 * STRIP_STEP) {
-    const e0 = expClamped4(f32x4.sub(v128.load(at), m0));
-    const e1 = expClamped4(f32x4.sub(v128.load(at, STRIP_STEP), m0));
-    v128.store(at, e0);
-    v128.store(at, e1, STRIP_STEP);
-    s0 = f32x4.add(s0, e0);
-    s1 = f32x4.add(s1, e1);
-  }
-  const sum = sumLanes(f32x4.add(s0, s1));
-  store<f32>(inverse, 1 / sum);
-  return top + logf(sum);
+  s0 = f32x4.add(evens(s0, s1), odds(s0, s1));
+  s2 = f32x4.add(evens(s2, s3), odds(s2, s3));
+  const sum = f32x4.add(evens(s0, s2), odds(s0, s2));
+  v128.store(inverse, f32x4.div(f32x4.splat(1), sum));
+  return f32x4.add(top, log4(sum));
 }
 
-// One row of a block's scores and their gradients, in place: p = e^{score − lse}, d = p·(d − delta); zero from key `valid` on.
-function scoreGradient(p: usize, d: usize, valid: i32, blocks: i32, lse: f32, delta: f32): void {
-  const shift = f32x4.splat(lse), mean = f32x4.splat(delta);
-  let j = 0;
-  for (const full = min(blocks, max(0, valid >> 3)); j < full; j++) {
-    const e0 = expClamped4(f32x4.sub(v128.load(p), shift));
-    const e1 = expClamped4(f32x4.sub(v128.load(p, BLOCK_STEP), shift));
-    v128.store(p, e0);
-    v128.store(p, e1, BLOCK_STEP);
-    v128.store(d, f32x4.mul(e0, f32x4.sub(v128.load(d), mean)));
-    v128.store(d, f32x4.mul(e1, f32x4.sub(v128.load(d, BLOCK_STEP), mean)), BLOCK_STEP);
-    p += 2 * BLOCK_STEP;
-    d += 2 * BLOCK_STEP;
-  }
-  for (let key = j << 3; key < blocks << 3; key += 4) {
-    const mask = keyMask(key, valid);
-    const e = v128.and(mask, expClamped4(f32x4.sub(v128.load(p), shift)));
-    v128.store(p, e);
-    v128.store(d, v128.and(mask, f32x4.mul(e, f32x4.sub(v128.load(d), mean))));
-    p += BLOCK_STEP;
-    d += BLOCK_STEP;
-  }
+// Scores and their gradients, in place: p = e^{score − lse}, d = p·(d − delta).
+// @ts-ignore: decorator
+@inline function gradient4(p: usize, d: usize, lse: v128, delta: v128): void {
+  const e = expBelow4(f32x4.sub(v128.load(p), lse));
+  v128.store(p, e);
+  v128.store(d, f32x4.mul(e, f32x4.sub(v128.load(d), delta)));
 }
 
-function clearRow(p: usize, d: usize, blocks: i32): void {
-  for (let j = 0; j < 2 * blocks; j++) {
-    v128.store(p, f32x4.splat(0));
-    v128.store(d, f32x4.splat(0));
-    p += BLOCK_STEP;
-    d += BLOCK_STEP;
+// The same, but zero for keys from `valid` on.
+// @ts-ignore: decorator
+@inline function masked4(p: usize, d: usize, lse: v128, delta: v128, key: i32, valid: i32): void {
+  const mask = keyMask(key, valid), e = v128.and(mask, expBelow4(f32x4.sub(v128.load(p), lse)));
+  v128.store(p, e);
+  v128.store(d, v128.and(mask, f32x4.mul(e, f32x4.sub(v128.load(d), delta))));
+}
+
+// The scores of a strip of a block and their gradients. Row r sees the keys below `valid` + r; those from `rows` on see none.
+function scoreGradients(p: usize, d: usize, valid: i32, rows: i32, blocks: i32, lse: usize, deltas: usize): void {
+  const l0 = v128.load_splat<f32>(lse), l1 = v128.load_splat<f32>(lse, 4);
+  const l2 = v128.load_splat<f32>(lse, 8), l3 = v128.load_splat<f32>(lse, 12);
+  const d0 = v128.load_splat<f32>(deltas), d1 = v128.load_splat<f32>(deltas, 4);
+  const d2 = v128.load_splat<f32>(deltas, 8), d3 = v128.load_splat<f32>(deltas, 12);
+  const whole = rows >= STRIP ? min(2 * blocks, max(0, valid >> 2)) : 0;
+  let half = 0;
+  for (; half < whole; half++) {
+    gradient4(p, d, l0, d0);
+    gradient4(p + 16, d + 16, l1, d1);
+    gradient4(p + 32, d + 32, l2, d2);
+    gradient4(p + 48, d + 48, l3, d3);
+    p += BLOCK_STEP; d += BLOCK_STEP;
+  }
+  for (; half < 2 * blocks; half++) {
+    const key = half << 2;
+    masked4(p, d, l0, d0, key, rows > 0 ? valid : 0);
+    masked4(p + 16, d + 16, l1, d1, key, rows > 1 ? valid + 1 : 0);
+    masked4(p + 32, d + 32, l2, d2, key, rows > 2 ? valid + 2 : 0);
+    masked4(p + 48, d + 48, l3, d3, key, rows > 3 ? valid + 3 : 0);
+    p += BLOCK_STEP; d += BLOCK_STEP;
   }
 }
 
@@ -300,9 +329,12 @@ export function attention(p: AttentionSlots, task: i32): void {
     packTransposed(q + <usize>i * stride, stride, rows, size, STRIP, p.scale, query);
     for (let j = 0; j < blocks; j++)
       product(query, keys + <usize>j * keyPanel, padded, strip + <usize>(2 * j) * STRIP_STEP, STRIP_STEP);
-    for (let r = 0; r < rows; r++) {
-      const sum = softmaxRow(strip + (<usize>r << 4), i + r + 1, blocks, inverse + (<usize>r << 2));
-      store<f32>(lse + (<usize>(i + r) << 2), sum);
+    const sums = softmaxStrip(strip, i, blocks, inverse), to = lse + (<usize>i << 2);
+    if (rows == STRIP) v128.store(to, sums);
+    else {
+      v128.store_lane<f32>(to, sums, 0);
+      if (rows > 1) v128.store_lane<f32>(to + 4, sums, 1);
+      if (rows > 2) v128.store_lane<f32>(to + 8, sums, 2);
     }
     for (let d = 0; d < size; d += 8) {
       clearTile(tile);
@@ -371,14 +403,10 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
             product(queryT + <usize>s * stripPanel, keysT + panel, padded, p0 + at, BLOCK_STEP);
             product(doT + <usize>s * stripPanel, valuesT + panel, padded, d0 + at, BLOCK_STEP);
           }
-          for (let r = 0; r < STRIP; r++) {
-            const row = <usize>r << 4;
-            if (query + r < rows) {
-              const sum = load<f32>(lse + (<usize>(i + query + r) << 2));
-              const delta = load<f32>(deltas + (<usize>(query + r) << 2));
-              scoreGradient(p0 + row, d0 + row, i + query + r + 1 - j, blocks, sum, delta);
-            } else clearRow(p0 + row, d0 + row, blocks);
-          }
+          scoreGradients(
+            p0, d0, i + query + 1 - j, rows - query, blocks,
+            lse + (<usize>(i + query) << 2), deltas + (<usize>query << 2),
+          );
           for (let d = 0; d < padded; d += 8) {
             const rowsAt = keyRows + <usize>(d >> 3) * rowPanel + (<usize>first << 8);
             contract(d0, BLOCK_STEP, rowsAt, blocks, dQueries + <usize>s * stripPanel + <usize>(d >> 3) * OUT_TILE);

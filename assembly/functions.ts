@@ -1,6 +1,5 @@
-// Further elementary functions (see math.ts), and the table's unary kinds with their slopes (f32x4).
-import { gelu4 } from "./activation";
-import { exp4, expClamped4, expm14, gated4, logistic4, tanh4 } from "./math";
+// Elementary functions beyond math.ts, and the table's unary kinds with their slopes (f32x4).
+import { exp4, expClamped4, expm14, expNear4, gated4, logistic4, tanh4 } from "./math";
 import { fma } from "./simd";
 
 export { expClamped4, gated4, logistic4 } from "./math";
@@ -245,7 +244,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
     const s = f32x4.div(one, f32x4.add(one, e));
     return f32x4.mul(f32x4.mul(e, s), s);
   }
-  if (kind == 10) return v128.bitselect(x, v128.and(f32x4.gt(x, f32x4.splat(0)), one), f32x4.ne(x, x));
+  if (kind == 10) return reluSlope4(x);
   if (kind == 11) return siluSlope4(x, logistic4(x));
   if (kind == 12) return geluSlope4(x);
   if (kind == 13) return sinQuarter4(x, 1);
@@ -271,16 +270,48 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   return f32x4.mul(s, fma(held(x, 100), f32x4.sub(one, s), one));
 }
 
-// With u = √(2/π)·(x + 0.044715x³) and s = 1/(1 + e^{−2u}): gelu = x·s, its slope s + x·(2u)′·s·(1 − s).
+// GELU in the tanh form (Hendrycks & Gimpel 2016). With u = √(2/π)·(x + 0.044715x³) and s = 1/(1 + e^{−2u}), it is x·s: one exponential, and no cancellation for
+// negative x. Its slope is s + x·(2u)′·s·(1 − s). Both take s from x held to ±10, beyond which s is less than 2⁻¹²⁵ or 1.
+// @ts-ignore: decorator
+@inline export function geluHeld(x: v128): v128 {
+  return held(x, 10);
+}
+// e^{−2u}
+// @ts-ignore: decorator
+@inline export function geluPower(x: v128): v128 {
+  const inner = fma(f32x4.splat(0.044715), f32x4.mul(x, x), f32x4.splat(1));
+  return expNear4(f32x4.mul(f32x4.mul(f32x4.splat(-1.5957691216057308), x), inner));
+}
+// @ts-ignore: decorator
+@inline export function geluShare(power: v128): v128 {
+  const one = f32x4.splat(1);
+  return f32x4.div(one, f32x4.add(one, power));
+}
+// Where x is below −10 the share does not matter, so that it stays 0 multiplied by a large x.
+// @ts-ignore: decorator
+@inline export function geluFrom(x: v128, share: v128): v128 {
+  return f32x4.mul(f32x4.pmax(x, f32x4.splat(-1e30)), v128.andnot(share, f32x4.lt(x, f32x4.splat(-10))));
+}
+// @ts-ignore: decorator
+@inline export function geluSlopeFrom(x: v128, power: v128, share: v128): v128 {
+  const inner = fma(f32x4.splat(0.134145), f32x4.mul(x, x), f32x4.splat(1));
+  const slope = f32x4.mul(f32x4.mul(f32x4.splat(1.5957691216057308), x), inner);
+  return fma(f32x4.mul(slope, share), f32x4.mul(power, share), share);
+}
+
+// @ts-ignore: decorator
+@inline export function gelu4(x: v128): v128 {
+  return geluFrom(x, geluShare(geluPower(geluHeld(x))));
+}
 // @ts-ignore: decorator
 @inline export function geluSlope4(x: v128): v128 {
-  const one = f32x4.splat(1);
-  x = held(x, 16);
-  const square = f32x4.mul(x, x);
-  const twice = f32x4.mul(f32x4.splat(1.5957691216057308), x);
-  const inner = f32x4.mul(twice, fma(f32x4.splat(0.044715), square, one));
-  const e = expClamped4(f32x4.neg(inner));
-  const s = f32x4.div(one, f32x4.add(one, e));
-  const slope = f32x4.mul(twice, fma(f32x4.splat(0.134145), square, one));
-  return fma(f32x4.mul(slope, s), f32x4.mul(e, s), s);
+  x = geluHeld(x);
+  const power = geluPower(x);
+  return geluSlopeFrom(x, power, geluShare(power));
+}
+
+// d relu/dx, which is 0 at 0.
+// @ts-ignore: decorator
+@inline export function reluSlope4(x: v128): v128 {
+  return v128.bitselect(x, v128.and(f32x4.gt(x, f32x4.splat(0)), f32x4.splat(1)), f32x4.ne(x, x));
 }

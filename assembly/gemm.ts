@@ -55,14 +55,15 @@ const SIX_TILE: usize = SIX * NR * 4;
   microTo(a, b, k, 0, tile, NR << 2, 0);
 }
 
-// tile[6][8] = Σ_k a[k][6] ⊗ b[k][8]. Twelve accumulators hide the latency of two multiply-add units with some to spare.
+// A tile [6][8] = init[8] + Σ_k a[k][6] ⊗ b[k][8], into rows `ld` bytes apart. Twelve accumulators hide the latency of two multiply-add units with some to spare.
 //
-// The compiler of Node 20 moves all loads of a loop's body before its arithmetic, and would then run out of registers. Exits between the rows, which are
-// never taken (k is less than 2³⁰), and a loop that only stores follow, keep each load after the row before it.
-function micro6(a: usize, b: usize, k: i32, never: i32, tile: usize): void {
-  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
-  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
-  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
+// The compiler of Node 20 moves all loads of a loop's body in front of its arithmetic, and would so need more registers than there are. With ways out between the
+// rows, which are never taken (k is less than 2³⁰), and with nothing but stores behind the loop, each load stays behind the row before it. What is added to all
+// rows stands in the accumulators from the start.
+function micro6(a: usize, b: usize, k: i32, never: i32, init: usize, to: usize, ld: usize): void {
+  const first = v128.load(init), second = v128.load(init, 16);
+  let c00 = first, c01 = second, c10 = first, c11 = second, c20 = first, c21 = second;
+  let c30 = first, c31 = second, c40 = first, c41 = second, c50 = first, c51 = second;
   while (k > 0) {
     const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
     let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
@@ -78,9 +79,12 @@ function micro6(a: usize, b: usize, k: i32, never: i32, tile: usize): void {
     x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
     a += 24; b += 32; k--;
   }
-  v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
-  v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
-  v128.store(tile, c40, 128); v128.store(tile, c41, 144); v128.store(tile, c50, 160); v128.store(tile, c51, 176);
+  v128.store(to, c00); v128.store(to, c01, 16); to += ld;
+  v128.store(to, c10); v128.store(to, c11, 16); to += ld;
+  v128.store(to, c20); v128.store(to, c21, 16); to += ld;
+  v128.store(to, c30); v128.store(to, c31, 16); to += ld;
+  v128.store(to, c40); v128.store(to, c41, 16); to += ld;
+  v128.store(to, c50); v128.store(to, c51, 16);
 }
 
 // Returns the number of panels of 6 for this many rows; the remaining rows are in panels of 4. Without fused multiply-add a product needs a register, and
@@ -257,10 +261,8 @@ export function packPanels(p: PackPanelsSlots, task: i32): void {
   else pack(from, ld, rows, k, kMajor, panel, to);
 }
 
-// Writes a tile, or a part of one, to C: to = alpha·tile (+ c) (+ bias).
-function writeTile(
-  tile: usize, c: usize, to: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool, bias: usize,
-): void {
+// Writes a part of a tile, or one that is scaled: c = alpha·tile (+ c) (+ bias).
+function writeTile(tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool, bias: usize): void {
   for (let r = 0; r < rows; r++) {
     if (cols == NR) {
       const scale = f32x4.splat(alpha);
@@ -270,59 +272,42 @@ function writeTile(
         v0 = f32x4.add(v0, v128.load(c, 0));
         v1 = f32x4.add(v1, v128.load(c, 16));
       }
-      v128.store(to, v0, 0);
-      v128.store(to, v1, 16);
+      v128.store(c, v0, 0);
+      v128.store(c, v1, 16);
     } else
       for (let j = 0; j < cols; j++) {
         const o = <usize>j << 2;
         let v = load<f32>(tile + o) * alpha;
         if (bias != 0) v += load<f32>(bias + o);
         if (add) v += load<f32>(c + o);
-        store<f32>(to + o, v);
+        store<f32>(c + o, v);
       }
     tile += 32;
     c += ldc;
-    to += ldc;
   }
 }
 
-// Writes two vectors of a row of a tile to C.
+// Two vectors of a row of a tile, added to a row of C.
 // @ts-ignore: decorator
-@inline function writeRow(tile: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
-  v128.store(to, fma(v128.load(tile), scale, bias0));
-  v128.store(to, fma(v128.load(tile, 16), scale, bias1), 16);
+@inline function addRow(tile: usize, c: usize, bias0: v128, bias1: v128): void {
+  v128.store(c, f32x4.add(f32x4.add(v128.load(tile), bias0), v128.load(c)));
+  v128.store(c, f32x4.add(f32x4.add(v128.load(tile, 16), bias1), v128.load(c, 16)), 16);
 }
 
-// @ts-ignore: decorator
-@inline function addRow(tile: usize, c: usize, to: usize, scale: v128, bias0: v128, bias1: v128): void {
-  v128.store(to, f32x4.add(fma(v128.load(tile), scale, bias0), v128.load(c)));
-  v128.store(to, f32x4.add(fma(v128.load(tile, 16), scale, bias1), v128.load(c, 16)), 16);
-}
-
-// Like writeTile, for a whole tile of 6 rows.
-function writeSix(tile: usize, c: usize, to: usize, ldc: usize, alpha: f32, add: bool, bias: usize): void {
-  const scale = f32x4.splat(alpha);
+// c = tile + c (+ bias), of a whole tile of 6 rows.
+function addSix(tile: usize, c: usize, ldc: usize, bias: usize): void {
   const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
-  if (add) {
-    addRow(tile, c, to, scale, bias0, bias1); c += ldc; to += ldc;
-    addRow(tile + 32, c, to, scale, bias0, bias1); c += ldc; to += ldc;
-    addRow(tile + 64, c, to, scale, bias0, bias1); c += ldc; to += ldc;
-    addRow(tile + 96, c, to, scale, bias0, bias1); c += ldc; to += ldc;
-    addRow(tile + 128, c, to, scale, bias0, bias1); c += ldc; to += ldc;
-    addRow(tile + 160, c, to, scale, bias0, bias1);
-    return;
-  }
-  writeRow(tile, to, scale, bias0, bias1); to += ldc;
-  writeRow(tile + 32, to, scale, bias0, bias1); to += ldc;
-  writeRow(tile + 64, to, scale, bias0, bias1); to += ldc;
-  writeRow(tile + 96, to, scale, bias0, bias1); to += ldc;
-  writeRow(tile + 128, to, scale, bias0, bias1); to += ldc;
-  writeRow(tile + 160, to, scale, bias0, bias1);
+  addRow(tile, c, bias0, bias1); c += ldc;
+  addRow(tile + 32, c, bias0, bias1); c += ldc;
+  addRow(tile + 64, c, bias0, bias1); c += ldc;
+  addRow(tile + 96, c, bias0, bias1); c += ldc;
+  addRow(tile + 128, c, bias0, bias1); c += ldc;
+  addRow(tile + 160, c, bias0, bias1);
 }
 
 // A task computes a block of C.
 export function gemmBlock(p: GemmBlockSlots, task: i32): void {
-  const a = p.a, b = p.b, c = p.c, pre = p.pre, bias = p.bias;
+  const a = p.a, b = p.b, c = p.c, slope = p.slope, bias = p.bias;
   const m = p.m, n = p.n, k = p.k, kMajor = p.kMajor != 0;
   const lda = <usize>p.lda << 2, ldc = <usize>p.ldc << 2;
   const accumulate = p.accumulate != 0, activation = p.activation;
@@ -331,8 +316,10 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const alpha = p.alpha;
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
-  const tile = scratch(p), packed = tile + SIX_TILE + 64;
+  const tile = scratch(p), zeros = tile + SIX_TILE, packed = zeros + 64;
   const sixRows = sixes(rows) * SIX;
+  v128.store(zeros, f32x4.splat(0));
+  v128.store(zeros, f32x4.splat(0), 16);
   for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
     const kc = min(kb, k - k0);
     const last = k0 + kb >= k;
@@ -347,7 +334,6 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     // The offset of this pass in panels that are packed for all of k.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
-    const out = last && pre != 0 ? pre : c;
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
@@ -356,26 +342,28 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
         const isSix = i < sixRows, height = isSix ? SIX : MR;
         const panel = panelsA + <usize>i * stepA;
         const at = <usize>(row0 + i) * ldc + (<usize>j << 2);
-        const fits = cols == NR && i + height <= rows;
+        // A whole tile goes to its place from the registers.
+        const whole = cols == NR && i + height <= rows && alpha == 1;
         if (isSix) {
-          micro6(panel + six, panelB, kc, m, tile);
-          if (fits) writeSix(tile, c + at, out + at, ldc, alpha, add, shift);
-          else writeTile(tile, c + at, out + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
+          if (whole && !add) micro6(panel + six, panelB, kc, m, shift != 0 ? shift : zeros, c + at, ldc);
+          else {
+            micro6(panel + six, panelB, kc, m, zeros, tile, NR << 2);
+            if (whole) addSix(tile, c + at, ldc, shift);
+            else writeTile(tile, c + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
+          }
         } else {
-          // A whole tile is written to C from the registers.
-          const whole = fits && alpha == 1;
-          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? out + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
-          if (!whole) writeTile(tile, c + at, out + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
+          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? c + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
+          if (!whole) writeTile(tile, c + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
         }
         i += height;
       }
     }
   }
-  if (activation == 0 && pre == 0) return;
-  const from = pre != 0 ? pre : c, bytes = <usize>(col1 - col0) << 2;
+  if (activation == 0 && slope == 0) return;
+  const bytes = <usize>(col1 - col0) << 2;
   for (let r = 0; r < rows; r++) {
     const at = <usize>(row0 + r) * ldc + (<usize>col0 << 2);
-    activateRow(activation, from + at, c + at, bytes);
+    activateRow(activation, c + at, slope != 0 ? slope + at : 0, bytes);
   }
 }
 
@@ -694,7 +682,7 @@ export function alignSegments(p: AlignSegmentsSlots, task: i32): void {
 export function microPeak(p: MicroPeakSlots, task: i32): void {
   const tile = scratch(p), a = tile + 256, b = a + SIX * 4 * 128;
   for (let i = 0; i < p.rounds; i++) {
-    if (ASC_FEATURE_RELAXED_SIMD) micro6(a, b, 128, p.rounds, tile);
+    if (ASC_FEATURE_RELAXED_SIMD) micro6(a, b, 128, p.rounds, a, tile, NR << 2);
     else micro(a, b, 128, tile);
   }
 }

@@ -1,22 +1,12 @@
-// The steps of the optimizers.
-import { fma } from "./simd";
+// The optimizers' steps.
+import { at, fma, put } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
 export function clipScale(p: ClipScaleSlots, task: i32): void {
   store<f32>(p.scale, min<f32>(1, p.maxNorm / sqrt<f32>(load<f32>(p.sumsq))));
 }
 
-// @ts-ignore: decorator
-@inline function at(vector: bool, address: usize): v128 {
-  return vector ? v128.load(address) : v128.load_splat<f32>(address);
-}
-// @ts-ignore: decorator
-@inline function put(vector: bool, address: usize, x: v128): void {
-  if (vector) v128.store(address, x);
-  else v128.store_lane<f32>(address, x, 0);
-}
-
-// Updates four elements, or one. Weight decay is part of the gradient in Adam, but not in AdamW.
+// Four elements, or one. The decay of Adam is part of the gradient, that of AdamW is not.
 // @ts-ignore: decorator
 @inline function adamStep(decoupled: bool, vector: bool, p: AdamSlots, scale: v128, grad: usize, value: usize, m: usize, v: usize): void {
   const x = at(vector, value), decay = f32x4.splat(p.weightDecay);

@@ -39,6 +39,17 @@ import { ScratchSlots } from "./slots";
   return i8x16.swizzle(v, positions);
 }
 
+// Four elements, or one.
+// @ts-ignore: decorator
+@inline export function at(vector: bool, address: usize): v128 {
+  return vector ? v128.load(address) : v128.load_splat<f32>(address);
+}
+// @ts-ignore: decorator
+@inline export function put(vector: bool, address: usize, x: v128): void {
+  if (vector) v128.store(address, x);
+  else v128.store_lane<f32>(address, x, 0);
+}
+
 let thread: usize = 0;
 
 // Sets the number of this thread; called once per instance.

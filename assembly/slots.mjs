@@ -91,7 +91,7 @@ export const SLOTS = {
   },
   // `b` is packed, and so is `a` if `packedA` is 1. The rows of a task are a multiple of 4, the columns of 8; `pass` is the part of k per pass.
   gemmBlock: {
-    ...{ a: "pointer", b: "pointer", c: "pointer", pre: "pointer", bias: "pointer" },
+    ...{ a: "pointer", b: "pointer", c: "pointer", slope: "pointer", bias: "pointer" },
     ...{ m: "i32", n: "i32", k: "i32", kMajor: "i32", lda: "i32", ldc: "i32", accumulate: "i32", activation: "i32" },
     ...{ rowsPerTask: "i32", ...BLOCKS, pass: "i32", packedA: "i32", alpha: "f32" },
   },

@@ -251,7 +251,7 @@
   a: usize;
   b: usize;
   c: usize;
-  pre: usize;
+  slope: usize;
   bias: usize;
   m: i32;
   n: i32;

@@ -1,5 +1,6 @@
 // Softmax and cross-entropy over rows.
-import { expClamped4, logf } from "./functions";
+import { logf } from "./functions";
+import { expBelow4 } from "./math";
 import { fma, sumLanes } from "./simd";
 import {
   CrossEntropyJvpSlots, CrossEntropySlots, CrossEntropyVjpSlots, LogSoftmaxSlots, LogSoftmaxVjpSlots, SoftmaxSlots, SoftmaxVjpSlots,
@@ -30,12 +31,12 @@ export function softmax(p: SoftmaxSlots, task: i32): void {
     let s = f32x4.splat(0), tail: f32 = 0;
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16) {
-      const e = expClamped4(f32x4.sub(v128.load(x + i), top));
+      const e = expBelow4(f32x4.sub(v128.load(x + i), top));
       v128.store(y + i, e);
       s = f32x4.add(s, e);
     }
     for (; i < bytes; i += 4) {
-      const e = expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), top));
+      const e = expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), top));
       v128.store_lane<f32>(y + i, e, 0);
       tail += f32x4.extract_lane(e, 0);
     }
@@ -54,12 +55,12 @@ export function logSoftmax(p: LogSoftmaxSlots, task: i32): void {
     let s0 = f32x4.splat(0), s1 = s0, tail: f32 = 0;
     let i: usize = 0;
     for (; i + 32 <= bytes; i += 32) {
-      s0 = f32x4.add(s0, expClamped4(f32x4.sub(v128.load(x + i), top)));
-      s1 = f32x4.add(s1, expClamped4(f32x4.sub(v128.load(x + i, 16), top)));
+      s0 = f32x4.add(s0, expBelow4(f32x4.sub(v128.load(x + i), top)));
+      s1 = f32x4.add(s1, expBelow4(f32x4.sub(v128.load(x + i, 16), top)));
     }
     for (; i < bytes; i += 4)
-      tail += f32x4.extract_lane(expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
-    // The maximum and the logarithm are subtracted one after the other, because their sum would be rounded at the magnitude of the maximum.
+      tail += f32x4.extract_lane(expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
+    // In two steps: the log-sum-exp itself is rounded at the size of the maximum.
     const log = logf(sumLanes(f32x4.add(s0, s1)) + tail), logs = f32x4.splat(log);
     for (i = 0; i + 16 <= bytes; i += 16)
       v128.store(y + i, f32x4.sub(f32x4.sub(v128.load(x + i), top), logs));
@@ -81,9 +82,9 @@ export function logSoftmaxVjp(p: LogSoftmaxVjpSlots, task: i32): void {
     for (; i < bytes; i += 4) tail += load<f32>(dy + i);
     const minus = f32x4.splat(-(sumLanes(f32x4.add(s0, s1)) + tail));
     for (i = 0; i + 16 <= bytes; i += 16)
-      v128.store(dx + i, fma(expClamped4(v128.load(y + i)), minus, v128.load(dy + i)));
+      v128.store(dx + i, fma(expBelow4(v128.load(y + i)), minus, v128.load(dy + i)));
     for (; i < bytes; i += 4) {
-      const d = fma(expClamped4(v128.load_splat<f32>(y + i)), minus, v128.load_splat<f32>(dy + i));
+      const d = fma(expBelow4(v128.load_splat<f32>(y + i)), minus, v128.load_splat<f32>(dy + i));
       v128.store_lane<f32>(dx + i, d, 0);
     }
   }
@@ -114,12 +115,12 @@ export function crossEntropy(p: CrossEntropySlots, task: i32): void {
     let s0 = f32x4.splat(0), s1 = s0;
     let i: usize = 0;
     for (; i + 32 <= bytes; i += 32) {
-      s0 = f32x4.add(s0, expClamped4(f32x4.sub(v128.load(x + i), top)));
-      s1 = f32x4.add(s1, expClamped4(f32x4.sub(v128.load(x + i, 16), top)));
+      s0 = f32x4.add(s0, expBelow4(f32x4.sub(v128.load(x + i), top)));
+      s1 = f32x4.add(s1, expBelow4(f32x4.sub(v128.load(x + i, 16), top)));
     }
     let sum = sumLanes(f32x4.add(s0, s1));
     for (; i < bytes; i += 4)
-      sum += f32x4.extract_lane(expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
+      sum += f32x4.extract_lane(expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
     const log = logf(sum);
     store<f32>(p.lse + out, peak + log);
     const target = load<i32>(p.targets + out);
@@ -148,12 +149,12 @@ export function crossEntropyVjp(p: CrossEntropyVjpSlots, task: i32): void {
     }
     const shift = f32x4.splat(load<f32>(p.lse + at)), d = f32x4.splat(load<f32>(p.dlosses + at));
     const hit = <usize>target << 2;
-    const hitProb = expClamped4(f32x4.sub(v128.load_splat<f32>(x + hit), shift));
+    const hitProb = expBelow4(f32x4.sub(v128.load_splat<f32>(x + hit), shift));
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16)
-      v128.store(dx + i, f32x4.mul(expClamped4(f32x4.sub(v128.load(x + i), shift)), d));
+      v128.store(dx + i, f32x4.mul(expBelow4(f32x4.sub(v128.load(x + i), shift)), d));
     for (; i < bytes; i += 4) {
-      const prob = expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), shift));
+      const prob = expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), shift));
       v128.store_lane<f32>(dx + i, f32x4.mul(prob, d), 0);
     }
     v128.store_lane<f32>(dx + hit, f32x4.mul(f32x4.sub(hitProb, f32x4.splat(1)), d), 0);
@@ -174,12 +175,12 @@ export function crossEntropyJvp(p: CrossEntropyJvpSlots, task: i32): void {
     let s0 = f32x4.splat(0), s1 = s0;
     let i: usize = 0;
     for (; i + 32 <= bytes; i += 32) {
-      s0 = fma(expClamped4(f32x4.sub(v128.load(x + i), shift)), v128.load(t + i), s0);
-      s1 = fma(expClamped4(f32x4.sub(v128.load(x + i, 16), shift)), v128.load(t + i, 16), s1);
+      s0 = fma(expBelow4(f32x4.sub(v128.load(x + i), shift)), v128.load(t + i), s0);
+      s1 = fma(expBelow4(f32x4.sub(v128.load(x + i, 16), shift)), v128.load(t + i, 16), s1);
     }
     let sum = sumLanes(f32x4.add(s0, s1));
     for (; i < bytes; i += 4) {
-      const prob = expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), shift));
+      const prob = expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), shift));
       sum += f32x4.extract_lane(prob, 0) * load<f32>(t + i);
     }
     store<f32>(p.dlosses + at, sum - load<f32>(t + (<usize>target << 2)));

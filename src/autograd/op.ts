@@ -200,6 +200,11 @@ export function transforming(): boolean {
   return active.length > 0;
 }
 
+/** Whether an active transformation follows any of these. An op whose inputs none follows need not compute what only its rules use. */
+export function followed(inputs: readonly Tensor[]): boolean {
+  return active.some((transform) => transform.tracks(inputs));
+}
+
 /** Applies an op: checks shapes, computes, and lets the active transformations record it. */
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
   wantTensors(op.name, inputs);

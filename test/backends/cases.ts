@@ -110,9 +110,9 @@ function adamCases() {
 function gemmCase(
   name: string,
   extents: Extents,
-  more: Partial<KernelParams["gemm"]> & { bias?: boolean; pre?: boolean } = {},
+  more: Partial<KernelParams["gemm"]> & { bias?: boolean; slope?: boolean } = {},
 ): Case<"gemm"> {
-  const { bias = false, pre = false, ...rest } = more;
+  const { bias = false, slope = false, ...rest } = more;
   const { m, n, k } = extents;
   const params: KernelParams["gemm"] = {
     ...extents,
@@ -136,7 +136,7 @@ function gemmCase(
       b: f(values(extent(params.strideB, k * n), 2)),
       bias: bias ? f(values(n, 3)) : null,
     },
-    outputs: { c: f(values(sizeC, 4)), pre: pre ? f(values(sizeC, 5)) : null },
+    outputs: { c: f(values(sizeC, 4)), slope: slope ? f(values(sizeC, 5)) : null },
     scale: sumScale(k),
   };
 }
@@ -151,7 +151,7 @@ function byLoops(c: Case<"gemm">, family: "cpu" | "webgpu"): Case<"gemm"> {
     family,
     expected: () => {
       const made = naiveGemm(c.params, a, b, bias, old);
-      return [made.c, c.outputs.pre ? made.pre : null];
+      return [made.c, c.outputs.slope ? made.slope : null];
     },
   };
 }
@@ -160,7 +160,7 @@ function byLoops(c: Case<"gemm">, family: "cpu" | "webgpu"): Case<"gemm"> {
 const EPILOGUES: readonly Parameters<typeof gemmCase>[2][] = [
   { bias: true, alpha: -0.5 },
   { bias: true, accumulate: true },
-  { bias: true, pre: true, activation: "gelu" },
+  { bias: true, slope: true, activation: "gelu" },
   {},
 ];
 
@@ -207,7 +207,7 @@ const blockedGemms = (): Case<"gemm">[] => {
     ...webgpu(around(16), (k) => [5, 6, k]),
     ...webgpu(around(8), (k) => [131, 131, k]),
     ...webgpu([...around(share), ...around(2 * share), 3 * share + 1], (k) => [9, 10, k]),
-    ...webgpu([2 * share + 1], (k) => [9, 10, k], { bias: true, pre: true, activation: "gelu" }),
+    ...webgpu([2 * share + 1], (k) => [9, 10, k], { bias: true, slope: true, activation: "gelu" }),
     ...webgpu([3 * share + 1], (k) => [9, 10, k], { batch: 3, bias: true, accumulate: true }),
   ];
 };
@@ -1160,23 +1160,23 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ]),
       gemmCase("batch 0", { m: 2, n: 3, k: 4, ...NN }, { batch: 0 }),
       ...activations.flatMap((activation) =>
-        [false, true].flatMap((pre) => [
+        [false, true].flatMap((slope) => [
           gemmCase(
-            `${activation}, pre ${pre}`,
+            `${activation}, slope ${slope}`,
             { m: 13, n: 31, k: 20, ...NN },
-            { activation, pre, bias: true },
+            { activation, slope, bias: true },
           ),
           gemmCase(
-            `${activation}, pre ${pre}, large`,
+            `${activation}, slope ${slope}, large`,
             { m: 70, n: 90, k: 33, ...NN, transB: true },
-            { activation, pre, alpha: 6 },
+            { activation, slope, alpha: 6 },
           ),
         ]),
       ),
       gemmCase(
-        "batch 3, pre, gelu",
+        "batch 3, slope, gelu",
         { m: 5, n: 6, k: 7, ...NN },
-        { batch: 3, pre: true, activation: "gelu", bias: true },
+        { batch: 3, slope: true, activation: "gelu", bias: true },
       ),
       ...blockedGemms(),
     ];

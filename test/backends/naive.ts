@@ -13,6 +13,17 @@ const activations: { readonly [K in Activation]: (x: number) => number } = {
   gelu: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
 };
 
+const ROOT = Math.sqrt(2 / Math.PI);
+const slopes: { readonly [K in Activation]: (x: number) => number } = {
+  none: () => 1,
+  relu: (x) => Number(x > 0),
+  silu: (x) => (1 + Math.exp(-x) * (1 + x)) / (1 + Math.exp(-x)) ** 2,
+  gelu: (x) => {
+    const t = Math.tanh(ROOT * (x + 0.044715 * x ** 3));
+    return 0.5 * (1 + t + x * (1 - t ** 2) * ROOT * (1 + 0.134145 * x ** 2));
+  },
+};
+
 /** One element of a product, before its activation: row i, column j of an item; `old` is what stands in c. */
 export function naiveElement(
   p: KernelParams["gemm"],
@@ -34,24 +45,25 @@ export function naiveElement(
   return p.alpha * sum + (bias === null ? 0 : bias[j]) + (p.accumulate ? old : 0);
 }
 
-/** A product with its epilogue: c and what it was before the activation. Elements between items stay. */
+/** A product with its epilogue: c and the slope of the activation. Elements between items stay. */
 export function naiveGemm(
   p: KernelParams["gemm"],
   a: Float32Array,
   b: Float32Array,
   bias: Float32Array | null,
   c: Float32Array,
-): { c: Float64Array; pre: Float64Array } {
+): { c: Float64Array; slope: Float64Array } {
   const out = Float64Array.from(c);
-  const pre = Float64Array.from(c);
+  const slope = Float64Array.from(c);
   for (let item = 0; item < p.batch; item++)
     for (let i = 0; i < p.m; i++)
       for (let j = 0; j < p.n; j++) {
         const at = item * p.strideC + i * p.n + j;
-        pre[at] = naiveElement(p, a, b, bias, c[at], [item, i, j]);
-        out[at] = activations[p.activation](pre[at]);
+        const x = naiveElement(p, a, b, bias, c[at], [item, i, j]);
+        out[at] = activations[p.activation](x);
+        slope[at] = slopes[p.activation](x);
       }
-  return { c: out, pre };
+  return { c: out, slope };
 }
 
 /** (mean, rstd) of each row. */

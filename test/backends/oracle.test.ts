@@ -381,7 +381,7 @@ describe("products", () => {
     expect(gap(got, want)).toBeLessThan(1e-14);
   });
 
-  it("gemm: activation of pre, items by strides, what lies between items is kept", async () => {
+  it("gemm: activation and its slope, items by strides, what lies between items is kept", async () => {
     const a = values(20, 1);
     const b = values(6, 2);
     const gaps = values(17, 3);
@@ -389,12 +389,12 @@ describe("products", () => {
       m: 2, n: 2, k: 3, transA: false, transB: false, batch: 3, strideA: 7, strideB: 0, strideC: 6, alpha: 1,
       accumulate: false, activation: "relu" as const,
     }; // prettier-ignore
-    const [c, pre] = await evaluate(
+    const [c, slope] = await evaluate(
       backend,
       "gemm",
       params,
       { a, b },
-      { c: gaps.slice(0, 16), pre: gaps.slice(0, 16) },
+      { c: gaps.slice(0, 16), slope: gaps.slice(0, 16) },
     );
     for (let item = 0; item < 3; item++)
       for (let at = 0; at < 6; at++) {
@@ -409,7 +409,7 @@ describe("products", () => {
                 b[4 + column],
               ])
             : gaps[place];
-        expectNear(pre[place], want, 1e-14);
+        expectNear(slope[place], at < 4 ? Number(want > 0) : want, 1e-14);
         expectNear(c[place], at < 4 ? Math.max(0, want) : want, 1e-14);
       }
   });

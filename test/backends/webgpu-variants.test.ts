@@ -362,7 +362,7 @@ describe.skipIf(off)("mixed precision", () => {
             ...{ transA: layout[0] === "T", transB: layout[1] === "T", activation: "gelu" },
           });
           try {
-            backend.run("gemm", p, { a, b, bias: place(n) }, { c, pre: place(batch * m * n) });
+            backend.run("gemm", p, { a, b, bias: place(n) }, { c, slope: place(batch * m * n) });
             await backend.read(c.buffer, 0, 1);
             expect(backend.counters.dispatches).toBe(k === 4096 ? 2 : 1);
           } catch (error) {

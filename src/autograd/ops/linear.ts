@@ -6,9 +6,9 @@ import { checkOptions, oneOf, unchecked } from "../../options.ts";
 import { extentsOf, formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRowsOfFirst } from "../batch.ts";
-import { allocate, apply1, type Op, wantType } from "../op.ts";
-import { relu, silu, gelu, slopeTimes } from "./activation.ts";
-import { add } from "./arithmetic.ts";
+import { allocate, apply1, followed, type Op, wantType } from "../op.ts";
+import { gelu, relu, silu } from "./activation.ts";
+import { add, mul } from "./arithmetic.ts";
 import { stretch, reshape, sumTo } from "./broadcast.ts";
 import { matmul } from "./matmul.ts";
 
@@ -22,7 +22,7 @@ const checkActivation = oneOf(...activations);
 /** `infer` checks their values. */
 const optionNames = { activation: unchecked };
 
-export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> = {
+export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight slope?"> = {
   name: "linear",
   keepsBatch: keepsRowsOfFirst,
   emits: [1, 2],
@@ -45,9 +45,10 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> =
     return [{ shape: [...x.shape.slice(0, -1), weight.shape[0]!], dtype: "f32" }];
   },
   forward(inputs, { activation }, [spec]) {
-    const [x, weight] = inputs;
+    const [x, weight, bias = null] = inputs;
     const y = allocate(spec, x);
-    const pre = activation === "none" ? null : allocate(spec, x);
+    // Of the activation. Only a derivative needs it.
+    const slope = activation === "none" || !followed(bias === null ? [x, weight] : [x, weight, bias]) ? null : allocate(spec, x);
     const [n, k] = extentsOf(weight.shape, 2);
     const m = sizeOf(x.shape.slice(0, -1));
     run(
@@ -66,14 +67,14 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> =
         accumulate: false,
         activation,
       },
-      { a: x, b: weight, bias: inputs.at(2) ?? null },
-      { c: y, pre },
+      { a: x, b: weight, bias },
+      { c: y, slope },
     );
-    return { outputs: [y], saved: pre === null ? [x, weight] : [x, weight, pre] };
+    return { outputs: [y], saved: slope === null ? [x, weight] : [x, weight, slope] };
   },
-  vjp([ct], { attrs: { activation }, saved: [x, weight, pre], needs, parameters, sink }) {
+  vjp([ct], { saved: [x, weight, slope], needs, parameters, sink }) {
     if (ct === null) return needs.map(() => null);
-    const dy = activation === "none" || pre === undefined ? ct : slopeTimes(activation, pre, ct);
+    const dy = slope === undefined ? ct : mul(ct, slope);
     const [, weightParameter, biasParameter = null] = parameters;
     if (weightParameter !== null) sink.linear(weightParameter, x, dy);
     if (biasParameter !== null) sink.bias(biasParameter, dy);
@@ -83,7 +84,7 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> =
       return slot === 1 ? matmul(rows(dy), rows(x), { transposeA: true }) : sumTo(dy, [weight.shape[0]!]);
     });
   },
-  jvp(tangents, { attrs: { activation }, inputs: [x, weight], outputs: [y], saved: [, , pre] }) {
+  jvp(tangents, { inputs: [x, weight], outputs: [y], saved: [, , slope] }) {
     const [tx, tw, tb = null] = tangents;
     let sum: Tensor | null = null;
     // The bias's tangent is added in one of the products.
@@ -93,9 +94,7 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> =
       sum = sum === null ? fromWeight : add(sum, fromWeight);
     }
     sum ??= tb === null ? null : stretch(tb, y.shape);
-    return [
-      sum === null || activation === "none" || pre === undefined ? sum : slopeTimes(activation, pre, sum),
-    ];
+    return [sum === null || slope === undefined ? sum : mul(sum, slope)];
   },
   compose(inputs, { activation }) {
     const [x, weight] = inputs;

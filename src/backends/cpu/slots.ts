@@ -228,7 +228,7 @@ export interface GemmBlockSlots {
   readonly a: number;
   readonly b: number;
   readonly c: number;
-  readonly pre: number;
+  readonly slope: number;
   readonly bias: number;
   readonly m: number;
   readonly n: number;
@@ -986,7 +986,7 @@ export const writeSlots: {
     i32[at + 2] = slots.a;
     i32[at + 3] = slots.b;
     i32[at + 4] = slots.c;
-    i32[at + 5] = slots.pre;
+    i32[at + 5] = slots.slope;
     i32[at + 6] = slots.bias;
     i32[at + 7] = slots.m;
     i32[at + 8] = slots.n;

@@ -20,10 +20,10 @@ type Empty = Record<never, never>;
 /** Signatures of the product kernels. */
 export interface ProductKernels {
   /**
-   * [a, b, bias?] → [c, pre?]: for each of `batch` items pre = alpha·op(a)·op(b) + bias (+ c when
-   * `accumulate`), c = activation(pre). op(a) is m×k: `a` is stored m×k, or k×m with `transA`; op(b) is k×n: stored
+   * [a, b, bias?] → [c, slope?]: for each of `batch` items x = alpha·op(a)·op(b) + bias (+ c when
+   * `accumulate`), c = activation(x), slope = activation′(x). op(a) is m×k: `a` is stored m×k, or k×m with `transA`; op(b) is k×n: stored
    * k×n, or n×k with `transB`. `bias` has n elements. The strides between items count elements; a stride of 0 uses the same
-   * operand for all items (not possible for c). `pre` is only written if it is given. `accumulate` requires the activation "none".
+   * operand for all items (not possible for c). `slope` is only written if it is given. `accumulate` requires the activation "none".
    */
   gemm: Signature<
     {
@@ -41,7 +41,7 @@ export interface ProductKernels {
       activation: Activation;
     },
     "a b bias?",
-    "c pre?"
+    "c slope?"
   >;
   /**
    * The segmented weight gradient. [a: rows·m, b: rows·n, segments i32: S+1, groups i32: G+1?, v: m·n?] →
@@ -93,7 +93,7 @@ export const products: Specs<ProductKernels> = {
       b: f32((p) => batched(p.batch, p.strideB, p.k * p.n)),
       bias: optional(f32((p) => p.n)),
     },
-    outputs: { c: f32(product), pre: optional(f32(product)) },
+    outputs: { c: f32(product), slope: optional(f32(product)) },
     tolerance: loose,
     together(p) {
       if (p.accumulate && p.activation !== "none")

@@ -102,6 +102,10 @@ export function activate(kind: Activation, x: number): number {
   return kind === "none" ? x : unary[kind][0](x);
 }
 
+export function activationSlope(kind: Activation, x: number): number {
+  return kind === "none" ? 1 : unary[kind][1](x);
+}
+
 /** Σ index·strides for the index with row-major position `flat` in `shape`. */
 function stridedOffset(flat: number, shape: readonly number[], strides: readonly number[]): number {
   let offset = 0;

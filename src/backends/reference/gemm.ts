@@ -1,10 +1,10 @@
 /** Matrix products: batched gemm with its epilogue, and the segmented weight gradient. */
 import { GradmixError } from "../../errors.ts";
-import { activate } from "./elementwise.ts";
+import { activate, activationSlope } from "./elementwise.ts";
 import { dotProduct, type Kernels, segmentRanges } from "./kernel.ts";
 
 export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
-  gemm: (p, { a, b, bias = null }, { c, pre = null }) => {
+  gemm: (p, { a, b, bias = null }, { c, slope = null }) => {
     for (let item = 0; item < p.batch; item++)
       for (let i = 0; i < p.m; i++)
         for (let j = 0; j < p.n; j++) {
@@ -16,7 +16,7 @@ export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
           }
           const at = item * p.strideC + i * p.n + j;
           const value = p.alpha * sum + (bias === null ? 0 : bias[j]!) + (p.accumulate ? c[at]! : 0);
-          if (pre !== null) pre[at] = value;
+          if (slope !== null) slope[at] = activationSlope(p.activation, value);
           c[at] = activate(p.activation, value);
         }
   },

@@ -167,7 +167,7 @@ function gradientOf(
     accumulate,
     activation: "none",
   };
-  gemmAt(runtime, params, { a: a + 4 * first * m, b: b + 4 * first * n, bias: 0, c: to, pre: 0 });
+  gemmAt(runtime, params, { a: a + 4 * first * m, b: b + 4 * first * n, bias: 0, c: to, slope: 0 });
 }
 
 /** Computes ‖Σ a_r bᵣᵀ‖² over each range of rows. */

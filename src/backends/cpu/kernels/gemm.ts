@@ -58,23 +58,23 @@ interface GemmAddresses {
   readonly b: number;
   readonly bias: number;
   readonly c: number;
-  readonly pre: number;
+  readonly slope: number;
 }
 
-export const gemm: Launcher<"gemm"> = (runtime, p, { a, b, bias = null }, { c, pre = null }) =>
+export const gemm: Launcher<"gemm"> = (runtime, p, { a, b, bias = null }, { c, slope = null }) =>
   gemmAt(runtime, p, {
     a: runtime.address(a),
     b: runtime.address(b),
     bias: runtime.address(bias),
     c: runtime.address(c),
-    pre: runtime.address(pre),
+    slope: runtime.address(slope),
   });
 
 /** Launches `gemm` for operands given by address. */
 export function gemmAt(
   runtime: Runtime,
   p: KernelParams["gemm"],
-  { a: atA, b: atB, bias: atBias, c: atC, pre: atPre }: GemmAddresses,
+  { a: atA, b: atB, bias: atBias, c: atC, slope: atSlope }: GemmAddresses,
 ): void {
   const { m, n, k } = p;
   if (m === 0 || n === 0) return;
@@ -106,7 +106,7 @@ export function gemmAt(
           a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR, rows / MR) : atItem,
           b: packed,
           c: atC + offset,
-          pre: atPre === 0 ? 0 : atPre + offset,
+          slope: atSlope === 0 ? 0 : atSlope + offset,
           bias: atBias === 0 ? 0 : atBias + 4 * first,
           m,
           n: width,

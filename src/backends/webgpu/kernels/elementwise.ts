@@ -360,6 +360,14 @@ export const activated: { readonly [K in Activation]: string } = {
   silu: unary.silu[0],
 };
 
+/** activation′(x) as WGSL; needs MATH. */
+export const activationSlopes: { readonly [K in Activation]: string } = {
+  none: "1.0",
+  gelu: unary.gelu[1],
+  relu: unary.relu[1],
+  silu: unary.silu[1],
+};
+
 export const elementwise: Pick<
   Launchers,
   | "fill"

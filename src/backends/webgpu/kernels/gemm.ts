@@ -19,7 +19,7 @@ import {
   operandsOf,
   u32,
 } from "../context.ts";
-import { activated, MATH } from "./elementwise.ts";
+import { activated, activationSlopes, MATH } from "./elementwise.ts";
 import {
   tensorInvocations,
   tensorText,
@@ -53,12 +53,12 @@ interface Shared {
 }
 
 export const gemm: Pick<Launchers, "gemm"> = {
-  gemm(context, params, { a, b, bias = null }, { c, pre = null }) {
+  gemm(context, params, { a, b, bias = null }, { c, slope = null }) {
     const { m, n, k, batch, strideA, strideB, strideC, alpha, transA, transB } = params;
     if (m === 0 || n === 0 || batch === 0) return;
     const layout = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
     const shared: Shared = {
-      operands: operandsOf({ a, b, bias }, { c, pre }),
+      operands: operandsOf({ a, b, bias }, { c, slope }),
       scalars: {
         m: u32(m),
         n: u32(n),
@@ -73,16 +73,17 @@ export const gemm: Pick<Launchers, "gemm"> = {
 fn finish(item: u32, i: u32, j: u32, sum: f32) {
   let at = item * p.stride_c + i * p.n + j;
   let x = p.alpha * sum${bias === null ? "" : " + bias(j)"}${params.accumulate ? " + c(at)" : ""};
-${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activation]});
+${slope === null ? "" : `  set_slope(at, ${activationSlopes[params.activation]});\n`}  set_c(at, ${activated[params.activation]});
 }`,
       finish4: () => `${MATH}${finders(params)}
 fn activated(x: f32) -> f32 { return ${activated[params.activation]}; }
+${slope === null ? "" : `fn slope_at(x: f32) -> f32 { return ${activationSlopes[params.activation]}; }`}
 fn finish(item: u32, i: u32, j: u32, sum: vec4f) {
   let at = (item * p.stride_c + i * p.n + j) / 4u;
   let x = p.alpha * sum${bias === null ? "" : " + bias4(j / 4u)"}${params.accumulate ? " + c4(at)" : ""};
-${pre === null ? "" : "  set_pre4(at, x);\n"}  set_c4(at, ${params.activation === "none" ? "x" : "vec4f(activated(x.x), activated(x.y), activated(x.z), activated(x.w))"});
+${slope === null ? "" : "  set_slope4(at, vec4f(slope_at(x.x), slope_at(x.y), slope_at(x.z), slope_at(x.w)));\n"}  set_c4(at, ${params.activation === "none" ? "x" : "vec4f(activated(x.x), activated(x.y), activated(x.z), activated(x.w))"});
 }`,
-      kind: [layout, params.accumulate, params.activation, bias !== null, pre !== null].join(),
+      kind: [layout, params.accumulate, params.activation, bias !== null, slope !== null].join(),
     };
     const bucket = `gemm ${layout} ${[batch, m, n, k].map(nearestPower).join("x")}`;
     const { software, rounds, tensorCores } = context.traits;
@@ -182,7 +183,7 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
     context.dispatch({
       key: `gemm ${name} ${shared.kind}`,
       carries: true,
-      operands: byFours(shared.operands, [...byFour, ...(fourSums ? ["bias", "c", "pre"] : [])]),
+      operands: byFours(shared.operands, [...byFour, ...(fourSums ? ["bias", "c", "slope"] : [])]),
       scalars,
       workgroup: tile.workgroup,
       ...tile.needs,
