@@ -7,7 +7,7 @@ const nodeHost: Host = {
   urls(name) {
     throw new GradmixError(
       "config",
-      `${name}: an option for browsers; Node.js finds the files by itself, so leave it out`,
+      `${name}: this option is only for browsers; leave it out, because Node.js finds the files itself`,
     );
   },
   environment: (name) => (process.env[name] === "" ? undefined : process.env[name]),

@@ -132,7 +132,7 @@ async function stop(): Promise<void> {
 function checkInit(host: Host, options: InitOptions): void {
   checkOptions("init", options, {
     backend: string,
-    device: valueThat("a GPUDevice, which is what adapter.requestDevice() resolves to", isDevice),
+    device: valueThat("a GPUDevice, as adapter.requestDevice() returns", isDevice),
     threads: integerIn(1),
     simd: oneOf("auto", "relaxed", "plain"),
     precision: oneOf("f32", "f16"),
@@ -157,7 +157,7 @@ function checkHas(
   if (ofCpu !== null && backend !== "cpu" && backend !== "auto")
     throw new GradmixError(
       "config",
-      `${ofCpu}: an option of the backend "cpu"; leave it out with "${backend}"${by}`,
+      `${ofCpu}: only the backend "cpu" has this option; leave it out with the backend "${backend}"${by}`,
     );
   if (device !== undefined && backend !== "webgpu")
     throw new GradmixError("config", `device: a GPUDevice needs the backend "webgpu", not "${backend}"${by}`);
@@ -175,9 +175,9 @@ async function create(host: Host, options: InitOptions): Promise<Backend> {
   if (!["auto", "cpu", "webgpu", "reference"].includes(name))
     throw new GradmixError(
       "config",
-      `${named === undefined ? "" : "GRADMIX_BACKEND: "}no backend is called "${name}"; there are "auto", "cpu", "webgpu" and "reference"`,
+      `${named === undefined ? "" : "GRADMIX_BACKEND: "}there is no backend "${name}"; the backends are "auto", "cpu", "webgpu" and "reference"`,
     );
-  checkHas(name, named === undefined ? "" : ", which GRADMIX_BACKEND names", options);
+  checkHas(name, named === undefined ? "" : ", which GRADMIX_BACKEND sets", options);
   if (device !== undefined) return startWebgpu(await described(device, options), options);
   if (name === "reference") return createReferenceBackend(limit);
   if (name === "webgpu")
@@ -271,7 +271,7 @@ async function tryWebgpu(host: Host, options: InitOptions): Promise<Backend | nu
     return await startWebgpu(found, options);
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    options.log?.(`${error.message}; the cpu is used`);
+    options.log?.(`${error.message}; the backend "cpu" is used instead`);
     return null;
   }
 }

@@ -190,7 +190,10 @@ test("what a browser does not have is refused", async () => {
       "backend",
       "webgpu: the only adapter is a software one \\(.*swiftshader.*\\); .* init\\(\\{ device \\}\\)$",
     ),
-    urlsOfWebgpu: says("config", 'urls: an option of the backend "cpu"; leave it out with "webgpu"$'),
+    urlsOfWebgpu: says(
+      "config",
+      'urls: only the backend "cpu" has this option; leave it out with the backend "webgpu"$',
+    ),
     unknownUrl: says(
       "config",
       'init: urls: there is no option "kernels"; its options are relaxed, plain, worker$',

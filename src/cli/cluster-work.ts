@@ -266,7 +266,7 @@ export const recordHead: Schema<RecordHead> = object<RecordHead>({
   arrays: list(pair(oneOf("i32", "f32"), count)),
 });
 
-/** null for what is no head: a record that was cut off, or bytes that look like the beginning of one. */
+/** Returns null if these bytes are not a head, because a record was cut off or the bytes only look like the beginning of one. */
 function headOf(bytes: Uint8Array): RecordHead | null {
   try {
     return parse(recordHead, bytes, { source: "fit.log", code: "data" });

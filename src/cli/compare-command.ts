@@ -83,7 +83,7 @@ interface Comparison {
   readonly given: Layer;
   readonly runs: readonly PlannedRun[];
   /** Lines for the user. */
-  readonly notes: readonly string[];
+  readonly warnings: readonly string[];
 }
 
 /** Options that may change when a comparison continues, because they do not affect the results. */
@@ -163,8 +163,8 @@ async function runsOf(
   choice: Choice,
   given: Layer,
   folder: string,
-): Promise<Pick<Comparison, "runs" | "notes">> {
-  const notes = sharedOptions(choice.rules, given);
+): Promise<Pick<Comparison, "runs" | "warnings">> {
+  const warnings = sharedOptions(choice.rules, given);
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
   // Errors in a rule's own options are reported before any text is read.
@@ -174,7 +174,7 @@ async function runsOf(
     if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
     planRun(config, names);
   }
-  return { runs, notes };
+  return { runs, warnings };
 }
 
 /** Returns a function that finds the names of a run's domains. It reads the files that contain them once per target. */
@@ -223,7 +223,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     if (!begun) checkEmpty(folder);
     planned = true;
     savePlan(folder, comparison);
-    for (const line of [planLine(comparison), ...comparison.notes]) tell(line);
+    for (const line of [planLine(comparison), ...comparison.warnings]) tell(line);
     const { outcomes, failures, stopped } = await runAll(comparison, {
       interrupt,
       screen: err,

@@ -130,10 +130,10 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     if (!interrupted) await saveModel(hooks, parts);
     return result;
   } catch (error) {
-    // There may be room for the checkpoint where there was none for another file.
+    // A checkpoint may still fit on the disk if another file did not.
     if (error instanceof GradmixError && error.code === "io" && !saving.failed())
       await saving.save(unevaluated).catch(() => {
-        // The first error is the one to tell.
+        // The first error is the important one.
       });
     throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
   }

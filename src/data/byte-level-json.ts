@@ -8,7 +8,7 @@ export interface ByteLevelParts {
   readonly special: readonly { readonly id: number; readonly content: string }[];
   /** Regular expression that cuts text into pieces; null for GPT-2's. */
   readonly pattern: string | null;
-  /** Whether a piece that is a token becomes that token, whatever the merges would make of it. */
+  /** Whether a piece that equals a token becomes this token, without the merges. */
   readonly ignoreMerges: boolean;
   /** Tokens in the form of `writeBytes`, with their ids. */
   readonly vocab: Iterable<readonly [string, number]>;

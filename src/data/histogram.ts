@@ -175,7 +175,7 @@ function stretchesOf({ tokens }: StoredStream, most: number, length: number): St
   });
 }
 
-/** A piece of each domain, and what the domains are scored without. */
+/** A group of pieces, one per domain. The domains are scored without these pieces. */
 interface Round {
   readonly group: PieceGroup;
   /** The domains of the pieces. */
@@ -226,7 +226,7 @@ function contextOf(
   return { from, to };
 }
 
-/** The first index whose value is above `value`; the length where there is none. */
+/** The first index whose value is above `value`; the length if there is none. */
 function upperBound(sorted: Float64Array, value: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {

@@ -90,7 +90,7 @@ export interface TokenFacts {
 }
 
 interface FoundToken extends AddedToken {
-  /** Its other options on where the token is found. */
+  /** Its other options, which restrict where the token is found. */
   readonly options: readonly string[];
 }
 

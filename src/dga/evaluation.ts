@@ -39,7 +39,7 @@ export async function exampleLosses<B extends Examples>(
   return { losses, tokens: Array.from({ length: end }, (_, e) => source.tokensOf(e)) };
 }
 
-/** How many examples it takes to hold so many tokens, and how many tokens these have. */
+/** The number of first examples that together have at least `tokens` tokens, and the number of their tokens. */
 function firstExamples<B extends Examples>(
   source: Dataset<B>,
   tokens: number,

@@ -1,4 +1,4 @@
-/** From what a rule needs to what the trainer measures, and from there to the rule's signal. Also checks which options of a trainer can be combined. */
+/** Decides what the trainer measures for a rule, and makes the rule's signal of it. Also checks which options of a trainer can be combined. */
 import { GradmixError } from "../errors.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./estimators.ts";

@@ -61,7 +61,7 @@ export interface Training<B extends Examples> {
   mixture: Mixture | null;
 }
 
-/** Makes what a trainer needs. Throws like `createTrainer`; then nothing is allocated. */
+/** Allocates the state of a trainer. Throws like `createTrainer`; then nothing is allocated. */
 export function createTraining<B extends Examples>(options: TrainerOptions<B>): Training<B> {
   checkTrainer(options);
   const { model, mixer, lossScale = null } = options;

@@ -359,7 +359,7 @@ function multipliersOf(message: Message, { setup, multipliers }: Session): Multi
   return { asked: asked ?? true, shares: Array.from(scaled, (share) => share / total) };
 }
 
-/** The trainer's step at which the session stands. */
+/** The trainer's present step. */
 export function stepOf({ setup, mixer }: Session): number {
   return setup.step + mixer.steps;
 }

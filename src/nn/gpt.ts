@@ -148,7 +148,7 @@ export interface GPTOptions {
   readonly checkpoint?: boolean;
 }
 
-/** The residual stream, and what a layer adds to it: added by the norm that follows, in one kernel. */
+/** The residual stream and the output of a layer, which the next norm adds to the stream in the same kernel. */
 interface Residual {
   readonly stream: Tensor;
   readonly more: Tensor | null;
@@ -176,7 +176,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
       ? layerNorm(x, get(`${name}.weight`), bias(name), normEps)
       : rmsNorm(x, get(`${name}.weight`), normEps);
 
-  /** The norm of the stream with what is to be added, and that sum. */
+  /** Adds the output of the layer to the stream. Returns the norm of the sum, and the sum. */
   const joined = ({ stream, more }: Residual, name: string): [norm: Tensor, sum: Tensor] =>
     more === null
       ? [normalise(stream, name), stream]

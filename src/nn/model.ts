@@ -1,4 +1,4 @@
-/** The interface of models for training, whatever they are made of, and of the batches that they accept. */
+/** The interfaces of models for training and of the batches that they accept. */
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Parameters } from "./parameters.ts";
 

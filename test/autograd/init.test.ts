@@ -43,7 +43,7 @@ describe("init", () => {
     expect(() => tensor([1])).toThrow(/call `await init\(\)` first/);
     process.env["GRADMIX_BACKEND"] = "abacus";
     await expect(init()).rejects.toThrow(
-      /no backend is called "abacus"; there are "auto", "cpu", "webgpu" and "reference"/,
+      /there is no backend "abacus"; the backends are "auto", "cpu", "webgpu" and "reference"/,
     );
     await expect(init()).rejects.toThrow(/^GRADMIX_BACKEND: /);
     process.env["GRADMIX_BACKEND"] = "";
@@ -51,12 +51,14 @@ describe("init", () => {
     await shutdown();
     await expect(init({ backend: "cpu", threads: 0 })).rejects.toThrow(/threads/);
     await expect(init({ backend: "webgpu", threads: 2 })).rejects.toThrow(
-      /^threads: an option of the backend "cpu"/,
+      /^threads: only the backend "cpu" has this option/,
     );
     await expect(init({ backend: "webgpu", simd: "plain" })).rejects.toThrow(
-      /^simd: an option of the backend "cpu"/,
+      /^simd: only the backend "cpu" has this option/,
     );
-    await expect(init({ backend: "cpu", urls: {} })).rejects.toThrow(/^init: urls: an option for browsers; /);
+    await expect(init({ backend: "cpu", urls: {} })).rejects.toThrow(
+      /^init: urls: this option is only for browsers; /,
+    );
     for (const name of ["reference", "webgpu"]) {
       process.env["GRADMIX_BACKEND"] = name;
       for (const [option, value] of [
@@ -64,12 +66,12 @@ describe("init", () => {
         ["simd", "plain"],
       ])
         await expect(init({ [option as string]: value })).rejects.toThrow(
-          `${option}: an option of the backend "cpu"; leave it out with "${name}", which GRADMIX_BACKEND names`,
+          `${option}: only the backend "cpu" has this option; leave it out with the backend "${name}", which GRADMIX_BACKEND sets`,
         );
     }
     process.env["GRADMIX_BACKEND"] = "cpu";
     await expect(init({ precision: "f16" })).rejects.toThrow(
-      'precision: "f16" needs the backend "webgpu", not "cpu", which GRADMIX_BACKEND names',
+      'precision: "f16" needs the backend "webgpu", not "cpu", which GRADMIX_BACKEND sets',
     );
     process.env["GRADMIX_BACKEND"] = "";
     // @ts-expect-error No such precision.

@@ -48,18 +48,18 @@ const ISOLATED = {
 export async function visit(site: Site, page: Page, seconds = 60): Promise<unknown> {
   const profile = mkdtempSync(join(tmpdir(), "gradmix-chromium-"));
   let browser: ChildProcess | null = null;
-  let said = "";
+  let stderr = "";
   const server = createServer();
   try {
     return await new Promise<unknown>((resolve, reject) => {
-      const fail = (reason: string): void => reject(new Error(`${page.module}: ${reason}\n${said}`));
+      const fail = (reason: string): void => reject(new Error(`${page.module}: ${reason}\n${stderr}`));
       setTimeout(() => fail(`no report within ${seconds} s`), seconds * 1000).unref();
       server.on("request", (request, response) => answer(site, page, request, response, resolve));
       server.listen(0, "127.0.0.1", () => {
         const { port } = server.address() as AddressInfo;
         const query = encodeURIComponent(JSON.stringify(page.options ?? null));
         browser = startChromium(`http://127.0.0.1:${port}/?${query}`, profile);
-        browser.stderr?.on("data", (text: Buffer) => (said += String(text)));
+        browser.stderr?.on("data", (text: Buffer) => (stderr += String(text)));
         browser.on("error", (error) => fail(error.message));
         browser.on("exit", (code, signal) => fail(`Chromium ended (${code ?? signal})`));
       });

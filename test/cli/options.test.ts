@@ -192,16 +192,24 @@ describe("precedence", () => {
   });
 
   test("evaluation goes by a share, or every so many steps, whichever the first source names", () => {
-    const said = (...[json, ...before]: Parameters<typeof resolve>): unknown[] => {
+    const evaluationOptions = (...[json, ...before]: Parameters<typeof resolve>): unknown[] => {
       const { evalShare, evalEvery, evalTokens } = resolve(json, ...before).run;
       return [evalShare, evalEvery, evalTokens];
     };
-    expect(said({})).toEqual([0.03, null, null]);
-    expect(said({ run: { evalTokens: 5 } })).toEqual([0.03, null, 5]);
-    expect(said({ run: { evalEvery: 0 } })).toEqual([null, 0, null]);
-    expect(said({ run: { evalEvery: 50, evalTokens: 8192 } })).toEqual([null, 50, 8192]);
-    expect(said({ run: { evalEvery: 50 } }, given({ "run.evalShare": ["0.1"] }))).toEqual([0.1, null, null]);
-    expect(said({ run: { evalShare: 0.1 } }, given({ "run.evalEvery": ["7"] }))).toEqual([null, 7, null]);
+    expect(evaluationOptions({})).toEqual([0.03, null, null]);
+    expect(evaluationOptions({ run: { evalTokens: 5 } })).toEqual([0.03, null, 5]);
+    expect(evaluationOptions({ run: { evalEvery: 0 } })).toEqual([null, 0, null]);
+    expect(evaluationOptions({ run: { evalEvery: 50, evalTokens: 8192 } })).toEqual([null, 50, 8192]);
+    expect(evaluationOptions({ run: { evalEvery: 50 } }, given({ "run.evalShare": ["0.1"] }))).toEqual([
+      0.1,
+      null,
+      null,
+    ]);
+    expect(evaluationOptions({ run: { evalShare: 0.1 } }, given({ "run.evalEvery": ["7"] }))).toEqual([
+      null,
+      7,
+      null,
+    ]);
   });
 
   test("the section of another command says nothing to a run", () => {

@@ -84,8 +84,8 @@ const prepareHere = async (...args: string[]): Promise<{ result: unknown; out: s
   } finally {
     process.chdir(previous);
   }
-  const said = (stream: PassThrough): string => String(stream.read() ?? "");
-  return { result, out: said(streams.out), err: said(streams.err) };
+  const textOf = (stream: PassThrough): string => String(stream.read() ?? "");
+  return { result, out: textOf(streams.out), err: textOf(streams.err) };
 };
 const refusal = async (...args: string[]): Promise<unknown> => (await prepareHere(...args)).result;
 /** The text of a run with these options. */

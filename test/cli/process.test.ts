@@ -192,8 +192,10 @@ describe("files last before the run says that they are there", () => {
       expect(written).toBeGreaterThan(0);
     }
     // The result is printed when all of it lasts.
-    const said = all.findIndex(([, path, text]) => path === "stdout" && text?.startsWith("done: ") === true);
-    expect(said).toBeGreaterThan(
+    const reported = all.findIndex(
+      ([, path, text]) => path === "stdout" && text?.startsWith("done: ") === true,
+    );
+    expect(reported).toBeGreaterThan(
       all.findLastIndex(([name, path]) => name === "fsync" && path === "run/model"),
     );
     // Written once the lock is held, which is a link to a whole file.
@@ -218,10 +220,10 @@ describe("files last before the run says that they are there", () => {
       "run/report.html",
       "run/metrics.csv",
     ]);
-    const said = all.findIndex(
+    const reported = all.findIndex(
       ([, path, text]) => path === "stdout" && text?.startsWith("stopped after") === true,
     );
-    expect(said).toBeGreaterThan(
+    expect(reported).toBeGreaterThan(
       all.findLastIndex(([name, path]) => name === "fsync" && path === "run/checkpoints"),
     );
   });

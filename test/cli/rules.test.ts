@@ -125,7 +125,7 @@ describe("every rule by its name", () => {
     expect(new Set(Object.values(weights("doremi").final)).size).toBeGreaterThan(1);
 
     const doremi = ["--rule", "doremi", "--steps", "2", "--out", "refused", "--reference"];
-    const said = (...args: string[]): string => gradmix(...doremi, ...args).err.trim();
+    const errorOutput = (...args: string[]): string => gradmix(...doremi, ...args).err.trim();
     // A model whose tokens mean something else, and one with shorter windows.
     expect(
       gradmix(
@@ -141,16 +141,16 @@ describe("every rule by its name", () => {
         "bpe",
       ).code,
     ).toBe(0);
-    expect(said("bpe").split("\n").at(-1)).toMatch(
+    expect(errorOutput("bpe").split("\n").at(-1)).toMatch(
       /^gradmix: --reference: bpe has another tokenizer; train both with/,
     );
-    expect(said("reference", "--context", "32").split("\n").at(-1)).toMatch(
+    expect(errorOutput("reference", "--context", "32").split("\n").at(-1)).toMatch(
       /--reference: reference has windows of 16 tokens, but this run has windows of 32; use --context 16/,
     );
     const config = join(folder, "reference", "model", "config.json");
     const before = readFileSync(config, "utf8");
     writeFileSync(config, before.replace(/"vocab_size": *\d+/, '"vocab_size": 300'));
-    expect(said("reference").split("\n").at(-1)).toMatch(/embed_tokens/);
+    expect(errorOutput("reference").split("\n").at(-1)).toMatch(/embed_tokens/);
     expect(existsSync(join(folder, "refused"))).toBe(false);
 
     // It is another model now, so the run that began with it does not go on.
@@ -327,8 +327,8 @@ describe("bases", () => {
     const target = name.startsWith("a rule without its target") ? [] : withTarget;
     const { code, err } = gradmix(...target, ...extra, "--steps", "2", "--out", "refused");
     expect(code).toBe(2);
-    const said = err.trim().split("\n").at(-1) ?? "";
-    expect(said).toMatch(message);
+    const lastLine = err.trim().split("\n").at(-1) ?? "";
+    expect(lastLine).toMatch(message);
     expect(existsSync(join(folder, "refused"))).toBe(false);
   });
 });

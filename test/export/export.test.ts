@@ -81,10 +81,10 @@ describe("what is left out", () => {
     expect(codeOf(() => exportMixture(some, { format: "levanter", floor: 0.26 }))).toMatch(/^config: floor/);
   });
   test("levanter's draws nothing below 1/2048, which is said of those domains alone", () => {
-    const said = notes(mixture({ web: 1 - 1 / 2047 - 1 / 2049, more: 1 / 2047, less: 1 / 2049 }), {
+    const lines = notes(mixture({ web: 1 - 1 / 2047 - 1 / 2049, more: 1 / 2047, less: 1 / 2049 }), {
       format: "levanter",
     });
-    expect(said).toContain('draws nothing in its blocks of 2048 sequences: "less";');
+    expect(lines).toContain('draws nothing in its blocks of 2048 sequences: "less";');
   });
 });
 
@@ -268,23 +268,23 @@ describe("mixtureOfRun", () => {
   });
 
   test("has stages where the weights change", () => {
-    const { mixture: of, notes: said } = mixtureOfRun(runOf(), { stages: 3 });
+    const { mixture: of, notes: lines } = mixtureOfRun(runOf(), { stages: 3 });
     expect(of.stages?.map(({ start }) => start)).toEqual([0, 256]);
     expectNear(of.stages?.[1].weights, [0.5, 0.5], 1e-12);
     expect(of.source.weights).toBe("stages");
-    expect(said.join("\n")).toMatch(/start at 0 %, 40 % of the run[^]*changed 1 times/);
+    expect(lines.join("\n")).toMatch(/start at 0 %, 40 % of the run[^]*changed 1 times/);
   });
 
   test("of lines that tell the heaviest domains alone, gives the others what is left as they have it on average", () => {
     const run = runOf(3);
     const steps = run.steps.map((line) => ({ ...line, weights: new Map([["d0", 0.4]]) }));
     const averaged = new Map([["d0", 0.4], ["d1", 0.15], ["d2", 0.45]]); // prettier-ignore
-    const { mixture: of, notes: said } = mixtureOfRun(
+    const { mixture: of, notes: lines } = mixtureOfRun(
       { ...run, steps, weights: { final: averaged, averaged } },
       { stages: 1 },
     );
     expectNear(of.stages?.[0].weights, [0.4, 0.15, 0.45], 1e-12);
-    expect(said.join("\n")).toContain("only the domains with the largest weights (of 3)");
+    expect(lines.join("\n")).toContain("only the domains with the largest weights (of 3)");
   });
 
   test("refuses a run without weights, one of two runs, and stages of bases", () => {

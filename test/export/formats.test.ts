@@ -63,10 +63,10 @@ function check(
       // Six digits, and what is left out is shared by the others; passes have six significant ones.
       expect(Math.abs(Number(printed[i]) - share)).toBeLessThan(unit === "epochs" ? share * 1e-5 : 1.1e-6);
     const left = mixture.domains.filter((_, i) => !(shares[i] >= least));
-    const said = exported.notes.filter((note) => note.includes("left out, since"));
+    const leftOut = exported.notes.filter((note) => note.includes("left out, since"));
     for (const { name: domain } of left)
-      expect(said.some((note) => note.includes(JSON.stringify(domain)))).toBe(true);
-    if (left.length === 0 && rows.length === 1) expect(said).toEqual([]);
+      expect(leftOut.some((note) => note.includes(JSON.stringify(domain)))).toBe(true);
+    if (left.length === 0 && rows.length === 1) expect(leftOut).toEqual([]);
   });
 }
 
@@ -181,9 +181,9 @@ describe.each(formats)("$name", (format) => {
     if (format.paths === "one")
       expect(errorOf(() => exportMixture(several, { format: name })).message).toContain("one path");
     else expect(exportMixture(several, { format: name }).files.length).toBeGreaterThan(0);
-    const said = exportMixture(mixture, { format: name }).notes.some((note) =>
+    const reported = exportMixture(mixture, { format: name }).notes.some((note) =>
       note.includes("paths are not written"),
     );
-    expect(said).toBe(format.paths === "none");
+    expect(reported).toBe(format.paths === "none");
   });
 });

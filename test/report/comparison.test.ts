@@ -115,10 +115,10 @@ describe("sentences", () => {
         for (const { rule, difference } of results) {
           if (difference === null || difference.interval === null) continue;
           const [low, high] = difference.interval;
-          const said = new RegExp(`\\b${rule} is [\\d.]+ nats per token (below|above) base \\(95 %`).exec(
-            text,
-          )?.[1];
-          expect(said).toBe(high < 0 ? "below" : low > 0 ? "above" : undefined);
+          const direction = new RegExp(
+            `\\b${rule} is [\\d.]+ nats per token (below|above) base \\(95 %`,
+          ).exec(text)?.[1];
+          expect(direction).toBe(high < 0 ? "below" : low > 0 ? "above" : undefined);
           const open = new RegExp(`do not distinguish [^:]*\\b${rule}\\b[^:]* from base`).test(text);
           expect(open).toBe(low <= 0 && high >= 0);
         }

@@ -38,7 +38,7 @@ interface BinaryRules<Saved extends string> {
   slopeB(t: Tensor, saved: PerSlot<SlotsOf<Saved>, Tensor>): Tensor;
 }
 
-/** `Saved` has the names of what the rules save, in order. */
+/** `Saved` has the names of the saved values, in order. */
 export function binaryOp<Saved extends string>(
   name: string,
   kind: BinaryKind,

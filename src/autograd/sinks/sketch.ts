@@ -45,7 +45,7 @@ export interface SketchSink extends GradientSink {
   dispose(): void;
 }
 
-/** The options of a sink, and what it holds. */
+/** The options and the buffers of a sink. */
 interface State {
   readonly segments: readonly number[];
   readonly segmentCount: number;

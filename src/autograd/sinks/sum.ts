@@ -9,7 +9,7 @@ import { type Block, partsOf, spanning, type SumCall, Vectors } from "./vectors.
 
 /** A sink of sums over the batch; `sumSink` makes one. */
 export interface SumSink extends GradientSink {
-  /** Frees what a failed pass has left. */
+  /** Frees the memory that a failed pass left behind. */
   dispose(): void;
 }
 
@@ -80,7 +80,7 @@ export function sumSink(target: SumTarget): SumSink {
   };
 }
 
-/** The gradients of vectors from sums of so many parts. */
+/** Adds up the partial sums of vectors into their gradients. */
 function addUp(
   target: SumTarget,
   { first, width, sums, accumulate }: Block,

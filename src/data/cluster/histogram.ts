@@ -33,7 +33,7 @@ export async function clusterHistogram(
   return clusterShares(ids, documents, sizes, clusters.levels);
 }
 
-/** Pieces of about so many characters, at most what is looked at of a document, and which text each is of. Blank texts have none. */
+/** Cuts texts into pieces of about `characters` characters, but not longer than the part of a document that is embedded. Blank texts give no pieces. */
 export function cutTexts(
   texts: readonly string[],
   characters: number,

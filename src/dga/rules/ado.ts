@@ -157,7 +157,7 @@ interface Curves {
   readonly losses: readonly number[];
 }
 
-/** The curves with a point at n tokens. If there is no room, every second of the earlier points goes. */
+/** Adds a point at n tokens to the curves. If there is no room, every second of the earlier points is removed. */
 function withPoint(before: Curves, n: number, k: number, lossOf: (domain: number) => number): Curves {
   const [seen, losses] = [[...before.seen], [...before.losses]];
   let { count } = before;
