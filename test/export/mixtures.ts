@@ -1,8 +1,8 @@
-/** Mixtures for the tests: any weights, names and paths that a file could trip over. */
+/** Mixtures for the tests: any weights, and names and paths that could break a file. */
 import type { Mixture, MixtureDomain } from "gradmix/export";
 import fc from "fast-check";
 
-/** What shells, YAML, CSV, JSON and Python take for something else. */
+/** Texts with a special meaning in shells, YAML, CSV, JSON or Python. */
 export const tricky: readonly string[] = [
   ..."null true False ~ no y 1e5 .5 0x1f 1_000 2026-11-26 =1 a,b a:b - -x # #x % @ & * ! | > ' \" \\ \\n { } [ ] ? `".split(
     " ",

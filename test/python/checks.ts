@@ -1,6 +1,6 @@
 /**
- * Tests that are written in Python, one vitest test for each function `test_…` of a module in this folder. All of a module run in one process, since Python takes long to start, and PyTorch longer.
- * GRADMIX_PYTHON is the Python that runs them, else `python3`.
+ * Tests that are written in Python: one vitest test for each function `test_…` of a module in this folder. All tests of a module run in one process,
+ * because Python, and PyTorch even more, take long to start. GRADMIX_PYTHON names the Python that runs them; the default is `python3`.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { beforeAll, beforeEach, expect, test } from "vitest";
 
 const python = process.env["GRADMIX_PYTHON"] ?? "python3";
 
-/** Why the module's tests cannot run here, or null. `packages` are what they import. */
+/** Returns the reason why the module's tests cannot run here, or null. `packages` are the packages that they import. */
 function missing(packages: readonly string[]): string | null {
   if (process.platform === "win32") return "they fork processes";
   const code = `import sys, importlib.util as u
@@ -23,7 +23,7 @@ print(*(n for n in sys.argv[1:] if u.find_spec(n) is None)) if sys.version_info 
     : status === 0
       ? null
       : `${python}: ${stderr.trim()}`;
-  // One that was named is meant.
+  // A Python that was named explicitly must work.
   if (wrong !== null && process.env["GRADMIX_PYTHON"] !== undefined) throw new Error(wrong);
   if (wrong !== null) return wrong;
   return stdout.trim() === ""
@@ -53,7 +53,7 @@ export function checksOf(module: string, packages: readonly string[] = []): void
   });
   test.each(names)("%s", (name) => {
     expect(found).toHaveProperty(name);
-    // How it failed, as Python tells it.
+    // Python's own message says how the test failed.
     expect(found[name] ?? "").toBe("");
   });
 }
