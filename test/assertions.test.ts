@@ -1,4 +1,4 @@
-/** Where the library may say that something is there: behind an index, and nowhere else. */
+/** Non-null assertions in the library are allowed only after an index. */
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { expect, test } from "vitest";

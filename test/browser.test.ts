@@ -1,6 +1,6 @@
 /**
- * In a browser: the README's program, bundled by Vite, trains in headless Chromium on every backend, in a page that is cross-origin isolated (threads), in
- * one that is not, and in a worker; and what is not there is refused.
+ * The package in a browser: the README's program, bundled by Vite, trains in headless Chromium on every backend, in a page that is cross-origin isolated
+ * (threads), in one that is not, and in a worker; and missing features are refused.
  */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** What a call is refused with. */
+/** The error with which a call is refused. */
 import { GradmixError } from "#dist/errors.js";
 
 /** The GradmixError that `fn` throws, whose message is one line. Fails for none, and throws others on. */

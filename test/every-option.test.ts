@@ -1,6 +1,6 @@
 /**
- * Every public function that takes an options object refuses what it does not know, with the nearest name where one is near, and what does not fit, with
- * the option's name. The functions are enumerated from the package's declarations: one that is added without a line here fails.
+ * Every public function with an options object refuses unknown names, with the nearest name if one is near, and invalid values, with the option's name.
+ * The functions are enumerated from the package's declarations: a new one without a line here fails.
  */
 import * as core from "gradmix";
 import * as data from "gradmix/data";

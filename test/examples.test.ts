@@ -1,4 +1,4 @@
-/** The programs in examples/ that a test can run: what they claim to show is so. */
+/** The programs in examples/ that a test can run show what they claim. */
 import { init, shutdown } from "gradmix";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { run as tabular } from "../examples/tabular.ts";

@@ -1,4 +1,4 @@
-/** The garbage collector, at once. */
+/** The garbage collector, on demand. */
 import { setTimeout as wait } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";

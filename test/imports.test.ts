@@ -1,4 +1,4 @@
-/** What a browser loads: the modules of the package's entries for it, and all that those import, at once or later. */
+/** What a browser loads: the modules of the package's browser entries, and all modules that they import, statically or later. */
 import { parse } from "acorn";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";

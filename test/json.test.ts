@@ -1,4 +1,4 @@
-/** The reader of JSON that people write: JSON.parse's values, in the order of the text, and nothing dropped. */
+/** The reader of hand-written JSON: the values of JSON.parse, in the order of the text, with no member dropped. */
 import { formatJson, type Json, jsonLine, type JsonPath, parseJson, plainJson } from "#dist/json.js";
 import { GradmixError } from "gradmix";
 import fc from "fast-check";

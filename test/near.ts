@@ -1,4 +1,4 @@
-/** Comparisons of numbers whose tolerance is relative, so that they hold a test to the same digits at any scale. */
+/** Comparisons of numbers with relative tolerances, so that a test requires the same digits at any scale. */
 import { expect } from "vitest";
 
 /**

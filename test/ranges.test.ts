@@ -1,6 +1,6 @@
 /**
- * Every number among the options of the rules, the combinators, the mixer and the library's other makers: what lies in its range is taken,
- * with the ends that belong to it; everything else is refused by name.
+ * Every number among the options of the rules, the combinators, the mixer and the library's other constructors: values in its range are accepted,
+ * including the ends that belong to it; all others are refused by name.
  */
 import { sketchSink, zeros } from "gradmix";
 import {

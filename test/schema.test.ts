@@ -1,6 +1,4 @@
-/**
- * Schemas. Of each that is used: what it has read and was written comes back the same, and a value with one part that is broken in any way is refused by the path of this part.
- */
+/** Each schema reads back what it wrote, and refuses a value with any broken part by the path of this part. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { savedBest } from "#dist/cli/best.js";

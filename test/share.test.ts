@@ -1,4 +1,4 @@
-/** Shares of whole numbers against exact rationals. */
+/** Shares of whole numbers, against exact rationals. */
 import { createSchedule } from "gradmix/nn";
 import fc from "fast-check";
 import { expect, test } from "vitest";

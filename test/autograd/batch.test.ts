@@ -1,6 +1,6 @@
 /**
  * Axis 0 is the batch, or the pass is refused: per-example numbers against the gradient of each loss alone, on random graphs that keep, move and mix
- * rows; each op's own answer against its derivative; the cases that people write.
+ * rows; `keepsBatch` of each op against its derivative; and common cases.
  */
 import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";

@@ -1,4 +1,4 @@
-/** Random programs with checkpoints around random parts of them have the gradients of the same programs without. */
+/** Random programs with checkpoints around random parts of them have the same gradients as without. */
 import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import {

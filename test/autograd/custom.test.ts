@@ -1,4 +1,4 @@
-/** Ops and gradients of one's own: what built-in twins give, on every backend and under every transformation; what is refused; lifetimes. */
+/** Custom ops and gradients: they behave like their built-in twins on every backend and under every transformation; also refusals and lifetimes. */
 import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, expectTypeOf, it } from "vitest";
 import {

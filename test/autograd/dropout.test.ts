@@ -1,4 +1,4 @@
-/** Dropout: the mask to the bit on every backend, by streams, the same in the backward pass; its rate and its mean. */
+/** Dropout: the mask is exact on every backend, differs by stream and is the same in the backward pass; its rate and its mean. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
   dropout,

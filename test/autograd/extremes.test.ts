@@ -1,6 +1,6 @@
 /**
- * Values and gradients at the edges. Of reductions among infinities: the largest element decides, and what attains it shares the gradient. Of functions of one and two
- * operands: at 0, where a power or a logarithm turns infinite; at the ends of `clip`; on the branch that `where` does not take.
+ * Values and gradients at the edges. Reductions with infinities: the elements that attain the result share the gradient. Functions of one and two
+ * operands at 0, where a power or a logarithm is infinite; at the ends of `clip`; on the branch that `where` does not take.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { clip, grad, logSumExp, max, maximum, min, mul, pow, sum, tensor, type Tensor, where } from "gradmix";

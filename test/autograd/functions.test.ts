@@ -1,4 +1,4 @@
-/** The public functions as they are called: defaults, numbers as operands, negative axes, broadcasting; against plain loops, in doubles. */
+/** The public functions against plain loops in doubles: defaults, numbers as operands, negative axes, broadcasting. */
 import fc from "fast-check";
 import {
   abs,

@@ -1,4 +1,4 @@
-/** No op and no transformation gives back one of its inputs, or one handle twice: each can be disposed alone. */
+/** No op and no transformation returns one of its inputs, or one handle twice, so each result can be disposed alone. */
 import { beforeEach, describe, expect, it } from "vitest";
 import * as gradmix from "gradmix";
 import {

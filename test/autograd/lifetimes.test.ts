@@ -1,4 +1,4 @@
-/** Who frees a tensor: the caller's scope what a function returns, the net what nobody reaches any more, nobody twice. */
+/** Who frees a tensor: the caller's scope frees results, the garbage collector frees unreachable tensors, and nothing is freed twice. */
 import { setTimeout as wait } from "node:timers/promises";
 import { runInNewContext } from "node:vm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

@@ -1,6 +1,4 @@
-/**
- * What is computed from tensors lives where they live, whatever backend is the current one: by every op and rule, every sink, every model.
- */
+/** Results of tensors are on the backend of the tensors, whatever the current backend: for every op and rule, every sink, every model. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { jvp, vjp } from "#dist/autograd/grad.js";
 import type { Op } from "#dist/autograd/op.js";

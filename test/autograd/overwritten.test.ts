@@ -1,4 +1,7 @@
-/** What is overwritten between recording and playing back gives the gradient of what was recorded, or an error; never another number. */
+/**
+ * If a tensor is overwritten between the forward and the backward pass, the gradient is that of the recorded value, or there is an error; never another
+ * number.
+ */
 import { beforeEach, describe, expect, it } from "vitest";
 import {
   affine,

@@ -1,6 +1,6 @@
 /**
- * Right or refused, for every op on every backend: valid random input gives the oracle's number; invalid input gives a GradmixError that names the op,
- * before anything is allocated or enqueued, so that other tensors are as they were and the backend goes on.
+ * Every op on every backend is right or refused: valid random input gives the oracle's result; invalid input gives a GradmixError that names the op
+ * before anything is allocated or enqueued, so other tensors stay as they were and the backend goes on.
  */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

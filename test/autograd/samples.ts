@@ -1,4 +1,4 @@
-/** Inputs for every registered op, and what it should give, in plain JavaScript. */
+/** Inputs for every registered op, and the expected results, in plain JavaScript. */
 import { apply, type Op } from "#dist/autograd/op.js";
 import { ops } from "#dist/autograd/ops/index.js";
 import { foldIn, key, threefry2x32 } from "#dist/tensor/rng.js";

@@ -1,6 +1,6 @@
 /**
- * Sinks against the loop of one-example backward passes, on every backend: ragged targets, uneven domains, groups, the
- * target first or a given direction, checkpointed blocks; and what they refuse.
+ * Sinks against a loop of one-example backward passes, on every backend: ragged targets, uneven domains, groups, the target first or a given direction,
+ * checkpointed blocks; and their refusals.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {

@@ -1,4 +1,4 @@
-/** Functions that are made of other ops, and those that order or sum along an axis, against plain loops over random shapes. */
+/** Functions composed of other ops, and those that order or sum along an axis, against plain loops over random shapes. */
 import fc from "fast-check";
 import {
   type Tensor,

@@ -1,4 +1,7 @@
-/** What the types say of results is so: `data()` is a Float32Array or an Int32Array without a cast. `npm run typecheck` checks the declarations, the test the arrays. */
+/**
+ * The types of results are true: `data()` is a Float32Array or an Int32Array without a cast. `npm run typecheck` checks the declarations, the test the
+ * arrays.
+ */
 import {
   abs,
   neg,

@@ -1,4 +1,4 @@
-/** What sinks hold where nobody says otherwise: 0 for a parameter that a pass does not use, also after one that did; their defaults. */
+/** Results of sinks by default: 0 for a parameter that a pass does not use, also after a pass that used it; the default options. */
 import { beforeEach, expect, it } from "vitest";
 import {
   add,

@@ -1,4 +1,4 @@
-/** The backends that the engine is tested on, and those that every kernel is tested on. */
+/** The backends on which the engine is tested, and those on which every kernel is tested. */
 import type { Backend } from "#dist/backends/backend.js";
 import type { KernelName } from "#dist/backends/kernels/index.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";

@@ -1,7 +1,7 @@
 /**
- * Calls of every kernel: sizes 0 and 1, sizes that no vector width or tile divides, ragged and empty segments, left-out
- * operands, in-place outputs, ids outside of the table, ignored targets, large values; and sizes around and past every block, tile and
- * share at which a backend cuts its work (cuts.ts). A kernel without cases does not compile.
+ * Calls of every kernel: sizes 0 and 1, sizes that no vector width or tile divides, ragged and empty segments, absent operands, in-place outputs, ids
+ * outside of the table, ignored targets, large values; and sizes around and beyond every block, tile and share into which a backend divides its work
+ * (cuts.ts). A kernel without cases is an error of the compiler.
  */
 import {
   type Activation,

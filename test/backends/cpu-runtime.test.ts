@@ -1,4 +1,4 @@
-/** The CPU backend's machinery: the allocator, worker threads that come and go, failures in them, and the end of the process. */
+/** The runtime of the CPU backend: the allocator, worker threads that start and die, failures in them, and the end of the process. */
 import { spawnSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";

@@ -1,4 +1,4 @@
-/** Parameter blocks of the cpu's kernels: one description, which the kernels and the launchers both read. */
+/** Parameter blocks of the CPU kernels have one description, which the kernels and the launchers both use. */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -1,6 +1,6 @@
 /**
- * Sizes around every block, tile and share at which a backend cuts its work, from the backends' own constants. `kernels.test.ts` checks that the cases use
- * every constant there is.
+ * Sizes around every block, tile and share into which a backend divides its work, from the constants of the backends. `kernels.test.ts` checks that the
+ * cases use every constant.
  */
 import * as cpu from "#dist/backends/cpu/blocks.js";
 import * as webgpu from "#dist/backends/webgpu/blocks.js";

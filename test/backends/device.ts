@@ -1,6 +1,6 @@
 /**
- * One software device for all backends of a test file, on which every shader is compiled once: for a CPU that takes up to seconds, and a file makes many backends. Who
- * loses a device, or gives it shaders that do not compile, takes one of its own (`createNodeDevice`).
+ * One software device for all backends of a test file, on which every shader is compiled once: compiling for a CPU takes up to seconds, and a file makes
+ * many backends. A test that loses the device, or gives it invalid shaders, uses a device of its own (`createNodeDevice`).
  */
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 

@@ -1,6 +1,6 @@
 /**
- * Elementary functions: of the CPU backend in units in the last place of the exact value, and every kind and its slope on every backend at random f32 bit
- * patterns, against doubles.
+ * Elementary functions against doubles: those of the CPU backend in units in the last place, and every kind and its slope on every backend at random f32
+ * bit patterns.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";

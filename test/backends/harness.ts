@@ -1,8 +1,6 @@
 /**
- * One kernel call as data, how to run it on a backend, and how to compare two runs.
- *
- * Every operand stands between guard elements in a larger buffer, so that a kernel that writes outside of its output,
- * or ignores a view's offset, is caught; inputs must come back as they went in.
+ * One kernel call as data, how to run it on a backend, and how to compare two runs. Every operand lies between guard elements in a larger buffer, so
+ * that a kernel that writes outside of its output, or ignores a view's offset, is caught; inputs must be unchanged afterwards.
  */
 import type { Backend } from "#dist/backends/backend.js";
 import { checkCall, mapInputs, mapOutputs } from "#dist/backends/kernels/check.js";

@@ -1,4 +1,4 @@
-/** The memory half of the backend contract, on every backend; and the strictness of the reference. */
+/** The memory interface of every backend; and the strictness of the reference. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";

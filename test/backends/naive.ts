@@ -1,4 +1,4 @@
-/** Textbook formulas that share no code with the backends: what some kernels take from an earlier one, and attention. */
+/** Textbook formulas that share no code with the backends: operands that some kernels take from an earlier one, and attention. */
 import type {
   Activation,
   AttentionParams,

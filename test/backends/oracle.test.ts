@@ -1,6 +1,6 @@
 /**
- * The reference is the oracle of the other backends, so it is checked here against what shares no code with it: finite
- * differences, ⟨jvp(dx), dy⟩ = ⟨dx, vjp(dy)⟩, textbook compositions, invariants and published numbers.
+ * The reference, the oracle of the other backends, against checks that share no code with it: finite differences, ⟨jvp(dx), dy⟩ = ⟨dx, vjp(dy)⟩,
+ * textbook compositions, invariants and published numbers.
  */
 import { describe, expect, it } from "vitest";
 import {

@@ -1,4 +1,4 @@
-/** Alignments row by row on the CPU: each way gives what plain loops give, the way follows from the zeros, and no zero hides an infinity of V. */
+/** Alignments row by row on the CPU: each way gives the result of plain loops, the choice follows from the zeros, and no zero hides an infinity of V. */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";

@@ -1,4 +1,7 @@
-/** Statistics on every backend, where a sum in single precision would lose digits: long sums of small numbers beside a large one, and sums that cancel. */
+/**
+ * Statistics on every backend, in cases where a sum in single precision would lose digits: long sums of small numbers and a large one, and sums that
+ * cancel.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { STATISTICS } from "#dist/backends/kernels/index.js";

@@ -1,4 +1,4 @@
-/** The table refuses every parameter that no kernel may see, and strides that leave their operand, before a backend is asked. */
+/** The table of kernels refuses every invalid parameter, and strides that leave their operand, before a backend is called. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { run } from "#dist/backends/backend.js";

@@ -1,4 +1,4 @@
-/** What is decided about a GPU without one: whether it has tensor cores to use, which variants of a kernel may be taken, and what is remembered of that. */
+/** Decisions about a GPU, tested without one: whether it has usable tensor cores, which variants of a kernel may be used, and which choices are stored. */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** Small dispatches that others carry: the same bits as alone, in whatever order memory is used, and fewer dispatches. */
+/** Small dispatches that others carry: the same bits as alone, in any order of memory use, with fewer dispatches. */
 import { afterEach, describe, expect, test } from "vitest";
 import type { Inputs, KernelName, KernelParams, Outputs } from "#dist/backends/kernels/index.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";

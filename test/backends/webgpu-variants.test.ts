@@ -1,4 +1,4 @@
-/** Variants of a kernel: all give the same bits; the fastest is chosen by time, remembered, and read again. */
+/** Variants of a kernel give the same bits; the fastest is chosen by timing, stored, and read again. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

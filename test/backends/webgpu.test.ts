@@ -1,4 +1,4 @@
-/** The WebGPU backend beyond its kernels: training, leaks, limits, large grids, and that processes end. */
+/** The WebGPU backend beyond its kernels: training, leaks, limits, large grids, and the end of the process. */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

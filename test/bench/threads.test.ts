@@ -1,4 +1,4 @@
-/** What the benchmark of threads predicts (bench/_threads.ts), by hand. */
+/** The predictions of the benchmark of threads (bench/_threads.ts), checked by hand. */
 import { expect, test } from "vitest";
 import { predictedSeconds, serialSeconds, type StepWork } from "../../bench/_threads.ts";
 import { expectNear } from "../near.ts";

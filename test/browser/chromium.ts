@@ -1,4 +1,4 @@
-/** A page in headless Chromium, from a server of its own, and what it reports. */
+/** A page in headless Chromium, from a server of its own, and its report. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";

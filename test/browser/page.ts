@@ -1,4 +1,4 @@
-/** What the pages of the tests have in common. They run in the browser, and in a worker of it. */
+/** Functions that the pages of the tests share. They run in the page, or in a worker of it. */
 
 /** Sends the test what the page found. */
 export async function report(found: unknown): Promise<void> {

@@ -1,4 +1,4 @@
-/** What a browser does not have, or has only for isolated pages, is refused; the GPU is not taken on trust. */
+/** Features that a browser lacks, or has only for isolated pages, are refused; and the GPU is checked before it is used. */
 import { init, shutdown } from "gradmix";
 import { listFiles, readDocuments } from "gradmix/data";
 import { refusal, reporting } from "./page.ts";

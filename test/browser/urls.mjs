@@ -1,4 +1,4 @@
-/** Without a bundler: the modules as they are published, by an import map, and files at addresses that are given. */
+/** Without a bundler: the published modules through an import map, and files at given URLs. */
 import { init, matmul, ones, scope, shutdown } from "gradmix";
 import { createTrainer } from "gradmix/dga";
 import { createGPT } from "gradmix/nn";

@@ -1,4 +1,4 @@
-/** `gradmix cluster` that is killed and goes on, and with embeddings of others. */
+/** `gradmix cluster` continues after a kill, and accepts given embeddings. */
 import { spawn } from "node:child_process";
 import {
   existsSync,

@@ -1,4 +1,4 @@
-/** `gradmix cluster` on text of planted topics: what is found, what is written, what is refused. */
+/** `gradmix cluster` on text of planted topics: the clusters, the files, the refusals. */
 import { spawnSync } from "node:child_process";
 import {
   copyFileSync,

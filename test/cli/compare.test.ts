@@ -1,4 +1,4 @@
-/** `gradmix compare`: which runs it takes, what it refuses, and that one that was killed and goes on tells what one tells that was never stopped. */
+/** `gradmix compare`: which runs it makes, what it refuses, and that a comparison that was killed and continued has the same results. */
 import { spawnSync } from "node:child_process";
 import {
   appendFileSync,

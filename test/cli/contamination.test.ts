@@ -1,4 +1,4 @@
-/** Held-out text of the target in the domains: what is told, what run.json says, and what is left out. */
+/** Held-out text of the target in the domains: the messages, run.json, and the documents that are left out. */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** When a run evaluates, on how much, and what is said of its cost. */
+/** When a run evaluates, on how much text, and how it reports the cost. */
 import {
   type EvaluationFacts,
   type EvaluationPlan,

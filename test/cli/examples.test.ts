@@ -1,4 +1,4 @@
-/** The configurations in examples/configs say what the command understands. */
+/** The command accepts the configurations in examples/configs, and uses every option in them. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseBases } from "gradmix/dga";

@@ -1,4 +1,4 @@
-/** `gradmix export`: where files go, what is said where, and refusals that write nothing. */
+/** `gradmix export`: where files are written, which messages go where, and refusals that write nothing. */
 import { spawnSync } from "node:child_process";
 import {
   existsSync,

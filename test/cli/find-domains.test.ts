@@ -1,4 +1,4 @@
-/** Domains that are found: by paths and by a field, under names that are clean, in one order, and never two under one. */
+/** Domains that are found by paths or by a field: their names are valid and unique, and their order is fixed. */
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";

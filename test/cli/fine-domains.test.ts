@@ -1,4 +1,7 @@
-/** From a corpus without labels to the weights of its clusters: the commands one after another, on text of planted topics; clusters of others; and what is refused. All in one process. */
+/**
+ * From a corpus without labels to the weights of its clusters: the commands one after another, on text of planted topics; given clusters; and refusals.
+ * All in one process.
+ */
 import {
   copyFileSync,
   cpSync,

@@ -1,4 +1,7 @@
-/** The guards of a run: what their evaluations cost and when they are, what is said of them, and which domains are looked at; and domains that are learnt by heart. */
+/**
+ * The guards of a run: the cost and the times of their evaluations, the messages, and the choice of domains; and the warning about domains that are
+ * learnt by heart.
+ */
 import { costOf, formatCost } from "#dist/cli/cost.js";
 import { createEpochWatch } from "#dist/cli/epoch-watch.js";
 import { planEvaluations } from "#dist/cli/evaluations.js";

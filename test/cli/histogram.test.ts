@@ -1,4 +1,4 @@
-/** `gradmix histogram`, and runs of a rule that counts its histogram itself: the same shares everywhere, and what is refused. */
+/** `gradmix histogram`, and runs of a rule that counts its histogram itself: the same shares in all places, and refusals. */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

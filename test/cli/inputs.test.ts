@@ -1,4 +1,4 @@
-/** What a run reads: which files, what is said of the others, and whether the text is still what it was. */
+/** The input of a run: which files are read, what is reported about the others, and whether the text has changed. */
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";

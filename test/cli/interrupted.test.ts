@@ -1,4 +1,4 @@
-/** Runs that are stopped, or whose disk fails, at any point: what is left goes on to the same bits. In this process, on a tiny corpus. */
+/** Runs that are stopped, or whose disk fails, at any point continue to the same bits. In this process, on a tiny corpus. */
 import * as nodeFs from "node:fs";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

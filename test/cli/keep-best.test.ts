@@ -1,4 +1,7 @@
-/** Runs that keep their best model, and runs with guards: what they leave, and that they go on to the same bits from wherever they were killed. In this process, on a tiny corpus. */
+/**
+ * Runs that keep their best model, and runs with guards: their files, and that they continue to the same bits after a kill at any point. In this
+ * process, on a tiny corpus.
+ */
 import * as nodeFs from "node:fs";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

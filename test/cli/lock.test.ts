@@ -1,4 +1,4 @@
-/** The lock of a run folder: one process at a time, whoever is dead, elsewhere, or racing. */
+/** The lock of a run folder: one process at a time, with processes that are dead, on another machine, or racing. */
 import { type ChildProcess, fork, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import * as nodeFs from "node:fs";

@@ -1,4 +1,4 @@
-/** Lines of metrics.jsonl: whole for few domains, short for many. */
+/** Lines of metrics.jsonl: complete for few domains, abbreviated for many. */
 import { createBases, type TrainStep, uniformWeights } from "gradmix/dga";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** The rule of a run out of its configuration: every common option reaches the rule under the rule's name for it, or is put around it. */
+/** The rule of a run from its configuration: every common option reaches the rule under the rule's name for it, or becomes a combinator. */
 import {
   combine,
   type CombinatorOptions,

@@ -1,4 +1,4 @@
-/** Options: the command line and the config file say the same things, and wrong ones are refused in one line. */
+/** Options mean the same on the command line and in the config file, and invalid ones are refused in one line. */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

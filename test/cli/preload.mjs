@@ -1,5 +1,5 @@
 /**
- * Loaded into `gradmix` before it starts (--import), by tests that look at its system calls or make one of them fail.
+ * Loaded into `gradmix` before it starts (--import), by tests that observe its system calls or make one of them fail.
  *
  * RECORD: a file that gets a line for each call that writes: [call, path, …].
  * FAIL: {"call", "path" (a regular expression), "nth", "code"}: the nth such call fails.
@@ -57,7 +57,7 @@ for (const name of ["stdout", "stderr"]) {
     note("write", name, String(text));
     return write(text, ...rest);
   };
-  // More than any pipe holds, so that who reads nothing of it leaves no room for what follows.
+  // More than any pipe holds, so that no room is left if nobody reads it.
   if (name === process.env["FLOOD"]) write(Buffer.alloc(1 << 19, "."));
 }
 for (const call of ["renameSync", "linkSync"]) {

@@ -1,4 +1,7 @@
-/** `gradmix prepare`: the same bytes for any number of workers and however often it is stopped; what changes or fails on the way is refused, and what was done is kept. */
+/**
+ * `gradmix prepare`: the same bytes for any number of workers and of interruptions; files that change, and failures, are refused, and finished work is
+ * kept.
+ */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {

@@ -1,4 +1,4 @@
-/** How a run of the real command lives and dies: its system calls, its signals, who reads it, full disks. All on one tiny corpus and model. */
+/** The real command as a process: its system calls, its signals, its readers, full disks. All on one tiny corpus and model. */
 import { type ChildProcess, spawn, type SpawnOptions, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {

@@ -1,4 +1,4 @@
-/** The progress line, as pure text and on a pretended screen. */
+/** The progress line, as pure text and on a simulated screen. */
 import {
   displayWidth,
   formatCount,

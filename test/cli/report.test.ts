@@ -1,4 +1,4 @@
-/** `gradmix report` and `gradmix watch` from the command line: what is written, and what is refused before anything is. */
+/** `gradmix report` and `gradmix watch` from the command line: the files, and refusals before anything is written. */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

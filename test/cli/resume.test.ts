@@ -1,4 +1,4 @@
-/** What a resumed run may do otherwise: a number of steps under which all that was done stays right, another backend or SIMD level where it is said. */
+/** Options that a resumed run may change: the number of steps if all completed steps stay valid, and the backend or SIMD level on request. */
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { type Engine, engineChanges, savedEngine } from "#dist/cli/engine.js";
 import { checkRepetitions, planTraining, stepChanges, type TrainingPlan } from "#dist/cli/training.js";

@@ -1,4 +1,4 @@
-/** Rules, combinators and bases through the command: what comes out, what is refused, and that a run goes on to the same bits. */
+/** Rules, combinators and bases through the command: results, refusals, and that a run continues to the same bits. */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** What a model to begin with says of the options: they come from it, and those given otherwise are refused by their flag. */
+/** A run that starts from a model takes the options that describe the model from it; options that contradict the model are refused, naming the flag. */
 import { byteTokenizer, trainBpe } from "gradmix/data";
 import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { optionRows } from "#dist/cli/options.js";

@@ -1,4 +1,4 @@
-/** Standard input as a domain or a target: as if it were a file, though text is read twice where a tokenizer is learnt from it. */
+/** Standard input as a domain or a target behaves like a file, although text is read twice if a tokenizer is trained on it. */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

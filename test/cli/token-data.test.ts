@@ -1,4 +1,4 @@
-/** Runs on files of tokens: the same bits as on the text that they are of; what does not fit together is refused. */
+/** Runs on files of tokens: the same bits as on their text; files that do not fit together are refused. */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

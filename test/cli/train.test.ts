@@ -1,4 +1,4 @@
-/** Whole runs through the command, on small text that is made here: what comes out, resuming, kills, bad data. */
+/** Whole runs through the command, on small generated text: results, resuming, kills, bad data. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {

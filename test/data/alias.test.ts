@@ -1,4 +1,4 @@
-/** Tables to draw from: the probabilities they give, exactly; and the sampler that uses them. */
+/** Alias tables: their exact probabilities, and the sampler that uses them. */
 import fc from "fast-check";
 import { aliasTable, createSampler, cumulativeTable } from "gradmix/data";
 import { describe, expect, test } from "vitest";

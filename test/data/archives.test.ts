@@ -1,4 +1,4 @@
-/** Packed files: what is damaged, cut off, or larger than it should be is refused; whatever is read is what was packed. */
+/** Compressed files: damaged, truncated or oversized ones are refused; the text that is read is the text that was packed. */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Bytes and UTF-8 as in Node's Buffer, which browsers lack; texts with halves of surrogate pairs among them. */
+/** Bytes and UTF-8 as in Node's Buffer, which browsers lack, also for texts with halves of surrogate pairs. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { detach } from "#dist/data/bpe.js";

@@ -1,4 +1,4 @@
-/** Text that stands both in held-out documents and in others, against the definition. */
+/** Text that is in both held-out and other documents, against the definition. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { GRAM, heldOutText, type OverlapIndex, wordsOf } from "#dist/data/contamination.js";

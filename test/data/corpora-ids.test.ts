@@ -1,4 +1,7 @@
-/** Our tokens of real text against those of Hugging Face's library in Rust. Real text is not part of the project: GRADMIX_CORPORA names a folder of it, else this is skipped. */
+/**
+ * Token ids of real text against those of Hugging Face's library in Rust. Real text is not part of the project: GRADMIX_CORPORA names a folder with it;
+ * without the variable the test is skipped.
+ */
 import { listFiles, openTokenizer, readDocuments, type Tokenizer, trainBpe } from "gradmix/data";
 import { beforeAll, describe, expect, test } from "vitest";
 import { libraryTokenizer } from "#dist/data/library-tokenizer.js";

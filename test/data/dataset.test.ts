@@ -1,4 +1,4 @@
-/** Sources of examples: what is drawn is what is there, whatever the source. */
+/** Sources of examples: a batch contains the drawn examples, for every kind of source. */
 import { type Dataset, createSampler, examplesOf, rowsOf, tokenWriter, windowsOf } from "gradmix/data";
 import { assembleBatch } from "gradmix/data";
 import fc from "fast-check";

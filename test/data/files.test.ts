@@ -1,4 +1,7 @@
-/** Which files patterns mean: against a matcher of whole paths, and on trees with links, sockets and paths that are too long, of which nothing may get lost. */
+/**
+ * Which files a pattern matches: against a matcher of whole paths, and on trees with links, sockets and paths that are too long, where every file is
+ * read or reported.
+ */
 import { execFileSync } from "node:child_process";
 import {
   existsSync,

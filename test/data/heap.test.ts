@@ -1,4 +1,4 @@
-/** The heap of merges in long pieces is a queue by size. */
+/** The heap of merges in long pieces is a priority queue. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { numberHeap } from "#dist/data/bpe.js";

@@ -1,4 +1,4 @@
-/** The histogram of a target: its scores against a dense implementation, its fits against what they must find, and planted mixtures. */
+/** The histogram of a target: its scores against a dense implementation, its fits against known answers, and planted mixtures. */
 import fc from "fast-check";
 import { bigramHistogram, type Histogram, type TokenStream, type Windows, windowsOf } from "gradmix/data";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** .npy files: what is written comes back, NumPy's own bytes are read, and what is broken is refused. */
+/** .npy files: a round trip, NumPy's own bytes, and refusals of broken files. */
 import { spawnSync } from "node:child_process";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Tokenizers of any kind: by Hugging Face's library in Rust against itself in Python, and OpenAI's vocabularies against tiktoken. */
+/** Tokenizers of any kind: Hugging Face's library in Rust against itself in Python, and OpenAI's vocabularies against tiktoken. */
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** Options of the data functions: names that are misspelt and values that do not fit are refused, each naming the option. */
+/** Options of the data functions: misspelt names and invalid values are refused, naming the option. */
 import fc from "fast-check";
 import { GradmixError } from "gradmix";
 import {

@@ -1,4 +1,4 @@
-/** Reading text: which files, which documents, and what is said when something is broken. Real files in a temporary folder. */
+/** Reading text: which files, which documents, and the errors for broken input. Real files in a temporary folder. */
 import { spawnSync } from "node:child_process";
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** Long computations in steps: the same outcome at once and in turns, and an end where they are aborted. */
+/** Long computations in steps: the same result at once and in turns, and an end when they are aborted. */
 import { afterEach, expect, test, vi } from "vitest";
 import { runSteps, runStepsInTurns, type Steps } from "#dist/data/steps.js";
 

@@ -1,4 +1,4 @@
-/** Tables as documents, and files that are no text: what is read is what was written, by whoever wrote it; the rest is refused by file, row and kind. */
+/** Tables as documents, and files that are not text: what is read is what several programs wrote; other files are refused by file, row and kind. */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

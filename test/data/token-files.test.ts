@@ -1,6 +1,6 @@
 /**
- * Corpora of tokens in files: whatever wrote them, they are the corpus that their documents are as text; what is cut off, of another type or changed is refused; and what is
- * written here is read by readers of their own, in NumPy where it is there.
+ * Corpora of tokens in files of several programs equal the corpus of their text; files that are truncated, of another type or changed are refused; and
+ * files that are written here can be read by independent readers, in NumPy if it is installed.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import {

@@ -1,4 +1,4 @@
-/** Streams and their windows where they are shortest, and what is refused. */
+/** Streams and their windows at their shortest, and refusals. */
 import { assembleBatch, evaluationWindows, splitStream, tokenWriter, windowsOf } from "gradmix/data";
 import { describe, expect, test } from "vitest";
 import { commonTime } from "#dist/data/tokens.js";

@@ -1,6 +1,6 @@
 /**
- * The trainer against Algorithm 1 written out: every batch drawn by a sampler of the test's own, every gradient by itself,
- * every inner product in doubles. What the trainer fuses, caches or streams must not show.
+ * The trainer against Algorithm 1 written out: the test draws every batch with its own sampler and computes every gradient separately and every inner
+ * product in doubles. The fusing, caching and streaming of the trainer must not change the result.
  */
 import { init, shutdown } from "gradmix";
 import { assembleBatch, createSampler, type Draw, type DrawnWindows, type Windows } from "gradmix/data";

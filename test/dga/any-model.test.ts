@@ -1,4 +1,4 @@
-/** A trainer, estimators and an evaluation of any model, any batch and any optimizer; what does not fit is refused by name. */
+/** A trainer, estimators and an evaluation with any model, batch and optimizer; what does not fit is refused by name. */
 import { type Backend, init, log, mul, neg, reshape, scope, shutdown, sigmoid, sum, tensor } from "gradmix";
 import { type Dataset, examplesOf, rowsOf } from "gradmix/data";
 import {

@@ -1,4 +1,4 @@
-/** What the alignments of a run are said to cost, against counts by hand and against the examples that a trainer passes through its model. */
+/** The predicted cost of a run's alignments, against counts by hand and against the examples that a trainer passes through its model. */
 import { init, shutdown } from "gradmix";
 import {
   type AlignmentOptions,

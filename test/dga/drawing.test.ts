@@ -1,4 +1,4 @@
-/** What a trainer draws, against samplers of the test's own. */
+/** The batches that a trainer draws, against separate samplers. */
 import { init, shutdown } from "gradmix";
 import { createSampler, type Draw, type Windows } from "gradmix/data";
 import { type AlignmentOptions, createBases, createMixer, mixtureOf, type TrainerOptions } from "gradmix/dga";

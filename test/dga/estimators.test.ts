@@ -1,4 +1,4 @@
-/** Estimators against gradients that are made one by one: any sizes, domains without tokens, directions that were used before, and what they hold. */
+/** Estimators against gradients that are computed one by one: any sizes, domains without tokens, reused directions, and the memory that they hold. */
 import { type Backend, crossEntropy, init, linear, scope, shutdown, tensor } from "gradmix";
 import { type RowBatch, rowsOf } from "gradmix/data";
 import {

@@ -1,4 +1,4 @@
-/** The loss on held-out examples, against the model's losses of them one by one. */
+/** The loss on held-out examples, against the model's losses of these examples one by one. */
 import { init, shutdown } from "gradmix";
 import { type Dataset, examplesOf } from "gradmix/data";
 import { createMixer, createTrainer, type Trainer } from "gradmix/dga";

@@ -1,4 +1,4 @@
-/** Every rule of the registry against the invariants of gradmix/testing, and what each refuses. */
+/** Every rule of the registry keeps the invariants of gradmix/testing, and its refusals. */
 import {
   combinatorNames,
   type CombinatorOptions,

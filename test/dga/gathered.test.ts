@@ -1,4 +1,4 @@
-/** What training steps tell of their examples: gathered, made into numbers of domains, saved and read back. */
+/** Measurements of training steps: gathered per example, converted to numbers of domains, saved and read back. */
 import { createBases } from "gradmix/dga";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Held-out losses for rules that ask for them: when they are measured and what they are, exact resume, a guard that acts on a model, and what is refused. */
+/** Held-out losses for rules that need them: when they are measured, their values, exact resume, a guard that acts on a model, and refusals. */
 import { init, shutdown } from "gradmix";
 import {
   combinators,

@@ -1,4 +1,4 @@
-/** Loss scaling: its logic, estimators that undo it, and a trainer that finds the scale and changes nothing else by it. */
+/** Loss scaling: its logic, estimators that undo it, and a trainer that finds the scale, which changes nothing else. */
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import {
   createBases,

@@ -1,4 +1,4 @@
-/** What a rule is told, against estimates of the test's own, of batches that a drawing of the test's own draws. */
+/** The signal of a rule, against separate estimates on batches from a separate drawing. */
 import { init, shutdown } from "gradmix";
 import {
   createBases,

@@ -1,4 +1,4 @@
-/** The mixer: when it updates, what it averages, and that a saved one goes on to the same bits. */
+/** The mixer: when it updates, its averages, and that a saved state continues to the same bits. */
 import {
   advance,
   averageWeights,

@@ -1,6 +1,6 @@
 /**
- * What `dga` tracks, written from its documentation alone: the whole history of what was measured is kept, and every mean, variance and error is a sum over it. Plain sums
- * in plain code, for numbers of ordinary size.
+ * The tracking of `dga`, written only from its documentation: the whole history of measurements is kept, and every mean, variance and error is a plain
+ * sum over it, for numbers of ordinary size.
  */
 export interface Measured {
   readonly alignments: readonly number[];

@@ -1,4 +1,4 @@
-/** What a rule needs becomes what the trainer measures; options of a trainer that fit together are taken, the others refused in one line. */
+/** The needs of a rule determine the measurements of the trainer; options of a trainer that fit together are accepted, others refused in one line. */
 import {
   type Bases,
   createBases,

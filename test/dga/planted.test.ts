@@ -1,6 +1,6 @@
 /**
- * The dynamics on a problem whose answer is known: four domains of linear regression and a target that is a planted mixture of them.
- * Training on the mixture while the mixer updates must find the plant (Theorem 1 of the DGA paper), and must not with the sign turned.
+ * The dynamics on a problem with a known answer: four domains of linear regression, and a target that is a planted mixture of them. Training on the
+ * mixture while the mixer updates must find the planted mixture (Theorem 1 of the DGA paper), and must not find it with the sign reversed.
  */
 import {
   advance,

@@ -1,4 +1,4 @@
-/** Basis distributions, their text, and all their alignments from one batch: against dense arithmetic and against a batch a basis. */
+/** Basis distributions, their text, and all their alignments from one batch: against dense arithmetic, and against one batch per basis. */
 import fc from "fast-check";
 import { aliasTable, createSampler } from "gradmix/data";
 import {

@@ -1,4 +1,4 @@
-/** Every rule with options that it takes, and what it promises: the tests that go through all rules take them from here. */
+/** Valid options of every rule, and what the rule guarantees. Tests over all rules use them. */
 import {
   type Normalisation,
   normalisations,

@@ -1,4 +1,4 @@
-/** What rules say of themselves, hand to combinators, remember, and refuse: by tables of all there is. */
+/** What rules declare, pass to combinators, remember, and refuse: by complete tables. */
 import {
   combinatorNames,
   type CombinatorOptions,

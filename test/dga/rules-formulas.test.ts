@@ -1,4 +1,4 @@
-/** The siblings of DGA against their papers' formulas, written out; and on losses whose gradients are known. */
+/** The rules other than DGA against the formulas of their papers, written out, and on losses with known gradients. */
 import {
   type CombinatorOptions,
   combinators,

@@ -1,6 +1,6 @@
 /**
- * Whatever is put in the place of an option or of a part of a signal: a rule takes it and stays on the simplex, or refuses it with one
- * GradmixError that names it, and the state is what it was. And what is given by name does not depend on the order of the names.
+ * For any value of an option or of a part of a signal, a rule accepts it and stays on the simplex, or refuses it with one GradmixError that names it and
+ * leaves the state as it was. Named values do not depend on the order of the names.
  */
 import {
   combinatorNames,

@@ -1,6 +1,6 @@
 /**
- * Every rule and combinator that moves against its formulas in plain code, over many updates in which some domains are not measured.
- * Nothing of src/dga is used on the side of the formulas: sums are plain sums, and projections are found by bisection.
+ * Every rule and combinator that moves against its formulas in plain code, over many updates in which some domains are not measured. The formulas use
+ * nothing of src/dga: sums are plain sums, and projections are found by bisection.
  */
 import {
   type AdoOptions,

@@ -1,6 +1,6 @@
 /**
- * Every rule that measures, on losses whose answer is known: four domains of quadratic losses in six dimensions, each with a minimum of its own,
- * trained by exact gradient descent on the mixture that the rule asks for. What a rule is for must come out of it.
+ * Every rule that measures, on losses with a known answer: four domains of quadratic losses in six dimensions, each with its own minimum, trained by
+ * exact gradient descent on the mixture of the rule. The result must be what the rule is for.
  */
 import {
   advance,

@@ -1,6 +1,6 @@
 /**
- * Bandits and importance weights, exactly: every sequence of draws is followed, and weighed by its probability. Nothing is sampled, so an
- * expectation is wrong only if a formula is.
+ * Bandits and importance weights, exactly: every sequence of draws is followed and weighted by its probability. Nothing is sampled, so an expectation is
+ * wrong only if a formula is.
  */
 import { basisAlignments, createBases, type Rule, rules, type RuleState, sumOf } from "gradmix/dga";
 import { names, simplexPoint } from "gradmix/testing";

@@ -1,4 +1,4 @@
-/** Every rule keeps the promises of the interface; each keeps its own. */
+/** Every rule keeps the guarantees of the interface, and its own. */
 import {
   createMixer,
   createRule,

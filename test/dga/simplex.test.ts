@@ -1,4 +1,4 @@
-/** The simplex arithmetic against what defines it: optimality, invariances, brute force. */
+/** The simplex arithmetic against its definitions: optimality, invariances, brute force. */
 import {
   checkSimplex,
   entropy,

@@ -1,4 +1,4 @@
-/** Sketches: unbiased, with the documented error, the same however batches are cut, and of use for several targets. */
+/** Sketches are unbiased, have the documented error, do not depend on how batches are divided, and work for several targets. */
 import { type Backend, init, shutdown } from "gradmix";
 import {
   alignSketches,

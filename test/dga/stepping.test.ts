@@ -1,4 +1,4 @@
-/** Steps at the edges: examples without tokens, losses and gradients that are no longer finite, rules that align nothing. */
+/** Steps in special cases: examples without tokens, losses and gradients that are no longer finite, rules that align nothing. */
 import { init, linear, mul, reshape, scope, shutdown, tensor } from "gradmix";
 import { type Dataset, examplesOf, type RowBatch, rowsOf } from "gradmix/data";
 import { createMixer, createTrainer, type RuleOptions, type Trainer, type TrainerOptions } from "gradmix/dga";

@@ -1,4 +1,4 @@
-/** dga's default: a mirror step around a prior on tracked alignments. The formulas are in rules-oracle.test.ts; here is what follows from them. */
+/** dga's default: a mirror step around a prior on tracked alignments. rules-oracle.test.ts has the formulas; these tests check their consequences. */
 import {
   combinators,
   createRule,

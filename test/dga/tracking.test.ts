@@ -1,4 +1,4 @@
-/** What is tracked of alignments over updates, and how far domains differ beyond their errors: against a naive oracle, and by its invariances. */
+/** The tracked averages of alignments over updates, and how far domains differ beyond their errors: against a naive oracle, and by invariances. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {

@@ -1,6 +1,6 @@
 /**
- * What a trainer refuses: windows that do not fit, calls that overlap, checkpoints that are not whole. And what it holds when memory runs out
- * at any allocation: nothing.
+ * Refusals of a trainer: windows that do not fit, overlapping calls, incomplete checkpoints. A trainer for which memory runs out at any allocation holds
+ * no memory.
  */
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import { assembleBatch, createSampler, tokenWriter, type Windows, windowsOf } from "gradmix/data";

@@ -1,4 +1,4 @@
-/** Options of a trainer: what is missing, what is none, what cannot be trained together. Nothing is made, so the model may be a pretence. */
+/** Options of a trainer: missing ones, invalid ones, and combinations that cannot be trained. Nothing is made, so the model may be a dummy. */
 import { type Dataset, rowsOf } from "gradmix/data";
 import { createBases, createMixer, estimatorNames, type TrainerOptions } from "gradmix/dga";
 import { GradmixError } from "gradmix";

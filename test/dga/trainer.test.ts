@@ -1,4 +1,4 @@
-/** The estimators against each other, the trainer as a state machine, and planted mixtures that DGA has to find. */
+/** The estimators against each other, the trainer as a state machine, and planted mixtures that DGA must find. */
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import {
   createMixer,

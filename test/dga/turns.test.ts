@@ -1,4 +1,4 @@
-/** One call at a time. */
+/** Overlapping calls are refused. */
 import { createTurns } from "#dist/dga/turns.js";
 import { expect, test } from "vitest";
 import { errorOf } from "../errors.ts";

@@ -1,4 +1,4 @@
-/** Tables, charts, and the document that is made of results. */
+/** Tables, charts, and the document that is generated from results. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Results in files, and the processes that make them: what is stopped goes on to the same file. */
+/** Results in files, and the processes that compute them: an interrupted run continues to the same file. */
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** Cells of every kind run, on a tiny model and planted text: what the experiments ask of the library it takes. */
+/** Cells of every kind run on a tiny model and planted text, so the library accepts what the experiments request. */
 import { init, shutdown } from "gradmix";
 import type { TokenStream } from "gradmix/data";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";

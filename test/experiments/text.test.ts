@@ -1,4 +1,4 @@
-/** What the experiments do with text: clusters, histograms, questions. On planted text, in which the answer is known. */
+/** The experiments' text processing (clusters, histograms, questions) on planted text with a known answer. */
 import { type TokenStream, windowsOf } from "gradmix/data";
 import { describe, expect, test } from "vitest";
 import { BRANCHES, clusterOf, clustersAt, clusterTree, kMeans, tfidf } from "../../experiments/clusters.ts";

@@ -1,4 +1,4 @@
-/** What exportMixture says and refuses, and the mixture of a run. */
+/** exportMixture's notes and refusals, and the mixture of a run. */
 import { exportFormats, exportMixture, type Mixture, mixtureOfRun } from "gradmix/export";
 import { describe, expect, test } from "vitest";
 import type { RunRecord } from "#dist/runs/record.js";

@@ -1,4 +1,4 @@
-/** What every format must keep, by enumeration: exact sums, no 0, names and paths as they are, where the weights come from. A format without a reader here fails. */
+/** Guarantees of every format, by enumeration: exact sums, no 0, unchanged names and paths, the source of the weights. A format without a reader here fails. */
 import { exportFormats, exportMixture, type Exported, type Mixture } from "gradmix/export";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Mixtures for the tests: any weights, names and paths that a file could trip over. */
+/** Mixtures for the tests: any weights, and names and paths that could break a file. */
 import type { Mixture, MixtureDomain } from "gradmix/export";
 import fc from "fast-check";
 

@@ -1,4 +1,7 @@
-/** Exported files as the tools themselves read them: their own code where it is installed for Python (GRADMIX_PYTHON, else python3), PyYAML or Python's json and csv for the others. */
+/**
+ * Exported files as the tools themselves read them: with their own code if it is installed for Python (GRADMIX_PYTHON, or python3), otherwise with
+ * PyYAML or Python's json and csv.
+ */
 import { exportFormats, exportMixture, type Mixture } from "gradmix/export";
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Readers of the exported files, written apart from what writes them: numbers stay the text that they are printed as. */
+/** Readers of the exported files, independent of the writers: numbers stay the printed text. */
 import type { Exported, ExportedFile } from "gradmix/export";
 
 /** JSON in which each number is its text, behind a mark. Also reads a literal of Python without None, True and False. */

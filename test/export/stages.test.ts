@@ -1,4 +1,4 @@
-/** Stages of constant weights: the best of all cuts, and what they keep of the run. */
+/** Stages of constant weights: they are the best of all divisions, and keep the tokens of the run. */
 import { fitStages, type TrajectoryPiece } from "gradmix/export";
 import { klDivergence } from "gradmix/dga";
 import fc from "fast-check";

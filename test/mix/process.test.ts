@@ -1,4 +1,4 @@
-/** `gradmix mix` as a process: its streams, its files, a kill at any moment, HTTP and who may speak, and runs that are replayed. */
+/** `gradmix mix` as a process: its streams, its files, a kill at any moment, HTTP and its access control, and replays of runs. */
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {

@@ -1,4 +1,4 @@
-/** The protocol as a function: it drives every rule as the library does, goes on from its own state, and refuses without a trace what it cannot use. */
+/** The protocol as a function: it drives every rule as the library does, continues from its own state, and refuses invalid messages without any effect. */
 import {
   averageWeights,
   advance,

@@ -1,4 +1,4 @@
-/** The description of a GPT against the parameters that a model has, and against the layers' own shapes. */
+/** The description of a GPT against the parameters of a model, and against the shapes of the layers. */
 import { expect, it } from "vitest";
 import { createGPT, createParameters, resolveGPTConfig, toHuggingFace } from "gradmix/nn";
 import { lastBlocks } from "gradmix/dga";

@@ -1,4 +1,4 @@
-/** Batches of any kind: joining is undone by cutting, and picking is joining what was cut. */
+/** Batches of any kind: splitting undoes joining, and picking equals joining of split examples. */
 import type { Examples } from "gradmix/nn";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

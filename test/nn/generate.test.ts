@@ -1,4 +1,4 @@
-/** Generation: what is drawn follows the model's distribution, within the options given. */
+/** Generation: tokens follow the model's distribution, within the given options. */
 import { beforeEach, describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { GradmixError, type Tensor, tensor } from "gradmix";

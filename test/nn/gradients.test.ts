@@ -1,4 +1,4 @@
-/** Derivatives of whole models, in both configurations: by finite differences, by example, forward, with checkpoints. */
+/** Derivatives of whole models, in both configurations: against finite differences, per example, in forward mode, with checkpoints. */
 import { beforeEach, describe, expect, it } from "vitest";
 import {
   forwardDerivative,

@@ -1,4 +1,4 @@
-/** Hugging Face folders: the round trip, what `transformers` expects of them, and folders as they are found. */
+/** Hugging Face folders: the round trip, the files that `transformers` expects, and folders from other sources. */
 import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import { GradmixError } from "gradmix";

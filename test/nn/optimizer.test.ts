@@ -1,4 +1,4 @@
-/** The optimizers against their formulas in plain doubles: decay and no decay, clipping, loss scales, going on from a saved state; what is refused. */
+/** The optimizers against their formulas in plain doubles: with and without decay, clipping, loss scales, continuing from a saved state; and refusals. */
 import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { add, GradmixError, mul, reshape, scope, sign, square, sub, sum, type Tensor, tensor } from "gradmix";

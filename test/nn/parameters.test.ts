@@ -1,4 +1,4 @@
-/** The parameter arena: layout, initial values, what a failed creation leaves behind; configurations that do not fit. */
+/** The parameter arena: layout, initial values, what a failed creation leaves behind; and invalid configurations. */
 import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { foldIn, GradmixError, key, randomNormal } from "gradmix";

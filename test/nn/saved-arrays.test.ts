@@ -1,4 +1,4 @@
-/** Parts of a saved state: what is there is handed on, and everything else refused by name. */
+/** Parts of a saved state: wanted arrays are returned, and everything else is refused by name. */
 import { describe, expect, test } from "vitest";
 import { arraysOf, checkpointFault, savedParts } from "#dist/nn/saved-arrays.js";
 import { read } from "#dist/schema.js";

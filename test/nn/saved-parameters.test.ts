@@ -1,4 +1,4 @@
-/** Parameters of any model as safetensors, in memory and in files: the same bits back by name; what does not fit is refused and changes nothing. */
+/** Parameters of any model as safetensors, in memory and in files: the same bits by name; what does not fit is refused and changes nothing. */
 import * as nodeFs from "node:fs";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

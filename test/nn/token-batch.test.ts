@@ -1,4 +1,4 @@
-/** Batches and sources of tokens against the model's vocabulary and context. */
+/** Batches and sources of tokens are checked against the model's vocabulary and context. */
 import { createGPT, type TokenBatch } from "gradmix/nn";
 import { tokenWriter, windowsOf } from "gradmix/data";
 import fc from "fast-check";

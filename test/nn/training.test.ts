@@ -1,4 +1,4 @@
-/** Training as a whole: a batch is learned by heart, the same bits every time, memory stays flat, a step without memory changes nothing. */
+/** Training as a whole: it learns a batch by heart, with the same bits every time and constant memory; a step that runs out of memory changes nothing. */
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";

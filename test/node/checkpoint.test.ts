@@ -1,4 +1,4 @@
-/** A trainer's checkpoint through a file: it goes on to the same bits; the file is what was saved, whatever was measured. */
+/** A trainer's checkpoint in a file: training continues to the same bits, and the file contains exactly what was saved. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

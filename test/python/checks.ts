@@ -1,6 +1,6 @@
 /**
- * Tests that are written in Python, one vitest test for each function `test_…` of a module in this folder. All of a module run in one process, since Python takes long to start, and PyTorch longer.
- * GRADMIX_PYTHON is the Python that runs them, else `python3`.
+ * Tests that are written in Python: one vitest test for each function `test_…` of a module in this folder. All tests of a module run in one process,
+ * because Python, and PyTorch even more, take long to start. GRADMIX_PYTHON names the Python that runs them; the default is `python3`.
  */
 import { execFile, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";

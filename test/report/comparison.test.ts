@@ -1,4 +1,4 @@
-/** What a comparison says: differences are paired by seed, and no sentence claims more than its interval. */
+/** The text of a comparison: differences are paired by seed, and no sentence claims more than its interval. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {

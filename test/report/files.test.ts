@@ -1,4 +1,4 @@
-/** What other tools read: event files of TensorBoard, metrics.csv, figures as SVG. */
+/** Files for other tools: event files of TensorBoard, metrics.csv, figures as SVG. */
 import * as fc from "fast-check";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-/** Folders of runs that nobody trained: their files are those that a run writes, their numbers come from formulas. */
+/** Folders of runs without training: their files are like those of real runs, and their numbers come from formulas. */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { formatJson } from "#dist/json.js";

@@ -1,4 +1,4 @@
-/** The page in headless Chromium: what is drawn, what it says, sorting, searching, widths, schemes; and the page of a run that goes on. One browser for all. */
+/** The page in headless Chromium: drawings, text, sorting, searching, widths, colour schemes; and the page of a run in progress. One browser for all. */
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** What the report computes before anything is drawn: packing, thinning, curves of seeds, groups of runs, sentences. */
+/** Computations of the report before anything is drawn: packing, thinning, curves of seeds, groups of runs, sentences. */
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { addItem, addLine, EVALUATIONS, gather, POINTS, type Thinned } from "#dist/report/collect.js";

@@ -1,4 +1,4 @@
-/** What a server of a page that goes on lets in, and what it reads. */
+/** The server of `gradmix watch`: which requests it answers, and what it reads. */
 import {
   appendFileSync,
   mkdtempSync,

@@ -1,4 +1,4 @@
-/** Reading a run's folder back: what was written comes back, a line that is still being written waits, and what no run writes is refused by its place. */
+/** Reading a run's folder: what was written is read back, an incomplete last line waits, and content that no run writes is refused, naming its place. */
 import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

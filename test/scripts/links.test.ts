@@ -1,4 +1,4 @@
-/** What the check of the package sees of links. */
+/** The check of the package finds broken links. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

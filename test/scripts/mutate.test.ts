@@ -1,4 +1,4 @@
-/** `npm run mutate`: its mutants are the edits that they say, and leave messages alone; the sample is fair. */
+/** `npm run mutate`: its mutants are the edits that they name, they do not change messages, and the sample is fair. */
 import { isDeepStrictEqual } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Making tensors of the type that the numbers have, what `data()` is, and tensors in print. */
+/** Making tensors with the type of the numbers, `data()`, and printed tensors. */
 import { inspect } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";

@@ -1,4 +1,4 @@
-/** `checkGradients` passes right rules and catches wrong ones: every mutant of a rule, with the input, the element and both numbers. */
+/** `checkGradients` accepts right rules and catches wrong ones: for every mutant of a rule it reports the input, the element and both numbers. */
 import { beforeAll, describe, expect, it } from "vitest";
 import {
   add,

@@ -1,4 +1,4 @@
-/** checkRule passes the rules that keep the invariants, and catches each way of breaking one, by its name. */
+/** checkRule accepts rules that keep the invariants, and catches each way to break one, by its name. */
 import {
   exponentiatedGradient,
   initialState,

@@ -1,4 +1,4 @@
-/** Combinators keep the invariants around any rule, alone and nested, and do what they say. */
+/** Combinators keep the invariants around any rule, alone and nested, and have their documented effect. */
 import {
   combinators,
   createMixer,

@@ -1,4 +1,7 @@
-/** The combinator `guard` against its formulas in plain code, and what it promises: bounds that are kept, nothing done where nothing is in danger, exact resume. */
+/**
+ * The combinator `guard` against its formulas in plain code, and its guarantees: limits are kept, nothing changes while no domain is in danger, exact
+ * resume.
+ */
 import {
   combinators,
   createMixer,

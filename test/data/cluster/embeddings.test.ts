@@ -1,4 +1,4 @@
-/** Embeddings of texts: words, the projection against exact TF-IDF, the leading directions against an eigensolver of our own, and topics that are told apart. */
+/** Embeddings of texts: words, the projection against exact TF-IDF, the leading directions against a separate eigensolver, and the separation of topics. */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";

@@ -1,4 +1,4 @@
-/** k-means on every backend: against brute force in doubles, by what a solution must satisfy, and on planted clusters. */
+/** k-means on every backend: against brute force in doubles, by the conditions of a solution, and on planted clusters. */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";

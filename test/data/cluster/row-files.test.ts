@@ -1,4 +1,4 @@
-/** Embeddings in files: the same rows from every format, in any order, and what is refused. */
+/** Embeddings in files: the same rows from every format, in any order, and refusals. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";

@@ -1,4 +1,7 @@
-/** Shares of clusters in a target: the estimate against a dense one of our own, what few and many examples do, standard errors against what is drawn, and pieces of texts. */
+/**
+ * Shares of a target over clusters: the estimate against a dense one, the effect of few and many examples, standard errors against repeated draws, and
+ * pieces of texts.
+ */
 import fc from "fast-check";
 import {
   clusterHistogram,
