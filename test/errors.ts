@@ -1,7 +1,7 @@
 /** The error with which a call is refused. */
 import { GradmixError } from "#dist/errors.js";
 
-/** The GradmixError that `fn` throws, whose message is one line. Fails for none, and throws others on. */
+/** Returns the GradmixError that `fn` throws, whose message must be one line. Fails if nothing is thrown, and rethrows other errors. */
 export function errorOf(fn: () => unknown): GradmixError {
   try {
     fn();
@@ -16,7 +16,7 @@ export function errorOf(fn: () => unknown): GradmixError {
   throw new Error("nothing was thrown");
 }
 
-/** Code and message of what `fn` throws; "no error" for nothing. */
+/** Returns the code and the message of the error that `fn` throws; "no error" if it throws nothing. */
 export function codeOf(fn: () => unknown): string {
   try {
     fn();

@@ -6,7 +6,7 @@ import { runInNewContext } from "node:vm";
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc") as () => void;
 
-/** Collects until `done`, and a few times more, since the collector promises nothing about one pass; then forgotten tensors are freed. */
+/** Collects until `done`, and a few times more, because one pass need not free everything; afterwards unreachable tensors are freed. */
 export async function garbageCollected(done: () => boolean = () => true): Promise<void> {
   for (let i = 0; i < 200 && !done(); i++) {
     collect();

@@ -2,8 +2,8 @@
 import { expect } from "vitest";
 
 /**
- * |got − want| ≤ tolerance·scale for every number. The scale is |want| or, of a list, its largest |want|; where what is
- * wanted comes of a sum that cancels, say what the sum is made of. What is missing is near to nothing.
+ * Checks |got − want| ≤ tolerance·scale for every number. The scale is |want|, or for a list the largest |want|. If the wanted number is a sum that
+ * cancels, give the size of its terms as the scale. A missing number is not near to any.
  */
 export function expectNear(
   got: number | ArrayLike<number> | null | undefined,

@@ -39,9 +39,9 @@ const shapes: readonly (readonly [string, readonly number[]])[] = [
 export interface TinyModel {
   readonly parameters: readonly Tensor[];
   readonly examples: number;
-  /** Losses [3] of ragged examples (4, 3 and 2 counted tokens); with ids that repeat within an example. */
+  /** Losses [3] of ragged examples (4, 3 and 2 counted tokens), with ids that repeat within an example. */
   losses(parameters: readonly Tensor[], checkpointed?: boolean): Tensor;
-  /** The losses of one example alone [1]. */
+  /** The loss [1] of one example alone. */
   lossOf(parameters: readonly Tensor[], example: number): Tensor;
 }
 
@@ -73,7 +73,7 @@ export function tinyModel(): TinyModel {
       "i32",
     );
     const x = add(embedding(p[0], part(IDS)), embedding(p[1], places));
-    // The parameters are the block's inputs where they are differentiated by `grad`, and free where by a sink.
+    // With `grad` the parameters are inputs of the block; with a sink they are captured.
     const y = checkpointed ? checkpoint((x, ...p) => block(x, p), x, ...p) : block(x, p);
     return exampleLosses(linear(mul(y, 0.5), p[12]), part(TARGETS));
   };

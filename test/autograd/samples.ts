@@ -14,9 +14,9 @@ export interface Numbers {
 export interface Sample {
   readonly inputs: () => readonly Numbers[] | readonly Tensor[];
   readonly attrs: unknown;
-  /** Inputs to differentiate; default: all of type f32. */
+  /** Inputs to differentiate. Default: all of type f32. */
   readonly wrt?: readonly number[];
-  /** The first output, computed otherwise. Without it the op's composition is the oracle. */
+  /** The expected first output, computed in another way. Default: the op's composition is the oracle. */
   readonly expected?: (...inputs: number[][]) => number[];
 }
 
@@ -31,7 +31,7 @@ function i(shape: readonly number[], data: readonly number[]): Numbers {
   return { shape, data, dtype: "i32" };
 }
 
-/** A sample whose inputs stay the same from call to call. */
+/** A sample with the same inputs in every call. */
 function sample(
   inputs: readonly Numbers[],
   attrs: unknown = {},
@@ -41,7 +41,7 @@ function sample(
   return { inputs: () => inputs, attrs, ...(expected && { expected }), ...(wrt && { wrt }) };
 }
 
-/** A sample of an op that only rules use: its inputs are what the public op saved, and one more of the given shape. */
+/** A sample of an op that only rules use: its inputs are the tensors that the public op saved, and one more of the given shape. */
 function ruleSample(
   name: string,
   inputs: readonly Numbers[],
@@ -102,7 +102,7 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 const gelu = (x: number): number =>
   0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 
-/** By its Maclaurin series, for small x. */
+/** The error function by its Maclaurin series, for small x. */
 function erf(x: number): number {
   let [sum, term] = [0, x];
   for (let n = 0; n < 60; n++) {
@@ -122,7 +122,7 @@ const dropped =
     });
   };
 
-/** Rows of `cols`. */
+/** Splits a list into rows of `cols` elements. */
 const byRow =
   (cols: number, fn: (row: number[]) => number[]) =>
   (x: number[]): number[] =>
@@ -130,7 +130,7 @@ const byRow =
 
 const total = (x: readonly number[]): number => x.reduce((a, b) => a + b, 0);
 
-/** Zeros with x[n] added at place(n). */
+/** Zeros, with x[n] added at place(n). */
 function scattered(count: number, x: readonly number[], place: (n: number) => number): number[] {
   const out = new Array<number>(count).fill(0);
   x.forEach((value, n) => (out[place(n)] += value));

@@ -12,14 +12,14 @@ export interface BackendOptions {
 
 export interface TestedBackend {
   readonly name: string;
-  /** Of these kernels, where views begin makes other shaders, which take long to compile for a CPU: their cases take turns. */
+  /** Kernels whose shaders depend on the offsets of views. Since shaders take long to compile for a CPU, their cases use one offset each, in turn. */
   readonly marginsInTurns?: ReadonlySet<KernelName>;
   readonly create: (options?: BackendOptions) => Promise<Backend>;
 }
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 
-/** On whatever adapter there is; with the variants of kernels for software adapters, or with those for GPUs. */
+/** The WebGPU backend on the available adapter, with the variants of kernels for software adapters or those for GPUs. */
 const webgpu = (name: string, software: boolean): TestedBackend => ({
   name,
   create: async (options) => {
@@ -29,7 +29,6 @@ const webgpu = (name: string, software: boolean): TestedBackend => ({
 });
 
 export const backends: readonly TestedBackend[] = [
-  // One line each.
   { name: "reference", create: async (options) => createReferenceBackend(options) },
   { name: "cpu, 1 thread", create: (options) => createCpuBackend({ ...options, threads: 1 }) },
   { name: "cpu, 3 threads", create: (options) => createCpuBackend({ ...options, threads: 3 }) },
@@ -44,7 +43,7 @@ const READ_BY_FOURS: ReadonlySet<KernelName> = new Set([
   ...(["gemm", "gemmSegmented", "attention", "attentionVjp", "attentionJvp"] as const),
 ]);
 
-/** For kernels one by one: software adapters are slow with workgroup memory, whole trainings take too long there. */
+/** Backends for single kernels. Whole trainings take too long on them, because workgroup memory is slow on software adapters. */
 export const kernelBackends: readonly TestedBackend[] = [
   ...backends,
   ...(off ? [] : [{ ...webgpu("webgpu, workgroup variants", false), marginsInTurns: READ_BY_FOURS }]),

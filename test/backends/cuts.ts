@@ -10,24 +10,24 @@ type Family = keyof typeof blocks;
 
 const used = new Set<string>();
 
-/** The constant itself. */
+/** Returns the constant with this name. */
 export function block<F extends Family>(family: F, name: keyof (typeof blocks)[F] & string): number {
   used.add(`${family}: ${name}`);
   return Number(blocks[family][name]);
 }
 
-/** One less than a block, the block, one more, and past two of them. */
+/** Sizes around a block: one less, the block itself, one more, and more than two blocks. */
 export const around = (size: number): number[] =>
   [size - 1, size, size + 1, 2 * size + 1].filter((n) => n > 0);
 
-/** The same of the constant of that name, or of `times` of it. */
+/** Sizes around the constant with this name, or around `times` it. */
 export const past = <F extends Family>(
   family: F,
   name: keyof (typeof blocks)[F] & string,
   times = 1,
 ): number[] => around(times * block(family, name));
 
-/** Constants that no call of `block` or `past` has named so far. */
+/** Returns the constants that no call of `block` or `past` has named so far. */
 export const unused = (): string[] =>
   Object.entries(blocks)
     .flatMap(([family, constants]) => Object.keys(constants).map((name) => `${family}: ${name}`))

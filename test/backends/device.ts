@@ -4,7 +4,7 @@
  */
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 
-/** Results of a call, by what it was given. */
+/** Caches results of a call by its arguments. */
 function once<A, R extends object>(keyOf: (given: A) => string, make: (given: A) => R): (given: A) => R {
   const made = new Map<string, R>();
   return (given) => {
@@ -17,7 +17,7 @@ function once<A, R extends object>(keyOf: (given: A) => string, make: (given: A)
 
 const numbers = new WeakMap<object, number>();
 let count = 0;
-/** A number for an object. */
+/** Returns a number that identifies an object. */
 const numberOf = (one: object): number => {
   const known = numbers.get(one) ?? ++count;
   numbers.set(one, known);
@@ -26,7 +26,7 @@ const numberOf = (one: object): number => {
 
 type Method = (...args: unknown[]) => unknown;
 
-/** What makes shaders, each of them once. */
+/** Wraps the functions that make shaders, so that each shader is made once. */
 function shadersOf(device: GPUDevice) {
   return {
     createShaderModule: once(
@@ -50,7 +50,7 @@ function shadersOf(device: GPUDevice) {
   };
 }
 
-/** The device as one backend has it: it may destroy it, and another goes on with it. */
+/** Returns a view of the device for one backend, which may destroy it without affecting other backends. */
 function lent(device: GPUDevice, shaders: ReturnType<typeof shadersOf>): GPUDevice {
   type Listen = (event: GPUUncapturedErrorEvent) => void;
   let listening: Listen | null = null;
@@ -76,7 +76,7 @@ function lent(device: GPUDevice, shaders: ReturnType<typeof shadersOf>): GPUDevi
 let shared: ReturnType<typeof createNodeDevice> | null = null;
 let shaders: ReturnType<typeof shadersOf> | null = null;
 
-/** The shared device, and what its adapter is called. */
+/** The shared device, and the name of its adapter. */
 export async function sharedDevice(): Promise<{ device: object; adapter: string }> {
   const { device, adapter } = await (shared ??= createNodeDevice({ software: true }));
   const own = device as GPUDevice;

@@ -24,27 +24,27 @@ export interface Case<K extends KernelName> {
   readonly name: string;
   readonly params: KernelParams[K];
   readonly inputs: Inputs<K, Operand>;
-  /** What stands in the outputs before the call. */
+  /** Contents of the outputs before the call. */
   readonly outputs: Partial<Outputs<K, Operand>>;
-  /** The input whose memory the kernel's one output is; it is then not in `outputs`. */
+  /** The input that the kernel's only output overwrites; that output is then not in `outputs`. */
   readonly inPlace?: string;
   /**
    * Factor on the table's tolerance, which is meant for operands of order one. For a sum of n products, whose rounding
    * errors add up like a random walk, it is √(n/64), at least 1 (`sumScale`).
    */
   readonly scale?: number;
-  /** Only for backends of this family: its sizes are cut there. */
+  /** If given, the case only runs on backends of this family, whose blocks it crosses. */
   readonly family?: "cpu" | "webgpu";
-  /** What the outputs must be, where the reference would take long. */
+  /** The expected outputs, if the reference would take long. */
   readonly expected?: () => (TensorData | null)[];
 }
 
 export const sumScale = (n: number): number => Math.max(1, Math.sqrt(n / 64));
 
-/** Marks outputs that a kernel must overwrite, and, with what `guard` adds, elements that no kernel may touch. */
+/** Marks outputs that a kernel must overwrite and, with a number from `guard` added, elements that no kernel may change. */
 const GUARD = 12345;
 const GUARD_AFTER = 9;
-/** Others for each operand and place, so that guards that are copied onto guards show. */
+/** Returns a different number for each operand and position, so that a guard that is copied onto another is noticed. */
 const guard = (operand: number, at: number): number => GUARD + 100 * operand + (at % 97);
 function guards(operand: number, count: number): Int32Array {
   const all = new Int32Array(count);
@@ -52,7 +52,7 @@ function guards(operand: number, count: number): Int32Array {
   return all;
 }
 
-/** Deterministic values in [low, high), rounded to f32 so that every backend is given the same. */
+/** Deterministic values in [low, high), rounded to f32, so that every backend gets the same ones. */
 export function values(count: number, seed: number, low = -1, high = 1): number[] {
   let state = (seed * 2654435761 + 12345) >>> 0;
   const made = new Array<number>(count);
@@ -88,7 +88,7 @@ export function out(count: number, dtype: DType = "f32"): Operand {
 
 const outputNames = (kernel: KernelName): string[] => Object.keys(kernels[kernel].outputs);
 
-/** The case's outputs by name, each made by `place`; in place it is the input. */
+/** The outputs of a case by name, each made by `place`; an output in place is the input. */
 export function outputsOf<K extends KernelName>(
   kernel: K,
   c: Case<K>,
@@ -105,7 +105,7 @@ export function outputsOf<K extends KernelName>(
   return Object.fromEntries(outputs) as unknown as Outputs<K>;
 }
 
-/** Runs a case, every view starting at element `margin` of its buffer; gives the outputs' elements in the table's order. */
+/** Runs a case with every view starting at element `margin` of its buffer. Returns the elements of the outputs in the order of the table. */
 export async function runCase<K extends KernelName>(
   backend: Backend,
   kernel: K,
@@ -170,8 +170,8 @@ export async function runCase<K extends KernelName>(
 }
 
 /**
- * Compares a run with the oracle's: i32 elements and infinities must be equal, NaN stands where NaN stands, and
- * otherwise |got − want| ≤ scale·(atol + rtol·|want|). `want` is rounded to f32 first. Gives null or what is wrong.
+ * Compares a run with that of the oracle: i32 elements, infinities and NaN must be equal, and
+ * other elements satisfy |got − want| ≤ scale·(atol + rtol·|want|). `want` is rounded to f32 first. Returns the first difference, or null.
  */
 export function difference<K extends KernelName>(
   kernel: K,
@@ -207,7 +207,7 @@ export function difference<K extends KernelName>(
 
 type Plain = Operand | ArrayLike<number>;
 
-/** Runs one kernel on plain numbers (a number is an output of so many elements) and gives the outputs in the table's order, for checks of the oracle itself. */
+/** Runs one kernel on plain numbers, for checks of the oracle itself. A number as an output gives its element count. Returns the outputs in the order of the table. */
 export async function evaluate<K extends KernelName>(
   backend: Backend,
   kernel: K,

@@ -24,7 +24,7 @@ const slopes: { readonly [K in Activation]: (x: number) => number } = {
   },
 };
 
-/** One element of a product, before its activation: row i, column j of an item; `old` is what stands in c. */
+/** One element of a product before its activation: row i, column j of an item; `old` is the previous element of c. */
 export function naiveElement(
   p: KernelParams["gemm"],
   a: Float32Array,
@@ -45,7 +45,7 @@ export function naiveElement(
   return p.alpha * sum + (bias === null ? 0 : bias[j]) + (p.accumulate ? old : 0);
 }
 
-/** A product with its epilogue: c and the slope of the activation. Elements between items stay. */
+/** A product with its epilogue: c, and the slope of the activation. Elements between items keep their values. */
 export function naiveGemm(
   p: KernelParams["gemm"],
   a: Float32Array,
@@ -94,7 +94,7 @@ export function naiveLse(x: readonly number[], cols: number): number[] {
   return result;
 }
 
-/** Causal attention by whole T×T matrices per head, softmax of masked scores; heads repeated for grouped queries. */
+/** Causal attention with whole T×T matrices per head: softmax of masked scores, with key/value heads repeated for grouped queries. */
 export function naiveAttention(p: AttentionParams, qkv: readonly number[]): { o: number[]; lse: number[] } {
   const { batch, time, heads, kvHeads, headDim } = p;
   const cols = (heads + 2 * kvHeads) * headDim;
@@ -125,7 +125,7 @@ export function naiveAttention(p: AttentionParams, qkv: readonly number[]): { o:
   return { o, lse };
 }
 
-/** Attention with a mask by whole matrices per head; a row in which everything is hidden is 0. */
+/** Attention with a mask, with whole matrices per head. A row in which every key is hidden is 0. */
 export function naiveMaskedAttention(
   p: MaskedAttentionParams,
   {
@@ -149,7 +149,7 @@ export function naiveMaskedAttention(
         const scores = Array.from({ length: p.keys }, (_, s) => {
           const key = row(k, shared * p.keys + s);
           const score = p.scale * query.reduce((total, x, j) => total + x * key[j], 0);
-          // The last query stands beside the last key.
+          // The last query is at the position of the last key.
           if (p.causal && p.keys - 1 - s < p.time - 1 - t) return -Infinity;
           return score + (mask?.[(own * p.time + t) * p.keys + s] ?? 0);
         });

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { extname, join, normalize } from "node:path";
 import { notHere, unpackChromium } from "../../scripts/unpack-chromium.mjs";
 
-/** Why Chromium does not run on this machine, or null. */
+/** The reason why Chromium does not run on this machine, or null. */
 export function chromiumMissing(): string | null {
   if (notHere !== null) return `Chromium: ${notHere}`;
   const { executable, libraries } = unpackChromium();
@@ -22,15 +22,15 @@ export function chromiumMissing(): string | null {
 export interface Page {
   /** A module of the site, "/app/readme.js". */
   readonly module: string;
-  /** For the page: `location.search` has it as JSON. */
+  /** A value for the page, which is in `location.search` as JSON. */
   readonly options?: object;
-  /** Send the headers that give threads a memory to share. */
+  /** Whether to send the headers with which threads can share memory. */
   readonly isolated: boolean;
   /** A JSON import map. */
   readonly imports?: Readonly<Record<string, string>>;
 }
 
-/** Folders by the paths under which the site has them. */
+/** Folders by their paths on the site. */
 export type Site = Readonly<Record<string, string>>;
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -44,7 +44,7 @@ const ISOLATED = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** Opens a page and gives what it posts to /report. Rejects with the browser's messages when it reports nothing in time. */
+/** Opens a page and returns what it posts to /report. Rejects with the browser's messages if it reports nothing in time. */
 export async function visit(site: Site, page: Page, seconds = 60): Promise<unknown> {
   const profile = mkdtempSync(join(tmpdir(), "gradmix-chromium-"));
   let browser: ChildProcess | null = null;
@@ -72,16 +72,16 @@ export async function visit(site: Site, page: Page, seconds = 60): Promise<unkno
   }
 }
 
-/** Ends it, and waits until it has. */
+/** Ends the browser and waits for its end. */
 export async function endChromium(browser: ChildProcess | null): Promise<void> {
   if (browser === null || browser.exitCode !== null || browser.signalCode !== null) return;
   const gone = new Promise((done) => browser.once("exit", done));
-  // With its helpers, which are of its group.
+  // Its helper processes are in its group, and end too.
   if (browser.pid !== undefined) process.kill(-browser.pid, "SIGKILL");
   await gone;
 }
 
-/** Headless Chromium with a profile of its own; `pipe`: with its DevTools at the descriptors 3 (in) and 4 (out). It leads a group of processes. */
+/** Starts headless Chromium with its own profile, as the leader of a group of processes. `pipe`: DevTools use the descriptors 3 (in) and 4 (out). */
 export function startChromium(url: string, profile: string, pipe: boolean = false): ChildProcess {
   const { executable, libraries } = unpackChromium();
   return spawn(
@@ -89,7 +89,7 @@ export function startChromium(url: string, profile: string, pipe: boolean = fals
     [
       ...(pipe ? ["--remote-debugging-pipe"] : []),
       "--headless=shell",
-      // Only our own pages are opened, also by root in a container.
+      // The sandbox does not work for root in a container, and only our own pages are opened.
       ...["--no-sandbox", "--no-zygote", "--disable-dev-shm-usage"],
       ...["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"],
       ...["--enable-logging=stderr", "--no-first-run", "--disable-background-networking"],

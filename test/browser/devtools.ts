@@ -14,18 +14,18 @@ export interface Look {
 }
 
 export interface Tab {
-  /** What the page logs as errors, and throws. */
+  /** Errors that the page logs or throws. */
   readonly errors: readonly string[];
   /** Opens an address and waits until it has loaded. */
   open(url: string, look: Look): Promise<void>;
-  /** What an expression gives (awaited), as JSON. */
+  /** Returns the value of an expression (awaited), as JSON. */
   evaluate<T>(expression: string): Promise<T>;
-  /** A PNG of the whole page, or of what is below the top within `height`. */
+  /** Returns a PNG of the whole page, or of its top `height` pixels. */
   picture(height?: number): Promise<Buffer>;
   send(method: string, parameters?: Parameters): Promise<Record<string, unknown>>;
 }
 
-/** Calls `use` with a tab of a browser, which ends with it. */
+/** Calls `use` with a tab of a new browser, which ends afterwards. */
 export async function withTab<T>(use: (tab: Tab) => Promise<T>): Promise<T> {
   const profile = mkdtempSync(join(tmpdir(), "gradmix-chromium-"));
   const browser = startChromium("about:blank", profile, true);
@@ -123,7 +123,7 @@ async function tabOf(protocol: Protocol, session: string): Promise<Tab> {
       throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
     return result.value as T;
   };
-  // Sizes are told to observers before a frame is drawn.
+  // Observers of sizes are called before a frame is drawn.
   const drawn = (): Promise<unknown> =>
     evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(null))))");
   return {

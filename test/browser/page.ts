@@ -1,11 +1,11 @@
 /** Functions that the pages of the tests share. They run in the page, or in a worker of it. */
 
-/** Sends the test what the page found. */
+/** Sends the results of the page to the test. */
 export async function report(found: unknown): Promise<void> {
   await fetch("/report", { method: "POST", body: JSON.stringify(found) });
 }
 
-/** Code and message of what a promise is rejected with; "no error" for none. */
+/** Returns code and message of the error with which a promise is rejected; "no error" if it is not. */
 export async function refusal(promise: Promise<unknown>): Promise<string> {
   try {
     await promise;
@@ -16,7 +16,7 @@ export async function refusal(promise: Promise<unknown>): Promise<string> {
   }
 }
 
-/** What the test asks `init` for, in the page's address. A `device` is still to be asked for; in a worker, which has no such address, it is the cpu. */
+/** Returns the options for `init` from the page's address, and requests a `device` if they name one. A worker has no such address and uses the cpu. */
 export async function initOptions(): Promise<object> {
   const asked = location.search.slice(1);
   const options = (asked === "" ? { backend: "cpu" } : JSON.parse(decodeURIComponent(asked))) as {
@@ -32,7 +32,7 @@ export async function initOptions(): Promise<object> {
   return { ...options, device };
 }
 
-/** What fails in a page is a report, too. */
+/** Reports an error of the page to the test. */
 export async function reporting(run: () => Promise<unknown>): Promise<void> {
   try {
     await report(await run());

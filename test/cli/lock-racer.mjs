@@ -1,4 +1,4 @@
-// Child of lock.test.ts: told a folder and a moment, it tries to take the folder's lock then, and holds it until it is told to give it back.
+// Child of lock.test.ts: it receives a folder and a time, tries to take the folder's lock at that time, and holds it until it is asked to release it.
 import { takeLock } from "#dist/cli/lock.js";
 
 let held = null;

@@ -1,11 +1,11 @@
-// Child of command.test.ts: `gradmix train` with a trainer that only counts. argv[2]: milliseconds a step after the
-// first; then the config file and what to resume.
+// Child of command.test.ts: `gradmix train` with a trainer that only counts. argv[2]: milliseconds per step after the
+// first; then the config file and the folder to resume.
 import { setTimeout } from "node:timers/promises";
 import { train } from "#dist/cli/train.js";
 
 const [pause, config, resume] = process.argv.slice(2);
 
-/** run.json, which report.html is made from. */
+/** The run.json from which report.html is made. */
 const text = { files: 1, documents: 1, tokens: 1, heldOutTokens: 1, heldOutBytes: 1, sha256: "" };
 const facts = {
   ...{ version: 1, gradmix: "0", node: "0", backend: "cpu", simd: "plain", precision: "f32", threads: 1 },

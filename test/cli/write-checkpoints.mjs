@@ -1,4 +1,4 @@
-// Child of run-folder.test.ts: writes checkpoints into the folder argv[2] until it is killed. Each holds its step throughout.
+// Child of run-folder.test.ts: writes checkpoints into the folder argv[2] until it is killed. Every number of a checkpoint is its step.
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { parseJson } from "#dist/json.js";
 import { openRunFolder } from "#dist/cli/run-folder.js";

@@ -6,7 +6,7 @@ import { foldIn, key, uniformAt } from "#dist/tensor/rng.js";
 export const vocabSize = 24;
 export const time = 16;
 
-/** A language: from each token one of three others, which ones being the language's own. */
+/** A language: each token is followed by one of three others, which differ between languages. */
 export function language(seed: number, tokens: number): number[] {
   const rules = foldIn(key(17), seed);
   const walk = foldIn(key(18), seed);

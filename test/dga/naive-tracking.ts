@@ -10,29 +10,29 @@ export interface Measured {
 }
 
 export interface Naive {
-  /** null where nothing is known. */
+  /** null for domains without a measurement. */
   readonly means: readonly (number | null)[];
   readonly tokens: readonly number[];
   readonly variances: readonly number[];
-  /** σ, or null where nothing ever told of errors; and the tokens behind it. */
+  /** σ, or null if errors were never measured; and the tokens from which it was estimated. */
   readonly sigma: number | null;
   readonly behind: number;
   readonly mean: number;
   readonly tau: number;
-  /** The direction of the step: NaN where nothing is known. */
+  /** The direction of the step; NaN for domains without a measurement. */
   readonly d: readonly number[];
 }
 
 const total = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
-/** τ² from the equation Σ (xᵢ − m)²/(τ² + vᵢ) = n − 1, by bisection of its logarithm; and m. */
+/** Solves Σ (xᵢ − m)²/(τ² + vᵢ) = n − 1 for τ² by bisection of its logarithm. Returns τ² and m. */
 function randomEffects(x: readonly number[], v: readonly number[]): { mean: number; tau: number } {
   const meanAt = (square: number): number =>
     total(x.map((value, i) => value / (square + v[i]))) / total(v.map((own) => 1 / (square + own)));
   const excess = (square: number): number =>
     total(x.map((value, i) => (value - meanAt(square)) ** 2 / (square + v[i]))) - (x.length - 1);
   const plain = total(x) / x.length;
-  // Less than any spread that the tests have; it stands for none, where errors may be 0.
+  // A number below every spread in the tests, which stands for 0, since errors may be 0.
   let [low, high] = [-70, 10];
   if (x.length < 2 || x.every((value) => value === x[0]) || excess(Math.exp(low)) <= 0) {
     const exact = v.some((own) => own === 0);
@@ -46,7 +46,7 @@ function randomEffects(x: readonly number[], v: readonly number[]): { mean: numb
   return { mean: meanAt(Math.exp(high)), tau: Math.exp(high / 2) };
 }
 
-/** All that is known after the history, with what was measured at each update clipped by what was known before it. */
+/** The state after the history. Each measurement is clipped by the state before it. */
 export function naive(history: readonly Measured[], memory: number): Naive {
   const k = history[0].tokens.length;
   const values: { i: number; t: number; n: number; value: number }[] = [];
@@ -87,7 +87,7 @@ export function naive(history: readonly Measured[], memory: number): Naive {
     const before = knownAfter(t - 1);
     const { sigma, tau, mean } = before;
     const told = errors.some((error, i) => error !== null && tokens[i] > 0);
-    // How far it is from what was known, in units of what one token with the error 1 would be expected to be.
+    // The distance from the mean so far, in units of the expected distance for one token with the error 1.
     const innovation = (i: number, n: number): number | null => {
       const known = before.means[i];
       return known === null ? null : Math.sqrt((alignments[i] - known) ** 2 / (1 + n * before.variances[i]));

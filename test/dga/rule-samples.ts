@@ -10,7 +10,7 @@ import { type CheckRuleOptions, type Knobs, targetNames } from "gradmix/testing"
 
 const ofThree = [0.5, 0.3, 0.2];
 
-/** Options with which each rule can be made for three domains, all that there are. */
+/** Valid options of each rule for three domains, with every option that it has. */
 export const validOptions: { readonly [N in RuleName]: Required<Extract<RuleOptions, { name: N }>> } = {
   uniform: { name: "uniform" },
   static: { name: "static", weights: ofThree },
@@ -48,7 +48,7 @@ export const validOptions: { readonly [N in RuleName]: Required<Extract<RuleOpti
   },
 };
 
-/** Numbers that belong to names, so that they follow them through any order. */
+/** Numbers by name, so that they follow the names through any order. */
 const byName = (domains: readonly string[]): Record<string, number> =>
   Object.fromEntries(domains.map((name) => [name, Number(name.replace("domain", "")) + 1]));
 
@@ -61,7 +61,7 @@ function shares(domains: readonly string[]): Record<string, number> {
 export interface Checked {
   readonly options: (domains: readonly string[], knobs: Knobs) => RuleOptions;
   readonly check: CheckRuleOptions;
-  /** Invariants that must have run, beside those that run for every rule. */
+  /** Invariants that must run for this rule in addition to those that run for every rule. */
   readonly ran: readonly string[];
 }
 
@@ -80,7 +80,7 @@ const mirror = [
   "regret: Σ⟨αₜ, aₜ⟩ ≥ Σ aₜᵢ − ln(1/α₀ᵢ)/η − (η/8)·Σ rangeₜ² for every domain i",
 ];
 
-/** DoGE's scores: over the mean norm, between 0 and 5. */
+/** DoGE's scores: alignments divided by the mean norm, clamped to [0, 5]. */
 const clamped = (scores: readonly number[], norms: readonly number[]): number[] => {
   const mean = norms.reduce((sum, norm) => sum + norm, 0) / norms.length;
   return scores.map((score) => (mean === 0 ? 0 : Math.min(5, Math.max(0, score / mean))));
@@ -93,7 +93,7 @@ const cosines = (alignments: readonly number[], norms: readonly number[], target
 
 const of = (values: ArrayLike<number> = []): number[] => Array.from(values);
 
-/** The directions by their definitions, written out. */
+/** The directions of the rules by their definitions. */
 const directions: { readonly [K in Normalisation]: (given: Signal) => number[] } = {
   raw: ({ alignments }) => of(alignments),
   clipped: ({ alignments, norms = [], targetNorm = 0 }) =>
@@ -105,9 +105,9 @@ const directions: { readonly [K in Normalisation]: (given: Signal) => number[] }
 };
 
 /**
- * What a tracked dga cannot promise, since its unit is the spread of all domains beyond their errors, with one degree of freedom less than domains: one domain's rise
- * makes the unit larger, and may leave it behind another; half domains are more domains; and no step is a mirror step on the signal alone. A shift of all alignments changes nothing
- * up to rounding relative to the shift, which makes a difference of differences that are smaller still (tracking.test.ts).
+ * Guarantees that a tracked dga cannot give. Its unit is the spread of all domains beyond their errors, with one degree of freedom less than there are domains. So a
+ * rise of one domain's alignment makes the unit larger, and may lower its weight relative to another; splitting domains changes their number; and no step is a mirror
+ * step on the signal alone. A shift of all alignments changes nothing except rounding relative to the shift, which matters if the differences are smaller (tracking.test.ts).
  */
 const trackedPromises = {
   monotone: [],
@@ -117,7 +117,7 @@ const trackedPromises = {
   unmeasured: "remembers",
 } as const;
 
-/** What each rule promises, some with several settings. */
+/** The guarantees of each rule, for some rules with several settings. */
 export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
   uniform: [{ options: () => ({ name: "uniform" }), check: {}, ran: [] }],
   static: [
@@ -144,7 +144,7 @@ export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
   dga: [
     ...normalisations.map((normalise): Checked => ({
       options: (_, knobs) => ({ name: "dga", normalise, ...knobs }),
-      // The scale of "doge" is a mean over the domains, which splitting one of them moves.
+      // The scale of "doge" is a mean over the domains, so splitting one of them changes it.
       check: {
         knobs: ["eta", "beta", "start"],
         promises: { mirror: true, splitsOne: normalise !== "doge" },
@@ -159,7 +159,7 @@ export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
     },
     {
       options: (domains, knobs) => ({ name: "dga", prior: byName(domains), ...knobs }),
-      // With η = 0 weights still go from where they start to the prior.
+      // With η = 0 the weights still move from their start to the prior.
       check: { knobs: ["eta", "beta"], promises: trackedPromises },
       ran: [eta, beta, support, keeps, schedule, shrinks],
     },
@@ -167,7 +167,7 @@ export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
   doge: [
     {
       options: (_, knobs) => ({ name: "doge", ...knobs }),
-      // Twice as many domains make the sum of the gradients twice as long.
+      // With twice as many domains, the sum of the gradients is twice as long.
       check: {
         knobs: ["eta", "start"],
         promises: { splits: false, mirror: true },
@@ -197,7 +197,7 @@ export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
   grape: [
     {
       options: (_, knobs) => ({ name: "grape", targets: [...targetNames], ...knobs }),
-      // A domain that helps one target turns the targets' weights, so its own need not gain.
+      // A domain that helps one target changes the weights of the targets, so its own weight need not rise.
       check: { knobs: ["eta", "beta", "start"] },
       ran: [eta, beta, splits, support, keeps, schedule],
     },
@@ -225,7 +225,7 @@ export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
   odm: [
     {
       options: () => ({ name: "odm" }),
-      // A reward is divided by its weight, which half a domain has half of.
+      // A reward is divided by the weight of its domain, and half a domain has half the weight.
       check: { promises: { monotone: ["losses"], splits: false, unmeasured: "remembers" } },
       ran: [monotone, support, keeps],
     },
@@ -233,13 +233,13 @@ export const promised: { readonly [K in RuleName]: readonly Checked[] } = {
   ado: [
     {
       options: () => ({ name: "ado" }),
-      // Its floor is a number, not a share of the domain; and every update fits k curves.
+      // The floor is a number, not a share of the domain; and every update fits k curves.
       check: { promises: { floor: 0.01, splits: false, unmeasured: "remembers" }, longRun: 300, numRuns: 30 },
       ran: [support],
     },
     {
       options: () => ({ name: "ado", floor: 0, minPoints: 3, policyRate: 1 }),
-      // With all of the policy on what falls, a domain that does not fall gets nothing.
+      // If the policy depends only on falling losses, a domain whose loss does not fall gets nothing.
       check: {
         promises: { splits: false, keepsSupport: false, unmeasured: "remembers" },
         longRun: 100,

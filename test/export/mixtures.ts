@@ -2,7 +2,7 @@
 import type { Mixture, MixtureDomain } from "gradmix/export";
 import fc from "fast-check";
 
-/** What shells, YAML, CSV, JSON and Python take for something else. */
+/** Texts with a special meaning in shells, YAML, CSV, JSON or Python. */
 export const tricky: readonly string[] = [
   ..."null true False ~ no y 1e5 .5 0x1f 1_000 2026-11-26 =1 a,b a:b - -x # #x % @ & * ! | > ' \" \\ \\n { } [ ] ? `".split(
     " ",

@@ -1,7 +1,7 @@
 /** Readers of the exported files, independent of the writers: numbers stay the printed text. */
 import type { Exported, ExportedFile } from "gradmix/export";
 
-/** JSON in which each number is its text, behind a mark. Also reads a literal of Python without None, True and False. */
+/** Reads JSON and keeps each number as its text after a mark. Also reads Python literals without None, True and False. */
 function readJson(text: string): unknown {
   const marked = text.replaceAll(/"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g, (token) =>
     token.startsWith('"') ? token : `"${NUMBER}${token}"`,
@@ -9,7 +9,7 @@ function readJson(text: string): unknown {
   return JSON.parse(marked) as unknown;
 }
 
-/** No name of a test begins so. */
+/** The mark, with which no name in a test begins. */
 const NUMBER = "#number:";
 
 /** A printed number. */
@@ -19,7 +19,7 @@ function numberText(value: unknown): string {
   return value.slice(NUMBER.length);
 }
 
-/** 10⁹ times what is printed, exactly. */
+/** Returns 10⁹ times a printed number, exactly. */
 export function billionths(text: string): bigint {
   const [, whole, fraction] = /^(\d+)\.(\d{1,9})$/.exec(text) ?? [];
   if (fraction === undefined) throw new Error(`${text} is no plain decimal of at most 9 digits`);
@@ -31,7 +31,7 @@ interface Line {
   text: string;
 }
 
-/** The YAML that is written: blocks of maps and lists, keys and scalars in double quotes or bare, lists and maps in flow style. Anything else throws. */
+/** Reads the subset of YAML that is written: blocks of maps and lists, keys and scalars in double quotes or bare, lists and maps in flow style. Throws for anything else. */
 function readYaml(text: string): unknown {
   const lines = text
     .split("\n")
@@ -63,7 +63,7 @@ function readBlock(lines: Line[], indent: number): unknown {
     if (key === undefined) throw new Error(`no key: ${lines[0].text}`);
     lines.shift();
     const name = key.startsWith('"') ? (JSON.parse(key) as string) : key;
-    // What YAML 1.1 takes for null or a truth value when it is bare.
+    // Bare words that YAML 1.1 reads as null or as booleans.
     if (!key.startsWith('"') && /^(?:y|n|yes|no|on|off|true|false|null)$/.test(key))
       throw new Error(`bare ${key}`);
     if (members.has(name)) throw new Error(`${name} stands twice`);
@@ -76,7 +76,7 @@ function readFlow(text: string): unknown {
   return readJson(text);
 }
 
-/** Records of RFC 4180. */
+/** Reads the records of a CSV file (RFC 4180). */
 function readCsv(text: string): string[][] {
   const rows: string[][] = [];
   let [row, field, inQuotes]: [string[], string, boolean] = [[], "", false];
@@ -100,7 +100,7 @@ function readCsv(text: string): string[][] {
   return rows;
 }
 
-/** The words of a POSIX shell, without expansions: what is not quoted is plain. */
+/** Splits a line into words like a POSIX shell, but without expansions. */
 function shellWords(text: string): string[] {
   const words: string[] = [];
   let word: string | null = null;
@@ -122,7 +122,7 @@ function shellWords(text: string): string[] {
   return word === null ? words : [...words, word];
 }
 
-/** Stages as they are read back: where each starts in the format's own unit, and printed weights by name, or by path where the format has no names. */
+/** Stages that were read back: the start of each in the unit of the format, and printed weights by name, or by path if the format has no names. */
 export interface ReadStage {
   readonly start: number;
   readonly weights: readonly (readonly [string, string])[];
@@ -159,7 +159,7 @@ const fileOf = ({ files }: Exported, name: string): string => {
 const yamlOf = (exported: Exported): unknown => readYaml(fileOf(exported, "mixture.yaml"));
 const pairsOfWords = (words: readonly string[]): (readonly [string, string])[] =>
   Array.from({ length: words.length / 2 }, (_, i) => [words[2 * i + 1], words[2 * i]]);
-/** A dict of a Python module. */
+/** Reads a dict of a Python module. */
 const constant = (exported: Exported, name: string): unknown => {
   const [, found] =
     new RegExp(`^${name} = (\\{\\n[^]*?^\\})$`, "m").exec(fileOf(exported, "mixture.py")) ?? [];
@@ -184,7 +184,7 @@ export const readers: Readonly<Record<string, (exported: Exported) => ReadStage[
           .split("\n")
           .filter((line) => begin.test(line)),
       );
-      // A path may hold a line's end.
+      // A path may contain a line break.
       const all = fileOf(exported, `data-path${suffix}.sh`).split("\n").slice(comments.length).join("\n");
       if (words.length < 1) throw new Error("no words");
       const [flag, ...shell] = shellWords(all);

@@ -8,7 +8,7 @@ export const configs: readonly GPTConfig[] = [
   { preset: "gpt2", vocabSize: 11, dim: 8, layers: 2, heads: 2, hiddenDim: 12, context: 6 },
 ];
 
-/** The same for every value: initial gains of one and biases of zero would hide mistakes. */
+/** Adds noise to every parameter, because gains of one and biases of zero would hide mistakes. */
 async function scramble(model: GPT, deviation = 0.4): Promise<void> {
   for (const [n, parameter] of model.parameters.list.entries()) {
     const before = await parameter.data();
@@ -25,7 +25,7 @@ export async function scrambled(config: GPTConfig, options: GPTOptions = {}): Pr
 
 export interface TokenBatch {
   readonly tokens: number[][];
-  /** Some do not count. */
+  /** Whether some targets do not count. */
   readonly targets: number[][];
 }
 
@@ -46,7 +46,7 @@ export const numbers = async (t: Tensor): Promise<number[]> => Array.from(await 
 export const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
   Array.from(a).reduce((s, x, n) => s + x * b[n], 0);
 
-/** |got − want| ≤ tolerance·max(1, largest |want|), element by element; says which is not. */
+/** Checks |got − want| ≤ tolerance·max(1, largest |want|) for every element, and names the first that fails. */
 export function differs(got: ArrayLike<number>, want: ArrayLike<number>, tolerance: number): string | null {
   if (got.length !== want.length) return `${got.length} values, not ${want.length}`;
   const scale = Math.max(1, ...Array.from(want, Math.abs));

@@ -10,7 +10,7 @@ import { beforeAll, beforeEach, expect, test } from "vitest";
 
 const python = process.env["GRADMIX_PYTHON"] ?? "python3";
 
-/** Why the module's tests cannot run here, or null. `packages` are what they import. */
+/** Returns the reason why the module's tests cannot run here, or null. `packages` are the packages that they import. */
 function missing(packages: readonly string[]): string | null {
   if (process.platform === "win32") return "they fork processes";
   const code = `import sys, importlib.util as u
@@ -23,7 +23,7 @@ print(*(n for n in sys.argv[1:] if u.find_spec(n) is None)) if sys.version_info 
     : status === 0
       ? null
       : `${python}: ${stderr.trim()}`;
-  // One that was named is meant.
+  // A Python that was named explicitly must work.
   if (wrong !== null && process.env["GRADMIX_PYTHON"] !== undefined) throw new Error(wrong);
   if (wrong !== null) return wrong;
   return stdout.trim() === ""
@@ -53,7 +53,7 @@ export function checksOf(module: string, packages: readonly string[] = []): void
   });
   test.each(names)("%s", (name) => {
     expect(found).toHaveProperty(name);
-    // How it failed, as Python tells it.
+    // Python's own message says how the test failed.
     expect(found[name] ?? "").toBe("");
   });
 }

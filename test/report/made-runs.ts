@@ -8,11 +8,11 @@ import type { Evaluation, MetricsLine, StartLine, StepMetrics } from "#dist/runs
 export interface MadeRun {
   readonly domains?: readonly string[];
   readonly steps?: number;
-  /** Steps that are done; default all. */
+  /** Number of completed steps. Default: all. */
   readonly done?: number;
   readonly rule?: string;
   readonly seed?: number;
-  /** SHA-256 of the target, in effect its identity; null: no target. */
+  /** SHA-256 of the target, which identifies it; null for a run without a target. */
   readonly target?: string | null;
   readonly evaluateEvery?: number;
   readonly alignEvery?: number;
@@ -33,12 +33,12 @@ export function domainNames(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `domain-${i}`);
 }
 
-/** Tokens that domain i has. */
+/** Number of tokens of domain i. */
 export function sizeOfDomain(i: number): number {
   return 2000 * (1 + (i % 7));
 }
 
-/** Weights at a time from 0 to 1: from equal ones towards those that fall with i. */
+/** Weights at a time from 0 to 1: they move from equal weights to weights that fall with i. */
 export function weightsAt(count: number, time: number): number[] {
   const raw = Array.from({ length: count }, (_, i) => Math.exp(-time * 4 * (((i * 7) % count) / count)));
   const sum = raw.reduce((all, value) => all + value, 0);
@@ -47,7 +47,7 @@ export function weightsAt(count: number, time: number): number[] {
 
 const MAX_NAMES = 100;
 
-/** Of many the heaviest, as metrics.jsonl has them. */
+/** The heaviest domains of many, as in metrics.jsonl. */
 function heaviest(weights: readonly number[]): number[] {
   return [...weights.keys()].sort((i, j) => weights[j] - weights[i] || i - j).slice(0, MAX_NAMES);
 }
@@ -155,7 +155,7 @@ export function madeLines(run: MadeRun): MetricsLine[] {
   return lines;
 }
 
-/** Writes the folder of a run; weights.json where all steps are done. */
+/** Writes the folder of a run, with weights.json if all steps are completed. */
 export function makeRun(folder: string, run: MadeRun = {}): string {
   const { domains = domainNames(4), steps = 40, done = steps, rule = "dga", seed = 1 } = run;
   mkdirSync(folder, { recursive: true });
