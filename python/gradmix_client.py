@@ -1,4 +1,4 @@
-"""Drive a trainer of your own by gradmix's rules: one file, standard library only, Python 3.9 or later.
+"""Use the rules of gradmix in your own trainer: one file, standard library only, Python 3.9 or later.
 
 Copy this file beside your trainer, or put its folder on PYTHONPATH. On rank 0:
 
@@ -7,10 +7,10 @@ Copy this file beside your trainer, or put its folder on PYTHONPATH. On rank 0:
         ...
         weights = mixer.observe(step, alignments={"web": 0.2, "code": 0.5}, standard_errors={...})
 
-`Mixer` starts the process `gradmix mix` and talks to it over its standard input and output, or over HTTP with one that listens on this machine. Broadcast the
-weights to the other ranks yourself: they are k numbers. `read_weights` reads the file that `gradmix mix --weights-file` writes.
+`Mixer` starts the process `gradmix mix` and exchanges messages with it over its standard input and output, or over HTTP with one that listens on this machine. Your
+trainer broadcasts the k weights to the other ranks. `read_weights` reads the file that `gradmix mix --weights-file` writes.
 
-Three functions measure alignments in a PyTorch module, on one process, under DistributedDataParallel, and under FSDP2 (`fully_shard`). PyTorch is imported when they are called:
+Three functions measure alignments in a PyTorch module, on one process, under DistributedDataParallel, and under FSDP2 (`fully_shard`). They import PyTorch when they are called:
 
     two_loss_alignments      forward passes at θ ± ε·ĝ, no hooks, no gradients of the domains
     exact_alignments         a backward pass for every batch
@@ -72,7 +72,7 @@ __all__ = [
 
 
 class GradmixError(Exception):
-    """What cannot be used, in one line. `field` is the path of the value that is wrong, such as "alignments.code", or None."""
+    """A refused value or a failure, described in one line. `field` is the path of the wrong value, such as "alignments.code", or None."""
 
     def __init__(self, message: str, field: Optional[str] = None) -> None:
         super().__init__(message)
@@ -84,7 +84,7 @@ class GradmixError(Exception):
 
 
 def _number(value: Any, field: str) -> float:
-    """A finite number from a Python, NumPy or PyTorch scalar."""
+    """Returns a finite number from a Python, NumPy or PyTorch scalar."""
     try:
         plain = value.item() if callable(getattr(value, "item", None)) else value
         if isinstance(plain, (bool, str, bytes, bytearray)):
@@ -107,7 +107,7 @@ def _integer(value: Any, field: str) -> int:
 
 
 def _short(text: str) -> str:
-    """On one line of a message."""
+    """Shows a value on one line of a message."""
     text = " ".join(text.split())
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -117,14 +117,14 @@ def _shown(value: Any) -> str:
 
 
 def _by_name(values: Any, field: str) -> Dict[str, Optional[float]]:
-    """Numbers by domain; None stays None, which says "not measured" (or "not known")."""
+    """Returns numbers by domain; None stays None, which means "not measured" (or "not known")."""
     if not isinstance(values, Mapping):
         raise GradmixError(f"{field} is {_shown(values)}; it must map names of domains to numbers", field)
     return {name: None if value is None else _number(value, f"{field}.{name}") for name, value in values.items()}
 
 
 def _listed(values: Any, field: str) -> List[Any]:
-    """The entries of a list, a NumPy array or a PyTorch tensor."""
+    """Returns the entries of a list, a NumPy array or a PyTorch tensor."""
     values = values.tolist() if callable(getattr(values, "tolist", None)) else values
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
         raise GradmixError(f"{field} is {_shown(values)}; it must be a list of numbers", field)
@@ -141,7 +141,7 @@ def _gram(gram: Any) -> Any:
 
 
 def _sketches(sketches: Any) -> Dict[str, str]:
-    """Base64 of little-endian f32, from lists, arrays or tensors of one axis."""
+    """Returns base64 of little-endian f32, from lists, arrays or tensors of one axis."""
     if not isinstance(sketches, Mapping):
         raise GradmixError(
             f"sketches is {_shown(sketches)}; it must map names of domains, and target, to numbers", "sketches"
@@ -173,7 +173,7 @@ def _targets(targets: Any) -> Dict[str, Dict[str, Any]]:
 
 
 def _given(**fields: Any) -> Dict[str, Any]:
-    """The fields that are not None."""
+    """Returns the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -182,25 +182,25 @@ def _unless_none(convert: Callable[..., Any], value: Any, *more: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The two ways to talk
+# The two transports
 
 
 class _Transport:
-    """One way to talk to `gradmix mix`: a line there, the line that answers it back."""
+    """A transport to `gradmix mix`, which sends one line and returns the line that replies to it."""
 
     name: str
-    # Why it takes no more lines, for good; None while it does.
+    # The reason why it accepts no more lines; None while it does.
     broken: Optional[str] = None
 
     def exchange(self, line: bytes, timeout: float) -> bytes:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Gives back what is held between two lines."""
+        """Releases the resources that are held between two lines."""
 
     @contextlib.contextmanager
     def _watched(self, timeout: float, stop: Callable[[], None]) -> Iterator[float]:
-        """Gives the time at which it is over, and calls `stop` then, which ends what waits."""
+        """Returns the time of the deadline, and calls `stop` then, which ends the waiting call."""
         watchdog = threading.Timer(timeout, stop)
         watchdog.daemon = True
         deadline = time.monotonic() + timeout
@@ -212,15 +212,15 @@ class _Transport:
 
 
 class _Process(_Transport):
-    """`gradmix mix` as a child: one line in, one line out. Ended by `close`, at exit, and by the end of its standard input when this process is killed."""
+    """`gradmix mix` as a child process: one line in, one line out. It is ended by `close`, at exit, and by the end of its standard input if this process is killed."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        # On Windows the command of an npm package is a .cmd, which only a search of the PATH finds.
+        # On Windows the command of an npm package is a .cmd file, which is only found by a search of the PATH.
         program = shutil.which(command[0]) or command[0]
         self.name = _short(" ".join(command))
         self.owner = os.getpid()
         try:
-            # A session of its own: Ctrl-C at the terminal is for the trainer, which may want one more answer before it stops.
+            # The process has its own session, so that Ctrl-C at the terminal reaches only the trainer, which may need one more reply before it stops.
             self.child = subprocess.Popen(
                 [program, *command[1:]],
                 stdin=subprocess.PIPE,
@@ -252,12 +252,12 @@ class _Process(_Transport):
             self.errors.append(text)
 
     def exchange(self, line: bytes, timeout: float) -> bytes:
-        """The line that answers this one. Whatever goes wrong ends the process: a late answer must not be taken for that to the next line."""
+        """Sends a line and returns the reply. Any failure ends the process, because a late reply must not be taken for the reply to the next line."""
         if os.getpid() != self.owner:
             raise GradmixError(f"this mixer belongs to process {self.owner}, and this process was forked from it")
         if self.broken is not None:
             raise GradmixError(self.broken)
-        # A write waits as long as the pipe is full; killing the reader ends that.
+        # A write waits while the pipe is full; killing the reader ends the wait.
         with self._watched(timeout, self._kill) as deadline:
             try:
                 try:
@@ -276,10 +276,10 @@ class _Process(_Transport):
                 raise
 
     def _break(self, what: Optional[str]) -> str:
-        """Ends the process; says why, for good. What is None: it ended by itself."""
+        """Ends the process and records the reason. `what` is None if it ended by itself."""
         if self.broken is None:
             if what is None:
-                # The pipes close shortly before the exit status is there.
+                # The pipes close shortly before the exit status is available.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.child.wait(1)
                 status = self.child.poll()
@@ -293,14 +293,14 @@ class _Process(_Transport):
         if self.child.returncode is not None:
             return
         with contextlib.suppress(OSError):
-            # With what it may have started: a command can be a script around node.
+            # Its children are killed too, since the command can be a script that starts node.
             if os.name == "posix":
                 os.killpg(self.child.pid, signal.SIGKILL)
             else:
                 self.child.kill()
 
     def close(self, grace: float = 5.0) -> None:
-        """Closes the standard input, waits for the end up to `grace` seconds, and kills what is left. Does nothing in a forked process."""
+        """Closes the standard input, waits up to `grace` seconds for the end, and kills the processes that remain. Does nothing in a forked process."""
         if os.getpid() != self.owner:
             return
         self.broken = self.broken or f"{self.name} was closed"
@@ -327,7 +327,7 @@ def _close_all() -> None:
 
 
 def _release_in_child() -> None:
-    """A forked process (a worker of a data loader) must not hold the pipe open, by whose end `gradmix mix` notices that its trainer is gone."""
+    """Closes the pipe in a forked process (such as a worker of a data loader), because its end tells `gradmix mix` that the trainer is gone."""
     for process in list(_processes):
         with contextlib.suppress(OSError):
             process.pipes[0].close()
@@ -366,7 +366,7 @@ def _status(code: int) -> str:
 
 
 class _Server(_Transport):
-    """`gradmix mix --listen`: one message a request. A request that failed breaks nothing: the next one has a connection of its own."""
+    """The transport to `gradmix mix --listen`: one message per request. After a failed request the next one uses a new connection."""
 
     def __init__(self, url: str, token: Optional[str]) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -379,7 +379,7 @@ class _Server(_Transport):
             self.headers["Authorization"] = f"Bearer {token}"
 
     def exchange(self, line: bytes, timeout: float) -> bytes:
-        # The time-out of a socket is for each piece of an answer; the watchdog's is for all of it.
+        # The time-out of a socket applies to each piece of a reply, that of the watchdog to the whole reply.
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
         with self._watched(timeout, lambda: _shut(connection)) as deadline:
             try:
@@ -407,29 +407,29 @@ def _shut(connection: http.client.HTTPConnection) -> None:
 
 
 class Mixer:
-    """The weights of the domains, moved by a rule of gradmix. For one process of the trainer: rank 0.
+    """The weights of the domains, which a rule of gradmix updates. It belongs to one process of the trainer, rank 0.
 
     Args:
         domains: their names.
         rule: the name of a rule, or its name and options, such as {"name": "dga", "eta": 0.5} (docs/rules.md).
-        combinators: what goes around the rule, in order, such as [{"name": "floor", "least": 0.01}].
+        combinators: the combinators around the rule, in order, such as [{"name": "floor", "least": 0.01}].
         sizes: tokens of each domain.
         tokens: training tokens of the whole run.
         histogram: share (or count) of the target by domain: the prior of dga, the weights of importanceSampling.
-        update_every: steps between two updates. None: every `observe` that measures is one.
+        update_every: steps between two updates. None: every `observe` with measurements is an update.
         update_after: no update before this step.
-        shares: what the trainer really draws with, by domain; `loss_multipliers` are then weight / share.
-        multipliers: True for `loss_multipliers` of a trainer that draws every domain alike.
-        seed: for rules that draw; none does today.
-        command: how `gradmix mix` is started.
-        url, token: talk to a `gradmix mix --listen` instead, which must run on this machine (or be forwarded to it).
-        timeout: seconds that an answer may take.
+        shares: the shares with which the trainer actually draws, by domain; `loss_multipliers` are then weight / share.
+        multipliers: True requests `loss_multipliers` for a trainer that draws every domain equally often.
+        seed: for rules that draw; at present none does.
+        command: the command that starts `gradmix mix`.
+        url, token: use a `gradmix mix --listen` instead, which must run on this machine (or be forwarded to it).
+        timeout: seconds that a reply may take.
 
-    Raises GradmixError for what gradmix refuses (`field` says which value, and the weights stay as they were), when an answer takes longer than `timeout`, and when the
-    process has died, with the last line that it wrote on its standard error. The last two end the process. What was acknowledged is not lost by that: `state_dict` still
-    gives the state of the last answer, and `load_state_dict` starts a new process with it.
+    Raises GradmixError for a value that gradmix refuses (`field` names it, and the weights stay as they were), if a reply takes longer than `timeout`, and if the
+    process has died, with the last line of its standard error. The last two end the process, but no acknowledged step is lost: `state_dict` still
+    returns the state of the last reply, and `load_state_dict` starts a new process with it.
 
-    A mixer is a context manager; `close` ends the process. It is also ended when Python exits, and ends by itself when this process is killed.
+    A mixer is a context manager; `close` ends the process. The process also ends when Python exits or is killed.
     """
 
     def __init__(
@@ -462,7 +462,7 @@ class Mixer:
             )
         if url is None and token is not None:
             raise GradmixError("token is for url=; a process that is started here needs none", "token")
-        #: What decides the weights: what a state must agree with.
+        #: The options that determine the weights, with which a state must agree.
         self._settings = _given(
             domains=list(domains),
             rule={"name": rule} if isinstance(rule, str) else dict(rule),
@@ -493,22 +493,22 @@ class Mixer:
             self._talk.close()
             raise
 
-    # What was answered last
+    # The last reply
 
     @property
     def weights(self) -> Dict[str, float]:
-        """What to sample with: by domain, summing to 1."""
+        """The weights to sample with, by domain, with a sum of 1."""
         return dict(self._last["weights"])
 
     @property
     def loss_multipliers(self) -> Optional[Dict[str, float]]:
-        """What to multiply the losses of a domain with, for a trainer that cannot touch its sampler; None without `shares` and `multipliers`."""
+        """Factors for the losses of each domain, for a trainer that cannot change its sampler; None without `shares` and `multipliers`."""
         found = self._last.get("lossMultipliers")
         return None if found is None else dict(found)
 
     @property
     def averaged(self) -> Optional[Dict[str, float]]:
-        """The mean of the weights over the steps, as of the last `observe`; None before one."""
+        """The mean of the weights over the steps, as of the last `observe`; None before the first."""
         found = self._last.get("averaged")
         return None if found is None else dict(found)
 
@@ -519,15 +519,15 @@ class Mixer:
 
     @property
     def changed(self) -> bool:
-        """Whether the last answer moved the weights."""
+        """Whether the last reply changed the weights."""
         return bool(self._last["changed"])
 
     @property
     def diagnostics(self) -> Dict[str, Any]:
-        """What the last answer says about itself: updates, measured, entropy, and what was ignored and why."""
+        """Facts about the last reply: updates, measured, entropy, and the ignored fields with the reasons."""
         return dict(self._last.get("diagnostics", {}))
 
-    # What is asked
+    # Requests
 
     def observe(
         self,
@@ -550,24 +550,24 @@ class Mixer:
         preconditioned_target_norm: Any = None,
         shares: Optional[Mapping[str, Any]] = None,
     ) -> Dict[str, float]:
-        """Tells what was measured when `step` training steps were taken; returns the weights to sample with from here on.
+        """Sends the measurements after `step` training steps, and returns the weights to sample with from then on.
 
-        Numbers are by domain, and may be scalars of Python, NumPy or PyTorch. A domain that is missing, or None, was not measured, which is never the same as 0.
+        Numbers are by domain, and may be scalars of Python, NumPy or PyTorch. A domain that is missing, or None, was not measured, which differs from 0.
 
         Args:
             alignments: ⟨∇Lᵢ, ∇L_target⟩ of mean losses per token, with their standard_errors (None: not known).
             norms, target_norm: ‖∇Lᵢ‖ and ‖∇L_target‖.
-            target_examples: how many examples the target has.
+            target_examples: number of examples of the target.
             losses, target_loss, reference_losses: mean losses per token.
-            tokens: counted tokens behind each domain's numbers; give it always or never.
-            tokens_seen: training tokens that each domain has given so far, of all domains.
+            tokens: number of counted tokens from which each domain's numbers were computed; give it always or never.
+            tokens_seen: training tokens of each domain so far, for all domains.
             gram: ⟨∇Lᵢ, ∇Lⱼ⟩ as a mapping of mappings, or as rows in the order of `domains`.
             sketches: projections of the gradients, of all measured domains and of "target", each a list, array or tensor of one axis.
             targets: {target: {"alignments": {...}, "norm": x, "loss": x}} for a rule with several targets.
-            preconditioned_alignments, preconditioned_target_norm: the same with Adam's step for the target in the place of ∇L_target.
-            shares: what the trainer draws with from here on, for `loss_multipliers`.
+            preconditioned_alignments, preconditioned_target_norm: the same with Adam's step for the target instead of ∇L_target.
+            shares: the shares with which the trainer draws from then on, for `loss_multipliers`.
 
-        Raises GradmixError, and nothing moves, when a number is not finite, when the rule needs something else, or when `step` is before the last one.
+        Raises GradmixError, and changes nothing, if a number is not finite, if the rule needs other measurements, or if `step` is before the last one.
         """
         self._take(
             type="observe",
@@ -595,14 +595,14 @@ class Mixer:
         return self.weights
 
     def state_dict(self) -> Dict[str, Any]:
-        """The state of the last answer, as plain JSON values: save it in the trainer's own checkpoint. Asks nobody, so it works after the process has died."""
+        """Returns the state of the last reply as plain JSON values, for the trainer's checkpoint. It sends no message, so it works after the process has died."""
         copy: Dict[str, Any] = json.loads(json.dumps({"version": 1, "state": self._last["state"]}))
         return copy
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave, to the same bits; starts a new process if the old one has died.
+        """Continues from the result of `state_dict`, to the same bits. Starts a new process if the old one has died.
 
-        Raises GradmixError, and nothing changes, for a state of other domains, of another rule, or with other options than this mixer has.
+        Raises GradmixError, and changes nothing, for a state of other domains, of another rule, or with other options than this mixer has.
         """
         if not isinstance(state, Mapping) or state.get("version") != 1 or "state" not in state:
             raise GradmixError("state is not what state_dict of a mixer gave", "state")
@@ -618,7 +618,7 @@ class Mixer:
             raise
 
     def close(self) -> None:
-        """Ends the process. `weights` and `state_dict` stay what they were."""
+        """Ends the process. `weights` and `state_dict` keep their values."""
         self._talk.close()
 
     def __enter__(self) -> "Mixer":
@@ -628,12 +628,12 @@ class Mixer:
         self.close()
 
     def __del__(self) -> None:
-        # Not in the interpreter's last moments, when atexit has done it.
+        # While the interpreter shuts down, atexit has already closed it.
         if "_talk" in self.__dict__ and not sys.is_finalizing():
             self._talk.close()
 
     def _take(self, **message: Any) -> None:
-        """Sends a message and remembers the answer, which has the state in it: then a process that dies takes nothing along."""
+        """Sends a message and stores the reply, which contains the state, so that nothing is lost if the process dies."""
         try:
             text = json.dumps({**message, "snapshot": True}, allow_nan=False, ensure_ascii=False)
             line = text.encode("utf-8")
@@ -664,16 +664,16 @@ def _checked(raw: bytes, domains: Sequence[str], name: str) -> Dict[str, Any]:
 
 
 class WeightsFile(NamedTuple):
-    """What `gradmix mix --weights-file` writes."""
+    """The contents of the file that `gradmix mix --weights-file` writes."""
 
     step: int
     weights: Dict[str, float]
 
 
 def read_weights(path: Union[str, "os.PathLike[str]"]) -> WeightsFile:
-    """The weights in the file of `gradmix mix --weights-file`, for a sampler that looks at a file. The file is replaced as a whole, so it is never read half-written.
+    """Reads the file of `gradmix mix --weights-file`, for a sampler that reads weights from a file. The file is replaced as a whole, so it is never read half-written.
 
-    Raises GradmixError when the file is not there, or is another file.
+    Raises GradmixError if the file does not exist or is not such a file.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -691,9 +691,9 @@ def read_weights(path: Union[str, "os.PathLike[str]"]) -> WeightsFile:
 # ---------------------------------------------------------------------------------------------------------------------
 # Alignments in a PyTorch module, sharded or not
 #
-# Under DistributedDataParallel every rank holds every parameter; under FSDP2 a rank holds its shard (`DTensor`). Both are walked by the same code: a rank works on the
-# tensors that it holds, and sums over elements are made once per element by dividing by the number of ranks that hold it. Every rank calls these functions with the same
-# domains and as many batches of each, of its own text; the losses and gradients meant are the means over all ranks' batches. All ranks get the same numbers back.
+# Under DistributedDataParallel every rank holds every parameter; under FSDP2 a rank holds its shard (`DTensor`). The same code serves both: a rank works on the
+# tensors that it holds, and in sums over elements each element is divided by the number of ranks that hold it, so that it counts once. Every rank calls these functions
+# with the same domains and the same number of batches of each, of its own text. Losses and gradients are means over the batches of all ranks, and all ranks get the same results.
 
 #: loss_fn(model, batch): the mean loss per token of the batch, as a tensor without axes. It calls `model` as training does.
 LossFunction = Callable[[Any, Any], Any]
@@ -701,20 +701,20 @@ LossFunction = Callable[[Any, Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """What was measured of the domains, by name, in nats and gradients of mean losses per token."""
+    """Measurements of the domains, by name, in nats and gradients of mean losses per token."""
 
     #: aᵢ = ⟨gᵢ, g_t⟩
     alignments: Dict[str, float]
-    #: of each aᵢ, from how its batches differ; None where a domain had one batch. The target's gradient is taken as it is.
+    #: Standard error of each aᵢ, from the differences between its batches; None if a domain had one batch. The error of the target's gradient is not included.
     standard_errors: Dict[str, Optional[float]]
     losses: Dict[str, float]
     #: ‖g_t‖
     target_norm: float
-    #: ‖gᵢ‖ of the mean gradient of the batches, noise included; None where the way to measure gives none.
+    #: ‖gᵢ‖ of the mean gradient of the batches, including noise; None if the method does not compute it.
     norms: Optional[Dict[str, float]] = None
 
     def observed(self) -> Dict[str, Any]:
-        """As arguments of `Mixer.observe`. Domains whose standard error is not known are told as such."""
+        """Returns the measurements as arguments of `Mixer.observe`. Unknown standard errors are None."""
         fields = {
             "alignments": self.alignments,
             "standard_errors": self.standard_errors,
@@ -727,16 +727,16 @@ class Measurement:
 class TargetGradient(NamedTuple):
     """The gradient of the target's mean loss."""
 
-    #: One tensor for each parameter that requires a gradient, in the order of `model.parameters()`; of a sharded parameter this rank's shard.
+    #: One tensor for each parameter that requires a gradient, in the order of `model.parameters()`; for a sharded parameter, this rank's shard.
     tensors: List[Any]
     #: The target's mean loss per token.
     loss: float
 
 
 def target_gradient(model: Any, loss_fn: LossFunction, batches: Sequence[Any], *, group: Any = None) -> TargetGradient:
-    """The mean gradient of the target's batches, over all ranks, by backward passes. Call it where no gradient is pending (after `zero_grad()`); none is left behind.
+    """Computes the mean gradient of the target's batches over all ranks, by backward passes. Call it when no gradient is pending (after `zero_grad()`). It leaves no gradient.
 
-    Raises GradmixError when a gradient is pending, or the loss is not finite.
+    Raises GradmixError if a gradient is pending, or if the loss is not finite.
     """
     world = _world(group)
     if not batches:
@@ -750,7 +750,7 @@ def target_gradient(model: Any, loss_fn: LossFunction, batches: Sequence[Any], *
                 loss = _loss(loss_fn, model, batch) / len(batches)
                 loss.backward()
                 losses.append(loss.detach())
-            # Copies: with gradient_as_bucket_view DDP writes the next gradient into the same memory.
+            # The gradients are copied, because with gradient_as_bucket_view DDP writes the next gradient to the same memory.
             tensors = [_unless_none(_cloned, _gradient(param)) for param in _trainable(model)]
         finally:
             model.zero_grad(set_to_none=True)
@@ -767,21 +767,21 @@ def two_loss_alignments(
     eps: float = 1e-3,
     group: Any = None,
 ) -> Measurement:
-    """⟨gᵢ, g_t⟩ from losses alone: the central difference ‖g_t‖·(Lᵢ(θ + δ·ĝ) − Lᵢ(θ − δ·ĝ)) / 2δ, with ĝ = g_t/‖g_t‖ and δ = eps·‖θ‖.
+    """Computes ⟨gᵢ, g_t⟩ from losses: the central difference ‖g_t‖·(Lᵢ(θ + δ·ĝ) − Lᵢ(θ − δ·ĝ)) / 2δ, with ĝ = g_t/‖g_t‖ and δ = eps·‖θ‖.
 
-    Needs forward passes only, two for each batch, the same batch for both signs. Each rank moves what it holds of the parameters; one sum for the two norms, and one for
-    the losses, are all that ranks say to each other.
+    It needs only forward passes, two per batch, with the same batch for both signs. Each rank changes the parameters that it holds. The ranks exchange one sum for the two
+    norms, and one for the losses.
 
-    The parameters are restored to the bit: a copy of them (of this rank's shard, where they are sharded) is held meanwhile and copied back, also when a pass fails.
-    Adding the step and taking it away again would not restore the bits.
+    The parameters are restored to the bit: a copy of them (of this rank's shard, if they are sharded) is kept meanwhile and copied back, also if a pass fails.
+    Subtracting the step again would not restore the bits.
 
-    eps is relative to ‖θ‖. Rounding makes an error of about the precision of a loss, divided by eps, and the curvature one that grows with eps²: docs/trainers.md has what was
-    measured. 0.001 suits losses that are computed in f32; where products are in bf16 (autocast, or a mixed-precision policy of FSDP2) take 0.003. Parameters that are bf16 or
-    f16 themselves are refused; keep f32 masters, as optimizers like them anyway.
+    eps is relative to ‖θ‖. Rounding causes an error of about the precision of a loss divided by eps, and the curvature an error that grows with eps²: docs/trainers.md has
+    measurements. 0.001 suits losses that are computed in f32; if products are in bf16 (autocast, or a mixed-precision policy of FSDP2), use 0.003. Parameters that are
+    themselves bf16 or f16 are refused; keep master weights in f32.
 
     Args:
-        batches: some batches of each domain that is to be measured, all of one size. Two or more give standard errors.
-        target_direction: g_t as `target_gradient` gives it, or any list with a tensor for each parameter that requires a gradient (None: zero).
+        batches: some batches of each domain to measure, all of one size. Two or more give standard errors.
+        target_direction: g_t from `target_gradient`, or any list with a tensor for each parameter that requires a gradient (None: zero).
         group: the process group of the ranks that share the model and the batches; default: all.
 
     Raises GradmixError for low-precision parameters, for a direction that is zero or does not fit, and for losses that are not finite.
@@ -836,13 +836,13 @@ def exact_alignments(
     *,
     group: Any = None,
 ) -> Measurement:
-    """⟨gᵢ, g_t⟩ and ‖gᵢ‖ from gradients: a backward pass for each batch, in which DDP or FSDP2 average the gradient over the ranks as they do in training; then each
-    rank's shard of ⟨gᵢ, g_t⟩, summed over the ranks at the end, with all other numbers of all domains at once.
+    """Computes ⟨gᵢ, g_t⟩ and ‖gᵢ‖ from gradients: one backward pass per batch, in which DDP or FSDP2 averages the gradient over the ranks as in training. The ranks' parts of
+    ⟨gᵢ, g_t⟩ are summed at the end, together with all other numbers of all domains.
 
-    Call it where no gradient is pending (after `zero_grad()`); none is left behind. Arguments as for `two_loss_alignments`. Standard errors are those of batches that are
-    averages over the ranks already, so two batches of each domain are needed on every rank, however many ranks there are.
+    Call it when no gradient is pending (after `zero_grad()`). It leaves no gradient. The arguments are those of `two_loss_alignments`. Standard errors are computed from batches
+    that are already averaged over the ranks, so every rank needs two batches of each domain, for any number of ranks.
 
-    Raises GradmixError when a gradient is pending, for a direction that does not fit, and for losses or gradients that are not finite.
+    Raises GradmixError if a gradient is pending, for a direction that does not fit, and for losses or gradients that are not finite.
     """
     world = _world(group)
     counts = _counts(batches)
@@ -861,7 +861,7 @@ def exact_alignments(
                     loss = _loss(loss_fn, model, batch)
                     loss.backward()
                     means.append(loss.item())
-                    # Gradients of a domain add up, for the norm of their mean; what a batch has added is the difference.
+                    # The gradients of a domain accumulate, for the norm of their mean; the difference is the gradient of one batch.
                     gradients = [_gradient(param) for param in _trainable(model)]
                     along = _inner(gradients, direction, copies)
                     slopes.append(along - so_far)
@@ -881,16 +881,16 @@ def last_layer_alignments(
     head: Any,
     group: Any = None,
 ) -> Measurement:
-    """⟨gᵢ, g_t⟩ of the gradients with respect to the weight of the language model's head alone: forward passes, and a product of the size of the head's for each batch.
+    """Computes ⟨gᵢ, g_t⟩ of the gradients of the weight of the language model's head, from forward passes and one product of the size of the head's per batch.
 
-    It is what the whole gradient says as far as its last layer tells; compare it with `exact_alignments` on your model before you trust it. `target_norm` is that of the head's part.
+    This is only the last layer's part of the alignment. Compare it with `exact_alignments` on your model before you rely on it. `target_norm` is the norm of the head's part.
 
     Args:
-        target_batches: of the target; its gradient is measured along the way.
+        target_batches: batches of the target, from which its gradient is measured.
         head: the module whose output the model returns (the logits [..., V]) and whose first argument are the features [..., D], such as a `Linear`. A weight that is tied
-            to the embedding counts in its use as a head only.
+            to the embedding counts only in its use as a head.
 
-    loss_fn must call `model` with the batch's inputs and make the loss from what it returns. Raises GradmixError when the model returns something else than the head's
+    loss_fn must call `model` with the inputs of the batch and compute the loss from its result. Raises GradmixError if the model returns anything but the head's
     output, and for losses that are not finite.
     """
     torch = _torch()
@@ -904,13 +904,13 @@ def last_layer_alignments(
         if world.size > 1:
             torch.distributed.all_reduce(gradient, group=world.group)
             gradient /= world.size
-        # Every rank holds the same sum: it counts once.
+        # Every rank holds the same sum, so it counts once.
         (squared,) = _checked_sums([_inner([gradient], [gradient], [world.size])], counts, [gradient], world)
         slopes, means = [], []
         for own in batches.values():
             for batch in own:
                 loss, features, along = _head_factors(model, loss_fn, batch, head)
-                # ⟨dZᵀH, G⟩ = ⟨dZ, H Gᵀ⟩: the domain's own gradient is not formed.
+                # ⟨dZᵀH, G⟩ = ⟨dZ, H Gᵀ⟩, so the domain's own gradient is not computed.
                 slopes.append(_inner([along], [features @ gradient.T], [1]))
                 means.append(loss)
     return _measurement(batches, slopes, means, [gradient], world, math.sqrt(squared), by_rank=True)
@@ -938,7 +938,7 @@ def _world(group: Any) -> _World:
 
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Without dropout, which would differ between the two losses and between ways to measure."""
+    """Turns dropout off, which would differ between the two losses and between methods."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -949,7 +949,7 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def _reshard(model: Any) -> None:
-    """After a forward pass alone FSDP2 keeps the gathered parameters of its outermost module; what `parameters()` gives would then be those, and later changes of the shards unseen."""
+    """Makes FSDP2 drop the gathered parameters that its outermost module keeps after a forward pass. Otherwise `parameters()` would return them, and later changes of the shards would have no effect."""
     for module in model.modules():
         if callable(getattr(module, "reshard", None)) and callable(getattr(module, "unshard", None)):
             module.reshard()
@@ -964,13 +964,13 @@ def _trainable(model: Any) -> List[Any]:
 
 
 def _local(tensor: Any) -> Any:
-    """What this rank holds of a tensor: itself, or its shard. The memory is shared."""
+    """Returns the part of a tensor that this rank holds: the tensor itself, or its shard. The memory is shared."""
     tensor = tensor.detach()
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _copies(param: Any, world: _World) -> float:
-    """How many ranks of the group hold each element of what this rank holds."""
+    """Returns how many ranks of the group hold each element that this rank holds."""
     if not hasattr(param, "to_local"):
         return world.size
     mesh, shards = param.device_mesh, 1
@@ -1004,7 +1004,7 @@ def _cloned(tensor: Any) -> Any:
 
 
 def _directions(params: Sequence[Any], direction: Sequence[Any]) -> List[Any]:
-    """The given tensors, as far as this rank holds them, checked against the parameters."""
+    """Returns the parts of the given tensors that this rank holds, checked against the parameters."""
     given = list(direction)
     if len(given) != len(params):
         raise GradmixError(
@@ -1022,12 +1022,12 @@ def _directions(params: Sequence[Any], direction: Sequence[Any]) -> List[Any]:
     return out
 
 
-#: Elements that are widened to f64 at a time.
+#: Number of elements that are converted to f64 at a time.
 _CHUNK = 1 << 22
 
 
 def _inner(left: Sequence[Any], right: Sequence[Any], copies: Sequence[float]) -> float:
-    """This rank's part of ⟨left, right⟩, in f64 where the device has it: summed over the ranks it counts every element once."""
+    """Returns this rank's part of ⟨left, right⟩, in f64 if the device supports it. Its sum over the ranks counts every element once."""
     torch = _torch()
     total = 0.0
     for a, b, times in zip(left, right, copies):
@@ -1043,7 +1043,7 @@ def _inner(left: Sequence[Any], right: Sequence[Any], copies: Sequence[float]) -
 
 
 def _sum_over(numbers: Sequence[float], like: Sequence[Any], world: _World) -> List[float]:
-    """Sums over the ranks, of all numbers at once, on the device of `like`."""
+    """Sums all numbers over the ranks in one exchange, on the device of `like`."""
     if world.size == 1:
         return list(numbers)
     torch = _torch()
@@ -1063,8 +1063,8 @@ def _counts(batches: Mapping[str, Sequence[Any]]) -> List[int]:
 
 
 def _checked_sums(numbers: Sequence[float], counts: Sequence[int], like: Sequence[Any], world: _World) -> List[float]:
-    """Sums over the ranks, and a refusal on all of them when they do not have as many batches: they would wait for each other later on."""
-    # A polynomial in the counts, so that swapped counts differ too; exact in f64.
+    """Sums over the ranks. All ranks refuse if their numbers of batches differ, because they would later wait for each other."""
+    # A polynomial in the counts, which is exact in f64, so that swapped counts differ too.
     mark = 0
     for count in counts:
         mark = (mark * 31 + count) % (1 << 20)
@@ -1088,13 +1088,13 @@ def _finite(number: float, what: str, field: Optional[str] = None) -> float:
 
 
 def _head_factors(model: Any, loss_fn: LossFunction, batch: Any, head: Any) -> Tuple[float, Any, Any]:
-    """The loss of a batch, the features [N, D] that went into the head, and the loss's slopes [N, V] by its outputs: the gradient of the head's weight is slopesᵀ·features."""
+    """Returns the loss of a batch, the features [N, D] that are the head's input, and the derivatives [N, V] of the loss by its outputs. The gradient of the head's weight is slopesᵀ·features."""
     torch = _torch()
     seen: List[Any] = []
     returned: List[Any] = []
 
     def once(*args: Any, **kwargs: Any) -> Any:
-        """The model without gradients, but for those of what it returns."""
+        """Runs the model without gradients, except for that of its result."""
         with torch.no_grad():
             logits = model(*args, **kwargs)
         if len(seen) != 1 or logits is not seen[0][1]:
@@ -1133,7 +1133,7 @@ def _measurement(
     by_rank: bool,
     squares: Sequence[float] = (),
 ) -> Measurement:
-    """Means and standard errors over batches. by_rank: a slope is of a batch of this rank; else it is this rank's part of the slope of a batch of all ranks."""
+    """Returns means and standard errors over batches. by_rank: each slope belongs to a batch of this rank; otherwise it is this rank's part of the slope of a batch of all ranks."""
     domains = list(batches)
     n, k = len(slopes), len(domains)
     sent = [*slopes, *losses, *squares] if not by_rank else [*slopes, *losses, *(slope**2 for slope in slopes)]

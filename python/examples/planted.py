@@ -1,11 +1,11 @@
-"""Text whose best mixture is known: domains that are Markov chains over the same letters, and a target whose documents are from them in planted shares.
+"""Writes text whose best mixture is known: domains that are Markov chains over the same letters, and a target whose documents come from them in planted shares.
 
     python planted.py FOLDER [--seed N] [--characters N]
 
-writes FOLDER/NAME.jsonl for each domain and FOLDER/target.jsonl, a document a line, for `gradmix train` and for train_gpt.py. Standard library only.
+writes FOLDER/NAME.jsonl for each domain and FOLDER/target.jsonl, one document per line, for `gradmix train` and for train_gpt.py. It uses only the standard library.
 
-A model that sees a few letters cannot tell for sure which chain they are from, so it needs to know how often each chain occurs in the target: only training data that is mixed as the target
-is teaches it that.
+A model that sees a few letters cannot be sure from which chain they come, so it needs to know how often each chain occurs in the target. It learns that only from
+training data with the mixture of the target.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import os
 import random
 from typing import Dict, List
 
-#: What the target is made of.
+#: Shares of the domains in the target.
 PLANTED = {"ada": 0.6, "bea": 0.3, "cyd": 0.1, "dan": 0.0}
 
 LETTERS = "abcdefghijklmnop"
-#: Letters of a document.
+#: Letters per document.
 LENGTH = 200
 
 
 def chain(name: str, seed: int) -> List[List[float]]:
-    """The domain's chances of the next letter, cumulated: a row for each letter."""
+    """Returns the domain's cumulative probabilities of the next letter, with one row for each letter."""
     chances = random.Random(f"chain {seed} {name}")
     # Normalised exponential numbers are uniform on the simplex; their squares are uneven enough to tell the chains apart in some letters.
     rows = [[chances.expovariate(1) ** 2 for _ in LETTERS] for _ in LETTERS]
@@ -34,7 +34,7 @@ def chain(name: str, seed: int) -> List[List[float]]:
 
 
 def documents(shares: Dict[str, float], characters: int, seed: int, name: str) -> List[str]:
-    """Documents of about so many characters together, in any order, each of one chain; of the chains there are as many as these shares say."""
+    """Returns documents of about `characters` characters in total, in random order. Each comes from one chain; the chains occur in these shares."""
     draws = random.Random(f"text {seed} {name}")
     count = max(2, characters // LENGTH)
     of = [domain for domain, share in shares.items() for _ in range(round(share * count))]
@@ -53,7 +53,7 @@ def documents(shares: Dict[str, float], characters: int, seed: int, name: str) -
 
 
 def write(folder: str, seed: int = 1, characters: int = 100_000) -> None:
-    """Writes the domains, of `characters` each, and a target of half as many."""
+    """Writes the domains, with `characters` characters each, and a target of half as many."""
     os.makedirs(folder, exist_ok=True)
     mixtures = {name: ({name: 1.0}, characters) for name in PLANTED}
     mixtures["target"] = (PLANTED, characters // 2)

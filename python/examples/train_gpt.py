@@ -1,13 +1,13 @@
-"""Trains a small GPT in PyTorch on several processes, with the mixture of its training data found by gradmix.
+"""Trains a small GPT in PyTorch on several processes, while gradmix finds the mixture of its training data.
 
     python planted.py planted
     torchrun --nproc-per-node 2 train_gpt.py --data planted --out run --parallel fsdp2 --alignment two-loss
 
-Every rank draws its rows with the same weights. Every `--update-every` steps all ranks measure how the domains' gradients align with the target's, rank 0 tells
-`gradmix mix`, and broadcasts the new weights: k numbers. A checkpoint has the model, the optimizer and the mixer's state; the same command again goes on from the last one, also
+Every rank draws its rows with the same weights. Every `--update-every` steps all ranks measure how the domains' gradients align with the target's, and rank 0 sends this to
+`gradmix mix` and broadcasts the k new weights. A checkpoint has the model, the optimizer and the mixer's state. The same command continues from the last checkpoint, also
 after kill -9, to the same weights as a run that was never stopped.
 
-It runs on CPUs and talks through gloo, so that it can be tried anywhere. For GPUs, init_process_group("nccl"), and move model and batches to the rank's device.
+It runs on CPUs with the backend gloo, so that it can be tried anywhere. For GPUs, use init_process_group("nccl"), and move model and batches to the rank's device.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import gradmix_client as gradmix  # noqa: E402
 
-#: Bytes, and what ends a document.
+#: The vocabulary: bytes, and the end of a document.
 END = 256
 VOCABULARY = 257
 
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids [B, T] to logits [B, T, V]."""
+    """A model from token ids [B, T] to logits [B, T, V]."""
 
     def __init__(self, dim: int, layers: int, heads: int, context: int) -> None:
         super().__init__()
@@ -75,36 +75,36 @@ class GPT(nn.Module):
 
 
 def mean_loss(model: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
-    """Mean loss per token of windows [B, T + 1]."""
+    """Returns the mean loss per token of windows [B, T + 1]."""
     return F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
 
 
 def read_tokens(file: Path) -> Tensor:
-    """The texts of a .jsonl file as one stream of token ids."""
+    """Reads the texts of a .jsonl file as one stream of token ids."""
     ids: List[int] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         ids += [*json.loads(line)["text"].encode("utf-8"), END]
     return torch.tensor(ids)
 
 
-#: What draws are for, so that no two are alike.
+#: Purposes of random draws, so that draws for different purposes are independent.
 TRAINING, MEASURING = 0, 1
 
 
 def generator(seed: int, step: int, purpose: int) -> torch.Generator:
-    """Draws that depend on seed, step, purpose and rank alone: there is nothing to save, and a resumed run draws what the first would have drawn."""
+    """Returns a generator that depends only on seed, step, purpose and rank. So its state need not be saved, and a resumed run makes the same draws."""
     number = ((seed * 1_000_003 + step) * 2 + purpose) * 1_009 + dist.get_rank()
     return torch.Generator().manual_seed(number)
 
 
 def windows_of(stream: Tensor, rows: int, context: int, draws: torch.Generator) -> Tensor:
-    """Windows [rows, context + 1] from anywhere in the stream."""
+    """Returns windows [rows, context + 1] from random positions of the stream."""
     starts = torch.randint(len(stream) - context, (rows, 1), generator=draws)
     return stream[starts + torch.arange(context + 1)]
 
 
 def mixed_batch(streams: Sequence[Tensor], weights: Tensor, rows: int, context: int, draws: torch.Generator) -> Tensor:
-    """Windows [rows, context + 1], each of a domain that is drawn with the weights."""
+    """Returns windows [rows, context + 1], each from a domain that is drawn with the weights."""
     of = torch.multinomial(weights, rows, replacement=True, generator=draws)
     return torch.cat([windows_of(stream, int((of == i).sum()), context, draws) for i, stream in enumerate(streams)])
 
@@ -112,7 +112,7 @@ def mixed_batch(streams: Sequence[Tensor], weights: Tensor, rows: int, context: 
 def measure(
     args: argparse.Namespace, model: nn.Module, head: nn.Module, texts: Dict[str, Tensor], step: int
 ) -> gradmix.Measurement:
-    """How the domains' gradients align with the target's, the same numbers on all ranks."""
+    """Measures how the domains' gradients align with the target's. All ranks get the same numbers."""
     draws = generator(args.seed, step, MEASURING)
 
     def batches(name: str) -> List[Tensor]:
@@ -129,7 +129,7 @@ def measure(
 
 
 def parallel(kind: str, gpt: GPT) -> nn.Module:
-    """All ranks begin with the same parameters, by the seed."""
+    """Makes the model. The seed gives all ranks the same initial parameters."""
     if kind == "ddp":
         return DistributedDataParallel(gpt)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
@@ -139,7 +139,7 @@ def parallel(kind: str, gpt: GPT) -> nn.Module:
 
 
 def save(out: Path, step: int, model: nn.Module, optimizer: Any, mixer: Optional[gradmix.Mixer]) -> None:
-    """A folder for each checkpoint, and then, in one move, the name of the last one that is whole."""
+    """Writes a checkpoint to its own folder, and then atomically the name of this last complete checkpoint."""
     folder = out / f"step-{step}"
     parameters, moments = get_state_dict(model, optimizer)
     dcp.save({"model": parameters, "optimizer": moments}, checkpoint_id=folder)
@@ -152,7 +152,7 @@ def save(out: Path, step: int, model: nn.Module, optimizer: Any, mixer: Optional
 
 
 def load(out: Path, model: nn.Module, optimizer: Any, mixer: Optional[gradmix.Mixer]) -> int:
-    """Goes back to the last checkpoint, if there is one; the steps that were taken by then."""
+    """Restores the last checkpoint, if there is one, and returns the number of steps that it had completed."""
     if not (out / "latest").exists():
         return 0
     step = int((out / "latest").read_text())
@@ -245,7 +245,7 @@ def arguments(words: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
-    # torchrun says by the environment which rank this is and where the others are.
+    # torchrun sets environment variables with this rank and the addresses of the others.
     dist.init_process_group("gloo")
     try:
         train(args)
