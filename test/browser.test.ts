@@ -172,7 +172,7 @@ describe("the README's model trains as in Node.js", () => {
   });
 });
 
-test("what a browser does not have is refused", async () => {
+test("features that the browser lacks are refused", async () => {
   const page = { module: "/app/refusals.js", isolated: false };
   const says = (code: string, text: string): unknown =>
     expect.stringMatching(new RegExp(`^GradmixError ${code}: ${text}`));
@@ -202,7 +202,7 @@ test("what a browser does not have is refused", async () => {
   });
 });
 
-test("without a bundler files are found beside the modules or where their URLs say, or it is told which is not", async () => {
+test("without a bundler, files are found beside the modules or at given URLs, and a missing one is named", async () => {
   const imports = {
     gradmix: "/dist/index.js",
     "gradmix/nn": "/dist/nn/index.js",

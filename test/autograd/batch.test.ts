@@ -273,7 +273,7 @@ describe("random graphs", () => {
   });
 });
 
-describe("what an op says of axis 0", () => {
+describe("keepsBatch of an op", () => {
   const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
   /** Do the blocks of input `slot` reach their own block of the output alone? By tangents that are 0 outside of one block. */
   async function apart(
@@ -325,7 +325,7 @@ describe("what an op says of axis 0", () => {
   });
 });
 
-describe("losses that people write", () => {
+describe("common losses", () => {
   const x = (): Tensor => random([B, D], 21);
   const tokens = (): Tensor => ids([0, 3, 1, 2, 1, 0], [B, T]);
   const targets = (): Tensor => ids([0, 3, 1, -1, 2, 2], [B, T]);

@@ -235,7 +235,7 @@ describe("what a checkpoint may use", () => {
     close(await many([dw]), await many([random(2)]), "gradient");
   });
 
-  it("not a tensor that depends on parameters and is no input, however deep; nor another number of results", () => {
+  it("not a captured tensor that depends on parameters, at any depth; and not another number of results", () => {
     const captured = (x: Tensor): Tensor => {
       const y = exp(x);
       return sum(checkpoint((x) => checkpoint((x) => mul(x, y), x), x));

@@ -311,7 +311,7 @@ describe("in double precision", () => {
     });
   });
 
-  describe("what is seen", () => {
+  describe("what the rules receive", () => {
     it("the gradient is the rule's, at every order, whatever f computes", async () => {
       const clipped = customGradient(
         (x: Tensor) => square(x),

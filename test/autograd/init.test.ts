@@ -149,7 +149,7 @@ describe("creation", () => {
     for (const [data, message] of refusals) expect(() => tensor(data as number[])).toThrow(message);
   });
 
-  it("refuses types, values and sizes that there are not", async () => {
+  it("refuses unknown types, values and sizes", async () => {
     await init({ backend: "reference" });
     // @ts-expect-error No such type.
     expect(() => full([1], 1.5, "int")).toThrow(

@@ -121,7 +121,7 @@ describe("what a function returns belongs to the caller's scope", () => {
   });
 });
 
-describe("the net", () => {
+describe("the garbage collector", () => {
   /** Made in a function of its own, so that nothing on the stack holds them. */
   const forget = (make: () => unknown): void => void make();
 

@@ -123,7 +123,7 @@ describe("where it happens", () => {
     expect(codeOf(() => gradients(loss, { parameters: [w], sink }))).toMatch(/^autograd: tensor w\[2, 2\]/);
   });
 
-  it("parameters, by a step of the optimizer; the step after a pass is no matter", async () => {
+  it("parameters, by a step of the optimizer during the pass; a step after it does no harm", async () => {
     const model = createGPT({ vocabSize: 5, dim: 4, layers: 1, heads: 2, context: 3 });
     const optimizer = adamw(model.parameters);
     const gradient = tensor(values(model.parameters.value.size, 3));

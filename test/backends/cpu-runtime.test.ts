@@ -209,7 +209,7 @@ describe("threads", () => {
       });
   });
 
-  it("and SIMD levels can be chosen, and wrong choices are told", async () => {
+  it("and SIMD levels can be chosen, and wrong choices are refused", async () => {
     for (const simd of ["relaxed", "plain"] as const) {
       const backend = await createCpuBackend({ threads: 2, simd });
       expect(backend.capabilities).toMatchObject({ threads: 2, simd });

@@ -91,7 +91,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     await limited.dispose();
   });
 
-  it("is of no use after dispose", async () => {
+  it("refuses everything after dispose", async () => {
     const other = await create();
     const view = { buffer: other.alloc(3, "f32"), offset: 0, shape: [3], dtype: "f32" } as const;
     await other.dispose();

@@ -24,7 +24,7 @@ const slopes: { readonly [K in Activation]: (x: number) => number } = {
   },
 };
 
-/** One element of a product, before its activation: row i, column j of an item; `old` is the previous element of c. */
+/** One element of a product before its activation: row i, column j of an item; `old` is the previous element of c. */
 export function naiveElement(
   p: KernelParams["gemm"],
   a: Float32Array,
@@ -45,7 +45,7 @@ export function naiveElement(
   return p.alpha * sum + (bias === null ? 0 : bias[j]) + (p.accumulate ? old : 0);
 }
 
-/** A product with its epilogue: c and the slope of the activation. Elements between items keep their values. */
+/** A product with its epilogue: c, and the slope of the activation. Elements between items keep their values. */
 export function naiveGemm(
   p: KernelParams["gemm"],
   a: Float32Array,

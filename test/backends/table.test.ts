@@ -111,7 +111,7 @@ describe("the table", () => {
     );
   });
 
-  it("a momentum without a velocity is refused, as it would be left out", () => {
+  it("a momentum without a velocity is refused, because it would be ignored", () => {
     const one = view({ data: [0], dtype: "f32" });
     const check = (momentum: number, velocity: View | null): string =>
       message(() =>

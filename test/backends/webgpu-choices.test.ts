@@ -116,7 +116,7 @@ describe("the choice of a variant", () => {
     expect(choiceLine("k", "a", { a: 1 })).toBe("webgpu: k takes a (1.00 ms)");
   });
 
-  test("one whose result is another is not taken, and that is said", async () => {
+  test("a variant with another result is not used, and this is reported", async () => {
     const { memory, device } = fake();
     const learnt: [string, string, Readonly<Record<string, number>>][] = [];
     const differing: string[] = [];

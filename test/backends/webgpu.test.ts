@@ -232,7 +232,7 @@ describe.skipIf(off)("webgpu", () => {
     model.dispose();
   });
 
-  test("memory that is refused to the timing of variants is nothing to its caller", async () => {
+  test("memory that is refused to the timing of variants does not concern the caller", async () => {
     // Dawn's null device, which has 512 MiB: 384 are in use, and a product's operands do not fit a second time.
     const backend = createWebgpuBackend({
       device: await createNullDevice(),

@@ -269,7 +269,7 @@ test("the seed of the split is that of the training unless it has its own", () =
   expect(splitOf({ data: { ...data, seed: 9 }, training: { seed: 4 } })).toBe(9);
 });
 
-describe("what is told", () => {
+describe("messages", () => {
   test("the time ahead is that of the steps ahead, by each rule's speed", () => {
     const speed = fc.double({ min: 0.01, max: 100, noNaN: true });
     fc.assert(

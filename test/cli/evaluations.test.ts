@@ -193,7 +193,7 @@ describe("by a share", () => {
     });
   });
 
-  test("with no share only what is obligatory", () => {
+  test("with a share of 0 there are only the mandatory evaluations", () => {
     const given = { steps: 9, batch: 4, context: 64, target: 300, domains: [5, 1] };
     expect(planEvaluations({ share: 0, every: null, tokens: null }, given)).toEqual({
       steps: 9,

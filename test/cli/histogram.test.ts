@@ -205,7 +205,7 @@ describe("a run that counts its histogram", () => {
       expect(text("parts", file)).toBe(text("whole", file));
   });
 
-  test("is told to give a histogram, or a target, where none can be counted", () => {
+  test("must be given a histogram or a target if none can be counted", () => {
     const none = gradmix("train", ...domains, ...small, "--rule", "importanceSampling");
     expect([none.code, none.err]).toEqual([
       2,

@@ -184,7 +184,7 @@ describe("text", () => {
     expect(errorOf(() => checkSameText(undefined, contents)).code).toBe("checkpoint");
   });
 
-  test("that stands under two labels is told, for the target with what it means", async () => {
+  test("that has two labels is reported, for the target with the consequence", async () => {
     const { copies } = await contentsOf({
       'domain "a"': { "a/1": ["same"], "a/2": ["own", "x"], "a/3": ["same"] },
       'domain "b"': { "b/1": ["same"], "b/2": ["ownx"], "a/2": ["own", "x"] },

@@ -80,7 +80,7 @@ describe.each(systems)("with %s", (_, fs) => {
     }
   });
 
-  test("that is not whole is another's who is writing it, for a while", () => {
+  test("that is incomplete counts for a while as held by the process that is writing it", () => {
     for (const text of ["", "12", `${dead} ${hostname()} 1`]) {
       const path = join(folder, "lock");
       writeFileSync(path, text);
@@ -104,7 +104,7 @@ describe.each(systems)("with %s", (_, fs) => {
   });
 });
 
-test("what is not ours any more is not given back", () => {
+test("a lock that another process has taken over is not released", () => {
   const lock = takeLock(folder);
   writeFileSync(join(folder, "lock"), "another\n");
   lock.release();

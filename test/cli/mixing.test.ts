@@ -148,7 +148,7 @@ describe("a run of another length is limited otherwise", () => {
     const large = { sizes: { domain0: 1000, domain1: 20, domain2: 70 } };
     expect(limited({ ruleOptions: large }, 80, 161)).toBe("domain1");
   });
-  test("not where it has no limit, or tokens of its own; nor by other rules", () => {
+  test("not if it has no limit or its own tokens, and not by other rules", () => {
     expect(limited({ normalise: "raw" }, 80, 8000)).toBe(null);
     expect(limited({ preset: "paper" }, 80, 8000)).toBe(null);
     expect(limited({ ruleOptions: { tokens: 500 } }, 80, 8000)).toBe(null);

@@ -326,7 +326,7 @@ describe("refusals, in one line that names the place, the value and what is allo
       expect(errorOf(() => values(path, ...raw)).message).toBe(message);
   });
 
-  test("the best by a target that there is not", () => {
+  test("the best step without a target", () => {
     const json = { data: { domains: { a: "x" } }, mixing: { rule: "uniform" }, run: { keepBest: true } };
     expect(errorOf(() => resolveConfig([jsonLayer(json, "c.json")])).message).toBe(
       "c.json: run.keepBest: the best step is the one with the lowest loss on a target, and there is no target; add --target GLOB",

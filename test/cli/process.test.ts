@@ -441,7 +441,7 @@ describe("an error leaves one line, a code, and no lock", () => {
     expect(remains()).toEqual([]);
   });
 
-  test("that nobody foresaw, in the middle of a step", async () => {
+  test("an unexpected error in the middle of a step", async () => {
     const { code, err } = await gradmix(tiny("--steps", "50"), {
       FAIL: JSON.stringify({ call: "rm", path: "step-00000002", nth: 1, code: "EPERM" }),
     });

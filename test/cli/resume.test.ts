@@ -57,7 +57,7 @@ test("the steps change exactly where every step that was done had the learning r
   );
 });
 
-test("what the rule would limit otherwise is refused, with the domain and the option", () => {
+test("another length is refused if the rule would limit a domain differently, naming the domain and the option", () => {
   const [then, now] = [planOf({ steps: 5 }), planOf({ steps: 9 })];
   expect(() => checkRepetitions(then, now, null)).not.toThrow();
   expect(() => checkRepetitions(then, now, "wiki")).toThrow(
@@ -79,7 +79,7 @@ test("constant always extends, wsd before its decay, cosine only within the warm
   expect([extends_("cosine", 5), extends_("cosine", 7)]).toEqual([true, false]);
 });
 
-test("of the engine what is known on both sides and differs is said", () => {
+test("differences of the engine that both sides know are reported", () => {
   const engine: Engine = { backend: "cpu", simd: "relaxed", precision: "f32", version: "1.0.0" };
   expect(engineChanges(savedEngine({ engine }), engine)).toEqual({});
   for (const name of Object.keys(engine) as (keyof Engine)[])

@@ -137,7 +137,7 @@ describe("the checkpoint file", () => {
   });
 });
 
-describe("what no file holds is refused", () => {
+describe("values that no file can hold are refused", () => {
   test.each<[object, string]>([
     [{ json: { a: [1, NaN] } }, "json.a[1] is NaN, which is not JSON"],
     [{ json: { a: { b: Infinity } } }, "json.a.b is Infinity, which is not JSON"],
@@ -159,7 +159,7 @@ describe("what no file holds is refused", () => {
     expect(readdirSync(root)).toEqual([]);
   });
 
-  test("a member that is undefined is one that is not there", () => {
+  test("a member that is undefined is left out", () => {
     const path = join(root, "c.safetensors");
     writeCheckpoint(path, { json: { a: undefined, b: 1 }, arrays: {} });
     expect(readCheckpoint(path).json).toEqual({ b: 1 });

@@ -122,7 +122,7 @@ describe(".zst", () => {
       }
   });
 
-  test("zstd's own error of memory is told as such, and those that say nothing by number", () => {
+  test("zstd's memory error is reported as such, and errors without a text by number", () => {
     // ZSTD_error_memory_allocation and ZSTD_error_corruption_detected of zstd_errors.h.
     expect(problem(64, false).message).toBe("there is not enough memory to unpack it");
     expect(problem(20, false).message).toBe("it is damaged (zstd error 20)");

@@ -30,7 +30,7 @@ describe("rows of a table", () => {
     expect(rows.batchOf([1]).targets).toEqual(Float32Array.of(3, 4));
   });
 
-  test("what is no table is refused, naming it", () => {
+  test("values that are not tables are refused by name", () => {
     for (const [change, code, message] of [
       [{ width: 2 }, "shape", '"t": 15 inputs are not rows of 2'],
       [{ width: 0 }, "config", "rowsOf: width: 0 does not fit; it must be an integer of at least 1"],

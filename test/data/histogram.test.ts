@@ -312,7 +312,7 @@ describe("the histogram of a target", () => {
     }
   });
 
-  test("the order of the target's documents says nothing", () => {
+  test("the order of the target's documents has no effect", () => {
     const sorted = [1, 4].flatMap((seed) =>
       Array.from({ length: 30 }, (_, j) => textOf(seed, 64, 0.5, 1 + j)),
     );

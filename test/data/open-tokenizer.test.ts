@@ -66,7 +66,7 @@ describe.each(golden)("a tokenizer.json of another kind: $name", ({ file, texts 
   });
 });
 
-test("what is broken is refused, by whichever reads it", () => {
+test("broken files are refused by either reader", () => {
   const [bert, t5] = golden.map(({ file }) => file as unknown as Record<string, Record<string, unknown>>);
   const cases: [unknown, RegExp][] = [
     [{ ...bert, model: { ...bert["model"], dropout: 0.1 } }, /the model has dropout/],
@@ -110,7 +110,7 @@ test.each(gpt.vocabularies)(
   },
 );
 
-test("a name that is none is refused, and those that there are named", () => {
+test("an unknown name is refused, and the message lists the known ones", () => {
   expect(() => openTokenizer("gpt5")).toThrow(/no vocabulary "gpt5"; there are gpt2, r50k_base, /);
 });
 

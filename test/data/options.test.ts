@@ -112,7 +112,7 @@ describe.each(Object.entries(functions))("%s", (name, { call, good, bad }) => {
   });
 });
 
-describe("places that there are not", () => {
+describe("positions that do not exist", () => {
   const refusals: [string, () => unknown, string, RegExp][] = [
     [
       "a window",

@@ -36,7 +36,7 @@ test("training wants a whole window; the last one is padded or dropped", () => {
   }
 });
 
-test("a time that is none, and options that there are not, are refused", () => {
+test("an invalid time, and unknown options, are refused", () => {
   for (const time of [0, -1, 0.5, NaN])
     for (const cut of [windowsOf, evaluationWindows])
       expect(codeOf(() => cut("w", streamOf(9), time))).toMatch(/^config: time: /);

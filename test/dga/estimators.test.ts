@@ -223,7 +223,7 @@ describe("the numbers of single examples", () => {
     expect(backend.liveBytes).toBe(live);
   });
 
-  test("of no examples are none; of what is no batch they are refused", async () => {
+  test("of an empty batch are empty; values that are not batches are refused", async () => {
     const direction = arenaLike(model.parameters);
     const none = { inputs: new Int32Array(0), targets: new Int32Array(0), tokens: [], time };
     for (const options of [{}, { maxExamples: 2 }])

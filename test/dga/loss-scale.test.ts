@@ -190,7 +190,7 @@ describe("estimators", () => {
     expect(found[1]).toEqual(found[0]);
   });
 
-  test("what is no power of two is refused", async () => {
+  test("scales that are not powers of two are refused", async () => {
     for (const lossScale of [0, 3, NaN])
       for (const name of estimatorNames)
         await expect(estimateAlignments(name, tiny(), target, domains, { lossScale })).rejects.toThrow(

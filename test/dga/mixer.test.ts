@@ -371,7 +371,7 @@ describe("restoreMixer", () => {
     expect(restoreMixer(mixer, { ...five, rule: { ...five.rule, updates: 0 } }).rule.updates).toBe(0);
   });
 
-  test("takes any memory of a rule that does not check it; of several strangers the first is named", () => {
+  test("accepts any memory of a rule that does not check it; of several unknown members the first is named", () => {
     const doge = createMixer({ domains: ["wiki", "code"], rule: { name: "doge" } });
     expect(restoreMixer(doge, saved(doge.initial))).toEqual(doge.initial);
     const memory = { b: [1], a: [2] };
@@ -384,7 +384,7 @@ describe("restoreMixer", () => {
       );
   });
 
-  test("numbers that belong to no domain are called by their place", () => {
+  test("errors name numbers that belong to no domain by their index", () => {
     const other = createMixer({ domains: ["wiki", "code"], rule: { name: "ado" } });
     const memory = { ...other.initial.rule.memory, seen: [...new Array<number>(63).fill(0), "x"] };
     const json = { ...other.initial, rule: { ...other.initial.rule, memory } };

@@ -100,7 +100,7 @@ describe("the gradient of the mean loss per token", () => {
     }
   });
 
-  test("numbers that are taken are let go of", async () => {
+  test("numbers that were read are disposed", async () => {
     const live = backend.liveBytes;
     await readAndDispose(model.losses(batch));
     await lossesOf(model, batch);

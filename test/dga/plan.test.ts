@@ -89,7 +89,7 @@ test("a mixer has the domains of the windows, or the names of the bases over the
   }
 });
 
-test("what a rule compares with has to be there, and only that", () => {
+test("the reference that a rule needs must be given, and no other", () => {
   const bare = { target: null };
   for (const name of all) {
     const { aligns = false, targets = false, reference = false, heldOut = false } = asked[name];
@@ -243,7 +243,7 @@ test("a signal has what was measured under the names that the rule asks for", ()
     );
 });
 
-test("training steps are aligned, unless that is said otherwise or they do not do", () => {
+test("training steps are aligned, unless an option says otherwise or they do not suffice", () => {
   const bare = { gram: false, targets: false };
   const parameters = (): boolean => true;
   expect(measuredFrom({}, bare)).toBe("step");

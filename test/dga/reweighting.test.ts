@@ -435,7 +435,7 @@ describe("the mixture of bases", () => {
     );
   });
 
-  test("refuses weights that are none, and leaves `out` alone", () => {
+  test("refuses invalid weights, and does not change `out`", () => {
     const bases = basesOf([
       [1, 0],
       [1, 1],
@@ -480,7 +480,7 @@ describe("the proposal", () => {
     expect([...proposal(identity(2), [1, 0], { defensive: 0.2 })]).toEqual([0.9, 0.1]);
   });
 
-  test("refuses a share that is none", () => {
+  test("refuses an invalid share", () => {
     const bases = identity(2);
     for (const defensive of [0, -1, 1.1, NaN])
       expect(errorOf(() => proposal(bases, [0.5, 0.5], { defensive })).message).toMatch(

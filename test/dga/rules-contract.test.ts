@@ -212,7 +212,7 @@ test("the state of another rule is refused by the name of what it does not remem
   }
 });
 
-describe("what is refused, in which words", () => {
+describe("refusals and their messages", () => {
   const cosine = rules.dga({ name: "dga", normalise: "cosine" });
   const raw = rules.dga({ name: "dga", normalise: "raw" });
   const stay = "the weights stay as they are";
@@ -476,7 +476,7 @@ describe("what is refused, in which words", () => {
     expect(errorOf(call)).toMatchObject({ code, message });
   });
 
-  test("what is not measured is not looked at, and what is 0 is a number", () => {
+  test("numbers of unmeasured domains are ignored, and 0 is a measurement", () => {
     const k = 4;
     const rule = rules.rnb();
     const full = [4, 1, 2, 0, 1, 4, 2, 0, 2, 2, 4, 0, 0, 0, 0, 0];

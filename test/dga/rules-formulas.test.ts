@@ -49,7 +49,7 @@ describe("temperature", () => {
       p.map((x) => x / (p[0] + p[1] + p[2])),
     );
   });
-  test("refuses sizes that are none", () => {
+  test("refuses invalid sizes", () => {
     for (const [sizes, message] of [
       [{ a: 1, b: 2 }, /^sizes: there is no number for domain "c"; every domain needs one$/],
       [[1, 2], /^sizes: 2 values for 3 domains$/],
@@ -425,7 +425,7 @@ describe("shrinkage", () => {
     }
     expect(shrunk).toBeLessThan(0.6 * plain);
   });
-  test("refuses errors that are none, naming the domain", () => {
+  test("refuses invalid errors, naming the domain", () => {
     const rule = combinators.shrinkage(inner);
     const message = (signal: Signal): string => errorOf(() => rule.update(rule.init(abc), signal)).message;
     expect(message({ alignments: [1, 2, 3] })).toContain("no standardErrors");

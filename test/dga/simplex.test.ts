@@ -277,7 +277,7 @@ describe("exponentiatedGradient", () => {
         );
   });
 
-  test("the direction of a domain without weight says nothing, however large it is", () => {
+  test("the direction of a domain without weight has no effect, however large it is", () => {
     const there = exponentiatedGradient([0.25, 0.75], [0, 1], 1);
     for (const far of [1e30, -1e30, 1e300])
       expect(exponentiatedGradient([0, 0.25, 0.75], [far, 0, 1], 1)).toEqual(Float64Array.of(0, ...there));

@@ -142,7 +142,7 @@ test("a sketch is linear: that of a ragged batch is the mean of its examples', b
   expect([singles.losses[2], singles.norms[2], ...none].every((value) => value === 0)).toBe(true);
 });
 
-test("by default 16 numbers a side and seed 1; of no batches, nothing", async () => {
+test("the defaults are 16 numbers per side and seed 1; without batches there is no sketch", async () => {
   const model = tiny(2);
   const plain = await sketchGradients(model, domains);
   expect([plain.rank, plain.seed]).toEqual([16, 1]);

@@ -207,7 +207,7 @@ test("an optimizer has all its parts, and none of its state is called like an ar
     );
 });
 
-describe("what is no longer finite", () => {
+describe("numbers that are no longer finite", () => {
   /** The loss of a row x is (factor of the step)·⟨w, x⟩, and its gradient that factor times x. */
   function steep(
     factors: readonly number[],

@@ -76,7 +76,7 @@ test("with η = 0 the weights stay, wherever the prior pulls", () => {
   );
 });
 
-describe("where the weights go", () => {
+describe("where the weights move", () => {
   test.each([{ prior: [4, 3, 2, 1] }, { prior: [4, 3, 2, 1], eta: 0.4, pull: 0.3, uniformShare: 0 }, {}])(
     "domains that stay d spreads above the mean end at α₀·exp(η d/γ): %j",
     (options: Partial<DgaOptions>) => {
@@ -145,7 +145,7 @@ describe("domains that an update does not measure", () => {
     }
   });
 
-  test("nothing is taken from what stands in their place", () => {
+  test("the numbers in their place have no effect", () => {
     const signals = noisy(3, 5, 12);
     const junk = signals.map((given) => ({
       ...given,
@@ -259,7 +259,7 @@ describe("the floor, the start and the state", () => {
     );
   });
 
-  test("what is remembered of nothing is nothing", () => {
+  test("the initial memory is that of no measurements", () => {
     expect(make().init(["a", "b"]).memory).toEqual({
       alpha: [0.5, 0.5],
       means: [0, 0],

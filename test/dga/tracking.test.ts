@@ -43,7 +43,7 @@ const histories = fc.record({
 });
 
 describe("what is tracked", () => {
-  test("is what the whole history says", () => {
+  test("equals the statistics of the whole history", () => {
     let unclear = 0;
     fc.assert(
       fc.property(histories, ({ seed, k, updates, differ, memory }) => {
@@ -116,7 +116,7 @@ describe("what is tracked", () => {
     );
   });
 
-  test("nor does what is common to all domains, were it a million times their differences", () => {
+  test("a shift of all domains does not matter, even a million times their differences", () => {
     fc.assert(
       fc.property(histories, fc.constantFrom(-1e6, 3, 1e6), ({ seed, k, updates, differ, memory }, shift) => {
         const history = historyOf(seed, k, updates, differ);
@@ -131,7 +131,7 @@ describe("what is tracked", () => {
     );
   });
 
-  test("nor how small the counts of tokens are: the least number there is makes none that is not finite", () => {
+  test("the size of token counts does not matter: even the least positive number gives finite results", () => {
     for (const n of [Number.MIN_VALUE, 1e-300]) {
       const one = { alignments: [1, -2], errors: [0.5, null], tokens: [n, n] };
       const found = after([one, one], 0.9);
@@ -140,7 +140,7 @@ describe("what is tracked", () => {
     }
   });
 
-  test("nor the order of the domains", () => {
+  test("the order of the domains does not matter", () => {
     fc.assert(
       fc.property(histories, ({ seed, k, updates, differ, memory }) => {
         const history = historyOf(seed, k, updates, differ);

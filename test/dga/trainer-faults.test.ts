@@ -172,7 +172,7 @@ describe("windows of one length, that fit the model", () => {
       await expect(trainer.evaluate(strange, count)).rejects.toThrow(/tokens: .* does not fit/);
   });
 
-  test("a token that the vocabulary has not cannot be written", () => {
+  test("a token outside the vocabulary cannot be written", () => {
     for (const id of [-1, 10, 70_000, NaN])
       expect(errorOf(() => tokenWriter(10, 9).document([1, id])).code).toBe("data");
   });
@@ -222,7 +222,7 @@ describe("one call at a time", () => {
     expect(backend.liveBytes).toBe(live);
   });
 
-  test("a refused call is no end of the trainer", async () => {
+  test("the trainer continues after a refused call", async () => {
     const trainer = setup();
     const steps = await Promise.allSettled([trainer.step(), trainer.step(), trainer.step()]);
     expect(steps.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "rejected"]);

@@ -39,7 +39,7 @@ test("a call that does not wait lets no other in, and leaves the turn when it fa
   expect(turns.runNow("save", () => 3)).toBe(3);
 });
 
-test("ends once; what is called later is refused, and ending again is nothing", async () => {
+test("ends once: later calls are refused, and ending again has no effect", async () => {
   const turns = createTurns("trainer");
   let ends = 0;
   turns.end("dispose", () => {

@@ -72,7 +72,7 @@ describe("what is left out", () => {
       'left out, since their weights are 0 or would print as 0: "none", "tiny"',
     );
   });
-  test("nothing, with a floor, under which no weight is", () => {
+  test("nothing if there is a floor, and no weight is below it", () => {
     const exported = exportMixture(some, { format: "levanter", floor: 0.01 });
     const [{ weights }] = readers["levanter"](exported);
     expect(weights.map(([name]) => name)).toEqual(["web", "none", "tiny", "code"]);

@@ -219,7 +219,7 @@ test("its help is short, and begins with an example", () => {
   expect(stdout.split("\n").length).toBeLessThan(60);
 });
 
-test("who reads nothing any more ends it", async () => {
+test("it ends when nobody reads its output", async () => {
   const { child, say } = talk("--domains", "web,code");
   await say({ type: "snapshot" });
   child.stdout.destroy();
@@ -260,7 +260,7 @@ describe("files", () => {
     expect(readdirSync(folder).filter((name) => name.endsWith(".lock"))).toEqual([]);
   });
 
-  test("an init that says otherwise is refused, by line or by flags; so is a file that is no state", () => {
+  test("an init that contradicts the state file is refused, as a line or as flags; so is a file that is not a state", () => {
     const other = `${JSON.stringify({ ...init, rule: { name: "odm" } })}\n`;
     expect(mix(["--state-file", "state.json"], other).out).toMatchObject([
       { type: "error", field: "rule.name" },
@@ -311,7 +311,7 @@ describe("files", () => {
     ]);
   });
 
-  test("what cannot be kept has not happened", () => {
+  test("a message whose state cannot be saved has no effect", () => {
     const state = at("full.json");
     const keeper = createKeeper({ state, weights: null });
     keeper.message(init);
@@ -359,7 +359,7 @@ describe("lines", () => {
     }
   });
 
-  test("of what is too long nothing is kept", async () => {
+  test("that are too long are dropped", async () => {
     const chunks: WeakRef<ArrayBuffer>[] = [];
     async function* endless(): AsyncGenerator<Uint8Array, void> {
       for (let i = 0; i < 5; i++) {
@@ -456,7 +456,7 @@ describe("HTTP", () => {
   const post = async (message: unknown): Promise<Got> =>
     ask({ method: "POST", path: "/" }, JSON.stringify(message));
 
-  test("a message a request, and the weights for who asks", async () => {
+  test("one message per request, and GET returns the weights", async () => {
     const early = await ask({ path: "/weights" });
     expect([early.status, early.reply]).toEqual([
       400,

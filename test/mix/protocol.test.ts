@@ -348,7 +348,7 @@ describe("init", () => {
     targetNorm: null,
   }).session;
 
-  test("that says the same goes on, and what it leaves out stays", () => {
+  test("with the same options continues, and options that it leaves out keep their values", () => {
     for (const same of [
       {},
       { domains: ["web", "code"] },
@@ -537,7 +537,7 @@ describe("observe", () => {
     });
   });
 
-  test("what a rule does not look at, and what measures nothing, is said", () => {
+  test("the reply lists fields that the rule ignores and fields that measure nothing", () => {
     const reply = weightsOf(
       send(first(), { type: "observe", step: 3, losses: { web: 1 }, tokensSeen: { web: 1, code: 2 } }).reply,
     );
@@ -768,7 +768,7 @@ test("huge and deep input is refused in few words", () => {
   }
 });
 
-test("10,000 lines of nonsense: each has one reply of one line, and none leaves a trace that it does not tell of", () => {
+test("10,000 lines of nonsense: each has one reply of one line, and no refused line has an effect", () => {
   const next = random(11);
   const pick = <T>(of: readonly T[]): T => of[Math.floor(next() * of.length)];
   const [example] = fc.sample(signal(K, { mild: true }), { numRuns: 1, seed: 1 });
@@ -858,7 +858,7 @@ function damaged(line: string, next: () => number, pick: <T>(of: readonly T[]) =
   }
 }
 
-test("facts that init tells go where createMixer puts them", () => {
+test("facts in init have the same effect as in createMixer", () => {
   const options: MixerOptions = {
     domains,
     rule: { name: "dga" },

@@ -111,7 +111,7 @@ describe("what does not go together is refused, naming the field", () => {
     });
   });
 
-  test("what cannot be cut", () => {
+  test("batches that cannot be split", () => {
     for (const strange of [
       [1, 2],
       { a: 1 },
@@ -132,7 +132,7 @@ describe("what does not go together is refused, naming the field", () => {
     }
   });
 
-  test("an example that there is not", () => {
+  test("an index beyond the examples", () => {
     for (const index of [-1, 2, 0.5, NaN])
       expect(errorOf(() => pickExamples(batch, [0, index]))).toMatchObject({
         code: "config",
@@ -140,7 +140,7 @@ describe("what does not go together is refused, naming the field", () => {
       });
   });
 
-  test("no batch at all, and counts that are none", () => {
+  test("values that are not batches, and invalid counts", () => {
     expect(errorOf(() => concatenate([])).code).toBe("shape");
     for (const tokens of [
       [1, NaN],

@@ -196,7 +196,7 @@ it.each<[number[], GenerateOptions, string]>([
   await expect(generate(model, prompt, options).next()).rejects.toThrow(new GradmixError("config", message));
 });
 
-it("broken weights are told", async () => {
+it("weights that give NaN are an error", async () => {
   const model = createGPT(configs[0]);
   model.parameters.byName.get("norm.weight")?.write(new Array<number>(8).fill(NaN));
   await expect(collect(model, [1])).rejects.toThrow(/^generate: the largest logit is NaN/);

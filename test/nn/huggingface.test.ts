@@ -217,7 +217,7 @@ describe("what is written", () => {
   });
 });
 
-describe("folders as they are found", () => {
+describe("folders from other sources", () => {
   it.each(configs)(
     "$preset: without the prefix of the base model, and with tensors that are no weights",
     async (config) => {

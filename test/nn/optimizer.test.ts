@@ -382,7 +382,7 @@ describe("a saved state that does not fit is refused, and changes nothing", () =
     expect(await saveOptimizer(optimizer)).toEqual(before);
   });
 
-  it("nor is a state saved that could not be restored", async () => {
+  it("a state that could not be restored is not saved", async () => {
     const { optimizer } = make();
     optimizer.state["v"].arena.write(arrays.v.with(0, Infinity));
     await expect(saveOptimizer(optimizer)).rejects.toThrow(

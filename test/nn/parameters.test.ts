@@ -126,7 +126,7 @@ describe("the arena", () => {
     expect(backend.liveBytes).toBe(0);
   }); // prettier-ignore
 
-  it("two parameters of one name, and seeds that are none, are refused", () => {
+  it("two parameters with one name, and invalid seeds, are refused", () => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);
     const spec: ParameterSpec = {
@@ -145,7 +145,7 @@ describe("the arena", () => {
     expect(backend.liveBytes).toBe(0);
   });
 
-  it("what was made goes back when memory runs out, or when it is disposed", () => {
+  it("tensors are freed if memory runs out, and when the arena is disposed", () => {
     const probe = createReferenceBackend();
     setCurrentMemory(probe);
     const model = createGPT(configs[0]);

@@ -136,7 +136,7 @@ describe("files", () => {
     expect(await numbers(other.value)).toEqual(await numbers(one.value));
   });
 
-  it("what cannot be read or written is told by its path, and a file that was there stays", async () => {
+  it("a file that cannot be read or written is named by its path, and an existing file stays", async () => {
     const path = join(root, "model.safetensors");
     const parameters = make(1);
     expect(codeOf(() => readParameters(path, parameters))).toBe(

@@ -160,7 +160,7 @@ describe("without enough memory", () => {
     },
   );
 
-  it("wherever in a step the memory ends, the parameters are as before or the step is whole", async () => {
+  it("if memory runs out anywhere in a step, the parameters are as before or the step is complete", async () => {
     const batch = batchOf(configs[0], 2, 6);
     const states = new Set<string>();
     let failures = 0;

@@ -100,7 +100,7 @@ describe("thinning", () => {
     },
   );
 
-  test("what is read in two parts is what is read at once; a line that does not follow says so", () => {
+  test("lines that are read in two parts give the same as all at once; a line that does not follow the last one is reported", () => {
     const run = { steps: 900, domains: domainNames(3) };
     const whole = viewOf(run).gathered;
     const lines = madeLines(run);
