@@ -4,7 +4,7 @@ import {
 } from "./functions";
 import { at, put } from "./simd";
 
-// Four numbers, or one, in place; where `slope` is not 0, their slopes go there.
+// Applies the activation to four numbers, or one, in place, and writes their slopes to `slope` if it is not 0.
 // @ts-ignore: decorator
 @inline function activate(kind: i32, vector: bool, place: usize, slope: usize): void {
   const x = at(vector, place);
@@ -34,7 +34,7 @@ import { at, put } from "./simd";
   }
 }
 
-// The activation of a row of numbers, in place; where `slope` is not 0, its slope at each goes there.
+// Applies the activation to a row of numbers in place, and writes their slopes to `slope` if it is not 0.
 export function activateRow(kind: i32, x: usize, slope: usize, bytes: usize): void {
   if (kind == 1) row(1, x, slope, bytes);
   else if (kind == 2) row(2, x, slope, bytes);

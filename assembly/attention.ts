@@ -1,13 +1,13 @@
 // Causal attention: forward, vjp and jvp.
 //
-// A task takes the queries of a head, or a part of them (vjp: all heads that share a key/value head). It packs keys and
-// values into panels in its scratch, then walks strips of 4 queries. One strip's scores against all keys it may see stand in
-// scratch as tiles, so every product runs in a 4×8 register tile and softmax needs no rescaling; nothing of size
-// time × time exists. The vjp walks blocks of QUERIES queries and KEY_CHUNK keys. Head sizes are padded to a multiple of 8
+// A task processes the queries of a head, or a part of them (vjp: all heads that share a key/value head). It packs keys and
+// values into panels in its scratch, then processes strips of 4 queries. The scores of a strip with all visible keys are stored
+// in scratch as tiles, so every product runs in a 4×8 register tile and softmax needs no rescaling; nothing of size
+// time × time is stored. The vjp processes blocks of QUERIES queries and KEY_CHUNK keys. Head sizes are padded to a multiple of 8
 // with zeros.
 //
-// A tile is 4 queries × 8 keys in two halves of 4 keys, `step` bytes apart; rows of a half are 16 bytes apart. Along a strip
-// the halves follow one another at that step, so a query's scores are vectors `step` bytes apart.
+// A tile is 4 queries × 8 keys in two halves of 4 keys, `step` bytes apart; the rows of a half are 16 bytes apart. All halves of
+// a strip are at this distance, so a query's scores are vectors `step` bytes apart.
 import {
   ATTENTION_KEYS as KEY_CHUNK, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
 } from "../src/backends/cpu/blocks";
@@ -20,7 +20,7 @@ const OUT_TILE: usize = 128; // bytes of an output tile [4][8]
 const STRIP_STEP: usize = 16 * STRIP;
 const BLOCK_STEP: usize = 16 * QUERIES;
 
-// Two steps of k at a time: with longer bodies V8 spills accumulators (and with 6×8 tiles at any length).
+// Takes two steps of k at a time: with longer bodies V8 spills accumulators (and with 6×8 tiles at any length).
 // Scores: row r of a tile = Σ_k a[k][4]ᵣ·b[k][8]; k is even.
 function product(a: usize, b: usize, k: i32, tile: usize, step: usize): void {
   let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
@@ -42,7 +42,7 @@ function product(a: usize, b: usize, k: i32, tile: usize, step: usize): void {
   v128.store(tile, c20, 32); v128.store(high, c21, 32); v128.store(tile, c30, 48); v128.store(high, c31, 48);
 }
 
-// out[4][8] += Σ_keys p[query][key]·v[key][8], two keys at a time: `p` steps 8 bytes, then on to the next half tile.
+// out[4][8] += Σ_keys p[query][key]·v[key][8], two keys at a time: `p` advances by 8 bytes, then to the next half tile.
 function contract(p: usize, step: usize, v: usize, blocks: i32, out: usize): void {
   let c00 = v128.load(out, 0), c01 = v128.load(out, 16), c10 = v128.load(out, 32), c11 = v128.load(out, 48);
   let c20 = v128.load(out, 64), c21 = v128.load(out, 80), c30 = v128.load(out, 96), c31 = v128.load(out, 112);
@@ -142,7 +142,7 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i
   }
 }
 
-// Writes one row of a panel [rows][8] times `scale`, its first `columns` elements; the panel's own copy may change.
+// Writes the first `columns` elements of one row of a panel [rows][8], times `scale`. The row in the panel may change.
 // @ts-ignore: decorator
 @inline function storeRow(from: usize, to: usize, columns: i32, scale: v128): void {
   const low = f32x4.mul(v128.load(from), scale), high = f32x4.mul(v128.load(from, 16), scale);
@@ -161,14 +161,14 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i
   for (let i: usize = 0; i < OUT_TILE; i += 16) v128.store(tile + i, f32x4.splat(0));
 }
 
-// --- Rows of scores. Keys first … first+3 stand in a vector; those from `valid` on are masked.
+// --- Rows of scores. A vector holds keys first … first+3; those from `valid` on are masked.
 
 // @ts-ignore: decorator
 @inline function keyMask(first: i32, valid: i32): v128 {
   return i32x4.lt_s(i32x4.add(i32x4.splat(first), i32x4(0, 1, 2, 3)), i32x4.splat(valid));
 }
 
-// Scores without those of keys that are masked.
+// The scores, with −∞ for masked keys.
 // @ts-ignore: decorator
 @inline function visible(at: usize, key: i32, valid: i32): v128 {
   const x = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(key, valid));
@@ -188,8 +188,8 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i
 // @ts-ignore: decorator
 @inline function odds(a: v128, b: v128): v128 { return v128.shuffle<f32>(a, b, 1, 3, 5, 7); }
 
-// Softmax of a strip's rows in place, unnormalised: row r has e^{score − max} for keys up to first + r, 0 beyond. Leaves 1/Σ of each row in `inverse`, and returns the
-// log-sum-exps. Only in the last block are keys masked.
+// The unnormalised softmax of a strip's rows in place: row r gets e^{score − max} for keys up to first + r, and 0 beyond. Writes 1/Σ of each row to `inverse`, and returns
+// the log-sum-exps. Keys are masked only in the last block.
 function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v128 {
   const key = (blocks - 1) << 3, tail = strip + <usize>(2 * (blocks - 1)) * STRIP_STEP, end = tail + 2 * STRIP_STEP;
   let m0 = f32x4.pmax(visible(tail, key, first + 1), visible(tail + STRIP_STEP, key + 4, first + 1));
@@ -223,7 +223,7 @@ function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v1
   return f32x4.add(top, log4(sum));
 }
 
-// Scores and their gradients, in place: p = e^{score − lse}, d = p·(d − delta).
+// Replaces scores p and their gradients d by p = e^{score − lse}, d = p·(d − delta).
 // @ts-ignore: decorator
 @inline function gradient4(p: usize, d: usize, lse: v128, delta: v128): void {
   const e = expBelow4(f32x4.sub(v128.load(p), lse));
@@ -231,7 +231,7 @@ function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v1
   v128.store(d, f32x4.mul(e, f32x4.sub(v128.load(d), delta)));
 }
 
-// The same, but zero for keys from `valid` on.
+// Like gradient4, with zeros for keys from `valid` on.
 // @ts-ignore: decorator
 @inline function masked4(p: usize, d: usize, lse: v128, delta: v128, key: i32, valid: i32): void {
   const mask = keyMask(key, valid), e = v128.and(mask, expBelow4(f32x4.sub(v128.load(p), lse)));
@@ -239,7 +239,7 @@ function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v1
   v128.store(d, v128.and(mask, f32x4.mul(e, f32x4.sub(v128.load(d), delta))));
 }
 
-// The scores of a strip of a block and their gradients. Row r sees the keys below `valid` + r; those from `rows` on see none.
+// Applies gradient4 to the scores of a strip of a block. Row r sees the keys below `valid` + r; rows from `rows` on see none.
 function scoreGradients(p: usize, d: usize, valid: i32, rows: i32, blocks: i32, lse: usize, deltas: usize): void {
   const l0 = v128.load_splat<f32>(lse), l1 = v128.load_splat<f32>(lse, 4);
   const l2 = v128.load_splat<f32>(lse, 8), l3 = v128.load_splat<f32>(lse, 12);
@@ -264,7 +264,7 @@ function scoreGradients(p: usize, d: usize, valid: i32, rows: i32, blocks: i32, 
   }
 }
 
-// One row of a strip's scores and their tangents, in place: p = e^{score − lse}, t = p·(t − Σ p·t); zero from key `valid` on.
+// Replaces one row of a strip's scores p and their tangents t by p = e^{score − lse}, t = p·(t − Σ p·t), with zeros from key `valid` on.
 function scoreTangent(p: usize, t: usize, valid: i32, blocks: i32, lse: f32): void {
   const shift = f32x4.splat(lse), end = <usize>(2 * blocks) * STRIP_STEP;
   let sum = f32x4.splat(0);
@@ -347,7 +347,7 @@ export function attention(p: AttentionSlots, task: i32): void {
   }
 }
 
-// Tasks: (batch item, key/value head); the query heads that share it follow one another. Scratch floats: 5·d₈·t₈ +
+// Tasks: (batch item, key/value head); the query heads that share it are processed one after another. Scratch floats: 5·d₈·t₈ +
 // 5·QUERIES·d₈ + QUERIES + 2·QUERIES·KEY_CHUNK.
 export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
   const time = p.time, heads = p.heads, kvHeads = p.kvHeads, size = p.headDim;
@@ -395,7 +395,7 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
         const first = j >> 3, chunkBlocks = (min(KEY_CHUNK, i + rows - j) + 7) >> 3;
         for (let s = 0; s < strips; s++) {
           const query = STRIP * s;
-          // Key blocks that the strip's last query may see.
+          // Number of key blocks that the strip's last query may see.
           const blocks = min(chunkBlocks, (max(0, min(i + query + STRIP, i + rows) - j) + 7) >> 3);
           const p0 = probs + (<usize>query << 4), d0 = dScores + (<usize>query << 4);
           for (let n = 0; n < blocks; n++) {

@@ -271,7 +271,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
 }
 
 // GELU in the tanh form (Hendrycks & Gimpel 2016). With u = √(2/π)·(x + 0.044715x³) and s = 1/(1 + e^{−2u}), it is x·s: one exponential, and no cancellation for
-// negative x. Its slope is s + x·(2u)′·s·(1 − s). Both take s from x held to ±10, beyond which s is less than 2⁻¹²⁵ or 1.
+// negative x. Its slope is s + x·(2u)′·s·(1 − s). Both compute s from x clamped to ±10, beyond which s is less than 2⁻¹²⁵ or 1.
 // @ts-ignore: decorator
 @inline export function geluHeld(x: v128): v128 {
   return held(x, 10);
@@ -287,7 +287,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   const one = f32x4.splat(1);
   return f32x4.div(one, f32x4.add(one, power));
 }
-// Where x is below −10 the share does not matter, so that it stays 0 multiplied by a large x.
+// GELU of x from its share s. Below −10 the share is replaced by 0, so that its product with a large x is 0.
 // @ts-ignore: decorator
 @inline export function geluFrom(x: v128, share: v128): v128 {
   return f32x4.mul(f32x4.pmax(x, f32x4.splat(-1e30)), v128.andnot(share, f32x4.lt(x, f32x4.splat(-10))));

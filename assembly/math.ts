@@ -1,9 +1,9 @@
 // Vectorised elementary functions (f32x4), accurate to a few units in the last place.
 import { fma } from "./simd";
 
-// e^r·2ⁿ in parts: x = n·ln 2 + r (in two steps, as Cephes does), and a polynomial of degree 6 in r, the minimax one among those that begin with 1 + r: its relative
-// error is 3e-9, and Horner's rule leaves 0.63 units in the last place.
-const ROUND: f32 = 12582912; // adding 1.5·2²³ rounds to an integer, which then stands in the low bits
+// The parts of e^x = e^r·2ⁿ: the reduction x = n·ln 2 + r (in two steps, as in Cephes), and a polynomial of degree 6 in r, the minimax one among those that begin with
+// 1 + r. Its relative error is 3e-9, and Horner's rule has an error of 0.63 units in the last place.
+const ROUND: f32 = 12582912; // adding 1.5·2²³ rounds to an integer, which is then in the low bits
 
 // (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
 // @ts-ignore: decorator
@@ -48,16 +48,16 @@ export function exp4(x: v128): v128 {
   return expNear4(f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88)));
 }
 
-// The same of x that is at most 0, but for rounding, as scores less their maximum are.
+// Like expClamped4, for x that is at most 0 except for rounding, such as a score minus the maximum.
 // @ts-ignore: decorator
 @inline export function expBelow4(x: v128): v128 {
   return expNear4(f32x4.pmax(x, f32x4.splat(-88)));
 }
 
-// The same of x that is in [−88, 88].
+// Like expClamped4, for x in [−88, 88].
 // @ts-ignore: decorator
 @inline export function expNear4(x: v128): v128 {
-  // With the exponent's bias in it, the low bits are those of 2ⁿ; the others vanish in the shift.
+  // The constant includes the bias of the exponent, so the low bits are those of 2ⁿ; the shift removes the others.
   const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND + 127));
   const y = expRest4(x, f32x4.sub(shifted, f32x4.splat(ROUND + 127)));
   return f32x4.mul(y, i32x4.shl(shifted, 23));

@@ -1,4 +1,4 @@
-// The optimizers' steps.
+// The steps of the optimizers.
 import { at, fma, put } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
@@ -6,7 +6,7 @@ export function clipScale(p: ClipScaleSlots, task: i32): void {
   store<f32>(p.scale, min<f32>(1, p.maxNorm / sqrt<f32>(load<f32>(p.sumsq))));
 }
 
-// Four elements, or one. The decay of Adam is part of the gradient, that of AdamW is not.
+// Updates four elements, or one. Weight decay is part of the gradient in Adam, but not in AdamW.
 // @ts-ignore: decorator
 @inline function adamStep(decoupled: bool, vector: bool, p: AdamSlots, scale: v128, grad: usize, value: usize, m: usize, v: usize): void {
   const x = at(vector, value), decay = f32x4.splat(p.weightDecay);

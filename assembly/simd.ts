@@ -39,7 +39,7 @@ import { ScratchSlots } from "./slots";
   return i8x16.swizzle(v, positions);
 }
 
-// Four elements, or one.
+// Loads and stores four elements (`vector`), or one.
 // @ts-ignore: decorator
 @inline export function at(vector: bool, address: usize): v128 {
   return vector ? v128.load(address) : v128.load_splat<f32>(address);

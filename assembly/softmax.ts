@@ -60,7 +60,7 @@ export function logSoftmax(p: LogSoftmaxSlots, task: i32): void {
     }
     for (; i < bytes; i += 4)
       tail += f32x4.extract_lane(expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
-    // In two steps: the log-sum-exp itself is rounded at the size of the maximum.
+    // The maximum and the logarithm are subtracted one after the other, because their sum would be rounded at the magnitude of the maximum.
     const log = logf(sumLanes(f32x4.add(s0, s1)) + tail), logs = f32x4.splat(log);
     for (i = 0; i + 16 <= bytes; i += 16)
       v128.store(y + i, f32x4.sub(f32x4.sub(v128.load(x + i), top), logs));

@@ -360,7 +360,7 @@ export const activated: { readonly [K in Activation]: string } = {
   silu: unary.silu[0],
 };
 
-/** activation′(x) as WGSL; needs MATH. */
+/** The slope of each activation at x as WGSL; it needs MATH. */
 export const activationSlopes: { readonly [K in Activation]: string } = {
   none: "1.0",
   gelu: unary.gelu[1],
