@@ -11,25 +11,25 @@ export interface ProfileRow {
   /** Per repetition of the work. */
   readonly calls: number;
   readonly milliseconds: number;
-  /** Of the whole, in percent. */
+  /** Share of the total time, in percent. */
   readonly share: number;
-  /** Of `milliseconds`, what its launches took: the rest is the host's. */
+  /** The part of `milliseconds` that its launches took; the rest is spent on the host. */
   readonly launched: number;
   readonly launches: number;
-  /** Of `launched`, what went to packing operands. */
+  /** The part of `launched` that packing operands took. */
   readonly packing: number;
-  /** Of `launched`, what ran on the calling thread alone. */
+  /** The part of `launched` that ran only on the calling thread. */
   readonly alone: number;
   /** Products and attention: GFLOP/s; all others GB/s of their operands, each counted once. */
   readonly rate: number;
   readonly unit: "GFLOP/s" | "GB/s";
-  /** Of what the machine can do: multiply-adds of the micro-kernel, or bytes of `affine` in the second-level cache; times the threads. */
+  /** Share of the machine's limit: multiply-adds of the micro-kernel, or bytes of `affine` in the second-level cache, times the number of threads. */
   readonly ofLimit: number;
 }
 
 export interface Profile {
   readonly limits: { readonly gflops: number; readonly gigabytes: number };
-  /** Of one repetition. */
+  /** Time of one repetition. */
   readonly milliseconds: number;
   /** Percent of the time outside of all kernels' calls: autodiff, tensors, the optimizer's host part. */
   readonly between: number;
@@ -153,7 +153,7 @@ function flopsOf(kernel: string, params: object): number {
   return (PRODUCTS[kernel] ?? 0) * batch * heads * time * (time + 1) * headDim;
 }
 
-/** What the machine can do with so many threads. */
+/** Measures the limits of the machine with this many threads. */
 function limitsOf(
   machine: CpuMachine,
   { threads, simd }: { threads: number; simd: string },

@@ -58,7 +58,7 @@ export async function peerCases(folder: string | null, elements: number, net: Ne
     }
   }
   if (has("@jax-js/jax")) {
-    // What the package expects of a browser and Node.js 20 lacks.
+    // A feature of browsers that the package expects and Node.js 20 lacks.
     const lacking: Record<string, unknown> = globalThis;
     lacking["navigator"] ??= {};
     lacking["Float16Array"] ??= class extends Uint16Array {};
@@ -68,7 +68,7 @@ export async function peerCases(folder: string | null, elements: number, net: Ne
   return cases;
 }
 
-/** What is used of TensorFlow.js. */
+/** The functions of TensorFlow.js that are used here. */
 interface TfTensor {
   relu(): TfTensor;
   add(other: TfTensor): TfTensor;
@@ -117,7 +117,7 @@ async function tfjsCases(tf: Tfjs, backend: "cpu" | "wasm", elements: number, ne
   ];
 }
 
-/** What is used of jax-js, which consumes an array where it is used; `ref` keeps it for another use. */
+/** The functions of jax-js that are used here. It consumes an array when it is used; `ref` keeps it for another use. */
 interface JaxArray {
   readonly ref: JaxArray;
   add(other: JaxArray): JaxArray;

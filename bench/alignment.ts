@@ -206,7 +206,7 @@ interface Accuracy {
   windowsPerDomain: number;
   /** Shares of ‖gᵢ‖·‖g‖. */
   bias: number;
-  /** What the bias would look like if there were none: deviation/√draws. */
+  /** The expected bias of an unbiased estimate: deviation/√draws. */
   biasNoise: number;
   deviation: number;
 }

@@ -237,7 +237,7 @@ async function onGpu(sizes: readonly number[], precision: "f32" | "f16"): Promis
         shape: `${layout} ${size}x${size}x${size}`,
         gflops,
         variant: backend.chosen.get(bucket),
-        // Of sizes that are powers of two.
+        // There are timings of variants only for sizes that are powers of two.
         ...(timings[bucket] === undefined ? {} : { gflopsByVariant: gflopsOf(timings[bucket], size) }),
       });
       for (const { buffer } of [a, b, c]) backend.free(buffer);

@@ -18,7 +18,7 @@ import type { BenchOptions } from "./main.ts";
 
 interface Fit {
   readonly seconds: number;
-  /** Of all threads. */
+  /** Processor time of all threads. */
   readonly cpuSeconds: number;
   readonly meanSquare: number;
 }

@@ -102,7 +102,7 @@ async function workOf(model: string, steps: number): Promise<StepWork> {
   return { kernels, host: median(hosts), handOver: await handOver() };
 }
 
-/** Of a launch of two tasks with hardly any work, on two threads. */
+/** Returns the time of a launch of two tasks with hardly any work, on two threads. */
 async function handOver(): Promise<number> {
   const { machine } = await startMachine({ threads: 2 });
   const times: number[] = [];

@@ -125,7 +125,7 @@ function checkTypes() {
       )
       .join(""),
   );
-  // What the types call by no name is taken where there is one: with the DOM library, or with Node's types.
+  // Values whose types the package does not name are accepted if the user has these types: those of the DOM library, or of Node.
   writeFileSync(
     join(work, "globals.ts"),
     `import type { InitOptions } from "gradmix";
@@ -209,7 +209,7 @@ const alone = entries.filter((name) => name !== "gradmix/testing");
 run(process.execPath, [
   ...["--input-type=module", "-e", alone.map((name) => `await import(${JSON.stringify(name)});`).join("")],
 ]);
-// What a user adds: Node's types, and fast-check for gradmix/testing.
+// Packages that a user adds: Node's types, and fast-check for gradmix/testing.
 for (const name of ["fast-check", "@types/node"]) {
   mkdirSync(dirname(join(work, "node_modules", name)), { recursive: true });
   symlinkSync(join(root, "node_modules", name), join(work, "node_modules", name));

@@ -63,7 +63,7 @@ if (options.help || places.length === 0) {
 
 const cache = join(root, ".cache", "mutate");
 const tree = join(cache, "tree");
-/** What tests write; those that are killed leave it behind. */
+/** Files that tests write. Killed tests leave them behind. */
 const temporary = mkdtempSync(join(tmpdir(), "gradmix-mutate-"));
 const lock = join(cache, "lock");
 const reportPath = join(cache, "report.json");
@@ -94,7 +94,7 @@ function copyTree() {
   const files = listed.split("\0").filter((file) => file !== "" && existsSync(join(root, file)));
   for (const file of files) cpSync(join(root, file), join(tree, file));
   symlinkSync(join(root, "node_modules"), join(tree, "node_modules"));
-  // What the TypeScript compiler does not make: the WebAssembly modules.
+  // The WebAssembly modules, which the TypeScript compiler does not make.
   const fromWasm = (/** @type {string} */ path) => !/\.(js|d\.ts|map)$/.test(path);
   cpSync(join(root, "dist"), join(tree, "dist"), { recursive: true, filter: fromWasm });
   execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"], {
@@ -288,7 +288,7 @@ const testsFor = (id, coverage) =>
     const all = loaded.includes(id);
     const ids = tests.filter(({ reached }) => all || reached.includes(id));
     if (ids.length === 0) return [];
-    // What is not in a test: starting the process, loading.
+    // Time outside of tests: starting the process, loading.
     const rest = ms - tests.reduce((sum, test) => sum + test.ms, 0);
     const time = Math.max(0, rest) + ids.reduce((sum, test) => sum + test.ms, 0);
     return [{ file, ids: whole && ids.length === tests.length ? null : ids.map((test) => test.id), time }];

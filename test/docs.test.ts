@@ -103,7 +103,7 @@ describe("code", () => {
       // The default of 5 s is too short for a block's first import on a busy machine.
       'export default { test: { include: ["*.test.ts"], testTimeout: 60_000, hookTimeout: 60_000 } };',
     );
-    // What a user with strict types has.
+    // The options of a user with strict types.
     const compilerOptions = {
       target: "ES2022",
       module: "NodeNext",
@@ -164,7 +164,7 @@ describe("code", () => {
 test.each(of("json").map((block) => [block.place, block.code] as const))(
   "%s is a configuration",
   (place, code) => {
-    // Of gradmix compare, which takes what is beside its own section as gradmix train does.
+    // A file of gradmix compare: the sections beside its own are those of gradmix train.
     const { rest } = splitFile(parseJson(code, { source: place }), place);
     expect(() => jsonLayer(rest, place)).not.toThrow();
   },
@@ -195,7 +195,7 @@ describe("commands", () => {
     name: string;
   };
 
-  /** What is wrong with a line for the shell, or null. `partial`: as in `refusalOf`. */
+  /** Returns the fault of a line for the shell, or null. `partial` is as in `refusalOf`. */
   function fault(command: string, { partial = false }: { partial?: boolean } = {}): string | null {
     const words = wordsOf(command);
     const [first = "", second = "", ...rest] = words;

@@ -18,7 +18,7 @@ const NODE_GLOBALS = new Set(["process", "Buffer", "global", "require", "__dirna
 function importsOf(source: string): Imports {
   const specifiers: string[] = [];
   const globals: string[] = [];
-  // What is put together at run time neither a bundler nor this can follow.
+  // Neither a bundler nor this test can follow a specifier that is composed at run time.
   const note = (value: unknown): void => void specifiers.push(typeof value === "string" ? value : "?");
   const visit = (node: Record<string, unknown>, parent: Record<string, unknown>, key: string): void => {
     const of = (name: string): Record<string, unknown> => node[name] as Record<string, unknown>;

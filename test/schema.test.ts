@@ -29,7 +29,7 @@ type Kind = keyof typeof kinds | "missing";
 const kindOf = (value: unknown): Kind =>
   value === null ? "null" : Array.isArray(value) ? "list" : (typeof value as Kind);
 
-/** What the test knows of a part: its values, the kinds of value that fit beside theirs, and the parts in it. */
+/** The description of a part: its values, other kinds of values that fit, and its own parts. */
 interface Model {
   readonly value: fc.Arbitrary<unknown>;
   readonly fits: readonly Kind[];

@@ -157,7 +157,7 @@ function changeConstant({ value, start, end }, { put }) {
   else if (typeof value === "boolean") put([start, end], String(!value));
 }
 
-/** By the node's type. */
+/** The operators, by the type of the node that they change. */
 const OPERATORS = /** @type {Record<string, (node: any, context: Context) => void>} */ ({
   ThrowStatement: (_, { remove }) => remove(),
   ReturnStatement: removeJump,
@@ -187,7 +187,7 @@ const OPERATORS = /** @type {Record<string, (node: any, context: Context) => voi
   CallExpression: changeCall,
 });
 
-/** What has no mutants in it: imports, errors' messages, what the compiler adds. @param {Node} node @param {(node: Node) => string} textOf */
+/** Whether a node has no mutants: imports, messages of errors, code that the compiler adds. @param {Node} node @param {(node: Node) => string} textOf */
 function isLeftAlone(node, textOf) {
   if (node.type === "ImportDeclaration" || node.type === "ExportAllDeclaration") return true;
   if (node.type === "NewExpression") return textOf(node.callee).endsWith("Error");
@@ -300,7 +300,7 @@ export function instrument(code, mutants, first, runtime) {
     place.ids.push(i);
     byRange.set(key, place);
   }
-  // What contains others comes first; a statement contains the expression that it consists of.
+  // A node comes before those that it contains; a statement contains the expression of which it consists.
   const places = [...byRange.values()].sort(
     (a, b) => a.start - b.start || b.end - a.end || Number(b.statement) - Number(a.statement),
   );

@@ -15,7 +15,7 @@ const note = (id) => {
 export const __mutant = folder === undefined ? (id) => id === active : note;
 
 if (folder !== undefined) {
-  /** What was reached since the last call: for the test that runs in this process. */
+  /** Returns the mutants that were reached since the last call, for the test that runs in this process. */
   globalThis.gradmixMutants = () => {
     const ids = [...reached];
     reached.clear();

@@ -10,7 +10,7 @@ fc.configureGlobal({ endOnFailure: true });
 const folder = process.env["GRADMIX_MUTANT_COVERAGE"];
 if (folder !== undefined) {
   process.env["GRADMIX_MUTANT_HOST"] = String(process.pid);
-  /** By the test's id; "" is what belongs to none: loading, and what is done before and after all tests. @type {Map<string, number[]>} */
+  /** Mutants by the id of the test that reached them; "" stands for code outside of tests: loading, and hooks of the whole file. @type {Map<string, number[]>} */
   const reached = new Map();
   /** @param {string} test */
   const take = (test) => {

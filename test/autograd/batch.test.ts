@@ -158,7 +158,7 @@ describe("random graphs", () => {
     [[B, T, D], [B * T, D], [B, T * D], [T, B, D], [B, D, T], [D, B, T], [1, total], [total], [2, total / 2], [T * D, B]].filter(
       (shape) => size(shape) === total && shape.every(Number.isInteger),
     ); // prettier-ignore
-  /** What a step may do; some throw for the shape at hand, and are left out. */
+  /** Possible operations of a step. Some throw for the present shape, and are left out. */
   const steps: readonly Step[] = [
     (v, pick) => tanh(any(v, pick)),
     (v, pick, p) => linear(any(v, pick), p.weight, p.bias),
@@ -333,7 +333,7 @@ describe("common losses", () => {
     const centred = sub(h, mean(h, 0, true));
     return div(centred, sqrt(add(mean(square(centred), 0, true), 1e-5)));
   };
-  /** By each sink, `forwardDerivative` and the sum. */
+  /** Results of each sink, of `forwardDerivative` and of the sum. */
   const passes = (loss: (p: Parameters) => Tensor, examples = B): [string, () => unknown][] => {
     const p = parametersOf();
     const parameters = Object.values(p);

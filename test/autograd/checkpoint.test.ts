@@ -266,7 +266,7 @@ describe("what a checkpoint may use", () => {
     vjp(f, [x]).outputs[0].dispose();
     for (const t of grad((x) => sum(f(x)))(x)) t.dispose();
     scope(() => vjp(f, [x]).dispose());
-    // What the first one still holds: its constant.
+    // The first one still holds its constant.
     expect(backend.liveBytes).toBe(before + 8);
   });
 });

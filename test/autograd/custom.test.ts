@@ -196,7 +196,7 @@ describe.each(backends)("on $name", ({ create }) => {
     await backend.dispose();
   });
 
-  /** What every transformation makes of a composition. */
+  /** Results of every transformation of a composition. */
   function everything(f: (x: Tensor, w: Tensor) => Tensor): Record<string, Tensor[]> {
     return scope(() => {
       const [x, w] = [random([B, D], 1), random([D, D], 2)];

@@ -67,7 +67,7 @@ describe.each(backends)("on $name", ({ create }) => {
     }
     expect(kept[1]).toEqual(kept[0]);
     for (const other of [kept[2], kept[3]]) {
-      // Of two masks that have nothing to do with each other: both keep with 0.7².
+      // Two independent masks both keep an element with probability 0.7².
       const both = kept[0].reduce((count, yes, n) => count + yes * other[n], 0) / COUNT;
       expect(Math.abs(both - 0.49)).toBeLessThan(6 * Math.sqrt((0.49 * 0.51) / COUNT));
     }

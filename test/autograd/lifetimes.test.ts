@@ -199,7 +199,7 @@ describe("a scope of a function that returns a promise", () => {
       }
       return expect.fail("it was not refused");
     };
-    // Of another realm, it is no instance of our Promise.
+    // A promise of another realm is not an instance of our Promise.
     const foreign = (): unknown => runInNewContext(`Promise.reject(new Error("planted"))`);
     for (const fn of [work, () => Promise.reject(new Error("planted")), foreign]) {
       const { code, message } = refused(fn);

@@ -69,7 +69,7 @@ describe.each(Object.keys(ways))("%s", (way) => {
         }
       }
     }
-    // What is linear saves nothing.
+    // Linear ops save nothing.
     if (["exp", "mul", "linear", "layerNorm", "causalAttention", "crossEntropy"].includes(name))
       expect(refused).toBeGreaterThan(0);
   });

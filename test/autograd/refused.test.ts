@@ -157,7 +157,7 @@ function spoilt(name: string, sample: Sample, inputs: readonly Tensor[]): Attemp
 
 const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
 
-/** What an attempt came to: numbers with their shape, or the error. */
+/** The result of an attempt: numbers with their shape, or the error. */
 async function outcome(
   run: () => unknown,
   given: readonly unknown[] = [],

@@ -81,7 +81,7 @@ async function evaluate(op: Op<never>, sample: Sample): Promise<{ [what: string]
 
 const oracle = createReferenceBackend({ precision: "f64" });
 const known = new Map<Sample, Awaited<ReturnType<typeof evaluate>>>();
-/** What the oracle gives for a sample, computed once for all backends. */
+/** Results of the oracle for a sample, computed once for all backends. */
 async function oracleOf(op: Op<never>, sample: Sample): ReturnType<typeof evaluate> {
   setCurrentMemory(oracle);
   const found = known.get(sample) ?? (await evaluate(op, sample));
@@ -124,7 +124,7 @@ describe.each(names)("%s", (name) => {
     async (_, sample) => {
       const { f, all, wrt, primals } = problem(op, sample);
       if (primals.length === 0) {
-        // Of integers alone; what has a gradient has a sample that shows it.
+        // Only ops of integers reach this; an op with a gradient has a sample that shows it.
         const shown = samples[name].some(({ inputs }) => inputs().some(({ dtype }) => dtype === "f32"));
         expect(op.constant === true || shown).toBe(true);
         return;

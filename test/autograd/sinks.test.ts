@@ -432,7 +432,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
   it("nothing is left behind by 50 passes with every sink", async () => {
     const v = direction();
     const into = buffers();
-    // What other tests forgot on this backend is not to go back in between.
+    // Tensors of earlier tests must not be freed during the measurement.
     await garbageCollected();
     const before = backend.liveBytes;
     let peak = 0;

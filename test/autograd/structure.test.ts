@@ -208,7 +208,7 @@ describe("variance", () => {
   });
 });
 
-/** What einsum means: for every index of the result, the sum over all others. */
+/** The definition of einsum: for every index of the result, the sum over all others. */
 function naiveEinsum(terms: readonly string[], result: string, extents: ReadonlyMap<string, number>, operands: readonly (readonly number[])[]): number[] {
   const labels = [...new Set((result + terms.join("")).split(""))];
   const sizes = labels.map((label) => extents.get(label) ?? 0);

@@ -39,7 +39,7 @@ const SEGMENTS = [
   ...(["COLUMN_LANES", "COLUMN_SHORT", "COLUMN_ROWS"] as const).flatMap((name) => past("webgpu", name)),
 ].map((length) => [length, length + 1]);
 
-/** Where segments of such lengths begin and end, the first at row `start`. */
+/** Offsets of segments with these lengths; the first begins at row `start`. */
 const offsets = (lengths: readonly number[], start: number): number[] => {
   const ends = [start];
   for (const length of lengths) ends.push(ends[ends.length - 1] + length);
@@ -86,7 +86,7 @@ const SMOOTH_EVERYWHERE: readonly UnaryKind[] = [
 type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
 
 /** A gemm case; strides default to packed items. */
-/** Of `adam` and of `adamw`. */
+/** Cases of `adam` and of `adamw`. */
 function adamCases() {
   return STEPS.flatMap((n) =>
     [1, 10, 2000].flatMap((step) =>
@@ -156,7 +156,7 @@ function byLoops(c: Case<"gemm">, family: "cpu" | "webgpu"): Case<"gemm"> {
   };
 }
 
-/** What is done with the sums, in turns. */
+/** Epilogues of the product, which the cases use in turn. */
 const EPILOGUES: readonly Parameters<typeof gemmCase>[2][] = [
   { bias: true, alpha: -0.5 },
   { bias: true, accumulate: true },
@@ -680,7 +680,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   },
 
   compare: () => {
-    // Of a few values, so that many are equal; then every pair of those that are told apart with care.
+    // A few values, so that many are equal; then every pair of values that are hard to distinguish.
     const some = (dtype: Operand["dtype"], count: number, seed: number): Operand =>
       dtype === "f32" ? f(integers(count, seed, -2, 3).map((x) => x / 2)) : i(integers(count, seed, -1, 2));
     const care = {
@@ -847,7 +847,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         })),
       )
       .concat(
-        // What a sum in single precision forgets, within a block and from block to block.
+        // Digits that a sum in single precision loses, within a block and between blocks.
         [false, true].map((reverse): Case<"cumsum"> => ({
           name: `a large number comes and goes, reverse ${reverse}`,
           params: { outer: 1, length: 5000, inner: 1, reverse },

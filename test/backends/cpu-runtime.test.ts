@@ -263,7 +263,7 @@ describe("memory", () => {
 });
 
 describe.runIf(process.platform === "linux")("a limited address space (ulimit -v)", () => {
-  /** What a Node takes that does nothing yet, in KiB. */
+  /** Address space of a Node process that has done nothing yet, in KiB. */
   const bare = Number(
     /^VmSize:\s+(\d+)/m.exec(
       spawnSync(process.execPath, ["-p", 'fs.readFileSync("/proc/self/status", "utf8")'], {

@@ -257,7 +257,7 @@ describe.each(kernelBackends)("pow over all of f32, $name", ({ name, create }) =
       backend.free(b.buffer);
       bases.forEach((base, i) => {
         const want = powOf(Math.fround(base), y);
-        // Where the GPU may have 0 in its place.
+        // A GPU may return 0 for these.
         if (gpu && Math.abs(y) < LEAST) return;
         const overflows = Math.abs(want) >= MOST * (1 - rtol) && got[i] === Math.sign(want) * Infinity;
         const close = Math.abs(got[i] - want) <= atol + rtol * Math.abs(want);

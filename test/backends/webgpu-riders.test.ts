@@ -69,7 +69,7 @@ function product(bench: Bench, a: View, b: View, c: View): void {
   );
 }
 
-/** What a script leaves in its operands, with the dispatches that it took: one by one, and as they come. */
+/** The contents of a script's operands afterwards, and its number of dispatches: one by one, and with riders. */
 async function both(
   options: Partial<WebgpuOptions>,
   script: (bench: Bench, operands: readonly View[]) => readonly View[] | void,

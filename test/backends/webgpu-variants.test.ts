@@ -70,7 +70,7 @@ describe.skipIf(off)("variants", () => {
   test.each(LAYOUTS)("all tiles give the same bits, whole and with ragged edges (%s)", async (layout) => {
     for (const [m, n, k] of [
       [128, 128, 128],
-      // By fours, and not.
+      // With vectors of four, and without.
       [132, 148, 100],
       [131, 150, 101],
     ] as const) {
@@ -276,7 +276,7 @@ describe.skipIf(off)("mixed precision", () => {
     found.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN))).toBeLessThan(2e-5));
   });
 
-  // By hand on a software adapter, and by the shaders for tensor cores.
+  // With the plain kernels on a software adapter, and with the shaders for tensor cores.
   test.each([
     ["by hand", { software: true }],
     ["emulated tensor cores", { software: false, tensorCores: { subgroup: 32, emulated: true } }],

@@ -37,7 +37,7 @@ test("an adapter runs, or it is said why none does", async ({ skip }) => {
   expect(adapter).not.toBe("");
 });
 
-/** Of this process, after a collection. */
+/** Memory of this process after a garbage collection. */
 function residentBytes(): number {
   setFlagsFromString("--expose-gc");
   const collect: unknown = runInNewContext("gc");
@@ -323,7 +323,7 @@ describe.skipIf(off)("webgpu", () => {
       await backend.read(again[5] ?? -1, 0, 1);
       for (const buffer of again) backend.free(buffer);
     }
-    // What is encoded and not submitted must not reach the device later.
+    // Commands that are encoded but not submitted must not reach the device later.
     const buffers = Array.from({ length: 10 }, filled);
     await new Promise((resume) => setTimeout(resume, 50));
     expect(filled).toThrow(message);
@@ -454,7 +454,7 @@ describe.skipIf(off)("webgpu", () => {
     await expect(backend.read(z.buffer, 0, 3)).rejects.toThrow(
       /^webgpu: the kernel "gemm .*tanh.*" does not compile: /,
     );
-    // What came before it and after it in one go has run, and what it should have written is as it was.
+    // The dispatches before and after it in the same submit have run, and its outputs are unchanged.
     expect([...(await backend.read(z.buffer, 0, 3))]).toEqual([3, 5, 7]);
     expect([...(await backend.read(y.buffer, 0, 3))]).toEqual([7, 7, 7]);
     expect(broken).toThrow(/"gemm .*tanh.*" does not compile/);

@@ -105,7 +105,7 @@ test("killed in the sample, the embedding, the fit and the assigning, it goes on
   await expect(made("[ot][nw][eo].jsonl", "again", { ...options, seed: "2" })).rejects.toThrow(
     "belongs to an unfinished clustering with another value of seed",
   );
-  // What a kill leaves at the end of a file may be cut off, or anything.
+  // After a kill, the end of a file may be cut off, or contain anything.
   const log = at("again.partial", "fit.log");
   writeFileSync(log, Buffer.concat([readFileSync(log).subarray(0, -5), Buffer.from("1tif")]));
   expect(await made("[ot][nw][eo].jsonl", "again", options)).toContain("continuing where it was stopped");

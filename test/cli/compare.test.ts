@@ -534,7 +534,7 @@ describe("runs", () => {
     const { facts } = readRunHead(join(whole, "mine", "seed-2"));
     expect([facts.seed, facts.dataSeed]).toEqual([2, 1]);
 
-    // What goes on with it: other rules of those compared, another baseline, no other options.
+    // A comparison can be continued with other rules and another baseline, but with no other options.
     const fewer = await compared({
       path: whole,
       rules: "proportional,mine",

@@ -85,7 +85,7 @@ test("each document of a target that is held out is found in the domains, and no
   const bytes = (text: string): number => Buffer.byteLength(text) + 1;
   const gone = heldOut.reduce((sum, text) => sum + bytes(`${words("more", 9)} ${text}`), 0) + bytes(texts.join("\n")); // prettier-ignore
   expect(tokensOf(dropped)).toBe(tokensOf(found) - gone);
-  // What was read is what a resumed run has to find again.
+  // A resumed run has to find the same text.
   expect(dropped.contents.map(({ sha256 }) => sha256)).toEqual(found.contents.map(({ sha256 }) => sha256));
   expect(dropped.contents.map(({ label }) => label)).toEqual(['domain "code"', 'domain "web"', "target"]);
 });

@@ -155,7 +155,7 @@ describe("by a share", () => {
     const some = planEvaluations({ ...options, share: 0.1, tokens: 1000 }, given);
     expect(some.target).toMatchObject({ tokens: 1000, times: 48, windows: 16 });
     expect(some.domains).toMatchObject({ after: [240], tokens: 1000, times: 1, windows: 384 });
-    // Of 921.6 windows the domains have more than a third, since they need it.
+    // The domains get more than a third of the 921.6 windows, since they need it.
     const fewer = planEvaluations({ ...options, share: 0.08, tokens: 1000 }, given);
     expect(fewer.target).toMatchObject({ times: 33, windows: 16 });
     expect(fewer.domains).toMatchObject({ times: 1, windows: 384 });
@@ -278,7 +278,7 @@ describe("the cost in words", () => {
     expect(plan({ name: "uniform" }, 1, { target: 4, every: 0, tokens: 1 })).toMatch(
       /^1 step; evaluation \+52 % of training \(the target once on 1 token, the domains once on up to 1 token each\)$/,
     );
-    // Of a set that is smaller than what may be read, what there is.
+    // A set that is smaller than the allowance is read completely.
     expect(plan({ name: "uniform" }, 240, { target: 4, every: 0 })).toMatch(
       /\(the target once on 256 tokens, the domains once on up to 8,192 tokens each\)$/,
     );

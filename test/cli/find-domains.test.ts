@@ -210,7 +210,7 @@ describe("by a field", () => {
       Array.from(data.facts.domains.values(), ({ documents, tokens, heldOutBytes }) => [documents, tokens, heldOutBytes]); // prettier-ignore
     expect(facts(mixed)).toEqual(facts(apart));
     expect(mixed.facts.domains.get("web")?.files).toBe(2);
-    // What a resumed run must find again.
+    // The text that a resumed run must find again.
     expect(checkSameText(mixed.contents, mixed.contents)).toBeNull();
     put("d/2.jsonl", lines([...all.slice(25), { text: "more of it", meta: { kind: "new" } }]));
     const more = await read({ ...own, domainsFrom: "d", domainField: "meta.kind" });

@@ -133,7 +133,7 @@ async function run(
   return { code, out: out.text(), err: err.text() };
 }
 
-/** What a command is refused with. */
+/** Returns the error with which a command is refused. */
 async function refusal(...args: Parameters<typeof run>): Promise<string> {
   try {
     await run(...args);
@@ -196,7 +196,7 @@ test("clusters, bases, a run that moves the weights of the bases, and its mixtur
   const weights = json("run", "weights.json") as { averaged: Numbers; bases: { averaged: Numbers } };
   expect(Object.keys(weights.bases.averaged)).toEqual(Object.keys(bases));
   expectNear(total(weights.averaged), 1, 1e-9);
-  // Whatever the bases weigh, the clusters have their mixture.
+  // For any weights of the bases, the clusters have the weights of their mixture.
   for (const name of Object.keys(weights.averaged))
     expectNear(
       weights.averaged[name],
@@ -271,7 +271,7 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
   // Sizes are tokens of the training text here, and bytes of all text there.
   expectNear(Object.values(shares), Object.values(shown), 0.02, 1);
 
-  // What is written is weights to keep to, and a histogram to sample by.
+  // The written file can be used as fixed weights, and as a histogram.
   for (const [rule, flag] of [
     ["static", "--weights"],
     ["importanceSampling", "--histogram"],
@@ -388,7 +388,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
 });
 
 describe("clusters of others", () => {
-  /** What someone else says of each document, by file. */
+  /** Given clusters of each document, by file. */
   const given = (values: Readonly<Record<string, readonly number[]>>): string => {
     const ids = mkdtempSync(at("ids-"));
     for (const [name, numbers] of Object.entries(values))

@@ -78,7 +78,7 @@ interface Ways {
   onStep?: () => void;
 }
 
-/** What the command does, without its output. */
+/** Runs the command without its output. */
 async function train(
   config: TrainConfig,
   { resume = false, fs = nodeFs, signal, onBegin, onStep }: Ways = {},
@@ -304,7 +304,7 @@ describe("a disk that fails", () => {
           const kept = /the checkpoint of step (\d+) is kept/.exec(error.message)?.[1];
           if (nodeFs.existsSync(join(out, "config.json"))) {
             const [newest, promised] = [listCheckpoints(out).at(-1)?.step ?? -1, Number(kept ?? -1)];
-            // Where only a sync failed the file may be there, but nobody promises that it lasts.
+            // If only a sync failed, the file may exist, but it need not last.
             if (disk.failed().startsWith("fsync")) expect(newest).toBeGreaterThanOrEqual(promised);
             else expect(newest).toBe(promised);
             await train(config, { resume: true });

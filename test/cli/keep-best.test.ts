@@ -57,7 +57,7 @@ function configOf({ training, mixing, model, run }: Some = {}): TrainConfig {
   return resolveConfig([jsonLayer(json, "c.json")]);
 }
 
-/** What the command does, without its output; the lines that it tells in `told`. */
+/** Runs the command without its output; its lines go to `told`. */
 async function train(
   config: TrainConfig,
   { from = null, fs = nodeFs, told = [] }: { from?: string | null; fs?: WriteFs; told?: string[] } = {},
@@ -191,7 +191,7 @@ test("the best model is the one of the step with the lowest held-out target loss
     readFileSync(join(out, "best/model.safetensors")),
   );
   expect(existsSync(join(shorter.run.out, "best"))).toBe(false);
-  // What a new run may begin with: the last step, or the best.
+  // A new run may begin with the last step or with the best.
   expect(readStart(out).source).toBe(
     `${out}, after step 4 (its best step by the target is in ${join(out, "best")})`,
   );
@@ -234,7 +234,7 @@ describe("killed anywhere, a run that keeps its best and guards its domains goes
     writeFileSync(join(out, "best/best.json"), "{}");
     await train(config, { from: path });
     expect(outcome(out)).toEqual(whole);
-    // Nor does a finished run change.
+    // A finished run does not change either.
     await train(config, { from: out });
     expect(outcome(out)).toEqual(whole);
   });

@@ -86,7 +86,7 @@ describe("many domains", () => {
     for (const i of heavy) weights[i] = 2;
     const metricsOf = createMetrics(named("d", k), null, seen, null);
     const line = metricsOf(step(k, weights, [3, 49_999]), null, 1);
-    // Of equally light ones the first fills up.
+    // Among equally light domains, the first ones are listed.
     expect([...line.weights.keys()]).toEqual([0, ...heavy].map((i) => `d${i}`));
     expect(written(line)["domains"]).toEqual({
       d3: { weight: 1 / k, loss: 3, tokens: 5, epochs: 0.5 },

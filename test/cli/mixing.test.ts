@@ -28,7 +28,7 @@ const configured = (mixing: Partial<MixingConfig>): MixingConfig => ({ ...base.m
 const ruleOf = (mixing: Partial<MixingConfig>, facts: RunFacts): Rule =>
   mixerFor(configured(mixing), targets, domains, facts as { sizes?: Record<string, number> }).rule;
 
-/** Where a rule goes through the same signals. */
+/** Signals on which two rules are compared. */
 const signals = fc.sample(signal(3, { mild: true }), { numRuns: 8, seed: 3 });
 const path = (rule: Rule): RuleState[] => {
   const states = [rule.init(domains)];
@@ -67,10 +67,10 @@ describe("the rule of a run", () => {
     [{ ...all, rule: "doremi" }, { name: "doremi", eta: 0.3, start: shares }, [ema, floor]],
     [{ ...all, rule: "odm" }, { name: "odm" }, [ema, floor]],
     [{ ...all, rule: "ado" }, { name: "ado", floor: 0.1, start: shares, sizes }, [ema]],
-    // What is not given is the rule's own default.
+    // Options that are not given have the rule's own defaults.
     [{ rule: "uniform" }, { name: "uniform" }, []],
     [{ rule: "dga" }, { name: "dga" }, []],
-    // What it is around, and what it may take of each domain, is told to a tracked dga alone.
+    // Only a tracked dga receives the prior and the limits of repetitions.
     [{ rule: "dga", histogram }, { name: "dga", prior: [1, 0, 3], sizes, tokens: 90 }, []],
     [
       { rule: "dga", ruleOptions: { repetitions: 1 } },

@@ -388,7 +388,7 @@ describe("of every option in a config file", () => {
         ),
       );
     }
-    // Of another type: the message has the file and the key's path.
+    // For a value of another type, the message has the file and the path of the key.
     const wrongs = ["[null]", "-1e99", '""', "[[]]", '{"\\u0000": 1}', "true", "null"];
     const refused = wrongs.filter((value) => {
       try {

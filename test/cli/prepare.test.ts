@@ -354,7 +354,7 @@ test("domains that are clusters: each document is where its cluster is", async (
     "data.target": [join(folder, "target.jsonl")],
   });
   expect(domains.at(-1)?.train.stream.tokens.length).toBeLessThan(32);
-  // Of other domains that is refused.
+  // With other domains it is refused.
   const manifest = join(folder, "of-clusters/prepared.json");
   const written = readFileSync(manifest, "utf8");
   writeFileSync(manifest, written.replace(/("--domains \(clusters\)": )"[^"]*"/, '$1"none"'));
@@ -492,7 +492,7 @@ test("a bad line far into a file is named by its number; a full disk and a file 
   const later = { ...good, inputs: [{ ...good.inputs[0], modified: 1 }] };
   await expect(encodeJob(job, context(later))).rejects.toThrow(`${path}: it changed while it was prepared`);
 
-  // What is told on the way is all there is.
+  // The reported amounts add up to the totals.
   const told = { input: 0, text: 0, documents: 0 };
   const facts = await encodeJob(job, context(good), ({ input, text, documents: n }) => {
     told.input += input;

@@ -231,7 +231,7 @@ describe("bases", () => {
     expect(resumed.code).toBe(0);
     expect(readFileSync(join(folder, "json", "weights.json"), "utf8")).toBe(done);
     expect(metrics("json").map(timeless)).toEqual(lines.map(timeless));
-    // What is in the file counts, not only its name.
+    // The content of the file counts, not only its name.
     const text = readFileSync(join(folder, "bases.json"), "utf8");
     writeFileSync(
       join(folder, "bases.json"),

@@ -412,7 +412,7 @@ describe("a run", () => {
     first.close();
     const second = openRunFolder(configOf(out), findRun(out));
     second.load();
-    // What is refused before the first step leaves them.
+    // A run that is refused before its first step leaves them as they are.
     expect(nodeFs.existsSync(weights)).toBe(true);
     second.begin();
     expect(nodeFs.existsSync(weights)).toBe(false);

@@ -221,7 +221,7 @@ test("where nothing is said of it, evaluation takes a share: before the first st
   // With the line of before the first step.
   expect(rows.filter((row) => /^\d+,\d+,run,/.test(row)).length).toBe(121);
 
-  // What a run writes can be read back.
+  // The files of a run can be read back.
   const record = readRunRecord(join(folder, "run"));
   expect(record.start?.evaluation.target).toBe(start.evaluation?.target);
   expect(record.steps.map(({ step }) => step)).toEqual(lines.map(({ step }) => step));

@@ -33,7 +33,7 @@ const written = (words: readonly string[]): fc.Arbitrary<string> =>
     );
 
 describe("words", () => {
-  /** By regular expressions, for characters whose lower case is one of one unit. */
+  /** The words by regular expressions, for characters whose lower case has one code unit. */
   const naive = (text: string): string[] =>
     text
       .replaceAll(/[^\p{L}\p{M}\p{N}\p{White_Space}]/gu, "")

@@ -253,7 +253,7 @@ describe("unmixing", () => {
   });
 
   test("moves nothing where pieces that are left out do not agree", () => {
-    // Of three pieces each is of another component.
+    // Each of the three pieces belongs to another component.
     const target = Float32Array.from({ length: 9 }, (_, at) => (Math.floor(at / 3) === at % 3 ? 1 : 0.01));
     expect([...mixtureShares(target, 3)]).toEqual([1 / 3, 1 / 3, 1 / 3]);
   });
@@ -325,7 +325,7 @@ describe("the histogram of a target", () => {
     const many = Array.from({ length: 24 }, (_, seed) => domainOf(seed, 2000, 0.15));
     const target = planted(new Array<number>(15).fill(1 / 15), 15, 0.15);
     const { shares, counts } = bigramHistogram(target, many);
-    // By likelihood alone many domains have none.
+    // By maximum likelihood, many domains have no share.
     expect(counts.filter((count) => count === 0).length).toBeGreaterThanOrEqual(9);
     expect(Math.min(...shares)).toBeGreaterThan(0.01);
     expect(Math.max(...shares)).toBeLessThan(0.15);
@@ -349,7 +349,7 @@ describe("the histogram of a target", () => {
     const turns = bigramHistogram(order(false), domains, { standardErrors: true });
     expect(turns.standardErrors?.length).toBe(k);
     expect(turns.standardErrors?.[1]).toBeLessThan(0.06);
-    // Of ten tenths five are of one domain each: the standard error of a mean of ten such is √(0.25/9).
+    // Five of the ten tenths belong to one domain each, so the standard error of the mean of the ten is √(0.25/9).
     const target = order(true);
     const { standardErrors, shares } = bigramHistogram(target, domains, { standardErrors: true });
     expectNear([standardErrors?.[1] ?? NaN, standardErrors?.[4] ?? NaN], [1 / 6, 1 / 6], 0.15);

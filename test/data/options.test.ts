@@ -68,7 +68,7 @@ const functions: Record<
   },
 };
 
-/** What a call throws, now or later. */
+/** Returns the error that a call throws, or with which its promise is rejected. */
 async function errorOf(call: () => unknown): Promise<unknown> {
   try {
     await call();

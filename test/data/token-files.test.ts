@@ -122,7 +122,7 @@ const writers: Readonly<Record<string, (at: string, documents: Documents, wide: 
     return `${at}.ds`;
   },
   Megatron(at, documents, wide) {
-    // Of two sequences each, where a document is long enough, and with modes.
+    // Documents that are long enough have two sequences; with modes.
     const sequences = documents.flatMap((document) => {
       const whole = [...document, END];
       return whole.length < 4 ? [whole] : [whole.slice(0, 2), whole.slice(2)];

@@ -86,7 +86,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
   let state = rule.init(names);
   let v: number[] = [];
   let targetNorms: number[] = [];
-  /** Of every example since the last update: its step, its domain, its tokens, the gradient of its summed loss and that one's product with V. */
+  /** For every example since the last update: its step, its domain, its tokens, the gradient of its summed loss, and the product of that gradient with V. */
   let examples: { step: number; domain: number; tokens: number; g: number[]; dot: number }[] = [];
   const told: Told[] = [];
   for (let t = 0; t < steps; t++) {

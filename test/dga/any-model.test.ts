@@ -374,7 +374,7 @@ describe("tied weights", () => {
     // A norm is the root of the Gram matrix's diagonal, which is of whole gradients too.
     const { gram } = await estimateGram(model, batches);
     expectNear(whole.norms, [Math.sqrt(gram[0]), Math.sqrt(gram[3])], 1e-5);
-    // Where the parameter is not looked at, nothing stands in the way.
+    // If the parameter is not selected, nothing is refused.
     const parameters = (name: string): boolean => name !== "embedding";
     const rest = await estimateAlignments("segmented", model, goal, batches, { parameters });
     expectNear(

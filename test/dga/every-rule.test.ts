@@ -119,7 +119,7 @@ const combinators: {
   },
   shrinkage: {
     options: () => ({ name: "shrinkage" }),
-    // What is shrunk towards the mean of all depends on all: one domain's rise moves the others.
+    // Alignments that are shrunk towards their mean depend on all domains, so a rise of one changes the others.
     promises: { mirror: false, monotone: [], shiftInvariant: false, splits: false, splitsOne: false },
     refused: ({ needs, stepsOn }) =>
       needs.length > 0 && stepsOn !== "alignments" && stepsOn !== "preconditionedAlignments",
@@ -139,7 +139,7 @@ const pairs = cases.flatMap(([what, , rule]) =>
   Object.entries(combinators).map(([name, combinator]) => [name, what, rule, combinator] as const),
 );
 
-/** What is around a rule's average of its weights leaves it an average. */
+/** Combinators around which the weights of a rule are still its moving average, so that β has its effect. The others change the weights. */
 const changesSteps: ReadonlySet<string> = new Set(["warmup", "etaSchedule", "shrinkage"]);
 
 test.each(pairs)("%s around %s", (name, _, { options, check }, { options: around, promises, refused }) => {
@@ -172,7 +172,7 @@ describe("traits", () => {
     expect(traits.fixed === true).toBe(needs.length === 0);
     expect(traits.severalTargets === true).toBe(needs.includes("targets"));
     expect(traits.referenceModel === true).toBe(needs.includes("referenceLosses"));
-    // What it needs has no default, and is asked for by the option's name.
+    // A required option has no default, and the error names it.
     const alone = { name } as RuleOptions;
     for (const [option, needed] of [
       ["weights", traits.needsWeights === true],

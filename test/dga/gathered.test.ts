@@ -21,7 +21,7 @@ import { expectNear } from "../near.ts";
 const k = 4;
 const names = ["a", "b", "c", "d"];
 const q = new Float64Array(k).fill(1 / k);
-/** Of like size: a double of any exponent is next to nothing more often than not. */
+/** Numbers of similar magnitude, because most doubles with a random exponent are close to 0. */
 const number = fc.integer({ min: -70, max: 70 }).map((eighths) => eighths / 8);
 
 /** An example of a step: its domain, its tokens, and a gradient of two parameters. */

@@ -24,7 +24,7 @@ import { language, tiny, windows } from "./languages.ts";
 
 let model: GPT;
 let reference: GPT;
-/** Of the passes that a trainer made: how many examples each had. */
+/** The number of examples of each pass of a trainer. */
 let passes: number[] = [];
 let watched: Model;
 beforeAll(async () => {

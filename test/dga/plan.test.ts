@@ -23,7 +23,7 @@ const nothing: Plan = {
   heldOut: false,
 };
 
-/** What each name alone asks for. */
+/** The measurements that each name needs by itself. */
 const asked: Record<SignalName, Partial<Plan>> = {
   alignments: { aligns: true },
   standardErrors: { aligns: true },
@@ -224,7 +224,7 @@ test("a signal has what was measured under the names that the rule asks for", ()
     preconditionedTargetNorm: targetNorm,
     ...rest,
   });
-  // What was not measured is left out, not undefined.
+  // Members that were not measured are left out, not undefined.
   const { standardErrors: _, ...certain } = measured;
   expect(signalOf(ruleOf(["norms"]), certain)).toStrictEqual(certain);
   const { norms: __, ...rows } = measured;
@@ -253,7 +253,7 @@ test("training steps are aligned, unless an option says otherwise or they do not
   for (const bases of ["shared", "direct"] as const) expect(measuredFrom({ bases }, bare)).toBe("batch");
   expect(measuredFrom({}, { ...bare, gram: true })).toBe("batch");
   expect(measuredFrom({}, { ...bare, targets: true })).toBe("batch");
-  // What is said is kept; what it does not go with is checkFit's to say.
+  // A given option is kept; checkFit refuses those that do not fit together.
   const all = { estimator: "sketch", domainExamples: 4, parameters, bases: "direct" } as const;
   for (const from of ["batch", "step"] as const) {
     expect(measuredFrom({ from }, bare)).toBe(from);

@@ -563,7 +563,7 @@ describe("alignments of all bases from one batch", () => {
           const size = mean((e) => Math.abs(e.dot)) / mean((e) => e.tokens);
           expectNear(found.alignments[j], mean((e) => e.dot) / mean((e) => e.tokens), 1e-9, size);
           expectNear(found.losses?.[j], mean((e) => e.loss) / mean((e) => e.tokens), 1e-9);
-          // Of single examples per token; what is given is of their sums.
+          // The alignments of single examples are per token; the given numbers are those of their sums.
           const square = mean((e) => e.square / e.tokens ** 2) / total(omega);
           expectNear((found.norms?.[j] ?? NaN) ** 2, square, 1e-9);
           const effective = total(omega) ** 2 / total(omega.map((o) => o * o));

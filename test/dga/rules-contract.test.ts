@@ -595,7 +595,7 @@ describe("combinators", () => {
     const call = (): unknown => combine(uniform, [options.ema, given as CombinatorOptions]).init(abc);
     const error = errorOf(call);
     expect(error.code).toBe("config");
-    // What concerns the domains is found when they are known.
+    // Faults that concern the domains are found once the domains are known.
     expect(error.message.replace(/^combinators\[1\]: /, "")).toBe(message);
   });
   test("directly around a rule they check as well", () => {

@@ -63,7 +63,7 @@ function among(
   return alpha.map((a, i) => (measured[i] ? together * part[indices.indexOf(i)] : a));
 }
 
-/** What was measured at one step, with junk in the place of what was not. */
+/** The measurements of one step, with arbitrary numbers for domains that were not measured. */
 interface Given {
   readonly measured: boolean[];
   readonly vectors: number[][];
@@ -144,7 +144,7 @@ const clamp = (scores: readonly number[], norms: readonly number[]): number[] =>
   return scores.map((score) => (mean === 0 ? 0 : Math.min(5, Math.max(0, score / mean))));
 };
 
-/** What goes into the exponent, of the domains `on`. */
+/** The exponents of the domains `on`. */
 const directions: Readonly<Record<Normalisation, (g: Given, on: number[]) => number[]>> = {
   raw: (g, on) => on.map((i) => g.alignments[i]),
   clipped: (g, on) => on.map((i) => g.alignments[i] * clip(g.norms[i]) * clip(length(g.target))),

@@ -37,7 +37,7 @@ interface Setting {
   readonly every?: number;
   /** Names and mixtures of several targets. */
   readonly targets?: Readonly<Record<string, Vector>>;
-  /** What is added to each domain's loss: text that no model predicts. */
+  /** A constant that is added to each domain's loss, for text that no model predicts. */
   readonly noise?: Vector;
 }
 

@@ -281,7 +281,7 @@ describe("exponentiatedGradient", () => {
     const there = exponentiatedGradient([0.25, 0.75], [0, 1], 1);
     for (const far of [1e30, -1e30, 1e300])
       expect(exponentiatedGradient([0, 0.25, 0.75], [far, 0, 1], 1)).toEqual(Float64Array.of(0, ...there));
-    // Where η times it overflows.
+    // Here the product with η overflows.
     expect(exponentiatedGradient([0, 0.25, 0.75], [1e300, 0, 1], 1e10)).toEqual(
       Float64Array.of(0, 2 ** -1022, 1),
     );

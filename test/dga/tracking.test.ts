@@ -58,7 +58,7 @@ describe("what is tracked", () => {
         });
         expectNear(found.noise, [wanted.sigma ?? 0, wanted.behind], 1e-12);
         const { mean, spread } = spreadOf(found);
-        // Where τ is all but 0 its square root of rounding says nothing.
+        // If τ is almost 0, it is the square root of a rounding error and not compared.
         expectNear(spread, wanted.tau, 1e-5, 10);
         if (wanted.tau > 0 && wanted.tau < 1e-3) unclear++;
         else {
@@ -88,7 +88,7 @@ describe("what is tracked", () => {
         else expect(chi).toBeLessThanOrEqual(known.length - 1);
         if (differ === 100) expect(spread).toBeGreaterThan(1);
       }
-    // Of noise alone next to nothing is taken for a spread: the errors of these are about 0.5.
+    // With noise alone, almost no spread is found: the errors here are about 0.5.
     expect(spreadOf(after(historyOf(5, 1000, 5, 0, 0), 0.9)).spread).toBeLessThan(0.25);
   });
 

@@ -186,7 +186,7 @@ describe("the trainer", () => {
       windows("abc".charAt(seed - 1), [language(seed, 40 * seed + 300)]),
     );
     const trainer = setup({ batch: 3, domains });
-    // What is drawn, told by a sampler of the test's own.
+    // The draws, from a sampler of the test.
     const sampler = createSampler({ domains, seed: 3 });
     const before = [0, 0, 0];
     let few = 0;

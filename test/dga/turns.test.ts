@@ -44,7 +44,7 @@ test("ends once: later calls are refused, and ending again has no effect", async
   let ends = 0;
   turns.end("dispose", () => {
     ends++;
-    // What ends it may not call it either.
+    // The function that ends it may not call it either.
     expect(errorOf(() => turns.runNow("save", () => 1)).code).toBe("disposed");
   });
   turns.end("dispose", () => ends++);

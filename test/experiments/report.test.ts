@@ -187,7 +187,7 @@ describe.each(experiments.map((experiment) => [experiment.name, experiment] as c
     test("takes at most an hour on two cores, with three seeds", () => {
       expect(new Set(lines.map(({ cell }) => cell.seed))).toEqual(new Set([1, 2, 3]));
       expect(minutesOf(experiment)).toBeLessThanOrEqual(60);
-      // What is planned is what is run.
+      // The planned cells are those that run.
       const seconds = lines.reduce((sum, { cell }) => sum + estimatedSeconds(cell), 0);
       expectNear(minutesOf(experiment), seconds / 120, 1, 60);
       expect(name).toMatch(/^[a-z-]+$/);

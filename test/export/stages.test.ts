@@ -40,7 +40,7 @@ function bruteForce(pieces: readonly TrajectoryPiece[], count: number): number {
   return best;
 }
 
-/** What the stages cost, with the pieces that lie in each. */
+/** The cost of the stages, with the pieces in each. */
 function costOfStages(pieces: readonly TrajectoryPiece[], stages: ReturnType<typeof fitStages>): number {
   let [before, cost] = [0, 0];
   for (const { tokens, weights } of pieces) {
@@ -106,7 +106,7 @@ describe("fitStages", () => {
       { start: 16 * 64, weights: c },
     ]);
     expect(fitStages(three, 9)).toEqual(fitStages(three, 3));
-    // Of two lengths past the number that is joined, with weights that never stand twice.
+    // Two lengths beyond the number at which pieces are joined, with weights that never repeat.
     for (const n of [401, 1203]) {
       const drifting = Array.from({ length: n }, (_, t) => {
         const x = t < n / 3 ? 0.1 + t * 1e-6 : 0.8 - t * 1e-6;

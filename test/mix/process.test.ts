@@ -246,7 +246,7 @@ describe("files", () => {
     for (let life = 0; life < 4; life++) {
       const one = talk(...files);
       const { step: kept } = (await one.say(init)) as { step: number };
-      // What was not acknowledged may be kept or not, and is sent again.
+      // A message that was not acknowledged may have had its effect or not, and is sent again.
       expect([step, step + 1]).toContain(kept);
       await acknowledged(one);
       await acknowledged(one);
@@ -611,7 +611,7 @@ describe("replay", () => {
       replies.push(made.reply);
     }
     const [first, one, , , three] = replies;
-    // What was replied may stand between.
+    // Replies may be in between.
     expect(await replayed([init, ...kept.slice(1), one])).toEqual([first, one, three]);
     // Another rule on the same.
     const other = await replayed(kept, { rule: { ...rule, eta: 0 } });

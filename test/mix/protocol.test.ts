@@ -60,7 +60,7 @@ test("the table has every rule", () => {
   expect(new Set(table.map(({ name }) => name))).toEqual(new Set(ruleNames));
 });
 
-/** What a trainer sends of a signal in which `mask` was measured, all of it or what `needs` names. */
+/** The message of a trainer for a signal in which `mask` was measured: all fields, or those that `needs` names. */
 function observe(
   given: FullSignal,
   mask: readonly boolean[],
@@ -808,7 +808,7 @@ test("10,000 lines of nonsense: each has one reply of one line, and no refused l
     }
     session = frozen(after);
   }
-  // What is damaged in a place that does not matter is taken.
+  // Damage in a place that does not matter is accepted.
   expect(replies.error).toBeGreaterThan(5000);
   expect(replies.weights).toBeGreaterThan(500);
   expect(replies.state).toBeGreaterThan(50);

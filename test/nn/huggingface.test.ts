@@ -248,7 +248,7 @@ describe("folders from other sources", () => {
     const want = await logitsOf(withCopy);
     expect(await logitsOf(changed(files, without, { tie_word_embeddings: true }))).toEqual(want);
     expect(() => fromHuggingFace(changed(files, without))).toThrow(/"lm_head.weight" is missing/);
-    // What a missing key means differs.
+    // A missing key means different values.
     const silent = changed(files, without, { tie_word_embeddings: undefined });
     if (config.preset === "gpt2") expect(await logitsOf(silent)).toEqual(want);
     else expect(() => fromHuggingFace(silent)).toThrow(/"lm_head.weight" is missing/);
@@ -506,7 +506,7 @@ describe("folders that cannot be read", () => {
       fc.constantFrom(0, -1, 0.5, 1e9, 2 ** 31, 2 ** 53, 1e30, "8", true, [], {}),
       fc.integer({ min: 1, max: 16 }),
     );
-    // What sets no size may be anything that is valid.
+    // A number that sets no size may have any valid value.
     const free = /eps|theta|epsilon|max_position|pdrop|n_ctx|_token_id|torch_dtype|architectures/;
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(0, 1), fc.nat(40), odd, async (which, pick, value) => {

@@ -67,7 +67,7 @@ interface Variant {
   readonly name: string;
   readonly make: Make;
   readonly formula: Formula;
-  /** Of the gradients. */
+  /** Scale of the gradients. */
   readonly scale: number;
   readonly clip: number;
   readonly decay: number;

@@ -41,7 +41,7 @@ function file(header: unknown, data: Uint8Array): Uint8Array {
 const headerEnd = (bytes: Uint8Array): number =>
   8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
 
-/** What reading gives: the tensors, or the message of the only error that is allowed. */
+/** Returns the tensors that are read, or the message of the only error that is allowed. */
 function attempt(bytes: Uint8Array): Tensors | string {
   try {
     return decodeSafetensors(bytes, "some.safetensors");

@@ -149,7 +149,7 @@ describe("event files", () => {
   const place = join(work, "events");
   const lines = madeLines({ steps: 30, domains: ["code", "</script>", "中文"] });
 
-  /** By tag, as the lines have them. */
+  /** The expected values by tag, from the lines. */
   function wantedScalars(): Map<string, (readonly [number, number])[]> {
     const found = new Map<string, (readonly [number, number])[]>();
     const add = (tag: string, step: number, value: number): void =>

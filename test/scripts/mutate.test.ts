@@ -24,7 +24,7 @@ const changesOf = (code: string): string[] => mutantsOf(code).map(({ change }) =
 
 const module = (text: string): string => `data:text/javascript,${encodeURIComponent(text)}`;
 
-/** What `f` gives for many numbers, or throws. */
+/** The results of `f` for many numbers, or what it throws. */
 async function behaviour(code: string): Promise<unknown[]> {
   const { f } = (await import(/* @vite-ignore */ module(code))) as { f: (x: number) => unknown };
   return [-2, -1, 0, 1, 2, 3, 10].map((x) => {

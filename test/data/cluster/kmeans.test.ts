@@ -245,7 +245,7 @@ describe("on the cpu", () => {
       );
       const before = count;
       expect(await fitClusters(points, { ...options, memory })).toEqual(whole);
-      // What was done is not done again.
+      // Finished iterations are not repeated.
       let again = 0;
       await fitClusters(points, { ...options, memory: { ...memory, remember: () => again++ } });
       expect({ again, more: count > before }).toEqual({ again: 0, more: true });

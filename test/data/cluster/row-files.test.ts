@@ -43,7 +43,7 @@ function npy(descr: string, numbers: Uint8Array, shape = "(60, 4)"): Uint8Array 
     ...numbers,
   ]);
 }
-/** Of small whole numbers. */
+/** Rows of small whole numbers. */
 function half(x: number): number {
   if (x === 0) return 0;
   const exponent = Math.floor(Math.log2(Math.abs(x)));

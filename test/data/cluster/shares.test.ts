@@ -24,7 +24,7 @@ const sum = (values: Iterable<number>): number => Array.from(values).reduce((a, 
 /** Three levels: 2 nodes, 5, and 11 leaves. */
 const tree: ClusterTree = [{ starts: [0, 2] }, { starts: [0, 3, 5] }, { starts: [0, 4, 5, 7, 9, 11] }];
 const leaves = 11;
-/** Of each leaf the nodes from the top down to it. */
+/** For each leaf, the nodes from the top down to it. */
 const paths = [
   ...Array.from({ length: 4 }, (_, c) => [0, 0, c]),
   [0, 1, 4],
@@ -73,7 +73,7 @@ function dense(
       };
     });
     const best = Math.max(...scores.map(({ score }) => score));
-    // Of equal ones the strongest.
+    // Among equally likely values, the strongest.
     return scores.findLast(({ score }) => score >= best - 1e-9 * Math.abs(best))?.a ?? NaN;
   });
   return sizes.map((own, c) =>
@@ -213,7 +213,7 @@ describe("standard errors", () => {
       const effective = sum(found.map((one) => one.effective)) / repeats;
       expectNear(effective, alike ? documents : documents * each, alike ? 0.05 : 0.1);
       for (const c of [0, 1, 2]) {
-        // Of the counts: smoothing to the corpus, which here is the truth, makes the shares better still.
+        // The error is that of the counts. Smoothing towards the corpus, which is the truth here, makes the shares even better.
         const raw = found.map(({ counts }) => counts[c] / (documents * each));
         const spread = Math.sqrt(sum(raw.map((share) => (share - planted[c]) ** 2)) / repeats);
         const told = sum(found.map(({ standardErrors }) => standardErrors[c])) / repeats;
