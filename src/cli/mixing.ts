@@ -336,7 +336,7 @@ export function mixerOptionsOf(
   return {
     rule,
     combinators: [...added, ...mixing.combinators],
-    updateEvery: mixing.updateEvery,
+    ...(mixing.updateEvery === null ? {} : { updateEvery: mixing.updateEvery }),
     updateAfter: mixing.updateAfter,
   };
 }

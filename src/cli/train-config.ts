@@ -110,8 +110,8 @@ export interface MixingConfig {
   preset: "paper" | null;
   /** Weights to which "dga" is pulled back: "histogram", the target's histogram over the domains, or "uniform". */
   prior: "histogram" | "uniform";
-  /** T_r: steps between two updates of the weights. */
-  updateEvery: number;
+  /** T_r: steps between two updates of the weights; null: the schedule of the rule. */
+  updateEvery: number | null;
   /** Steps before the first update. */
   updateAfter: number;
   /** Lower bound of the domains' weights: one number, or one per domain; "*" stands for those that are not named. */
@@ -142,12 +142,17 @@ export interface MixingConfig {
 
 /** The keys and their meanings are those of the library's `AlignmentOptions`. */
 export type AlignmentConfig = Required<
-  Omit<AlignmentOptions, "parameters" | "from" | "estimator" | "domainExamples" | "bases">
+  Omit<
+    AlignmentOptions,
+    "parameters" | "from" | "estimator" | "domainExamples" | "targetExamples" | "measureEvery" | "bases"
+  >
 > & {
-  /** In each of these options, null means that it was not given, so that `measuredFrom` decides. */
+  /** In each of these options, null means that it was not given, so that `measuredFrom` and `resolveAlignment` decide. */
   readonly from: "batch" | "step" | null;
   readonly estimator: EstimatorName | null;
   readonly domainExamples: number | null;
+  readonly targetExamples: number | null;
+  readonly measureEvery: number | null;
   readonly bases: "shared" | "direct" | null;
 };
 

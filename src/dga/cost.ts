@@ -7,9 +7,8 @@ import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
 import { GRAM_HELD } from "./estimators.ts";
 import { type Mixer, nextUpdate } from "./mixer.ts";
-import { measuredFrom, planOf } from "./plan.ts";
-import { alignmentDefaults, type AlignmentOptions } from "./trainer-options.ts";
-import { withDefaults } from "../options.ts";
+import { planOf } from "./plan.ts";
+import { type AlignmentOptions, resolveAlignment } from "./trainer-options.ts";
 
 /** A forward and a backward pass of one example, in forward passes. */
 export const GRADIENT = 3;
@@ -58,12 +57,12 @@ export function updatesWithin(mixer: Mixer, steps: number): number {
 /** Forward passes of one example that a run spends on the measurements of its rule, in addition to its training. */
 export function measuringPasses(facts: CostFacts): number {
   const { mixer, batch, steps, targets, time } = facts;
-  const alignment = withDefaults(alignmentDefaults, facts.alignment);
+  const alignment = resolveAlignment(facts.alignment, mixer);
   const plan = planOf(mixer.rule.needs);
   const updates = updatesWithin(mixer, steps);
   const observed = observedSteps(mixer, steps);
   const target = GRADIENT * alignment.targetExamples;
-  if (plan.aligns && measuredFrom(facts.alignment, plan) === "step")
+  if (plan.aligns && alignment.from === "step")
     return (
       Math.ceil(observed / Math.min(mixer.updateEvery, alignment.refreshEvery)) * target +
       (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * GRADIENT * batch * sink(time)
@@ -83,7 +82,7 @@ function observedSteps(mixer: Mixer, steps: number): number {
 
 /** Cost of one target's alignments with all domains, or bases, from a batch of their own. */
 function aligning({ mixer, alignment, bases, time }: CostFacts): number {
-  const { estimator, domainExamples, targetExamples } = withDefaults(alignmentDefaults, alignment);
+  const { estimator, domainExamples, targetExamples } = resolveAlignment(alignment, mixer);
   const target = GRADIENT * targetExamples;
   const shared = bases !== null && alignment.bases !== "direct" && !areDomains(bases);
   const examples = shared ? SHARED * domainExamples : mixer.domains.length * domainExamples;

@@ -4,11 +4,10 @@ import { byDomain } from "../data/batch.ts";
 import { assemble } from "../data/dataset.ts";
 import { createSampler, type Draw, type Sampler, type SamplerState } from "../data/sampler.ts";
 import type { Examples } from "../nn/model.ts";
-import { withDefaults } from "../options.ts";
 import { mixtureOf } from "./bases.ts";
 import { basisChoice } from "./reweighting.ts";
 import type { Weights } from "./simplex.ts";
-import { alignmentDefaults, type TrainerOptions } from "./trainer-options.ts";
+import { resolveAlignment, type TrainerOptions } from "./trainer-options.ts";
 
 /** A batch with the domain of each of its examples. */
 export interface Drawn<B extends Examples> {
@@ -65,7 +64,7 @@ function streamSeed(seed: number, stream: number): number {
 
 export function createDrawing<B extends Examples>(options: TrainerOptions<B>): Drawing<B> {
   const { domains, bases, seed, batch, sampling } = options;
-  const { domainExamples, targetExamples } = withDefaults(alignmentDefaults, options.alignment);
+  const { domainExamples, targetExamples } = resolveAlignment(options.alignment, options.mixer);
   const targets = [
     ...(options.target === null ? [] : [options.target]),
     ...(options.targets?.values() ?? []),

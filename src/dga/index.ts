@@ -23,6 +23,7 @@ export {
   type Rule,
   type RuleState,
   type Signal,
+  type RuleSchedule,
   type SignalName,
   type Step,
   type TargetSignal,

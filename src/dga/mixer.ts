@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
 import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
-import { checkOptions, integerIn, list, object, required, withDefaults } from "../options.ts";
+import { checkOptions, integerIn, list, object, required } from "../options.ts";
 import * as schema from "../schema.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
@@ -19,7 +19,7 @@ export interface MixerOptions extends RunFacts {
   readonly rule: RuleOptions | Rule;
   /** Combinators around the rule, the innermost first. Default none. */
   readonly combinators?: readonly CombinatorOptions[];
-  /** Training steps between two weight updates, T_r of the paper. Default 10. */
+  /** Training steps between two weight updates, T_r of the paper. Default: that of the rule's `schedule`, else 10. */
   readonly updateEvery?: number;
   /** Training steps before the first weight update may happen. Default 0. */
   readonly updateAfter?: number;
@@ -51,7 +51,7 @@ export interface Mixer {
   readonly initial: MixerState;
 }
 
-/** Defaults of the options of `createMixer`. */
+/** Defaults of the options of `createMixer`; of `updateEvery` for rules without a `schedule`. */
 export const mixerDefaults = { updateEvery: 10, updateAfter: 0 };
 
 /** Makes a mixer. Throws `config` for invalid options, and for facts that cannot be used because the rule is an object, whose options are already set. */
@@ -64,7 +64,7 @@ export function createMixer(options: MixerOptions): Mixer {
     updateAfter: integerIn(0),
     ...factChecks,
   });
-  const { domains, rule, combinators = [], updateEvery, updateAfter } = withDefaults(mixerDefaults, options);
+  const { domains, rule, combinators = [], updateAfter = mixerDefaults.updateAfter } = options;
   checkDomains(domains);
   checkFacts(options, domains);
   if (isRule(rule) && combinators.length === 0)
@@ -75,6 +75,7 @@ export function createMixer(options: MixerOptions): Mixer {
           `createMixer: ${fact}: the rule "${rule.name}" is an object, whose options are already set; pass ${fact} when you make the rule, or pass options as rule`,
         );
   const combined = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
+  const updateEvery = options.updateEvery ?? combined.schedule?.updateEvery ?? mixerDefaults.updateEvery;
   const initial: MixerState = {
     version: 1,
     rule: combined.init(domains),

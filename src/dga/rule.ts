@@ -100,6 +100,14 @@ export interface Step {
 /** A function with which a combinator changes a step. */
 export type ChangeStep = (step: Step) => Step;
 
+/** How often a rule wants to update, and to have the examples of training steps measured. */
+export interface RuleSchedule {
+  /** Training steps between two updates. */
+  readonly updateEvery: number;
+  /** Training steps between two steps whose examples are measured. */
+  readonly measureEvery: number;
+}
+
 /** A rule that moves the weights of domains: two pure functions on plain JSON. */
 export interface Rule {
   /** Name of the rule; states of the rule carry it. */
@@ -118,6 +126,8 @@ export interface Rule {
    * can change.
    */
   readonly stepsOn?: SignalName;
+  /** The schedule that the rule's constants are meant for. A mixer and a trainer follow it where their own options say nothing. Left out if any schedule suits. */
+  readonly schedule?: RuleSchedule;
   /**
    * Describes in a few words what is invalid in the memory of a saved state, or returns null. The names, the lengths and that the numbers are finite
    * have been checked before. Left out if any memory is valid.

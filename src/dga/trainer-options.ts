@@ -18,13 +18,14 @@ import {
   orNull,
   required,
   valueThat,
+  withDefaults,
 } from "../options.ts";
 import type { Bases } from "./bases.ts";
 import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import type { Mixer } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
-import { checkOptionSet } from "./plan.ts";
+import { checkOptionSet, measuredFrom, planOf } from "./plan.ts";
 
 /** How a trainer measures alignments. */
 export interface AlignmentOptions {
@@ -38,14 +39,17 @@ export interface AlignmentOptions {
   readonly from?: "batch" | "step";
   /** With `from: "batch"`: examples of each domain in an alignment batch. Default 4. */
   readonly domainExamples?: number;
-  /** Examples of the target in an alignment batch. Default 8. */
+  /**
+   * Examples of the target from which its gradient is computed. Default 8; with `from: "step"`, where the gradient is computed more often than every 10
+   * steps, in proportion fewer (4 for every 5 steps), so that the cost per step stays.
+   */
   readonly targetExamples?: number;
   /** With `from: "step"`: training steps between two refreshes of the target's gradient, which is also refreshed after every weight update. Default 10. */
   readonly refreshEvery?: number;
   /**
    * With `from: "step"`: every how many steps the examples are measured, counted from the last weight update. A measurement costs a few per cent of
    * its step. In runs of some hundred steps, the noise of the target's gradient limits the precision more than the number of measured examples.
-   * Default 2.
+   * Default: that of the rule's `schedule`, else 2.
    */
   readonly measureEvery?: number;
   /** Selects the parameters whose gradients are aligned, by name. Default: all. */
@@ -67,6 +71,24 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "
   measureEvery: 2,
   bases: "shared",
 };
+
+/** Alignment options with their defaults. */
+export type ResolvedAlignment = typeof alignmentDefaults &
+  Pick<AlignmentOptions, "parameters"> & { readonly from: "batch" | "step" };
+
+/** The alignment options of a trainer with their defaults, some of which depend on the mixer. */
+export function resolveAlignment(
+  options: AlignmentOptions | undefined,
+  { rule, updateEvery }: Mixer,
+): ResolvedAlignment {
+  const from = measuredFrom(options ?? {}, planOf(rule.needs));
+  const { schedule: { measureEvery } = alignmentDefaults } = rule;
+  const resolved = withDefaults({ ...alignmentDefaults, measureEvery }, options);
+  if (from === "batch" || options?.targetExamples !== undefined) return { ...resolved, from };
+  const share = Math.min(updateEvery, resolved.refreshEvery) / alignmentDefaults.refreshEvery;
+  const targetExamples = Math.max(1, Math.round(alignmentDefaults.targetExamples * Math.min(1, share)));
+  return { ...resolved, from, targetExamples };
+}
 
 /** Held-out text that is measured for rules that need held-out losses. */
 export interface HeldOutOptions<B extends Examples = TokenBatch> {

@@ -3,18 +3,18 @@ import type { Examples } from "../nn/model.ts";
 import { adamw, type Optimizer } from "../nn/optimizer.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
 import { GradmixError } from "../errors.ts";
-import { show, withDefaults } from "../options.ts";
+import { show } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
 import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
-import { measuredFrom, type Plan, planOf } from "./plan.ts";
+import { type Plan, planOf } from "./plan.ts";
 import {
-  alignmentDefaults,
-  type AlignmentOptions,
   checkTrainer,
   heldOutDefaults,
+  resolveAlignment,
+  type ResolvedAlignment,
   type TrainerOptions,
 } from "./trainer-options.ts";
 
@@ -45,7 +45,7 @@ export interface Device {
 export interface Training<B extends Examples> {
   readonly options: TrainerOptions<B>;
   /** Alignment options with their defaults. */
-  readonly alignment: typeof alignmentDefaults & AlignmentOptions & { readonly from: "batch" | "step" };
+  readonly alignment: ResolvedAlignment;
   readonly plan: Plan;
   /** Held-out options with their defaults; the sets are in `options`. */
   readonly heldOut: typeof heldOutDefaults;
@@ -68,10 +68,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
   const { needs } = mixer.rule;
   const scaling = lossScale === null ? null : lossScaleOptions(lossScale);
   const plan = planOf(needs);
-  const alignment = {
-    ...withDefaults(alignmentDefaults, options.alignment),
-    from: measuredFrom(options.alignment ?? {}, plan),
-  };
+  const alignment = resolveAlignment(options.alignment, mixer);
   const gathers = plan.aligns && alignment.from === "step";
   const drawing = createDrawing(options);
   const device = makeDevice(model.parameters, options.optimizer ?? adamw, plan.aligns || plan.targets);

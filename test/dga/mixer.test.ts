@@ -6,10 +6,14 @@ import {
   createMixer,
   createRule,
   currentWeights,
+  dgaDefaults,
+  dgaNormalisations,
+  type DgaOptions,
   type Mixer,
   type MixerOptions,
   type MixerState,
   restoreMixer,
+  type Rule,
   type RuleOptions,
   sumOf,
   update,
@@ -143,9 +147,39 @@ const mixers = fc
     }),
   );
 
-test("updates every tenth step from the first, unless told otherwise; the domains are checked whatever the rule does", () => {
-  const { updateEvery, updateAfter } = createMixer({ domains: ["a", "b"], rule: { name: "dga" } });
-  expect([updateEvery, updateAfter]).toEqual([10, 0]);
+test("without options, updates follow the rule's schedule, or happen every tenth step", () => {
+  const schedule = { updateEvery: 3, measureEvery: 2 };
+  const bare = createRule({ name: "dga", normalise: "raw" });
+  const own = { ...bare, schedule };
+  const everyOf = (rule: Rule, more: Partial<MixerOptions> = {}): number[] => {
+    const { updateEvery, updateAfter } = createMixer({ domains: ["a", "b"], rule, ...more });
+    return [updateEvery, updateAfter];
+  };
+  expect(everyOf(bare)).toEqual([10, 0]);
+  expect(everyOf(own)).toEqual([3, 0]);
+  expect(everyOf(own, { updateEvery: 7, updateAfter: 4 })).toEqual([7, 4]);
+  // Combinators keep the schedule of what is inside them.
+  expect(
+    everyOf(own, {
+      combinators: [
+        { name: "ema", beta: 0.5 },
+        { name: "floor", least: 0.1 },
+      ],
+    }),
+  ).toEqual([3, 0]);
+});
+
+test("the schedule of dga is that of its constants: more frequent without a prior", () => {
+  const scheduleOf = (options: Omit<DgaOptions, "name">): unknown =>
+    createRule({ name: "dga", ...options }).schedule;
+  expect(scheduleOf({})).toEqual(dgaDefaults.schedule);
+  expect(scheduleOf({ start: [1, 0], floor: 0.1 })).toEqual(dgaDefaults.schedule);
+  expect(scheduleOf({ prior: [1, 2] })).toBeUndefined();
+  for (const normalise of dgaNormalisations)
+    expect(scheduleOf({ normalise }) === undefined).toBe(normalise !== "tracked");
+});
+
+test("the domains are checked whatever the rule does", () => {
   const { rule } = createMixer({ domains: ["a"], rule: { name: "uniform" } });
   const own = { ...rule, init: () => rule.init(["a"]) };
   expect(errorOf(() => createMixer({ domains: ["a", "a"], rule: own })).message).toBe(

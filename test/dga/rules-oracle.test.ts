@@ -195,7 +195,7 @@ describe.each(sizes)("of %i domains", (k) => {
   ])("dga tracked %j", (options) => {
     const around = options.prior !== undefined;
     const { beta = 1, floor = 0, repetitions = 8 } = options;
-    const { eta = around ? 0.1 : 1, pull = around ? 0.1 : 0.2, memory = around ? 0.9 : 0.8 } = options;
+    const { eta = around ? 0.1 : 0.5, pull = around ? 0.1 : 0.05, memory = around ? 0.9 : 0.5 } = options;
     const uniform = shares(new Array<number>(k).fill(1));
     const begin = options.start as number[] | undefined;
     const prior = around

@@ -81,7 +81,7 @@ describe("where the weights move", () => {
     "domains that stay d spreads above the mean end at α₀·exp(η d/γ): %j",
     (options: Partial<DgaOptions>) => {
       const { prior, uniformShare = prior === undefined ? 0 : 0.01 } = options;
-      const { eta = prior === undefined ? 1 : 0.1, pull = prior === undefined ? 0.2 : 0.1 } = options;
+      const { eta = prior === undefined ? 0.5 : 0.1, pull = prior === undefined ? 0.05 : 0.1 } = options;
       const around = shares((prior as number[] | undefined) ?? [1, 1, 1, 1]).map(
         (share) => (1 - uniformShare) * share + uniformShare / 4,
       );
@@ -113,7 +113,7 @@ describe("where the weights move", () => {
   test("a target of n examples is believed n/(n + 100)", () => {
     for (const n of [1, 100, 900]) {
       const moved = (more: Partial<Signal>): number => {
-        const [, { weights }] = follow(make(), 4, [exact([1, 2, 3, 4], more)]);
+        const [, { weights }] = follow(make({ eta: 1 }), 4, [exact([1, 2, 3, 4], more)]);
         return Math.log(weights[3] / weights[0]);
       };
       expectNear(moved({}), z[3] - z[0], 1e-6);
@@ -297,8 +297,9 @@ describe("the paper's form", () => {
     expect(dgaDefaults).toEqual({
       ...{ normalise: "tracked", floor: 0, uniformShare: 0.01 },
       aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
-      withoutPrior: { eta: 1, beta: 1, pull: 0.2, memory: 0.8, repetitions: 8 },
+      withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, repetitions: 8 },
       untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
+      schedule: { updateEvery: 5, measureEvery: 1 },
     });
   });
 });

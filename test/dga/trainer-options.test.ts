@@ -4,7 +4,12 @@ import { createBases, createMixer, estimatorNames, type TrainerOptions } from "g
 import { GradmixError } from "gradmix";
 import type { Model } from "gradmix/nn";
 import { describe, expect, test } from "vitest";
-import { alignmentDefaults, checkTrainer } from "#dist/dga/trainer-options.js";
+import {
+  alignmentDefaults,
+  type AlignmentOptions,
+  checkTrainer,
+  resolveAlignment,
+} from "#dist/dga/trainer-options.js";
 import { codeOf } from "../errors.ts";
 import { language, windows } from "./languages.ts";
 
@@ -35,6 +40,29 @@ test("what is left out is as documented", () => {
     refreshEvery: 10,
     bases: "shared",
   });
+});
+
+test("what depends on the mixer: the target's examples per step stay, and a rule's schedule comes before the default", () => {
+  const scheduled = { updateEvery: 5, measureEvery: 1 };
+  const resolved = (
+    options: AlignmentOptions | undefined,
+    updateEvery: number,
+    rule: object = {},
+  ): number[] => {
+    const mixer = createMixer({ domains: names, rule: { name: "dga", prior: [1, 1] }, updateEvery });
+    const found = resolveAlignment(options, { ...mixer, rule: { ...mixer.rule, ...rule } });
+    return [found.targetExamples, found.measureEvery];
+  };
+  const targetExamples = [1, 2, 3, 5, 9, 10, 40].map((every) => resolved({}, every)[0]);
+  expect(targetExamples).toEqual([1, 2, 2, 4, 7, 8, 8]);
+  // A refresh between updates also computes the gradient.
+  expect(resolved({ refreshEvery: 5 }, 40)).toEqual([4, 2]);
+  expect(resolved({ refreshEvery: 20 }, 40)).toEqual([8, 2]);
+  expect(resolved(undefined, 5, { schedule: scheduled })).toEqual([4, 1]);
+  expect(resolved({ targetExamples: 6, measureEvery: 3 }, 5, { schedule: scheduled })).toEqual([6, 3]);
+  // A batch of its own is as large as ever.
+  for (const options of [{ from: "batch" }, { domainExamples: 2 }] as const)
+    expect(resolved(options, 1)).toEqual([8, 2]);
 });
 
 test("every option is taken at the ends of its range", () => {

@@ -1,5 +1,6 @@
 /** Options that say how rules compare the domains with the target. */
 import { estimatorNames } from "../../dga/estimators.ts";
+import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { alignmentDefaults } from "../../dga/trainer-options.ts";
 import { choice, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
@@ -37,7 +38,8 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     formerly: { flag: "--target-batch", path: "mixing.targetBatch" },
     value: "N",
     kind: integer(1, 65_536),
-    default: alignmentDefaults.targetExamples,
+    default: null,
+    auto: `${alignmentDefaults.targetExamples}; fewer if the weights are updated more often than every ${alignmentDefaults.refreshEvery} steps`,
     help: "windows of the target from which its gradient is computed",
   },
   refreshEvery: {
@@ -51,7 +53,8 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     flag: "--align-measure-every",
     value: "N",
     kind: integer(1),
-    default: alignmentDefaults.measureEvery,
+    default: null,
+    auto: `${alignmentDefaults.measureEvery}; ${dgaDefaults.schedule.measureEvery} for dga without a prior`,
     help: "with --align-from step: measure alignments in one of every N steps",
   },
   bases: {

@@ -83,7 +83,8 @@ export const mixingOptions: SectionTable<"mixing"> = {
     flag: "--update-every",
     value: "N",
     kind: integer(1),
-    default: mixerDefaults.updateEvery,
+    default: null,
+    auto: `${mixerDefaults.updateEvery}; ${dgaDefaults.schedule.updateEvery} for dga without a prior`,
     help: "update the weights every N steps",
   },
   updateAfter: {

@@ -59,6 +59,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     // Fixed weights need no measurement, whatever is around them, except for a guard.
     needs: rests ? [] : [...new Set([...inner.needs, ...needs])],
     ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
+    ...(inner.schedule === undefined ? {} : { schedule: inner.schedule }),
     init: (domains) => outer(inner.init(domains), null, memory?.first(domains) ?? {}),
     update(state, given, change) {
       if (rests) return state;

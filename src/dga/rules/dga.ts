@@ -28,6 +28,7 @@ import {
   needErrors,
   remembered,
   type Rule,
+  type RuleSchedule,
   type RuleState,
   type Signal,
   type Step,
@@ -93,7 +94,8 @@ export interface DgaOptions {
 
 /**
  * Defaults of the options of `dga`, in three groups: tracked around a `prior`, which is usually close to right and is left slowly; tracked without a
- * prior, where the weights must find the target within some tens of updates; and untracked, as in the paper. They suit an update every 10 steps.
+ * prior, where the weights must find the target within some tens of steps; and untracked, as in the paper. They suit an update every 10 steps, and
+ * without a prior the `schedule` there.
  */
 export const dgaDefaults: {
   /** Default of `normalise`. */
@@ -106,13 +108,17 @@ export const dgaDefaults: {
   readonly [K in "aroundPrior" | "withoutPrior" | "untracked"]: Readonly<
     Record<"eta" | "beta" | "pull" | "memory" | "repetitions", number>
   >;
+} & {
+  /** The schedule of `dga` without a prior. */
+  readonly schedule: RuleSchedule;
 } = {
   normalise: "tracked",
   floor: 0,
   uniformShare: 0.01,
   aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
-  withoutPrior: { eta: 1, beta: 1, pull: 0.2, memory: 0.8, repetitions: 8 },
+  withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, repetitions: 8 },
   untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
+  schedule: { updateEvery: 5, measureEvery: 1 },
 };
 
 /**
@@ -172,6 +178,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
     name: "dga",
     needs: normalise === "tracked" ? ["alignments", "standardErrors"] : normalisationNeeds(normalise),
     stepsOn: normalise === "adam" ? "preconditionedAlignments" : "alignments",
+    ...(normalise === "tracked" && options.prior === undefined ? { schedule: dgaDefaults.schedule } : {}),
     init(domains) {
       checkRange("dga: floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
       const start = options.start === undefined ? priorOf(options, domains) : startOf(options.start, domains);
