@@ -3,6 +3,8 @@ import type { Method } from "./cell.ts";
 
 /** Raised when the library's default changes. */
 const revision = 2;
+/** Raised when the default without a histogram changes. */
+const revisionWithoutPrior = 3;
 
 /** The library's default. Raise `revision` when that default changes: runs of a former one are then no longer taken for it. */
 export const DEFAULT: Method = {
@@ -35,7 +37,7 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
 /** The default without a histogram, for users who have gradients alone. */
 export const WITHOUT_PRIOR: Method = {
   rule: { name: "dga", sizes: "sizes", tokens: "tokens" },
-  revision,
+  revision: revisionWithoutPrior,
 };
 
 /** The default before revision 2: cosines of batches of every domain, from uniform weights. */

@@ -9,7 +9,6 @@ import {
   planEvaluations,
 } from "#dist/cli/evaluations.js";
 import { costOf, formatCost } from "#dist/cli/cost.js";
-import { alignmentDefaults } from "#dist/dga/trainer-options.js";
 import { createMixer, type RuleOptions } from "gradmix/dga";
 import type { Windows } from "gradmix/data";
 import { language, windows } from "../dga/languages.ts";
@@ -254,7 +253,7 @@ describe("the cost in words", () => {
       { share, every, tokens },
       { steps, batch: 16, context: 64, target: 300, domains: Array(24).fill(150) as number[], ...more },
     );
-    const alignment = { ...alignmentDefaults, from: "step" as const };
+    const alignment = { from: "step" as const };
     const cost = costOf(
       { mixer, alignment, bases: null, targets: 0, steps, batch: 16, time: 64 },
       evaluations,
@@ -264,8 +263,12 @@ describe("the cost in words", () => {
 
   test("one line", () => {
     // 24 refreshes of 8 windows over 240 steps of 16 are 5 %, and 4 tokens of 64 for what every second step tells 3.
-    expect(plan({ name: "dga" }, 240)).toBe(
+    expect(plan({ name: "dga", prior: Array<number>(24).fill(1) }, 240)).toBe(
       "240 steps, 24 updates of the weights; alignment +8 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
+    );
+    // Without a prior, 48 refreshes of 4 windows and every step measured.
+    expect(plan({ name: "dga" }, 240)).toMatch(
+      /^240 steps, 48 updates of the weights; alignment \+11 %, evaluation \+3 % of training/,
     );
     expect(plan({ name: "uniform" }, 240)).toMatch(/^240 steps; evaluation \+3 % of training \(the target/);
     expect(plan({ name: "doremi" }, 2400)).toMatch(
