@@ -26,7 +26,7 @@ interface Packing {
   readonly k: number;
   readonly ld: number;
   readonly panel: number;
-  /** A task packs a multiple of this many panels. */
+  /** A task packs a multiple of this many panels, or just as many of A of a plain product. */
   readonly unit: number;
 }
 
@@ -56,7 +56,8 @@ export function packTo(
   { from, kMajor, width, k, ld, panel, unit }: Packing,
 ): void {
   const panels = Math.ceil(width / panel);
-  const perTask = Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
+  // A task cuts all of its rows into panels of 6 and 4 as `sixes` says, so it must pack just those rows that a task of the product reads.
+  const perTask = panel === MR ? unit : Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
   runtime.launch({
     kernel: "packPanels",
     tasks: Math.ceil(panels / perTask),
