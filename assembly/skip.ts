@@ -14,20 +14,21 @@ const PANEL: usize = SKIP_COLS * 4;
   return left > 32 ? SKIP_COLS : left > 16 ? 32 : 16;
 }
 
-// Which of up to 64 elements are not 0, a bit each.
-function nonzeros(x: usize, count: i32): u64 {
+// Which of 16 elements are not 0, a bit each.
+// @ts-ignore: decorator
+@inline function nonzeros16(x: usize): u64 {
   const zero = f32x4.splat(0);
+  const low = i16x8.narrow_i32x4_s(f32x4.ne(v128.load(x), zero), f32x4.ne(v128.load(x, 16), zero));
+  const high = i16x8.narrow_i32x4_s(f32x4.ne(v128.load(x, 32), zero), f32x4.ne(v128.load(x, 48), zero));
+  return <u64>(<u32>i8x16.bitmask(i8x16.narrow_i16x8_s(low, high)));
+}
+
+// Which of up to 64 elements are not 0.
+function nonzeros(x: usize, count: i32): u64 {
+  if (count == 64) return nonzeros16(x) | (nonzeros16(x + 64) << 16) | (nonzeros16(x + 128) << 32) | (nonzeros16(x + 192) << 48);
   let mask: u64 = 0, i = 0;
-  for (; i + 16 <= count; i += 16) {
-    const low = i16x8.narrow_i32x4_s(f32x4.ne(v128.load(x), zero), f32x4.ne(v128.load(x, 16), zero));
-    const high = i16x8.narrow_i32x4_s(f32x4.ne(v128.load(x, 32), zero), f32x4.ne(v128.load(x, 48), zero));
-    mask |= <u64>(<u32>i8x16.bitmask(i8x16.narrow_i16x8_s(low, high))) << i;
-    x += 64;
-  }
-  for (; i < count; i++) {
-    if (load<f32>(x) != 0) mask |= (<u64>1) << i;
-    x += 4;
-  }
+  for (; i + 16 <= count; i += 16) mask |= nonzeros16(x + (<usize>i << 2)) << i;
+  for (; i < count; i++) if (load<f32>(x + (<usize>i << 2)) != 0) mask |= (<u64>1) << i;
   return mask;
 }
 
@@ -146,9 +147,13 @@ function meet16(x: usize, masks: usize, words: i32, v: usize, y: usize, sum: usi
 
 // Copies `width` columns of rows of y into a panel's width, with zeros behind them: what follows them in memory could be ∞, which the zeros of a panel would make NaN.
 function copyColumns(y: usize, ldy: usize, rows: i32, width: i32, panel: i32, to: usize): void {
+  const bytes = <usize>width << 2, step = <usize>panel << 2;
+  memory.fill(to, 0, <usize>rows * step);
   for (let r = 0; r < rows; r++) {
-    for (let c = 0; c < panel; c++) store<f32>(to + (<usize>c << 2), c < width ? load<f32>(y + (<usize>c << 2)) : <f32>0);
-    y += ldy; to += <usize>panel << 2;
+    let o: usize = 0;
+    for (; o + 16 <= bytes; o += 16) v128.store(to + o, v128.load(y + o));
+    for (; o < bytes; o += 4) store<f32>(to + o, load<f32>(y + o));
+    y += ldy; to += step;
   }
 }
 
