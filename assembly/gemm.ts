@@ -122,7 +122,7 @@ function packRows4(src: usize, ld: usize, rows: i32, k: i32, dst: usize, step: u
   }
 }
 
-// Packs `width` columns of a k-major matrix into panels of 4, 8 or 32 columns. Rows are read whole, and as many at a time as fill 64 bytes of a panel: panels
+// Packs `width` columns of a k-major matrix into panels of 4, 8, 16, 32 or 48 columns. Rows are read whole, and as many at a time as fill 64 bytes of a panel: panels
 // at a distance of a multiple of 4 KiB map to the same lines of the first-level cache, and would evict each other between one row and the next.
 function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst: usize): void {
   const stride = <usize>panel * <usize>k << 2, whole = width / panel, bytes = <usize>panel << 2;
@@ -152,13 +152,9 @@ function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst:
     for (let j = 0; j < whole; j++) {
       v128.store(to, v128.load(from));
       if (panel > 4) v128.store(to, v128.load(from, 16), 16);
-      if (panel > 8) {
-        v128.store(to, v128.load(from, 32), 32);
-        v128.store(to, v128.load(from, 48), 48);
-        v128.store(to, v128.load(from, 64), 64);
-        v128.store(to, v128.load(from, 80), 80);
-        v128.store(to, v128.load(from, 96), 96);
-        v128.store(to, v128.load(from, 112), 112);
+      for (let o: usize = 32; o < bytes; o += 32) {
+        v128.store(to + o, v128.load(from + o));
+        v128.store(to + o, v128.load(from + o, 16), 16);
       }
       from += bytes; to += stride;
     }
@@ -236,7 +232,7 @@ function packTask(src: usize, ld: usize, rows: i32, k: i32, kMajor: bool, dst: u
   }
 }
 
-// Packs rows [0, width) of an operand (its columns if it is k-major) into panels of 4, 8 or 32.
+// Packs rows [0, width) of an operand (its columns if it is k-major) into panels of 4, 8, 16, 32 or 48.
 function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i32, dst: usize): void {
   if (kMajor) {
     packColumns(src, ld, width, k, panel, dst);

@@ -103,15 +103,21 @@ export function reduceRows(p: ReduceRowsSlots, task: i32): void {
   return mode == 3 ? f32x4.max(a, b) : mode == 4 ? f32x4.min(a, b) : f32x4.add(a, b);
 }
 
-// out[columns] = merge(out, rows first … last−1 of x (and y)), in chunks of rows. `stride` bytes between rows.
+// @ts-ignore: decorator
+@inline function fillColumns(out: usize, bytes: usize, value: v128): void {
+  for (let i: usize = 0; i < bytes; i += 4) v128.store_lane<f32>(out + i, value, 0);
+}
+
+// out[columns] = rows first … last−1 of x (and y), merged in chunks of rows, and merged with out if `add` is true. `stride` bytes between rows.
 // @ts-ignore: decorator
 @inline function columnRange(
-  mode: i32, x: usize, y: usize, stats: usize, stride: usize, first: i32, last: i32, out: usize, bytes: usize,
+  mode: i32, x: usize, y: usize, stats: usize, stride: usize, first: i32, last: i32, out: usize, bytes: usize, add: bool,
 ): void {
   const zero = f32x4.splat(0);
+  if (first >= last && !add) fillColumns(out, bytes, neutral(mode));
   for (let start = first; start < last; start += CHUNK_ROWS) {
     const end = min(last, start + CHUNK_ROWS);
-    const top = <usize>start * stride;
+    const top = <usize>start * stride, fresh = start == first && !add;
     let i: usize = 0;
     for (; i + 64 <= bytes; i += 64) {
       let c0 = neutral(mode), c1 = c0, c2 = c0, c3 = c0;
@@ -125,10 +131,11 @@ export function reduceRows(p: ReduceRowsSlots, task: i32): void {
         c3 = term(mode, c3, v128.load(x + at, 48), mode == 1 || mode == 2 ? v128.load(y + at, 48) : zero, mean, rstd);
         at += stride;
       }
-      v128.store(out + i, merge(mode, v128.load(out + i), c0));
-      v128.store(out + i, merge(mode, v128.load(out + i, 16), c1), 16);
-      v128.store(out + i, merge(mode, v128.load(out + i, 32), c2), 32);
-      v128.store(out + i, merge(mode, v128.load(out + i, 48), c3), 48);
+      if (!fresh) {
+        c0 = merge(mode, v128.load(out + i), c0); c1 = merge(mode, v128.load(out + i, 16), c1);
+        c2 = merge(mode, v128.load(out + i, 32), c2); c3 = merge(mode, v128.load(out + i, 48), c3);
+      }
+      v128.store(out + i, c0); v128.store(out + i, c1, 16); v128.store(out + i, c2, 32); v128.store(out + i, c3, 48);
     }
     for (; i < bytes; i += 4) {
       let c = neutral(mode);
@@ -140,14 +147,9 @@ export function reduceRows(p: ReduceRowsSlots, task: i32): void {
         c = term(mode, c, v128.load_splat<f32>(x + at), other, mean, rstd);
         at += stride;
       }
-      v128.store_lane<f32>(out + i, merge(mode, v128.load_splat<f32>(out + i), c), 0);
+      v128.store_lane<f32>(out + i, fresh ? c : merge(mode, v128.load_splat<f32>(out + i), c), 0);
     }
   }
-}
-
-// @ts-ignore: decorator
-@inline function fillColumns(out: usize, bytes: usize, value: v128): void {
-  for (let i: usize = 0; i < bytes; i += 4) v128.store_lane<f32>(out + i, value, 0);
 }
 
 // Reduces a middle axis: x is outer·length·inner.
@@ -157,54 +159,50 @@ export function reduceColumns(p: ReduceColumnsSlots, task: i32): void {
   const stride = <usize>inner << 2, bytes = <usize>min(p.columnsPerTask, inner - column) << 2;
   const x = p.x + (<usize>column << 2) + <usize>outer * <usize>length * stride;
   const y = p.y + (<usize>column << 2) + <usize>outer * stride;
-  if (kind == 1) {
-    fillColumns(y, bytes, neutral(3));
-    columnRange(3, x, 0, 0, stride, 0, length, y, bytes);
-  } else if (kind == 2) {
-    fillColumns(y, bytes, neutral(4));
-    columnRange(4, x, 0, 0, stride, 0, length, y, bytes);
-  } else {
-    fillColumns(y, bytes, neutral(0));
-    columnRange(0, x, 0, 0, stride, 0, length, y, bytes);
-  }
+  if (kind == 1) columnRange(3, x, 0, 0, stride, 0, length, y, bytes, false);
+  else if (kind == 2) columnRange(4, x, 0, 0, stride, 0, length, y, bytes, false);
+  else columnRange(0, x, 0, 0, stride, 0, length, y, bytes, false);
 }
 
 // Sums of rows by segment: plain (y and stats null), products (y given), or the gradient of a norm's gain (stats given).
 export function segmentColumns(p: SegmentColumnsSlots, task: i32): void {
-  const width = p.width, blocks = p.columnBlocks;
-  const segment = task / blocks, column = (task % blocks) * p.columnsPerTask;
+  const width = p.width, blocks = p.columnBlocks, column = (task % blocks) * p.columnsPerTask;
+  const start = (task / blocks) * p.segmentsPerTask, end = min(p.segmentCount, start + p.segmentsPerTask);
   const stride = <usize>width << 2, bytes = <usize>min(p.columnsPerTask, width - column) << 2;
-  const at = <usize>column << 2, x = p.x + at, y = p.y + at, stats = p.stats;
-  const out = p.out + at + ((<usize>segment * <usize>p.outStride) << 2);
-  const bounds = p.segments + (<usize>segment << 2), first = load<i32>(bounds), last = load<i32>(bounds, 4);
-  if (!p.accumulate) fillColumns(out, bytes, f32x4.splat(0));
-  if (stats) columnRange(2, x, y, stats, stride, first, last, out, bytes);
-  else if (p.y) columnRange(1, x, y, 0, stride, first, last, out, bytes);
-  else columnRange(0, x, 0, 0, stride, first, last, out, bytes);
+  const at = <usize>column << 2, x = p.x + at, y = p.y + at, stats = p.stats, add = p.accumulate != 0;
+  for (let segment = start; segment < end; segment++) {
+    const out = p.out + at + ((<usize>segment * <usize>p.outStride) << 2);
+    const bounds = p.segments + (<usize>segment << 2), first = load<i32>(bounds), last = load<i32>(bounds, 4);
+    if (stats) columnRange(2, x, y, stats, stride, first, last, out, bytes, add);
+    else if (p.y) columnRange(1, x, y, 0, stride, first, last, out, bytes, add);
+    else columnRange(0, x, 0, 0, stride, first, last, out, bytes, add);
+  }
 }
 
+// Two rows at a time, so that v is read and converted once for both.
 export function alignRows(p: AlignRowsSlots, task: i32): void {
   const bytes = <usize>p.width << 2, v = p.v;
   const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
-  for (let r = first; r < last; r++) {
-    const g = p.g + <usize>r * bytes;
-    let s0 = f64x2.splat(0), s1 = s0, t0 = s0, t1 = s0;
+  for (let r = first; r < last; r += 2) {
+    // The last row may be its own partner.
+    const q = min(r + 1, last - 1), g = p.g + <usize>r * bytes, h = p.g + <usize>q * bytes;
+    let s0 = f64x2.splat(0), s1 = s0, t0 = s0, t1 = s0, u0 = s0, u1 = s0, w0 = s0, w1 = s0;
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16) {
-      const x = doubles(g + i), y = doubles(g + i + 8);
-      s0 = fma64(x, doubles(v + i), s0);
-      s1 = fma64(y, doubles(v + i + 8), s1);
-      t0 = fma64(x, x, t0);
-      t1 = fma64(y, y, t1);
+      let along = doubles(v + i), x = doubles(g + i), y = doubles(h + i);
+      s0 = fma64(x, along, s0); t0 = fma64(x, x, t0); u0 = fma64(y, along, u0); w0 = fma64(y, y, w0);
+      along = doubles(v + i + 8), x = doubles(g + i + 8), y = doubles(h + i + 8);
+      s1 = fma64(x, along, s1); t1 = fma64(x, x, t1); u1 = fma64(y, along, u1); w1 = fma64(y, y, w1);
     }
-    let dot = sumDoubles(f64x2.add(s0, s1)), square = sumDoubles(f64x2.add(t0, t1));
+    let dotR = sumDoubles(f64x2.add(s0, s1)), squareR = sumDoubles(f64x2.add(t0, t1));
+    let dotQ = sumDoubles(f64x2.add(u0, u1)), squareQ = sumDoubles(f64x2.add(w0, w1));
     for (; i < bytes; i += 4) {
-      const x = <f64>load<f32>(g + i);
-      dot += x * <f64>load<f32>(v + i);
-      square += x * x;
+      const along = <f64>load<f32>(v + i), x = <f64>load<f32>(g + i), y = <f64>load<f32>(h + i);
+      dotR += x * along; squareR += x * x;
+      dotQ += y * along; squareQ += y * y;
     }
-    store<f32>(p.dots + (<usize>r << 2), <f32>dot);
-    store<f32>(p.sumsq + (<usize>r << 2), <f32>square);
+    store<f32>(p.dots + (<usize>r << 2), <f32>dotR); store<f32>(p.sumsq + (<usize>r << 2), <f32>squareR);
+    store<f32>(p.dots + (<usize>q << 2), <f32>dotQ); store<f32>(p.sumsq + (<usize>q << 2), <f32>squareQ);
   }
 }
 

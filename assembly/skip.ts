@@ -1,106 +1,191 @@
 // Alignments of rows whose factor has many zeros, as behind a ReLU: products with a zero are left out.
+//
+// V is packed in panels of 48 columns, and one of 48, 32 or 16 for the columns that are left (`panelOf`). A row's nonzero elements are the bits of masks of 64, made once
+// for all panels.
 import { SKIP_COLS } from "../src/backends/cpu/blocks";
-import { fma, scratch, sumDoubles, swizzle, twoDoubles } from "./simd";
+import { fma, scratch, sumDoubles, twoDoubles } from "./simd";
 import { AlignNonzerosSlots, CountNonzerosSlots } from "./slots";
 
 const PANEL: usize = SKIP_COLS * 4;
 
-// Byte positions that move the lanes of a mask of 4 bits to the front, 16 bytes a mask.
-const TO_FRONT = memory.data<u32>([
-  0, 0, 0, 0,
-  0x03020100, 0, 0, 0,
-  0x07060504, 0, 0, 0,
-  0x03020100, 0x07060504, 0, 0,
-  0x0b0a0908, 0, 0, 0,
-  0x03020100, 0x0b0a0908, 0, 0,
-  0x07060504, 0x0b0a0908, 0, 0,
-  0x03020100, 0x07060504, 0x0b0a0908, 0,
-  0x0f0e0d0c, 0, 0, 0,
-  0x03020100, 0x0f0e0d0c, 0, 0,
-  0x07060504, 0x0f0e0d0c, 0, 0,
-  0x03020100, 0x07060504, 0x0f0e0d0c, 0,
-  0x0b0a0908, 0x0f0e0d0c, 0, 0,
-  0x03020100, 0x0b0a0908, 0x0f0e0d0c, 0,
-  0x07060504, 0x0b0a0908, 0x0f0e0d0c, 0,
-  0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c,
-], 16);
-
-// Lists what is not 0 of `k` elements: the values, and how many bytes of a panel lie before the row of each. Gives the bytes of either list. What is written
-// beyond the end of a list stays within the room of k elements.
+// Columns of the next panel, if so many columns are left.
 // @ts-ignore: decorator
-@inline function listNonzeros(x: usize, k: i32, values: usize, places: usize): usize {
-  let at = i32x4(0, PANEL, 2 * PANEL, 3 * PANEL), bytes: usize = 0, i = 0;
-  for (; i + 4 <= k; i += 4) {
-    const four = v128.load(x);
-    const mask = i32x4.bitmask(f32x4.ne(four, f32x4.splat(0)));
-    const front = v128.load(TO_FRONT + (<usize>mask << 4));
-    v128.store(values + bytes, swizzle(four, front));
-    v128.store(places + bytes, swizzle(at, front));
-    at = i32x4.add(at, i32x4.splat(4 * PANEL));
-    bytes += <usize>popcnt(mask) << 2;
-    x += 16;
-  }
-  for (; i < k; i++) {
-    const one = load<f32>(x);
-    if (one != 0) {
-      store<f32>(values + bytes, one);
-      store<i32>(places + bytes, i * PANEL);
-      bytes += 4;
-    }
-    x += 4;
-  }
-  return bytes;
+@inline function panelOf(left: i32): i32 {
+  return left > 32 ? SKIP_COLS : left > 16 ? 32 : 16;
 }
 
-// Adds Σ_c y[c] · Σ_i value_i · v[place_i][c], over the columns c of a panel, to two sums of doubles. It must stay a function: inlined, its accumulators do not
-// all get a register of V8, and it takes twice as long. A function with two callers is not inlined.
-function meetPanel(values: usize, places: usize, bytes: usize, v: usize, y: usize, sum: usize): void {
+// Which of 16 elements are not 0, a bit each.
+// @ts-ignore: decorator
+@inline function nonzeros16(x: usize): u64 {
+  const zero = f32x4.splat(0);
+  const low = i16x8.narrow_i32x4_s(f32x4.ne(v128.load(x), zero), f32x4.ne(v128.load(x, 16), zero));
+  const high = i16x8.narrow_i32x4_s(f32x4.ne(v128.load(x, 32), zero), f32x4.ne(v128.load(x, 48), zero));
+  return <u64>(<u32>i8x16.bitmask(i8x16.narrow_i16x8_s(low, high)));
+}
+
+// Which of up to 64 elements are not 0.
+function nonzeros(x: usize, count: i32): u64 {
+  if (count == 64) return nonzeros16(x) | (nonzeros16(x + 64) << 16) | (nonzeros16(x + 128) << 32) | (nonzeros16(x + 192) << 48);
+  let mask: u64 = 0, i = 0;
+  for (; i + 16 <= count; i += 16) mask |= nonzeros16(x + (<usize>i << 2)) << i;
+  for (; i < count; i++) if (load<f32>(x + (<usize>i << 2)) != 0) mask |= (<u64>1) << i;
+  return mask;
+}
+
+// Adds the sum of four f32 to two sums of doubles.
+// @ts-ignore: decorator
+@inline function addDoubles(sum: usize, v: v128): void {
+  v128.store(sum, f64x2.add(v128.load(sum), twoDoubles(v)));
+}
+
+function meetTile(tile: usize, y: usize, sum: usize): void {
+  let s = f32x4.splat(0), t = s;
+  for (let o: usize = 0; o < PANEL; o += 32) {
+    s = fma(v128.load(tile + o), v128.load(y + o), s);
+    t = fma(v128.load(tile + o, 16), v128.load(y + o, 16), t);
+  }
+  addDoubles(sum, f32x4.add(s, t));
+}
+
+// Adds Σ_c y[c] · Σ_i x_i · v[i][c], over the columns c of a panel and the i in the masks, to two sums of doubles: for panels of 48, 32 and 16 columns.
+//
+// These three depend on what the compiler of Node 20 does. They must not be inlined, and the loop over the masks must not be one of its own around the loop over their
+// bits: either way the accumulators do not all get registers, and it takes twice as long. As in micro6 (gemm.ts), ways out that are never taken (words is not
+// negative) keep loads from being moved in front of the arithmetic; in meet48, nothing but stores may stand behind the loop.
+function meet48(x: usize, masks: usize, words: i32, v: usize, y: usize, sum: usize, tile: usize): void {
   let c0 = f32x4.splat(0), c1 = f32x4.splat(0), c2 = f32x4.splat(0), c3 = f32x4.splat(0);
   let c4 = f32x4.splat(0), c5 = f32x4.splat(0), c6 = f32x4.splat(0), c7 = f32x4.splat(0);
-  const end = values + bytes;
-  while (values < end) {
-    const x = v128.load_splat<f32>(values), row = v + load<u32>(places);
-    c0 = fma(x, v128.load(row), c0); c1 = fma(x, v128.load(row, 16), c1);
-    c2 = fma(x, v128.load(row, 32), c2); c3 = fma(x, v128.load(row, 48), c3);
-    c4 = fma(x, v128.load(row, 64), c4); c5 = fma(x, v128.load(row, 80), c5);
-    c6 = fma(x, v128.load(row, 96), c6); c7 = fma(x, v128.load(row, 112), c7);
-    values += 4; places += 4;
+  let c8 = f32x4.splat(0), c9 = f32x4.splat(0), ca = f32x4.splat(0), cb = f32x4.splat(0);
+  const end = masks + (<usize>words << 3);
+  let mask = load<u64>(masks);
+  masks += 8;
+  while (true) {
+    if (mask == 0) {
+      if (masks == end) break;
+      mask = load<u64>(masks);
+      masks += 8; x += 256; v += 64 * 192;
+      continue;
+    }
+    const i = <usize>ctz(mask);
+    mask &= mask - 1;
+    const s = v128.load_splat<f32>(x + (i << 2)), row = v + i * 192;
+    c0 = fma(s, v128.load(row, 0), c0); c1 = fma(s, v128.load(row, 16), c1);
+    c2 = fma(s, v128.load(row, 32), c2); c3 = fma(s, v128.load(row, 48), c3);
+    if (words < 0) break;
+    c4 = fma(s, v128.load(row, 64), c4); c5 = fma(s, v128.load(row, 80), c5);
+    c6 = fma(s, v128.load(row, 96), c6); c7 = fma(s, v128.load(row, 112), c7);
+    if (words < 0) break;
+    c8 = fma(s, v128.load(row, 128), c8); c9 = fma(s, v128.load(row, 144), c9);
+    ca = fma(s, v128.load(row, 160), ca); cb = fma(s, v128.load(row, 176), cb);
+  }
+  v128.store(tile, c0, 0); v128.store(tile, c1, 16); v128.store(tile, c2, 32); v128.store(tile, c3, 48);
+  v128.store(tile, c4, 64); v128.store(tile, c5, 80); v128.store(tile, c6, 96); v128.store(tile, c7, 112);
+  v128.store(tile, c8, 128); v128.store(tile, c9, 144); v128.store(tile, ca, 160); v128.store(tile, cb, 176);
+  meetTile(tile, y, sum);
+}
+
+function meet32(x: usize, masks: usize, words: i32, v: usize, y: usize, sum: usize): void {
+  let c0 = f32x4.splat(0), c1 = f32x4.splat(0), c2 = f32x4.splat(0), c3 = f32x4.splat(0);
+  let c4 = f32x4.splat(0), c5 = f32x4.splat(0), c6 = f32x4.splat(0), c7 = f32x4.splat(0);
+  const end = masks + (<usize>words << 3);
+  let mask = load<u64>(masks);
+  masks += 8;
+  while (true) {
+    if (mask == 0) {
+      if (masks == end) break;
+      mask = load<u64>(masks);
+      masks += 8; x += 256; v += 64 * 128;
+      continue;
+    }
+    const i = <usize>ctz(mask);
+    mask &= mask - 1;
+    const s = v128.load_splat<f32>(x + (i << 2)), row = v + i * 128;
+    c0 = fma(s, v128.load(row, 0), c0); c1 = fma(s, v128.load(row, 16), c1);
+    c2 = fma(s, v128.load(row, 32), c2); c3 = fma(s, v128.load(row, 48), c3);
+    if (words < 0) break;
+    c4 = fma(s, v128.load(row, 64), c4); c5 = fma(s, v128.load(row, 80), c5);
+    c6 = fma(s, v128.load(row, 96), c6); c7 = fma(s, v128.load(row, 112), c7);
   }
   let s = f32x4.mul(c0, v128.load(y)), t = f32x4.mul(c1, v128.load(y, 16));
   s = fma(c2, v128.load(y, 32), s); t = fma(c3, v128.load(y, 48), t);
   s = fma(c4, v128.load(y, 64), s); t = fma(c5, v128.load(y, 80), t);
   s = fma(c6, v128.load(y, 96), s); t = fma(c7, v128.load(y, 112), t);
-  v128.store(sum, f64x2.add(v128.load(sum), twoDoubles(f32x4.add(s, t))));
+  addDoubles(sum, f32x4.add(s, t));
 }
 
-// As alignBlock, without the products with zeros of x: V must be finite, since 0·∞ is not 0. Scratch: a panel's columns of y; then of each row two sums, the bytes
-// of its list, and its list.
+// Four accumulators would wait for each other, so elements are taken by turns into two sets of four.
+function meet16(x: usize, masks: usize, words: i32, v: usize, y: usize, sum: usize): void {
+  let c0 = f32x4.splat(0), c1 = f32x4.splat(0), c2 = f32x4.splat(0), c3 = f32x4.splat(0);
+  let c4 = f32x4.splat(0), c5 = f32x4.splat(0), c6 = f32x4.splat(0), c7 = f32x4.splat(0);
+  const end = masks + (<usize>words << 3);
+  let mask = load<u64>(masks);
+  masks += 8;
+  while (true) {
+    if (mask == 0) {
+      if (masks == end) break;
+      mask = load<u64>(masks);
+      masks += 8; x += 256; v += 64 * 64;
+      continue;
+    }
+    let i = <usize>ctz(mask);
+    mask &= mask - 1;
+    let s = v128.load_splat<f32>(x + (i << 2)), row = v + i * 64;
+    c0 = fma(s, v128.load(row), c0); c1 = fma(s, v128.load(row, 16), c1);
+    c2 = fma(s, v128.load(row, 32), c2); c3 = fma(s, v128.load(row, 48), c3);
+    if (mask == 0) continue;
+    i = <usize>ctz(mask);
+    mask &= mask - 1;
+    s = v128.load_splat<f32>(x + (i << 2)), row = v + i * 64;
+    c4 = fma(s, v128.load(row), c4); c5 = fma(s, v128.load(row, 16), c5);
+    c6 = fma(s, v128.load(row, 32), c6); c7 = fma(s, v128.load(row, 48), c7);
+  }
+  c0 = f32x4.add(c0, c4); c1 = f32x4.add(c1, c5); c2 = f32x4.add(c2, c6); c3 = f32x4.add(c3, c7);
+  let s = f32x4.mul(c0, v128.load(y)), t = f32x4.mul(c1, v128.load(y, 16));
+  s = fma(c2, v128.load(y, 32), s); t = fma(c3, v128.load(y, 48), t);
+  addDoubles(sum, f32x4.add(s, t));
+}
+
+// Copies `width` columns of rows of y into a panel's width, with zeros behind them: what follows them in memory could be ∞, which the zeros of a panel would make NaN.
+function copyColumns(y: usize, ldy: usize, rows: i32, width: i32, panel: i32, to: usize): void {
+  const bytes = <usize>width << 2, step = <usize>panel << 2;
+  memory.fill(to, 0, <usize>rows * step);
+  for (let r = 0; r < rows; r++) {
+    let o: usize = 0;
+    for (; o + 16 <= bytes; o += 16) v128.store(to + o, v128.load(y + o));
+    for (; o < bytes; o += 4) store<f32>(to + o, load<f32>(y + o));
+    y += ldy; to += step;
+  }
+}
+
+// As alignBlock, without the products with zeros of x: V must be finite, since 0·∞ is not 0. Scratch: a tile; then of each row two sums, the columns of y that do not fill
+// a panel, and the masks.
 export function alignNonzeros(p: AlignNonzerosSlots, task: i32): void {
   const n = p.n, k = p.k, pass = p.pass, most = p.rowsPerTask;
   const row0 = (task / p.columnBlocks) * most, block = task % p.columnBlocks, col0 = block * p.columnsPerTask;
   const rows = min(most, p.rows - row0), col1 = min(n, col0 + p.columnsPerTask);
-  const last = scratch(p), sums = last + PANEL, lengths = sums + (<usize>most << 4), lists = lengths + (<usize>most << 2);
-  const half = (<usize>pass << 2) + 16, each = 2 * half, ldy = <usize>n << 2;
-  memory.fill(last, 0, lengths - last);
+  const tile = scratch(p), sums = tile + PANEL, last = sums + (<usize>most << 4), masks = last + <usize>most * PANEL;
+  const ldx = <usize>k << 2, ldy = <usize>n << 2, each = <usize>((pass + 63) >> 6) << 3;
+  memory.fill(sums, 0, <usize>most << 4);
   for (let k0 = 0; k0 < k; k0 += pass) {
-    let x = p.x + ((<usize>row0 * <usize>k + <usize>k0) << 2), list = lists;
-    for (let r = 0; r < rows; r++) {
-      store<i32>(lengths + (<usize>r << 2), <i32>listNonzeros(x, min(pass, k - k0), list, list + half));
-      x += <usize>k << 2; list += each;
-    }
+    const kc = min(pass, k - k0), words = (kc + 63) >> 6;
+    const x0 = p.x + ((<usize>row0 * <usize>k + <usize>k0) << 2);
+    for (let r = 0; r < rows; r++)
+      for (let i = 0; i < kc; i += 64)
+        store<u64>(masks + <usize>r * each + (<usize>i >> 3), nonzeros(x0 + <usize>r * ldx + (<usize>i << 2), min(64, kc - i)));
     for (let j = col0; j < col1; j += SKIP_COLS) {
-      const v = p.v + ((<usize>j * <usize>k + <usize>k0 * SKIP_COLS) << 2), width = <usize>min(SKIP_COLS, n - j) << 2;
-      let y = p.y + ((<usize>row0 * <usize>n + <usize>j) << 2), sum = sums, length = lengths;
-      list = lists;
+      const panel = panelOf(n - j), width = min(panel, n - j);
+      const v = p.v + ((<usize>j * <usize>k + <usize>k0 * panel) << 2);
+      let y = p.y + ((<usize>row0 * <usize>n + <usize>j) << 2), stepY = ldy;
+      if (width < panel) {
+        if (k0 == 0) copyColumns(y, ldy, rows, width, panel, last);
+        y = last; stepY = <usize>panel << 2;
+      }
+      let x = x0, mask = masks, sum = sums;
       for (let r = 0; r < rows; r++) {
-        const bytes = <usize>load<i32>(length);
-        if (width == PANEL) meetPanel(list, list + half, bytes, v, y, sum);
-        else {
-          // Zeros follow the columns that are there: what follows them in memory could be ∞, which the zeros of a panel would make NaN.
-          for (let o: usize = 0; o < width; o += 4) store<f32>(last + o, load<f32>(y + o));
-          meetPanel(list, list + half, bytes, v, last, sum);
-        }
-        y += ldy; sum += 16; length += 4; list += each;
+        if (panel == SKIP_COLS) meet48(x, mask, words, v, y, sum, tile);
+        else if (panel == 32) meet32(x, mask, words, v, y, sum);
+        else meet16(x, mask, words, v, y, sum);
+        x += ldx; mask += each; y += stepY; sum += 16;
       }
     }
   }

@@ -188,7 +188,7 @@ export const SLOTS = {
   // Plain sums (no y, no stats), products (y), or the gradient of a norm's gain (stats too).
   segmentColumns: {
     ...{ x: "pointer", y: "pointer", stats: "pointer", segments: "pointer", out: "pointer" },
-    ...{ segmentCount: "i32", width: "i32", outStride: "i32", ...BLOCKS, accumulate: "i32" },
+    ...{ segmentCount: "i32", segmentsPerTask: "i32", width: "i32", outStride: "i32", ...BLOCKS, accumulate: "i32" },
   },
   alignRows: { g: "pointer", v: "pointer", dots: "pointer", sumsq: "pointer", ...ROWS, width: "i32" },
   // `partials`: one f64 per task.

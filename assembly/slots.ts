@@ -533,6 +533,7 @@
   segments: usize;
   out: usize;
   segmentCount: i32;
+  segmentsPerTask: i32;
   width: i32;
   outStride: i32;
   columnsPerTask: i32;

@@ -39,6 +39,9 @@ const SEGMENTS = [
   ...(["COLUMN_LANES", "COLUMN_SHORT", "COLUMN_ROWS"] as const).flatMap((name) => past("webgpu", name)),
 ].map((length) => [length, length + 1]);
 
+const integersFrom = (first: number, last: number): number[] =>
+  Array.from({ length: last - first + 1 }, (_, at) => first + at);
+
 /** Offsets of segments with these lengths; the first begins at row `start`. */
 const offsets = (lengths: readonly number[], start: number): number[] => {
   const ends = [start];
@@ -193,6 +196,12 @@ const blockedGemms = (): Case<"gemm">[] => {
     ),
     ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, 9, 11]),
     ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, several, 11]),
+    // Every rest of the rows of a task, whose panels must be those that were packed.
+    ...cpu(integersFrom(2 * block("cpu", "GEMM_TILE_ROWS"), 4 * block("cpu", "GEMM_TILE_ROWS") + 2), (m) => [
+      m,
+      several,
+      11,
+    ]),
     ...cpu([...around(block("cpu", "TILE_COLS")), ...past("cpu", "GEMM_COLS")], (n) => [9, n, 11]),
     // With one block of columns, and with several, for which A is packed once.
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, 9, k]),
@@ -1313,6 +1322,18 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           ...{ v: true, zeros: [0, 0.8] },
         }),
       ]),
+      ...[1, 2].flatMap((times) =>
+        past("cpu", "SKIP_NARROW", times).map((n) =>
+          segmentedCase("zeros in a", { rows: 9, m: 133, n }, offsets(Array<number>(8).fill(1), 1), {
+            ...{ v: true, zeros: [0.7, 0] },
+          }),
+        ),
+      ),
+      ...past("cpu", "SKIP_NARROW_K").map((n) =>
+        segmentedCase("zeros in b", { rows: 9, m: 10, n }, offsets(Array<number>(8).fill(1), 1), {
+          ...{ v: true, zeros: [0, 0.7] },
+        }),
+      ),
       ...[...past("cpu", "SKIP_ROWS"), ...past("cpu", "SKIP_SAMPLE")].map((rows) =>
         segmentedCase("zeros in both", { rows, m: 66, n: 35 }, offsets(Array<number>(rows).fill(1), 0), {
           ...{ v: true, zeros: [0.7, 0.5] },
@@ -1392,6 +1413,23 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
             scale: sumScale(rows),
           };
         }),
+      )
+      // Short segments, which the cpu takes several in a task.
+      .concat(
+        past("cpu", "TASK_ELEMENTS").flatMap((elements) =>
+          [false, true].map((accumulate): Case<"segmentSum"> => {
+            const width = 37;
+            const lengths = integers(Math.ceil(elements / width), 3, 0, 3);
+            const [rows, segmentCount] = [rowsOf(lengths), lengths.length];
+            return {
+              name: `${segmentCount} short segments, accumulate ${accumulate}`,
+              params: { rows, width, segmentCount, outStride: width + 1, accumulate },
+              inputs: { x: f(values(rows * width, 1)), segments: i(offsets(lengths, 4)) },
+              outputs: { out: f(values((segmentCount - 1) * (width + 1) + width, 3)) },
+              scale: sumScale(4),
+            };
+          }),
+        ),
       )
       .concat(
         past("webgpu", "COLUMN_WIDTH").map((width): Case<"segmentSum"> => ({

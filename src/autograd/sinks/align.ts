@@ -126,10 +126,11 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
     direction: required(orNull(object)),
     total: object,
   });
-  const { examples, direction, groups = null, total = null } = options;
+  const { examples, direction, total = null } = options;
+  const groups = options.groups?.slice() ?? null;
   if (direction !== null) checkDirection(`${name}: direction`, direction);
   if (total !== null) checkOptions(`${name}: total`, total, { ...sumTargetChecks, from: integerIn(0) });
-  const segments = options.segments ?? Array.from({ length: examples + 1 }, (_, i) => i);
+  const segments = options.segments?.slice() ?? Array.from({ length: examples + 1 }, (_, i) => i);
   checkOffsets("alignSink", "segments", segments, examples);
   const segmentCount = segments.length - 1;
   if (groups !== null) checkOffsets("alignSink", "groups", groups, segmentCount);
@@ -152,12 +153,13 @@ function checkDirection(where: string, direction: Direction): void {
 
 function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
   const plan = planOf(name, options);
+  const offsets = new Offsets();
   const state: State = {
     plan,
     sums: plan.total === null ? null : new Sums(plan.total),
-    offsets: new Offsets(),
+    offsets,
     statistics: new Statistics(plan.segmentCount, plan.groupCount),
-    vectors: new Vectors(plan.segments, (parameter) => [
+    vectors: new Vectors(plan.segments, offsets, (parameter) => [
       ...(plan.total === null ? [] : [plan.total.gradientOf(parameter)]),
       ...(plan.given === null ? [] : [plan.given(parameter)]),
     ]),
@@ -289,8 +291,11 @@ function alignVectors(state: State, { first, width, sums, accumulate }: Block): 
     run(
       "segmentSum",
       {
-        ...{ rows: x.size / width, width, outStride: width },
-        ...{ segmentCount: bounds.length - 1, accumulate: adds },
+        rows: x.size / width,
+        width,
+        outStride: width,
+        segmentCount: bounds.length - 1,
+        accumulate: adds,
       },
       { x, segments: state.offsets.get(bounds, 1, x) },
       { out: into },

@@ -5,18 +5,27 @@ import { boolean, callback, type OptionChecks, required } from "../../options.ts
 import { sizeOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
+interface OffsetSet {
+  /** The offsets and the scale with which they were asked for first. */
+  readonly offsets: readonly number[];
+  readonly scale: number;
+  readonly values: readonly number[];
+  readonly uploaded: Tensor;
+}
+
 /** Offsets on the device, kept until `dispose`. */
 export class Offsets {
   /** Lists are compared one by one, since there are few, and most differ in their first numbers. */
-  readonly #sets: { readonly values: readonly number[]; readonly uploaded: Tensor }[] = [];
+  readonly #sets: OffsetSet[] = [];
 
-  /** `offsets` times `scale` as i32, on the backend of `like`. */
+  /** `offsets`, which must not change, times `scale` as i32, on the backend of `like`. */
   get(offsets: readonly number[], scale: number, like: Tensor): Tensor {
+    for (const set of this.#sets) if (set.offsets === offsets && set.scale === scale) return set.uploaded;
     for (const { values, uploaded } of this.#sets) if (scaled(offsets, scale, values)) return uploaded;
     const values = offsets.map((offset) => offset * scale);
     const uploaded = keep(empty([values.length], "i32", like.memory));
     uploaded.write(values);
-    this.#sets.push({ values, uploaded });
+    this.#sets.push({ offsets, scale, values, uploaded });
     return uploaded;
   }
 

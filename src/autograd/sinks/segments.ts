@@ -39,7 +39,8 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     parameters: required(object),
     examples: integerIn(0),
   });
-  const { segments, parameters, examples: given } = options;
+  const { parameters, examples: given } = options;
+  const segments = options.segments.slice();
   checkOffsets("segmentSink", "segments", segments, given);
   const examples = given ?? segments[segments.length - 1]!;
   const gradients = segmentGradients(segments, parameters);

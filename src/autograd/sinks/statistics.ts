@@ -1,5 +1,6 @@
 /** The numbers that an align sink collects: on the device during a pass, read at once after it. */
 import { run } from "../../backends/backend.ts";
+import type { TensorData } from "../../tensor/dtype.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
@@ -67,24 +68,22 @@ export class Statistics {
   }
 
   async read(): Promise<Numbers> {
-    const [s, g] = [this.#segments, this.#groups];
-    const parameters = this.#parameters;
     const blocks = await Promise.all(this.#blocks.map((block) => block.data()));
-    const dots = new Float64Array(s);
-    const squares = new Float64Array(s);
-    const groups = new Float64Array(g);
-    const rows = blocks.flatMap((data) =>
-      Array.from({ length: data.length / this.#width }, (_, i) =>
-        data.subarray(i * this.#width, (i + 1) * this.#width),
-      ),
-    );
-    const directions = parameters.map((parameter, i) => {
-      const row = rows[i]!;
-      addInto(dots, row);
-      addInto(squares, row.subarray(s));
-      addInto(groups, row.subarray(2 * s));
-      return { parameter, direction: row[2 * s + g]! };
-    });
+    const width = this.#width;
+    const dots = new Float64Array(this.#segments);
+    const squares = new Float64Array(this.#segments);
+    const groups = new Float64Array(this.#groups);
+    const directions: { parameter: Tensor; direction: number }[] = [];
+    let [block, start] = [0, 0];
+    for (const parameter of this.#parameters) {
+      if (start === blocks[block]!.length) [block, start] = [block + 1, 0];
+      const data = blocks[block]!;
+      addInto(dots, data, start);
+      addInto(squares, data, start + dots.length);
+      addInto(groups, data, start + 2 * dots.length);
+      directions.push({ parameter, direction: data[start + width - 1]! });
+      start += width;
+    }
     return { dots, squares, groups, directions };
   }
 
@@ -95,6 +94,6 @@ export class Statistics {
   }
 }
 
-function addInto(sum: Float64Array, values: ArrayLike<number>): void {
-  for (let i = 0; i < sum.length; i++) sum[i]! += values[i]!;
+function addInto(sums: Float64Array, values: TensorData, start: number): void {
+  for (let i = 0; i < sums.length; i++) sums[i]! += values[start + i]!;
 }

@@ -18,7 +18,7 @@ export function sumSink(target: SumTarget): SumSink {
   checkOptions("sumSink", target, sumTargetChecks);
   const sums = new Sums(target);
   const offsets = new Offsets();
-  const vectors = new Vectors([0, 1], (parameter) => [target.gradientOf(parameter)]);
+  const vectors = new Vectors([0, 1], offsets, (parameter) => [target.gradientOf(parameter)]);
   /** Writes the sum over the rows of a vector's gradient: where rows are many, of parts of them, which are added up at the end. */
   const vector = (parameter: Tensor, rows: number, sum: (call: SumCall) => void): void => {
     if (partsOf(rows, 1) > 1) {

@@ -8,7 +8,7 @@ import { type Operand, run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
-import { Offsets } from "./rows.ts";
+import type { Offsets } from "./rows.ts";
 
 /** Smallest number of rows of a part, and largest number of parts of all segments together. */
 const PART_ROWS = 256;
@@ -88,7 +88,7 @@ const follows = (before: Tensor, after: Tensor): boolean =>
 export class Vectors {
   readonly #segments: readonly number[];
   readonly #placesOf: (parameter: Tensor) => readonly Tensor[];
-  readonly #offsets = new Offsets();
+  readonly #offsets: Offsets;
   /** Offsets of the parts, by the number of rows per example. */
   readonly #cuts = new Map<number, readonly number[]>();
   readonly #known = new Map<Tensor, { readonly own: Run; readonly member: Member }>();
@@ -98,10 +98,16 @@ export class Vectors {
 
   /**
    * `segments` are the offsets of the segments in examples: where each begins, and where the last one ends. `placesOf` returns the tensors that a vector is processed
-   * with, in its shape: its gradient and its part of a direction. Vectors form a run if these tensors are adjacent in memory.
+   * with, in its shape: its gradient and its part of a direction. Vectors form a run if these tensors are adjacent in memory. `offsets` uploads the offsets of
+   * the parts; it belongs to the caller.
    */
-  constructor(segments: readonly number[], placesOf: (parameter: Tensor) => readonly Tensor[]) {
+  constructor(
+    segments: readonly number[],
+    offsets: Offsets,
+    placesOf: (parameter: Tensor) => readonly Tensor[],
+  ) {
     this.#segments = segments;
+    this.#offsets = offsets;
     this.#placesOf = placesOf;
   }
 
@@ -134,14 +140,20 @@ export class Vectors {
     const sums = (own.sums ??= keep(empty([count, own.width], "f32", parameter.memory)));
     const accumulate = member.written;
     member.written = true;
-    const cuts = this.#cuts.get(rowsEach) ?? cut(this.#segments, rowsEach, this.#parts);
-    this.#cuts.set(rowsEach, cuts);
+    const whole = this.#parts === 1;
+    const cuts = whole
+      ? this.#segments
+      : (this.#cuts.get(rowsEach) ?? cut(this.#segments, rowsEach, this.#parts));
+    if (!whole) this.#cuts.set(rowsEach, cuts);
     const { memory, buffer, dtype } = sums;
     return {
-      segments: this.#offsets.get(cuts, 1, parameter),
+      segments: this.#offsets.get(cuts, whole ? rowsEach : 1, parameter),
       params: { rows, width: parameter.size, segmentCount: count, outStride: own.width, accumulate },
       out: {
-        ...{ memory, buffer, dtype, offset: sums.offset + member.column },
+        memory,
+        buffer,
+        dtype,
+        offset: sums.offset + member.column,
         shape: [count === 0 ? 0 : (count - 1) * own.width + parameter.size],
         written: () => sums.written(),
       },
@@ -167,13 +179,12 @@ export class Vectors {
     }
   }
 
-  /** Frees the sums and offsets. */
+  /** Frees the sums. */
   dispose(): void {
     for (const { sums } of this.#runs) sums?.dispose();
     this.#runs = [];
     this.#known.clear();
     this.#cuts.clear();
-    this.#offsets.dispose();
   }
 
   #plan(parts: number): void {

@@ -22,10 +22,15 @@ export const SEGMENTED_ROWS = 48;
 export const SEGMENTED_COLS = 96;
 /** Products of a row's alignment that are summed in f32 before doubles take over. */
 export const ALIGN_CHUNK = 64;
-/** For alignments that skip zeros: rows per task, columns whose sums are in registers together, and products per pass. 32·128 floats of V and the lists of a row stay in the first-level cache. */
+/**
+ * For alignments that skip zeros: rows per task, columns whose sums are in registers together, and products per pass. 48·128 floats of V stay in the first-level
+ * cache. If there are at most SKIP_NARROW columns, a pass has SKIP_NARROW_K products.
+ */
 export const SKIP_ROWS = 32;
-export const SKIP_COLS = 32;
+export const SKIP_COLS = 48;
 export const SKIP_K = 128;
+export const SKIP_NARROW = 16;
+export const SKIP_NARROW_K = 256;
 /** Number of rows of a factor whose zeros are counted, to estimate the share of zeros. */
 export const SKIP_SAMPLE = 16;
 

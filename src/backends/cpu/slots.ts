@@ -486,6 +486,7 @@ export interface SegmentColumnsSlots {
   readonly segments: number;
   readonly out: number;
   readonly segmentCount: number;
+  readonly segmentsPerTask: number;
   readonly width: number;
   readonly outStride: number;
   readonly columnsPerTask: number;
@@ -1251,11 +1252,12 @@ export const writeSlots: {
     i32[at + 5] = slots.segments;
     i32[at + 6] = slots.out;
     i32[at + 7] = slots.segmentCount;
-    i32[at + 8] = slots.width;
-    i32[at + 9] = slots.outStride;
-    i32[at + 10] = slots.columnsPerTask;
-    i32[at + 11] = slots.columnBlocks;
-    i32[at + 12] = slots.accumulate;
+    i32[at + 8] = slots.segmentsPerTask;
+    i32[at + 9] = slots.width;
+    i32[at + 10] = slots.outStride;
+    i32[at + 11] = slots.columnsPerTask;
+    i32[at + 12] = slots.columnBlocks;
+    i32[at + 13] = slots.accumulate;
   },
   alignRows({ i32 }, at, slots) {
     i32[at + 2] = slots.g;

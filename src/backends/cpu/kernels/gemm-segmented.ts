@@ -139,8 +139,9 @@ function byRows(runtime: Runtime, p: Params, o: Operands, plan: Plan): void {
     gradientOf(runtime, p, o, plan.target, v, false);
   }
   dotAt(runtime, v === 0 ? 0 : size, [v, v], o.vSumsq);
-  norms(runtime, p, o, plan, plan.segments, o.sumsq);
-  if (o.groupSumsq !== 0) norms(runtime, p, o, plan, plan.groups, o.groupSumsq);
+  norms(runtime, p, o, plan, { offsets: plan.segments, at: o.segments }, o.sumsq);
+  if (o.groupSumsq !== 0)
+    norms(runtime, p, o, plan, { offsets: plan.groups, at: runtime.integers(plan.groups) }, o.groupSumsq);
   alignments(runtime, p, o, plan, v);
 }
 
@@ -176,7 +177,7 @@ function norms(
   p: Params,
   o: Operands,
   { most }: Plan,
-  offsets: Int32Array,
+  { offsets, at }: { readonly offsets: Int32Array; readonly at: number },
   to: number,
 ): void {
   const ranges = offsets.length - 1;
@@ -187,7 +188,7 @@ function norms(
     slots: {
       a: o.a,
       b: o.b,
-      offsets: runtime.integers(offsets),
+      offsets: at,
       squares: to,
       ranges,
       rangesPerTask: perTask,

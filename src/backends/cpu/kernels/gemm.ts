@@ -18,6 +18,19 @@ export const TASKS = 16;
 /** Least number of rows of A per task: with fewer, reading B would take longer than multiplying. */
 const LEAST_ROWS = 2 * MR;
 
+/** What is packed: `width` rows (columns if k-major) of an operand, in panels of `panel`. */
+interface Packing {
+  readonly from: number;
+  readonly kMajor: boolean;
+  readonly width: number;
+  readonly k: number;
+  readonly ld: number;
+  readonly panel: number;
+  /** A task packs a multiple of this many panels, or just as many of A of a plain product. */
+  readonly unit: number;
+}
+
+/** Packs an operand into workspace, and returns its address. */
 export function pack(
   runtime: Runtime,
   from: number,
@@ -29,11 +42,22 @@ export function pack(
   /** A task packs a multiple of this many panels. The default makes tasks read rows of a k-major operand in pieces of at least 256 bytes. */
   unit: number = kMajor ? 64 / panel : 1,
 ): number {
-  const panels = Math.ceil(width / panel);
   // A of a plain product ends with panels of fewer rows, which need up to two more rows of padding than panels of equal height.
   const padding = panel === MR ? TILE_ROWS : 0;
-  const to = runtime.workspace((panels * panel + padding) * k * 4);
-  const perTask = Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
+  const to = runtime.workspace((Math.ceil(width / panel) * panel + padding) * k * 4);
+  packTo(runtime, to, { from, kMajor, width, k, ld, panel, unit });
+  return to;
+}
+
+/** Packs an operand to an address. */
+export function packTo(
+  runtime: Runtime,
+  to: number,
+  { from, kMajor, width, k, ld, panel, unit }: Packing,
+): void {
+  const panels = Math.ceil(width / panel);
+  // A task cuts all of its rows into panels of 6 and 4 as `sixes` says, so it must pack just those rows that a task of the product reads.
+  const perTask = panel === MR ? unit : Math.ceil(8192 / (unit * panel * Math.max(1, k))) * unit;
   runtime.launch({
     kernel: "packPanels",
     tasks: Math.ceil(panels / perTask),
@@ -49,7 +73,6 @@ export function pack(
     },
     work: width * k,
   });
-  return to;
 }
 
 /** Addresses of the operands of a product; 0 if an operand is absent. */

@@ -1,6 +1,6 @@
 /** Launchers of LayerNorm and RMSNorm (assembly/norm.ts; the gain's gradient in assembly/reduce.ts). */
 import type { Launchers } from "./launcher.ts";
-import { segmentColumnsPerTask, rowsPerTask } from "./views.ts";
+import { segmentTasks, rowsPerTask } from "./views.ts";
 
 export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
   norm(runtime, { kind, rows, width, eps }, { x, gain, bias, residual }, { y, stats, sum }) {
@@ -75,11 +75,15 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     { x, stats, dy, segments },
     { dgain },
   ) {
-    const perTask = segmentColumnsPerTask(width, segmentCount);
-    const blocks = Math.ceil(width / perTask);
+    const {
+      tasks,
+      segmentsPerTask,
+      columnsPerTask: perTask,
+      columnBlocks,
+    } = segmentTasks(rows, width, segmentCount);
     runtime.launch({
       kernel: "segmentColumns",
-      tasks: segmentCount * blocks,
+      tasks,
       slots: {
         x: runtime.address(x),
         y: runtime.address(dy),
@@ -87,10 +91,11 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
         segments: runtime.address(segments),
         out: runtime.address(dgain),
         segmentCount,
+        segmentsPerTask,
         width,
         outStride,
         columnsPerTask: perTask,
-        columnBlocks: blocks,
+        columnBlocks,
         accumulate: accumulate ? 1 : 0,
       },
       work: rows * width * 2,

@@ -5,7 +5,7 @@ import { reduceKinds } from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 import { DOT_ELEMENTS as PARTIAL } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
-import { columnsPerTask, rowsPerTask, segmentColumnsPerTask } from "./views.ts";
+import { columnsPerTask, rowsPerTask, segmentTasks } from "./views.ts";
 
 function dot(runtime: Runtime, x: View, y: View, out: View): void {
   dotAt(runtime, sizeOf(x.shape), [runtime.address(x), runtime.address(y)], runtime.address(out));
@@ -84,11 +84,15 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     { x, y = null, segments },
     { out },
   ) {
-    const perTask = segmentColumnsPerTask(width, segmentCount);
-    const blocks = Math.ceil(width / perTask);
+    const {
+      tasks,
+      segmentsPerTask,
+      columnsPerTask: perTask,
+      columnBlocks,
+    } = segmentTasks(rows, width, segmentCount);
     runtime.launch({
       kernel: "segmentColumns",
-      tasks: segmentCount * blocks,
+      tasks,
       slots: {
         x: runtime.address(x),
         y: runtime.address(y),
@@ -96,10 +100,11 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
         segments: runtime.address(segments),
         out: runtime.address(out),
         segmentCount,
+        segmentsPerTask,
         width,
         outStride,
         columnsPerTask: perTask,
-        columnBlocks: blocks,
+        columnBlocks,
         accumulate: accumulate ? 1 : 0,
       },
       work: rows * width,

@@ -11,13 +11,15 @@ import {
   GEMM_ROWS,
   SKIP_COLS,
   SKIP_K,
+  SKIP_NARROW,
+  SKIP_NARROW_K,
   SKIP_ROWS,
   SKIP_SAMPLE,
   TILE_COLS as NR,
   TILE_ROWS as MR,
 } from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
-import { pack, TASKS } from "./gemm.ts";
+import { pack, packTo, TASKS } from "./gemm.ts";
 
 /** How to compute the alignments: skip the zeros of factor a or b, or multiply densely. */
 export type Way = "a" | "b" | "dense";
@@ -40,12 +42,14 @@ export interface Rows {
 
 /**
  * Costs per row in units of one product of the dense way, measured on one core. PACKED: packing an element of either factor, in the dense way. When zeros are
- * skipped, PRODUCT: one product; LISTED: examining one element for the list of nonzeros; MEETING: applying a list to a panel of V.
+ * skipped, PRODUCT: one product; LISTED: examining one element; MEETING: what a panel of V costs for every 64 elements, beside the products.
  */
 const PACKED = 6;
 const PRODUCT = 1.1;
-const LISTED = 8;
-const MEETING = 250;
+const LISTED = 4;
+const MEETING = 270;
+/** Elements of a mask of nonzeros. */
+const MASK = 64;
 
 /** Chooses the cheapest way for these rows, from the share of nonzeros in a sample of them. The ways that skip zeros require that V is finite. */
 export function wayOf(runtime: Runtime, { a, b, m, n, rows }: Rows): WayOf {
@@ -69,8 +73,9 @@ export function wayOf(runtime: Runtime, { a, b, m, n, rows }: Rows): WayOf {
 
 /** Cost of a row whose factor has `nonzeros` nonzero elements among k; the other factor has `columns` columns. */
 function skipping(nonzeros: number, k: number, columns: number): number {
-  const panels = Math.ceil(columns / SKIP_COLS);
-  return PRODUCT * nonzeros * panels * SKIP_COLS + LISTED * k + MEETING * panels * Math.ceil(k / SKIP_K);
+  const padded = columns - lastColumns(columns) + lastPanel(columns);
+  const meetings = Math.ceil(columns / SKIP_COLS) * Math.ceil(k / MASK);
+  return PRODUCT * nonzeros * padded + LISTED * k + MEETING * meetings;
 }
 
 /** Partial sums of each row's alignment with V, in doubles [columnBlocks, rows]. */
@@ -135,17 +140,18 @@ function multiply(
 /** Like `multiply`, but skips the zeros of x. */
 function skip(runtime: Runtime, { x, k, y, columns, rows }: Product, v: number, kMajor: boolean): Partials {
   const rowsPerTask = Math.min(SKIP_ROWS, rows);
-  // Every block makes its own list of nonzeros, which costs as much as one or two panels, so a block has several panels.
-  const cut = columnsOf(columns, Math.ceil(rows / rowsPerTask), SKIP_COLS, 8 * SKIP_COLS);
+  // Every block makes its own masks, so a block has several panels.
+  const cut = columnsOf(columns, Math.ceil(rows / rowsPerTask), SKIP_COLS, 5 * SKIP_COLS);
   // Passes of about equal length, in fours.
-  const pass = Math.ceil(k / Math.ceil(k / SKIP_K) / 4) * 4;
+  const most = columns <= SKIP_NARROW ? SKIP_NARROW_K : SKIP_K;
+  const pass = Math.ceil(k / Math.ceil(k / most) / 4) * 4;
   const partials = runtime.workspace(8 * cut.columnBlocks * rows);
   runtime.launch({
     kernel: "alignNonzeros",
     tasks: cut.tasks,
     slots: {
       x,
-      v: pack(runtime, v, kMajor, columns, k, kMajor ? columns : k, SKIP_COLS),
+      v: packPanelsOf(runtime, v, kMajor, columns, k),
       y,
       partials,
       rows,
@@ -156,10 +162,28 @@ function skip(runtime: Runtime, { x, k, y, columns, rows }: Product, v: number, 
       columnBlocks: cut.columnBlocks,
       pass,
     },
-    scratch: 4 * SKIP_COLS + rowsPerTask * (20 + 2 * (4 * pass + 16)),
+    scratch: 4 * SKIP_COLS + rowsPerTask * (16 + 4 * SKIP_COLS + 8 * Math.ceil(pass / MASK)),
     work: 2 * rows * k * columns,
   });
   return { at: partials, columnBlocks: cut.columnBlocks };
+}
+
+/** Number of columns in the last panel of V, and of those that it has room for: as many as the kernel takes at once. */
+const lastColumns = (columns: number): number => columns - (Math.ceil(columns / SKIP_COLS) - 1) * SKIP_COLS;
+const lastPanel = (columns: number): number => Math.ceil(lastColumns(columns) / 16) * 16;
+
+/** Packs V in panels of SKIP_COLS columns, the last of which may have fewer. */
+function packPanelsOf(runtime: Runtime, v: number, kMajor: boolean, columns: number, k: number): number {
+  const [last, panel] = [lastColumns(columns), lastPanel(columns)];
+  const whole = panel === SKIP_COLS ? columns : columns - last;
+  const ld = kMajor ? columns : k;
+  const to = runtime.workspace(4 * k * (columns - last + panel));
+  if (whole > 0) packTo(runtime, to, { from: v, kMajor, width: whole, k, ld, panel: SKIP_COLS, unit: 1 });
+  if (whole < columns) {
+    const from = v + 4 * whole * (kMajor ? 1 : k);
+    packTo(runtime, to + 4 * whole * k, { from, kMajor, width: last, k, ld, panel, unit: 1 });
+  }
+  return to;
 }
 
 /** Blocks of columns, and the tasks that process them. */

@@ -11,7 +11,24 @@ export function columnsPerTask(width: number): number {
   return Math.max(32, Math.ceil(width / 16 / 16) * 16);
 }
 
-/** Like `columnsPerTask`, for columns that are summed by segment: whole rows if there are enough segments, since each sum is short. */
-export function segmentColumnsPerTask(width: number, segmentCount: number): number {
-  return segmentCount < 16 ? columnsPerTask(width) : Math.max(32, width);
+/** How sums of columns by segment are divided into tasks. */
+interface SegmentCut {
+  readonly columnsPerTask: number;
+  readonly columnBlocks: number;
+  readonly segmentsPerTask: number;
+  readonly tasks: number;
+}
+
+/** Whole rows if there are enough segments, since each is a short sum; then as many segments per task as have about TASK_ELEMENTS elements. */
+export function segmentTasks(rows: number, width: number, segmentCount: number): SegmentCut {
+  const columns = segmentCount < 16 ? columnsPerTask(width) : Math.max(32, width);
+  const columnBlocks = Math.ceil(width / columns);
+  const elements = (rows * Math.min(columns, width)) / Math.max(1, segmentCount);
+  const segments = rowsPerTask(elements);
+  return {
+    columnsPerTask: columns,
+    columnBlocks,
+    segmentsPerTask: segments,
+    tasks: Math.ceil(segmentCount / segments) * columnBlocks,
+  };
 }
