@@ -35,6 +35,7 @@ export function setShares(control: Int32Array, threads: number, state: "whole" |
   for (let thread = 0; thread < threads; thread++)
     Atomics.store(control, counterOf(thread), state === "whole" ? 0 : ALL);
 }
+
 /** The block of a launch's parameters: 64 slots of four bytes (assembly/slots.mjs). */
 export const PARAMETER_BYTES = 256;
 
