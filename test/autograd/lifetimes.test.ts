@@ -88,6 +88,33 @@ describe("what a function returns belongs to the caller's scope", () => {
     }
   });
 
+  it("linear computes the slope of its activation only if a derivative may need it", () => {
+    const slopes: boolean[] = [];
+    const watched = Object.create(backend, {
+      run: {
+        value: (...call: Parameters<Backend["run"]>) => {
+          const [kernel, , , outputs] = call;
+          if (kernel === "gemm") slopes.push("slope" in outputs && outputs.slope !== null);
+          backend.run(...call);
+        },
+      },
+    }) as Backend;
+    setCurrentMemory(watched);
+    const [t, other] = [x(), x()];
+    const layer = (weight: Tensor): Tensor => linear(t, weight, undefined, { activation: "gelu" });
+    for (const [expected, fn] of [
+      [false, () => layer(other)],
+      [true, () => vjp(layer, [other])],
+      [true, () => jvp(layer, [other], [other])],
+      // The tape follows y, which the layer does not use.
+      [false, () => vjp((y) => mul(y, layer(other)), [t])],
+    ] as const) {
+      slopes.length = 0;
+      scope(() => void fn());
+      expect(slopes[0]).toBe(expected);
+    }
+  });
+
   it("models, optimizers and passes", async () => {
     const model = createGPT({ vocabSize: 5, dim: 4, layers: 1, heads: 2, context: 3 });
     const optimizer = adamw(model.parameters);

@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { createAllocator } from "#dist/backends/cpu/allocator.js";
 import { createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
-import { Word } from "#dist/backends/cpu/protocol.js";
+import { controlBytes, runTasks, setShares, Word } from "#dist/backends/cpu/protocol.js";
 import { errorOf } from "../errors.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -28,6 +28,45 @@ const start = `
   backend.run("fill", { value: 2 }, {}, { out: view(a) });
   console.log((await backend.read(a, n - 1, 1))[0]);
 `;
+
+describe("the tasks of a launch", () => {
+  const counts = { tasks: fc.nat(40), threads: fc.integer({ min: 1, max: 9 }) };
+
+  it("are each run once, by their own thread or in its absence by another, which begins with its own share", () => {
+    fc.assert(
+      fc.property(
+        fc.record({ ...counts, order: fc.shuffledSubarray([...Array(9).keys()], { minLength: 1 }) }),
+        ({ tasks, threads, order }) => {
+          const control = new Int32Array(controlBytes(threads) / 4);
+          const runs: number[] = [];
+          // A thread that comes while another is at its task: it takes what is left, and the other goes on with nothing.
+          const [now = 0, ...later] = order.map((thread) => thread % threads);
+          const work = (thread: number, coming: readonly number[]): void =>
+            runTasks(
+              control,
+              (_, task) => {
+                runs.push(task);
+                const [next, ...others] = coming;
+                if (next !== undefined && runs.length === 2) work(next, others);
+              },
+              ...([0, tasks, thread, threads] as const),
+            );
+          for (const _ of [1, 2]) {
+            runs.length = 0;
+            setShares(control, threads, "whole");
+            work(now, later);
+            expect(runs.toSorted((a, b) => a - b)).toEqual([...Array(tasks).keys()]);
+            if (tasks >= threads) expect(Math.abs(runs[0] - (now * tasks) / threads)).toBeLessThan(1);
+          }
+          setShares(control, threads, "empty");
+          runs.length = 0;
+          work(now, later);
+          expect(runs).toEqual([]);
+        },
+      ),
+    );
+  });
+});
 
 describe("allocator", () => {
   it("hands out blocks that are aligned, apart from each other and inside the limit, whatever is freed when", () => {

@@ -12,7 +12,7 @@ import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
 import { slice } from "./shape.ts";
 
 /** [x, t] → kind′(x) ⊙ t: the vjp and the jvp of an elementwise function. */
-export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor<"f32"> {
+function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor<"f32"> {
   return apply1(unaryVjpOp, [x, t], { kind });
 }
 

@@ -75,7 +75,7 @@ async function startWorkers(
   shared: Pick<WorkerSetup, "module" | "memory">,
   options: CpuOptions,
 ): Promise<readonly WorkerHandle[]> {
-  const { threads } = machine;
+  const { threads, controlAt, parametersAt } = machine;
   // A worker without room for its heap ends the whole process, so a worker is started only if there is room.
   const room = host.addressRoom();
   const helpers = Math.min(threads - 1, Math.max(0, Math.floor((room - OWN_ROOM) / WORKER_ROOM)));
@@ -84,10 +84,9 @@ async function startWorkers(
       "memory",
       `cpu: ${threads} threads need ${gib((threads - 1) * WORKER_ROOM + OWN_ROOM)} more of address space, and its limit (ulimit -v) leaves ${gib(Math.max(0, room))}; raise it, or take ${helpers + 1} ${helpers === 0 ? "thread" : "threads"}`,
     );
-  const { controlAt, parametersAt } = machine;
   const settled = await Promise.allSettled(
     Array.from({ length: helpers }, (_, i) =>
-      host.startWorker({ ...shared, controlAt, parametersAt, thread: i + 1 }),
+      host.startWorker({ ...shared, controlAt, parametersAt, thread: i + 1, threads }),
     ),
   );
   const started = settled.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));

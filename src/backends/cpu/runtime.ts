@@ -1,7 +1,7 @@
 /**
  * Launches WebAssembly kernels on the calling thread and its workers.
  *
- * The division of a launch into tasks depends only on shapes. Every thread takes tasks from one counter, and each task writes only its own
+ * The division of a launch into tasks depends only on shapes. Every thread takes tasks (protocol.ts), and each task writes only its own
  * outputs, so results do not depend on the number of threads. The caller takes part and returns when all tasks are done. It waits for workers that
  * are processing a task, but not for those that have not woken up yet.
  */
@@ -10,7 +10,7 @@ import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Allocator } from "./allocator.ts";
 import { createHeap, type Heap } from "./heap.ts";
-import { CONTROL_BYTES, type KernelFunction, kernelTable, PARAMETER_BYTES } from "./protocol.ts";
+import { controlBytes, type KernelFunction, kernelTable, PARAMETER_BYTES } from "./protocol.ts";
 import { type KernelSlots, writeScratch, writeSlots } from "./slots.ts";
 import { checkTeam, createTeam, runAlone, runTogether, stopTeam, type Team } from "./team.ts";
 
@@ -78,13 +78,13 @@ export function createMachine(
 ): CpuMachine {
   const kernels = kernelsOf(module, memory);
   const heap = createHeap(memory, memoryLimit);
-  const controlAt = heap.alloc(CONTROL_BYTES);
+  const controlAt = heap.alloc(controlBytes(threads));
   const parametersAt = heap.alloc(PARAMETER_BYTES);
   const scratch: Scratch = { at: 0, stride: 0 };
   const buffers = new Map<number, Buffer>();
   const machine: CpuMachine = {
-    ...createTeam(new Int32Array(memory.buffer, controlAt, CONTROL_BYTES / 4)),
-    ...{ threads, controlAt, parametersAt },
+    ...createTeam(new Int32Array(memory.buffer, controlAt, controlBytes(threads) / 4), threads),
+    ...{ controlAt, parametersAt },
     allocator: heap.allocator,
     buffers,
     alloc: heap.alloc,

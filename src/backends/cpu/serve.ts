@@ -1,5 +1,5 @@
 /** A worker thread of the CPU backend: it waits for launches and takes part in them until it is stopped. */
-import { kernelTable, runTasks, Word } from "./protocol.ts";
+import { controlBytes, kernelTable, runTasks, setShares, Word } from "./protocol.ts";
 
 export interface WorkerSetup {
   /** Compiled once, shared by all threads. */
@@ -7,7 +7,9 @@ export interface WorkerSetup {
   readonly memory: WebAssembly.Memory;
   readonly controlAt: number;
   readonly parametersAt: number;
+  /** Its number, from 1 on, of so many threads with the calling one. */
   readonly thread: number;
+  readonly threads: number;
 }
 
 /** Number of checks of the launch counter before the thread sleeps: some tens of microseconds. */
@@ -19,7 +21,8 @@ export function serve(setup: WorkerSetup, ready: () => void): void {
   const setThread = instance.exports["setThread"];
   if (typeof setThread === "function") (setThread as (thread: number) => void)(setup.thread);
   const kernels = kernelTable(instance.exports);
-  const control = new Int32Array(setup.memory.buffer, setup.controlAt, 64);
+  const { thread, threads } = setup;
+  const control = new Int32Array(setup.memory.buffer, setup.controlAt, controlBytes(threads) / 4);
   let seen = Atomics.load(control, Word.epoch);
   ready();
   for (;;) {
@@ -34,11 +37,11 @@ export function serve(setup: WorkerSetup, ready: () => void): void {
     if (Atomics.load(control, Word.open) !== 0) {
       try {
         const { run } = kernels[control[Word.kernel]!]!;
-        runTasks(control, run, setup.parametersAt, control[Word.tasks]!);
+        runTasks(control, run, setup.parametersAt, control[Word.tasks]!, thread, threads);
       } catch {
         // The flag tells the caller; the remaining tasks are dropped.
-        Atomics.store(control, Word.failed, 1 + setup.thread);
-        Atomics.store(control, Word.next, 0x3fffffff);
+        Atomics.store(control, Word.failed, 1 + thread);
+        setShares(control, threads, "empty");
       }
     }
     Atomics.sub(control, Word.busy, 1);

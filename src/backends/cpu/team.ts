@@ -1,17 +1,17 @@
-/** Runs a launch on the calling thread and its workers: all take tasks from one counter, and the caller waits for busy workers. */
+/** Runs a launch on the calling thread and its workers: each takes the tasks of its own share and then of the others', and the caller waits for busy workers. */
 import { GradmixError } from "../../errors.ts";
 import type { WorkerHandle } from "./host.ts";
-import { type KernelFunction, runTasks, Word } from "./protocol.ts";
+import { type KernelFunction, runTasks, setShares, Word } from "./protocol.ts";
 
 /** Number of checks of the workers' count before the caller sleeps. */
 const SPINS = 20_000;
 /** Milliseconds without progress after which a worker counts as lost; no task of a kernel takes this long. */
 const PATIENCE_MS = 60_000;
-/** A number that no counter of tasks reaches. */
-const PAST_ALL_TASKS = 0x3fffffff;
 
 export interface Team {
   readonly control: Int32Array;
+  /** The calling thread and the workers that were asked for: so many shares a launch's tasks have. */
+  readonly threads: number;
   workers: readonly WorkerHandle[];
   /** Milliseconds without progress after which a launch fails. */
   patience: number;
@@ -21,9 +21,9 @@ export interface Team {
   broken: string | null;
 }
 
-export function createTeam(control: Int32Array): Team {
+export function createTeam(control: Int32Array, threads: number): Team {
   control.fill(0);
-  return { control, workers: [], patience: PATIENCE_MS, maySleep: maySleep(), broken: null };
+  return { control, threads, workers: [], patience: PATIENCE_MS, maySleep: maySleep(), broken: null };
 }
 
 /** Throws `backend` if a worker was lost, now or before. */
@@ -53,19 +53,19 @@ export function runTogether(
   parameters: number,
   tasks: number,
 ): void {
-  const { control } = team;
+  const { control, threads } = team;
   control[Word.kernel] = number;
   control[Word.tasks] = tasks;
-  Atomics.store(control, Word.next, 0);
+  setShares(control, threads, "whole");
   Atomics.store(control, Word.open, 1);
   Atomics.add(control, Word.epoch, 1);
   Atomics.notify(control, Word.epoch);
   let failed: GradmixError | null = null;
   try {
-    runTasks(control, run, parameters, tasks);
+    runTasks(control, run, parameters, tasks, 0, threads);
   } catch (cause) {
     failed = failure(kernel, 0, cause);
-    Atomics.store(control, Word.next, PAST_ALL_TASKS);
+    setShares(control, threads, "empty");
   }
   join(team, kernel);
   if (failed !== null) throw failed;
