@@ -48,7 +48,10 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight slope?">
     const [x, weight, bias = null] = inputs;
     const y = allocate(spec, x);
     // Of the activation. Only a derivative needs it.
-    const slope = activation === "none" || !followed(bias === null ? [x, weight] : [x, weight, bias]) ? null : allocate(spec, x);
+    const slope =
+      activation === "none" || !followed(bias === null ? [x, weight] : [x, weight, bias])
+        ? null
+        : allocate(spec, x);
     const [n, k] = extentsOf(weight.shape, 2);
     const m = sizeOf(x.shape.slice(0, -1));
     run(
