@@ -46,6 +46,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const widths = read.counts("widths", [128, 256, 10]);
   const { capabilities } = await init({ backend: "cpu", threads });
   const rows = [];
+  // The first figures would otherwise be those of code that is still being compiled.
+  await costs(widths, batch, sizes[0] ?? 1, rounds);
   for (const size of sizes)
     rows.push({ rowsPerSegment: size, ...(await costs(widths, batch, size, rounds)) });
   await shutdown();

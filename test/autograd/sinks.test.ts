@@ -455,6 +455,78 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     }
     expect(backend.peakBytes).toBe(peak);
   });
+
+  // The examples of a table are single rows, so that a bias's gradient by example is dy itself.
+  it.each([
+    ["one row per segment", [0, 1, 2, 3, 4, 5], { given: true }],
+    ["one row per segment, and the direction the first two", [0, 1, 2, 3, 4, 5], { given: false }],
+    ["as many segments as rows, with empty and longer ones", [0, 2, 2, 3, 3, 5], { given: true }],
+    ["the rows from the first on", [0, 1, 2, 3], { given: true }],
+  ] as const)("a bias of single rows: %s", async (_, segments, { given }) => {
+    const examples = segments.at(-1)!;
+    const wave = (n: number, by: number): number[] =>
+      Array.from({ length: n }, (_, i) => Math.sin(by * (i + 1)));
+    const [inner, out] = [3, 4];
+    const [weightValues, biasValues] = [wave(out * inner, 0.7), wave(out, 1.3)];
+    const parameters = [tensor(weightValues, [out, inner]), tensor(biasValues, [out])];
+    const [weight, bias] = parameters;
+    const [xs, ys] = [wave(examples * inner, 0.37), wave(examples * out, 0.91)];
+    const [x, y] = [tensor(xs, [examples, inner]), tensor(ys, [examples, out])];
+    const [v, vb] = [wave(out * inner, 2.1), wave(out, 3.3)];
+    const along = new Map(parameters.map((p, i) => [p, tensor([v, vb][i], p.shape)]));
+    const into = new Map(parameters.map((p) => [p, tensor(new Array<number>(p.size).fill(2), p.shape)]));
+    const from = 1;
+    const sink = alignSink({
+      examples,
+      segments,
+      groups: [0, 2, segments.length - 1],
+      direction: given ? { given: (p) => along.get(p)! } : { first: 2 },
+      total: { gradientOf: (p) => into.get(p)!, accumulate: true, from },
+    });
+    // The derivative of Σ h²/2 + h·y with respect to h is h + y.
+    gradients(
+      () => {
+        const h = linear(x, weight, bias);
+        return sum(add(mul(mul(h, h), 0.5), mul(h, y)), [1]);
+      },
+      { parameters, sink },
+    );
+    const ofExample = Array.from({ length: examples }, (_, b) => {
+      const row = xs.slice(b * inner, (b + 1) * inner);
+      const dy = biasValues.map(
+        (own, o) => own + dot(row, weightValues.slice(o * inner, (o + 1) * inner)) + ys[b * out + o],
+      );
+      return [...dy.flatMap((d) => row.map((value) => d * value)), ...dy];
+    });
+    const length = out * inner + out;
+    const bySegment = segments.slice(1).map((end, s) => total(ofExample.slice(segments[s], end), length));
+    const direction = given ? [...v, ...vb] : total(bySegment.slice(0, 2), length);
+    const found = await sink.result();
+    close(
+      found.dots,
+      bySegment.map((g, s) => (!given && s < 2 ? 0 : dot(g, direction))),
+      "dot",
+    );
+    close(
+      found.squaredNorms,
+      bySegment.map((g) => dot(g, g)),
+      "squared norm",
+    );
+    const grouped = [bySegment.slice(0, 2), bySegment.slice(2)].map((part) => total(part, length));
+    close(
+      found.groupSquaredNorms,
+      grouped.map((g) => dot(g, g)),
+      "group",
+    );
+    close([found.directionSquaredNorm], [dot(direction, direction)]);
+    const sums = (await Promise.all(parameters.map((p) => numbers(into.get(p)!)))).flat();
+    close(
+      sums,
+      total(bySegment.slice(from), length).map((value) => value + 2),
+      "total",
+    );
+    sink.dispose();
+  });
 });
 
 describe("refusals", () => {

@@ -94,6 +94,8 @@ interface Plan {
   readonly examples: number;
   readonly segments: readonly number[];
   readonly segmentCount: number;
+  /** Whether every segment is one example. If it is also one row, the gradient of a bias by segment is dy itself. */
+  readonly oneExampleEach: boolean;
   readonly groups: readonly number[] | null;
   readonly groupCount: number;
   /** The direction V: the sum of the first `targets` segments, or `given`; 0 and null mean that there is no direction. */
@@ -142,7 +144,19 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
   const from = total?.from ?? 0;
   if (!Number.isInteger(from) || from < 0 || from > segmentCount)
     throw new GradmixError("config", `alignSink: total.from is ${from}, of ${segmentCount} segments`);
-  return { examples, segments, segmentCount, groups, groupCount, targets, given, total, from };
+  const oneExampleEach = segments.every((offset, s) => offset === s);
+  return {
+    examples,
+    segments,
+    segmentCount,
+    oneExampleEach,
+    groups,
+    groupCount,
+    targets,
+    given,
+    total,
+    from,
+  };
 }
 
 function checkDirection(where: string, direction: Direction): void {
@@ -191,6 +205,14 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     },
     linear: (parameter, x, dy) => scope(() => alignMatrix(state, parameter, x, dy)),
     bias(parameter, dy) {
+      if (rowsOf(dy) === plan.segmentCount && plan.oneExampleEach) {
+        recordUse(state, parameter);
+        const accumulate = state.sums?.next(parameter).accumulate ?? false;
+        scope(() =>
+          alignVectors(state, { first: parameter, width: parameter.size, sums: dy, parts: 1, accumulate }),
+        );
+        return;
+      }
       const { params, segments, out } = vectorSums(state, parameter, dy);
       run("segmentSum", params, { x: dy, segments }, { out });
     },
@@ -282,9 +304,8 @@ function vectorSums(state: State, parameter: Tensor, dy: Tensor): SumCall {
 }
 
 /** Computes the numbers of a block of vectors from their sums by segment, with scratch tensors in the current scope. */
-function alignVectors(state: State, { first, width, sums, accumulate }: Block): void {
+function alignVectors(state: State, { first, width, sums, parts, accumulate }: Block): void {
   const { segmentCount, groups, groupCount, targets, given, total, from } = state.plan;
-  const { parts } = state.vectors;
   const row = state.statistics.next(first, state.watched.size);
   const scratch = (...shape: number[]): Tensor => empty(shape, "f32", sums.memory);
   const sumOf = (x: Tensor, bounds: readonly number[], into: Operand, adds = false): void =>

@@ -45,7 +45,7 @@ export function sumSink(target: SumTarget): SumSink {
     end() {
       vectors.finish(
         (parameter) => sums.next(parameter).accumulate,
-        (block) => addUp(target, block, vectors.parts, offsets),
+        (block) => addUp(target, block, offsets),
       );
       vectors.dispose();
       sums.end(watched);
@@ -81,12 +81,7 @@ export function sumSink(target: SumTarget): SumSink {
 }
 
 /** Adds up the partial sums of vectors into their gradients. */
-function addUp(
-  target: SumTarget,
-  { first, width, sums, accumulate }: Block,
-  parts: number,
-  offsets: Offsets,
-): void {
+function addUp(target: SumTarget, { first, width, sums, parts, accumulate }: Block, offsets: Offsets): void {
   run(
     "segmentSum",
     { rows: parts, width, segmentCount: 1, outStride: width, accumulate },

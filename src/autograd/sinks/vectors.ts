@@ -56,6 +56,8 @@ export interface Block {
   readonly width: number;
   /** Sums of the vectors by segment [segments · parts, width]. */
   readonly sums: Tensor;
+  /** Number of parts that each segment is cut into. */
+  readonly parts: number;
   /** Whether the gradients of the vectors are added to existing values. */
   readonly accumulate: boolean;
 }
@@ -117,11 +119,6 @@ export class Vectors {
     this.#parameters = parameters;
   }
 
-  /** Number of parts that each segment is cut into in this pass. */
-  get parts(): number {
-    return this.#parts;
-  }
-
   /**
    * The call that writes the sums of a vector. `rows` is the number of rows of the batch that use it, `rowsEach` the number per example. Throws `autograd`
    * for a tensor that is not a vector among the pass's parameters.
@@ -174,7 +171,7 @@ export class Vectors {
         if (accumulate === null || accumulate === undefined) continue;
         const own = (members[end]?.column ?? width) - from.column;
         const block = own === width ? sums : columnsOf(sums, from.column, own);
-        each({ first: from.parameter, width: own, sums: block, accumulate });
+        each({ first: from.parameter, width: own, sums: block, parts: this.#parts, accumulate });
       }
     }
   }
