@@ -158,9 +158,9 @@ function addCompare(program: Command, io: Io): void {
 function addHistogram(program: Command, io: Io): void {
   const histogramCommand = program
     .command("histogram")
-    .summary("show what share of a target each domain has; no training")
+    .summary("show what share of a target resembles each domain")
     .description(
-      "Show what share of a target each domain has. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids, else from bigrams of tokens.",
+      "Show what share of a target resembles each domain, without training. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids, else from bigrams of tokens.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
   const itsRows = io.rows.filter(histogramTakes).map(histogramRow);
@@ -273,7 +273,7 @@ function addExport(program: Command, io: Io): void {
 function addMix(program: Command, io: Io): void {
   const mixCommand = program
     .command("mix")
-    .summary("run the rule for your own trainer, over JSON lines or HTTP")
+    .summary("choose the weights for your own trainer, over JSON lines or HTTP")
     .description(
       "Run the rule for any trainer: the trainer sends its measurements, and receives the weights for its sampler. docs/trainers.md describes the messages.",
     )

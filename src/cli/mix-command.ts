@@ -31,7 +31,7 @@ import { checkValue, fromArguments, type Raw, configError } from "./values.ts";
 const taken: Readonly<Record<string, string>> = {
   "mixing.rule": "the rule (default: dga)",
   "mixing.ruleOptions": "options of the rule; docs/rules.md lists them",
-  "mixing.combinators": "combinators around the rule, in order",
+  "mixing.combinators": "combinators around the rule, the innermost first",
   "mixing.eta": "step size η of the rule",
   "mixing.beta": "share of the newest weights in their moving average",
   "mixing.normalise": "how alignments are normalised",
@@ -43,7 +43,7 @@ const taken: Readonly<Record<string, string>> = {
   "mixing.repetitionCap": "read each domain at most N times; needs --sizes, --tokens",
   "mixing.guard": "limit on held-out losses, which the trainer sends in observe",
   "mixing.weights": "weights of --rule static; initial weights of other rules",
-  "mixing.histogram": "share of the target in each domain: the prior of dga",
+  "mixing.histogram": "share of the target that resembles each domain: the prior of dga",
   "training.tokens": "training tokens of the whole run, for caps",
 };
 
@@ -63,12 +63,15 @@ export const mixFlags = {
     "A,B,…|DIR",
     "the domains: their names, or a folder of gradmix cluster or prepare; replaces an init message on the first line",
   ],
-  sizes: ["NAME=N,…|FILE", "tokens of each domain, for caps and rules by size"],
+  sizes: ["NAME=N,…|FILE", "tokens of each domain, for limits on repetitions and for rules that use sizes"],
   stateFile: ["FILE", "keep the state in FILE and continue from it, so that kill -9 loses nothing"],
   weightsFile: ["FILE", "write the weights as JSON whenever they change"],
   listen: ["[HOST:]PORT", "serve HTTP on this machine instead of reading the standard input; 0: any port"],
   tokenFile: ["FILE", "file with the access token for HTTP; created if missing"],
-  replay: ["RUN|FILE", "print the weights that the signals of a run, or messages, would give"],
+  replay: [
+    "RUN|FILE",
+    "print the weights that the rule would give for the measurements of a run, or for a file of messages",
+  ],
 } as const;
 
 export type MixFlags = { readonly [F in keyof typeof mixFlags]: string | null };

@@ -24,7 +24,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "NAME",
     kind: choice(ruleNames),
     default: "dga",
-    help: "dga moves the weights towards domains whose gradients agree with the gradient of the target. These rules keep fixed weights: uniform, static (--weights), temperature (by size), importanceSampling (by the share of the target in each domain). Others, for comparison: doge, grape (several --targets), rnb, doremi (--reference), odm, ado",
+    help: "dga moves the weights towards domains whose gradients agree with the gradient of the target. These rules keep fixed weights: uniform, static (--weights), temperature (by size), importanceSampling (by the share of the target that resembles each domain). Others, for comparison: doge, grape (several --targets), rnb, doremi (--reference), odm, ado",
   },
   ruleOptions: {
     flag: "--rule-options",
@@ -38,7 +38,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "JSON",
     kind: combinatorList,
     default: [],
-    help: `combinators around the rule, in order, such as [{"name": "repetitionCap", "repetitions": 4}]. There are ${combinatorNames.join(", ")}`,
+    help: `combinators around the rule, each of which adds a property such as a bound; the innermost first: [{"name": "repetitionCap", "repetitions": 4}]. There are ${combinatorNames.join(", ")}`,
   },
   eta: {
     flag: "--eta",
@@ -148,7 +148,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     kind: shares({ sumsToOne: false }),
     default: null,
     auto: "counted, as by gradmix histogram",
-    help: "the part of the target in each domain, as shares or counts: the weights of --rule importanceSampling, and the prior of --rule dga. FILE: the output of gradmix histogram",
+    help: "how much of the target resembles each domain, as shares or counts: the weights of --rule importanceSampling, and the prior of --rule dga. FILE: the output of gradmix histogram",
   },
   reference: {
     flag: "--reference",
