@@ -1,4 +1,4 @@
-/** A cell: one run as plain data, and what came of it. Everything that decides the numbers stands in the cell, except the text, which has a hash of its own. */
+/** A cell describes one run as plain data. It contains everything that determines the results, except the text, which has its own hash. */
 import { createHash } from "node:crypto";
 import {
   type AlignmentOptions,
@@ -16,7 +16,7 @@ import { GRADIENT, measuringPasses, updatesWithin } from "#dist/dga/cost.js";
 /** How weights are found. */
 export interface Method {
   /**
-   * A rule by its options. The text "histogram" in place of numbers stands for the target's histogram over the domains (one number per domain), "counts" for a simpler one, "sizes" for the domains' tokens, "tokens" for those of the run.
+   * The options of a rule. In place of numbers, "histogram" stands for the target's histogram over the domains (one number per domain), "counts" for a simpler histogram, "sizes" for the tokens of the domains, and "tokens" for those of the run.
    */
   readonly rule: Readonly<Record<string, unknown>> & { readonly name: string };
   readonly combinators?: readonly CombinatorOptions[];
@@ -25,9 +25,9 @@ export interface Method {
     "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery" | "measureEvery"
   >;
   readonly updateEvery?: number;
-  /** The rule's "domains" are the histograms of these targets over the domains, and their sizes as one more. */
+  /** The rule's "domains" are these bases: the histograms of these targets over the domains, and the sizes of the domains as one more. */
   readonly bases?: readonly string[];
-  /** Raised when the library's default changes, so that what was measured before is measured again. */
+  /** Raised when the library's default changes, so that its cells run again. */
   readonly revision?: number;
 }
 
@@ -38,13 +38,13 @@ export interface Cell {
     readonly domains: readonly string[];
     /** Training tokens of each domain, at most; null: all. */
     readonly cap: number | null;
-    /** Cuts all of that text anew: clusters of windows by what is in them, or pieces of equal length in the order of the text. */
+    /** Divides all of that text into other domains: clusters of windows with similar content, or pieces of equal length in the order of the text. */
     readonly cut?: { readonly by: "clusters" | "pieces"; readonly count: number };
     /** A file of `targets/`; null when a run has no target. */
     readonly target: string | null;
     /** Training tokens of the target, at most; null: all. */
     readonly targetTokens: number | null;
-    /** The target's tokens are windows drawn at random, others for each seed, instead of the start of its text. */
+    /** The target's tokens are windows that are drawn at random for each seed, instead of the start of its text. */
     readonly targetDrawn?: true;
   };
   readonly method: Method;
@@ -60,13 +60,13 @@ export interface Cell {
   readonly seed: number;
   /** Steps with uniform weights before the method begins. */
   readonly before?: number;
-  /** Questions of each kind that the model is asked in the end. */
+  /** Questions of each kind that the model answers at the end. */
   readonly questions?: number;
-  /** Targets whose training text the model is evaluated on in the end. */
+  /** Targets on whose training text the model is evaluated at the end. */
   readonly probes?: readonly string[];
 }
 
-/** Shares of questions answered rightly, by where the wrong continuations are from; null where the text has no such questions. */
+/** Shares of questions with a right answer, by the source of the wrong continuations; null if the text has no such questions. */
 export interface Accuracy {
   readonly document: number | null;
   readonly target: number | null;
@@ -74,32 +74,32 @@ export interface Accuracy {
 }
 
 export interface Result {
-  /** Domains, after the text was cut. */
+  /** Number of domains, after the text was divided. */
   readonly domains: number;
   /** On held-out text of the target, nats per token. */
   readonly loss: number | null;
   readonly curve: readonly { readonly step: number; readonly loss: number }[];
-  /** By domain at some steps; of runs with many domains the last ones alone, or none (null). */
+  /** By domain at some steps; with many domains, only those of the last step, or null. */
   readonly weights: readonly { readonly step: number; readonly weights: readonly number[] }[] | null;
   /** Epochs of the domain that was repeated most. */
   readonly epochs: number;
-  /** Mean over domains of the loss on held-out text of each. */
+  /** Mean over the domains of the loss on their held-out text. */
   readonly outside: number;
-  /** The same two before the method began. */
+  /** The same two losses before the method began. */
   readonly before: { readonly loss: number | null; readonly outside: number } | null;
   readonly accuracy: Accuracy | null;
   readonly probes: Readonly<Record<string, number>> | null;
-  /** CPU time of the method's training steps, with all that they measure; evaluations are apart. */
+  /** CPU time of the method's training steps with their measurements, without evaluations. */
   readonly cpuSeconds: number;
   readonly tokens: number;
 }
 
-/** A cell's name in the results: equal cells have equal keys, in whatever order their fields were written. */
+/** Returns a cell's name in the results. Equal cells have equal keys, whatever the order of their fields. */
 export function keyOf(cell: Cell): string {
   return createHash("sha256").update(canonical(cell)).digest("hex").slice(0, 16);
 }
 
-/** Each cell once. */
+/** Returns each cell once. */
 export function distinct(cells: readonly Cell[]): Cell[] {
   return [...new Map(cells.map((cell) => [keyOf(cell), cell])).values()];
 }
@@ -113,10 +113,10 @@ function canonical(value: unknown): string {
   return `{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${canonical(entry)}`).join(",")}}`;
 }
 
-/** What guards look at of each domain, and how many updates are from one time to the next. */
+/** Tokens of each domain on which a guard evaluates, and the number of updates between two evaluations. */
 export const guarding = { tokens: 512, every: 3 };
 
-/** Computation of a training step with this method over a plain one, as the library counts it before a run (`dga/cost.ts`), with the guards' evaluations. */
+/** Returns the computation of a training step with this method, divided by that of a plain one, as the library counts it before a run (`dga/cost.ts`), with the evaluations of guards. */
 export function predictedCost(cell: Cell, domains: number): number {
   const { method, model, steps, batch } = cell;
   const names = Array.from({ length: domains }, (_, i) => `domain ${i}`);
@@ -136,7 +136,7 @@ export function predictedCost(cell: Cell, domains: number): number {
   return 1 + (measured + guards) / training;
 }
 
-/** The mixer of a method before the text is known: any numbers stand for those of the text. */
+/** Returns the mixer of a method before the text is known, with arbitrary numbers in place of those of the text. */
 function plannedMixer({ method, model, steps, batch }: Cell, names: readonly string[]): Mixer {
   const tokens = steps * batch * model.context;
   const [shares, sizes] = [names.map(() => 1 / names.length), names.map(() => tokens)];
@@ -146,7 +146,7 @@ function plannedMixer({ method, model, steps, batch }: Cell, names: readonly str
     typeof value === "string" && option !== "name" ? (numbers[value] ?? value) : value,
   ]);
   const { name } = method.rule;
-  // Which fixed weights they are changes no cost, and may not be known yet.
+  // The cost does not depend on the values of fixed weights, which may not be known yet.
   const fixed = isRuleName(name) && ruleTraits(name).fixed === true;
   const rule = createRule(fixed ? { name: "uniform" } : (Object.fromEntries(options) as RuleOptions));
   const { combinators = [], updateEvery } = method;
@@ -157,11 +157,11 @@ function plannedMixer({ method, model, steps, batch }: Cell, names: readonly str
   });
 }
 
-/** CPU seconds: of a step of the base model (d 96, 3 layers, 16 windows of 64 tokens, 1,024 tokens in the vocabulary), and of what is around the steps. */
+/** CPU seconds of a step of the base model (d 96, 3 layers, 16 windows of 64 tokens, a vocabulary of 1,024), and of the work before and after the steps. */
 const seconds = { step: 0.083, run: 1, domain: 0.06, cut: 1.5, question: 0.02 };
 const base = 96 ** 2 * 3 * 16 * 64;
 
-/** CPU seconds, roughly. */
+/** Returns roughly the CPU seconds of a cell. */
 export function estimatedSeconds(cell: Cell): number {
   const { model, steps, before = 0, batch, text, questions = 0 } = cell;
   const size = (model.dim ** 2 * model.layers * batch * model.context) / base;

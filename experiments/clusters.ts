@@ -1,6 +1,6 @@
 /**
- * Windows of text cut into clusters by what is in them: a tree of spherical k-means on hashed tf-idf, eight branches a node, so that 8, 64, 512 and 4,096 clusters
- * are one tree cut at its depths 1 to 4. A window costs eight products a level, whatever the number of clusters.
+ * Divides windows of text into clusters with similar content, by a tree of spherical k-means on hashed tf-idf with eight branches per node. So 8, 64, 512 and 4,096
+ * clusters are the depths 1 to 4 of one tree. A window costs eight products per level, whatever the number of clusters.
  */
 import { randomOf } from "./random.ts";
 
@@ -8,7 +8,7 @@ export const BRANCHES = 8;
 const BUCKETS = 1024;
 const ROUNDS = 8;
 
-/** A vector a row, in compressed form: row r has the entries offsets[r] … offsets[r + 1] − 1. Rows have length 1, or 0. */
+/** One vector per row, in compressed form: row r has the entries offsets[r] … offsets[r + 1] − 1. Rows have the norm 1, or 0 if they are empty. */
 export interface SparseRows {
   readonly offsets: Int32Array;
   readonly columns: Uint16Array;
@@ -19,16 +19,16 @@ export interface SparseRows {
 export type Idf = Float32Array;
 
 export interface Node {
-  /** Mean of its members, of length 1 [buckets]. */
+  /** Mean of its members, scaled to the norm 1 [buckets]. */
   readonly centre: Float32Array;
   readonly members: Int32Array;
-  /** None where a node has too few members, or is deep enough. */
+  /** Empty if the node has too few members, or is deep enough. */
   readonly children: readonly Node[];
 }
 
 const bucketOf = (token: number): number => (Math.imul(token, 0x9e3779b1) >>> 16) % BUCKETS;
 
-/** tf-idf of windows of tokens; without `idf`, by their own document frequencies. */
+/** Returns the tf-idf of windows of tokens; without `idf`, with the document frequencies of these windows. */
 export function tfidf(windows: readonly ArrayLike<number>[], idf?: Idf): { rows: SparseRows; idf: Idf } {
   const counts = windows.map((window) => {
     const own = new Map<number, number>();
@@ -65,7 +65,7 @@ function normalise(vector: Float32Array): void {
   if (length > 0) for (let i = 0; i < vector.length; i++) vector[i] /= length;
 }
 
-/** The tree over all rows, `depth` levels below its root. */
+/** Returns the tree over all rows, with `depth` levels below its root. */
 export function clusterTree(rows: SparseRows, depth: number, seed: number): Node {
   const all = Int32Array.from({ length: rows.offsets.length - 1 }, (_, r) => r);
   return grow(rows, centreOf(rows, all), all, depth, randomOf(seed));
@@ -85,14 +85,14 @@ function grow(
   return { centre, members, children };
 }
 
-/** The clusters at a depth, in the tree's order. A node that was not split further stands for itself. */
+/** Returns the clusters at a depth, in the tree's order. A node that was not divided further is a cluster itself. */
 export function clustersAt(node: Node, depth: number): Node[] {
   return depth === 0 || node.children.length === 0
     ? [node]
     : node.children.flatMap((child) => clustersAt(child, depth - 1));
 }
 
-/** The cluster at a depth whose centre a row is sent to, from the root downwards. */
+/** Returns the cluster of a row at a depth: from the root down, the child with the nearest centre. */
 export function clusterOf(root: Node, depth: number, rows: SparseRows, row: number): Node {
   let node = root;
   for (let level = 0; level < depth && node.children.length > 0; level++) {
@@ -109,7 +109,7 @@ export function clusterOf(root: Node, depth: number, rows: SparseRows, row: numb
   return node;
 }
 
-/** `count` parts of at least `count` members, none of them empty. */
+/** Divides at least `count` members into `count` parts, none of which is empty. */
 export function kMeans(
   rows: SparseRows,
   members: Int32Array,
@@ -134,7 +134,7 @@ function partsOf(members: Int32Array, labels: Int32Array, count: number): Int32A
   return Array.from({ length: count }, (_, c) => members.filter((_row, i) => labels[i] === c));
 }
 
-/** An empty part takes the member that fits worst where it is, of a part that has others. */
+/** Gives each empty part the member that fits worst in its own part, from a part with other members. */
 function fillEmpty(labels: Int32Array, found: readonly { readonly score: number }[], count: number): void {
   const sizes = new Int32Array(count);
   for (const label of labels) sizes[label]++;
@@ -150,7 +150,7 @@ function fillEmpty(labels: Int32Array, found: readonly { readonly score: number 
   }
 }
 
-/** k-means++ on a sample: the next centre is a member drawn by its distance from those before it (D. Arthur, S. Vassilvitskii, 2007). */
+/** k-means++ on a sample: the next centre is a member that is drawn in proportion to its distance from the earlier ones (D. Arthur, S. Vassilvitskii, 2007). */
 function firstCentres(
   rows: SparseRows,
   members: Int32Array,

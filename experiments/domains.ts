@@ -1,4 +1,4 @@
-/** The domains of a cell: files as they are, or all their windows cut anew, with the target's histogram over them. */
+/** The domains of a cell: one per file, or clusters or pieces of all their windows, with the target's histogram over them. */
 import { GradmixError } from "gradmix";
 import { bigramHistogram, type Dataset, type TokenStream, type Windows, windowsOf } from "gradmix/data";
 import type { TokenBatch } from "gradmix/nn";
@@ -13,9 +13,9 @@ export interface Domains {
   readonly sets: readonly Dataset<TokenBatch>[];
   /** Tokens of each. */
   readonly sizes: readonly number[];
-  /** What share of a target each domain resembles: the library's estimate, or of clusters the share of its windows that fall into each. */
+  /** Returns the share of a target that resembles each domain: the library's estimate, or, for clusters, the share of the target's windows in each. */
   histogram(target: TokenStream): number[];
-  /** The same, counted by a simple classifier. */
+  /** Returns the same shares, counted with a simple classifier. */
   counts(target: TokenStream): number[];
 }
 
@@ -30,12 +30,12 @@ export function splitNamed(kind: "domains" | "targets", text: Text, name: string
   return found;
 }
 
-/** The name of a target that is all domains in equal parts. */
+/** The name of a target that consists of all domains in equal parts. */
 export const ALL_EVENLY = "all-domains-evenly";
-/** Tokens of each domain in its training text, and as many in its held-out text, at most. */
+/** The most tokens of each domain in this target's training text; its held-out text has as many. */
 const EVEN_PART = 640;
 
-/** The target's text is held-out text of the domains, so that no run trains on it. */
+/** Returns that target. Its text is held-out text of the domains, so that no run trains on it. */
 function allEvenly({ domains }: Text): Split {
   const streams = Object.values(domains).map(({ heldOut }) => heldOut.tokens);
   const length = Math.min(EVEN_PART, ...streams.map((tokens) => tokens.length >> 1));
@@ -49,7 +49,7 @@ function allEvenly({ domains }: Text): Split {
   return { train: part(0), heldOut: part(length) };
 }
 
-/** A target; one that the corpora have as a domain alone may be one too, for runs that do not train on it. Throws `data`. */
+/** Returns a target. A domain can be a target too, in runs that do not train on it. Throws `data` if the corpora have neither. */
 export function targetNamed(text: Text, name: string): Split {
   if (name === ALL_EVENLY) return allEvenly(text);
   return splitNamed(Object.hasOwn(text.targets, name) ? "targets" : "domains", text, name);
@@ -122,13 +122,13 @@ async function clusters(whole: Windows<TokenStream>, count: number, source: Cell
   };
 }
 
-/** The inputs of each whole window. */
+/** Returns the inputs of each whole window. */
 function windowTokens({ tokens }: TokenStream, time: number): (Uint16Array | Uint32Array)[] {
   const count = Math.floor((tokens.length - 1) / time);
   return Array.from({ length: count }, (_, w) => tokens.subarray(w * time, (w + 1) * time));
 }
 
-/** Some of the windows. */
+/** Returns a dataset of some of the windows. */
 function subset(name: string, whole: Windows<TokenStream>, members: Int32Array): Dataset<TokenBatch> {
   return {
     name,

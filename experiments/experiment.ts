@@ -3,16 +3,16 @@ import type { Cell } from "./cell.ts";
 import type { Lookup } from "./results.ts";
 
 export interface Settings {
-  /** Runs of each kind, with the seeds 1, 2, …. */
+  /** Number of seeds of each kind of run: 1, 2, …. */
   readonly seeds: number;
   /** Steps of a run, in place of the experiment's own; for trials. */
   readonly steps: number | null;
 }
 
 export interface Figure {
-  /** Of its file in docs/evidence, without the ending. */
+  /** Name of its file in docs/evidence, without the ending. */
   readonly name: string;
-  /** What a reader who does not see it is told. */
+  /** The text for readers who cannot see the figure. */
   readonly caption: string;
   readonly svg: string;
 }
@@ -24,16 +24,16 @@ export interface Section {
 }
 
 export interface Experiment {
-  /** As it is typed. */
+  /** The name on the command line. */
   readonly name: string;
   readonly title: string;
-  /** What it asks, and how: the first paragraph of its section. */
+  /** The question and the method: the first paragraph of its section. */
   readonly about: string;
-  /** Its runs. Those that depend on others' results are there once these are. */
+  /** Returns its runs. Runs that depend on the results of others are included once those results exist. */
   cells(settings: Settings, results: Lookup): Cell[];
-  /** As many and as long as those will be, where that is not what `cells` gives before there are results. */
+  /** Returns cells that take as long as all runs, if `cells` without results does not. */
   planned?(settings: Settings): Cell[];
-  /** What the results say, as far as they are there. */
+  /** Returns the section on the results that exist. */
   report(settings: Settings, results: Lookup): Section;
 }
 

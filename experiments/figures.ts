@@ -1,4 +1,4 @@
-/** From observations and results to the series of a chart. */
+/** Turns observations and results into the series of a chart. */
 import {
   axisAround,
   colours,
@@ -35,7 +35,7 @@ function pointOf(x: number, values: readonly number[]): Point[] {
   return [{ x, y: interval(values).mean, low: Math.min(...values), high: Math.max(...values) }];
 }
 
-/** A line a row over the columns, from the lowest to the highest seed. */
+/** Returns one line per row over the columns, with a band from the lowest to the highest seed. */
 export function linesOver(
   observations: readonly Observation[],
   rows: readonly string[],
@@ -54,7 +54,7 @@ export function linesOver(
   }));
 }
 
-/** Dots beside each other at each column's name, a colour a row. */
+/** Returns dots beside each other at the name of each column, with one colour per row. */
 export function dotsPanel(
   observations: readonly Observation[],
   axes: { readonly rows: readonly string[]; readonly columns: readonly string[] },
@@ -75,7 +75,7 @@ export function dotsPanel(
   return { ...words, x: nameAxis(columns), y: axisOf(series), series };
 }
 
-/** Around all that is drawn. */
+/** Returns an axis that contains all points and bands. */
 export function axisOf(series: readonly Series[]): Panel["y"] {
   return axisAround(
     series.flatMap(({ points }) => points.flatMap(({ y, low = y, high = y }) => [y, low, high])),

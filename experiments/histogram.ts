@@ -1,5 +1,5 @@
 /**
- * The baseline beside the library's `bigramHistogram`: what a user would write first, not calibrated. Each window of the target goes to the domain whose smoothed bigram model likes it best.
+ * A simple baseline for the library's `bigramHistogram`, without calibration: each window of the target counts for the domain whose smoothed bigram model gives it the highest likelihood.
  */
 import type { TokenStream, Windows } from "gradmix/data";
 
@@ -8,7 +8,7 @@ const smoothing = { bigram: 20, unigram: 200 };
 
 type Bigram = (first: number, second: number) => number;
 
-/** Shares of the target's windows [domains]. */
+/** Returns the shares of the target's windows [domains]. */
 export function histogramOf(
   target: Windows<TokenStream>,
   domains: readonly Windows<TokenStream>[],
@@ -28,7 +28,7 @@ export function histogramOf(
   return counts.map((count) => count / windows);
 }
 
-/** p(second | first) in each domain: counts, smoothed by the domain's unigram, which is smoothed by that of all domains, each as much. */
+/** Returns p(second | first) of each domain: counts, smoothed by the domain's unigrams, which are smoothed by the mean of all domains' unigrams. */
 function bigramsOf(domains: readonly Windows<TokenStream>[], vocabulary: number): Bigram[] {
   const common = new Float64Array(vocabulary).fill(1e-6 / vocabulary);
   const counted = domains.map(({ stream: { tokens } }) => {

@@ -1,9 +1,9 @@
 /**
- * `npm run experiments`: lists the experiments. With a name it runs the cells of one that have no result yet, on a few processes of one thread each; with `report` it
- * writes docs/evidence.md and its figures from the results. A command that was stopped goes on where it was.
+ * `npm run experiments` lists the experiments. With a name, it runs those cells of that experiment that have no result yet, on several processes of one thread each. With
+ * `report`, it writes docs/evidence.md and its figures from the results. To continue a command that was stopped, run it again.
  *
- * Options: --seeds N (3), --processes N (as many as there are cores), --corpora DIR (GRADMIX_CORPORA, corpora), --out DIR (experiments/results), and --steps N for
- * trials, which need a folder of their own.
+ * Options: --seeds N (3), --processes N (one per core), --corpora DIR (GRADMIX_CORPORA, else corpora), --out DIR (experiments/results), and --steps N for
+ * trials, whose results need a folder of their own.
  */
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -50,12 +50,12 @@ function readOptions(args: readonly string[]): {
     return number;
   };
   if (positionals.length > 1)
-    throw new GradmixError("config", `one experiment at a time, not ${positionals.join(", ")}`);
+    throw new GradmixError("config", `give one experiment, not several (${positionals.join(", ")})`);
   const steps = count("steps");
   if (steps !== null && values.out === undefined)
     throw new GradmixError(
       "config",
-      "--steps: it is for trials, whose results belong apart; give a folder for them with --out",
+      "--steps: this option is for trials; give a folder for their results with --out",
     );
   return {
     name: positionals[0],
@@ -80,7 +80,7 @@ function missing(experiment: Experiment, settings: Settings, results: Lookup): C
   return distinct(experiment.cells(settings, results)).filter((cell) => results(cell) === undefined);
 }
 
-/** Reads and cuts text once, before processes of their own would each do it. */
+/** Reads and cuts the text once, so that the processes do not each do it. */
 async function prepare(cells: readonly Cell[], corpora: Corpora): Promise<void> {
   const seen = new Set<string>();
   for (const cell of cells) {
@@ -102,7 +102,7 @@ async function run(
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
     process.once(name, () =>
-      stop.abort(new GradmixError("config", `stopped (${name}); the same command goes on where it was`)),
+      stop.abort(new GradmixError("config", `stopped (${name}); run the same command again to continue`)),
     );
   const failed = new Set<string>();
   for (;;) {
@@ -128,13 +128,13 @@ async function run(
   }
   say(
     failed.size === 0
-      ? `${experiment.name}: done; npm run experiments -- report writes what it says`
-      : `${experiment.name}: ${failed.size} runs failed; the same command tries them again`,
+      ? `${experiment.name}: done; npm run experiments -- report writes the results to docs/evidence.md`
+      : `${experiment.name}: ${failed.size} runs failed; run the same command again to retry them`,
   );
   return failed.size === 0 ? 0 : 1;
 }
 
-/** A line for each finished cell, with the time left by the pace so far. */
+/** Returns the line to print for each finished cell, with the time left, estimated from the speed so far. */
 function progressOf(cells: readonly Cell[], processes: number): (done: Cell) => string {
   const start = performance.now();
   const whole = cells.reduce((sum, cell) => sum + estimatedSeconds(cell), 0);

@@ -6,16 +6,16 @@ const revision = 2;
 /** Raised when the default without a histogram changes. */
 const revisionWithoutPrior = 3;
 
-/** The library's default. Raise `revision` when that default changes: runs of a former one are then no longer taken for it. */
+/** The library's default. Raise `revision` when it changes, so that results of the former default are not used for it. */
 export const DEFAULT: Method = {
   rule: { name: "dga", prior: "histogram", sizes: "sizes", tokens: "tokens" },
   revision,
 };
 
-/** The paper's algorithm as it is printed there: raw inner products, a batch of every domain, an average with β = 0.1, from uniform weights. Of the η's tried ("sensitivity") 10 and 30 are the best. */
+/** The paper's algorithm as it is printed there: raw inner products, a batch of every domain, an average with β = 0.1, from uniform weights. Of the values of η that were tried ("sensitivity"), 10 and 30 are the best. */
 const paper = { eta: 10, beta: 0.1, updateEvery: 10 };
 
-/** The paper's, with other constants. */
+/** Returns the paper's algorithm with other constants. */
 export function paperWith(constants: Partial<typeof paper>): Method {
   const { eta, beta, updateEvery } = { ...paper, ...constants };
   return {
@@ -25,7 +25,7 @@ export function paperWith(constants: Partial<typeof paper>): Method {
   };
 }
 
-/** The default, with other options of its rule and other times between updates. */
+/** Returns the default with other options of its rule, or with another `updateEvery`. */
 export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
   return {
     ...DEFAULT,
@@ -34,7 +34,7 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
   };
 }
 
-/** The default without a histogram, for users who have gradients alone. */
+/** The default without a histogram, for users who have only gradients. */
 export const WITHOUT_PRIOR: Method = {
   rule: { name: "dga", sizes: "sizes", tokens: "tokens" },
   revision: revisionWithoutPrior,
@@ -46,7 +46,7 @@ export const FORMER: Method = {
   alignment: { from: "batch", targetExamples: 16 },
 };
 
-/** Importance sampling with a histogram that counts: each window of the target goes to the domain whose smoothed bigram model likes it best. */
+/** Importance sampling with a histogram that counts: each window of the target counts for the domain whose smoothed bigram model gives it the highest likelihood. */
 export const COUNTED: Method = { rule: { name: "importanceSampling", histogram: "counts" } };
 
 const importanceSampling: Method = { rule: { name: "importanceSampling", histogram: "histogram" } };
@@ -62,7 +62,7 @@ export const methods = {
   "DGA (default)": DEFAULT,
   "DGA (paper)": paperWith({}),
   "DGA (paper), no average": paperWith({ beta: 1 }),
-  // The authors' η of 0.01 is for an update every step; with one every 10 steps ten times as much moves as far.
+  // The authors' η of 0.01 is for an update in every step. With an update every 10 steps, an η ten times as large moves the weights as far.
   DoGE: { rule: { name: "doge", towards: "target", eta: 0.1 }, updateEvery: 10 },
   "GRAPE, one target": { rule: { name: "grape", targets: ["target"] }, updateEvery: 10 },
   "R&B": { rule: { name: "rnb", target: "histogram" }, updateEvery: 10 },

@@ -1,21 +1,21 @@
-/** Mixtures found by trying some and predicting the rest (RegMix; Q. Liu and others, arXiv 2407.01492). */
+/** Finds a mixture by training on some mixtures and predicting the loss of others (RegMix; Q. Liu and others, arXiv 2407.01492). */
 import { dirichlet, randomOf } from "./random.ts";
 import { mean } from "#dist/runs/statistics.js";
 import { bestRidge, type Linear, predict } from "./statistics.ts";
 
-/** Candidates of which the predicted best are averaged. */
+/** Number of simulated candidates, and of the best ones that are averaged. */
 const simulated = { candidates: 4000, taken: 40 };
 const penalties = [0.01, 0.1, 1, 10, 100];
-/** Weights below this are as good as none. */
+/** Weights below this number have almost no effect. */
 const LEAST = 0.01;
 
-/** `count` points of the simplex, evenly distributed (Dirichlet with all concentrations 1), with six digits that sum to 1. */
+/** Returns `count` points of the simplex, uniformly distributed (Dirichlet with all concentrations 1), with six digits that sum to 1. */
 export function mixturesOf(count: number, domains: number, seed: number): number[][] {
   const random = randomOf(seed);
   return Array.from({ length: count }, () => exact(dirichlet(new Array<number>(domains).fill(1), random)));
 }
 
-/** The heaviest takes what rounding leaves. */
+/** Rounds the weights; the largest one takes the rounding error. */
 function exact(weights: readonly number[]): number[] {
   const millionths = weights.map((weight) => Math.round(weight * 1e6));
   const heaviest = millionths.indexOf(Math.max(...millionths));
@@ -23,15 +23,15 @@ function exact(weights: readonly number[]): number[] {
   return millionths.map((weight) => weight / 1e6);
 }
 
-/** What one more of a domain is worth falls with what there is: a loss is taken as linear in the logarithms of the weights. */
+/** The loss is modelled as linear in the logarithms of the weights, because additional text of a domain helps less the more of it there is. */
 const features = (weights: readonly number[]): number[] => weights.map((weight) => Math.log(weight + LEAST));
 
-/** A regression of losses on mixtures; the penalty is the one that predicts each from the others best. */
+/** Returns a regression of losses on mixtures, with the penalty that predicts each loss best from the others. */
 export function lossModel(mixtures: readonly (readonly number[])[], losses: readonly number[]): Linear {
   return bestRidge(mixtures.map(features), losses, penalties);
 }
 
-/** The mean of the mixtures whose loss the regression predicts to be lowest. */
+/** Returns the mean of the mixtures with the lowest predicted losses. */
 export function predictedBest(
   mixtures: readonly (readonly number[])[],
   losses: readonly number[],

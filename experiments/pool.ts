@@ -6,9 +6,9 @@ export interface PoolOptions<J, R> {
   readonly worker: string;
   readonly args?: readonly string[];
   readonly processes: number;
-  /** Told each result as soon as it is there. */
+  /** Called with each result as soon as it is known. */
   readonly onResult: (job: J, result: R) => void;
-  /** Ends all processes at once; what they were at is lost. */
+  /** Ends all processes immediately; their current jobs are lost. */
   readonly signal?: AbortSignal;
 }
 
@@ -17,7 +17,7 @@ export interface Failure<J> {
   readonly reason: string;
 }
 
-/** Those that failed. A process that dies fails the job that it was at, and another takes its place. Rejects with the signal's reason. */
+/** Runs the jobs and returns those that failed. If a process dies, its current job has failed, and a new process replaces it. Rejects with the signal's reason. */
 export async function runPool<J, R>(jobs: readonly J[], options: PoolOptions<J, R>): Promise<Failure<J>[]> {
   const { processes, signal } = options;
   const queue = [...jobs];

@@ -1,6 +1,6 @@
 /**
- * Which continuation is the true one? Half a window of held-out target text, and four continuations of which the model takes the likeliest. The three wrong ones are
- * from elsewhere in the same document, from other documents of the target, or from other domains.
+ * Questions: which continuation is the true one? Each has half a window of held-out target text and four continuations, from which the model takes the likeliest. The
+ * three wrong ones are from elsewhere in the same document, from other documents of the target, or from other domains.
  */
 import { keep, scope } from "gradmix";
 import type { TokenStream } from "gradmix/data";
@@ -25,7 +25,7 @@ export interface Question {
   readonly continuations: readonly Tokens[];
 }
 
-/** Passages of one document each: every `time + 1` tokens one, the end-of-text token left out. */
+/** Divides each document into passages of `time + 1` tokens, without the end-of-text token. */
 function passagesOf({ tokens, documents }: TokenStream, time: number): Passage[] {
   const half = time >> 1;
   const out: Passage[] = [];
@@ -39,7 +39,7 @@ function passagesOf({ tokens, documents }: TokenStream, time: number): Passage[]
   return out;
 }
 
-/** At most `count` questions of each kind, the same whenever they are asked; the same prompts for every kind, as far as there are wrong continuations for it. */
+/** Returns at most `count` questions of each kind, the same ones in every call. All kinds use the same prompts, except those with too few wrong continuations. */
 export function questionsOf(
   target: TokenStream,
   others: readonly TokenStream[],
@@ -77,7 +77,7 @@ function shuffled<T>(items: readonly T[], random: () => number): T[] {
   return out;
 }
 
-/** Shares of questions whose true continuation is likelier than the wrong ones. */
+/** Returns the shares of questions whose true continuation is likelier than the wrong ones. */
 export async function accuracyOf(
   model: Model,
   questions: Readonly<Record<Kind, readonly Question[]>>,
@@ -98,7 +98,7 @@ export async function accuracyOf(
   };
 }
 
-/** A window a continuation, of which the loss of the continuation counts. */
+/** Returns a batch with one window per continuation, in which only the tokens of the continuation count. */
 function batchOf({ prompt, continuations }: Question): TokenBatch {
   const counted = continuations[0].length;
   const time = prompt.length + counted - 1;

@@ -1,6 +1,6 @@
-/** Numbers that depend on a seed alone. */
+/** Random numbers that depend only on a seed. */
 
-/** Uniform on (0, 1): a 32-bit generator of small state (mulberry32, T. Ettinger), enough for samples and shuffles. */
+/** Returns a generator of uniform numbers on (0, 1) with a 32-bit state (mulberry32, T. Ettinger), which is enough for samples and shuffles. */
 export function randomOf(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

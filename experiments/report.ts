@@ -1,4 +1,4 @@
-/** Writes what the results say: figures as SVG, and the generated part of docs/evidence.md. */
+/** Writes the report of the results: figures as SVG, and the generated part of docs/evidence.md. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import prettier from "prettier";
@@ -17,11 +17,14 @@ export interface Report {
   readonly figures: readonly Figure[];
 }
 
-/** The document with its generated part made anew. Equal results give equal text. */
+/** Returns the document with a new generated part. Equal results give equal text. */
 export async function reportOf(lines: readonly Line[], document: string): Promise<Report> {
   const [from, to] = [document.indexOf(BEGIN), document.indexOf(END)];
   if (from < 0 || to < from)
-    throw new GradmixError("data", `docs/evidence.md: it has no lines ${BEGIN} and ${END} to write between`);
+    throw new GradmixError(
+      "data",
+      `docs/evidence.md: the lines ${BEGIN} and ${END} are missing; add them, to mark the part to write`,
+    );
   const sections = experiments.map((experiment) => sectionOf(experiment, lines));
   const text = [
     document.slice(0, from) + BEGIN,
@@ -34,7 +37,7 @@ export async function reportOf(lines: readonly Line[], document: string): Promis
   };
 }
 
-/** As many seeds as there are of any of its cells. */
+/** Returns the settings with the largest number of seeds for which a cell has a result. */
 function settingsOf(experiment: Experiment, lines: readonly Line[]): Settings {
   const results = lookupIn(lines);
   const most = Math.max(usual.seeds, ...lines.map(({ cell }) => cell.seed));
@@ -47,7 +50,7 @@ function settingsOf(experiment: Experiment, lines: readonly Line[]): Settings {
   return { ...usual, seeds };
 }
 
-/** The section of one experiment, with its heading. */
+/** Returns the section of one experiment, with its heading. */
 export function sectionOf(experiment: Experiment, lines: readonly Line[]): Section {
   const results = lookupIn(lines);
   const settings = settingsOf(experiment, lines);
@@ -66,7 +69,7 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
   return { markdown: [...head, ...state, markdown, ...images].join("\n\n"), figures };
 }
 
-/** The stated time: at the usual settings, on two processes, without what others have run already. */
+/** Returns the minutes that an experiment takes at the usual settings on two processes, if no other experiment has run any of its cells. */
 export function minutesOf(experiment: Experiment, settings: Settings = usual): number {
   const cells = experiment.planned?.(settings) ?? experiment.cells(settings, () => undefined);
   const seconds = distinct(cells).reduce((sum, cell) => sum + estimatedSeconds(cell), 0);

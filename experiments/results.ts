@@ -1,4 +1,4 @@
-/** Results in files: NAME.jsonl has a line a finished cell, in the order in which they finished. */
+/** Results in files: NAME.jsonl has one line per finished cell, in the order in which they finished. */
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "gradmix";
@@ -12,12 +12,12 @@ export interface Line {
   readonly result: Result;
 }
 
-/** The result of a cell, where there is one. */
+/** Returns the result of a cell; undefined if there is none. */
 export type Lookup = (cell: Cell) => Result | undefined;
 
 /**
- * The lines of a file, and how many bytes they take. A last line that is not whole is what a stopped command leaves, and does not count. Throws `data`, with file
- * and line, for others that are no lines of results.
+ * Returns the lines of a file, and how many bytes they take. It ignores an incomplete last line, which a stopped command can leave. Throws `data`, with file
+ * and line, for any other line that is not a result.
  */
 export function readLines(file: string): { lines: Line[]; bytes: number } {
   const all = readFileSync(file);
@@ -30,14 +30,17 @@ export function readLines(file: string): { lines: Line[]; bytes: number } {
         const line = JSON.parse(row) as Line;
         if (line.key === keyOf(line.cell)) return line;
       } catch {
-        // Said below.
+        // The error below covers this case too.
       }
-      throw new GradmixError("data", `${file}, line ${i + 1}: it is no result; take the line out`);
+      throw new GradmixError(
+        "data",
+        `${file}, line ${i + 1}: this is not a result of an experiment; remove the line`,
+      );
     }),
   };
 }
 
-/** All lines of a folder: one cell may serve several experiments. */
+/** Returns the lines of all files of a folder, because several experiments may share a cell. */
 export function readResults(folder: string): Line[] {
   if (!existsSync(folder)) return [];
   return readdirSync(folder)
@@ -56,7 +59,7 @@ export interface Store {
   add(cell: Cell, result: Result): void;
 }
 
-/** Results of a folder, of which new ones go to NAME.jsonl. Throws `data` when some are of other text. */
+/** Opens the results of a folder; new ones go to NAME.jsonl. Throws `data` if some results are from other text. */
 export function openStore(folder: string, name: string, text: string): Store {
   mkdirSync(folder, { recursive: true });
   const file = join(folder, `${name}.jsonl`);
@@ -65,7 +68,7 @@ export function openStore(folder: string, name: string, text: string): Store {
   if (lines.some((line) => line.text !== text))
     throw new GradmixError(
       "data",
-      `${folder}: its results are of other text than these corpora; give --corpora with the same files, or --out with another folder`,
+      `${folder}: its results are from other text than these corpora; give the same files with --corpora, or another folder with --out`,
     );
   const found = new Map(lines.map(({ key, result }) => [key, result]));
   return {

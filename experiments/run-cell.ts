@@ -20,14 +20,14 @@ import { accuracyOf, questionsOf } from "./questions.ts";
 import { mean } from "#dist/runs/statistics.js";
 import { drawnWindows, firstTokens, type Text } from "./text.ts";
 
-/** Tokens of held-out text: of the target for a point of the curve and in the end, of each domain, and of a probed target. */
+/** Tokens of an evaluation: on the target for a point of the curve and at the end, on each domain, and on a probed target. */
 const evaluated = { curve: 4096, end: 16384, domain: 1024, probe: 8192 };
 const POINTS = 8;
-/** Of more domains than the first number only the last weights are kept, of more than the second none. */
+/** With more domains than the first number, only the last weights are kept; with more than the second, none. */
 const FEW = [8, 32] as const;
 const WARMUP = 20;
 
-/** What the two trainings of a cell share. */
+/** The parts that both trainings of a cell use. */
 interface Parts {
   readonly cell: Cell;
   readonly text: Text;
@@ -37,7 +37,7 @@ interface Parts {
   readonly model: GPT;
 }
 
-/** The backend is the one that `init` chose. */
+/** Runs a cell on the backend that `init` chose. */
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const domains = await domainsOf(cell, text);
   const target = targetOf(cell, text);
@@ -67,7 +67,7 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   }
 }
 
-/** The training text of the target; null when the cell has none. */
+/** Returns the training text of the target; null if the cell has no target. */
 function targetOf(
   { text: { target, targetTokens, targetDrawn }, model, seed }: Cell,
   text: Text,
@@ -78,7 +78,7 @@ function targetOf(
   return drawnWindows(train, { most: targetTokens, time: model.context, seed });
 }
 
-/** Some steps with uniform weights, and the losses after them. */
+/** Trains for some steps with uniform weights, and returns the losses after them. */
 async function trainBefore(parts: Parts, steps: number): Promise<Result["before"]> {
   const mixer = createMixer({ domains: parts.domains.names, rule: { name: "uniform" } });
   const trainer = trainerOf(parts, { mixer, bases: undefined }, steps);
@@ -93,7 +93,7 @@ async function trainBefore(parts: Parts, steps: number): Promise<Result["before"
   }
 }
 
-/** All steps, with the loss and the weights now and then. */
+/** Trains for all steps, and returns the loss and the weights at some of them. */
 async function train(
   parts: Parts,
   trainer: Trainer,
@@ -143,16 +143,19 @@ function trainerOf(
 }
 
 /**
- * What a guard looks at: held-out windows of each domain behind those that the result is measured on, where there are some; a small domain has too few, and is guarded by what it has.
- * Throws `config` for text that was cut anew, of which nothing is held out.
+ * Returns the windows that a guard evaluates: held-out windows of each domain after those of the result's own evaluation. A domain with too few uses the same windows for both.
+ * Throws `config` if the text was divided into other domains, because these have no held-out text.
  */
 function guardedText({ text: { domains, cut }, model }: Cell, text: Text): HeldOutOptions {
   if (cut !== undefined)
-    throw new GradmixError("config", "guard: of text that is cut anew nothing is held out");
+    throw new GradmixError(
+      "config",
+      "guard: clusters and pieces have no held-out text; use the domains of the corpora",
+    );
   const measured = Math.ceil(evaluated.domain / model.context);
   const sets = domains.map((name) => {
     const windows = evaluationWindows(name, splitNamed("domains", text, name).heldOut, model.context);
-    if (windows === null) throw new GradmixError("data", `${name}: the held-out text is a single token`);
+    if (windows === null) throw new GradmixError("data", `${name}: the held-out text has only one token`);
     const first = windows.count >= 2 * measured ? measured : 0;
     return {
       name,
@@ -167,13 +170,13 @@ function guardedText({ text: { domains, cut }, model }: Cell, text: Text): HeldO
 const round = (value: number): number => Number(value.toFixed(4));
 const rounded = (weights: ArrayLike<number>): number[] => Array.from(weights, round);
 
-/** The mixer of the cell's method, and its bases. Throws `config` for a rule that the package does not have. */
+/** Returns the mixer of the cell's method, and its bases. Throws `config` for a rule that the package does not have. */
 function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const { method, steps, batch, model } = cell;
   const bases = method.bases === undefined ? undefined : basesOf(method.bases, domains, text);
   const tokens = steps * batch * model.context;
   const given = { ...method.rule, ...placed(method.rule, domains, target, tokens) };
-  // The package checks the options by name, as it does those of a configuration file.
+  // The package checks the names of the options, as in a configuration file.
   const rule = combine(createRule(given as RuleOptions), method.combinators ?? [], {
     sizes: domains.sizes,
     tokens,
@@ -184,7 +187,7 @@ function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   return { mixer, bases };
 }
 
-/** Numbers in place of "histogram", "counts", "sizes" and "tokens". */
+/** Returns the numbers for "histogram", "counts", "sizes" and "tokens". */
 function placed(
   rule: Cell["method"]["rule"],
   domains: Domains,
@@ -213,7 +216,7 @@ async function targetLoss({ cell, text }: Parts, trainer: Trainer, tokens: numbe
   return target === null ? null : lossOn(cell, trainer, targetNamed(text, target).heldOut, tokens);
 }
 
-/** Mean over the cell's domains, as they are in the corpora. */
+/** Returns the mean loss over the cell's domains, as the corpora have them. */
 async function outsideLoss({ cell, text }: Parts, trainer: Trainer): Promise<number> {
   const losses: number[] = [];
   for (const name of cell.text.domains)
@@ -231,7 +234,7 @@ async function probe({ cell, text }: Parts, trainer: Trainer): Promise<Result["p
 
 async function lossOn(cell: Cell, trainer: Trainer, stream: TokenStream, tokens: number): Promise<number> {
   const windows = evaluationWindows("text", stream, cell.model.context);
-  if (windows === null) throw new GradmixError("data", "a text to evaluate on is a single token");
+  if (windows === null) throw new GradmixError("data", "a text for evaluation has only one token");
   return round(await trainer.evaluate(windows, tokens));
 }
 

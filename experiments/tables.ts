@@ -10,18 +10,18 @@ export interface Observation {
   readonly value: number;
 }
 
-/** A column of this name has the observations of all. */
+/** A column with this name has the observations of all columns. */
 export const ALL = "all";
 
 export interface TableOptions {
   readonly rows: readonly string[];
   readonly columns: readonly string[];
-  /** What stands above the rows. */
+  /** Heading of the column with the names of the rows. */
   readonly corner: string;
   readonly digits?: number;
 }
 
-/** Mean ± half of the 95 % interval, over groups and seeds. */
+/** Returns a table of means ± half of their 95 % intervals, over groups and seeds. */
 export function meansTable(observations: readonly Observation[], options: TableOptions): string {
   return table(options, (row, column) =>
     within(observations, column)
@@ -30,7 +30,7 @@ export function meansTable(observations: readonly Observation[], options: TableO
   );
 }
 
-/** The differences of the row `of` to each other row, paired. Negative: `of` is lower. */
+/** Returns a table of the paired differences of the row `of` minus each other row. Negative: `of` is lower. */
 export function differencesTable(
   observations: readonly Observation[],
   { of, ...options }: TableOptions & { readonly of: string },
@@ -46,7 +46,7 @@ function within(observations: readonly Observation[], column: string): readonly 
   return column === ALL ? observations : observations.filter((o) => o.column === column);
 }
 
-/** `of` less `from` in each pair, under the name of `from`. */
+/** Returns `of` minus `from` in each pair, under the name of `from`. */
 export function paired(observations: readonly Observation[], of: string, from: string): Observation[] {
   const key = ({ column, group, seed }: Observation): string => JSON.stringify([column, group, seed]);
   const others = new Map(observations.filter(({ row }) => row === from).map((o) => [key(o), o.value]));

@@ -1,6 +1,6 @@
 /**
- * The corpora as tokens. A folder holds `domains/NAME.jsonl.gz` and `targets/NAME.jsonl.gz`, a document a line, `{"text": "…"}`. What was made of them is kept in
- * `.cache/experiments`, named by a hash of the files, so that it is made once.
+ * The corpora as tokens. A folder holds `domains/NAME.jsonl.gz` and `targets/NAME.jsonl.gz`, with one document per line, `{"text": "…"}`. The tokens and clusters are
+ * kept in `.cache/experiments`, under a hash of the files, so that they are computed once.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -11,9 +11,9 @@ import { buildCorpus, readDocuments, type TokenStream, trainBpe } from "gradmix/
 import { randomOf } from "./random.ts";
 import { clusterTree, type Idf, type Node, tfidf } from "./clusters.ts";
 
-/** Held-out shares, and the seed that decides which documents: the same in all runs. */
+/** Held-out shares, and the seed that decides which documents are held out; the same in all runs. */
 const split = { domains: 0.1, targets: 0.3, seed: 1 };
-/** Characters that the tokenizer learns from, evenly from all domains. */
+/** Characters on which the tokenizer is trained, the same number from each domain. */
 const LEARNT = 8e6;
 const TREE_DEPTH = 4;
 
@@ -23,7 +23,7 @@ export interface Split {
 }
 
 export interface Text {
-  /** Of the tokens that there are, including the end of text. */
+  /** Number of tokens in the vocabulary, including the end of text. */
   readonly vocabulary: number;
   readonly domains: Readonly<Record<string, Split>>;
   readonly targets: Readonly<Record<string, Split>>;
@@ -46,7 +46,7 @@ export interface Corpora {
 const ENDING = ".jsonl.gz";
 const CACHE = ".cache/experiments";
 
-/** What a folder holds. Throws `data` when it is none of corpora. */
+/** Lists the contents of a folder. Throws `data` if it has no corpora. */
 export function findCorpora(folder: string): Corpora {
   const hash = createHash("sha256");
   const namesIn = (kind: "domains" | "targets"): string[] => {
@@ -56,7 +56,7 @@ export function findCorpora(folder: string): Corpora {
     if (found.length === 0)
       throw new GradmixError(
         "data",
-        `${folder}: it has no ${kind}/*${ENDING}; give a folder that has with --corpora, or GRADMIX_CORPORA`,
+        `${folder}: it has no ${kind}/*${ENDING}; name a folder of corpora with --corpora or GRADMIX_CORPORA`,
       );
     const names = found.map((file) => file.slice(0, -ENDING.length)).sort();
     for (const name of names)
@@ -70,7 +70,7 @@ export function findCorpora(folder: string): Corpora {
 const fileOf = (folder: string, kind: "domains" | "targets", name: string): string =>
   join(folder, kind, name + ENDING);
 
-/** The tokens, learnt and encoded the first time. */
+/** Returns the tokens; the first time, trains the tokenizer and encodes the text. */
 export async function textOf(corpora: Corpora, vocabulary: number): Promise<Text> {
   return cached(`tokens-${vocabulary}-${corpora.hash}`, () => encode(corpora, vocabulary));
 }
@@ -93,7 +93,8 @@ async function encode({ folder, ...names }: Corpora, vocabulary: number): Promis
       const file = fileOf(folder, kind, name);
       const options = { heldOut: split[kind], seed: split.seed };
       const { train, heldOut } = await buildCorpus(name, readDocuments([file]), tokenizer, options);
-      if (heldOut === null) throw new GradmixError("data", `${file}: nothing of it was held out`);
+      if (heldOut === null)
+        throw new GradmixError("data", `${file}: no text was held out; give a file with more text`);
       out[name] = { train, heldOut };
     }
     return out;
@@ -105,7 +106,7 @@ async function encode({ folder, ...names }: Corpora, vocabulary: number): Promis
   };
 }
 
-/** The clusters of the windows of `stream`; `key` is a name for it. */
+/** Returns the clusters of the windows; `key` is a name for these windows. */
 export async function clusteringOf(
   key: string,
   windows: () => readonly ArrayLike<number>[],
@@ -116,7 +117,7 @@ export async function clusteringOf(
   });
 }
 
-/** What `make` gives, from the cache when it is there. Written beside and renamed, so that it is whole or not there. */
+/** Returns the result of `make`, from the cache if it is there. It is written to another file and renamed, so that it is complete or absent. */
 async function cached<T>(name: string, make: () => T | Promise<T>): Promise<T> {
   const file = join(CACHE, `${name}.bin`);
   if (existsSync(file)) return v8.deserialize(readFileSync(file)) as T;
@@ -127,7 +128,7 @@ async function cached<T>(name: string, make: () => T | Promise<T>): Promise<T> {
   return made;
 }
 
-/** The first `most` tokens of a stream. */
+/** Returns the first `most` tokens of a stream. */
 export function firstTokens(stream: TokenStream, most: number | null): TokenStream {
   const { tokens, documents } = stream;
   if (most === null || most >= tokens.length) return stream;
@@ -137,7 +138,7 @@ export function firstTokens(stream: TokenStream, most: number | null): TokenStre
   };
 }
 
-/** As many whole windows of `time` tokens as fit into `most` tokens, drawn without repetition in the order of the text. The windows follow one another: each predicts the next window's first token last. */
+/** Draws as many whole windows of `time` tokens as fit into `most` tokens, without repetition, and joins them in the order of the text. The last token that a window predicts is the first token of the next one. */
 export function drawnWindows(
   stream: TokenStream,
   { most, time, seed }: { readonly most: number; readonly time: number; readonly seed: number },
@@ -157,7 +158,7 @@ export function drawnWindows(
   );
 }
 
-/** Streams one after another. */
+/** Joins streams into one. */
 export function joinStreams(streams: readonly TokenStream[]): TokenStream {
   const tokens = new Uint16Array(streams.reduce((sum, stream) => sum + stream.tokens.length, 0));
   const documents: number[] = [0];

@@ -1,4 +1,4 @@
-/** A process that runs cells one after another, with one thread: a message is a cell, the answer its result. */
+/** A process that runs cells one after another, with one thread. Each message is a cell, and the answer is its result. */
 import { init } from "gradmix";
 import type { Cell } from "./cell.ts";
 import { runCell } from "./run-cell.ts";
@@ -21,5 +21,5 @@ process.on("message", (cell: Cell) => {
     process.send?.({ error: error instanceof Error ? error.message : String(error) });
   });
 });
-// Whoever started it may be gone.
+// The process that started this one has ended.
 process.on("disconnect", () => process.exit(0));

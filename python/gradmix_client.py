@@ -10,7 +10,7 @@ Copy this file beside your trainer, or put its folder on PYTHONPATH. On rank 0:
 `Mixer` starts the process `gradmix mix` and exchanges messages with it over its standard input and output, or over HTTP with one that listens on this machine. Your
 trainer broadcasts the k weights to the other ranks. `read_weights` reads the file that `gradmix mix --weights-file` writes.
 
-Three functions measure alignments in a PyTorch module, on one process, under DistributedDataParallel, and under FSDP2 (`fully_shard`). They import PyTorch when they are called:
+Three functions measure alignments in a PyTorch module, in one process, under DistributedDataParallel, and under FSDP2 (`fully_shard`). They import PyTorch when they are called:
 
     two_loss_alignments      forward passes at θ ± ε·ĝ, no hooks, no gradients of the domains
     exact_alignments         a backward pass for every batch
@@ -231,7 +231,7 @@ class _Process(_Transport):
             )
         except OSError as error:
             raise GradmixError(
-                f"{self.name} could not be started ({error.strerror or error}); install gradmix, or say by command= how to start it",
+                f"{self.name} could not be started ({error.strerror or error}); install gradmix, or pass the command that starts it as command=",
                 "command",
             ) from None
         assert self.child.stdin and self.child.stdout and self.child.stderr
@@ -420,7 +420,7 @@ class Mixer:
         update_after: no update before this step.
         shares: the shares with which the trainer actually draws, by domain; `loss_multipliers` are then weight / share.
         multipliers: True requests `loss_multipliers` for a trainer that draws every domain equally often.
-        seed: for rules that draw; at present none does.
+        seed: has no effect, because no rule draws random numbers.
         command: the command that starts `gradmix mix`.
         url, token: use a `gradmix mix --listen` instead, which must run on this machine (or be forwarded to it).
         timeout: seconds that a reply may take.
@@ -605,7 +605,7 @@ class Mixer:
         Raises GradmixError, and changes nothing, for a state of other domains, of another rule, or with other options than this mixer has.
         """
         if not isinstance(state, Mapping) or state.get("version") != 1 or "state" not in state:
-            raise GradmixError("state is not what state_dict of a mixer gave", "state")
+            raise GradmixError("state is not a result of state_dict; pass one unchanged", "state")
         before = self._talk
         if before.broken is not None:
             self._talk = self._open()
@@ -640,7 +640,7 @@ class Mixer:
         except (TypeError, ValueError) as error:
             raise GradmixError(f"the message cannot be written as JSON: {error}") from None
         if not self._lock.acquire(timeout=self._timeout):
-            raise GradmixError("another thread waits for an answer of this mixer")
+            raise GradmixError("another thread is waiting for a reply to this mixer; give each thread its own mixer, or wait for it")
         try:
             raw = self._talk.exchange(line, self._timeout)
             self._last = _checked(raw, self._settings["domains"], self._talk.name)
@@ -659,7 +659,7 @@ def _checked(raw: bytes, domains: Sequence[str], name: str) -> Dict[str, Any]:
     weights = answer.get("weights") if isinstance(answer, dict) and answer.get("type") == "weights" else None
     if not isinstance(weights, dict) or set(weights) != set(domains) or "state" not in answer:
         text = _short(raw.decode("utf-8", "replace"))
-        raise GradmixError(f"{name} answered {text}, which is not an answer of gradmix mix")
+        raise GradmixError(f"{name} replied {text}, which is not a reply of gradmix mix")
     return dict(answer)
 
 
@@ -693,7 +693,7 @@ def read_weights(path: Union[str, "os.PathLike[str]"]) -> WeightsFile:
 #
 # Under DistributedDataParallel every rank holds every parameter; under FSDP2 a rank holds its shard (`DTensor`). The same code serves both: a rank works on the
 # tensors that it holds, and in sums over elements each element is divided by the number of ranks that hold it, so that it counts once. Every rank calls these functions
-# with the same domains and the same number of batches of each, of its own text. Losses and gradients are means over the batches of all ranks, and all ranks get the same results.
+# with batches of its own text, for the same domains and in the same number. Losses and gradients are means over the batches of all ranks, and all ranks get the same results.
 
 #: loss_fn(model, batch): the mean loss per token of the batch, as a tensor without axes. It calls `model` as training does.
 LossFunction = Callable[[Any, Any], Any]
@@ -806,7 +806,7 @@ def two_loss_alignments(
         norms = [_inner(held, held, copies), _inner(direction, direction, copies)]
         parameters, target = map(math.sqrt, _checked_sums(norms, counts, held, world))
         if not math.isfinite(target) or target == 0:
-            raise GradmixError(f"the target's gradient has norm {target}, which is no direction", "target_direction")
+            raise GradmixError(f"the target's gradient has the norm {target}, so it has no direction; the norm must be positive and finite", "target_direction")
         delta = eps * parameters
         before = [tensor.clone() for tensor in held]
         sides = []
@@ -881,7 +881,7 @@ def last_layer_alignments(
     head: Any,
     group: Any = None,
 ) -> Measurement:
-    """Computes ⟨gᵢ, g_t⟩ of the gradients of the weight of the language model's head, from forward passes and one product of the size of the head's per batch.
+    """Computes ⟨gᵢ, g_t⟩ of the gradients of the weight of the language model's head, from forward passes and one matrix product of the head's size per batch.
 
     This is only the last layer's part of the alignment. Compare it with `exact_alignments` on your model before you rely on it. `target_norm` is the norm of the head's part.
 
@@ -938,7 +938,7 @@ def _world(group: Any) -> _World:
 
 @contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """Turns dropout off, which would differ between the two losses and between methods."""
+    """Turns dropout off meanwhile, because its random choices would differ between the two losses and between methods."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -976,7 +976,7 @@ def _copies(param: Any, world: _World) -> float:
     mesh, shards = param.device_mesh, 1
     for axis, placement in enumerate(param.placements):
         if placement.is_partial():
-            raise GradmixError("a parameter is a partial sum, which cannot be moved", "model")
+            raise GradmixError("a parameter is a partial sum over ranks, which is not supported; use replicated or sharded parameters", "model")
         if placement.is_shard():
             shards *= mesh.size(axis)
     if world.size % shards:
@@ -990,7 +990,7 @@ def _copies(param: Any, world: _World) -> float:
 def _check_no_gradient(params: Sequence[Any]) -> None:
     if any(param.grad is not None for param in params):
         raise GradmixError(
-            "gradients are pending, which this would spoil; call it after optimizer.zero_grad(set_to_none=True)",
+            "gradients are pending, and the measurement would change them; call this function after optimizer.zero_grad(set_to_none=True)",
             "model",
         )
 
@@ -1077,13 +1077,13 @@ def _checked_sums(numbers: Sequence[float], counts: Sequence[int], like: Sequenc
 def _loss(loss_fn: LossFunction, model: Any, batch: Any) -> Any:
     loss = loss_fn(model, batch)
     if not hasattr(loss, "ndim") or loss.ndim != 0:
-        raise GradmixError(f"loss_fn gave {_shown(loss)}; it must be a tensor without axes", "loss_fn")
+        raise GradmixError(f"loss_fn returned {_shown(loss)}; it must return a tensor without axes", "loss_fn")
     return loss
 
 
 def _finite(number: float, what: str, field: Optional[str] = None) -> float:
     if not math.isfinite(number):
-        raise GradmixError(f"{what} is {number}", field)
+        raise GradmixError(f"{what} is {number}; it must be finite", field)
     return number
 
 
@@ -1099,7 +1099,7 @@ def _head_factors(model: Any, loss_fn: LossFunction, batch: Any, head: Any) -> T
             logits = model(*args, **kwargs)
         if len(seen) != 1 or logits is not seen[0][1]:
             raise GradmixError(
-                "the model must return the output of head, which it calls once; make the loss in loss_fn", "head"
+                "the model must call head once and return its output; compute the loss in loss_fn", "head"
             )
         returned.append(logits.detach().requires_grad_())
         return returned[0]

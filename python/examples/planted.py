@@ -67,6 +67,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Writes text whose best mixture is known.")
     parser.add_argument("folder")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--characters", type=int, default=100_000, help="of each domain")
+    parser.add_argument("--characters", type=int, default=100_000, help="characters per domain")
     given = parser.parse_args()
     write(given.folder, given.seed, given.characters)

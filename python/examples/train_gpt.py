@@ -5,7 +5,7 @@
 
 Every rank draws its rows with the same weights. Every `--update-every` steps all ranks measure how the domains' gradients align with the target's, and rank 0 sends this to
 `gradmix mix` and broadcasts the k new weights. A checkpoint has the model, the optimizer and the mixer's state. The same command continues from the last checkpoint, also
-after kill -9, to the same weights as a run that was never stopped.
+after kill -9, and ends with the same weights as a run that was never stopped.
 
 It runs on CPUs with the backend gloo, so that it can be tried anywhere. For GPUs, use init_process_group("nccl"), and move model and batches to the rank's device.
 """
@@ -226,12 +226,12 @@ def arguments(words: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--parallel", choices=["ddp", "fsdp2"], default="ddp")
     parser.add_argument("--alignment", choices=["two-loss", "exact", "last-layer"], default="two-loss")
     parser.add_argument("--rule", default='{"name": "dga"}', help="JSON, see docs/rules.md")
-    parser.add_argument("--mix", default="gradmix mix", help="how the mixer is started")
+    parser.add_argument("--mix", default="gradmix mix", help="command that starts gradmix mix")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--rows", type=int, default=32, help="windows of a rank in a step")
+    parser.add_argument("--rows", type=int, default=32, help="windows per rank and step")
     parser.add_argument("--update-every", type=int, default=10)
-    parser.add_argument("--measure-rows", type=int, default=16, help="windows in a measured batch")
-    parser.add_argument("--measure-batches", type=int, default=2, help="measured batches of a domain and rank")
+    parser.add_argument("--measure-rows", type=int, default=16, help="windows per measured batch")
+    parser.add_argument("--measure-batches", type=int, default=2, help="measured batches per domain and rank")
     parser.add_argument("--checkpoint-every", type=int, default=100)
     parser.add_argument("--context", type=int, default=8)
     parser.add_argument("--dim", type=int, default=32)

@@ -217,7 +217,7 @@ test("the document keeps what is around the generated part, and is the same when
   expect(document.split("## ")[0]).toBe(frame.split("## ")[0]);
   expect(document).toMatch(/\| uniform +\| +\d\.\d{3} ± /);
   expect(await reportOf(lines, document)).toEqual({ document, figures });
-  await expect(reportOf(lines, "# Evidence")).rejects.toThrow("to write between");
+  await expect(reportOf(lines, "# Evidence")).rejects.toThrow("add them, to mark the part to write");
 });
 
 test("docs/evidence.md and its figures are what the committed results give", async () => {

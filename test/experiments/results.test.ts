@@ -71,7 +71,7 @@ describe("a file of results", () => {
     const [first, second] = readFileSync(file, "utf8").split("\n");
     expect(codeOf(() => openStore(folder, "two", "other"))).toMatch(/^data: .*other text than these corpora/);
     writeFileSync(file, `${first.slice(0, 50)}\n${second}\n`);
-    expect(codeOf(() => readLines(file))).toMatch(/^data: .*one\.jsonl, line 1: it is no result/);
+    expect(codeOf(() => readLines(file))).toMatch(/^data: .*one\.jsonl, line 1: this is not a result/);
     // A cell that was changed by hand does not fit its key.
     writeFileSync(file, `${first}\n${second.replace('"seed":1', '"seed":9')}\n`);
     expect(codeOf(() => readLines(file))).toMatch(/line 2/);
@@ -115,7 +115,7 @@ describe("the pool", () => {
     ]);
   });
 
-  test("stopped in the middle of a line, it goes on to the same results", async () => {
+  test("stopped in the middle of a line, it continues to the same results", async () => {
     const store = openStore(folder, "one", "hash");
     const stop = new AbortController();
     const key = (n: number): Cell => cells[n];

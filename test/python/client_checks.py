@@ -269,8 +269,8 @@ def test_a_process_that_misbehaves_is_named_and_ended_and_never_waited_for(folde
         (DOMAINS, closes, "closed its output"),
         (DOMAINS, fails, "ended (exit code 3): out of luck"),
         (big, fails, "ended (exit code 3): out of luck"),
-        (DOMAINS, echoes, "is not an answer of gradmix mix"),
-        (DOMAINS, stranger, "is not an answer of gradmix mix"),
+        (DOMAINS, echoes, "is not a reply of gradmix mix"),
+        (DOMAINS, stranger, "is not a reply of gradmix mix"),
     ]:
         started = []
         popen = subprocess.Popen

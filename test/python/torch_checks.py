@@ -248,7 +248,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_moved(folder):
         target_gradient(model, mean_loss, [])
     with refused("target_batches"):
         last_layer_alignments(model, mean_loss, batches, [], head=model.head)
-    with refused("head", "must return the output of head"):
+    with refused("head", "and return its output"):
         last_layer_alignments(model, mean_loss, batches, target, head=model.norm)
     with refused("loss_fn", "did not call"):
         last_layer_alignments(model, lambda _, batch: mean_loss(model, batch), batches, target, head=model.head)
