@@ -209,7 +209,7 @@ function addPrepare(program: Command, io: Io): void {
 function addCluster(program: Command, io: Io): void {
   const clusterCommand = program
     .command("cluster")
-    .summary("divide a corpus without labels into fine domains")
+    .summary("divide a corpus without labels into domains by topic")
     .description(
       "Divide a corpus into clusters of documents on the same topics. A run then uses the clusters as its domains.",
     )
@@ -326,7 +326,12 @@ function addWatch(program: Command, io: Io): void {
       `Serve the page of gradmix report at an address of this machine. The page updates itself while the run trains.`,
     )
     .argument("<RUN>", "the folder of a run")
-    .option("--port <N>", "port of the page; 0: any free port", String(DEFAULT_PORT))
+    .addOption(
+      new Option("--port <N>", "port of the page; 0: any free port").default(
+        String(DEFAULT_PORT),
+        String(DEFAULT_PORT),
+      ),
+    )
     .action(async (run: string, { port }: { port: string }) => {
       const { watch } = await import("./watch-command.ts");
       io.code = await watch(run, port, io);
