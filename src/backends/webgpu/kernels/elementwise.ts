@@ -263,8 +263,8 @@ fn power_of(x: f32, y: f32) -> f32 {
   let v = 1.0 / (m + near);
   let s = u * v;
   let s_high = head(s);
-  let below = head(m + near);
-  let s_low = v * ((u - s_high * below) - s_high * (m - (below - near)));
+  let sum_head = head(m + near);
+  let s_low = v * ((u - s_high * sum_head) - s_high * (m - (sum_head - near)));
   let s2 = s * s;
   let r = s2 * s2 * (6.0000002384e-1 + s2 * (4.2857143283e-1 + s2 * (3.3333334327e-1 + s2 * (2.7272811532e-1
     + s2 * (2.3066075146e-1 + s2 * 2.0697501302e-1))))) + s_low * (s_high + s);
