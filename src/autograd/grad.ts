@@ -53,7 +53,14 @@ export interface Vjp {
 }
 
 /** Tapes that can no longer be played back free what they saved. */
-const forgotten = new FinalizationRegistry<Tape>((tape) => tape.dispose());
+const forgotten = new FinalizationRegistry<Tape>((tape) => {
+  try {
+    tape.dispose();
+  } catch (error) {
+    // The backend may have been shut down, and its memory freed. Anything else is a fault.
+    if (!(error instanceof GradmixError && error.code === "backend")) throw error;
+  }
+});
 
 /** Records which of some tensors a function uses. */
 class Uses implements Transform {
