@@ -30,7 +30,8 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
   return {
     ...DEFAULT,
     rule: { ...DEFAULT.rule, ...own },
-    ...(updateEvery === undefined ? {} : { updateEvery }),
+    // As many examples of the target as by default, however often it updates.
+    ...(updateEvery === undefined ? {} : { updateEvery, alignment: { targetExamples: 8 } }),
   };
 }
 

@@ -2,7 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
 import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
-import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
+import { checkDomains, type Rule, type RuleSchedule, type RuleState, type Signal } from "./rule.ts";
 import { checkOptions, integerIn, list, object, required } from "../options.ts";
 import * as schema from "../schema.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
@@ -75,6 +75,11 @@ export function createMixer(options: MixerOptions): Mixer {
           `createMixer: ${fact}: the rule "${rule.name}" is an object, whose options are already set; pass ${fact} when you make the rule, or pass options as rule`,
         );
   const combined = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
+  if (combined.schedule !== undefined)
+    checkOptions<RuleSchedule>(`rule "${combined.name}": schedule`, combined.schedule, {
+      updateEvery: required(integerIn(1)),
+      measureEvery: required(integerIn(1)),
+    });
   const updateEvery = options.updateEvery ?? combined.schedule?.updateEvery ?? mixerDefaults.updateEvery;
   const initial: MixerState = {
     version: 1,

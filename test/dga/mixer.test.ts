@@ -158,6 +158,11 @@ test("without options, updates follow the rule's schedule, or happen every tenth
   expect(everyOf(bare)).toEqual([10, 0]);
   expect(everyOf(own)).toEqual([3, 0]);
   expect(everyOf(own, { updateEvery: 7, updateAfter: 4 })).toEqual([7, 4]);
+  for (const wrong of [{ updateEvery: 0 }, { measureEvery: 1.5 }, { updateEvery: NaN }]) {
+    const error = errorOf(() => everyOf({ ...own, schedule: { ...schedule, ...wrong } }));
+    expect(error.code).toBe("config");
+    expect(error.message).toMatch(/^rule "dga": schedule: (updateEvery|measureEvery): /);
+  }
   // Combinators keep the schedule of what is inside them.
   expect(
     everyOf(own, {
