@@ -6,10 +6,11 @@ import { defaults } from "./defaults.ts";
 import { fewTokens } from "./few-tokens.ts";
 import { forgetting } from "./forgetting.ts";
 import { granularity } from "./granularity.ts";
+import { longer } from "./longer.ts";
 import { mixtures } from "./mixtures.ts";
 import { sensitivity } from "./sensitivity.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[defaults, fewTokens, granularity, sensitivity, cost],
+  ...[defaults, longer, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];

@@ -1,0 +1,57 @@
+import { drawPanels } from "#dist/report/chart.js";
+import type { Experiment, Settings } from "../experiment.ts";
+import { dotsPanel } from "../figures.ts";
+import { methods, WITHOUT_PRIOR } from "../methods.ts";
+import { ALL, differencesTable, meansTable } from "../tables.ts";
+import { cellOf, gridOf, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
+
+const groups: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
+/** How many times as long as the runs of the other experiments. */
+const TIMES = 4;
+const compared = {
+  "importance sampling": methods["importance sampling"],
+  "DGA (default)": methods["DGA (default)"],
+  "DGA (default), no histogram": WITHOUT_PRIOR,
+} as const;
+const rows = namesOf(compared);
+
+const runsOf = (settings: Settings): Run[] =>
+  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
+    cellOf({ method: compared[row as keyof typeof compared], target, seed, steps: TIMES * STEPS }, settings),
+  ).map((run) => ({ ...run, column: run.group }));
+
+export const longer: Experiment = {
+  name: "longer",
+  title: "Longer runs",
+  about: `The runs of the first experiment with ${TIMES} times as many steps (${TIMES * STEPS}, 24 domains with all their tokens). Without a histogram, a run spends its first steps on finding the mixture. This experiment shows how much of that difference remains.`,
+  cells: (settings) => runsOf(settings).map(({ cell }) => cell),
+  report(settings, results) {
+    const losses = observe(runsOf(settings), results, ({ loss }) => loss);
+    const axes = { rows, columns: [...groups, ALL], corner: "method" };
+    return {
+      markdown: [
+        "Loss on held-out text of each target, nats per token:",
+        meansTable(losses, { ...axes, columns: groups }),
+        "The default minus each of the others, paired by target and seed; negative is better:",
+        differencesTable(losses, { ...axes, of: "DGA (default)" }),
+      ].join("\n\n"),
+      figures: [
+        {
+          name: "longer",
+          caption: `Loss on each target after ${TIMES * STEPS} steps, by method`,
+          svg: drawPanels([
+            dotsPanel(
+              losses,
+              { rows, columns: groups },
+              {
+                title: `${TIMES * STEPS} steps`,
+                xLabel: "target",
+                yLabel: "loss on the target, nats per token",
+              },
+            ),
+          ]),
+        },
+      ],
+    };
+  },
+};
