@@ -105,7 +105,7 @@ describe("the trainer", () => {
     ["sketch", { alignment: { estimator: "sketch" } }],
     ["systematic", { sampling: "systematic" }],
   ];
-  test.each(variants)("saved at any step and restored, goes on to the same bits (%s)", async (_, options) => {
+  test.each(variants)("saved at any step and restored, continues to the same bits (%s)", async (_, options) => {
     const steps = 11;
     const whole = setup(options);
     const expected = [];
@@ -127,7 +127,7 @@ describe("the trainer", () => {
   });
 
   test.each(variants)(
-    "restored after steps of its own, goes on to the same bits (%s)",
+    "restored after steps of its own, continues to the same bits (%s)",
     async (_, options) => {
       const whole = setup(options);
       for (let i = 0; i < 6; i++) await whole.step();
