@@ -222,7 +222,7 @@ test("logic: what is not 0 holds; conditions are 0 and 1", async () => {
   expect(() => logicalNot(ones([5]))).toThrow(/^logicalNot: the condition is f32, i32 is needed/);
 });
 
-test("pow: where b is 0, the slope by a goes on with a^−1 as b moves", async () => {
+test("pow: at b = 0 the derivative in a is 0, and its derivative in b is a^−1", async () => {
   const [a, b] = [tensor([0.5, 2, 64]), tensor([0, 0, 0])];
   const slope = (b: Tensor): Tensor => grad((a) => sum(pow(a, b)))(a)[0];
   await expectTensor(slope(b), [3], [0, 0, 0]);

@@ -279,7 +279,7 @@ describe.skipIf(off)("webgpu", () => {
     expect(() => backend.alloc(4, "f32")).toThrow("webgpu: the backend was disposed");
   });
 
-  test("what is too large is refused with the sizes, and the device goes on", async () => {
+  test("what is too large is refused with the sizes, and the device continues", async () => {
     const backend = await start({ memoryLimit: 1 << 20 });
     const message = (elements: number): string => {
       try {
@@ -299,7 +299,7 @@ describe.skipIf(off)("webgpu", () => {
     expect([...(await backend.read(buffer, 0, 3))]).toEqual([1, 2, 3]);
   });
 
-  test("what the device has no memory for is refused with the sizes, and the device goes on", async () => {
+  test("what the device has no memory for is refused with the sizes, and the device continues", async () => {
     // Dawn's null device, which has 512 MiB.
     const backend = createWebgpuBackend({ device: await createNullDevice() });
     const count = 2 ** 24;
@@ -533,7 +533,7 @@ describe.skipIf(off)("webgpu", () => {
     }
   });
 
-  test("a device that is lost in a run of the command: the last checkpoint is kept, and a resumed run goes on", () => {
+  test("a device that is lost in a run of the command: the last checkpoint is kept, and a resumed run continues", () => {
     const folder = mkdtempSync(join(tmpdir(), "gradmix-lost-"));
     try {
       for (const name of ["a", "b", "target"])

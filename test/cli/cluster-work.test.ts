@@ -89,7 +89,7 @@ async function killed(args: readonly string[], path: string, nth: number): Promi
   return new Promise((done) => child.once("exit", (_, signal) => done(signal === "SIGKILL")));
 }
 
-test("killed in the sample, the embedding, the fit and the assigning, it goes on to the same bytes", async () => {
+test("killed in the sample, the embedding, the fit and the assignment, it resumes to the same bytes", async () => {
   const options = { levels: "3,4", dim: "8", balanced: "1.5" };
   await made("[ot][nw][eo].jsonl", "whole", options);
   const args = ["[ot][nw][eo].jsonl", "--out", "again", "--levels", "3,4", "--dim", "8", "--balanced", "1.5"];

@@ -255,7 +255,7 @@ describe("while it runs", () => {
     );
   });
 
-  test("Ctrl-C ends with a checkpoint, and --resume goes on from it", async () => {
+  test("Ctrl-C ends with a checkpoint, and --resume continues from it", async () => {
     writeConfig(200);
     const { code, out, err } = await interrupted(["10", "c.json"], [["loss", "SIGINT"]]);
     expect(code).toBe(130);

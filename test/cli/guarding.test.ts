@@ -124,7 +124,7 @@ test("domains without held-out text: one that is named is refused, the others ar
   );
 });
 
-test("a domain past its epochs is told of once, when its held-out loss rises, and a resumed run goes on from there", () => {
+test("a domain past its epochs is reported once, when its held-out loss rises, also if the run is resumed in between", () => {
   const epochs = new Map([["a", 0], ["b", 0]]); // prettier-ignore
   const of = (name: string): number => epochs.get(name) ?? 0;
   const start = createEpochWatch(4, of);

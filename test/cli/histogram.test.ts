@@ -181,7 +181,7 @@ describe("gradmix histogram", () => {
 });
 
 describe("a run that counts its histogram", () => {
-  test("draws by the shares that the command shows, tells them, keeps them, and goes on to the same bits", () => {
+  test("draws by the shares that the command shows, reports and saves them, and resumes to the same bits", () => {
     const steady = [...sampling, "--schedule", "constant"];
     const whole = gradmix("train", ...steady, "--steps", "6", "--out", "whole");
     expect(whole.code).toBe(0);

@@ -206,7 +206,7 @@ function abortedAt(n: number): { signal: AbortSignal; asked: () => number } {
   return { signal, asked: () => asked };
 }
 
-test("stopped wherever it listens, while reading or in any batch of an evaluation: the run goes on to the same bits", async () => {
+test("stopped wherever it listens, while reading or in any batch of an evaluation: the run resumes to the same bits", async () => {
   const { signal, asked } = abortedAt(Infinity);
   await train(newConfig(), { signal });
   expect(asked()).toBeGreaterThan(100);
@@ -239,7 +239,7 @@ test("stopped wherever it listens, while reading or in any batch of an evaluatio
   expect(evaluating).toBeGreaterThan(0);
 });
 
-test("by a share, stopped in any batch of its evaluations: the run goes on to the same bits", async () => {
+test("by a share, stopped in any batch of its evaluations: the run resumes to the same bits", async () => {
   const { signal, asked } = abortedAt(Infinity);
   await train(newConfig(byShare), { signal });
   // The target's eight times two windows, the domains' twice.
@@ -284,7 +284,7 @@ describe("a disk that fails", () => {
     ["from then on", "ENOSPC", true, byInterval],
     ["once, evaluating by a share", "EIO", false, byShare],
   ])(
-    "at any call, %s: an error of the file, no lock and no part of a file; what is there goes on to the same bits",
+    "at any call, %s: an error that names the file, no lock and no partial file; what was saved resumes to the same bits",
     async (_, code, forever, way) => {
       const counting = failingAt(Infinity, code, false);
       await train(newConfig(way), { fs: counting.fs });
@@ -377,7 +377,7 @@ test.each([
   Number.MAX_SAFE_INTEGER - 1_500_000,
   Number.MAX_SAFE_INTEGER - 1,
   Number.MAX_SAFE_INTEGER,
-])("a run takes the seed %i, and goes on with it", async (seed) => {
+])("a run takes the seed %i, and resumes with it", async (seed) => {
   const config = newConfig();
   config.training.seed = seed;
   const stop = new AbortController();

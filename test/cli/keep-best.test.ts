@@ -200,7 +200,7 @@ test("the best model is the one of the step with the lowest held-out target loss
   expect(readStart(shorter.run.out).source).toBe(`${shorter.run.out}, after step ${lowest.step}`);
 });
 
-describe("killed anywhere, a run that keeps its best and guards its domains goes on to the same bits", () => {
+describe("a run that keeps its best model and guards its domains is killed anywhere and resumes to the same bits", () => {
   const guarded = { rule: "static", weights: { a: 1, b: 0 }, guard: { "*": 1 }, guardShare: 1 };
   let whole: unknown;
   let calls = 0;
@@ -272,7 +272,7 @@ describe("a run with a guard", () => {
     expect(steps.some(({ weights }) => (weights.get("b") ?? 0) > 0.05)).toBe(true);
   });
 
-  test("compares with a reference run's model where one is given, and goes on only with that one", async () => {
+  test("compares with the model of a reference run if one is given, and resumes only with the same one", async () => {
     const first = configOf({ mixing: { rule: "uniform" }, run: { keepBest: false } });
     await train(first);
     const mixing = { rule: "uniform", guard: { "*": 1.02 }, reference: first.run.out };

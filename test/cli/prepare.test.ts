@@ -223,7 +223,7 @@ describe("prepared", () => {
     expect(clusterArguments([join(folder, "corpus")], { out: "x" })).toMatchObject({ files: [join(folder, "corpus")], tokenizer: null }); // prettier-ignore
   });
 
-  test("a command that is killed goes on where it was, to the same bytes", async () => {
+  test("a command that was killed resumes where it was, to the same bytes", async () => {
     const done = join(folder, "killed/work/done.jsonl");
     const child = spawn(process.execPath, [command, "prepare", ...common, "--out", "killed", "--workers", "2"], { cwd: folder, stdio: "ignore" }); // prettier-ignore
     const ended = once(child, "exit");
@@ -244,7 +244,7 @@ describe("prepared", () => {
     expect(contentsOf("killed")).toEqual(contentsOf("whole"));
   });
 
-  test("one that is interrupted says that it goes on", async () => {
+  test("one that is interrupted says that it can be resumed", async () => {
     const given = ["--tokenizer", "whole/tokenizer.json"];
     const child = spawn(process.execPath, [command, "prepare", ...common, "--out", "stopped", ...given], { cwd: folder, stdio: ["ignore", "ignore", "pipe"] }); // prettier-ignore
     let err = "";
@@ -423,7 +423,7 @@ describe("refused, with what was done kept", () => {
     expect(await refusal(...given, ...more)).toBe(`--out some: ${reason}; prepare into another folder, or delete this one`); // prettier-ignore
   });
 
-  test("a file that has changed after it was read; one that is mended before it was goes on", async () => {
+  test("refuses a file that was changed after it was read; resumes if a file was repaired before it was read", async () => {
     utimesSync(file("a.jsonl"), 1e9, 1e9 + 1);
     expect(await refusal(...args)).toContain(
       "a.jsonl has changed since it was started; prepare into another folder",

@@ -259,7 +259,7 @@ describe("signals", () => {
     },
   );
 
-  test("while text is read: reading stops, nothing is written, or the run that goes on stays as it was", async () => {
+  test("while text is read: reading stops, and nothing is written or, when resuming, the run stays as it was", async () => {
     const atA = {
       SIGNAL: JSON.stringify({ call: "read", path: "a.jsonl$", nth: 1, signals: ["SIGINT"] }),
       RECORD: join(folder, "calls"),
@@ -317,7 +317,7 @@ describe("signals", () => {
 });
 
 describe("who reads the progress", () => {
-  test("goes away: the run goes on to its end", async () => {
+  test("goes away: the run continues to its end", async () => {
     const { child } = start(tiny("--steps", "60", "--eval-every", "1"));
     const exit = once(child, "exit");
     child.stderr?.once("data", () => {
@@ -340,7 +340,7 @@ describe("who reads the progress", () => {
   });
 
   test.runIf(existsSync("/dev/full"))(
-    "is a full disk: the run goes on, and a lost result is said and has a code",
+    "is a full disk: the run continues; a lost result is reported and sets the exit code",
     async () => {
       const full = openSync("/dev/full", "w");
       const lostProgress = await start(tiny("--steps", "3"), {}, { stdio: ["ignore", "pipe", full] }).ended;

@@ -194,7 +194,7 @@ describe("every rule by its name", () => {
 
 describe("bases", () => {
   const args = [...withTarget, "--rule", "dga", "--steps", "8"];
-  test("move instead of the domains; JSON and CSV say the same; a resumed run goes on to the same bits", () => {
+  test("move instead of the domains; JSON and CSV say the same; a resumed run continues to the same bits", () => {
     expect(gradmix(...args, "--bases", "bases.json", "--out", "json").code).toBe(0);
     expect(gradmix(...args, "--bases", "bases.csv", "--out", "csv").code).toBe(0);
     const inline = {

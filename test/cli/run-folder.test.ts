@@ -403,7 +403,7 @@ describe("a run", () => {
     folder.close();
   });
 
-  test("has no weights from when it goes on until it stops again", () => {
+  test("has no weights between the moment it resumes and the moment it stops again", () => {
     const weights = join(out, "weights.json");
     const first = openRunFolder(configOf(out));
     first.appendMetrics(metrics(1));

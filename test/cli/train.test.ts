@@ -261,7 +261,7 @@ test.each([
   expectSame("a", "b");
 });
 
-describe("a run that was cut short goes on to the same bits", () => {
+describe("a run that was cut short resumes to the same bits", () => {
   const modes: [string, string[]][] = [
     ["alignments from a batch, segmented", []],
     ["alignments from the steps", ["--align-from", "step", "--update-every", "4"]],

@@ -100,7 +100,7 @@ describe("the sampler", () => {
     );
   });
 
-  test("goes on from a saved state as if it had never stopped", () => {
+  test("continues from a saved state as if it had never stopped", () => {
     fc.assert(
       fc.property(
         counts.chain((sizes) =>
@@ -336,7 +336,7 @@ describe("windows", () => {
     );
   });
 
-  test("of one writer may be moved behind those of another, and writing goes on", () => {
+  test("of one writer may be moved behind those of another, and writing continues", () => {
     const writers = [corpusWriter(300, 299), corpusWriter(300, 299)];
     writers[0].document([1, 2]);
     writers[1].document([3]);

@@ -189,7 +189,7 @@ test("pieces are the same wherever the text is read anew", () => {
   );
 });
 
-test("whoever takes ids may encode another text before it goes on", async () => {
+test("a callback that receives ids may encode another text before it returns", async () => {
   const tokenizer = await trainBpe([sample], { vocabSize: 300 });
   // So many different pieces that the table of them grows in between.
   const many = (from: number): string => Array.from({ length: 20_000 }, (_, i) => `${from + i}x `).join("");

@@ -79,7 +79,7 @@ function momentum(parameters: Parameters, state = "momentum"): Optimizer {
 }
 
 describe("an optimizer of one's own", () => {
-  test("takes the steps, and its state is saved by its names and goes on to the same bits", async () => {
+  test("takes the steps; its state is saved by its names and continues to the same bits", async () => {
     const options = { optimizer: momentum, alignment: { from: "step" } } as const;
     const whole = setup(options);
     const steps = [];

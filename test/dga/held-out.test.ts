@@ -125,7 +125,7 @@ test("a guard around weights that are all on one domain gives the other back wha
   expect(await risen(guard(onOne(), 50))).toEqual(free);
 });
 
-test("a restored trainer goes on to the same bits, from before and from between measurements", async () => {
+test("a restored trainer continues to the same bits, saved before the first measurement or between two", async () => {
   const rule = (): Rule => guard(rules.dga({ name: "dga", normalise: "raw", eta: 0.2 }), 1);
   for (const at of [0, 4, 6]) {
     const [run, other] = [trainer(rule()), trainer(rule(), { model: tiny(5) })];

@@ -352,7 +352,7 @@ describe("the trainer", () => {
     expect(passes - usual).toBeLessThanOrEqual(usual);
   });
 
-  test.each(variants)("resumed goes on to the same bits, overflows included (%s)", async (_, options) => {
+  test.each(variants)("resumed, continues to the same bits, overflows included (%s)", async (_, options) => {
     // A growth after every good step overflows again and again.
     const scaling = { lossScale: { initial: 2 ** 64, max: 2 ** 80, growthInterval: 1 } };
     const whole = setup({ ...options, ...scaling });
@@ -371,7 +371,7 @@ describe("the trainer", () => {
     }
   });
 
-  test("a checkpoint of a run without scaling starts it, one with scaling goes on without", async () => {
+  test("a run without scaling can be resumed with it, and a run with scaling without it", async () => {
     const options: Setup = { alignment: { from: "step", refreshEvery: 4 }, updateEvery: 5 };
     const plain = setup(options);
     const before = await train(plain, 6);

@@ -85,7 +85,7 @@ function spied(options: RuleOptions): { rule: Rule; signals: Signal[] } {
 }
 
 describe.each(Object.entries(optionsOf))("%s", (_, options) => {
-  test("trains, gets what it needs, and goes on from a checkpoint to the same bits", async () => {
+  test("trains, gets what it needs, and continues from a checkpoint to the same bits", async () => {
     const { rule, signals } = spied(options);
     const whole = setup(rule);
     const losses: number[] = [];

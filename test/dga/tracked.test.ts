@@ -199,7 +199,7 @@ describe("repetitions", () => {
     );
   });
 
-  test("are not looked at where sizes or tokens are not known, and α goes on beneath them", () => {
+  test("are ignored if sizes or tokens are unknown, and do not affect the tracked α", () => {
     const caps = (options: Partial<DgaOptions>): unknown =>
       repetitionCaps({ name: "dga", ...options }, ["a", "b"]);
     expect(caps({ sizes: [1, 2] })).toBe(null);
@@ -244,7 +244,7 @@ describe("the floor, the start and the state", () => {
     );
   });
 
-  test("a saved state goes on to the same bits", () => {
+  test("a saved state continues to the same bits", () => {
     fc.assert(
       fc.property(settings, fc.nat(7), ({ k, seed, start, beta }, at) => {
         const signals = noisy(seed, k, 8);

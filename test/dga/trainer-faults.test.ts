@@ -300,7 +300,7 @@ describe("a checkpoint is restored whole or not at all", () => {
     expect(JSON.stringify(saved.json)).toBe(text);
   });
 
-  test("a trainer that failed in the middle of a step goes on from a checkpoint only", async () => {
+  test("a trainer that failed in the middle of a step continues only from a checkpoint", async () => {
     const [alone, broken] = [setup(), setup()];
     for (const trainer of [alone, broken]) await trainer.step();
     const saved = await broken.save();

@@ -105,29 +105,32 @@ describe("the trainer", () => {
     ["sketch", { alignment: { estimator: "sketch" } }],
     ["systematic", { sampling: "systematic" }],
   ];
-  test.each(variants)("saved at any step and restored, goes on to the same bits (%s)", async (_, options) => {
-    const steps = 11;
-    const whole = setup(options);
-    const expected = [];
-    for (let i = 0; i < steps; i++) expected.push(await whole.step());
-    const final = await whole.save();
-    for (const cut of [0, 4, 6]) {
-      const first = setup(options);
-      for (let i = 0; i < cut; i++) await first.step();
-      const { json, arrays } = await first.save();
-      const second = setup({ ...options, model: tiny(99) });
-      second.restore({ json: JSON.parse(JSON.stringify(json)) as Record<string, unknown>, arrays });
-      for (let i = cut; i < steps; i++) expect(await second.step()).toEqual(expected[i]);
-      expect(await second.save()).toEqual(final);
-      for (const trainer of [first, second]) {
-        trainer.dispose();
-        trainer.model.parameters.dispose();
+  test.each(variants)(
+    "saved at any step and restored, continues to the same bits (%s)",
+    async (_, options) => {
+      const steps = 11;
+      const whole = setup(options);
+      const expected = [];
+      for (let i = 0; i < steps; i++) expected.push(await whole.step());
+      const final = await whole.save();
+      for (const cut of [0, 4, 6]) {
+        const first = setup(options);
+        for (let i = 0; i < cut; i++) await first.step();
+        const { json, arrays } = await first.save();
+        const second = setup({ ...options, model: tiny(99) });
+        second.restore({ json: JSON.parse(JSON.stringify(json)) as Record<string, unknown>, arrays });
+        for (let i = cut; i < steps; i++) expect(await second.step()).toEqual(expected[i]);
+        expect(await second.save()).toEqual(final);
+        for (const trainer of [first, second]) {
+          trainer.dispose();
+          trainer.model.parameters.dispose();
+        }
       }
-    }
-  });
+    },
+  );
 
   test.each(variants)(
-    "restored after steps of its own, goes on to the same bits (%s)",
+    "restored after steps of its own, continues to the same bits (%s)",
     async (_, options) => {
       const whole = setup(options);
       for (let i = 0; i < 6; i++) await whole.step();

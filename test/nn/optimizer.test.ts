@@ -212,7 +212,7 @@ describe.each(backends)("on $name", ({ create }) => {
     },
   );
 
-  it.each(kinds)("$name goes on from a saved state to the same bits", async ({ make }) => {
+  it.each(kinds)("$name continues from a saved state to the same bits", async ({ make }) => {
     const backend = await create();
     setCurrentMemory(backend);
     const train = async (optimizer: Optimizer, from: number, to: number): Promise<void> => {

@@ -303,7 +303,7 @@ describe("metrics.csv", () => {
     expect([column(domain, "weight"), column(domain, "trained_tokens")]).toEqual(["0.5", "2"]);
   });
 
-  test("is written beside metrics.jsonl, without half a line of a run that goes on", () => {
+  test("is written beside metrics.jsonl, without the incomplete last line of a run that is still writing", () => {
     const folder = makeRun(join(work, "csv"), { steps: 10 });
     const jsonl = readFileSync(join(folder, "metrics.jsonl"), "utf8");
     writeFileSync(join(folder, "metrics.jsonl"), jsonl.slice(0, -20));

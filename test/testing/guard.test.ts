@@ -238,7 +238,7 @@ test("around fixed weights it acts, asks for held-out losses, and does nothing i
   expect(next.updates).toBe(2);
 });
 
-test("its state goes through the mixer's save and restore, and goes on to the same bits; what no guard remembers is refused", () => {
+test("the mixer saves and restores its state, which continues to the same bits; a state with negative numbers is refused", () => {
   const mixer = createMixer({ domains: names(3), rule: combinators.floor(guarded(), 0.01) });
   fc.assert(
     fc.property(updates(3), updates(3), (first, second) => {

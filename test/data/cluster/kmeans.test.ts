@@ -224,7 +224,7 @@ describe("on the cpu", () => {
     expect(Math.max(...copies.sizes)).toBe(20);
   });
 
-  test("a fit that is stopped anywhere goes on from what is remembered, to the same bits", async () => {
+  test("a fit that is stopped anywhere continues from its saved state, to the same bits", async () => {
     const points = planted(11, 300, 20, 6, 0.7);
     const options = { levels: [4, 5], balance: 1.5, seed: 3 };
     const whole = await fitClusters(points, options);
