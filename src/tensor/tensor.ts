@@ -378,7 +378,7 @@ export function scope<T>(fn: () => T): T {
   }
   if (isThenable(result)) {
     closeScope(mine, undefined);
-    // The function goes on without its tensors, so it fails; nobody waits for it, so its error is ignored.
+    // The function continues without its tensors, so it fails; nobody waits for it, so its error is ignored.
     result.then(undefined, () => {});
     throw new GradmixError(
       "autograd",

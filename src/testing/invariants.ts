@@ -95,7 +95,7 @@ export const invariants: readonly Invariant[] = [
         const next = make(names(k), {}).update(state, given);
         // A second instance shows whether the rule stores anything outside its state.
         const resumed = make(names(k), {}).update(copy(state), given);
-        if (JSON.stringify(next) !== JSON.stringify(resumed)) return "a restored state goes on differently";
+        if (JSON.stringify(next) !== JSON.stringify(resumed)) return "a restored state continues differently";
         if ((make(names(k), {}).memoryFault?.(next.memory) ?? null) !== null)
           return "memoryFault refuses the rule's own memory";
         state = next;

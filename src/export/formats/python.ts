@@ -41,7 +41,7 @@ const hfDatasets: ExportFormat = steady({
     )
 `,
       [
-        'hf-datasets: "all_exhausted" goes on until every dataset was read once, and repeats those that end before; bound the run by its steps',
+        'hf-datasets: "all_exhausted" continues until every dataset was read once, and repeats those that end earlier; limit the run by its steps',
       ],
     );
   },
