@@ -8,31 +8,37 @@ export function clipScale(p: ClipScaleSlots, task: i32): void {
 
 // Updates four elements, or one. Weight decay is part of the gradient in Adam, but not in AdamW.
 // @ts-ignore: decorator
-@inline function adamStep(decoupled: bool, vector: bool, p: AdamSlots, scale: v128, grad: usize, value: usize, m: usize, v: usize): void {
-  const x = at(vector, value), decay = f32x4.splat(p.weightDecay);
+@inline function adamStep(
+  decoupled: bool, vector: bool, grad: usize, value: usize, m: usize, v: usize, scale: v128, decay: v128, beta1: v128, rest1: v128, beta2: v128, rest2: v128,
+  correction1: v128, correction2: v128, eps: v128, minusLr: v128,
+): void {
+  const x = at(vector, value);
   let g = f32x4.mul(at(vector, grad), scale);
   if (!decoupled) g = fma(decay, x, g);
-  const first = fma(f32x4.splat(p.rest1), g, f32x4.mul(f32x4.splat(p.beta1), at(vector, m)));
-  const second = fma(
-    f32x4.mul(f32x4.splat(p.rest2), g), g,
-    f32x4.mul(f32x4.splat(p.beta2), at(vector, v)),
-  );
+  const first = fma(rest1, g, f32x4.mul(beta1, at(vector, m)));
+  const second = fma(f32x4.mul(rest2, g), g, f32x4.mul(beta2, at(vector, v)));
   put(vector, m, first);
   put(vector, v, second);
-  const root = f32x4.sqrt(f32x4.mul(second, f32x4.splat(p.correction2)));
-  const step = f32x4.div(f32x4.mul(first, f32x4.splat(p.correction1)), f32x4.add(root, f32x4.splat(p.eps)));
-  put(vector, value, fma(f32x4.splat(-p.lr), decoupled ? fma(decay, x, step) : step, x));
+  const root = f32x4.sqrt(f32x4.mul(second, correction2));
+  const step = f32x4.div(f32x4.mul(first, correction1), f32x4.add(root, eps));
+  put(vector, value, fma(minusLr, decoupled ? fma(decay, x, step) : step, x));
 }
 
+// The parameters are read before the loop, because the compiler cannot know that its stores leave them alone.
 // @ts-ignore: decorator
 @inline function adamTask(decoupled: bool, p: AdamSlots, task: i32): void {
   const block = p.elementsPerTask, start = (<usize>task * <usize>block) << 2;
   const bytes = <usize>min(block, p.elements - task * block) << 2;
   const grad = p.grad + start, value = p.value + start, m = p.m + start, v = p.v + start;
-  const scale = f32x4.splat(p.gradScale ? load<f32>(p.gradScale) : 1);
+  const scale = f32x4.splat(p.gradScale ? load<f32>(p.gradScale) : 1), decay = f32x4.splat(p.weightDecay);
+  const beta1 = f32x4.splat(p.beta1), rest1 = f32x4.splat(p.rest1), beta2 = f32x4.splat(p.beta2), rest2 = f32x4.splat(p.rest2);
+  const correction1 = f32x4.splat(p.correction1), correction2 = f32x4.splat(p.correction2);
+  const eps = f32x4.splat(p.eps), minusLr = f32x4.splat(-p.lr);
   let i: usize = 0;
-  for (; i + 16 <= bytes; i += 16) adamStep(decoupled, true, p, scale, grad + i, value + i, m + i, v + i);
-  for (; i < bytes; i += 4) adamStep(decoupled, false, p, scale, grad + i, value + i, m + i, v + i);
+  for (; i + 16 <= bytes; i += 16)
+    adamStep(decoupled, true, grad + i, value + i, m + i, v + i, scale, decay, beta1, rest1, beta2, rest2, correction1, correction2, eps, minusLr);
+  for (; i < bytes; i += 4)
+    adamStep(decoupled, false, grad + i, value + i, m + i, v + i, scale, decay, beta1, rest1, beta2, rest2, correction1, correction2, eps, minusLr);
 }
 
 export function adam(p: AdamSlots, task: i32): void {
