@@ -23,21 +23,36 @@ import { at, put } from "./simd";
 }
 
 // @ts-ignore: decorator
-@inline function row(kind: i32, x: usize, slope: usize, bytes: usize): void {
-  let i: usize = 0;
-  if (slope) {
-    for (; i + 16 <= bytes; i += 16) activate(kind, true, x + i, slope + i);
-    for (; i < bytes; i += 4) activate(kind, false, x + i, slope + i);
-  } else {
-    for (; i + 16 <= bytes; i += 16) activate(kind, true, x + i, 0);
-    for (; i < bytes; i += 4) activate(kind, false, x + i, 0);
+@inline function block(kind: i32, x: usize, slope: usize, stride: usize, rows: i32, bytes: usize): void {
+  for (let r = 0; r < rows; r++) {
+    let i: usize = 0;
+    if (slope) {
+      for (; i + 16 <= bytes; i += 16) activate(kind, true, x + i, slope + i);
+      for (; i < bytes; i += 4) activate(kind, false, x + i, slope + i);
+      slope += stride;
+    } else {
+      for (; i + 16 <= bytes; i += 16) activate(kind, true, x + i, 0);
+      for (; i < bytes; i += 4) activate(kind, false, x + i, 0);
+    }
+    x += stride;
   }
 }
 
-// Applies the activation to a row of numbers in place, and writes their slopes to `slope` if it is not 0.
-export function activateRow(kind: i32, x: usize, slope: usize, bytes: usize): void {
-  if (kind == 1) row(1, x, slope, bytes);
-  else if (kind == 2) row(2, x, slope, bytes);
-  else if (kind == 3) row(3, x, slope, bytes);
-  else row(0, x, slope, bytes);
+// Functions of their own: if all of these loops are in one, V8 has too many constants to keep at hand, and each loop takes longer.
+function geluBlock(x: usize, slope: usize, stride: usize, rows: i32, bytes: usize): void {
+  block(1, x, slope, stride, rows, bytes);
+}
+function reluBlock(x: usize, slope: usize, stride: usize, rows: i32, bytes: usize): void {
+  block(2, x, slope, stride, rows, bytes);
+}
+function siluBlock(x: usize, slope: usize, stride: usize, rows: i32, bytes: usize): void {
+  block(3, x, slope, stride, rows, bytes);
+}
+
+// Applies the activation to a block in place, whose rows are `stride` bytes apart, and writes the slopes to one at `slope`, if that is not 0.
+export function activateBlock(kind: i32, x: usize, slope: usize, stride: usize, rows: i32, bytes: usize): void {
+  if (kind == 1) geluBlock(x, slope, stride, rows, bytes);
+  else if (kind == 2) reluBlock(x, slope, stride, rows, bytes);
+  else if (kind == 3) siluBlock(x, slope, stride, rows, bytes);
+  else block(0, x, slope, stride, rows, bytes);
 }

@@ -1,5 +1,5 @@
 // Elementary functions beyond math.ts, and the table's unary kinds with their slopes (f32x4).
-import { exp4, expClamped4, expm14, expNear4, gated4, logistic4, tanh4 } from "./math";
+import { exp2Near4, exp4, expClamped4, expm14, gated4, logistic4, tanh4 } from "./math";
 import { fma } from "./simd";
 
 export { expClamped4, gated4, logistic4 } from "./math";
@@ -276,11 +276,11 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
 @inline export function geluHeld(x: v128): v128 {
   return held(x, 10);
 }
-// e^{−2u}
+// e^{−2u} as 2ᵗ: −2u·log₂e is one polynomial in x, at most 126 in size.
 // @ts-ignore: decorator
 @inline export function geluPower(x: v128): v128 {
-  const inner = fma(f32x4.splat(0.044715), f32x4.mul(x, x), f32x4.splat(1));
-  return expNear4(f32x4.mul(f32x4.mul(f32x4.splat(-1.5957691216057308), x), inner));
+  const slope = fma(f32x4.splat(-0.1029432395800235), f32x4.mul(x, x), f32x4.splat(-2.302208198144325));
+  return exp2Near4(f32x4.mul(x, slope));
 }
 // @ts-ignore: decorator
 @inline export function geluShare(power: v128): v128 {
@@ -294,8 +294,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
 }
 // @ts-ignore: decorator
 @inline export function geluSlopeFrom(x: v128, power: v128, share: v128): v128 {
-  const inner = fma(f32x4.splat(0.134145), f32x4.mul(x, x), f32x4.splat(1));
-  const slope = f32x4.mul(f32x4.mul(f32x4.splat(1.5957691216057308), x), inner);
+  const slope = f32x4.mul(x, fma(f32x4.splat(0.21406444881780075), f32x4.mul(x, x), f32x4.splat(1.5957691216057308)));
   return fma(f32x4.mul(slope, share), f32x4.mul(power, share), share);
 }
 

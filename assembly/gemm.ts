@@ -7,7 +7,7 @@
 // The blocked product divides the rows of a task into panels of 6, with one or two panels of 4 at the end if that needs fewer rows of padding (`sixes`).
 // Panels are contiguous, so the panel whose first row is r begins at element r·k.
 import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
-import { activateRow } from "./activation";
+import { activateBlock } from "./activation";
 import { squareRange } from "./reduce";
 import { doubles, fma, fma64, scratch, sumDoubles, twoDoubles } from "./simd";
 import {
@@ -356,11 +356,8 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     }
   }
   if (activation == 0 && slope == 0) return;
-  const bytes = <usize>(col1 - col0) << 2;
-  for (let r = 0; r < rows; r++) {
-    const at = <usize>(row0 + r) * ldc + (<usize>col0 << 2);
-    activateRow(activation, c + at, slope != 0 ? slope + at : 0, bytes);
-  }
+  const at = <usize>row0 * ldc + (<usize>col0 << 2);
+  activateBlock(activation, c + at, slope != 0 ? slope + at : 0, ldc, rows, <usize>(col1 - col0) << 2);
 }
 
 // Σ x·y of two tiles as two sums of doubles; all additions except the last are in f32.

@@ -56,11 +56,24 @@ export function exp4(x: v128): v128 {
 
 // Like expClamped4, for x in [−88, 88].
 // @ts-ignore: decorator
-@inline export function expNear4(x: v128): v128 {
+@inline function expNear4(x: v128): v128 {
   // The constant includes the bias of the exponent, so the low bits are those of 2ⁿ; the shift removes the others.
   const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND + 127));
   const y = expRest4(x, f32x4.sub(shifted, f32x4.splat(ROUND + 127)));
   return f32x4.mul(y, i32x4.shl(shifted, 23));
+}
+
+// 2^x for x in [−126, 126]. The reduction is exact; the polynomial is that of e^x with the powers of ln 2 in its coefficients.
+// @ts-ignore: decorator
+@inline export function exp2Near4(x: v128): v128 {
+  const shifted = f32x4.add(x, f32x4.splat(ROUND + 127));
+  const r = f32x4.sub(x, f32x4.sub(shifted, f32x4.splat(ROUND + 127)));
+  let y = fma(f32x4.splat(1.5321072798e-4), r, f32x4.splat(1.3390218482e-3));
+  y = fma(y, r, f32x4.splat(9.6185266810e-3));
+  y = fma(y, r, f32x4.splat(5.5503623999e-2));
+  y = fma(y, r, f32x4.splat(2.4022647832e-1));
+  y = fma(y, r, f32x4.splat(0.6931471805599453));
+  return f32x4.mul(fma(y, r, f32x4.splat(1)), i32x4.shl(shifted, 23));
 }
 
 // tanh x: a short series near 0, where the quotient would cancel, otherwise 1 − 2/(e^{2x} + 1).
