@@ -2,7 +2,7 @@
 import type { Cell, Method, Result } from "../cell.ts";
 import type { Settings } from "../experiment.ts";
 import type { Lookup } from "../results.ts";
-import type { Observation } from "../tables.ts";
+import { ALL, type Observation } from "../tables.ts";
 
 const masc = [
   ...["blog", "debate-transcript", "email", "essays", "face-to-face", "ficlets", "fiction", "govt-docs"],
@@ -32,6 +32,9 @@ export const targets = {
   technical: "masc-technical",
 } as const;
 export type TargetName = keyof typeof targets;
+
+/** The targets on which the default was tuned. */
+export const tunedTargets: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
 
 export const STEPS = 240;
 
@@ -84,14 +87,14 @@ export function seedsOf({ seeds }: Settings): number[] {
 }
 
 /** All runs of rows × columns × targets × seeds; null leaves one out. */
-export function gridOf(
+export function gridOf<Row extends string>(
   axes: {
-    readonly rows: readonly string[];
+    readonly rows: readonly Row[];
     readonly columns: readonly string[];
     readonly groups: readonly TargetName[];
   },
   settings: Settings,
-  make: (row: string, column: string, group: TargetName, seed: number) => Cell | null,
+  make: (row: Row, column: string, group: TargetName, seed: number) => Cell | null,
 ): Run[] {
   return axes.rows.flatMap((row) =>
     axes.columns.flatMap((column) =>
@@ -104,6 +107,16 @@ export function gridOf(
     ),
   );
 }
+
+/** All runs of rows × targets × seeds, for tables with one column per target. */
+export const gridByTarget = <Row extends string>(
+  { rows, groups }: { readonly rows: readonly Row[]; readonly groups: readonly TargetName[] },
+  settings: Settings,
+  make: (row: Row, target: TargetName, seed: number) => Cell | null,
+): Run[] =>
+  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
+    make(row, target, seed),
+  ).map((run) => ({ ...run, column: run.group }));
 
 /** A number of each result that is there. */
 export function observe(

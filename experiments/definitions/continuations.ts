@@ -4,9 +4,9 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { type MethodName, methods } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import { cellOf, gridOf, observe, type Run, type TargetName } from "./common.ts";
+import { cellOf, gridByTarget, observe, type Run, tunedTargets } from "./common.ts";
 
-const groups: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
+const groups = tunedTargets;
 const rows: readonly MethodName[] = [
   ...(["uniform", "proportional", "importance sampling"] as const),
   ...(["DGA (paper)", "DGA (default)"] as const),
@@ -19,9 +19,9 @@ const kinds: Readonly<Record<keyof Accuracy, string>> = {
 const QUESTIONS = 300;
 
 const runsOf = (settings: Settings): Run[] =>
-  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
-    cellOf({ method: methods[row as MethodName], target, seed, questions: QUESTIONS }, settings),
-  ).map((run) => ({ ...run, column: run.group }));
+  gridByTarget({ rows, groups }, settings, (row, target, seed) =>
+    cellOf({ method: methods[row], target, seed, questions: QUESTIONS }, settings),
+  );
 
 const percent = (share: number | null | undefined): number | null =>
   typeof share === "number" ? 100 * share : null;

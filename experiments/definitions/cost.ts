@@ -22,7 +22,7 @@ const runsOf = (settings: Settings): Run[] =>
     (row, column, target, seed) =>
       cellOf(
         {
-          method: row === "uniform" ? methods.uniform : compared[row as Compared],
+          method: row === "uniform" ? methods.uniform : compared[row],
           ...{ target, seed, steps: STEPS },
           text: { cut: { by: "pieces", count: counts[columns.indexOf(column)] } },
         },

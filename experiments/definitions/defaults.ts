@@ -6,7 +6,16 @@ import { drawPanels } from "#dist/report/chart.js";
 import { ALL_EVENLY } from "../domains.ts";
 import { dotsPanel } from "../figures.ts";
 import { differencesTable, meansTable } from "../tables.ts";
-import { allDomains, cellOf, eightDomains, observe, type Run, seedsOf, targets } from "./common.ts";
+import {
+  allDomains,
+  cellOf,
+  eightDomains,
+  observe,
+  type Run,
+  seedsOf,
+  targets,
+  tunedTargets,
+} from "./common.ts";
 
 const compared = {
   uniform: methods.uniform,
@@ -22,7 +31,6 @@ const own = "DGA (default)";
 
 const few = { domains: eightDomains, cap: 6_000, targetTokens: 20_000 };
 const fourDomains = ["ethereum-eips", "masc-fiction", "masc-newspaper", "state-of-the-union"];
-const four = ["inaugural", "math", "travel", "court"] as const;
 
 /** One question: texts, and by which name each stands in its table. */
 interface Part {
@@ -34,7 +42,7 @@ interface Part {
 const without = (...left: (keyof typeof compared)[]): Part["rows"] =>
   rows.filter((row) => !left.includes(row));
 const columnsOf = (text: Partial<Cell["text"]>): Part["columns"] =>
-  Object.fromEntries(four.map((name) => [name, { ...text, target: targets[name] }]));
+  Object.fromEntries(tunedTargets.map((name) => [name, { ...text, target: targets[name] }]));
 
 const parts: readonly Part[] = [
   {

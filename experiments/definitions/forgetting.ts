@@ -5,7 +5,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { DEFAULT, methods, paperWith } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import { cellOf, gridOf, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
+import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
 
 const groups: readonly TargetName[] = ["inaugural", "math", "travel"];
 const floor = (method: Method): Method => ({
@@ -35,9 +35,9 @@ const compared: Readonly<Record<string, Method>> = {
 const rows = namesOf(compared);
 
 const runsOf = (settings: Settings): Run[] =>
-  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
+  gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     cellOf({ method: compared[row], target, seed, before: settings.steps ?? STEPS }, settings),
-  ).map((run) => ({ ...run, column: run.group }));
+  );
 
 const outside = ({ before, outside }: Result): number | null =>
   before === null ? null : outside - before.outside;

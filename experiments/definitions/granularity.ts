@@ -42,7 +42,7 @@ export const granularity: Experiment = {
   name: "granularity",
   title: "Clusters and bases",
   about:
-    "All text is cut into 8, 64, 512 and up to 4,096 clusters of windows with similar content (a tree of k-means on hashed tf-idf). Importance sampling assigns each window of the target to a cluster (CRISP). DGA moves the weights of the clusters, or of bases (distribution reweighting). The bases are the shares of all text and the histograms of five targets over the clusters, including this target. The paper shows this in figures 2 and 4. The wide interval of the default with 8 clusters (inaugural) comes from one seed. Its gradient reached 32, 60 times its usual norm, on a window that begins with 18 equal tokens (step 21), and training then stalled for 40 steps.",
+    "All text is cut into 8, 64, 512 and up to 4,096 clusters of windows with similar content (a tree of k-means on hashed tf-idf). Importance sampling assigns each window of the target to a cluster (CRISP). DGA moves the weights of the clusters, or of bases (distribution reweighting). The bases are the shares of all text and the histograms of five targets over the clusters, including this target. The paper shows this in figures 2 and 4.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);

@@ -1,24 +1,25 @@
 import { drawPanels } from "#dist/report/chart.js";
+import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { methods, WITHOUT_PRIOR } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import { cellOf, gridOf, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
+import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, tunedTargets } from "./common.ts";
 
-const groups: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
+const groups = tunedTargets;
 /** How many times as long as the runs of the other experiments. */
 const TIMES = 4;
-const compared = {
+const compared: Readonly<Record<string, Method>> = {
   "importance sampling": methods["importance sampling"],
   "DGA (default)": methods["DGA (default)"],
   "DGA (default), no histogram": WITHOUT_PRIOR,
-} as const;
+};
 const rows = namesOf(compared);
 
 const runsOf = (settings: Settings): Run[] =>
-  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
-    cellOf({ method: compared[row as keyof typeof compared], target, seed, steps: TIMES * STEPS }, settings),
-  ).map((run) => ({ ...run, column: run.group }));
+  gridByTarget({ rows, groups }, settings, (row, target, seed) =>
+    cellOf({ method: compared[row], target, seed, steps: TIMES * STEPS }, settings),
+  );
 
 export const longer: Experiment = {
   name: "longer",

@@ -9,16 +9,17 @@ import { ALL, differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
   eightDomains,
-  gridOf,
+  gridByTarget,
   observe,
   type Run,
   seedsOf,
   STEPS,
   type TargetName,
   targets,
+  tunedTargets,
 } from "./common.ts";
 
-const groups: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
+const groups = tunedTargets;
 const TRIED = 16;
 /** By the name of a search: the steps of each tried mixture over those of a run. */
 const searches: Readonly<Record<string, number>> = { "RegMix, 1 run": 1 / TRIED, "RegMix, 16 runs": 1 };
@@ -59,11 +60,11 @@ function final(
 }
 
 const runsOf = (settings: Settings, results: Lookup): Run[] =>
-  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
+  gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     Object.hasOwn(searches, row)
       ? final(row, target, seed, settings, results)
       : cellOf({ method: methods[row as MethodName], target, seed, text }, settings),
-  ).map((run) => ({ ...run, column: run.group }));
+  );
 
 const triedCells = (settings: Settings): Cell[] =>
   Object.keys(searches).flatMap((search) =>

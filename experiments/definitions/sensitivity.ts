@@ -50,7 +50,7 @@ function referenceRuns({ values }: Swept, settings: Settings): Run[] {
   return gridOf(axes, settings, (row, _column, target, seed) =>
     cellOf(
       {
-        method: methods[row as (typeof references)[number]],
+        method: methods[row],
         ...{ target, seed },
         text: { domains: eightDomains },
       },
