@@ -11,6 +11,9 @@ import { type Line, lookupIn } from "./results.ts";
 const BEGIN = "<!-- experiments: begin. `npm run experiments -- report` writes what follows. -->";
 const END = "<!-- experiments: end -->";
 
+const FORMER =
+  "These runs start as the library formerly did: with a warm-up of 20 steps, and with embeddings that have a standard deviation of 0.02. They were not repeated since these defaults changed.";
+
 export interface Report {
   /** The whole of docs/evidence.md. */
   readonly document: string;
@@ -62,6 +65,8 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
     about,
     `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`,
   ];
+  // Only cells of former defaults state it.
+  if (cells.some(({ embedding }) => embedding !== undefined)) head.push(FORMER);
   if (done === 0) return { markdown: [...head, "It has not been run yet."].join("\n\n"), figures: [] };
   const { markdown, figures } = experiment.report(settings, results);
   const state = done < cells.length ? [`So far ${done} of ${cells.length} runs are done.`] : [];

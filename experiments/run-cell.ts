@@ -25,7 +25,6 @@ const evaluated = { curve: 4096, end: 16384, domain: 1024, probe: 8192 };
 const POINTS = 8;
 /** With more domains than the first number, only the last weights are kept; with more than the second, none. */
 const FEW = [8, 32] as const;
-const WARMUP = 20;
 
 /** The parts that both trainings of a cell use. */
 interface Parts {
@@ -41,7 +40,7 @@ interface Parts {
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const domains = await domainsOf(cell, text);
   const target = targetOf(cell, text);
-  const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
+  const model = await modelOf(cell, text);
   const parts: Parts = { cell, text, domains, target, model };
   try {
     const before = cell.before === undefined ? null : await trainBefore(parts, cell.before);
@@ -65,6 +64,15 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   } finally {
     model.dispose();
   }
+}
+
+async function modelOf({ model: config, embedding, seed }: Cell, text: Text): Promise<GPT> {
+  const model = createGPT({ vocabSize: text.vocabulary, ...config }, { seed });
+  const weight = model.parameters.byName.get("embedding.weight");
+  if (embedding === undefined || weight === undefined) return model;
+  const scale = embedding * Math.sqrt(config.dim);
+  weight.write(Float32Array.from(await weight.data(), (value) => scale * value));
+  return model;
 }
 
 /** Returns the training text of the target; null if the cell has no target. */
@@ -134,7 +142,7 @@ function trainerOf(
     ...{ model, mixer, batch, seed },
     domains: domains.sets,
     target: windows,
-    schedule: createSchedule({ name: "cosine", lr, steps, warmup: Math.min(WARMUP, steps >> 1) }),
+    schedule: createSchedule({ name: "cosine", lr, steps, warmup: cell.warmup }),
     ...(windows === null ? {} : { targets: new Map([["target", windows]]) }),
     ...(method.alignment === undefined ? {} : { alignment: method.alignment }),
     ...(bases === undefined ? {} : { bases }),

@@ -1,4 +1,5 @@
 /** What the experiments have in common: text, model, and the runs of a grid. */
+import { usualWarmup } from "gradmix/nn";
 import type { Cell, Method, Result } from "../cell.ts";
 import type { Settings } from "../experiment.ts";
 import type { Lookup } from "../results.ts";
@@ -38,6 +39,15 @@ export const tunedTargets: readonly TargetName[] = ["inaugural", "math", "travel
 
 export const STEPS = 240;
 
+/** What a training starts with. */
+type Start = Pick<Cell, "warmup" | "embedding">;
+
+/** The library's defaults. */
+const usually = (steps: number): Start => ({ warmup: usualWarmup(steps) });
+
+/** The library's former defaults. Experiments that were not repeated since they changed use them. */
+export const formerly = (steps: number): Start => ({ warmup: Math.min(20, steps >> 1), embedding: 0.02 });
+
 /** The cell of a method on a target; what is not said is the base model on all text of all domains. */
 export function cellOf(
   {
@@ -49,10 +59,12 @@ export function cellOf(
     readonly target: TargetName | null;
     readonly text?: Partial<Cell["text"]>;
     readonly steps?: number;
+    readonly start?: typeof usually;
   } & Partial<Pick<Cell, "before" | "questions" | "probes">>,
   settings: Settings,
 ): Cell {
-  const { text, steps = STEPS, ...asked } = rest;
+  const { text, steps: own = STEPS, start = usually, ...asked } = rest;
+  const steps = settings.steps ?? own;
   return {
     text: {
       vocabulary: 1024,
@@ -64,9 +76,10 @@ export function cellOf(
     },
     method,
     model: { dim: 96, layers: 3, heads: 4, context: 64 },
-    steps: settings.steps ?? steps,
+    steps,
     batch: 16,
     lr: 0.003,
+    ...start(steps),
     seed,
     ...asked,
   };

@@ -10,6 +10,7 @@ import {
   allDomains,
   cellOf,
   eightDomains,
+  formerly,
   observe,
   type Run,
   seedsOf,
@@ -106,7 +107,10 @@ function runsOf({ columns, rows: names }: Part, settings: Settings): Run[] {
         row,
         column,
         group: column,
-        cell: withText(cellOf({ method: compared[row], target: null, seed }, settings), text),
+        cell: withText(
+          cellOf({ method: compared[row], target: null, seed, start: formerly }, settings),
+          text,
+        ),
       })),
     ),
   );

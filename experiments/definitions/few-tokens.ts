@@ -3,7 +3,16 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, curvesPanel, linesOver, weightsPanel } from "../figures.ts";
 import { type MethodName, methods } from "../methods.ts";
 import { differencesTable, meansTable } from "../tables.ts";
-import { cellOf, eightDomains, gridOf, namesOf, observe, type Run, type TargetName } from "./common.ts";
+import {
+  cellOf,
+  eightDomains,
+  formerly,
+  gridOf,
+  namesOf,
+  observe,
+  type Run,
+  type TargetName,
+} from "./common.ts";
 
 const caps: Readonly<Record<string, number | null>> = {
   "6,000": 6_000,
@@ -25,7 +34,7 @@ const runsOf = (settings: Settings): Run[] =>
     cellOf(
       {
         method: methods[row as MethodName],
-        ...{ target, seed },
+        ...{ target, seed, start: formerly },
         text: { domains: eightDomains, cap: caps[column], targetTokens: 20_000 },
       },
       settings,

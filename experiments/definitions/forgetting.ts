@@ -5,7 +5,16 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { DEFAULT, methods, paperWith } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
+import {
+  cellOf,
+  formerly,
+  gridByTarget,
+  namesOf,
+  observe,
+  type Run,
+  STEPS,
+  type TargetName,
+} from "./common.ts";
 
 const groups: readonly TargetName[] = ["inaugural", "math", "travel"];
 const floor = (method: Method): Method => ({
@@ -36,7 +45,10 @@ const rows = namesOf(compared);
 
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
-    cellOf({ method: compared[row], target, seed, before: settings.steps ?? STEPS }, settings),
+    cellOf(
+      { method: compared[row], target, seed, before: settings.steps ?? STEPS, start: formerly },
+      settings,
+    ),
   );
 
 const outside = ({ before, outside }: Result): number | null =>

@@ -8,6 +8,7 @@ import type { Lookup } from "../results.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
+  formerly,
   eightDomains,
   gridByTarget,
   observe,
@@ -33,7 +34,10 @@ function tried(search: string, seed: number, settings: Settings): { weights: num
   const steps = Math.max(1, Math.round((settings.steps ?? STEPS) * searches[search]));
   return mixturesOf(TRIED, eightDomains.length, seed).map((weights) => {
     const method = { rule: { name: "static", weights } };
-    return { weights, cell: cellOf({ method, target: null, seed, text, probes }, { ...settings, steps }) };
+    return {
+      weights,
+      cell: cellOf({ method, target: null, seed, text, probes, start: formerly }, { ...settings, steps }),
+    };
   });
 }
 
@@ -56,14 +60,17 @@ function final(
     losses,
     seed,
   );
-  return cellOf({ method: { rule: { name: "static", weights } }, target, seed, text }, settings);
+  return cellOf(
+    { method: { rule: { name: "static", weights } }, target, seed, text, start: formerly },
+    settings,
+  );
 }
 
 const runsOf = (settings: Settings, results: Lookup): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     Object.hasOwn(searches, row)
       ? final(row, target, seed, settings, results)
-      : cellOf({ method: methods[row as MethodName], target, seed, text }, settings),
+      : cellOf({ method: methods[row as MethodName], target, seed, text, start: formerly }, settings),
   );
 
 const triedCells = (settings: Settings): Cell[] =>
@@ -86,7 +93,10 @@ export const mixtures: Experiment = {
     ...Object.keys(searches).flatMap((found) =>
       groups.flatMap((target) =>
         seedsOf(settings).map((seed) =>
-          cellOf({ method: { rule: { name: "static", found } }, target, seed, text }, settings),
+          cellOf(
+            { method: { rule: { name: "static", found } }, target, seed, text, start: formerly },
+            settings,
+          ),
         ),
       ),
     ),

@@ -3,7 +3,7 @@
  * the defaults. Unknown keys, wrong types and values that contradict each other are errors before anything runs.
  */
 import { boundsByName, lacksHistogram, ruleTakes } from "./mixing.ts";
-import type { TrainConfig } from "./train-config.ts";
+import { type TrainConfig, warmupOf } from "./train-config.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
@@ -161,7 +161,8 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
     run: section("run"),
   };
   checkTogether(config, label);
-  return config;
+  // Recorded as a number, so that a resumed run with more steps has the same warm-up.
+  return { ...config, training: { ...config.training, warmup: warmupOf(config) } };
 }
 
 /** An object with one value for each row of a table. */

@@ -9,6 +9,7 @@ import type { RuleName } from "../dga/rules/index.ts";
 import type { EstimatorName } from "../dga/estimators.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
+import { usualWarmup } from "../nn/schedules.ts";
 
 export type TokenizerChoice = "byte" | "bpe" | "none" | (string & {});
 export type ScheduleName = "cosine" | "wsd" | "constant";
@@ -86,7 +87,8 @@ export interface TrainingConfig {
   /** Learning rate at the end of the schedule, as a share of `lr`. */
   minRatio: number;
   schedule: ScheduleName;
-  warmup: number;
+  /** Steps of the warm-up; null: `usualWarmup` of the number of steps. */
+  warmup: number | null;
   weightDecay: number;
   beta1: number;
   beta2: number;
@@ -194,4 +196,9 @@ export function dataSeed({ data, training }: Pick<TrainConfig, "data" | "trainin
 export function totalSteps(config: TrainConfig): number {
   const { steps, tokens, batch } = config.training;
   return steps ?? Math.ceil((tokens ?? 0) / (batch * config.model.context));
+}
+
+/** Number of warm-up steps of a run. */
+export function warmupOf(config: TrainConfig): number {
+  return config.training.warmup ?? usualWarmup(totalSteps(config));
 }

@@ -4,7 +4,7 @@ import { GradmixError } from "../errors.ts";
 import type { AdamWOptions } from "../nn/optimizer.ts";
 import { createSchedule, type Schedule } from "../nn/schedules.ts";
 import type { RunChanges } from "../runs/lines.ts";
-import { type ScheduleName, totalSteps, type TrainConfig } from "./train-config.ts";
+import { type ScheduleName, totalSteps, type TrainConfig, warmupOf } from "./train-config.ts";
 
 export interface TrainingPlan {
   /** Number of optimizer steps of the whole run. */
@@ -22,14 +22,14 @@ export interface TrainingPlan {
 
 export function planTraining(config: TrainConfig): TrainingPlan {
   const { training, model, run } = config;
-  const { batch, seed, beta1, beta2, weightDecay, clip, lr, minRatio, warmup } = training;
+  const { batch, seed, beta1, beta2, weightDecay, clip, lr, minRatio } = training;
   const steps = totalSteps(config);
   return {
     steps,
     tokens: steps * batch * model.context,
     batch,
     seed,
-    schedule: createSchedule({ name: training.schedule, lr, minRatio, warmup, steps }),
+    schedule: createSchedule({ name: training.schedule, lr, minRatio, warmup: warmupOf(config), steps }),
     scheduleName: training.schedule,
     optimizer: { beta1, beta2, weightDecay, clip },
     lossScale: run.precision === "f16" ? {} : null,

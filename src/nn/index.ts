@@ -43,4 +43,10 @@ export { generate, type GenerateOptions, sampleToken } from "./generate.ts";
 export { fromHuggingFace } from "./huggingface/read.ts";
 export { type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface/write.ts";
 export { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
-export { createSchedule, type Schedule, type ScheduleName, type ScheduleOptions } from "./schedules.ts";
+export {
+  createSchedule,
+  usualWarmup,
+  type Schedule,
+  type ScheduleName,
+  type ScheduleOptions,
+} from "./schedules.ts";

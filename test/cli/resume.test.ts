@@ -1,16 +1,15 @@
 /** Options that a resumed run may change: the number of steps if all completed steps stay valid, and the backend or SIMD level on request. */
-import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { type Engine, engineChanges, savedEngine } from "#dist/cli/engine.js";
 import { checkRepetitions, planTraining, stepChanges, type TrainingPlan } from "#dist/cli/training.js";
 import { GradmixError } from "#dist/errors.js";
-import { createSchedule } from "gradmix/nn";
+import { createSchedule, usualWarmup } from "gradmix/nn";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 
-function planOf(training: object): TrainingPlan {
-  const data = { domains: { a: "a" }, target: "t" };
-  return planTraining(resolveConfig([jsonLayer({ data, training }, "c.json")]));
-}
+const layer = (training: object): Layer =>
+  jsonLayer({ data: { domains: { a: "a" }, target: "t" }, training }, "c.json");
+const planOf = (training: object): TrainingPlan => planTraining(resolveConfig([layer(training)]));
 
 const cases = fc.record({
   schedule: fc.constantFrom("cosine", "wsd", "constant" as const),
@@ -55,6 +54,21 @@ test("the steps change exactly where every step that was done had the learning r
     }),
     { numRuns: 500 },
   );
+});
+
+test("without --warmup the warm-up follows from the first number of steps, and a longer run keeps it", () => {
+  const start = resolveConfig([layer({ steps: 100, schedule: "constant" })]);
+  const longer = resolveConfig([layer({ steps: 400 }), layer(start.training)]);
+  expect([start.training.warmup, longer.training.warmup]).toEqual([25, 25]);
+  expect(stepChanges(planTraining(start), planTraining(longer), 100, false)).toEqual({
+    steps: { from: 100, to: 400 },
+  });
+  const [given, byTokens] = [
+    { steps: 100, warmup: 0 },
+    { tokens: 64_000, batch: 10 },
+  ].map((training) => resolveConfig([layer(training)]));
+  expect(given.training.warmup).toBe(0);
+  expect(byTokens.training.warmup).toBe(usualWarmup(Math.ceil(6400 / byTokens.model.context)));
 });
 
 test("another length is refused if the rule would limit a domain differently, naming the domain and the option", () => {

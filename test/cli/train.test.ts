@@ -451,7 +451,7 @@ describe("a run that begins with the parameters of another", () => {
     );
     expect(first.code).toBe(0);
     // With a learning rate of nothing the parameters stay what they were.
-    const still = [...texts, ...quick, "--lr", "1e-300", "--rule", "uniform"];
+    const still = [...texts, ...quick, "--lr", "1e-300", "--warmup", "2", "--rule", "uniform"];
     const checkpoint = "run/checkpoints/step-00000002.safetensors";
     for (const [n, from] of ["run", checkpoint, "run/model"].entries()) {
       const out = `from-${n}`;

@@ -52,7 +52,7 @@ const tiny = (cell: Cell): Cell => ({
     ...(cell.text.cut === undefined ? {} : { cut: { ...cell.text.cut, count: 8 } }),
   },
   model: { dim: 8, layers: 1, heads: 2, context: 16 },
-  ...{ steps: 10, batch: 4, seed: 1 },
+  ...{ steps: 10, batch: 4, warmup: 2, seed: 1 },
   ...(cell.before === undefined ? {} : { before: 2 }),
   ...(cell.questions === undefined ? {} : { questions: 5 }),
 });

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { GradmixError } from "gradmix";
-import { createSchedule, type ScheduleOptions } from "gradmix/nn";
+import { createSchedule, type ScheduleOptions, usualWarmup } from "gradmix/nn";
 import { expectNear } from "../near.ts";
 
 const options = fc
@@ -74,6 +74,17 @@ it("constant, and the defaults: no warm-up, down to a tenth", () => {
   expect(new Set(rates({ name: "constant", lr: 0.3, steps: 20 }))).toEqual(new Set([0.3]));
   expectNear(createSchedule({ name: "cosine", lr: 1, steps: 10 })(10), 0.1, 1e-12);
   expect(createSchedule({ name: "wsd", lr: 1, steps: 10 })(7)).toBe(1);
+});
+
+it("usualWarmup: a quarter of a short run, 60 steps of a longer one", () => {
+  expect([0, 3, 4, 100, 239, 240, 1e6].map(usualWarmup)).toEqual([0, 0, 1, 25, 59, 60, 60]);
+  for (const steps of [-1, 2.5, NaN])
+    expect(() => usualWarmup(steps)).toThrow(
+      new GradmixError(
+        "config",
+        `usualWarmup: steps: ${steps} does not fit; it must be an integer of at least 0`,
+      ),
+    );
 });
 
 it.each([

@@ -62,7 +62,8 @@ export const trainingOptions: SectionTable<"training"> = {
     formerly: { flag: "--warmup-steps", path: "training.warmupSteps" },
     value: "N",
     kind: integer(0),
-    default: 20,
+    default: null,
+    auto: "60, at most a quarter of the steps",
     help: "steps of the warm-up: in step i ≤ N the learning rate is i/N of --lr",
   },
   weightDecay: {
