@@ -59,8 +59,6 @@ export interface Cell {
   readonly lr: number;
   /** Steps of the warm-up. */
   readonly warmup: number;
-  /** Standard deviation of the initial embeddings, if it is not the library's default. */
-  readonly embedding?: number;
   readonly seed: number;
   /** Steps with uniform weights before the method begins. */
   readonly before?: number;

@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import prettier from "prettier";
 import { GradmixError } from "gradmix";
+import { usualWarmup } from "gradmix/nn";
 import { distinct, estimatedSeconds } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
 import { type Experiment, type Figure, type Section, type Settings, usual } from "./experiment.ts";
@@ -12,7 +13,7 @@ const BEGIN = "<!-- experiments: begin. `npm run experiments -- report` writes w
 const END = "<!-- experiments: end -->";
 
 const FORMER =
-  "These runs start as the library formerly did: with a warm-up of 20 steps, and with embeddings that have a standard deviation of 0.02. They were not repeated since these defaults changed.";
+  "These runs have a warm-up of 20 steps, the library's former default. They were not repeated since it changed.";
 
 export interface Report {
   /** The whole of docs/evidence.md. */
@@ -65,8 +66,7 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
     about,
     `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`,
   ];
-  // Only cells of former defaults state it.
-  if (cells.some(({ embedding }) => embedding !== undefined)) head.push(FORMER);
+  if (cells.some(({ warmup, steps }) => warmup !== usualWarmup(steps))) head.push(FORMER);
   if (done === 0) return { markdown: [...head, "It has not been run yet."].join("\n\n"), figures: [] };
   const { markdown, figures } = experiment.report(settings, results);
   const state = done < cells.length ? [`So far ${done} of ${cells.length} runs are done.`] : [];

@@ -40,7 +40,7 @@ interface Parts {
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const domains = await domainsOf(cell, text);
   const target = targetOf(cell, text);
-  const model = await modelOf(cell, text);
+  const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
   const parts: Parts = { cell, text, domains, target, model };
   try {
     const before = cell.before === undefined ? null : await trainBefore(parts, cell.before);
@@ -64,15 +64,6 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   } finally {
     model.dispose();
   }
-}
-
-async function modelOf({ model: config, embedding, seed }: Cell, text: Text): Promise<GPT> {
-  const model = createGPT({ vocabSize: text.vocabulary, ...config }, { seed });
-  const weight = model.parameters.byName.get("embedding.weight");
-  if (embedding === undefined || weight === undefined) return model;
-  const scale = embedding * Math.sqrt(config.dim);
-  weight.write(Float32Array.from(await weight.data(), (value) => scale * value));
-  return model;
 }
 
 /** Returns the training text of the target; null if the cell has no target. */

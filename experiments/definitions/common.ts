@@ -39,14 +39,8 @@ export const tunedTargets: readonly TargetName[] = ["inaugural", "math", "travel
 
 export const STEPS = 240;
 
-/** What a training starts with. */
-type Start = Pick<Cell, "warmup" | "embedding">;
-
-/** The library's defaults. */
-const usually = (steps: number): Start => ({ warmup: usualWarmup(steps) });
-
-/** The library's former defaults. Experiments that were not repeated since they changed use them. */
-export const formerly = (steps: number): Start => ({ warmup: Math.min(20, steps >> 1), embedding: 0.02 });
+/** The library's former warm-up. Experiments that were not repeated since it changed use it. */
+export const formerWarmup = (steps: number): number => Math.min(20, steps >> 1);
 
 /** The cell of a method on a target; what is not said is the base model on all text of all domains. */
 export function cellOf(
@@ -59,11 +53,11 @@ export function cellOf(
     readonly target: TargetName | null;
     readonly text?: Partial<Cell["text"]>;
     readonly steps?: number;
-    readonly start?: typeof usually;
+    readonly warmup?: typeof usualWarmup;
   } & Partial<Pick<Cell, "before" | "questions" | "probes">>,
   settings: Settings,
 ): Cell {
-  const { text, steps: own = STEPS, start = usually, ...asked } = rest;
+  const { text, steps: own = STEPS, warmup = usualWarmup, ...asked } = rest;
   const steps = settings.steps ?? own;
   return {
     text: {
@@ -79,7 +73,7 @@ export function cellOf(
     steps,
     batch: 16,
     lr: 0.003,
-    ...start(steps),
+    warmup: warmup(steps),
     seed,
     ...asked,
   };

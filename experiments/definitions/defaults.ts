@@ -10,7 +10,7 @@ import {
   allDomains,
   cellOf,
   eightDomains,
-  formerly,
+  formerWarmup,
   observe,
   type Run,
   seedsOf,
@@ -108,7 +108,7 @@ function runsOf({ columns, rows: names }: Part, settings: Settings): Run[] {
         column,
         group: column,
         cell: withText(
-          cellOf({ method: compared[row], target: null, seed, start: formerly }, settings),
+          cellOf({ method: compared[row], target: null, seed, warmup: formerWarmup }, settings),
           text,
         ),
       })),

@@ -6,7 +6,7 @@ import { differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
   eightDomains,
-  formerly,
+  formerWarmup,
   gridOf,
   namesOf,
   observe,
@@ -34,7 +34,7 @@ const runsOf = (settings: Settings): Run[] =>
     cellOf(
       {
         method: methods[row as MethodName],
-        ...{ target, seed, start: formerly },
+        ...{ target, seed, warmup: formerWarmup },
         text: { domains: eightDomains, cap: caps[column], targetTokens: 20_000 },
       },
       settings,

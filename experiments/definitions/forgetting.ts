@@ -7,7 +7,7 @@ import { DEFAULT, methods, paperWith } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
-  formerly,
+  formerWarmup,
   gridByTarget,
   namesOf,
   observe,
@@ -46,7 +46,7 @@ const rows = namesOf(compared);
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     cellOf(
-      { method: compared[row], target, seed, before: settings.steps ?? STEPS, start: formerly },
+      { method: compared[row], target, seed, before: settings.steps ?? STEPS, warmup: formerWarmup },
       settings,
     ),
   );

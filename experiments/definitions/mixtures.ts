@@ -8,7 +8,7 @@ import type { Lookup } from "../results.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
-  formerly,
+  formerWarmup,
   eightDomains,
   gridByTarget,
   observe,
@@ -36,7 +36,10 @@ function tried(search: string, seed: number, settings: Settings): { weights: num
     const method = { rule: { name: "static", weights } };
     return {
       weights,
-      cell: cellOf({ method, target: null, seed, text, probes, start: formerly }, { ...settings, steps }),
+      cell: cellOf(
+        { method, target: null, seed, text, probes, warmup: formerWarmup },
+        { ...settings, steps },
+      ),
     };
   });
 }
@@ -61,7 +64,7 @@ function final(
     seed,
   );
   return cellOf(
-    { method: { rule: { name: "static", weights } }, target, seed, text, start: formerly },
+    { method: { rule: { name: "static", weights } }, target, seed, text, warmup: formerWarmup },
     settings,
   );
 }
@@ -70,7 +73,7 @@ const runsOf = (settings: Settings, results: Lookup): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     Object.hasOwn(searches, row)
       ? final(row, target, seed, settings, results)
-      : cellOf({ method: methods[row as MethodName], target, seed, text, start: formerly }, settings),
+      : cellOf({ method: methods[row as MethodName], target, seed, text, warmup: formerWarmup }, settings),
   );
 
 const triedCells = (settings: Settings): Cell[] =>
@@ -94,7 +97,7 @@ export const mixtures: Experiment = {
       groups.flatMap((target) =>
         seedsOf(settings).map((seed) =>
           cellOf(
-            { method: { rule: { name: "static", found } }, target, seed, text, start: formerly },
+            { method: { rule: { name: "static", found } }, target, seed, text, warmup: formerWarmup },
             settings,
           ),
         ),

@@ -118,12 +118,9 @@ export function layersOf({ config, traits }: Architecture): Layer[] {
   const normal: Init = { kind: "normal", deviation: 0.02 };
   // Projections into the residual stream have smaller initial values in deeper models (GPT-2).
   const residual: Init = { kind: "normal", deviation: 0.02 / Math.sqrt(2 * layers) };
-  // Vectors of length about 1, as in fairseq. If they are shorter, an attention layer can cancel them early in training; the norm behind it then multiplies
-  // the gradient many times (Takase and others 2023, "Spike no more").
-  const unit: Init = { kind: "normal", deviation: 1 / Math.sqrt(dim) };
-  const table = (name: LayerName, rows: number, init: Init): Layer => ({
+  const table = (name: LayerName, rows: number): Layer => ({
     ...{ kind: "embedding", name, block: null },
-    ...{ rows: [rows], columns: dim, init, bias: false },
+    ...{ rows: [rows], columns: dim, init: normal, bias: false },
   });
   const norm = (name: LayerName, block: Layer["block"]): Layer => ({
     ...{ kind: "norm", name, block },
@@ -145,8 +142,8 @@ export function layersOf({ config, traits }: Architecture): Layer[] {
     linear("down", i, [dim], hiddenDim, residual),
   ];
   return [
-    table("embedding", vocabSize, unit),
-    ...(positions === "learned" ? [table("positions", context, normal)] : []),
+    table("embedding", vocabSize),
+    ...(positions === "learned" ? [table("positions", context)] : []),
     ...Array.from({ length: layers }, (_, i) => blockOf(i)).flat(),
     norm("norm", "after"),
     linear("head", "after", [vocabSize], dim),

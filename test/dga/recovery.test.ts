@@ -1,7 +1,7 @@
 /**
  * A GPT on a synthetic language of planted domains: the target is mix(α̃) of four languages, and DGA recovers α̃. Stated error: Σ |αᵢ − α̃ᵢ| < 0.2
- * at the end of each of five runs of 400 steps, less than 0.12 in the mean of the five (uniform weights: 0.5). Measured: 0.04 to 0.12, mean
- * 0.07, with alignments from batches; 0.02 to 0.13, mean 0.08, from the steps.
+ * at the end of each of five runs of 400 steps, less than 0.12 in the mean of the five (uniform weights: 0.5). Measured: 0.01 to 0.11, mean
+ * 0.07, with alignments from batches; 0.03 to 0.15, mean 0.08, from the steps.
  */
 import { init, shutdown } from "gradmix";
 import { createMixer, createTrainer } from "gradmix/dga";
@@ -33,7 +33,6 @@ test.each([
   ["step", 0.2],
 ] as const)("the planted mixture is recovered over five seeds (alignments from a %s)", async (from, eta) => {
   const distances: number[] = [];
-  const mean = planted.map(() => 0);
   for (let seed = 1; seed <= 5; seed++) {
     const trainer = createTrainer({
       model: tiny(seed),
@@ -52,16 +51,13 @@ test.each([
     for (let i = 0; i < 400; i++) await trainer.step();
     const { final } = trainer.weights();
     distances.push(planted.reduce((sum, share, i) => sum + Math.abs(share - final[i]), 0));
-    final.forEach((weight, i) => (mean[i] += weight / 5));
-    // The largest share is found, and the domain that the target has nothing of has almost no weight left.
-    expect(final.indexOf(Math.max(...final))).toBe(0);
+    // The order is that of the plant, and the domain that the target has nothing of is all but gone.
+    expect(final[0]).toBeGreaterThan(final[1]);
+    expect(final[1]).toBeGreaterThan(final[2]);
     expect(final[3]).toBeLessThan(0.05);
     trainer.dispose();
     trainer.model.parameters.dispose();
   }
-  // In the mean of the runs, the order is that of the plant.
-  expect(mean[0]).toBeGreaterThan(mean[1]);
-  expect(mean[1]).toBeGreaterThan(mean[2]);
   expect(Math.max(...distances)).toBeLessThan(0.2);
   expect(distances.reduce((a, b) => a + b) / 5).toBeLessThan(0.12);
 });
@@ -75,10 +71,10 @@ const evenly = windows(
   }),
 );
 
-/** Σ |αᵢ − α̃ᵢ| of the last weights and of their mean over 400 steps, at the defaults; uniform weights are 0.5 from the plant. Measured, in the mean over the run: .16 and .17; .06 to .14 (eight seeds); at the end: .16 and .17; .25 to .57 (eight seeds: differences between equal domains are noise, so the last weights wander). At the end around the right prior: .07 and .07; .15 and .20. */
+/** Σ |αᵢ − α̃ᵢ| of the last weights and of their mean over 400 steps, at the defaults; uniform weights are 0.5 from the plant. Measured with three seeds, in the mean: .13 to .18; .08 to .12; at the end: .17 to .24; .13 to .34. At the end around the right prior: .05 and .05; .15 and .16. */
 test.each([
   ["the planted mixture, from nothing", target, planted, {}, { end: 0.5, mean: 0.3 }],
-  ["uniform weights where the target is uniform", evenly, even, {}, { end: 0.7, mean: 0.2 }],
+  ["uniform weights where the target is uniform", evenly, even, {}, { end: 0.5, mean: 0.25 }],
   ["the planted mixture, around it", target, planted, { prior: planted }, { end: 0.1, mean: 0.1 }],
   ["uniform weights, around them", evenly, even, { prior: even }, { end: 0.25, mean: 0.2 }],
 ] as const)("the default comes near to %s", async (_, of, mixture, more, within) => {
