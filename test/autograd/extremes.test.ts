@@ -110,7 +110,7 @@ describe.each(backends)("on $name", ({ create }) => {
     expect(() => where(condition, 0.5, ids)).toThrow(/^where: 0.5 is not an integer of 32 bits/);
   });
 
-  it("max, min and maximum among infinities", async () => {
+  it("max, min and maximum divide the slope among equal infinities", async () => {
     expect(await both((x) => max(x, 0), tensor([INF, 1, INF]))).toEqual([[INF], [0.5, 0, 0.5]]);
     expect(await both((x) => min(x, 0), tensor([INF, INF]))).toEqual([[INF], [0.5, 0.5]]);
     expect(await both((x) => max(x, 0), tensor([-INF, -INF]))).toEqual([[-INF], [0.5, 0.5]]);
