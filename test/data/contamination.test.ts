@@ -42,7 +42,7 @@ describe("words", () => {
       .filter((word) => word !== "")
       .map((word) => word.toLowerCase());
 
-  test("are those of the definition", () => {
+  test("match their definition", () => {
     const parts = ["The", "don't", "É", "e\u0301", " ", "\n", "\u0085", "\u3000", "日本", "の", "ภา", "🎉", "𠀀", "𝒜", "12", "½", "!?", "_", "\ud800", "\u200b", "Я"]; // prettier-ignore
     fc.assert(
       fc.property(fc.array(fc.constantFrom(...parts), { maxLength: 12 }), (text) => {
@@ -92,7 +92,7 @@ describe("a planted run of words", () => {
     );
   });
 
-  test("of 12 never is", () => {
+  test("of 12 is never found", () => {
     fc.assert(
       fc.property(planted(GRAM - 1), ({ heldOut, text }) => {
         const index = indexOf([heldOut]);
@@ -103,7 +103,7 @@ describe("a planted run of words", () => {
   });
 });
 
-test("copies are of the same words, near copies of 80 % of the runs, of few words and of many", () => {
+test("a copy has the same words, and a near copy shares 80 % of its runs, for few words and many", () => {
   const documents = fc.array(fc.array(fc.constantFrom("a", "b"), { maxLength: 40 }), { maxLength: 4 });
   const naive = (heldOut: readonly string[][], own: readonly string[]): string | null => {
     const grams = (words: readonly string[]): string[] =>
@@ -127,7 +127,7 @@ test("copies are of the same words, near copies of 80 % of the runs, of few word
   );
 });
 
-test("no more words are looked for than there is room for, and a document that is cut off has no copy", () => {
+test("no more words are looked up than there is room for, and a document that is cut off cannot have a copy", () => {
   const word = (i: number): string => `w${i.toString(36)}`;
   const words = (from: number, count: number): string => Array.from({ length: count }, (_, i) => word(from + i)).join(" "); // prettier-ignore
   const documents = [words(0, 20), words(100, 20), words(200, 20)];
