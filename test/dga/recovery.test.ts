@@ -81,7 +81,7 @@ test.each([
   ["uniform weights where the target is uniform", evenly, even, {}, { end: 0.7, mean: 0.2 }],
   ["the planted mixture, around it", target, planted, { prior: planted }, { end: 0.1, mean: 0.1 }],
   ["uniform weights, around them", evenly, even, { prior: even }, { end: 0.25, mean: 0.2 }],
-] as const)("the default comes near to %s", async (_, of, mixture, more, within) => {
+] as const)("the default approaches %s", async (_, of, mixture, more, within) => {
   for (const seed of [1, 2]) {
     const trainer = createTrainer({
       model: tiny(seed),
