@@ -225,7 +225,7 @@ describe("random graphs", () => {
     },
   ];
 
-  it("per-example numbers are those of each loss alone, or the pass is refused", async () => {
+  it("per-example numbers equal those of each loss alone, or the pass is refused", async () => {
     const outcomes = { right: 0, refused: 0 };
     const programs = fc.array(
       fc.tuple(
@@ -409,20 +409,23 @@ describe("common losses", () => {
       (p) => sum(reshape(linear(random([4, 3, D], 3), p.weight), [3, 4 * D]), 1),
       /reshape \(\[4, 3, 4\] → \[3, 16\]\) mixes/,
     ],
-  ])("%s: every pass that tells examples apart refuses, and the sum trains", async (_, loss, message) => {
-    for (const [name, pass] of passes(loss)) expect(refusal(pass), name).toMatch(message);
-    const p = parametersOf();
-    const parameters = Object.values(p);
-    const into = new Map(parameters.map((q) => [q, tensor(new Float64Array(q.size), q.shape)]));
-    gradients(() => loss(p), { parameters, sink: sumSink({ gradientOf: (q) => into.get(q)! }) });
-    const want = grad((...[weight, bias, gain, table]: Tensor[]) => sum(loss({ weight, bias, gain, table })))(
-      ...parameters,
-    );
-    for (const [n, q] of parameters.entries())
-      close(await numbers(into.get(q)!), await numbers(want[n]), q.name ?? "");
-  });
+  ])(
+    "%s: every pass that separates the examples is refused, and a sum of all examples trains",
+    async (_, loss, message) => {
+      for (const [name, pass] of passes(loss)) expect(refusal(pass), name).toMatch(message);
+      const p = parametersOf();
+      const parameters = Object.values(p);
+      const into = new Map(parameters.map((q) => [q, tensor(new Float64Array(q.size), q.shape)]));
+      gradients(() => loss(p), { parameters, sink: sumSink({ gradientOf: (q) => into.get(q)! }) });
+      const want = grad((...[weight, bias, gain, table]: Tensor[]) =>
+        sum(loss({ weight, bias, gain, table })),
+      )(...parameters);
+      for (const [n, q] of parameters.entries())
+        close(await numbers(into.get(q)!), await numbers(want[n]), q.name ?? "");
+    },
+  );
 
-  it("a parameter that is worked on first: refused by the sinks, named; forward mode needs no factors", async () => {
+  it("a parameter that an op changes before its use is refused by name in every sink; forward mode allows it", async () => {
     const loss = (p: Parameters): Tensor => sum(linear(x(), square(p.weight)), 1);
     for (const [name, pass] of passes(loss))
       if (name === "forwardDerivative") expect(refusal(pass)).toBe(null);
@@ -464,7 +467,7 @@ describe("common losses", () => {
         return exampleLosses(reshape(linear(rmsNorm(flat, p.gain), p.weight, p.bias), [B, T, D]), targets());
       },
     ],
-  ])("a batch that is %s: numbers of B examples, by every sink and parameter", async (_, loss) => {
+  ])("a batch that is %s: every sink gives numbers per example for every parameter", async (_, loss) => {
     const p = parametersOf();
     const parameters = Object.values(p);
     expect(await allPasses(() => loss(p), parameters, B)).toBe(null);
@@ -490,7 +493,7 @@ describe("common losses", () => {
     close([...dots], [dot(want[0], along) + dot(want[1], along), dot(want[2], along)], "segments");
   });
 
-  it("a batch of another size than the sink's is refused by each, for each kind of parameter", () => {
+  it("every sink refuses a batch that has another size than the sink, for each kind of parameter", () => {
     const kinds: [string, (p: Parameters) => Tensor][] = [
       ["linear and bias", (p) => sum(linear(x(), p.weight, p.bias), 1)],
       ["gain", (p) => sum(rmsNorm(x(), p.gain), 1)],

@@ -83,7 +83,7 @@ describe.each(configs)("$preset", (config) => {
   });
 });
 
-it("a slice of whole rows that follow one another takes no memory", () => {
+it("a slice of consecutive whole rows takes no memory", () => {
   const x = tensor(
     Array.from({ length: 24 }, (_, i) => i),
     [4, 3, 2],

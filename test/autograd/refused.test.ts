@@ -520,12 +520,12 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     return wrong.map((line) => `${op}: ${line}`);
   }
 
-  it.each(names)("%s refuses what it cannot do", async (name) => {
+  it.each(names)("%s refuses invalid arguments", async (name) => {
     for (const sample of samples[name].slice(0, slow ? 1 : undefined))
       expect(await judge(name, () => spoilt(name, sample, sample.inputs().map(upload)))).toEqual([]);
   });
 
-  it("a scalar is no table of rows", () => {
+  it("a scalar cannot be a table of rows", () => {
     scope(() => {
       const [table, ids] = [tensor([1], []), tensor([0, 0], [2], "i32")];
       expect(codeOf(() => gradmix.gather(table, ids))).toMatch(
@@ -534,7 +534,7 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     });
   });
 
-  it("public functions refuse anything in place of an argument, or take it and are right", async () => {
+  it("public functions refuse any value in place of an argument, or accept it and give the right result", async () => {
     setCurrentMemory(backend);
     const [mine, theirs] = [backend, oracle].map((memory) => {
       setCurrentMemory(memory);
@@ -558,29 +558,32 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     expect(wrong).toEqual([]);
   });
 
-  it.each(Object.keys(valid))("%s of random valid input is the oracle's", async (name) => {
-    await fc.assert(
-      fc.asyncProperty(valid[name], fc.nat(1000), async ({ given, rest }, seed) => {
-        const run = (memory: Backend) => () => {
-          setCurrentMemory(memory);
-          const operands = given.map(({ shape, low = -1, ids }, n) => {
-            const count = shape.reduce((a, b) => a * b, 1);
-            return ids === undefined
-              ? tensor(values(count, seed + n, low), shape)
-              : tensor(integers(count, seed, -1, ids), shape, "i32");
-          });
-          return callPublic([name, [...operands, ...rest]]);
-        };
-        const want = await outcome(run(oracle));
-        const found = await outcome(run(backend));
-        expect(found).not.toHaveProperty("error");
-        if ("error" in found || "error" in want) throw new Error(JSON.stringify([found, want]));
-        expect(found.shape).toBe(want.shape);
-        if (!close(found.data, want.data)) expect(found.data).toEqual(want.data);
-      }),
-      { numRuns: slow ? 8 : 40 },
-    );
-  });
+  it.each(Object.keys(valid))(
+    "%s gives the result of the reference backend for random valid input",
+    async (name) => {
+      await fc.assert(
+        fc.asyncProperty(valid[name], fc.nat(1000), async ({ given, rest }, seed) => {
+          const run = (memory: Backend) => () => {
+            setCurrentMemory(memory);
+            const operands = given.map(({ shape, low = -1, ids }, n) => {
+              const count = shape.reduce((a, b) => a * b, 1);
+              return ids === undefined
+                ? tensor(values(count, seed + n, low), shape)
+                : tensor(integers(count, seed, -1, ids), shape, "i32");
+            });
+            return callPublic([name, [...operands, ...rest]]);
+          };
+          const want = await outcome(run(oracle));
+          const found = await outcome(run(backend));
+          expect(found).not.toHaveProperty("error");
+          if ("error" in found || "error" in want) throw new Error(JSON.stringify([found, want]));
+          expect(found.shape).toBe(want.shape);
+          if (!close(found.data, want.data)) expect(found.data).toEqual(want.data);
+        }),
+        { numRuns: slow ? 8 : 40 },
+      );
+    },
+  );
 });
 
 function describeValue(value: unknown): string {

@@ -97,7 +97,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       ...(weights && { weights }),
     });
 
-  it("Sum is the sum of the examples' gradients; weights weigh them; accumulate adds", async () => {
+  it("sumSink sums the examples' gradients, applies weights, and can add to the old content", async () => {
     close(await sumOf((m) => m.losses(m.parameters)), total(alone, size));
     const into = buffers(1);
     pass(sumSink({ gradientOf: (p) => into.get(p)!, accumulate: true }), false, [1, 0, -2]);
@@ -105,7 +105,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     close(await flat(into), want);
   });
 
-  it("PerExample and PerDomain, with an empty domain, checkpointed or not", async () => {
+  it("perExampleSink and perDomainSink, with an empty domain, with and without checkpoints", async () => {
     for (const checkpointed of [false, true]) {
       const examples = perExampleSink(3, model.parameters);
       const domains = perDomainSink([0, 2, 2, 3], model.parameters);
@@ -129,7 +129,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
   const direction = (): Map<Tensor, Tensor> =>
     new Map(model.parameters.map((p, n) => [p, tensor(values(p.size, 40 + n), p.shape)]));
 
-  it("Align along a given direction: dots, norms, groups, the sum", async () => {
+  it("alignSink with a given direction: inner products, norms, groups, the sum", async () => {
     const v = direction();
     const along = await flat(v);
     for (const checkpointed of [false, true]) {
@@ -166,7 +166,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     );
   });
 
-  it("Align with the target first, in uneven segments; weighted", async () => {
+  it("alignSink with the target first, in uneven segments, and with weights", async () => {
     const into = buffers(5);
     const sink = alignSink({
       examples: 3,
