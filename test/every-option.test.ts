@@ -571,7 +571,7 @@ async function refusal(call: (options: never) => unknown, options: unknown): Pro
 
 const checked = Object.entries(cases).flatMap(([name, of]) => [of].flat().map((one) => [name, one] as const));
 
-test("every function that takes options is here", () => {
+test("the list has every function that takes options", () => {
   expect(optionsTaking().filter((name) => !(name in cases))).toEqual([]);
 });
 
@@ -588,7 +588,7 @@ describe.each(checked)("%s", (name, { call, valid: given, wrong = {}, free = [] 
     return (listed ?? "").split(", ");
   };
 
-  test("takes what is valid, and refuses names that it does not know", async () => {
+  test("accepts valid options, and refuses unknown names", async () => {
     expect(await refusal(call, valid)).toBeNull();
     const known = await options();
     expect(Object.keys(valid).filter((option) => !known.includes(option) && !free.includes(option))).toEqual(
@@ -614,7 +614,7 @@ describe.each(checked)("%s", (name, { call, valid: given, wrong = {}, free = [] 
     }
   });
 
-  test("refuses values that do not fit, naming the option", async () => {
+  test("refuses invalid values, and names the option", async () => {
     for (const option of await options())
       for (const value of [
         ...(free.includes(option) ? [] : [5n, Symbol("s"), NaN]),

@@ -374,7 +374,7 @@ const fault = schema.faultOf({ source: "x", code: "data" });
 const jsonOf = (value: unknown): unknown => JSON.parse(formatJson(value));
 
 test.each(Object.entries(cases).filter(([, [, , read]]) => read !== "otherwise"))(
-  "%s that was read and written is the same",
+  "%s is the same after reading and writing",
   (_, [of, model]) => {
     fc.assert(
       fc.property(model.value, (value) => {
@@ -388,7 +388,7 @@ test.each(Object.entries(cases).filter(([, [, , read]]) => read !== "otherwise")
 );
 
 describe.each(Object.entries(cases))("%s", (_, [of, model]) => {
-  test("with one broken part is refused by its path", () => {
+  test("is refused by the path of a broken part", () => {
     fc.assert(
       fc.property(
         model.value,
@@ -419,7 +419,7 @@ describe.each(Object.entries(cases))("%s", (_, [of, model]) => {
     );
   });
 
-  test("of another kind, and with a member too many where it has its own alone, is refused", () => {
+  test("is refused if it has another type, or an unknown field where only its own are allowed", () => {
     fc.assert(
       fc.property(model.value, fc.nat(), (value, at) => {
         const json = jsonOf(value);

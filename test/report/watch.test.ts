@@ -42,7 +42,7 @@ async function ask(url: string, options: { method?: string; host?: string } = {}
   });
 }
 
-test("only this machine's names, reading, and what there is are answered; an unchanged run sends nothing again", async () => {
+test("the server answers only reading requests, under this machine's names and for what exists; an unchanged run is not sent again", async () => {
   const folder = makeRun(join(work, "served"), { steps: 10 });
   const watch = await watchRun(folder, { port: 0, isRunning: () => false });
   try {
@@ -78,7 +78,7 @@ test("only this machine's names, reading, and what there is are answered; an unc
   await expect(watchRun(work, { port: 0, isRunning: () => true })).rejects.toThrow("contains no run");
 });
 
-test("a run that grows, in halves of lines, and one that goes back to a checkpoint are read as they stand", () => {
+test("a run that grows by parts of lines, or returns to a checkpoint, is read as it is", () => {
   const folder = makeRun(join(work, "grows"), { steps: 12 });
   const metrics = join(folder, "metrics.jsonl");
   const text = readFileSync(metrics);
