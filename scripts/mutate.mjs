@@ -167,7 +167,7 @@ function createDriver(/** @type {number} */ bail) {
       try {
         process.kill(-child.pid, "SIGKILL");
       } catch {
-        // It is gone already.
+        // It has already ended.
       }
     child = null;
   };

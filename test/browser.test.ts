@@ -24,7 +24,7 @@ const site: Site = {
 interface Trained {
   readonly name: string;
   readonly threads: number;
-  /** Cores that the page is told of. */
+  /** Number of cores that the page sees. */
   readonly cores: number;
   readonly losses: readonly number[];
   readonly weights: readonly number[];

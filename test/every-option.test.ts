@@ -83,7 +83,7 @@ afterAll(async () => {
   await core.shutdown();
 });
 
-/** Calls it, and lets go of what it gives. */
+/** Disposes the result of a call. */
 const freed = (made: { dispose(): unknown }): void => void made.dispose();
 const gpt = { vocabSize: 5, dim: 4, layers: 1, heads: 1, context: 4 };
 const wrongGpt = Object.fromEntries(
@@ -557,7 +557,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   },
 };
 
-/** What the call is refused with; null when it is not. Anything but a GradmixError is thrown on. */
+/** Returns the message with which the call is refused, or null. Other errors are rethrown. */
 async function refusal(call: (options: never) => unknown, options: unknown): Promise<string | null> {
   try {
     await call(options as never);

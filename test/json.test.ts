@@ -123,7 +123,7 @@ describe("the reader", () => {
       fc.property(tree, (value) => {
         const text = formatJson(value, 1);
         const all = paths(value);
-        // With an indent every value begins a line of its own, in the order of the paths, and closing signs have theirs.
+        // With an indent, every value begins on its own line, in the order of the paths; closing brackets have their own lines.
         const starts = text.split("\n").flatMap((line, i) => (/^ *[\]}]/.test(line) ? [] : [i + 1]));
         expect(all.map((path) => jsonLine(text, path))).toEqual(starts);
       }),

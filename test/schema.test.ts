@@ -93,7 +93,7 @@ const object = (fields: Readonly<Record<string, Model>>): Model => {
   };
 };
 const closed = (fields: Readonly<Record<string, Model>>): Model => ({ ...object(fields), closed: true });
-/** One of several; the JSON tells which. */
+/** One of several; the JSON decides which. */
 const oneOf = (models: readonly Model[], which: (json: Record<string, unknown>) => number): Model => ({
   value: fc.oneof(...models.map(({ value }) => value)),
   fits: [],
@@ -174,7 +174,7 @@ const tensor = (dtype: Model): Model =>
 
 const stringOrNumber: Model = { value: fc.oneof(str.value, num.value), fits: ["string", "number"] };
 
-/** Those with a word after them are read as something else than what is written. */
+/** Cases marked "otherwise" are read in another form than they are written. */
 const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "otherwise"?]>> = {
   "run.json": [
     runFacts,

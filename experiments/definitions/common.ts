@@ -48,7 +48,7 @@ const usually = (steps: number): Start => ({ warmup: usualWarmup(steps) });
 /** The library's former defaults. Experiments that were not repeated since they changed use them. */
 export const formerly = (steps: number): Start => ({ warmup: Math.min(20, steps >> 1), embedding: 0.02 });
 
-/** The cell of a method on a target; what is not said is the base model on all text of all domains. */
+/** The cell of a method on a target; by default with the base model, on all text of all domains. */
 export function cellOf(
   {
     method,

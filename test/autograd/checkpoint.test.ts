@@ -119,7 +119,7 @@ function execute(
 describe("random programs with checkpoints", () => {
   const leaves = (): Tensor[] => [random(1), random(2)];
   const f = (steps: readonly Step[], checkpointed: boolean) => (...x: Tensor[]): Tensor => {
-    // Captured constants that live no longer than the forward pass.
+    // Captured constants that are disposed after the forward pass.
     const [weight, constant] = [random(3), random(4)];
     const all = scope(() => execute(steps, x, { checkpointed, weight, constant }));
     return sum(add(all[all.length - 1], all[Math.max(0, all.length - 2)]));

@@ -218,7 +218,7 @@ describe.each(backends)("on $name", ({ create }) => {
         parameters: [p, w],
         sink: sumSink({ gradientOf: (q) => into.get(q)! }),
       });
-      // Forward mode tells examples apart in mixing ops only from a parameter's rows on; here the parameter is mixed by itself.
+      // Forward mode detects mixing only after a parameter's rows are used; here the parameter is mixed with itself.
       const along = forwardDerivative(() => sum(f(x, w), 1), new Map([[w, tw]]));
       return {
         value: outputs,
@@ -240,7 +240,7 @@ describe.each(backends)("on $name", ({ create }) => {
       fc.asyncProperty(
         fc.array(fc.nat(twins.length - 1), { minLength: 1, maxLength: 4 }),
         async (program) => {
-          // Every program uses w, so that no gradient is of nothing.
+          // Every program uses w, so that every loss depends on it.
           const run = (which: 1 | 2) => (x: Tensor, w: Tensor) =>
             program.reduce((y, n) => twins[n][which](y, w), which === 1 ? product(x, w) : matmul(x, w));
           const before = backend.liveBytes;
@@ -433,7 +433,7 @@ describe("in double precision", () => {
         "op",
         defineOp({ name: "op", inputs: ["x"], infer: ([x]) => x, keepsBatch: "elementwise", forward: ([x]) => mul(x, captured), vjp: ([ct]) => ct, jvp: ([t]) => t }),
       ],
-      // Even when it is the result, or what is saved.
+      // Even if it is the result, or is saved.
       ["customGradient", customGradient(() => captured, ([ct]) => ct, ([t]) => t)],
     ]; // prettier-ignore
 
@@ -535,7 +535,7 @@ describe("in double precision", () => {
       });
       expect(code).toMatch(/^(autograd|shape): wrong\b/);
       expect(code).toContain(message);
-      // An error leaves nothing behind.
+      // An error leaves no memory in use.
       expect(backend.liveBytes).toBe(before);
     }); // prettier-ignore
 
@@ -578,7 +578,7 @@ describe("in double precision", () => {
       for (const [name, value] of Object.entries({ scale: "1", kind: 1, axes: 0, flag: 1 }))
         expect(codeOf(() => f(t, { [name]: value }))).toMatch(new RegExp(`^config: f: ${name}: .* does not fit`));
       expect(codeOf(() => f(t, { free: 3 }))).toBe("no error");
-      // A function that has none is asked with none.
+      // A function without attributes gets an empty object.
       const none: object[] = [];
       const g = customGradient((x: Tensor) => x, ([ct]) => ct, undefined, { keepsBatch: (_s, _i, _o, attributes) => (none.push(attributes), true) });
       gradients(() => sum(g(linear(d, p)), 1), { parameters: [p], sink: normSink({ examples: 2 }) });

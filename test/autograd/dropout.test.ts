@@ -44,7 +44,7 @@ describe.each(backends)("on $name", ({ create }) => {
         threefry2x32(key0, key1, 0, n >> 1)[n & 1] >>> 8 < rate * 2 ** 24 ? 0 : 1,
       );
       expect(await mask(dropout(ones([COUNT]), rate, { seed, stream }))).toEqual(want);
-      // The shape is nothing to it, and the numbers that users can draw say the same.
+      // The mask does not depend on the shape, and equals that from the public random numbers.
       const [rows, cols] = [127, 314];
       const whole = dropout(ones([rows, cols]), rate, { seed, stream });
       expect(await mask(whole)).toEqual(want.slice(0, rows * cols));

@@ -423,7 +423,7 @@ const several = Object.keys(ops).flatMap((name) => {
   return some.length > 0 ? [[name, some] as const] : [];
 });
 
-/** Of many, those of one and two, and what they leave: rules add up terms of single inputs and of pairs. */
+/** Subsets of one or two inputs, and their complements: rules sum terms of single inputs and of pairs. */
 function subsets(all: readonly number[]): number[][] {
   const chosen: number[][] = [];
   for (let mask = 1; mask < 2 ** all.length - 1; mask++) {

@@ -30,7 +30,7 @@ const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data(
 const isUnary = (entry: [string, unknown]): entry is [string, (t: Tensor) => Tensor] =>
   typeof entry[1] === "function" && entry[1].length === 1;
 
-/** All handles are different, and disposing any of `results` takes nothing from the others. */
+/** All handles are different, and disposing any of `results` does not affect the others. */
 async function independent(
   results: readonly Tensor[],
   given: readonly Tensor[],
@@ -151,7 +151,7 @@ describe("ops that have nothing to compute", () => {
 });
 
 describe("transformations", () => {
-  it.each(Object.keys(ops))("vjp and jvp of %s, if inputs and results are also returned, and returned twice", async (name) => {
+  it.each(Object.keys(ops))("vjp and jvp of %s return separate handles, even if f returns its inputs and results twice", async (name) => {
     for (const sample of samples[name]) {
       const all = sample.inputs().map(upload);
       const wrt = sample.wrt?.map((slot) => (slot + all.length) % all.length) ?? all.flatMap((t, n) => (t.dtype === "f32" ? [n] : []));
@@ -171,7 +171,7 @@ describe("transformations", () => {
     }
   }); // prettier-ignore
 
-  it("a gradient shared by two inputs, a value that is its own gradient, and a tangent shared by two results", async () => {
+  it("a gradient of two inputs, a value that is its own gradient, and a tangent of two results have separate handles", async () => {
     const [x, y] = [tensor([1, 2]), tensor([3, 4])];
     const found = grad((a, b) => sum(add(a, b)))(x, y);
     await independent(found, [x, y], "grad");
@@ -199,7 +199,7 @@ describe("transformations", () => {
     ]);
   });
 
-  it("losses and derivatives that equal parameters and directions", async () => {
+  it("losses and derivatives that equal parameters and directions have separate handles", async () => {
     const [p, v] = [tensor([1, 2]), tensor([3, 4])];
     const { losses, derivatives } = forwardDerivative(() => p, new Map([[p, v]]));
     await independent([losses, derivatives], [p, v], "forwardDerivative");
@@ -212,7 +212,7 @@ describe("transformations", () => {
     await independent([whole], [p, into], "gradients of a parameter");
   }); // prettier-ignore
 
-  it("functions that create tensors", () => {
+  it("functions that create tensors return separate handles", () => {
     const made = [
       gradmix.zeros([2]),
       gradmix.ones([2]),

@@ -242,7 +242,7 @@ describe("a scope of a function that returns a promise", () => {
     }
     await wait(20);
     expect(unhandled).toEqual([]);
-    // The enclosing scope is none the worse.
+    // The enclosing scope is not affected.
     expect(scope(() => (refused(work), tensor([1]))).disposed).toBe(false);
   });
 });

@@ -158,7 +158,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       close(await flat(into), plus(alone[1], alone[2]));
       sink.dispose();
     }
-    // Forward mode says the same without a backward pass.
+    // Forward mode gives the same without a backward pass.
     const { derivatives } = forwardDerivative(() => model.losses(model.parameters), v);
     close(
       await numbers(derivatives),

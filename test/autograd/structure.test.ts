@@ -380,7 +380,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
   afterAll(() => backend.dispose());
   const numRuns = name.startsWith("webgpu") ? 3 : 40;
 
-  /** The element of `shape` at an index of the whole, whose axes of extent 1 stand still. */
+  /** The element of `shape` at an index of the whole; axes of extent 1 are broadcast. */
   const placeOf = (index: readonly number[], shape: readonly number[]): number =>
     shape.reduce((at, extent, axis) => at * extent + (extent === 1 ? 0 : index[axis]), 0);
   const indices = (shape: readonly number[]): number[][] =>
@@ -457,7 +457,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
 });
 
 describe("kernel calls for many axes", () => {
-  /** How often `kernel` runs in fn, and what stays behind when its result is let go of. */
+  /** How often `kernel` runs in fn. */
   const callsOf = (kernel: string, fn: () => Tensor): number => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);
@@ -483,7 +483,7 @@ describe("kernel calls for many axes", () => {
       [[3, 2, 3, 3, 2, 3, 3, 3], 4, 6],
     ] as const) {
       expect(callsOf("stridedCopy", () => transpose(plain(shape), reversed(shape)))).toBe(copies);
-      // An operand of which every other axis stands still, so that none can be joined.
+      // An operand that is broadcast along every other axis, so that no axes can be joined.
       const other = shape.map((extent, a) => (a % 2 === 0 ? extent : 1));
       expect(callsOf("binary", () => subtract(plain(shape), plain(other)))).toBe(pairs);
     }

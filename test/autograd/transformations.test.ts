@@ -86,11 +86,11 @@ describe("values", () => {
     expect(codeOf(() => vjp((_x, y) => [loss(), y], [x, y]))).toMatch(captured("vjp"));
     expect(codeOf(() => jvp(() => [x], [x], [y]))).toMatch(captured("jvp"));
     expect(codeOf(() => grad((_x) => checkpoint(() => loss(), y))(x))).toMatch(captured("grad"));
-    // What depends on the input, computed outside, looks like any constant; then nothing is used.
+    // A tensor that was computed from the input outside of f is a constant for it, so f uses no input.
     const before = square(x);
     expect(codeOf(() => grad((_x) => sum(before))(x))).toMatch(/^autograd: grad: the function uses none of its inputs/);
     expect(codeOf(() => grad((_x) => tensor([1]))(x))).toMatch(/uses none of its inputs/);
-    // Zeros that are right stay zeros: no way leads from the input to the result, or the gradient is constant.
+    // Zero gradients are kept where they are right: no path leads from the input to the result, or the gradient is constant.
     expect(await numbers(grad((x) => sum(stopGradient(x)))(x)[0])).toEqual([0, 0]);
     expect(await numbers(grad((x, _y) => sum(mul(x, y)))(x, tensor([1, 1]))[1])).toEqual([0, 0]);
     const linearInX = (x: Tensor): Tensor => sum(mul(x, y));
@@ -471,7 +471,7 @@ describe("lifetimes", () => {
   it("a tensor that was disposed and then adopted again belongs to one scope only", () => {
     const before = backend.liveBytes;
     const kept = scope(() => {
-      // What is internal stands in no declaration.
+      // Internal members are in no declaration.
       const t = tensor([1, 2]).retain() as Tensor & { adopt(): Tensor };
       t.dispose();
       t.dispose();
@@ -497,7 +497,7 @@ describe("lifetimes", () => {
     near(await numbers(seen!), await numbers(linear(x, w)));
     const [free] = grad((w) => sum(crossEntropy(linear(x, w), targets)))(w);
     near(await numbers(free), await numbers(held));
-    // A view of them is a look as well.
+    // A view of the logits is a use as well.
     const [viewed] = grad((w) => {
       const logits = linear(x, w);
       return add(sum(crossEntropy(logits, targets)), sum(square(reshape(logits, [8]))));

@@ -39,7 +39,7 @@ describe("the tasks of a launch", () => {
         ({ tasks, threads, order }) => {
           const control = new Int32Array(controlBytes(threads) / 4);
           const runs: number[] = [];
-          // A thread that comes while another is at its task: it takes what is left, and the other goes on with nothing.
+          // A second thread that comes while the first works on a task takes all remaining tasks.
           const [now = 0, ...later] = order.map((thread) => thread % threads);
           const work = (thread: number, coming: readonly number[]): void =>
             runTasks(
@@ -181,7 +181,7 @@ describe("threads", () => {
     it("that are lost during a launch cause an error rather than a hang, also in every later launch", async () => {
       const { machine } = await startMachine({ threads: 3 });
       Object.assign(machine, { maySleep, patience: 200 });
-      // As one leaves it that ends while it works on a task.
+      // The state that a thread leaves if it ends while it works on a task.
       Atomics.add(machine.words(machine.controlAt, 64), Word.busy, 1);
       const at = machine.workspace(4096);
       const launch = (): void =>
@@ -201,7 +201,7 @@ describe("threads", () => {
   });
 
   it("work even where sleeping is forbidden", () => {
-    // A worker of Node.js could, so the forbidding is ours.
+    // A worker of Node.js may sleep, so the test forbids it.
     const { status, stdout, stderr } = child(`
       ${start.replace(/import .*/, "$&\n  Atomics.wait = () => { throw new TypeError('forbidden'); };")}
       for (let i = 0; i < 500; i++) backend.run("fill", { value: i }, {}, { out: view(a) });

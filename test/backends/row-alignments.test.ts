@@ -176,7 +176,7 @@ describe("wayOf", () => {
   });
 
   it("has about the same cost if the zeros fill whole rows", () => {
-    // Every second, fourth, eighth row is zero, or is not; beside it as many zeros in places at random.
+    // Every second, fourth or eighth row is zero, or all others are; compared with as many zeros at random places.
     for (const period of [2, 4, 8])
       for (const zero of [true, false]) {
         const made = shares(0, 0, [512, 64, 64]);

@@ -47,7 +47,7 @@ describe("the use of tensor cores", () => {
 });
 
 describe("the choice of a variant", () => {
-  /** A call with one output; `ran` is told of each run, and where it writes. */
+  /** A call with one output; `ran` is called for each run, with the place that it writes. */
   const callOn = (inputs: readonly View[], out: View, ran: (variant: string, out: View) => void): Call => ({
     ...{ inputs, outputs: [out] },
     run: (variant) => ran(variant, out),
@@ -101,7 +101,7 @@ describe("the choice of a variant", () => {
     }
     expect(asked).toBe(2);
 
-    // A default that is not the same twice is compared with nothing.
+    // Nothing is compared with a default that gives different results.
     const restless = createTuner(store, device);
     for (let step = 0; step < 3; step++) {
       expect(restless.choose("k", ["safe", "other"], callOn([own], own, ran))).toBe("safe");

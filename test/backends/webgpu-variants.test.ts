@@ -212,7 +212,7 @@ function half(x: number): number {
   return (rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down) * step;
 }
 
-/** Dawn's null device, which has 16 KiB of workgroup memory, as a GPU that has more: its shaders are checked, up to that. */
+/** Dawn's null device, presented as a GPU with more workgroup memory than its 16 KiB: shaders are checked up to this limit. */
 async function nullDeviceWith(bytes: number): Promise<object> {
   const device = (await createNullDevice()) as GPUDevice;
   const limits = new Proxy(device.limits, {
@@ -229,8 +229,8 @@ async function nullDeviceWith(bytes: number): Promise<object> {
 }
 
 /**
- * Is all that the null device minds its 16 KiB of workgroup memory, and are the 32 of a GPU enough? That is asked after everything else in a shader was
- * checked.
+ * Returns whether the null device refuses only its 16 KiB of workgroup memory, and the 32 KiB of a GPU are enough. This limit is checked after everything
+ * else in a shader.
  */
 function withinOtherLimits(error: unknown): boolean {
   const found = /workgroup storage \((\d+) bytes\) is larger/.exec(String(error));

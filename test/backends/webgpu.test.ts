@@ -175,7 +175,7 @@ describe.skipIf(off)("webgpu", () => {
       if (i === 40) early = backend.counters;
       if (i === 100) resident = residentBytes();
     }
-    // Allocators keep some of what they are given back; a leaked buffer a dispatch would be hundreds of megabytes.
+    // Allocators keep some freed memory; one leaked buffer per dispatch would be hundreds of megabytes.
     expect(residentBytes() - resident).toBeLessThan(40e6);
     expect(new Set(live.slice(1)).size).toBe(1);
     const { dispatches, buffers, bindGroups, pipelines, poolBytes } = backend.counters;

@@ -78,7 +78,7 @@ const contents = (name: string): Map<string, string> =>
       .map((own) => [own, readFileSync(at(name, own)).toString("base64")]),
   );
 
-/** Runs the command until the nth write to a file that ends so, which is not made: then it kills itself. Was it killed? */
+/** Runs the command until its nth write to a file that matches `path`; before this write, it kills itself. Returns whether it was killed. */
 async function killed(args: readonly string[], path: string, nth: number): Promise<boolean> {
   const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
   const rule = JSON.stringify({ call: "write", path, nth, signals: ["SIGKILL"] });
@@ -101,7 +101,7 @@ test("if killed in the sample, the embedding, the fit or the assignment, the com
   ] as const)
     expect([path, await killed([...args, "--threads", "2"], path, nth)]).toEqual([path, true]);
   expect(existsSync(at("again"))).toBe(false);
-  // Another command does not go on with it.
+  // Another command does not continue it.
   await expect(made("[ot][nw][eo].jsonl", "again", { ...options, seed: "2" })).rejects.toThrow(
     "belongs to an unfinished clustering with another value of seed",
   );
@@ -199,7 +199,7 @@ test("embeddings may come from rows of a file, from a model2vec folder or from t
   const json = JSON.stringify(tokenizer.toJSON());
   writeFileSync(at("table", "tokenizer.json"), json);
   writeFileSync(at("model", "tokenizer.json"), json);
-  // Letters that tell the topics apart.
+  // Letters by which the topics differ.
   const table = new Float32Array(tokenizer.vocabSize * 2).fill(0.01);
   for (const [letter, place] of [
     ["v", 0],

@@ -65,7 +65,7 @@ describe("help", () => {
           "watch",
         ].sort(),
       );
-      // A summary that is too long would go on in a line without a name.
+      // A summary that is too long would continue in a line without a name.
       expect(lines.filter((line) => /^ {3}/.test(line))).toEqual([]);
     }
   });

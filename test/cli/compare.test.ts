@@ -328,7 +328,7 @@ describe("messages", () => {
     progress.end(runs[1]);
     now += 10_000;
     step(2, 50, 1, 2.5);
-    // A run of odm is left; of uniform one step is known, of one second.
+    // One run of odm remains; of uniform, one step of one second is known.
     expect(shown.at(-1)).toBe("run 3/4 uniform/seed-2  step 50/50  target 2.500  3:20 left");
     expect(lines.length).toBe(1);
   });
@@ -496,7 +496,7 @@ describe("runs", () => {
     });
     expect(stop.code).toBe(130);
     expect(stop.err).toContain(`stopped; 1 of 4 runs are done. Continue with: gradmix compare ${cut}`);
-    // As the third run's second checkpoint is about to be there.
+    // Just before the third run's second checkpoint is complete.
     const kill = signalled([cut], {
       call: "rename",
       path: "proportional.seed-2.*step-00000004",
@@ -601,7 +601,7 @@ describe("runs", () => {
     expect(await refusalOf({ path: config, given: into(join(root, "new")), rules: "mine,doremi" })).toContain(
       "--rule doremi needs a reference",
     );
-    // Found when the text is read: as if nothing had been asked for.
+    // Refused when the text is read, before anything is written.
     const missing = new Map([...into(join(root, "new")), ["data.target", [join(root, "missing")]] as const]);
     expect(await refusalOf({ path: config, given: missing })).toMatch(
       /^data: proportional\/seed-1: .*missing[^;]*$/,

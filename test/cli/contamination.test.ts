@@ -34,7 +34,7 @@ const words = (name: string, count: number): string =>
   Array.from({ length: count }, (_, i) => `${name}${i}`).join(" ");
 const texts = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"].map((name) => words(name, 20));
 const target = (): string => lines("target.jsonl", texts.map((text) => ({ text }))); // prettier-ignore
-/** Those of the target that are held out. */
+/** The held-out documents of the target. */
 const heldOutOf = ({ target }: Data): string[] => {
   const stream = target?.heldOut?.stream ?? expect.unreachable();
   return Array.from(stream.documents.slice(1), (end, i) =>

@@ -262,7 +262,7 @@ describe("the line of costs", () => {
   };
 
   test("names the steps, the updates and each added cost", () => {
-    // 24 refreshes of 8 windows over 240 steps of 16 are 5 %, and 4 tokens of 64 for what every second step tells 3.
+    // 24 refreshes of 8 windows over 240 steps of 16 cost 5 %; measuring every second step costs 4 tokens of 64, which is 3 %.
     expect(plan({ name: "dga", prior: Array<number>(24).fill(1) }, 240)).toBe(
       "240 steps, 24 updates of the weights; alignment +8 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
     );

@@ -222,7 +222,7 @@ describe("by a field", () => {
     );
   });
 
-  test("a tokenizer is trained on documents from every domain", async () => {
+  test("a tokenizer is trained on the same amount of text per domain", async () => {
     put("d.jsonl", lines(documents(60)));
     const { tokenizer } = await read({
       domainsFrom: "d.jsonl",

@@ -289,7 +289,7 @@ test("a run on clusters begins with the shares of the nearest centroids, or of b
   expect(shareOf(json("byBigrams", "histogram.json") as Numbers, 2, "blind")).toBeGreaterThan(0.3);
   expect(await refusal("histogram", ...blind)).toContain("cannot assign text to its clusters");
 
-  // Other clusters in the folder that the run began with.
+  // The clusters in the run's folder change.
   const { files } = readClusterFolder(at("blind"));
   const ids = at("blind", "ids", "shard_0.npy");
   const swapped = Int32Array.from(files[0].ids).reverse();
@@ -435,7 +435,7 @@ describe("clusters made elsewhere", () => {
       at("ofTaken.json"),
     );
     const shares = json("ofTaken.json") as Numbers;
-    // Clusters that have nothing are no domains.
+    // Empty clusters are not domains.
     expect(Object.keys(shares).length).toBe(8);
     expectNear(shareOf(shares, 2, "taken"), 0.75, 0.2);
   });
@@ -552,7 +552,7 @@ describe("the folder", () => {
       ["training.tokens", [String(10 ** 9)]],
       ["mixing.rule", ["uniform"]],
     ]);
-    // Too little text for so many tokens, which says that the sizes are known.
+    // There is too little text for so many tokens; this message shows that the sizes are known.
     const all = clusters.reduce((sum, { tokens }) => sum + (tokens ?? 0), 0);
     await expect(
       mix({ config: null, given, flags: flags({ domains: at("clusters"), replay }) }, err),

@@ -133,14 +133,14 @@ test("a domain beyond its epochs is reported once, when its held-out loss rises,
   expect(note(start, 3, 3)).toEqual([]);
   expect(note(start, 3.1, 3.1)).toEqual([]);
   epochs.set("a", 4).set("b", 4.5);
-  // At the count, or without a rise, nothing is said.
+  // At exactly this count, or without a rise, there is no warning.
   expect(note(start, 3.2, 3.1)).toEqual([]);
   epochs.set("a", 4.01);
   const watch = createEpochWatch(4, of, start.saved());
   expect(note(watch, 3.25, 3.05)).toEqual([
     'domain "a" has been read 4.0 times and its held-out loss rises (3.200, then 3.250): the model memorises it; --ceiling "a=X" or --repetition-cap limits this',
   ]);
-  // Losses on other text are not compared with.
+  // Losses on other text are not compared.
   expect(watch.note("guard", new Map([["b", 9]]))).toEqual([]);
   expect(note(watch, 3.3, 3.06)).toHaveLength(1);
   expect(note(createEpochWatch(4, of, watch.saved()), 9, 9)).toEqual([]);

@@ -116,7 +116,7 @@ describe("gradmix histogram", () => {
       expect(gradmix("train", ...data, ...small, ...args, "--steps", "1", "--out", out).code).toBe(0);
       const { final } = JSON.parse(text(out, "weights.json")) as { final: Record<string, number> };
       expect(final).toEqual({ prose: 0.125, code: 0.5, "7": 0.375 });
-      // Given shares are no shares that were counted.
+      // Given shares are not written as counted ones.
       expect(existsSync(join(folder, out, "histogram.json"))).toBe(false);
     }
   });
@@ -195,7 +195,7 @@ describe("a run that counts its histogram", () => {
     const checkpoint = readdirSync(join(folder, "parts", "checkpoints"))[0] ?? "";
     const saved = readFileSync(join(folder, "parts", "checkpoints", checkpoint)).toString("latin1");
     for (const share of Object.values(numbersOf(counted))) expect(saved).toContain(String(share));
-    // It goes on with what its checkpoint holds, and puts a file back that was lost.
+    // It continues with the histogram of its checkpoint, and restores the missing file.
     rmSync(join(folder, "parts", "histogram.json"));
     const { code, err } = gradmix("train", "--resume", "parts", "--steps", "6");
     expect(code).toBe(0);

@@ -45,7 +45,7 @@ describe("files", () => {
     expect(events).toEqual([
       'domain "j": left out 12 files that a run wrote: old/config.json, old/weights.json, old/model/config.json and 9 more',
     ]);
-    // A folder that has only some of it is no run's; the run's own is, from its first file on.
+    // A folder with only some of these files is not a run folder; the run's own folder is one from its first file on.
     put("half/config.json", "half/metrics.jsonl", "mine/weights.json", "mine/b.json");
     expect((await list({ ...data, domains: { j: ["half", "mine"] } }, "mine")).domains.get("j")).toEqual([
       "half/config.json",
@@ -149,7 +149,7 @@ describe("text", () => {
         const now = same ? structuredClone(then) : other;
         const saved = (await contentsOf(then)).contents;
         const found = (await contentsOf(now)).contents;
-        // Files without text count for nothing but their number.
+        // Files without text only change the number of files.
         const order = (of: Text, label: string): string => JSON.stringify(Object.values(of[label]).filter((d) => d.length > 0)); // prettier-ignore
         const label = Object.keys(then).find((label) => order(then, label) !== order(now, label));
         if (label === undefined) expect(checkSameText(saved, found)).toBeNull();

@@ -68,7 +68,7 @@ function newConfig(evaluation: Partial<TrainConfig["run"]> = byInterval): TrainC
 }
 
 interface Ways {
-  /** Goes on with the run in the folder. */
+  /** Continues the run in the folder. */
   resume?: boolean;
   fs?: WriteFs;
   signal?: AbortSignal;

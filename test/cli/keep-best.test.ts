@@ -58,7 +58,7 @@ function configOf({ training, mixing, model, run }: Some = {}): TrainConfig {
   return resolveConfig([jsonLayer(json, "c.json")]);
 }
 
-/** Runs the command without its output; its lines go to `told`. */
+/** Runs the command without its output, and collects its lines in `told`. */
 async function train(
   config: TrainConfig,
   { from = null, fs = nodeFs, told = [] }: { from?: string | null; fs?: WriteFs; told?: string[] } = {},
@@ -94,7 +94,7 @@ function outcome(folder: string): unknown {
   };
 }
 
-/** A disk of which nothing is written any more after so many calls, as of a process that is killed; its lock goes. */
+/** A disk that writes nothing after so many calls, as if the process was killed; its lock is removed. */
 function deadAfter(calls: number): WriteFs {
   let left = calls;
   return new Proxy<WriteFs>(nodeFs, {

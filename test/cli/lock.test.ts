@@ -55,7 +55,7 @@ describe.each(systems)("with %s", (_, fs) => {
       // As written before the system's start and the machine were noted.
       `${dead} ${hostname()} 1\n`,
     ];
-    // Not every system tells when it and its processes began.
+    // Not every system reports its start and those of its processes.
     for (const text of stale.filter((one) => start !== "-" || one.startsWith(String(dead)))) {
       writeFileSync(join(folder, "lock"), text);
       const taken = takeLock(folder, fs);
@@ -136,9 +136,9 @@ test("a claim is taken over too, if its process was killed while taking over the
   };
   expect(() => takeLock(folder, killed)).toThrow("lock: cannot be written");
   const claim = readdirSync(folder).find((name) => /^lock\.[0-9a-f]{16}$/.test(name)) ?? "";
-  // This process lives, so for now nobody else may take over …
+  // This process is running, so no other process may take over now …
   expect(() => takeLock(folder)).toThrow(/is being written/);
-  // … but once it is gone anyone may.
+  // … but once it has ended, any process may.
   writeFileSync(join(folder, claim), stale);
   takeLock(folder).release();
   expect(readdirSync(folder)).toEqual([]);

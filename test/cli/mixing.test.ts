@@ -91,10 +91,10 @@ describe("the rule of a run", () => {
     [{ rule: "grape" }, { name: "grape", targets }, []],
     [{ rule: "odm" }, { name: "odm" }, []],
     [{ rule: "ado" }, { name: "ado", sizes }, []],
-    // No floor is none, and a small one is one.
+    // A floor of 0 is no floor, but a small one is.
     [{ rule: "doge", floor: 0 }, { name: "doge" }, []],
     [{ rule: "doge", floor: 1e-3 }, { name: "doge" }, [{ name: "floor", least: 1e-3 }]],
-    // Options of the rule go before the common ones; combinators go around all.
+    // Options of the rule override the common ones; combinators go around the rule.
     [
       { ...all, rule: "doge", ruleOptions: { eta: 2, towards: "target" } },
       { name: "doge", eta: 2, towards: "target", start: shares },

@@ -302,7 +302,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     const values = (path: string, ...raw: string[]): unknown => given({ [path]: raw }).values.get(path);
     expect(values("mixing.floor", "0.1")).toBe(0.1);
     expect(values("mixing.floor", "*=0.1")).toBe(0.1);
-    // As with other options the last one goes.
+    // As with other options, the last one counts.
     expect(values("mixing.floor", "0.1", "0.2")).toBe(0.2);
     expect(values("mixing.floor", "0.1", "a=0.2")).toEqual(new Map([["*", 0.1], ["a", 0.2]])); // prettier-ignore
     expect(values("mixing.guard", "*<=1.02")).toEqual(new Map([["*", 1.02]]));
@@ -375,11 +375,11 @@ describe("of every option in a config file", () => {
 
   test.each(rows.map((row) => [row.path, row] as const))("%s", (path, { key, kind }) => {
     const member = `"${key}": {}`;
-    // Twice, whatever the values.
+    // A key that occurs twice, even with equal values.
     expect(errorOf(() => read(text(path, member, member))).message).toBe(
       `c.json, line 4, column 5: the name "${key}" appears twice in one object`,
     );
-    // Misspelt: two letters that change places, one that is missing, other capitals.
+    // Misspelt: two letters swapped, one missing, other capitals.
     const swapped = key.slice(0, -2) + key.slice(-2).split("").toReversed().join("");
     for (const wrong of [swapped, key.slice(0, -1), key.toUpperCase()]) {
       if (rows.some((row) => row.path === `${path.split(".")[0]}.${wrong}`) || wrong.length < 2) continue;
@@ -411,7 +411,7 @@ describe("of every option in a config file", () => {
 
 test("a key can be given under its former name; giving both names is refused", () => {
   const renamed = rows.filter(({ formerly }) => formerly !== undefined);
-  // A rule that looks at nothing, with which all of them go.
+  // A rule that measures nothing, which all these options are compatible with.
   const uniform = given({ "mixing.rule": ["uniform"] });
   expect(renamed.length).toBeGreaterThan(5);
   for (const { kind, path, section, key, formerly } of renamed) {

@@ -211,7 +211,7 @@ describe("prepared", () => {
       flags(["data.textField", "body"], ["data.target", text]),
     ])
       expect(preparedLayer([layer, from]).values.get("data.tokenizer")).toBe(join(path, "tokenizer.json"));
-    // Beside text of other folders it is read.
+    // It has an effect if there is text in other folders too.
     const both = jsonLayer({ data: { domainsFrom: [path, join(folder, "corpus")] } }, "c.json");
     expect(codeOf(() => preparedLayer([flags(["data.textField", "body"]), both]))).toBe("no error");
   });
@@ -295,7 +295,7 @@ test("a prepared folder supplies options that are not given", async () => {
   expect(layerOf({ "data.domainsFrom": from, "model.initFrom": "run" })).toEqual({});
   expect(layerOf({ "data.domainsFrom": [path("whole")], "model.initFrom": "run" })).toEqual({ "data.target": [path("whole/target.bin")] }); // prettier-ignore
   expect(layerOf({ "data.domainsFrom": [path("corpus")] })).toEqual({});
-  // Only one target can stand for what is not said.
+  // If no target is named, only one folder may have one.
   expect(codeOf(() => layerOf({ "data.domainsFrom": [path("whole"), path("nano")] }))).toBe(
     `config: --domains: ${path("whole/target.bin")} and ${path("nano/target.bin")} are both targets; name one with --target`,
   );
@@ -455,7 +455,7 @@ describe("the command is refused, and its finished work is kept", () => {
     writeFileSync(join(folder, "empty.jsonl"), '{"text":""}\n');
     const out = given.includes("--out") ? [] : ["--out", "nothing"];
     expect(await refusal(...given, ...out)).toContain(reason);
-    // A folder is left only where text was read.
+    // The folder exists only if text was read.
     expect(existsSync(join(folder, "nothing"))).toBe(reason.includes("empty"));
     rmSync(join(folder, "nothing"), { recursive: true, force: true });
   });

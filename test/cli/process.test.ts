@@ -406,7 +406,7 @@ describe("a file for which there is no room", () => {
       ) ?? [err];
     expect(kept).toBe(stopped);
     expect(checkpoints()).toContain(Number(kept));
-    // Whole lines, all but the one that had no room.
+    // All lines are complete; only the one without room is missing.
     expect(steps()).toEqual(upTo(Number(stopped) - 1));
     expect(remains()).toEqual([]);
     expect((await gradmix(["train", "--resume", "run"])).code).toBe(0);

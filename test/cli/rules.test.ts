@@ -121,7 +121,7 @@ describe("every rule can be chosen by its name", () => {
     const run = gradmix("--rule", "doremi", "--reference", "reference", "--steps", "6", "--out", "doremi");
     expect(run.err).not.toContain("Error");
     expect(run.code).toBe(0);
-    // A young model is behind the reference somewhere.
+    // A model after few steps is worse than the reference on some domain.
     expect(new Set(Object.values(weights("doremi").final)).size).toBeGreaterThan(1);
 
     const doremi = ["--rule", "doremi", "--steps", "2", "--out", "refused", "--reference"];
@@ -153,7 +153,7 @@ describe("every rule can be chosen by its name", () => {
     expect(errorOutput("reference").split("\n").at(-1)).toMatch(/embed_tokens/);
     expect(existsSync(join(folder, "refused"))).toBe(false);
 
-    // It is another model now, so the run that began with it does not go on.
+    // The reference has changed, so the run cannot be continued.
     const { code, err } = gradmix("--resume", "doremi");
     expect(code).toBe(2);
     expect(err).toContain("the model in reference is not the one that the run began with");
@@ -240,7 +240,7 @@ describe("bases", () => {
     expect(gradmix("--resume", "json").err).toContain("it was made with other bases");
     writeFileSync(join(folder, "bases.json"), text);
 
-    // The same configuration, but for the bases: not the run that it was.
+    // Only the bases differ, so it is another run.
     const { code, err } = gradmix(...args, "--bases", "bases.csv", "--resume", "json");
     expect(code).toBe(2);
     expect(err).toContain("mixing.bases");

@@ -417,7 +417,7 @@ describe("a run that is resumed", () => {
       2,
       "gradmix: --resume: the tokenizer t5.json has changed since the run began; restore it, or start a new run\n",
     ]);
-    // The run has its own; laid out otherwise, the file is the same.
+    // A file with another layout has the same content.
     writeFileSync(path, JSON.stringify(file, null, 2));
     expect(gradmix("--resume", "run", "--steps", "4").code).toBe(0);
   });
@@ -453,7 +453,7 @@ describe("a run that begins with the parameters of another", () => {
       "run",
     );
     expect(first.code).toBe(0);
-    // With a learning rate of nothing the parameters stay what they were.
+    // With a learning rate near 0 the parameters do not change.
     const still = [...texts, ...quick, "--lr", "1e-300", "--warmup", "2", "--rule", "uniform"];
     const checkpoint = "run/checkpoints/step-00000002.safetensors";
     for (const [n, from] of ["run", checkpoint, "run/model"].entries()) {
@@ -468,7 +468,7 @@ describe("a run that begins with the parameters of another", () => {
           readFileSync(join(folder, "run/model", name)),
         );
     }
-    // Shorter windows are trained with the same model, and a run goes on with it when what it began with is gone.
+    // The model may be trained on shorter windows, and the run continues after the model that it began with was deleted.
     expect(gradmix(...still, "--init-from", "run/model", "--context", "16", "--out", "shorter").code).toBe(0);
     rmSync(join(folder, "run"), { recursive: true });
     expect(gradmix("--resume", "shorter", "--steps", "3").code).toBe(0);

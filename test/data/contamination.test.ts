@@ -9,14 +9,14 @@ const indexOf = (heldOut: readonly string[], most?: number): OverlapIndex => {
   return text.index();
 };
 
-/** Words that stand in only one of two texts, in lower case. */
+/** Words made of the given letters, in lower case. */
 const wordsIn = (letters: string, count: number): fc.Arbitrary<string[]> =>
   fc.array(fc.string({ unit: fc.constantFrom(...letters.split("")), minLength: 1, maxLength: 9 }), {
     minLength: count,
     maxLength: count,
   });
 
-/** The same words, written otherwise. */
+/** The same words with other spaces, punctuation and capitals. */
 const written = (words: readonly string[]): fc.Arbitrary<string> =>
   fc
     .array(fc.constantFrom(" ", "\n", "\t ", ", ", ". ", " — ", "\u00a0", "\u3000(", " \u{1f389} "), {
@@ -134,7 +134,7 @@ test("no more words are looked up than there is room for, and a document that is
   const index = indexOf(documents, 34);
   expect([index.documents, index.looked]).toEqual([3, 2]);
   expect(documents.map((text) => index.compare(text)?.kind)).toEqual(["copy", "part", undefined]);
-  // Its first 14 words are looked for, which are no document.
+  // Only its first 14 words are looked up, and they are not a whole document.
   expect(index.compare(words(100, 14))?.kind).toBe("near copy");
   expect(index.compare(words(102, 13))).toBeNull();
   expect(indexOf([]).compare("a b c")).toBeNull();

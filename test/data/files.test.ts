@@ -52,7 +52,7 @@ describe("patterns", () => {
     const patterns = fc
       .array(names, { minLength: 1, maxLength: 4 })
       .map((parts) => parts.join("/"))
-      // A pattern that is the name of something means that.
+      // A pattern that is the name of a file means this file.
       .filter((pattern) => picomatch.scan(pattern).isGlob && !existsSync(pattern));
     await fc.assert(
       fc.asyncProperty(
@@ -60,14 +60,14 @@ describe("patterns", () => {
         fc.constantFrom("", "./", ".//"),
         fc.boolean(),
         async (pattern, start, twice) => {
-          // Names before the first star say nothing of hidden files.
+          // Names before the first star do not matter for hidden files.
           const names = pattern.split("/");
           const starred = names.slice(names.findIndex((name) => picomatch.scan(name).isGlob));
           const dot = starred.some((name) => name.startsWith("."));
-          // At the end "**" is what is below a folder; for the matcher it may be nothing.
+          // At the end, "**" means everything below a folder; for the matcher it may also match the empty path.
           const matches = picomatch.makeRe(pattern.replace(/(^|\/)\*\*$/, "$1**/*"), { dot, nonegate: true });
           const expected = tree.filter((path) => matches.test(path)).sort();
-          // "./" at the start and a "/" too many change nothing.
+          // "./" at the start and doubled slashes have no effect.
           const given = start + (twice ? pattern.replaceAll("/", "//") : pattern);
           const found = await listFiles([given]).then(
             (files) => files.map((file) => posix.normalize(file)).sort(),
@@ -194,7 +194,7 @@ describe("no file is lost", () => {
         }
         const deep = list.some(([kind, path]) => kind === "deep" && readable(join(root, path)));
         if (deep) expect([...told.keys()].some((path) => path.length > 4000)).toBe(true);
-        // And an error without `skipUnreadable`, exactly when something was told.
+        // Without `skipUnreadable`, there is an error exactly if something was reported.
         const strict = await listFiles([root]).catch((error: Error) => error.message);
         if (told.size > 0) expect(strict).toMatch(/cannot be read/);
         else if (files.length > 0) expect(strict).toEqual(files);
@@ -253,7 +253,7 @@ describe("no file is lost", () => {
         const byNumber = new Map<number, string>();
         for (const path of all) if (!byNumber.has(statSync(path).ino)) byNumber.set(statSync(path).ino, path);
         expect(await listFiles([root])).toEqual([...byNumber.values()]);
-        // Told folder by folder.
+        // Reported folder by folder.
         const told: string[] = [];
         const passOver = (_: string, names: ReadonlySet<string>) => names;
         const onLeftOut = (path: string) => told.push(path);
@@ -269,7 +269,7 @@ describe("no file is lost", () => {
     );
   });
 
-  /** Which file is which, on disks of other kinds: what the system says of a file is changed on its way. */
+  /** Disks that identify files in other ways, simulated by changing what the system reports. */
   const disks: [string, (links: bigint, ino: bigint) => [links: bigint, ino: bigint], number][] = [
     ["numbers of 64 bits", (links, ino) => [links, ino], 2],
     ["no numbers", () => [2n, 0n], 4],
@@ -370,7 +370,7 @@ describe("no file is lost", () => {
       ["d/mine/b.txt", "passed over", "a run wrote it"],
       ["d/target.txt", "excluded", "it belongs to the target"],
     ]);
-    // A pattern that they cannot match says nothing of them.
+    // A pattern that cannot match them reports none of them.
     told.length = 0;
     await listFiles(["d/a*"], { onLeftOut: (...args) => told.push(args) });
     expect(told).toEqual([]);

@@ -201,7 +201,7 @@ describe("calibration", () => {
     const noise = Float32Array.from({ length: 4 * 2000 }, () => 60 * (next() - 0.5));
     const labels = Int32Array.from({ length: 2000 }, () => Math.floor(next() * 3));
     const found = calibrate({ unigram: noise, bigram: noise.map((x) => -x) }, labels, 4);
-    // Both kinds are one here, so that only the difference counts.
+    // The two scores are opposite here, so only the difference of their temperatures matters.
     expectNear(found.temperature[0] - found.temperature[1], 0, 0.005, 1);
     expect([...found.bias]).toEqual([0, 0, 0, 0]);
   });
@@ -211,7 +211,7 @@ describe("unmixing", () => {
   /** Pieces of k kinds, each kind of one component with probability `right`, in an order in which every part has all; as many of a kind as of the component. */
   const mixed = (shares: readonly number[], right: number, pieces: number): Float32Array => {
     const k = shares.length;
-    // Pieces of component j are of kind j, and else of the kind before it.
+    // Pieces of component j are of kind j, otherwise of the kind before it.
     const kinds = shares.map((_, e) => right * shares[e] + (1 - right) * shares[(e + 1) % k]);
     const out = new Float32Array(k * pieces).fill(1e-20);
     for (let w = 0; w < pieces; w++) {
@@ -266,7 +266,7 @@ describe("unmixing", () => {
   });
 });
 
-/** A language of 60 tokens: from each token, with probability `own`, one of four that are the language's; else one of four that are everybody's. */
+/** A language of 60 tokens: each token is followed by one of four tokens that only this language has, with probability `own`, otherwise by one of four that all share. */
 function textOf(seed: number, tokens: number, own = 0.5, walk = 0): number[] {
   const [rules, common, next] = [foldIn(key(31), seed), key(32), numbers(1000 + 7 * seed + walk)];
   const out = [seed % 60];
@@ -345,7 +345,7 @@ describe("the histogram of a target", () => {
         ),
         16,
       );
-    // Windows that are told apart well: where they take turns, leaving out any tenth changes little.
+    // The windows are easy to distinguish. If the languages alternate, leaving out any tenth changes little.
     const turns = bigramHistogram(order(false), domains, { standardErrors: true });
     expect(turns.standardErrors?.length).toBe(k);
     expect(turns.standardErrors?.[1]).toBeLessThan(0.06);

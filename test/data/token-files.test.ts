@@ -204,11 +204,11 @@ describe.each(formats)("%s", (format) => {
     const whole = readFileSync(path);
     for (let length = 0; length < whole.length; length++) {
       truncateSync(path, length);
-      // Without an index or a header nothing says how many tokens there should be.
+      // Without an index or a header, the number of tokens is unknown.
       if (type.tokenType !== undefined && length > 0 && length % 4 === 0) continue;
-      // The number that llm.c's files begin with tells them from nanoGPT's.
+      // The number at the start of llm.c's files distinguishes them from nanoGPT's.
       if (format.startsWith("llm.c") && length === 2) continue;
-      // Half of the bytes are as many tokens of half the size, where only their number tells the type.
+      // If only the size of the file gives the type, half of the bytes are as many tokens of half the size.
       if (
         format.startsWith("datatrove") &&
         !format.includes("and description") &&

@@ -106,7 +106,7 @@ describe("a custom optimizer", () => {
     });
     expect(errorOf(() => other.restore(ofOwn)).message).toMatch(/the optimizer "momentum", not "adamw"$/);
     expect(await own.save()).toEqual(ofOwn);
-    // Before there was a choice nothing was said of it.
+    // Older checkpoints do not name the optimizer.
     const { optimizer: _, ...json } = ofOther.json;
     other.restore({ ...ofOther, json });
     expect(errorOf(() => own.restore({ ...ofOwn, json })).message).toMatch(/"adamw", not "momentum"$/);
@@ -424,7 +424,7 @@ describe("tied weights", () => {
           /^rule \w+: it needs the norms .* parameter embedding is used twice in one pass/,
         ),
       });
-      // The steps know at once, a batch is measured when an update is due.
+      // The steps find it at once, a batch only when an update is due.
       expect(refused.steps).toBe(early ? 0 : 3);
     },
   );

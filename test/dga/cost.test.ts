@@ -57,7 +57,7 @@ const grape = (targets: number): RuleOptions => ({ name: "grape", targets: named
 
 describe("by hand, in forward passes of a window", () => {
   test.each<[string, Setup, number]>([
-    // Three updates; a gradient is worth three forward passes, and one that tells of its examples four tokens of a hundred more.
+    // Three updates; a gradient costs three forward passes, and one that also measures its examples 4 % more.
     ["a batch of 24 domains", { k: 24, alignment: batch() }, 3 * 3 * (16 + 96 * 1.04)],
     ["by a gradient each", { k: 24, alignment: batch({ estimator: "perDomain" }) }, 3 * 3 * (16 + 24 * 4.25)],
     [

@@ -351,7 +351,7 @@ describe("a Gram matrix", () => {
       own.map(({ loss }) => loss),
       1e-6,
     );
-    // Block b of `held` goes with itself and with all that come after it.
+    // Each block of `held` gradients is combined with itself and with all later ones.
     let wanted = 0;
     for (let first = 0; first < k; first += most) wanted += k - first;
     expect(passes).toBe(wanted);

@@ -68,7 +68,7 @@ test.each([1, 2, 3, 8, 9])(
         sum(losses.slice(0, end)) / sum(counts.slice(0, end)),
         1e-6,
       );
-      // No example is read that does not count, and the model is asked of those before.
+      // Only examples that count are read, and the model checks them before.
       expect(asked.at(-1)).toEqual([0, end]);
       expect(sum(seen)).toBe(end);
       expect(seen.length).toBe(Math.ceil(end / batch));

@@ -116,7 +116,7 @@ test("products of pairs are those of any two different examples of a domain in a
   );
 });
 
-test("each domain has a beginning and an end among the sorted examples", () => {
+test("domainOffsets gives the places where domains begin and end", () => {
   expect(domainOffsets([2])).toEqual([0, 1]);
   expect(domainOffsets([0, 0, 3, 3, 3, 5])).toEqual([0, 2, 5, 6]);
 });

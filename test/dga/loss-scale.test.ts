@@ -127,7 +127,7 @@ describe("the rule for the scale", () => {
       scale: 8,
       good: 7,
     });
-    // Bounds hold for what was saved under others.
+    // The bounds also apply to a scale that was saved with other bounds.
     expect(restored({ scale: 2 ** 20, good: 3 }, lossScaleOptions({ max: 2 ** 18 })).scale).toBe(2 ** 18);
   });
 });

@@ -53,7 +53,7 @@ test.each([
     const { final } = trainer.weights();
     distances.push(planted.reduce((sum, share, i) => sum + Math.abs(share - final[i]), 0));
     final.forEach((weight, i) => (mean[i] += weight / 5));
-    // The largest share is found, and the domain that the target has nothing of has almost no weight left.
+    // The largest share is found, and the domain that is not in the target has almost no weight left.
     expect(final.indexOf(Math.max(...final))).toBe(0);
     expect(final[3]).toBeLessThan(0.05);
     trainer.dispose();

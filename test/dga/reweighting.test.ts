@@ -764,7 +764,7 @@ describe("a mixer over bases", () => {
         targetNorm: 2,
       });
       b = update(over, b, { ...byBasis, targetNorm: 2 });
-      // A run that stops here and goes on from the file.
+      // A run that stops here and continues from the file.
       if (step % 20 === 7) b = restoreMixer(over, JSON.parse(JSON.stringify(b)));
     }
     expect(b).toEqual(a);
@@ -778,7 +778,7 @@ describe("a mixer over bases", () => {
       Array.from({ length: k }, () => (next() < 0.02 ? next() : 0)),
     );
     const bases = basesOf(rows);
-    // Domain i aligns as much as basis 2 wants it.
+    // The alignment of domain i is its weight in basis 2.
     const wanted = dense(bases)[2];
     const sampler = createSampler({
       domains: bases.domains.map((name) => ({ name, count: 2, tokensOf: () => 1 })),

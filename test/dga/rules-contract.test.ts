@@ -52,7 +52,7 @@ describe("the signals that a rule needs, and the one it steps on", () => {
     const rule = createRule(options);
     expect(rule.needs).toEqual(needs);
     expect(rule.stepsOn).toBe(stepsOn);
-    // What is around it asks for the same, and in shrinkage's case for the errors, once.
+    // Combinators need the same signals; shrinkage also needs the errors, listed once.
     const around = combine(combine(rule, [{ name: "ema", beta: 0.5 }]), [{ name: "warmup", updates: 1 }]);
     expect(around.needs).toEqual(needs);
     expect(around.stepsOn).toBe(stepsOn);
@@ -272,7 +272,7 @@ describe("refusals and their messages", () => {
       `ado: tokensSeen of domain "a" is -1; ${stay}`,
       update(rules.ado(), { ...falling, tokensSeen: [-1, -2, 3] }),
     ],
-    // A count of the run, whatever was measured.
+    // A count of the run must be valid even for domains that were not measured.
     [
       "numeric",
       `ado: tokensSeen of domain "b" is -2; ${stay}`,

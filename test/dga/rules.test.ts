@@ -183,7 +183,7 @@ describe("dga", () => {
           state.weights.forEach((w, i) => expect(Math.abs(w - average[i])).toBeLessThanOrEqual(1e-6));
           alphaOf(state).forEach((w, i) => expect(Math.abs(w - alpha[i])).toBeLessThanOrEqual(1e-6));
           expect(state.updates).toBe(t + 1);
-          // Rounding of huge directions is amplified by the exponent: go on from where the rule went.
+          // Rounding of huge directions is amplified by the exponent, so continue from the rule's own result.
           alpha = Float64Array.from(alphaOf(state));
           average = Float64Array.from(state.weights);
         });

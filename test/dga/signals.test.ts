@@ -93,7 +93,7 @@ describe.each(Object.entries(optionsOf))("%s", (_, options) => {
     expect(signals.length).toBe(rule.needs.length > 0 ? 3 : 0);
     for (const signal of signals) for (const name of rule.needs) expect(signal[name]).toBeDefined();
     const final = whole.weights().final;
-    // Bandits explore at first, curves want points, and a fresh model is not behind a fresh reference.
+    // Bandits explore at first, curves need points, and a new model is not worse than a new reference.
     if (rule.needs.length > 0 && !["odm", "ado", "doremi"].includes(options.name))
       expect([...final]).not.toEqual(rule.init(names).weights);
 

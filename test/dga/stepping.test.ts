@@ -106,7 +106,7 @@ test("the target's gradient is computed at the first step after an update, and a
     counts.push(await noted(trainer));
   }
   expect(counts).toEqual([1, 1, 2, 2, 0, 1, 1, 2]);
-  // Under another interval a run goes on in the midst of one, of which nothing is known yet.
+  // With another interval, a run continues in the middle of an interval without measurements.
   const first = run(4, 10);
   for (let i = 0; i < 4; i++) await first.step();
   const second = run(3, 10);

@@ -459,7 +459,7 @@ describe("if memory runs out at any allocation", () => {
       const trainer = setup({ ...options, model, mixer });
       await trainer.step();
       const saved = await trainer.save();
-      // A step that failed is gone back from.
+      // After a failed step the trainer must be restored.
       const step = async (): Promise<void> => {
         trainer.restore(saved);
         await trainer.step();

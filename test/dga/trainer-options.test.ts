@@ -60,7 +60,7 @@ test("some defaults depend on the mixer: the target's examples per step stay the
   expect(resolved({ refreshEvery: 20 }, 40)).toEqual([8, 2]);
   expect(resolved(undefined, 5, { schedule: scheduled })).toEqual([4, 1]);
   expect(resolved({ targetExamples: 6, measureEvery: 3 }, 5, { schedule: scheduled })).toEqual([6, 3]);
-  // A batch of its own is as large as ever.
+  // A separate batch keeps its size.
   for (const options of [{ from: "batch" }, { domainExamples: 2 }] as const)
     expect(resolved(options, 1)).toEqual([8, 2]);
 });
@@ -188,7 +188,7 @@ describe("domains of one batch", () => {
       throw error;
     },
   });
-  /** A single example, and no other may be asked for. */
+  /** A dataset with a single example, which fails for any other index. */
   const lone = (name: string): Dataset<never> => {
     const one = rows(name, 2, 1);
     return {
@@ -214,7 +214,7 @@ describe("domains of one batch", () => {
     expect(together(rows("x", 2), rows("y", 2), failing("z", new RangeError("disk")))).toBe(
       "RangeError: disk",
     );
-    // What has no examples is refused where it is drawn from, and has none to be compared.
+    // A domain without examples is refused when it is drawn from, and is not compared here.
     for (const empty of [0, 1, 2]) {
       const domains = [rows("x", 2), rows("y", 2), rows("z", 2)];
       domains[empty] = failing("empty", new RangeError("empty"), 0);

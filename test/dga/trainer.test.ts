@@ -74,7 +74,7 @@ describe("estimators", () => {
       expectNear(other.targetLoss, first.targetLoss, 1e-6);
     }
     expect(others.map((o) => o.norms === undefined)).toEqual([false, true]);
-    // One example tells nothing about its spread.
+    // One example gives no spread.
     for (const { standardErrors } of others) {
       expect(standardErrors?.[1]).toBeNull();
       expect(standardErrors?.[0]).toBeGreaterThan(0);

@@ -384,7 +384,7 @@ describe("lines", () => {
     ]);
   });
 
-  test("after a reply that cannot be written there are no more", async () => {
+  test("no message is answered after a reply that cannot be written", async () => {
     const full = new Writable({
       write(_chunk, _encoding, done) {
         done(Object.assign(new Error("no space"), { code: "ENOSPC" }));

@@ -144,7 +144,7 @@ const errorOf = (reply: Reply): ErrorReply => {
   return reply;
 };
 
-/** Messages move the weights as calls of the library do, and go on from any state to the same bits. */
+/** Messages move the weights like calls of the library, and continue from any state to the same bits. */
 function checkDriven(rule: RuleOptions, around: readonly CombinatorOptions[], numRuns: number): void {
   fc.assert(
     fc.property(
@@ -841,7 +841,7 @@ function damaged(line: string, next: () => number, pick: <T>(of: readonly T[]) =
     case 2: {
       const members = [...line.matchAll(/"(\w+)":/g)];
       const { index, 0: found } = pick(members);
-      // A number, a text or what is up to the next comma goes.
+      // Replaces a number, a text, or everything up to the next comma.
       const rest = line
         .slice(index + found.length)
         .replace(/^("[^"]*"|[^,{}[\]]+|\{\}|\[[^\]]*\]|\{[^{}]*\})/, value());

@@ -65,7 +65,7 @@ describe("round trip", () => {
         expect([...read.keys()].toSorted()).toEqual([...given.keys()].toSorted());
         for (const [name, { shape, data }] of given) {
           expect(read.get(name)?.shape).toEqual(shape);
-          // toEqual tells −0 from 0, and NaN equals NaN.
+          // toEqual distinguishes −0 from 0, and NaN equals NaN.
           expect(read.get(name)?.data).toEqual(data);
         }
       }),

@@ -40,7 +40,7 @@ function step({ model, gradient, optimizer }: Training, batch: TokenBatch, lr: n
 }
 
 /**
- * Every prefix can be told apart, also without absolute positions: no two examples begin alike, none with a repeated token (to
+ * Every prefix is distinct, also without absolute positions: no two examples begin alike, none with a repeated token (to
  * attention with rotary positions, "a a" looks like "a").
  */
 function learnable(config: GPTConfig): TokenBatch {

@@ -206,7 +206,7 @@ async function lookAtClusters(tab: Tab, seen: Record<string, unknown>): Promise<
   seen["clustersDark"] = await tab.evaluate("getComputedStyle(document.body).backgroundColor");
 }
 
-/** A run that goes on while its page is open. */
+/** A run that continues while its page is open. */
 async function followOne(tab: Tab, seen: Record<string, unknown>): Promise<void> {
   const run = { steps: 40, domains: domainNames(3) };
   const folder = makeRun(join(work, "going"), { ...run, done: 20 });

@@ -67,7 +67,7 @@ test("the server answers only reading requests, under this machine's names and f
     await expect(watchRun(folder, { port: Number(port), isRunning: () => true })).rejects.toThrow(
       `--port ${port}: is in use; choose another one, or 0 for any free port`,
     );
-    // A run that is gone is said to be, and does not end the server.
+    // A run that was deleted is reported, and the server keeps running.
     rmSync(join(folder, "config.json"));
     rmSync(join(folder, "run.json"));
     const gone = await ask(watch.url);

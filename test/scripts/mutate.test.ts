@@ -7,7 +7,7 @@ import { findMutants, instrument } from "../../scripts/mutate/mutants.mjs";
 import { drawSample, interval, summarise } from "../../scripts/mutate/sample.mjs";
 import { expectNear } from "../near.ts";
 
-/** A source map by which a module is its own source. */
+/** A source map that maps a module to itself. */
 const identityMap = (code: string): string =>
   JSON.stringify({
     version: 3,

@@ -184,7 +184,7 @@ test("a guard that cannot hold stays within its maximum, and lets go as quickly 
     before = state.weights[1];
   }
   expectNear(state.weights, [1 - guardDefaults.most, guardDefaults.most], 1e-12);
-  // However long it was asked for too much, the way back is as long.
+  // The way back takes as long, however long the limit was exceeded.
   for (let n = 0; n < 13; n++) state = step(state, 2);
   expect(state.weights[1]).toBeLessThan(0.05);
 });
@@ -209,7 +209,7 @@ test("the reference is the given one, otherwise that of the signal, otherwise th
   expect(references({}, first)).toEqual([2.5, 4, 0]);
   expect(references({}, first, {}, second)).toEqual([2.5, 4, 8]);
   expect(references({ references: { a: 1.5 } }, first, second)).toEqual([1.5, 4, 8]);
-  // A loss of 0 is nothing to compare with.
+  // A loss of 0 cannot be a reference.
   expect(references({}, { heldOutLosses: [0, 1, 1] })).toEqual([0, 1, 1]);
   expect(references({ limits: { b: 1 } }, first, second)).toEqual([0, 4, 0]);
 });
