@@ -326,7 +326,7 @@ describe("a run that is resumed", () => {
     expect(await ended).not.toEqual([null, "SIGKILL"]);
   });
 
-  test("with more steps becomes the run that would have begun with them, and its metrics record the change", () => {
+  test("becomes the run that would have begun with more steps, and its metrics record the change", () => {
     const args = [...small, "--schedule", "constant", "--checkpoint-every", "4"];
     expect(gradmix(...args, "--steps", "12", "--out", "whole").code).toBe(0);
     expect(gradmix(...args, "--steps", "8", "--out", "short").code).toBe(0);
@@ -341,7 +341,7 @@ describe("a run that is resumed", () => {
     expect(weights("short")).toEqual(weights("whole"));
   });
 
-  test("with more steps is refused if dga limits the repetitions of a domain, in one line; and accepted with a larger limit", () => {
+  test("is refused with more steps, in one line, if dga limits the repetitions of a domain; a larger limit allows it", () => {
     const args = [...small, "--schedule", "constant", "--checkpoint-every", "4", "--steps", "8"];
     const limit = (repetitions: number): string[] => ["--rule-options", JSON.stringify({ repetitions })];
     expect(gradmix(...args, ...limit(0.1), "--out", "tight").code).toBe(0);

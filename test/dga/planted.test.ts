@@ -145,7 +145,7 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
     }
   });
 
-  test("with a large η the weights oscillate, and their average (β = 0.1) still does", () => {
+  test("with a large η the weights oscillate, and averaging them (β = 0.1) does not prevent it", () => {
     const mean = (values: readonly number[]): number => sum(values) / values.length;
     const wobble = (eta: number, beta: number): number =>
       mean(seeds.map((seed) => train({ eta, beta, normalise: "raw" }, { seed }).wobble));

@@ -647,7 +647,7 @@ describe("combinators", () => {
   });
 });
 
-test("with η = 0, smoothing mixes nothing in either", () => {
+test("with η = 0, smoothing has no effect either", () => {
   const start = [0.7, 0.2, 0.1];
   const given: Signal = { gram: [1, 0, 0, 0, 1, 0, 0, 0, 1], losses: [3, 2, 1], referenceLosses: [1, 1, 1] };
   for (const rule of [
