@@ -1,8 +1,8 @@
 // Matrix products: packing, the micro-kernels, the blocked product, the segmented weight gradient.
 //
 // Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4], or, for the blocked product, of 6 rows; B in panels of 8 columns of op(B),
-// [panel][k][8]; short panels are padded with zeros. A micro-kernel multiplies one panel by another. `micro` leaves a 4×8 tile in memory, `micro6` one of 6×8, from which
-// each caller goes on.
+// [panel][k][8]; short panels are padded with zeros. A micro-kernel multiplies one panel by another. `micro` leaves a 4×8 tile in memory, `micro6` one of 6×8; each
+// caller continues with it.
 //
 // The blocked product divides the rows of a task into panels of 6, with one or two panels of 4 at the end if that needs fewer rows of padding (`sixes`).
 // Panels are contiguous, so the panel whose first row is r begins at element r·k.

@@ -36,7 +36,7 @@ export function linearLayers({ dim, vocabSize }: Pick<Shape, "dim" | "vocabSize"
   ];
 }
 
-/** Floating-point operations of a step: 6 a parameter and token for the linear layers, 12·L·d·T/2 a token for causal attention. */
+/** Floating-point operations of a step: 6 per parameter and token for the linear layers, 12·L·d·T/2 per token for causal attention. */
 export function stepFlops({ vocabSize, dim, layers, B, T }: Shape, parameters: number): number {
   return B * T * (6 * (parameters - (vocabSize + T) * dim) + (12 * layers * dim * T) / 2);
 }

@@ -54,7 +54,7 @@ interface Tally {
 /** A backend, made the current one, that keeps a tally while it is asked to. */
 export interface ProfiledBackend {
   readonly backend: Backend;
-  /** Runs `work` so often, and says where the time went. */
+  /** Runs `work` the given number of times, and returns where the time went. */
   profile(work: () => Promise<void>, repetitions: number): Promise<Profile>;
 }
 
@@ -113,7 +113,7 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
   return {
     backend,
     async profile(work, repetitions) {
-      // Until V8 has compiled what runs.
+      // Repeated until V8 has compiled the code.
       const warm = performance.now();
       for (let i = 0; i < 3 || performance.now() - warm < WARM_MS; i++) await work();
       tallies.clear();
@@ -125,7 +125,7 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
   };
 }
 
-/** The values of a call's parameters, as far as they say what it costs. */
+/** The values of those parameters of a call that affect its cost. */
 function numbers(params: object): Readonly<Record<string, number>> {
   const found: Record<string, number> = {};
   for (const [name, value] of Object.entries(params))

@@ -35,7 +35,7 @@ export function netOf(batch: number, widths: readonly number[]): Net {
   };
 }
 
-/** The cases of what is installed in the folder; none without one. */
+/** The cases of the libraries in the folder; none without a folder. */
 export async function peerCases(folder: string | null, elements: number, net: Net): Promise<Case[]> {
   if (folder === null) return [];
   const require = createRequire(join(resolve(folder), "index.js"));

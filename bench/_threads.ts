@@ -16,7 +16,7 @@ export interface StepWork {
   readonly kernels: readonly KernelWork[];
   /** Seconds between launches: the host's. */
   readonly host: number;
-  /** Seconds that a shared launch takes beside its tasks. */
+  /** Seconds that a shared launch takes in addition to its tasks. */
   readonly handOver: number;
 }
 
@@ -24,7 +24,7 @@ export interface StepWork {
 export const serialSeconds = ({ kernels, host }: StepWork): number =>
   kernels.reduce((sum, { alone }) => sum + alone, host);
 
-/** Seconds with so many threads: tasks are whole, so that t of them take ⌈t/n⌉ of a t-th; each shared launch is handed over once. */
+/** Seconds with this many threads. Tasks are not divided, so t tasks take ⌈t/n⌉ times a t-th of their total; each shared launch is handed over once. */
 export function predictedSeconds(work: StepWork, threads: number): number {
   return work.kernels.reduce((sum, { launches, tasks, shared }) => {
     if (shared === 0) return sum;

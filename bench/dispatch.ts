@@ -70,7 +70,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   return result;
 }
 
-/** Microseconds of the host a dispatch, and milliseconds of a read of one number. */
+/** Microseconds of the host per dispatch, and milliseconds of a read of one number. */
 async function dispatchCosts(
   backend: WebgpuBackend,
   count: number,
@@ -147,7 +147,7 @@ function stepsOf(
 
 interface StepCosts {
   readonly step: Readonly<Record<string, number>>;
-  /** Dispatches a step, by kernel. */
+  /** Dispatches per step, by kernel. */
   readonly kernels: ReadonlyMap<string, number>;
 }
 

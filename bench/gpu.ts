@@ -77,7 +77,7 @@ const reasonOf = (error: unknown): string =>
       ? (error.stack ?? "")
       : String(error);
 
-/** Whole or not at all: a run may be killed at any time. */
+/** The file is written completely or not at all, because a run may be killed at any time. */
 function write(file: string, found: Readonly<Record<string, unknown>>): void {
   mkdirSync(dirname(resolve(file)), { recursive: true });
   writeFileSync(`${file}.new`, `${JSON.stringify(found, null, 2)}\n`);

@@ -65,7 +65,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   }
 }
 
-/** The first of them, in which code is still compiled, count for nothing. */
+/** The first ones are not counted, because code is still being compiled. */
 const WARM = 20;
 
 function summary(way: string, milliseconds: readonly number[]): Times {

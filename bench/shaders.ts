@@ -104,7 +104,7 @@ async function compile(statistics: string, read: OptionReader): Promise<Record<s
     setCurrentMemory(backend);
     return backend;
   };
-  /** Compiles what was enqueued, and gives an error that came of it. */
+  /** Compiles what was enqueued, and returns the error if there is one. */
   const finish = async (backend: Awaited<ReturnType<typeof start>>): Promise<void> => {
     backend.flush();
     await new Promise((resume) => setTimeout(resume, 200));

@@ -137,7 +137,7 @@ function tokensOf(tokenizer: Tokenizer): Uint8Array[] {
     .map(([token]) => readBytes(token) ?? new Uint8Array(0));
 }
 
-/** null for what is no UTF-8. */
+/** null for bytes that are not UTF-8. */
 function textOf(token: Uint8Array): string | null {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(token);

@@ -50,7 +50,7 @@ async function pick(globs: string[], most: number, not: ReadonlySet<string> = ne
   let bytes = 0;
   for (const file of files) {
     const { size } = statSync(file);
-    // Bundles and tables of data are not what a domain is like.
+    // Bundles and tables of data are not typical of a domain.
     if (size < 200 || size > 120_000 || !isText(file)) continue;
     picked.push(file);
     bytes += size;

@@ -49,7 +49,7 @@ function run(command, args, cwd = work) {
 /** @param {string} name @param {unknown} value */
 const writeJson = (name, value) => writeFileSync(join(work, name), JSON.stringify(value));
 
-/** Install scripts that nothing is lost without: webgpu's takes a quarantine mark off its binary on macOS. */
+/** Install scripts that are not needed: webgpu's removes a quarantine mark from its binary on macOS. */
 const harmless = new Set(["node_modules/webgpu"]);
 
 function checkLockFiles() {

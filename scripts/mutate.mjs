@@ -79,7 +79,7 @@ function takeLock() {
       process.exit(2);
     }
   } catch {
-    // It has ended without a word.
+    // That process has ended without removing its lock.
   }
   writeFileSync(lock, String(process.pid));
 }
@@ -167,7 +167,7 @@ function createDriver(/** @type {number} */ bail) {
       try {
         process.kill(-child.pid, "SIGKILL");
       } catch {
-        // It is gone already.
+        // It has already ended.
       }
     child = null;
   };
@@ -257,7 +257,7 @@ async function cover(
         say(
           `${file}: without a mutant it fails, and is left out: ${failed.map((t) => t.name).join("; ") || why}`,
         );
-      // A file that fails as a whole says nothing about its tests.
+      // If a file fails as a whole, the state of its tests is unknown.
       if (!passed && failed.length === 0) continue;
       /** @type {{ test: string, ids: number[] }[]} */
       const found = readdirSync(folder).map((name) => readJson(join(folder, name)));

@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 /** `name!` and `call()!`, as prettier writes them; `!==` has a space before it. */
 const assertion = /[\w)]!(?=$|[\].,;)[ ])/;
 
-test("`!` stands only behind an index", () => {
+test("a non-null assertion (`!`) stands only behind an index", () => {
   const root = resolve(import.meta.dirname, "../src");
   const files = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((file) =>
     file.endsWith(".ts"),

@@ -24,7 +24,7 @@ const site: Site = {
 interface Trained {
   readonly name: string;
   readonly threads: number;
-  /** Cores that the page is told of. */
+  /** Number of cores that the page sees. */
   readonly cores: number;
   readonly losses: readonly number[];
   readonly weights: readonly number[];
@@ -159,7 +159,7 @@ const cases: readonly (Page & {
   },
 ];
 
-describe("the README's model trains as in Node.js", () => {
+describe("the README's model trains as it does in Node.js", () => {
   test.each(cases)("on $title", async ({ name, threads, tolerance, ...page }) => {
     const found = await see<Trained>(page);
     expect(found).toMatchObject({ name, threads: threads(found.cores) });
@@ -202,7 +202,7 @@ test("features that the browser lacks are refused", async () => {
   });
 });
 
-test("without a bundler, files are found beside the modules or at given URLs, and a missing one is named", async () => {
+test("without a bundler, files are found beside the modules or at given URLs, and an error names a missing file", async () => {
   const imports = {
     gradmix: "/dist/index.js",
     "gradmix/nn": "/dist/nn/index.js",

@@ -84,7 +84,7 @@ test("docs/benchmark.md has a row for every benchmark", () => {
   expect(rows.toSorted()).toEqual(names.toSorted());
 });
 
-test("every block is of a language that is checked, and there are some of each", () => {
+test("every code block is in a language that is checked, and every such language occurs", () => {
   // Those in Python run in test/python/client_checks.py.
   expect(blocks.filter(({ language }) => !["js", "ts", "json", "python", ""].includes(language))).toEqual([]);
   for (const some of [programs, tests, of("json"), of("python"), of("")])
@@ -127,7 +127,7 @@ describe("code", () => {
     expect(status).toBe(0);
   });
 
-  test.each(programs.map((block) => [block.place, block] as const))("of %s runs", (_, block) => {
+  test.each(programs.map((block) => [block.place, block] as const))("in %s runs", (_, block) => {
     const file = join(folder, "out", fileOf(block).replace(/ts$/, "js"));
     const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
       encoding: "utf8",
@@ -141,7 +141,7 @@ describe("code", () => {
     expect(Number(other)).toBeGreaterThan(Number(prose));
   });
 
-  test("of tests passes", () => {
+  test("that contains tests passes", () => {
     const env = Object.fromEntries(
       Object.entries(process.env).filter(([name]) => !name.startsWith("VITEST")),
     );
@@ -218,7 +218,7 @@ describe("commands", () => {
     return refusalOf(after, { partial });
   }
 
-  test.each(shellLines)("of %s are accepted: %s", (_, line) => {
+  test.each(shellLines)("in %s are accepted: %s", (_, line) => {
     expect(fault(line)).toBe(null);
   });
 
@@ -229,7 +229,7 @@ describe("commands", () => {
     expect(shellLines).toContainEqual(["docs/data.md", "gradmix train --domains prepared"]);
   });
 
-  test("and options between the lines exist", () => {
+  test("and options within sentences exist", () => {
     const spans = files.flatMap((file) =>
       [...textOf(file).matchAll(/`([^`\n]+)`/g)].map(([, code = ""]) => ({ file, code })),
     );
@@ -259,7 +259,7 @@ describe("commands", () => {
         expect([...known], `${file}: ${code}`).toContain(flag);
   });
 
-  test("that are wrong are refused", () => {
+  test("that are wrong would be refused", () => {
     expect(fault("npm run nothing")).toMatch(/no script/);
     expect(fault("python plant.py x")).toBe("there is no program plant.py in python/examples");
     expect(fault("torchrun --nproc-per-node 2 train_gpt.py --stpes 3")).toBe("there is no option --stpes");

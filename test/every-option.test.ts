@@ -83,7 +83,7 @@ afterAll(async () => {
   await core.shutdown();
 });
 
-/** Calls it, and lets go of what it gives. */
+/** Disposes the result of a call. */
 const freed = (made: { dispose(): unknown }): void => void made.dispose();
 const gpt = { vocabSize: 5, dim: 4, layers: 1, heads: 1, context: 4 };
 const wrongGpt = Object.fromEntries(
@@ -557,7 +557,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   },
 };
 
-/** What the call is refused with; null when it is not. Anything but a GradmixError is thrown on. */
+/** Returns the message with which the call is refused, or null. Other errors are rethrown. */
 async function refusal(call: (options: never) => unknown, options: unknown): Promise<string | null> {
   try {
     await call(options as never);
@@ -571,7 +571,7 @@ async function refusal(call: (options: never) => unknown, options: unknown): Pro
 
 const checked = Object.entries(cases).flatMap(([name, of]) => [of].flat().map((one) => [name, one] as const));
 
-test("every function that takes options is here", () => {
+test("the list has every function that takes options", () => {
   expect(optionsTaking().filter((name) => !(name in cases))).toEqual([]);
 });
 
@@ -588,7 +588,7 @@ describe.each(checked)("%s", (name, { call, valid: given, wrong = {}, free = [] 
     return (listed ?? "").split(", ");
   };
 
-  test("takes what is valid, and refuses names that it does not know", async () => {
+  test("accepts valid options, and refuses unknown names", async () => {
     expect(await refusal(call, valid)).toBeNull();
     const known = await options();
     expect(Object.keys(valid).filter((option) => !known.includes(option) && !free.includes(option))).toEqual(
@@ -614,7 +614,7 @@ describe.each(checked)("%s", (name, { call, valid: given, wrong = {}, free = [] 
     }
   });
 
-  test("refuses values that do not fit, naming the option", async () => {
+  test("refuses invalid values, and names the option", async () => {
     for (const option of await options())
       for (const value of [
         ...(free.includes(option) ? [] : [5n, Symbol("s"), NaN]),

@@ -38,10 +38,13 @@ test.each([
 test.each([
   ["one pass", { from: "batch" }],
   ["from the steps", { from: "step" }],
-] as const)("tied: norms are refused, naming the parameter and what to take (%s)", async (_, alignment) => {
-  await expect(tied(alignment, cosine)).rejects.toMatchObject({
-    code: "config",
-    message:
-      'rule dga: it needs the norms of the domains\' gradients, and parameter embedding is used twice in one pass (tied weights), so that its norm cannot be added up use by use; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw',
-  });
-});
+] as const)(
+  "tied: a rule that needs norms is refused, and the error names the parameter and the remedy (%s)",
+  async (_, alignment) => {
+    await expect(tied(alignment, cosine)).rejects.toMatchObject({
+      code: "config",
+      message:
+        'rule dga: it needs the norms of the domains\' gradients, and parameter embedding is used twice in one pass (tied weights), so that its norm cannot be added up use by use; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw',
+    });
+  },
+);

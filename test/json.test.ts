@@ -38,7 +38,7 @@ const { tree } = fc.letrec<{ tree: unknown }>((tie) => ({
 }));
 
 describe("the reader", () => {
-  test("gives back what is written, every name in its place, with any layout", () => {
+  test("returns what was written, with every name in its place, in any layout", () => {
     fc.assert(
       fc.property(
         tree,
@@ -54,7 +54,7 @@ describe("the reader", () => {
     );
   });
 
-  test("plain data is written as JSON.stringify writes it", () => {
+  test("plain data is written as by JSON.stringify", () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.constantFrom(0, 2, 3), (value, indent) => {
         expect(formatJson(value, indent)).toBe(JSON.stringify(value, null, indent));
@@ -62,7 +62,7 @@ describe("the reader", () => {
     );
   });
 
-  test("takes just what JSON.parse takes, but for names that stand twice", () => {
+  test("accepts exactly what JSON.parse accepts, except for repeated names", () => {
     const pieces = ["{", "}", "[", "]", ",", ":", '"a"', '"\\u0062"', '"\\x"', '"\t"', "1", "-0.5e1", "+1", "1.", "null", "nul", "\n", " ", "01", "x", '"', "\u00a0", "\u2028", "\v", "//"]; // prettier-ignore
     fc.assert(
       fc.property(
@@ -110,7 +110,7 @@ describe("the reader", () => {
     expect(messageOf(text)).toBe(`c.json, ${message}`);
   });
 
-  test("finds the line of every value again", () => {
+  test("finds the line of every value", () => {
     const paths = (value: unknown, at: JsonPath = []): JsonPath[] => [
       at,
       ...(value instanceof Map
@@ -123,7 +123,7 @@ describe("the reader", () => {
       fc.property(tree, (value) => {
         const text = formatJson(value, 1);
         const all = paths(value);
-        // With an indent every value begins a line of its own, in the order of the paths, and closing signs have theirs.
+        // With an indent, every value begins on its own line, in the order of the paths; closing brackets have their own lines.
         const starts = text.split("\n").flatMap((line, i) => (/^ *[\]}]/.test(line) ? [] : [i + 1]));
         expect(all.map((path) => jsonLine(text, path))).toEqual(starts);
       }),

@@ -12,12 +12,12 @@ test("finds the flag that was meant", () => {
   expect(nearest("--update", flags)).toBe("--update-every");
 });
 
-test("says nothing when nothing is near", () => {
+test("returns null if no word is near", () => {
   expect(nearest("--zzzzzz", flags)).toBeNull();
   expect(nearest("x", [])).toBeNull();
 });
 
-test("a known word is nearest to itself, and one typing slip in a long word is forgiven", () => {
+test("returns a known word for itself, and finds a long word with one typing mistake", () => {
   fc.assert(
     fc.property(fc.constantFrom(...flags), (flag) => {
       expect(nearest(flag, flags)).toBe(flag);

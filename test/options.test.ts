@@ -46,7 +46,7 @@ const refusal = (options: unknown): string => {
   return "accepted";
 };
 
-test("options that fit are taken, undefined stands for the default", () => {
+test("valid options are accepted, and undefined stands for the default", () => {
   expect(refusal({ steps: 1 })).toBe("accepted");
   expect(
     refusal({
@@ -63,7 +63,7 @@ test("options that fit are taken, undefined stands for the default", () => {
   expect(refusal({ steps: 1, beta: undefined, preset: undefined })).toBe("accepted");
 });
 
-test("what does not fit is refused with the function, the option and the value", () => {
+test("invalid options are refused with the function, the option and the value", () => {
   expect(refusal(null)).toBe("make: the options are null, not an object");
   expect(refusal([])).toBe("make: the options are a list, not an object");
   expect(refusal({ steps: 1, bta: 0.5 })).toBe('make: there is no option "bta"; did you mean "beta"?');
@@ -85,7 +85,7 @@ test("what does not fit is refused with the function, the option and the value",
   expect(refusal({ steps: 1, label: 1 })).toContain("label: 1 does not fit; it must be a string");
 });
 
-test("numberIn takes finite numbers only, and both of its ends as they are said", () => {
+test("numberIn accepts only finite numbers, and its limits if they are included", () => {
   const fits = (range: Parameters<typeof numberIn>[0], value: unknown): boolean => {
     try {
       numberIn(range)("x", value);

@@ -93,7 +93,7 @@ const object = (fields: Readonly<Record<string, Model>>): Model => {
   };
 };
 const closed = (fields: Readonly<Record<string, Model>>): Model => ({ ...object(fields), closed: true });
-/** One of several; the JSON tells which. */
+/** One of several; the JSON decides which. */
 const oneOf = (models: readonly Model[], which: (json: Record<string, unknown>) => number): Model => ({
   value: fc.oneof(...models.map(({ value }) => value)),
   fits: [],
@@ -174,7 +174,7 @@ const tensor = (dtype: Model): Model =>
 
 const stringOrNumber: Model = { value: fc.oneof(str.value, num.value), fits: ["string", "number"] };
 
-/** Those with a word after them are read as something else than what is written. */
+/** Cases marked "otherwise" are read in another form than they are written. */
 const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "otherwise"?]>> = {
   "run.json": [
     runFacts,
@@ -374,7 +374,7 @@ const fault = schema.faultOf({ source: "x", code: "data" });
 const jsonOf = (value: unknown): unknown => JSON.parse(formatJson(value));
 
 test.each(Object.entries(cases).filter(([, [, , read]]) => read !== "otherwise"))(
-  "%s that was read and written is the same",
+  "%s is the same after reading and writing",
   (_, [of, model]) => {
     fc.assert(
       fc.property(model.value, (value) => {
@@ -388,7 +388,7 @@ test.each(Object.entries(cases).filter(([, [, , read]]) => read !== "otherwise")
 );
 
 describe.each(Object.entries(cases))("%s", (_, [of, model]) => {
-  test("with one broken part is refused by its path", () => {
+  test("is refused by the path of a broken part", () => {
     fc.assert(
       fc.property(
         model.value,
@@ -419,7 +419,7 @@ describe.each(Object.entries(cases))("%s", (_, [of, model]) => {
     );
   });
 
-  test("of another kind, and with a member too many where it has its own alone, is refused", () => {
+  test("is refused if it has another type, or an unknown field where only its own are allowed", () => {
     fc.assert(
       fc.property(model.value, fc.nat(), (value, at) => {
         const json = jsonOf(value);

@@ -30,7 +30,7 @@ test("n·share is rounded as in exact arithmetic", () => {
   );
 });
 
-test("shares that are printed with an exponent, and beyond 1", () => {
+test("shares that print with an exponent, and shares beyond 1, work too", () => {
   expect(timesShare(10 ** 9, 1e-7, "down")).toBe(100);
   expect(timesShare(10 ** 9, 1.5e-9, "down")).toBe(1);
   expect(timesShare(1, 1e21, "down")).toBe(1e21);
@@ -39,7 +39,7 @@ test("shares that are printed with an exponent, and beyond 1", () => {
   expect(timesShare(7, 5e-324, "up")).toBe(1);
 });
 
-test("wsd falls for ⌈steps·share⌉ steps, the last of them at its end", () => {
+test("wsd falls for ⌈steps·share⌉ steps, and reaches its end with the last one", () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 2000 }), decimal, (steps, { numerator, denominator, share }) => {
       const schedule = createSchedule({ name: "wsd", lr: 1, minRatio: 0, steps, decayShare: share });

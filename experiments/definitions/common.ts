@@ -42,7 +42,7 @@ export const STEPS = 240;
 /** The library's former warm-up. Experiments that were not repeated since it changed use it. */
 export const formerWarmup = (steps: number): number => Math.min(20, steps >> 1);
 
-/** The cell of a method on a target; what is not said is the base model on all text of all domains. */
+/** The cell of a method on a target; by default with the base model, on all text of all domains. */
 export function cellOf(
   {
     method,

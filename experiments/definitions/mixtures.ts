@@ -44,7 +44,7 @@ function tried(search: string, seed: number, settings: Settings): { weights: num
   });
 }
 
-/** The run with what a search predicts to be best; null until all that it tries are there. */
+/** The run with the mixture that a search predicts to be best; null until all mixtures of the search have results. */
 function final(
   search: string,
   target: TargetName,

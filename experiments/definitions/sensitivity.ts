@@ -47,7 +47,7 @@ function sweepRuns({ of, constant, values, method }: Swept, settings: Settings):
   );
 }
 
-/** What does not depend on any of them, at every value. */
+/** Methods that depend on none of the constants, at every value. */
 function referenceRuns({ values }: Swept, settings: Settings): Run[] {
   const axes = { rows: references, columns: values.map(String), groups };
   return gridOf(axes, settings, (row, _column, target, seed) =>

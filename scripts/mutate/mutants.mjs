@@ -175,7 +175,7 @@ const OPERATORS = /** @type {Record<string, (node: any, context: Context) => voi
   UpdateExpression(node, { parents, put }) {
     const { operator, prefix, start, end } = node;
     const loop = parents.at(-1);
-    // In a loop's head it would only be a loop without end.
+    // In the head of a loop it would only make the loop endless.
     if (loop?.type === "ForStatement" && loop.update === node) return;
     put(prefix ? [start, start + 2] : [end - 2, end], operator === "++" ? "--" : "++");
   },
@@ -263,7 +263,7 @@ export function findMutants(code, map) {
     if (node.type === "ThrowStatement") return;
     if (CONDITIONALS.has(node.type)) {
       const { test } = /** @type {import("acorn").IfStatement} */ (node);
-      // Others are turned round by what is done to their operators.
+      // Other conditions are already inverted by changes of their operators.
       const flips = ["BinaryExpression", "LogicalExpression", "UnaryExpression"].includes(test.type);
       if (!flips) add(test, test, [test.start, test.end], `!(${textOf(test)})`, false);
     }

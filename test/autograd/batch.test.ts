@@ -213,7 +213,7 @@ describe("random graphs", () => {
     (v, pick) => broadcastTo(any(v, pick), [B, T, D]),
     (v, pick) => stopGradient(any(v, pick)),
     (_, pick, p) => embedding(p.table, pick(2) === 0 ? ids([0, 1, 4], [B]) : ids([0, 3, 3, 2, 1, 0], [B, T])),
-    // Places without a batch axis, as many as there are examples; a weight that is taken for data.
+    // Ids without a batch axis, as many as there are examples; a weight used as data.
     (_, __, p) => embedding(p.table, ids([2, 0, 1], [B])),
     (_, __, p) => linear(eye(D), p.weight),
     (v, pick, p) => linear(any(v, pick), square(p.weight)),
@@ -225,7 +225,7 @@ describe("random graphs", () => {
     },
   ];
 
-  it("per-example numbers are those of each loss alone, or the pass is refused", async () => {
+  it("per-example numbers equal those of each loss alone, or the pass is refused", async () => {
     const outcomes = { right: 0, refused: 0 };
     const programs = fc.array(
       fc.tuple(
@@ -259,7 +259,7 @@ describe("random graphs", () => {
         try {
           refused = await allPasses(loss, parameters, count);
         } catch (error) {
-          // A checkpoint that was given what it may not capture, or a loss that stopped every gradient.
+          // The checkpoint captured what it may not, or the loss stopped every gradient.
           if (error instanceof GradmixError && /depends on none/.test(error.message)) return;
           throw error;
         }
@@ -267,7 +267,7 @@ describe("random graphs", () => {
       }),
       { numRuns: 400 },
     );
-    // Neither by refusing everything nor by looking at nothing.
+    // Both outcomes must be frequent.
     expect(outcomes.right).toBeGreaterThan(60);
     expect(outcomes.refused).toBeGreaterThan(60);
   });
@@ -275,7 +275,7 @@ describe("random graphs", () => {
 
 describe("keepsBatch of an op", () => {
   const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
-  /** Do the blocks of input `slot` reach their own block of the output alone? By tangents that are 0 outside of one block. */
+  /** Returns whether each block of input `slot` affects only its own block of the output, by tangents that are 0 outside of one block. */
   async function apart(
     op: Op<never>,
     all: readonly Tensor[],
@@ -301,7 +301,7 @@ describe("keepsBatch of an op", () => {
     return true;
   }
 
-  // Answers "no" where it is "yes" for the numbers at hand: indices, or places, that happen to keep rows.
+  // These ops may answer "no" although the given indices or places happen to keep rows.
   const careful = new Set(["gather", "scatterAdd", "embedding", "concat"]);
 
   it.each(Object.keys(ops).filter((name) => ops[name].constant !== true))("%s", async (name) => {
@@ -316,7 +316,7 @@ describe("keepsBatch of an op", () => {
         if (sample.wrt !== undefined && slot !== all.length - 1) continue;
         const kept = op.keepsBatch(slot, specs, output, sample.attrs);
         const truth = await apart(ops[name], all, slot, sample.attrs);
-        // One row holds nothing that could meet.
+        // With one row, no rows can mix.
         if (gcd(t.shape.at(0) ?? 1, output.shape.at(0) ?? 1) < 2) continue;
         const what = `${name}, input ${slot} [${t.shape.join()}] to [${output.shape.join()}]`;
         if (kept || !careful.has(name)) expect(kept, what).toBe(truth);
@@ -409,20 +409,23 @@ describe("common losses", () => {
       (p) => sum(reshape(linear(random([4, 3, D], 3), p.weight), [3, 4 * D]), 1),
       /reshape \(\[4, 3, 4\] → \[3, 16\]\) mixes/,
     ],
-  ])("%s: every pass that tells examples apart refuses, and the sum trains", async (_, loss, message) => {
-    for (const [name, pass] of passes(loss)) expect(refusal(pass), name).toMatch(message);
-    const p = parametersOf();
-    const parameters = Object.values(p);
-    const into = new Map(parameters.map((q) => [q, tensor(new Float64Array(q.size), q.shape)]));
-    gradients(() => loss(p), { parameters, sink: sumSink({ gradientOf: (q) => into.get(q)! }) });
-    const want = grad((...[weight, bias, gain, table]: Tensor[]) => sum(loss({ weight, bias, gain, table })))(
-      ...parameters,
-    );
-    for (const [n, q] of parameters.entries())
-      close(await numbers(into.get(q)!), await numbers(want[n]), q.name ?? "");
-  });
+  ])(
+    "%s: every pass that separates the examples is refused, and a sum of all examples trains",
+    async (_, loss, message) => {
+      for (const [name, pass] of passes(loss)) expect(refusal(pass), name).toMatch(message);
+      const p = parametersOf();
+      const parameters = Object.values(p);
+      const into = new Map(parameters.map((q) => [q, tensor(new Float64Array(q.size), q.shape)]));
+      gradients(() => loss(p), { parameters, sink: sumSink({ gradientOf: (q) => into.get(q)! }) });
+      const want = grad((...[weight, bias, gain, table]: Tensor[]) =>
+        sum(loss({ weight, bias, gain, table })),
+      )(...parameters);
+      for (const [n, q] of parameters.entries())
+        close(await numbers(into.get(q)!), await numbers(want[n]), q.name ?? "");
+    },
+  );
 
-  it("a parameter that is worked on first: refused by the sinks, named; forward mode needs no factors", async () => {
+  it("a parameter that an op changes before its use is refused by name in every sink; forward mode allows it", async () => {
     const loss = (p: Parameters): Tensor => sum(linear(x(), square(p.weight)), 1);
     for (const [name, pass] of passes(loss))
       if (name === "forwardDerivative") expect(refusal(pass)).toBe(null);
@@ -464,7 +467,7 @@ describe("common losses", () => {
         return exampleLosses(reshape(linear(rmsNorm(flat, p.gain), p.weight, p.bias), [B, T, D]), targets());
       },
     ],
-  ])("a batch that is %s: numbers of B examples, by every sink and parameter", async (_, loss) => {
+  ])("a batch that is %s: every sink gives numbers per example for every parameter", async (_, loss) => {
     const p = parametersOf();
     const parameters = Object.values(p);
     expect(await allPasses(() => loss(p), parameters, B)).toBe(null);
@@ -490,7 +493,7 @@ describe("common losses", () => {
     close([...dots], [dot(want[0], along) + dot(want[1], along), dot(want[2], along)], "segments");
   });
 
-  it("a batch of another size than the sink's is refused by each, for each kind of parameter", () => {
+  it("every sink refuses a batch that has another size than the sink, for each kind of parameter", () => {
     const kinds: [string, (p: Parameters) => Tensor][] = [
       ["linear and bias", (p) => sum(linear(x(), p.weight, p.bias), 1)],
       ["gain", (p) => sum(rmsNorm(x(), p.gain), 1)],
@@ -500,7 +503,7 @@ describe("common losses", () => {
       for (const [name, pass] of passes(loss, 2))
         if (name !== "forwardDerivative" && name !== "a sink that does not say")
           expect(pass, `${kind}, ${name}`).toThrow(/the batch has 3 examples, the sink was made for 2/);
-    // Those that belong to no segment are left out when one says so.
+    // With `examples`, examples outside of all segments are left out.
     const p = parametersOf();
     const some = segmentSink({ segments: [1, 2], examples: B, parameters: [p.bias] });
     gradients(() => sum(linear(x(), p.weight, p.bias), 1), { parameters: [p.bias], sink: some });

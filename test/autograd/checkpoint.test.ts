@@ -116,16 +116,16 @@ function execute(
   return found;
 }
 
-describe("random programs", () => {
+describe("random programs with checkpoints", () => {
   const leaves = (): Tensor[] => [random(1), random(2)];
   const f = (steps: readonly Step[], checkpointed: boolean) => (...x: Tensor[]): Tensor => {
-    // Captured constants that live no longer than the forward pass.
+    // Captured constants that are disposed after the forward pass.
     const [weight, constant] = [random(3), random(4)];
     const all = scope(() => execute(steps, x, { checkpointed, weight, constant }));
     return sum(add(all[all.length - 1], all[Math.max(0, all.length - 2)]));
   }; // prettier-ignore
 
-  it("have the gradients that they have without checkpoints, and derivatives of them", async () => {
+  it("have the same first and second derivatives as without checkpoints", async () => {
     await fc.assert(
       fc.asyncProperty(program, async (steps) => {
         const before = backend.liveBytes;
@@ -153,7 +153,7 @@ describe("random programs", () => {
     );
   });
 
-  it("have the gradients of their parameters, in the sink", async () => {
+  it("give the sink the same gradients of their parameters as without checkpoints", async () => {
     await fc.assert(
       fc.asyncProperty(program, async (steps) => {
         const [weight, constant, into] = [random(3), random(4), random(0)];
@@ -177,12 +177,12 @@ describe("random programs", () => {
   });
 });
 
-describe("what a checkpoint may use", () => {
+describe("tensors around a checkpoint", () => {
   const one = (x: number): Tensor => tensor([x]);
   const at = async (f: (x: Tensor) => Tensor, x: number): Promise<number> =>
     (await numbers(grad(f)(one(x))[0]))[0];
 
-  it("an input that is captured as well: d/dx (x²)² at 2 is 32", async () => {
+  it("an input may also be captured: d/dx (x²)² at 2 is 32", async () => {
     const f = (x: Tensor): Tensor => {
       const h = square(x);
       return sum(checkpoint((y) => mul(y, h), h));
@@ -191,7 +191,7 @@ describe("what a checkpoint may use", () => {
     expect(await at((x) => grad(f)(x)[0], 2)).toBe(48);
   });
 
-  it("one tensor as two inputs, an input as the result, one result twice, a constant that is gone by then", async () => {
+  it("a tensor may be passed twice, an input or one result twice may be returned, and a captured constant may be disposed", async () => {
     expect(await at((x) => sum(checkpoint((a, b) => mul(a, b), x, x)), 3)).toBe(6);
     expect(
       await at(
@@ -221,7 +221,7 @@ describe("what a checkpoint may use", () => {
     expect(await at(gone, 3)).toBe(30);
   });
 
-  it("a parameter as the result", async () => {
+  it("a parameter may be the result", async () => {
     const [w, dw] = [tensor([1, 2, 3, 4], [N, N]), random(0)];
     const loss = (): Tensor =>
       sum(
@@ -235,7 +235,7 @@ describe("what a checkpoint may use", () => {
     close(await many([dw]), await many([random(2)]), "gradient");
   });
 
-  it("not a captured tensor that depends on parameters, at any depth; and not another number of results", () => {
+  it("a captured tensor that depends on parameters is refused at any depth, and so is a changed number of results", () => {
     const captured = (x: Tensor): Tensor => {
       const y = exp(x);
       return sum(checkpoint((x) => checkpoint((x) => mul(x, y), x), x));
@@ -259,7 +259,7 @@ describe("what a checkpoint may use", () => {
     expect(codeOf(() => grad(changing)(one(1)))).toMatch(/gave 1 outputs at first and 2 when it ran again/);
   });
 
-  it("lets go of what it captured", () => {
+  it("a disposed tape frees the captured tensors", () => {
     const x = one(2);
     const before = backend.liveBytes;
     const f = (x: Tensor): Tensor => scope(() => (([c]) => checkpoint((y) => mul(y, c), x))([tensor([5])]));

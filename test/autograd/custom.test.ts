@@ -218,7 +218,7 @@ describe.each(backends)("on $name", ({ create }) => {
         parameters: [p, w],
         sink: sumSink({ gradientOf: (q) => into.get(q)! }),
       });
-      // Forward mode tells examples apart in mixing ops only from a parameter's rows on; here the parameter is mixed by itself.
+      // Forward mode detects mixing only after a parameter's rows are used; here the parameter is mixed with itself.
       const along = forwardDerivative(() => sum(f(x, w), 1), new Map([[w, tw]]));
       return {
         value: outputs,
@@ -234,13 +234,13 @@ describe.each(backends)("on $name", ({ create }) => {
     });
   }
 
-  it("random compositions are those of built-in ops, and nothing is left", async () => {
+  it("random compositions equal those of built-in ops, and free all their memory", async () => {
     const count = 12;
     await fc.assert(
       fc.asyncProperty(
         fc.array(fc.nat(twins.length - 1), { minLength: 1, maxLength: 4 }),
         async (program) => {
-          // Every program uses w, so that no gradient is of nothing.
+          // Every program uses w, so that every loss depends on it.
           const run = (which: 1 | 2) => (x: Tensor, w: Tensor) =>
             program.reduce((y, n) => twins[n][which](y, w), which === 1 ? product(x, w) : matmul(x, w));
           const before = backend.liveBytes;
@@ -267,12 +267,12 @@ describe("in double precision", () => {
   const x = (): Tensor => random([B, D], 11);
   const w = (): Tensor => random([D, D], 12);
 
-  it.each(twins)("%s has right derivatives, and right derivatives of those", async (_, custom) => {
+  it.each(twins)("%s has the right first and second derivatives", async (_, custom) => {
     await checkGradients(custom, [x(), w()], { order: 2 });
   });
 
-  describe("single examples", () => {
-    it.each(twins)("%s: as its twin, or refused by its name", async (_, custom, builtin) => {
+  describe("per-example gradients", () => {
+    it.each(twins)("%s: equal to those of the built-in twin, or refused with the op's name", async (_, custom, builtin) => {
       const [data, other] = [x(), w()];
       const p = random([D, D], 13);
       const found: (number[] | string)[] = [];
@@ -287,7 +287,7 @@ describe("in double precision", () => {
       else expect(got).toMatch(/^autograd: .*centred \(\[4, 3\] → \[4, 3\]\) mixes the examples/);
     }); // prettier-ignore
 
-    it("a customGradient mixes unless it says otherwise", () => {
+    it("a customGradient counts as mixing the examples unless it declares otherwise", () => {
       const p = random([D, D], 13);
       const f = customGradient((x: Tensor) => x, ([ct]) => ct, undefined, { name: "through" }); // prettier-ignore
       const run = (): unknown =>
@@ -295,7 +295,7 @@ describe("in double precision", () => {
       expect(codeOf(run)).toMatch(/^autograd: .*through .* mixes the examples/);
     });
 
-    it("a parameter that a custom op uses itself goes to dense, or is refused by name", async () => {
+    it("a parameter that a custom op uses directly is refused by name in a per-example sink, and summed in a sum sink", async () => {
       const p = w();
       p.name = "p";
       const data = x();
@@ -312,7 +312,7 @@ describe("in double precision", () => {
   });
 
   describe("what the rules receive", () => {
-    it("the gradient is the rule's, at every order, whatever f computes", async () => {
+    it("the gradient is the one that the rule gives, at every order, whatever f computes", async () => {
       const clipped = customGradient(
         (x: Tensor) => square(x),
         ([ct], { inputs: [x] }) => mul(ct, x),
@@ -326,7 +326,7 @@ describe("in double precision", () => {
       expect(await numbers(tangents[0])).toEqual([3, -2]);
     });
 
-    it("rules have the inputs and the outputs, each by itself", async () => {
+    it("rules receive all inputs and all outputs separately", async () => {
       const saw: unknown[] = [];
       const ratio = customGradient(
         (x: Tensor, y: Tensor) => [mul(x, y), exp(x)],
@@ -343,7 +343,7 @@ describe("in double precision", () => {
       expect(new Set(saw)).toEqual(new Set([2]));
     });
 
-    it("constants may be captured, saved and handed on; they stay whose they are", async () => {
+    it("constants may be captured, saved and returned, and still belong to the caller", async () => {
       const factor = tensor([2, 3]);
       const op = defineOp({
         name: "factored",
@@ -382,7 +382,7 @@ describe("in double precision", () => {
       expect(await numbers(second)).toEqual([2, 0]);
     });
 
-    it("a result that is the input, or is there twice, has handles of its own", async () => {
+    it("an output that is the input, or that is returned twice, gets a handle of its own", async () => {
       const two = customGradient((x: Tensor) => [x, x], ([a, b]) => add(a, b)); // prettier-ignore
       const t = tensor([1, 2]);
       const [a, b] = two(t);
@@ -394,7 +394,7 @@ describe("in double precision", () => {
       expect(await numbers(dx)).toEqual([2, 4]);
     });
 
-    it("integers: inputs have null, outputs pass on no gradient", async () => {
+    it("the gradient of an integer input is null, and integer outputs pass no gradient back", async () => {
       const pick = defineOp({
         name: "pick",
         inputs: ["x", "mask"],
@@ -433,11 +433,11 @@ describe("in double precision", () => {
         "op",
         defineOp({ name: "op", inputs: ["x"], infer: ([x]) => x, keepsBatch: "elementwise", forward: ([x]) => mul(x, captured), vjp: ([ct]) => ct, jvp: ([t]) => t }),
       ],
-      // Even when it is the result, or what is saved.
+      // Even if it is the result, or is saved.
       ["customGradient", customGradient(() => captured, ([ct]) => ct, ([t]) => t)],
     ]; // prettier-ignore
 
-    it("whose gradient or tangent is wanted are refused, by every transformation", () => {
+    it("are refused by every transformation if they need a gradient or a tangent", () => {
       const p = tensor([1, 2]);
       p.name = "p";
       const before = backend.liveBytes;
@@ -535,7 +535,7 @@ describe("in double precision", () => {
       });
       expect(code).toMatch(/^(autograd|shape): wrong\b/);
       expect(code).toContain(message);
-      // An error leaves nothing behind.
+      // An error leaves no memory in use.
       expect(backend.liveBytes).toBe(before);
     }); // prettier-ignore
 
@@ -552,7 +552,7 @@ describe("in double precision", () => {
       expect(codeOf(() => customGradient(exp, exp as never, 3 as never))).toMatch(/^config: customGradient: jvp/);
     }); // prettier-ignore
 
-    it("attributes: those that are not given have their defaults, in every rule", async () => {
+    it("attributes that are left out have their defaults in every rule", async () => {
       const seen = new Set<string>();
       const note = (rule: string, attributes: object): void =>
         void seen.add(`${rule} ${JSON.stringify(attributes)}`);
@@ -578,7 +578,7 @@ describe("in double precision", () => {
       for (const [name, value] of Object.entries({ scale: "1", kind: 1, axes: 0, flag: 1 }))
         expect(codeOf(() => f(t, { [name]: value }))).toMatch(new RegExp(`^config: f: ${name}: .* does not fit`));
       expect(codeOf(() => f(t, { free: 3 }))).toBe("no error");
-      // A function that has none is asked with none.
+      // A function without attributes gets an empty object.
       const none: object[] = [];
       const g = customGradient((x: Tensor) => x, ([ct]) => ct, undefined, { keepsBatch: (_s, _i, _o, attributes) => (none.push(attributes), true) });
       gradients(() => sum(g(linear(d, p)), 1), { parameters: [p], sink: normSink({ examples: 2 }) });

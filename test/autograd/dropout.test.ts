@@ -33,7 +33,7 @@ describe.each(backends)("on $name", ({ create }) => {
   });
   afterAll(() => backend.dispose());
 
-  it("drops the elements whose word of the stream says so, and those alone", async () => {
+  it("drops exactly the elements whose random word is below the rate", async () => {
     for (const [rate, seed, stream] of [
       [0.1, 1, 0],
       [0.5, 2 ** 33 + 5, 7],
@@ -44,7 +44,7 @@ describe.each(backends)("on $name", ({ create }) => {
         threefry2x32(key0, key1, 0, n >> 1)[n & 1] >>> 8 < rate * 2 ** 24 ? 0 : 1,
       );
       expect(await mask(dropout(ones([COUNT]), rate, { seed, stream }))).toEqual(want);
-      // The shape is nothing to it, and the numbers that users can draw say the same.
+      // The mask does not depend on the shape, and equals that from the public random numbers.
       const [rows, cols] = [127, 314];
       const whole = dropout(ones([rows, cols]), rate, { seed, stream });
       expect(await mask(whole)).toEqual(want.slice(0, rows * cols));
@@ -54,7 +54,7 @@ describe.each(backends)("on $name", ({ create }) => {
     }
   });
 
-  it("keeps the rate and the mean, and draws apart by seed and stream", async () => {
+  it("drops the given share, keeps the mean, and differs between seeds and between streams", async () => {
     const rate = 0.3;
     const kept: number[][] = [];
     for (const options of [{ seed: 5 }, { seed: 5, stream: 0 }, { seed: 5, stream: 1 }, { seed: 6 }]) {
@@ -73,7 +73,7 @@ describe.each(backends)("on $name", ({ create }) => {
     }
   });
 
-  it("has the same mask in the backward pass, and in that of the backward pass, and keeps nothing for it", async () => {
+  it("uses the same mask in first and second derivatives, and stores no memory for it", async () => {
     const [x, weights] = [1, 2].map((seed) => tensor(values(501, seed, 0.5, 2), [3, 167]));
     const options = { seed: 9, stream: 4 };
     const fn = (t: Tensor): Tensor => dropout(t, 0.4, options);
@@ -92,7 +92,7 @@ describe.each(backends)("on $name", ({ create }) => {
     expect(backend.liveBytes).toBe(before);
   });
 
-  it("at rate 0 is x to the bit", async () => {
+  it("at rate 0 returns x to the bit", async () => {
     const data = [NaN, -0, Infinity, 3, 1e-42];
     const x = tensor(data);
     const same = dropout(x, 0, { seed: 1 });

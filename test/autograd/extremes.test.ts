@@ -39,7 +39,7 @@ describe.each(backends)("on $name", ({ create }) => {
     expect(value).toBe(NaN);
   });
 
-  it("pow has PyTorch's slopes: at a base or exponent of 0, of negative bases", async () => {
+  it("pow has the same slopes as PyTorch: at a base or exponent of 0, and for negative bases", async () => {
     // base, exponent, power, slope by the base, slope by the exponent
     const rows: readonly (readonly [number, number, number, number, number])[] = [
       [0, 0, 1, 0, 0],
@@ -75,7 +75,7 @@ describe.each(backends)("on $name", ({ create }) => {
     expect([...(await twice.data())].map((x) => Math.round(1e4 * x) / 1e4)).toEqual([2, 12]);
   });
 
-  it("clip has the slope 1 from end to end, 0 beyond", async () => {
+  it("clip has the slope 1 between and at its limits, and 0 beyond", async () => {
     const x = tensor([-INF, -2, -1, 0, 0.5, 0.75, INF]);
     expect(await both((t) => clip(t, -1, 0.5), x)).toEqual([
       [-1, -1, -1, 0, 0.5, 0.5, 0.5],
@@ -90,7 +90,7 @@ describe.each(backends)("on $name", ({ create }) => {
     expect(() => clip(x, NaN, 1)).toThrow(/^clip: min NaN must be/);
   });
 
-  it("where gives the branch that is not taken no gradient, whatever stands there", async () => {
+  it("where gives the branch that is not taken no gradient, even if it holds NaN", async () => {
     const condition = tensor([1, 0, 1, 0], [4], "i32");
     const a = tensor([1, NaN, 2, INF]);
     const b = tensor([-INF, 3, NaN, 4]);
@@ -110,7 +110,7 @@ describe.each(backends)("on $name", ({ create }) => {
     expect(() => where(condition, 0.5, ids)).toThrow(/^where: 0.5 is not an integer of 32 bits/);
   });
 
-  it("max, min and maximum among infinities", async () => {
+  it("max, min and maximum divide the slope among equal infinities", async () => {
     expect(await both((x) => max(x, 0), tensor([INF, 1, INF]))).toEqual([[INF], [0.5, 0, 0.5]]);
     expect(await both((x) => min(x, 0), tensor([INF, INF]))).toEqual([[INF], [0.5, 0.5]]);
     expect(await both((x) => max(x, 0), tensor([-INF, -INF]))).toEqual([[-INF], [0.5, 0.5]]);

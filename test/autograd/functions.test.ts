@@ -103,7 +103,7 @@ describe("reductions", () => {
   ];
 
   test.each(functions)(
-    "%s: over all axes, one, counted from the end, or a list of them",
+    "%s: over all axes, one axis, axes counted from the end, or a list of axes",
     async (name, f, of) => {
       const axes = shape.chain((shape) =>
         fc.record({
@@ -164,7 +164,7 @@ describe("two operands", () => {
     ["where", (a, b) => where(tensor([0], [1], "i32"), b, a), (a) => a],
   ];
 
-  test.each(functions)("%s: broadcast, and with a number on either side", async (_, f, of) => {
+  test.each(functions)("%s: operands broadcast, and either one may be a number", async (_, f, of) => {
     const broadcast = shape.chain((whole) =>
       fc.record({
         whole: fc.constant(whole),
@@ -199,7 +199,7 @@ describe("two operands", () => {
   });
 });
 
-test("logic: what is not 0 holds; conditions are 0 and 1", async () => {
+test("logic: every value other than 0 counts as true; results are 0 and 1", async () => {
   const [a, b] = [
     [0, 0, 1, -3, 2],
     [0, 5, 0, -3, 1],
@@ -222,20 +222,20 @@ test("logic: what is not 0 holds; conditions are 0 and 1", async () => {
   expect(() => logicalNot(ones([5]))).toThrow(/^logicalNot: the condition is f32, i32 is needed/);
 });
 
-test("pow: at b = 0 the derivative in a is 0, and its derivative in b is a^−1", async () => {
+test("pow: at b = 0 the derivative by a is 0, and the derivative of that by b is a^−1", async () => {
   const [a, b] = [tensor([0.5, 2, 64]), tensor([0, 0, 0])];
   const slope = (b: Tensor): Tensor => grad((a) => sum(pow(a, b)))(a)[0];
   await expectTensor(slope(b), [3], [0, 0, 0]);
   await expectTensor(grad((b) => sum(slope(b)))(b)[0], [3], [2, 0.5, 1 / 64]);
 });
 
-test("oneHot: a row an index; below 0 zeros, beyond the classes NaN", async () => {
+test("oneHot returns one row per index: zeros for a negative index, NaN for an index beyond the classes", async () => {
   const t = oneHot(tensor([1, -1, 0, 3], [2, 2], "i32"), 3);
   await expectTensor(slice(t, [0, 0, 0], [1, 2, 3]), [1, 2, 3], [0, 1, 0, 0, 0, 0]);
   expect((await numbers(t)).slice(6)).toEqual([1, 0, 0, NaN, NaN, NaN]);
 });
 
-test("gelu: the tanh approximation by default, or x·Φ(x); they differ by less than 5e-4", async () => {
+test("gelu uses the tanh approximation by default, and x·Φ(x) on request; the two differ by less than 5e-4", async () => {
   const x = tensor(Array.from({ length: 2001 }, (_, n) => n / 100 - 10));
   const [byDefault, byTanh, exact] = await Promise.all(
     [gelu(x), gelu(x, { approximate: "tanh" }), gelu(x, { approximate: "none" })].map(numbers),
@@ -247,7 +247,7 @@ test("gelu: the tanh approximation by default, or x·Φ(x); they differ by less 
 });
 
 describe("shapes", () => {
-  test("transpose: the last two axes, or a permutation, counted from either end", async () => {
+  test("transpose swaps the last two axes, or applies a permutation whose axes may count from either end", async () => {
     const permuted = shape
       .filter((shape) => shape.length >= 2)
       .chain((shape) =>
@@ -280,7 +280,7 @@ describe("shapes", () => {
     );
   });
 
-  test("concat undoes slice, along an axis counted from either end; pad puts a window back", async () => {
+  test("concat undoes slice, along an axis counted from either end; pad puts a window back in its place", async () => {
     const cuts = shape.chain((shape) =>
       fc.record({
         shape: fc.constant(shape),
@@ -306,7 +306,7 @@ describe("shapes", () => {
     );
   });
 
-  test("reshape works out one extent; broadcastTo repeats", async () => {
+  test("reshape infers one extent; broadcastTo repeats", async () => {
     await fc.assert(
       fc.asyncProperty(shape, fc.nat(3), fc.nat(2), async (shape, at, lead) => {
         const { data, t } = filled(shape);
@@ -338,7 +338,7 @@ describe("shapes", () => {
   });
 });
 
-test("defaults: ε of 1e-5, θ of 10,000", async () => {
+test("the default ε is 1e-5, and the default θ of rope is 10,000", async () => {
   const { t } = filled([2, 3, 4]);
   const tiny = mul(t, 1e-3);
   const plain = ones([4]);
@@ -348,19 +348,22 @@ test("defaults: ε of 1e-5, θ of 10,000", async () => {
   await expectTensor(rope(t, heads), [2, 3, 4], await numbers(rope(t, { ...heads, theta: 10_000 })));
 });
 
-test.each(["sum", "max", "min"])("%s by the op itself: axes ascend and are there", (name) => {
-  const { t } = filled([2, 3]);
-  for (const axes of [[0, 0], [1, 0], [2], [-1], [0, 1, 1], [0.5]])
-    expect(() => applySample(ops[name], [t], { axes, keepDims: false })).toThrow(/axis/);
-});
+test.each(["sum", "max", "min"])(
+  "the op %s itself refuses axes that are unsorted, repeated or missing",
+  (name) => {
+    const { t } = filled([2, 3]);
+    for (const axes of [[0, 0], [1, 0], [2], [-1], [0, 1, 1], [0.5]])
+      expect(() => applySample(ops[name], [t], { axes, keepDims: false })).toThrow(/axis/);
+  },
+);
 
-test("an axis without elements has no largest", () => {
+test("argmax refuses an axis without elements", () => {
   for (const shape of [[0], [2, 0], [0, 0]])
     expect(() => argmax(zeros(shape), -1)).toThrow(/^argmax: the extent of the axis: 0 does not fit/);
   expect(argmax(zeros([0, 2]), 1).shape).toEqual([0]);
 });
 
-test("what almost fits is refused with what is wrong", () => {
+test("invalid arguments are refused with the reason", () => {
   const { t } = filled([1, 2, 4]);
   for (const [heads, headDim] of [[2, 4], [3, 2], [1, 5], [1, 3]])
     expect(() => rope(t, { heads, headDim })).toThrow(
@@ -387,7 +390,7 @@ test("what almost fits is refused with what is wrong", () => {
   );
 });
 
-test("constants: of the shape, type and value asked for", async () => {
+test("constants have the given shape, type and value", async () => {
   for (const dtype of ["f32", "i32", undefined] as const) {
     const type = dtype ?? "f32";
     for (const [t, want] of [
@@ -420,7 +423,7 @@ const several = Object.keys(ops).flatMap((name) => {
   return some.length > 0 ? [[name, some] as const] : [];
 });
 
-/** Of many, those of one and two, and what they leave: rules add up terms of single inputs and of pairs. */
+/** Subsets of one or two inputs, and their complements: rules sum terms of single inputs and of pairs. */
 function subsets(all: readonly number[]): number[][] {
   const chosen: number[][] = [];
   for (let mask = 1; mask < 2 ** all.length - 1; mask++) {
@@ -431,7 +434,7 @@ function subsets(all: readonly number[]): number[][] {
 }
 
 test.each(several)(
-  "%s: derivatives by some inputs are those by all, with the others at rest",
+  "%s: derivatives by some inputs equal those by all inputs, with the others held constant",
   async (name, some) => {
     const op = ops[name];
     for (const sample of some) {

@@ -30,7 +30,7 @@ const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data(
 const isUnary = (entry: [string, unknown]): entry is [string, (t: Tensor) => Tensor] =>
   typeof entry[1] === "function" && entry[1].length === 1;
 
-/** All handles are different, and disposing any of `results` takes nothing from the others. */
+/** All handles are different, and disposing any of `results` does not affect the others. */
 async function independent(
   results: readonly Tensor[],
   given: readonly Tensor[],
@@ -47,7 +47,7 @@ async function independent(
   expect(await Promise.all(given.map(numbers)), what).toEqual(want);
 }
 
-describe("ops that have nothing to do", () => {
+describe("ops that have nothing to compute", () => {
   const x = (...shape: number[]): Tensor => tensor(values(shape.reduce((a, b) => a * b, 1), 1, 0.5, 1), shape); // prettier-ignore
   const i = (data: number[], shape: number[]): Tensor => tensor(data, shape, "i32");
   const ones = (n: number): number[] => Array.from({ length: n }, () => 1);
@@ -120,7 +120,7 @@ describe("ops that have nothing to do", () => {
     checkpoint: [...same((t) => gradmix.checkpoint((y) => y, t)), ...same((t) => gradmix.checkpoint(() => t, t))],
   }; // prettier-ignore
 
-  it("every public op is here", () => {
+  it("the list has every public op", () => {
     const all = Object.entries(opFunctions).flatMap(([name, value]) =>
       typeof value === "function" ? [name] : [],
     );
@@ -151,7 +151,7 @@ describe("ops that have nothing to do", () => {
 });
 
 describe("transformations", () => {
-  it.each(Object.keys(ops))("vjp and jvp of %s, with inputs and results handed on, and handed on twice", async (name) => {
+  it.each(Object.keys(ops))("vjp and jvp of %s return separate handles, even if f returns its inputs and results twice", async (name) => {
     for (const sample of samples[name]) {
       const all = sample.inputs().map(upload);
       const wrt = sample.wrt?.map((slot) => (slot + all.length) % all.length) ?? all.flatMap((t, n) => (t.dtype === "f32" ? [n] : []));
@@ -171,7 +171,7 @@ describe("transformations", () => {
     }
   }); // prettier-ignore
 
-  it("one gradient for two inputs, the value as its own gradient, tangents that two results share", async () => {
+  it("a gradient of two inputs, a value that is its own gradient, and a tangent of two results have separate handles", async () => {
     const [x, y] = [tensor([1, 2]), tensor([3, 4])];
     const found = grad((a, b) => sum(add(a, b)))(x, y);
     await independent(found, [x, y], "grad");
@@ -188,7 +188,7 @@ describe("transformations", () => {
     await independent([...moved.outputs, ...moved.tangents], [x, y], "jvp");
   }); // prettier-ignore
 
-  it("derivatives are in memory of their own, also where a rule only gives another shape", async () => {
+  it("derivatives have memory of their own, even if a rule only changes the shape", async () => {
     const [x, ct] = [tensor([1, 2]), tensor([3, 4], [2, 1])];
     const [dx] = vjp((x) => gradmix.reshape(x, [2, 1]), [x]).pullback(ct);
     const moved = jvp((x) => gradmix.reshape(x, [2, 1]), [x], [x]).tangents[0];
@@ -199,7 +199,7 @@ describe("transformations", () => {
     ]);
   });
 
-  it("losses and derivatives that are parameters and directions", async () => {
+  it("losses and derivatives that equal parameters and directions have separate handles", async () => {
     const [p, v] = [tensor([1, 2]), tensor([3, 4])];
     const { losses, derivatives } = forwardDerivative(() => p, new Map([[p, v]]));
     await independent([losses, derivatives], [p, v], "forwardDerivative");
@@ -212,7 +212,7 @@ describe("transformations", () => {
     await independent([whole], [p, into], "gradients of a parameter");
   }); // prettier-ignore
 
-  it("tensors that are made", () => {
+  it("functions that create tensors return separate handles", () => {
     const made = [
       gradmix.zeros([2]),
       gradmix.ones([2]),

@@ -24,7 +24,7 @@ afterEach(async () => {
 });
 
 describe("init", () => {
-  it("starts the backend that is named; a software adapter is no GPU, so the CPU otherwise", async () => {
+  it('starts the named backend; "auto" does not count a software adapter as a GPU, and starts the CPU', async () => {
     expect((await init({ backend: "reference" })).name).toBe("reference");
     expect((await init({ threads: 1 })).name).toBe("cpu");
     if (process.env["GRADMIX_WEBGPU"] !== "hardware") {
@@ -39,7 +39,7 @@ describe("init", () => {
     });
   });
 
-  it("needs to be called, and refuses what it does not know", async () => {
+  it("must be called before tensors are made, and refuses unknown names and options", async () => {
     expect(() => tensor([1])).toThrow(/call `await init\(\)` first/);
     process.env["GRADMIX_BACKEND"] = "abacus";
     await expect(init()).rejects.toThrow(
@@ -82,7 +82,7 @@ describe("init", () => {
     expect(() => tensor([1])).toThrow(/init/);
   });
 
-  it("calls at the same time come one after the other", async () => {
+  it("runs concurrent calls one after the other", async () => {
     const [first, second] = await Promise.all([
       init({ backend: "reference" }),
       init({ backend: "cpu", threads: 1 }),
@@ -95,7 +95,7 @@ describe("init", () => {
     expect(first.liveBytes).toBe(0);
   });
 
-  it("keeps to the memory limit", async () => {
+  it("respects the memory limit", async () => {
     await init({ backend: "reference", memoryLimit: 100 });
     expect(() => zeros([26])).toThrow(/104 bytes/);
     expect(await sum(ones([20])).item()).toBe(20);
@@ -114,7 +114,7 @@ describe("creation", () => {
     expect(() => zeros([1.5])).toThrow(/is not a shape/);
   });
 
-  it("nested lists, whose shape is theirs; typed arrays may be the innermost", async () => {
+  it("nested lists give the shape; their innermost lists may be typed arrays", async () => {
     await init({ backend: "reference" });
     const shaped = async (...args: Parameters<typeof tensor>) => {
       const t = tensor(...args);
@@ -131,7 +131,7 @@ describe("creation", () => {
     expect(await shaped([[], []])).toEqual({ shape: [2, 0], data: [] });
   });
 
-  it("refuses what is no list of numbers of one shape, with the index", async () => {
+  it("lists that are ragged or hold other values than numbers are refused with the index", async () => {
     await init({ backend: "reference" });
     const refusals: [unknown, RegExp][] = [
       [[[1, 2], [3]], /^tensor: element \[1\] has 1 elements, its neighbours have 2/],
@@ -166,7 +166,7 @@ describe("creation", () => {
     expect(() => key(-1)).toThrow(/^key: seed/);
   });
 
-  it("random numbers come from the key alone", async () => {
+  it("random numbers depend only on the key", async () => {
     await init({ backend: "reference" });
     const bits = await randomBits(key(7), [4]).data();
     const words = [...threefry2x32(0, 7, 0, 0), ...threefry2x32(0, 7, 0, 1)];

@@ -78,7 +78,7 @@ describe("what a function returns belongs to the caller's scope", () => {
     expect(backend.liveBytes).toBe(before);
   }); // prettier-ignore
 
-  it.each(Object.keys(ops))("outside of a scope op %s leaves nothing but its outputs", (name) => {
+  it.each(Object.keys(ops))("outside of a scope, op %s leaves only its outputs", (name) => {
     for (const sample of samples[name]) {
       const inputs = sample.inputs().map(upload);
       const before = backend.liveBytes;
@@ -115,7 +115,7 @@ describe("what a function returns belongs to the caller's scope", () => {
     }
   });
 
-  it("models, optimizers and passes", async () => {
+  it("models, optimizers and passes leave no memory in use", async () => {
     const model = createGPT({ vocabSize: 5, dim: 4, layers: 1, heads: 2, context: 3 });
     const optimizer = adamw(model.parameters);
     const into = arenaLike(model.parameters);
@@ -170,7 +170,7 @@ describe("the garbage collector", () => {
     expect(backend.liveBytes).toBe(before);
   }); // prettier-ignore
 
-  it("frees nothing that a handle reaches, and nothing twice", async () => {
+  it("frees no memory that a handle still reaches, and frees none twice", async () => {
     const view = ((): Tensor => tensor([1, 2, 3, 4]).view([2], 2))();
     const recorded = ((): ReturnType<typeof vjp> => vjp((y) => mul(y, tensor([2, 2])), [tensor([3, 4])]))();
     const before = backend.liveBytes;
@@ -185,7 +185,7 @@ describe("the garbage collector", () => {
     expect(Array.from(await dx.data())).toEqual([2, 2]);
   });
 
-  it("may find a backend that was shut down", async () => {
+  it("causes no error if the backend was already shut down", async () => {
     const errors: unknown[] = [];
     const note = (error: unknown): void => void errors.push(error);
     process.on("uncaughtException", note);
@@ -215,7 +215,7 @@ describe("a scope of a function that returns a promise", () => {
   });
   afterEach(() => void process.off("unhandledRejection", note));
 
-  it("is an error that says what to do; what was made in it is freed, and its failure is nobody's", async () => {
+  it("is refused with the remedy; its tensors are freed, and its later failure is ignored", async () => {
     const before = backend.liveBytes;
     const work = async (): Promise<number> => {
       const t = tensor([1, 2]);
@@ -242,7 +242,7 @@ describe("a scope of a function that returns a promise", () => {
     }
     await wait(20);
     expect(unhandled).toEqual([]);
-    // The enclosing scope is none the worse.
+    // The enclosing scope is not affected.
     expect(scope(() => (refused(work), tensor([1]))).disposed).toBe(false);
   });
 });

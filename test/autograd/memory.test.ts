@@ -47,7 +47,7 @@ describe.each(Object.keys(ops))("%s", (name) => {
     const found = [...outputs, ...((op as Op<unknown>).compose?.(all, sample.attrs) ?? [])];
     if (wrt.length > 0) {
       found.push(...jvp(f, primals, tangents).tangents, ...vjp(f, primals).pullback(cotangents));
-      // Of the rules themselves, which use other ops.
+      // The results of the rules' own derivatives, which use other ops.
       if (op.constant !== true) {
         const gradient = (...x: Tensor[]): Tensor[] => vjp(f, x).pullback(cotangents);
         found.push(...jvp(gradient, primals, tangents).tangents, ...vjp(gradient, primals).pullback(primals));
@@ -83,7 +83,7 @@ describe.each(configs)("$preset", (config) => {
   });
 });
 
-it("a slice of whole rows that follow one another takes no memory", () => {
+it("a slice of consecutive whole rows takes no memory", () => {
   const x = tensor(
     Array.from({ length: 24 }, (_, i) => i),
     [4, 3, 2],

@@ -43,10 +43,12 @@ const ways: { readonly [name: string]: (t: Tensor) => void } = {
 };
 
 describe.each(Object.keys(ways))("%s", (way) => {
-  it.each(Object.keys(ops).filter((name) => ops[name].constant !== true))("on what %s uses", async (name) => {
-    let refused = 0;
-    for (const sample of samples[name]) {
-      const record = () => {
+  it.each(Object.keys(ops).filter((name) => ops[name].constant !== true))(
+    "is refused for the tensors that %s needs",
+    async (name) => {
+      let refused = 0;
+      for (const sample of samples[name]) {
+        const record = () => {
         const all = sample.inputs().map(upload);
         const wrt = sample.wrt?.map((slot) => (slot + all.length) % all.length) ?? all.flatMap((t, n) => (t.dtype === "f32" ? [n] : []));
         const f = (...x: Tensor[]): Tensor[] =>
@@ -55,30 +57,31 @@ describe.each(Object.keys(ways))("%s", (way) => {
         const ct = outputs.map((t) => tensor(values(t.size, 3), t.shape));
         return { touched: [...all, ...outputs], pull: () => pullback(ct) };
       }; // prettier-ignore
-      const want = await many(record().pull());
-      for (const n of record().touched.keys()) {
-        const { touched, pull } = record();
-        ways[way](touched[n]);
-        try {
-          expect(await many(pull()), `tensor ${n}`).toEqual(want);
-        } catch (error) {
-          if (!(error instanceof GradmixError)) throw error;
-          expect(error.code).toBe("autograd");
-          expect(error.message).toMatch(/was overwritten .* after it was recorded/);
-          refused++;
+        const want = await many(record().pull());
+        for (const n of record().touched.keys()) {
+          const { touched, pull } = record();
+          ways[way](touched[n]);
+          try {
+            expect(await many(pull()), `tensor ${n}`).toEqual(want);
+          } catch (error) {
+            if (!(error instanceof GradmixError)) throw error;
+            expect(error.code).toBe("autograd");
+            expect(error.message).toMatch(/was overwritten .* after it was recorded/);
+            refused++;
+          }
         }
       }
-    }
-    // Linear ops save nothing.
-    if (["exp", "mul", "linear", "layerNorm", "causalAttention", "crossEntropy"].includes(name))
-      expect(refused).toBeGreaterThan(0);
-  });
+      // Linear ops save nothing.
+      if (["exp", "mul", "linear", "layerNorm", "causalAttention", "crossEntropy"].includes(name))
+        expect(refused).toBeGreaterThan(0);
+    },
+  );
 });
 
-describe("where it happens", () => {
+describe("is noticed at every place", () => {
   const x = (): Tensor => tensor([1, 2]);
 
-  it("a value, inside of the function: before its next use, and before it is returned", () => {
+  it("a value inside the function: before its next use, and before it is returned", () => {
     const inPlace = (x: Tensor): Tensor => {
       const y = affine(x, 2, 0);
       y.write([5, 5]);
@@ -101,7 +104,7 @@ describe("where it happens", () => {
     expect(codeOf(() => jvp(tangent, [a], [v]))).toMatch(/but later ops still need it as a tangent/);
   }); // prettier-ignore
 
-  it("what a checkpoint uses again: its inputs, what it captured, a parameter", () => {
+  it("the tensors that a checkpoint needs again: its inputs, what it captured, a parameter", () => {
     const c = tensor([3, 4]);
     const w = tensor([1, 2, 3, 4], [2, 2]);
     w.name = "w";
@@ -123,7 +126,7 @@ describe("where it happens", () => {
     expect(codeOf(() => gradients(loss, { parameters: [w], sink }))).toMatch(/^autograd: tensor w\[2, 2\]/);
   });
 
-  it("parameters, by a step of the optimizer during the pass; a step after it does no harm", async () => {
+  it("parameters, by an optimizer step during the pass; a step after the pass is allowed", async () => {
     const model = createGPT({ vocabSize: 5, dim: 4, layers: 1, heads: 2, context: 3 });
     const optimizer = adamw(model.parameters);
     const gradient = tensor(values(model.parameters.value.size, 3));

@@ -85,7 +85,7 @@ describe.each([
 
   const extents = fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 4 });
 
-  it("broadcasting has its transpose for every pair of shapes", async () => {
+  it("the vjp of broadcasting is the transpose of its jvp for every pair of shapes", async () => {
     const shapes = extents.chain((shape) =>
       fc.tuple(
         fc.constant(shape),
@@ -108,7 +108,7 @@ describe.each([
     );
   });
 
-  it("windows and permutations have theirs", async () => {
+  it("the same holds for windows and permutations", async () => {
     const windows = fc.array(
       fc
         .integer({ min: 1, max: 4 })
@@ -137,7 +137,7 @@ describe.each([
     );
   });
 
-  it("matrix products have theirs, with every way of batching and transposing", async () => {
+  it("the same holds for matrix products, with every way of batching and transposing", async () => {
     const extent = fc.integer({ min: 1, max: 4 });
     await fc.assert(
       fc.asyncProperty(
@@ -165,7 +165,7 @@ describe.each([
     );
   });
 
-  it("Align is what the examples' gradients say, for any segments, groups and masks", async () => {
+  it("alignSink gives the inner products of the examples' gradients, for any segments, groups and masks", async () => {
     const [examples, time, dim, vocab] = [5, 3, 4, 6];
     const parameters = [
       random([vocab, dim], 1),

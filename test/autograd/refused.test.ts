@@ -1,6 +1,6 @@
 /**
  * Every op on every backend is right or refused: valid random input gives the oracle's result; invalid input gives a GradmixError that names the op
- * before anything is allocated or enqueued, so other tensors stay as they were and the backend goes on.
+ * before anything is allocated or enqueued, so other tensors stay as they were and the backend can still be used.
  */
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -88,7 +88,7 @@ function beyond(op: string, name: string, attrs: Readonly<Record<string, never>>
 
 interface Attempt {
   readonly what: string;
-  /** It may not succeed. */
+  /** The attempt must be refused. */
   readonly must: boolean;
   readonly given: readonly unknown[];
   readonly run: () => unknown;
@@ -138,7 +138,7 @@ function spoilt(name: string, sample: Sample, inputs: readonly Tensor[]): Attemp
             shape,
             input.dtype,
           ),
-          // What a forward pass left, cotangents and tangents have shapes that follow from one another.
+          // The shapes of saved tensors, cotangents and tangents follow from one another.
           must: /(Vjp|Jvp)$/.test(name) || (OF_ONE_RANK.has(name) && shape.length !== input.shape.length),
         }),
       ),
@@ -172,7 +172,7 @@ async function outcome(
   const [first] = outputs;
   if (!(first instanceof Tensor)) return { error: `not a tensor: ${String(first)}` };
   const found = { shape: `${first.dtype}[${first.shape.join()}]`, data: await numbers(first) };
-  // Some functions hand on what they were given.
+  // Some functions return their argument.
   for (const t of outputs) if (t instanceof Tensor && !given.includes(t)) t.dispose();
   return found;
 }
@@ -486,7 +486,7 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
   });
   const slow = backendName.startsWith("webgpu");
 
-  /** Every attempt on the backend: refused with the op's name, or, unless it must be refused, what the oracle says. */
+  /** Runs every attempt on the backend: it is refused with the op's name or, unless it must be refused, gives the oracle's result. */
   async function judge(op: string, attempts: (memory: Backend) => readonly Attempt[]): Promise<string[]> {
     const wrong: string[] = [];
     const [mine, theirs] = [backend, oracle].map((memory) => {
@@ -511,7 +511,7 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
         if ("error" in want || want.shape !== found.shape || !close(found.data, want.data.map(Math.fround)))
           wrong.push(`${what}: ${JSON.stringify(found)}, the oracle says ${JSON.stringify(want)}`);
       }
-      // Less: what an earlier attempt forgot went back meanwhile.
+      // It may be less, because the garbage collector may have freed memory of an earlier attempt.
       if (backend.liveBytes > live) wrong.push(`${what}: leaves ${backend.liveBytes - live} bytes behind`);
     }
     setCurrentMemory(backend);
@@ -520,12 +520,12 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     return wrong.map((line) => `${op}: ${line}`);
   }
 
-  it.each(names)("%s refuses what it cannot do", async (name) => {
+  it.each(names)("%s refuses invalid arguments", async (name) => {
     for (const sample of samples[name].slice(0, slow ? 1 : undefined))
       expect(await judge(name, () => spoilt(name, sample, sample.inputs().map(upload)))).toEqual([]);
   });
 
-  it("a scalar is no table of rows", () => {
+  it("a scalar cannot be a table of rows", () => {
     scope(() => {
       const [table, ids] = [tensor([1], []), tensor([0, 0], [2], "i32")];
       expect(codeOf(() => gradmix.gather(table, ids))).toMatch(
@@ -534,7 +534,7 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     });
   });
 
-  it("public functions refuse anything in place of an argument, or take it and are right", async () => {
+  it("public functions refuse any value in place of an argument, or accept it and give the right result", async () => {
     setCurrentMemory(backend);
     const [mine, theirs] = [backend, oracle].map((memory) => {
       setCurrentMemory(memory);
@@ -558,29 +558,32 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
     expect(wrong).toEqual([]);
   });
 
-  it.each(Object.keys(valid))("%s of random valid input is the oracle's", async (name) => {
-    await fc.assert(
-      fc.asyncProperty(valid[name], fc.nat(1000), async ({ given, rest }, seed) => {
-        const run = (memory: Backend) => () => {
-          setCurrentMemory(memory);
-          const operands = given.map(({ shape, low = -1, ids }, n) => {
-            const count = shape.reduce((a, b) => a * b, 1);
-            return ids === undefined
-              ? tensor(values(count, seed + n, low), shape)
-              : tensor(integers(count, seed, -1, ids), shape, "i32");
-          });
-          return callPublic([name, [...operands, ...rest]]);
-        };
-        const want = await outcome(run(oracle));
-        const found = await outcome(run(backend));
-        expect(found).not.toHaveProperty("error");
-        if ("error" in found || "error" in want) throw new Error(JSON.stringify([found, want]));
-        expect(found.shape).toBe(want.shape);
-        if (!close(found.data, want.data)) expect(found.data).toEqual(want.data);
-      }),
-      { numRuns: slow ? 8 : 40 },
-    );
-  });
+  it.each(Object.keys(valid))(
+    "%s gives the result of the reference backend for random valid input",
+    async (name) => {
+      await fc.assert(
+        fc.asyncProperty(valid[name], fc.nat(1000), async ({ given, rest }, seed) => {
+          const run = (memory: Backend) => () => {
+            setCurrentMemory(memory);
+            const operands = given.map(({ shape, low = -1, ids }, n) => {
+              const count = shape.reduce((a, b) => a * b, 1);
+              return ids === undefined
+                ? tensor(values(count, seed + n, low), shape)
+                : tensor(integers(count, seed, -1, ids), shape, "i32");
+            });
+            return callPublic([name, [...operands, ...rest]]);
+          };
+          const want = await outcome(run(oracle));
+          const found = await outcome(run(backend));
+          expect(found).not.toHaveProperty("error");
+          if ("error" in found || "error" in want) throw new Error(JSON.stringify([found, want]));
+          expect(found.shape).toBe(want.shape);
+          if (!close(found.data, want.data)) expect(found.data).toEqual(want.data);
+        }),
+        { numRuns: slow ? 8 : 40 },
+      );
+    },
+  );
 });
 
 function describeValue(value: unknown): string {

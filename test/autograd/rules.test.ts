@@ -90,12 +90,12 @@ async function oracleOf(op: Op<never>, sample: Sample): ReturnType<typeof evalua
 }
 const names = Object.keys(ops);
 
-it("every op has samples, and every sample an op", () => {
+it("every op has samples, and every sample belongs to an op", () => {
   expect(Object.keys(samples).sort()).toEqual([...names].sort());
   expect(names.filter((name) => samples[name].length === 0)).toEqual([]);
 });
 
-it("every op has rules or says why not", () => {
+it("every op has derivative rules, or is built from other ops, or is declared constant", () => {
   const without = names.filter((name) => {
     const op = ops[name];
     return op.constant !== true && (op.vjp === undefined || op.jvp === undefined) && op.compose === undefined;
@@ -120,7 +120,7 @@ describe.each(names)("%s", (name) => {
   });
 
   it.each(samples[name].map((sample, n) => [n, sample] as const))(
-    "derivatives and derivatives of derivatives %d",
+    "first and second derivatives %d",
     async (_, sample) => {
       const { f, all, wrt, primals } = problem(op, sample);
       if (primals.length === 0) {

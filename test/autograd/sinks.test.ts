@@ -97,7 +97,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       ...(weights && { weights }),
     });
 
-  it("Sum is the sum of the examples' gradients; weights weigh them; accumulate adds", async () => {
+  it("sumSink sums the examples' gradients, applies weights, and can add to the old content", async () => {
     close(await sumOf((m) => m.losses(m.parameters)), total(alone, size));
     const into = buffers(1);
     pass(sumSink({ gradientOf: (p) => into.get(p)!, accumulate: true }), false, [1, 0, -2]);
@@ -105,7 +105,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     close(await flat(into), want);
   });
 
-  it("PerExample and PerDomain, with an empty domain, checkpointed or not", async () => {
+  it("perExampleSink and perDomainSink, with an empty domain, with and without checkpoints", async () => {
     for (const checkpointed of [false, true]) {
       const examples = perExampleSink(3, model.parameters);
       const domains = perDomainSink([0, 2, 2, 3], model.parameters);
@@ -129,7 +129,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
   const direction = (): Map<Tensor, Tensor> =>
     new Map(model.parameters.map((p, n) => [p, tensor(values(p.size, 40 + n), p.shape)]));
 
-  it("Align along a given direction: dots, norms, groups, the sum", async () => {
+  it("alignSink with a given direction: inner products, norms, groups, the sum", async () => {
     const v = direction();
     const along = await flat(v);
     for (const checkpointed of [false, true]) {
@@ -158,7 +158,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       close(await flat(into), plus(alone[1], alone[2]));
       sink.dispose();
     }
-    // Forward mode says the same without a backward pass.
+    // Forward mode gives the same without a backward pass.
     const { derivatives } = forwardDerivative(() => model.losses(model.parameters), v);
     close(
       await numbers(derivatives),
@@ -166,7 +166,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     );
   });
 
-  it("Align with the target first, in uneven segments; weighted", async () => {
+  it("alignSink with the target first, in uneven segments, and with weights", async () => {
     const into = buffers(5);
     const sink = alignSink({
       examples: 3,
@@ -201,7 +201,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     two.dispose();
   });
 
-  it("Norm: the target's or any direction is not needed", async () => {
+  it("normSink needs no direction", async () => {
     const sink = normSink({ examples: 3, groups: [0, 3] });
     pass(sink);
     const got = await sink.result();
@@ -215,7 +215,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     sink.dispose();
   });
 
-  it("a parameter that the loss does not reach: zeros in the sum, its share of ‖V‖²", async () => {
+  it("a parameter that the loss does not use has zeros in the sum, and its part of the direction counts in ‖V‖²", async () => {
     const unused = tensor([1, 2], [2]);
     const p = tensor([1, 2], [1, 2]);
     const into = new Map([p, unused].map((q) => [q, tensor([9, 9], q.shape)]));
@@ -235,7 +235,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     sink.dispose();
   });
 
-  it("every pass begins anew: what an earlier one met is not in the numbers of one that meets less", async () => {
+  it("a sink keeps no numbers of parameters that only an earlier pass used", async () => {
     const [p, q] = [tensor([1, 2], [1, 2]), tensor([3, -1], [1, 2])];
     const x = tensor([1, 0, 0, 1, 1, 1], [3, 2]);
     const sinkOf = () =>
@@ -254,7 +254,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     expect((await after([one]))["squaredNorms"]).toEqual(Float64Array.of(1, 1, 2));
   });
 
-  it("segments of one row of one number, and memory where a sink cannot be made", async () => {
+  it("segments may have one row of one number; a sink that cannot be made holds no memory", async () => {
     const p = tensor([2], [1, 1]);
     const sink = segmentSink({ segments: [0, 1, 1, 3], parameters: [p], examples: 3 });
     gradients(() => sum(linear(tensor([3, 5, 7], [3, 1]), p), 1), { parameters: [p], sink });
@@ -294,7 +294,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     sink.dispose();
   });
 
-  it("a parameter used twice: sums, segments and given dots are right; squares refuse by name", async () => {
+  it("for a parameter that is used twice, sums, segments and inner products with a given direction are right; norms are refused by name", async () => {
     const w = tensor([0.5, -1, 2, 0.25], [2, 2]);
     w.name = "tied";
     const x = tensor(values(12, 9), [3, 2, 2]);
@@ -331,7 +331,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
 
   // Many rows, which are summed in parts; and few.
   it.each([600, 2])(
-    "vectors are finished together where they follow each other in memory: %i rows an example, in every order, with gaps, one unused, one used twice",
+    "sums of vectors that are adjacent in memory are finished together: %i rows per example, in every order, with gaps, one unused, one used twice",
     async (T) => {
       const widths = [3, 4, 5];
       const biases = widths.map((width, n) => tensor(values(width, n), [width]));
@@ -429,7 +429,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     },
   );
 
-  it("nothing is left behind by 50 passes with every sink", async () => {
+  it("50 passes with every sink leave no memory in use", async () => {
     const v = direction();
     const into = buffers();
     // Tensors of earlier tests must not be freed during the measurement.
@@ -462,7 +462,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     ["one row per segment, and the direction the first two", [0, 1, 2, 3, 4, 5], { given: false }],
     ["as many segments as rows, with empty and longer ones", [0, 2, 2, 3, 3, 5], { given: true }],
     ["the rows from the first on", [0, 1, 2, 3], { given: true }],
-  ] as const)("a bias of single rows: %s", async (_, segments, { given }) => {
+  ] as const)("a bias that is used in one row per example: %s", async (_, segments, { given }) => {
     const examples = segments.at(-1)!;
     const wave = (n: number, by: number): number[] =>
       Array.from({ length: n }, (_, i) => Math.sin(by * (i + 1)));
@@ -545,7 +545,7 @@ describe("refusals", () => {
       expect(() => run(loss, sink)).toThrow(/parameter w is used by affine, which has no per-example rule/);
   });
 
-  it("options that do not fit", () => {
+  it("options that do not fit together", () => {
     const options =
       (o: object): (() => unknown) =>
       () =>
@@ -561,7 +561,7 @@ describe("refusals", () => {
     expect(() => segmentSink({ segments: [1, 0.5], parameters: [] })).toThrow(GradmixError);
   });
 
-  it("a batch of another size, a parameter the sink does not know", () => {
+  it("a batch of another size, and a parameter that the sink does not know", () => {
     const loss = (): Tensor => sum(linear(x(), p), 1);
     expect(() => run(loss, alignSink({ examples: 2, direction: null }))).toThrow(
       /the batch has 3 examples, the sink was made for 2/,

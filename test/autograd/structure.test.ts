@@ -79,7 +79,7 @@ async function expectTensor(
 }
 
 describe("split, stack, squeeze, unsqueeze", () => {
-  test("split cuts as it is told, and concat undoes it", async () => {
+  test("split cuts into the given sizes, and concat undoes it", async () => {
     await fc.assert(
       fc.asyncProperty(withAxis, fc.array(fc.nat(2), { minLength: 1, maxLength: 4 }), async (at, sizes) => {
         const whole = at.shape.with(
@@ -97,12 +97,12 @@ describe("split, stack, squeeze, unsqueeze", () => {
     );
   });
 
-  test("equal parts are as many as asked for, in order", async () => {
+  test("a number divides the axis into so many equal parts, in order", async () => {
     const parts = split(tensor([[1, 2, 3, 4], [5, 6, 7, 8]]), 2, 1); // prettier-ignore
     expect(await Promise.all(parts.map(numbers))).toEqual([[1, 2, 5, 6], [3, 4, 7, 8]]); // prettier-ignore
   });
 
-  test("stack puts tensors side by side along a new axis", async () => {
+  test("stack joins tensors along a new axis", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 3 }), fc.nat(3), fc.integer({ min: 1, max: 3 }), fc.boolean(), async (shape, at, count, fromEnd) => {
         const axis = at % (shape.length + 1);
@@ -115,7 +115,7 @@ describe("split, stack, squeeze, unsqueeze", () => {
     ); // prettier-ignore
   });
 
-  test("squeeze undoes unsqueeze; by default it takes every axis of extent 1", async () => {
+  test("squeeze undoes unsqueeze; by default it removes every axis of extent 1", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 4 }), fc.nat(4), fc.boolean(), async (shape, at, fromEnd) => {
         const axis = at % (shape.length + 1);
@@ -129,7 +129,7 @@ describe("split, stack, squeeze, unsqueeze", () => {
     ); // prettier-ignore
   });
 
-  test("what does not fit is refused with what is wrong", () => {
+  test("invalid arguments are refused with the reason", () => {
     const { t } = filled([2, 3]);
     expect([
       codeOf(() => split(t, 2, 1)),
@@ -160,7 +160,7 @@ describe("split, stack, squeeze, unsqueeze", () => {
 });
 
 describe("variance", () => {
-  test("is that of each group, whatever axes, correction and mean", async () => {
+  test("is right for each group, for any axes, correction and mean", async () => {
     const axes = shape.chain((shape) =>
       fc.record({
         shape: fc.constant(shape),
@@ -238,7 +238,7 @@ describe("einsum", () => {
     }),
   ); // prettier-ignore
 
-  test("is the sum over the labels that the result has not, for random specifications", async () => {
+  test("sums over the labels that the result does not have, for random specifications", async () => {
     await fc.assert(
       fc.asyncProperty(specs, async ({ terms, result, extents, spaced }) => {
         const extent = new Map("abcd".split("").map((label, n) => [label, extents[n]]));
@@ -259,7 +259,7 @@ describe("einsum", () => {
     );
   });
 
-  test("its gradients are einsums of the others", async () => {
+  test("its gradient by one operand is an einsum of the cotangent and the other operand", async () => {
     const [a, b, ct] = [filled([2, 3, 4], 1), filled([4, 3, 5], 2), filled([3, 5, 2], 3)];
     const slopes = grad((x, y) => sum(mul(einsum("bij,jik->ikb", x, y), ct.t)))(a.t, b.t);
     const extents = new Map("bijk".split("").map((label, n) => [label, [2, 3, 4, 5][n]]));
@@ -301,7 +301,7 @@ describe.each(backends)("attention on $name", ({ create }) => {
   const [B, H, T, D] = [2, 2, 6, 3];
   const qkv = () => [1, 2, 3].map((seed) => filled([B, H, T, D], seed).t);
 
-  test("with causality it is causalAttention, for values and gradients", async () => {
+  test("with `causal` it equals causalAttention, in values and gradients", async () => {
     const columns = filled([B, T, 3 * H * D], 5).t;
     const ct = filled([B, T, H * D], 6).t;
     const apart = (x: Tensor): Tensor => {
@@ -314,14 +314,14 @@ describe.each(backends)("attention on $name", ({ create }) => {
     expectNear(await numbers(own), await numbers(want), 1e-5);
   });
 
-  test("with kept keys, later queries give what they give in the whole", async () => {
+  test("a query at the end of a longer row of keys gives the same as in the whole row", async () => {
     const [q, k, v] = qkv();
     const whole = attention(q, k, v, { causal: true });
     const later = attention(split(q, [4, 2], 2)[1], k, v, { causal: true });
     expectNear(await numbers(later), await numbers(split(whole, [4, 2], 2)[1]), 1e-6);
   });
 
-  test("a mask of integers hides where it is 0; a row without keys is 0 and has no gradient", async () => {
+  test("a mask of integers hides keys where it is 0; a row without visible keys is 0 and has no gradient", async () => {
     const [q, k, v] = qkv();
     const shown = Array.from({ length: T * T }, (_, n) => (Math.floor(n / T) === 2 ? 0 : (n * 7) % 3));
     const mask = tensor(shown, [1, 1, T, T], "i32");
@@ -341,7 +341,7 @@ describe.each(backends)("attention on $name", ({ create }) => {
     expect(slopes.flat().every(Number.isFinite)).toBe(true);
   });
 
-  test("what a key that is hidden holds changes nothing", async () => {
+  test("the content of a hidden key has no effect", async () => {
     const [q, k, v] = qkv();
     const mask = tensor(Array.from({ length: T }, (_, s) => (s === 3 ? 0 : 1)), [1, 1, 1, T], "i32"); // prettier-ignore
     const one = split(q, T, 2)[0];
@@ -353,7 +353,7 @@ describe.each(backends)("attention on $name", ({ create }) => {
   });
 });
 
-test("attention refuses what does not fit, with what is wrong", () => {
+test("attention refuses invalid arguments with the reason", () => {
   const [q, k] = [filled([2, 4, 3, 2]).t, filled([2, 3, 5, 2]).t];
   expect(codeOf(() => attention(q, k, k))).toMatch(
     /^shape: attention: q \[2, 4, 3, 2\] and k \[2, 3, 5, 2\] do not fit/,
@@ -380,7 +380,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
   afterAll(() => backend.dispose());
   const numRuns = name.startsWith("webgpu") ? 3 : 40;
 
-  /** The element of `shape` at an index of the whole, whose axes of extent 1 stand still. */
+  /** The element of `shape` at an index of the whole; axes of extent 1 are broadcast. */
   const placeOf = (index: readonly number[], shape: readonly number[]): number =>
     shape.reduce((at, extent, axis) => at * extent + (extent === 1 ? 0 : index[axis]), 0);
   const indices = (shape: readonly number[]): number[][] =>
@@ -396,7 +396,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
         .reverse();
     });
 
-  test("every op that walks axes is right for nine of them, and so are its derivatives", async () => {
+  test("every op that walks over axes is right for nine axes, and so are its derivatives", async () => {
     const given = manyAxes.chain((shape) =>
       fc.record({
         shape: fc.constant(shape),
@@ -457,7 +457,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
 });
 
 describe("kernel calls for many axes", () => {
-  /** How often `kernel` runs in fn, and what stays behind when its result is let go of. */
+  /** How often `kernel` runs in fn. */
   const callsOf = (kernel: string, fn: () => Tensor): number => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);
@@ -468,7 +468,7 @@ describe("kernel calls for many axes", () => {
   const plain = (shape: readonly number[]): Tensor => tensor(new Float64Array(sizeOf(shape)), shape);
   const reversed = (shape: readonly number[]): number[] => [...shape.keys()].reverse();
 
-  test("axes that lie together are one, and those of extent 1 none", () => {
+  test("adjacent axes count as one, and axes of extent 1 do not count", () => {
     // Pairs of axes that stay together, and one in between.
     const shape = [2, 3, 1, 2, 2, 1, 3, 2];
     expect(callsOf("stridedCopy", () => transpose(plain(shape), [6, 7, 2, 5, 3, 4, 0, 1]))).toBe(1);
@@ -476,20 +476,20 @@ describe("kernel calls for many axes", () => {
     expect(callsOf("binary", () => subtract(plain(new Array<number>(9).fill(1)), plain([1])))).toBe(1);
   });
 
-  test("of axes that lie apart the shortest take calls of their own, or, of two operands, the first", () => {
+  test("if axes cannot be joined, extra calls loop over the shortest ones, or over the first ones for two operands", () => {
     expect(callsOf("stridedCopy", () => transpose(plain([2, 2, 2, 2, 2, 2]), reversed([2, 2, 2, 2, 2, 2])))).toBe(1); // prettier-ignore
     for (const [shape, copies, pairs] of [
       [[3, 3, 2, 3, 3, 3, 3], 2, 3],
       [[3, 2, 3, 3, 2, 3, 3, 3], 4, 6],
     ] as const) {
       expect(callsOf("stridedCopy", () => transpose(plain(shape), reversed(shape)))).toBe(copies);
-      // An operand of which every other axis stands still, so that none can be joined.
+      // An operand that is broadcast along every other axis, so that no axes can be joined.
       const other = shape.map((extent, a) => (a % 2 === 0 ? extent : 1));
       expect(callsOf("binary", () => subtract(plain(shape), plain(other)))).toBe(pairs);
     }
   });
 
-  test("no handle stays behind", () => {
+  test("no handle is left over", () => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);
     const [a, b] = [plain([3, 2, 3, 3, 2, 3, 3, 3]), plain([3, 1, 3, 1, 2, 1, 3, 1])];
@@ -507,7 +507,7 @@ describe.each(backends)("along an axis on $name", ({ name, create }) => {
   afterAll(() => backend.dispose());
   const numRuns = name.startsWith("webgpu") ? 10 : 50;
 
-  test("cumsum, argmax and topk are those of each column; values are taken where indices say", async () => {
+  test("cumsum, argmax and topk work on each column; takeAlongAxis reads values at the given indices", async () => {
     const some = fc.tuple(withAxis, fc.nat(4), fc.array(fc.integer({ min: -3, max: 3 }), { minLength: 256, maxLength: 256 })); // prettier-ignore
     await fc.assert(
       fc.asyncProperty(some, async ([at, most, levels]) => {
@@ -548,7 +548,7 @@ describe.each(backends)("along an axis on $name", ({ name, create }) => {
     );
   });
 
-  test("the gradient of topk goes to what was taken", async () => {
+  test("topk passes the gradient to the values that it took", async () => {
     const x = tensor([3, 1, 4, 1, 5, 9, 2, 6], [2, 4]);
     const [slopes] = grad((t) => sum(mul(topk(t, 2, 1).values, tensor([[10, 20], [30, 40]]))))(x); // prettier-ignore
     expect(await numbers(slopes)).toEqual([20, 0, 10, 0, 0, 30, 0, 40]);

@@ -64,7 +64,7 @@ describe("values", () => {
     near(await numbers(dx), [3, 12, 27]);
   });
 
-  it("a tensor given twice, and one captured, are told apart", async () => {
+  it("a tensor that is passed twice, or captured as well, has separate gradients", async () => {
     const x = tensor([3]);
     const [a, b] = grad((a, b) => sum(mul(a, square(b))))(x, x);
     near([...(await numbers(a)), ...(await numbers(b))], [9, 18]);
@@ -75,7 +75,7 @@ describe("values", () => {
     near(await numbers(tangents[0]), [3]);
   });
 
-  it("a function that captures its input and ignores the argument is refused, not given zeros", async () => {
+  it("a function that captures its input and ignores the argument is refused, rather than given zeros", async () => {
     const [x, y] = [tensor([1, 2]), tensor([3, 4])];
     x.name = "x";
     const captured = (who: string): RegExp =>
@@ -86,18 +86,18 @@ describe("values", () => {
     expect(codeOf(() => vjp((_x, y) => [loss(), y], [x, y]))).toMatch(captured("vjp"));
     expect(codeOf(() => jvp(() => [x], [x], [y]))).toMatch(captured("jvp"));
     expect(codeOf(() => grad((_x) => checkpoint(() => loss(), y))(x))).toMatch(captured("grad"));
-    // What depends on the input, computed outside, looks like any constant; then nothing is used.
+    // A tensor that was computed from the input outside of f is a constant for it, so f uses no input.
     const before = square(x);
     expect(codeOf(() => grad((_x) => sum(before))(x))).toMatch(/^autograd: grad: the function uses none of its inputs/);
     expect(codeOf(() => grad((_x) => tensor([1]))(x))).toMatch(/uses none of its inputs/);
-    // Zeros that are right stay zeros: no way leads from the input to the result, or the gradient is constant.
+    // Zero gradients are kept where they are right: no path leads from the input to the result, or the gradient is constant.
     expect(await numbers(grad((x) => sum(stopGradient(x)))(x)[0])).toEqual([0, 0]);
     expect(await numbers(grad((x, _y) => sum(mul(x, y)))(x, tensor([1, 1]))[1])).toEqual([0, 0]);
     const linearInX = (x: Tensor): Tensor => sum(mul(x, y));
     expect(await numbers(grad((x) => sum(grad(linearInX)(x)[0]))(x)[0])).toEqual([0, 0]);
   }); // prettier-ignore
 
-  it("inputs that do not matter have zero gradients and zero tangents", async () => {
+  it("inputs that have no effect have zero gradients and zero tangents", async () => {
     const [x, y] = [tensor([1, 2]), tensor([3, 4])];
     const [, dy] = grad((x, _y) => sum(x))(x, y);
     expect(await numbers(dy)).toEqual([0, 0]);
@@ -122,7 +122,7 @@ describe("values", () => {
     expect(await numbers(ct)).toEqual([5, 6]);
   });
 
-  it("the same tensor used many times over", async () => {
+  it("a tensor may be used many times", async () => {
     const x = tensor([0.5, -1]);
     const [dx] = grad((x) => sum(add(add(mul(x, x), x), add(x, mul(x, mul(x, x))))))(x);
     near(
@@ -131,7 +131,7 @@ describe("values", () => {
     );
   });
 
-  it("reductions, logSumExp and mean against what they are", async () => {
+  it("reductions, logSumExp and mean have the right values and gradients", async () => {
     const x = tensor([1, 2, 3, 4, 5, 100], [2, 3]);
     near(await numbers(mean(x, 0)), [2.5, 3.5, 51.5]);
     near(await numbers(mean(x)), [115 / 6]);
@@ -163,13 +163,13 @@ describe("nesting", () => {
     near(await numbers(along), [points.reduce((s, p, n) => s + second(p) * direction[n] ** 2, 0)]);
   });
 
-  it("third derivatives", async () => {
+  it("third derivatives are right", async () => {
     const cube = (x: Tensor): Tensor => sum(mul(x, mul(x, x)));
     const second = (x: Tensor): Tensor => sum(grad((y) => sum(grad(cube)(y)[0]))(x)[0]);
     near(await numbers(grad(second)(tensor([2, 5]))[0]), [6, 6]);
   });
 
-  it("the pullback is linear: it can be pushed and pulled itself", async () => {
+  it("the pullback is linear, and can itself be differentiated in both modes", async () => {
     const x = tensor(values(6, 3), [2, 3]);
     const w = tensor(values(6, 4), [2, 3]);
     const ct = tensor(values(4, 5), [2, 2]);
@@ -203,7 +203,7 @@ describe("nesting", () => {
 });
 
 describe("checkpoint", () => {
-  it("gives the same gradients, inside grad and inside nested transformations", async () => {
+  it("gives the same gradients inside grad and inside nested transformations", async () => {
     const model = tinyModel();
     const plain = (...p: Tensor[]): Tensor => sum(model.losses(p));
     const saved = (...p: Tensor[]): Tensor => checkpoint((...q) => sum(model.losses(q)), ...p);
@@ -219,11 +219,11 @@ describe("checkpoint", () => {
     near(await numbers(forward(saved)), await numbers(forward(plain)));
   });
 
-  it("outside of a backward pass it is the function", async () => {
+  it("outside of a backward pass, it only calls the function", async () => {
     expect(await numbers(checkpoint((x) => exp(x), tensor([0])))).toEqual([1]);
   });
 
-  it("nested, and with several outputs", async () => {
+  it("may be nested, and may have several outputs", async () => {
     const f = (x: Tensor): Tensor => {
       const [u, w] = checkpoint((x) => [checkpoint((x) => sin(x), x), exp(x)], x);
       return sum(mul(u, w));
@@ -242,7 +242,7 @@ describe("checkpoint", () => {
     );
   });
 
-  it("saves less", () => {
+  it("saves memory", () => {
     const x = keep(tensor(values(1000, 1)));
     const deep = (x: Tensor): Tensor => {
       for (let i = 0; i < 20; i++) x = sin(x);
@@ -292,7 +292,7 @@ describe("gradients and forwardDerivative", () => {
     );
   });
 
-  it("a parameter that the loss does not reach gets zeros, unless it accumulates; a dense use is summed", async () => {
+  it("a parameter that the loss does not use gets zeros, unless the sink accumulates; uses by several ops are summed", async () => {
     const [p, unused] = [tensor([1, 2, 3, 4], [2, 2]), tensor([7])];
     const [dp, du] = [tensor([9, 9, 9, 9], [2, 2]), tensor([9])];
     const x = tensor([1, 0, 0, 1, 1, 1], [3, 2]);
@@ -321,7 +321,7 @@ describe("gradients and forwardDerivative", () => {
     near(await numbers(dw), await numbers(grad((w) => sum(loss(w)))(w)[0]));
   });
 
-  it("says what is wrong", () => {
+  it("errors say what is wrong", () => {
     const p = tensor([1, 2], [1, 2]);
     const sink = sumSink({ gradientOf: () => p });
     const run = (loss: () => Tensor, weights?: number[]): string =>
@@ -384,7 +384,7 @@ describe("shape errors name both shapes", () => {
 });
 
 describe("lifetimes", () => {
-  it("50 passes leave nothing behind", async () => {
+  it("50 passes leave no memory in use", async () => {
     const model = tinyModel();
     const sums = new Map(model.parameters.map((p) => [p, tensor(new Float64Array(p.size), p.shape)]));
     const v = model.parameters.map((p, n) => tensor(values(p.size, 30 + n), p.shape));
@@ -408,7 +408,7 @@ describe("lifetimes", () => {
     expect(backend.peakBytes).toBe(peak);
   });
 
-  it("without a scope only what is returned is left, and disposing it is enough", () => {
+  it("without a scope, only the results keep memory, and disposing them frees it", () => {
     const model = tinyModel();
     const before = backend.liveBytes;
     const found = grad((...p) => sum(model.losses(p)))(...model.parameters);
@@ -417,7 +417,7 @@ describe("lifetimes", () => {
     expect(backend.liveBytes).toBe(before);
   });
 
-  it("an error in the loss, in a rule or in a sink leaves nothing behind", () => {
+  it("an error in the loss, in a rule or in a sink leaves no memory in use", () => {
     const model = tinyModel();
     const before = backend.liveBytes;
     const fail = (): never => {
@@ -442,7 +442,7 @@ describe("lifetimes", () => {
     attempt(() => jvp((...p) => (model.losses(p), fail()), parameters, parameters));
   });
 
-  it("a disposed tensor cannot be used, and says which", () => {
+  it("a disposed tensor cannot be used, and the error names it", () => {
     const [kept, gone] = scope(() => [keep(tensor([1])), tensor([2])].slice(0, 1)).concat(
       scope(() => ({ hidden: [tensor([2])] })).hidden,
     );
@@ -452,7 +452,7 @@ describe("lifetimes", () => {
     expect(codeOf(() => sub(kept, 1))).toBe("no error");
   });
 
-  it("disposing by hand what a tape still needs does no harm", async () => {
+  it("disposing a tensor that a tape still needs has no effect on the gradient", async () => {
     const x = tensor([0.5, 1]);
     const before = backend.liveBytes;
     const [dx] = grad((x) => {
@@ -468,10 +468,10 @@ describe("lifetimes", () => {
     expect(backend.liveBytes).toBe(before);
   });
 
-  it("a tensor that was disposed and adopted again has one owner", () => {
+  it("a tensor that was disposed and then adopted again belongs to one scope only", () => {
     const before = backend.liveBytes;
     const kept = scope(() => {
-      // What is internal stands in no declaration.
+      // Internal members are in no declaration.
       const t = tensor([1, 2]).retain() as Tensor & { adopt(): Tensor };
       t.dispose();
       t.dispose();
@@ -484,7 +484,7 @@ describe("lifetimes", () => {
     expect(backend.liveBytes).toBe(before + 16);
   });
 
-  it("the logits become their own gradient, but only when nobody else looks at them", async () => {
+  it("the gradient overwrites the logits only if nothing else uses them", async () => {
     const [x, w] = [tensor(values(6, 1), [2, 3]), tensor(values(12, 2), [4, 3])];
     const targets = tensor([1, 3], [2], "i32");
     let seen: Tensor | null = null;
@@ -497,7 +497,7 @@ describe("lifetimes", () => {
     near(await numbers(seen!), await numbers(linear(x, w)));
     const [free] = grad((w) => sum(crossEntropy(linear(x, w), targets)))(w);
     near(await numbers(free), await numbers(held));
-    // A view of them is a look as well.
+    // A view of the logits is a use as well.
     const [viewed] = grad((w) => {
       const logits = linear(x, w);
       return add(sum(crossEntropy(logits, targets)), sum(square(reshape(logits, [8]))));

@@ -189,7 +189,7 @@ test("of f32 and of i32", async () => {
   for (const data of await Promise.all(whole)) expect(data).toBeInstanceOf(Int32Array);
 });
 
-test("and no other", () => {
+test("a wrong type does not compile", () => {
   const ids = tensor(Int32Array.of(0, 1));
   // @ts-expect-error Comparisons are i32.
   const one: Tensor<"f32"> = equal(ids, ids);

@@ -69,7 +69,7 @@ it.each([[[1]], [[3]], [[3, 2]]])("of shape %j", async (shape) => {
     }
 });
 
-it("sketches have rank 16 and the seed 1 unless told otherwise", async () => {
+it("sketches have rank 16 and the seed 1 by default", async () => {
   const weight = tensor(values(400, 1), [20, 20]);
   const x = tensor(values(40, 2), [2, 20]);
   const found: number[][] = [];

@@ -902,14 +902,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ...past("cpu", "NEAREST_ROWS").map((rows) => of("rows", [rows, 19, 6])),
       ...past("cpu", "NEAREST_STEPS", 4).map((w) => of("blocks", [9, 21, w])),
       ...past("cpu", "NEAREST_NARROW").map((w) => of("screened wide", [5, 40, w], {}, "cpu")),
-      // Equal scores, more than are kept.
+      // More equal scores than candidates are kept.
       of("ties", [40, 6 * kept, 3], {
         x: integers(120, 4, -2, 3),
         y: integers(18 * kept, 5, -2, 3),
         bias: integers(6 * kept, 6, 0, 2),
       }),
       of("alike", [3, 2 * kept + 3, 33], { y: new Array<number>((2 * kept + 3) * 33).fill(0.3), bias: null }),
-      // The first is the largest by less than bytes tell apart, or the last.
+      // The first or the last score is the largest, by less than bytes can distinguish.
       ...[1e-4, -1e-4].map((step) =>
         of("close", [9, 3 * kept, 24], {
           x: values(216, 7, 0.5, 1),

@@ -32,14 +32,14 @@ const start = `
 describe("the tasks of a launch", () => {
   const counts = { tasks: fc.nat(40), threads: fc.integer({ min: 1, max: 9 }) };
 
-  it("are each run once, by their own thread or in its absence by another, which begins with its own share", () => {
+  it("are each run once, by their own thread or, if it does not come, by another, which first runs its own share", () => {
     fc.assert(
       fc.property(
         fc.record({ ...counts, order: fc.shuffledSubarray([...Array(9).keys()], { minLength: 1 }) }),
         ({ tasks, threads, order }) => {
           const control = new Int32Array(controlBytes(threads) / 4);
           const runs: number[] = [];
-          // A thread that comes while another is at its task: it takes what is left, and the other goes on with nothing.
+          // A second thread that comes while the first works on a task takes all remaining tasks.
           const [now = 0, ...later] = order.map((thread) => thread % threads);
           const work = (thread: number, coming: readonly number[]): void =>
             runTasks(
@@ -69,7 +69,7 @@ describe("the tasks of a launch", () => {
 });
 
 describe("allocator", () => {
-  it("hands out blocks that are aligned, apart from each other and inside the limit, whatever is freed when", () => {
+  it("returns blocks that are aligned, disjoint and within the limit, whatever the order of releases", () => {
     fc.assert(
       fc.property(
         fc.array(fc.oneof(fc.record({ size: fc.nat(5000) }), fc.record({ free: fc.nat(30) })), {
@@ -104,7 +104,7 @@ describe("allocator", () => {
     );
   });
 
-  it("gives the same addresses to the same requests, so that a repeated step does not grow", () => {
+  it("gives equal sequences of requests equal addresses, so repeating a step takes no more memory", () => {
     fc.assert(
       fc.property(
         fc.array(fc.record({ size: fc.nat(4000), keep: fc.nat(5) }), { minLength: 1, maxLength: 40 }),
@@ -138,7 +138,7 @@ describe("allocator", () => {
 describe("threads", () => {
   // A page's main thread may not sleep.
   describe.each([true, false])("whose caller may sleep: %s", (maySleep) => {
-    it("share the tasks of a launch, each task done once", async () => {
+    it("share the tasks of a launch, and run each task once", async () => {
       const { machine } = await startMachine({ threads: 4 });
       machine.maySleep = maySleep;
       const count = 1_000_000;
@@ -156,7 +156,7 @@ describe("threads", () => {
       machine.stop();
     });
 
-    it("keep launches apart that come faster than they wake up", async () => {
+    it("keep launches apart, even if the next launch comes before they have woken up", async () => {
       const { machine } = await startMachine({ threads: 4 });
       machine.maySleep = maySleep;
       const size = 64;
@@ -178,10 +178,10 @@ describe("threads", () => {
       machine.stop();
     });
 
-    it("that are lost within a launch are an error, not a hang, and so is every later launch", async () => {
+    it("that are lost during a launch cause an error rather than a hang, also in every later launch", async () => {
       const { machine } = await startMachine({ threads: 3 });
       Object.assign(machine, { maySleep, patience: 200 });
-      // As one leaves it that ends while it works on a task.
+      // The state that a thread leaves if it ends while it works on a task.
       Atomics.add(machine.words(machine.controlAt, 64), Word.busy, 1);
       const at = machine.workspace(4096);
       const launch = (): void =>
@@ -200,8 +200,8 @@ describe("threads", () => {
     });
   });
 
-  it("need not sleep where that is forbidden", () => {
-    // A worker of Node.js could, so the forbidding is ours.
+  it("work even where sleeping is forbidden", () => {
+    // A worker of Node.js may sleep, so the test forbids it.
     const { status, stdout, stderr } = child(`
       ${start.replace(/import .*/, "$&\n  Atomics.wait = () => { throw new TypeError('forbidden'); };")}
       for (let i = 0; i < 500; i++) backend.run("fill", { value: i }, {}, { out: view(a) });
@@ -211,7 +211,7 @@ describe("threads", () => {
   });
 
   it.each([0, 1, 7, 63])(
-    "report a trap in task %i as an error that names the kernel, and go on working",
+    "report a trap in task %i as an error that names the kernel, and continue to work",
     async (task) => {
       const { machine } = await startMachine({ threads: 3 });
       for (let round = 0; round < 20; round++)
@@ -230,7 +230,7 @@ describe("threads", () => {
     },
   );
 
-  it("that have died are an error, not a hang, and so is every later launch", async () => {
+  it("that have died cause an error rather than a hang, also in every later launch", async () => {
     const { machine } = await startMachine({ threads: 3 });
     await Promise.all(machine.workers.map((worker) => worker.stop()));
     const at = machine.workspace(4096);
@@ -248,7 +248,7 @@ describe("threads", () => {
       });
   });
 
-  it("and SIMD levels can be chosen, and wrong choices are refused", async () => {
+  it("can be chosen, as can the SIMD level, and wrong choices are refused", async () => {
     for (const simd of ["relaxed", "plain"] as const) {
       const backend = await createCpuBackend({ threads: 2, simd });
       expect(backend.capabilities).toMatchObject({ threads: 2, simd });
@@ -264,7 +264,7 @@ describe("threads", () => {
 });
 
 describe("memory", () => {
-  it("reaches its limit with the numbers, and is whole afterwards", async () => {
+  it("is refused beyond its limit with the numbers, and can be used afterwards", async () => {
     const backend = await createCpuBackend({ threads: 2, memoryLimit: 16 << 20 });
     const first = backend.alloc(1 << 20, "f32");
     const before = backend.liveBytes;
@@ -278,7 +278,7 @@ describe("memory", () => {
     await backend.dispose();
   });
 
-  it("also fails inside a kernel that needs working space, without losing any", async () => {
+  it("can also run out inside a kernel that needs a workspace, and none of it is lost", async () => {
     const backend = await createCpuBackend({ threads: 2, memoryLimit: 8 << 20 });
     const view = (buffer: number, rows: number, cols: number) =>
       ({ buffer, offset: 0, shape: [rows, cols], dtype: "f32" }) as const;
@@ -348,7 +348,7 @@ describe.runIf(process.platform === "linux")("a limited address space (ulimit -v
     limited(4, [], "new WebAssembly.Memory({ initial: 1, maximum: 1, shared: true })").status !== 0;
 
   it.each([1, 4, 8])(
-    "of %i GiB: refused in one line that says what to do, whatever the memory limit; or it runs",
+    "of %i GiB: it runs, or is refused in one line that names the remedy, whatever the memory limit",
     (gib) => {
       for (const options of ["{}", "{ memoryLimit: 64 << 20, threads: 1 }"]) {
         const { status, out } = within(gib, options, []);
@@ -363,7 +363,7 @@ describe.runIf(process.platform === "linux")("a limited address space (ulimit -v
   );
 
   it.runIf(guarded)(
-    "that has room for the memory but not for workers: one thread, or a refusal where more were asked for",
+    "that has room for the memory but not for workers: one thread runs, and a request for more is refused",
     () => {
       const alone = within(10.7, "{ memoryLimit: 64 << 20 }", []);
       expect(alone.out).toMatch(/^2 1 0\.0625\nmemory: .* of 67108864 bytes in use; .*\n$/);
@@ -376,7 +376,7 @@ describe.runIf(process.platform === "linux")("a limited address space (ulimit -v
 
   // Bounds are then checked by the code, and as much is set aside as the memory may grow to.
   it.each([0.9, 2.5, 6])(
-    "of %d GiB, without V8's guard regions: a limit that fits, which is reached with the numbers",
+    "of %d GiB, without V8's guard regions: the memory limit fits in it, and exceeding it is an error with the numbers",
     (gib) => {
       const { status, out } = within(gib, "{}", ["--disable-wasm-trap-handler"]);
       const [, limit = "", numbers = ""] = /^2 \d+ ([\d.]+)\n(memory: .*)\n$/.exec(out) ?? [];
@@ -404,7 +404,7 @@ describe("the process", () => {
     });
   });
 
-  it("refuses to promise threads without SharedArrayBuffer", () => {
+  it("refuses a request for several threads if there is no SharedArrayBuffer", () => {
     const { stdout } = child(`
       import { createCpuBackend } from "./dist/backends/cpu/index.js";
       delete globalThis.SharedArrayBuffer;
@@ -416,7 +416,7 @@ describe("the process", () => {
     );
   });
 
-  it("works on one thread without SharedArrayBuffer", () => {
+  it("works on one thread if there is no SharedArrayBuffer", () => {
     const { status, stdout, stderr } = child(
       `delete globalThis.SharedArrayBuffer;\n${start.replace("createCpuBackend({ threads: 3 })", "createCpuBackend()")}\n console.log(backend.capabilities.threads);`.replace(
         /(delete .*;)\n\s*(import .*;)/,

@@ -21,7 +21,7 @@ describe("slots", () => {
   it.each([
     ["assembly/slots.ts", assemblyScript],
     ["src/backends/cpu/slots.ts", typeScript],
-  ])("in %s are what the description says", (file, text) => {
+  ])("in %s are generated from the description", (file, text) => {
     expect(readFileSync(resolve(root, file), "utf8")).toBe(text(SLOTS));
   });
 
@@ -36,7 +36,7 @@ describe("slots", () => {
   });
 
   it.each(Object.entries(writeSlots))(
-    "of %s are written one after the other, each as its kind",
+    "of %s are written one after the other, each with its type",
     (kernel, write) => {
       const first = 7;
       const memory = new ArrayBuffer(4 * first + PARAMETER_BYTES + 16);
@@ -63,7 +63,7 @@ describe("slots", () => {
     },
   );
 
-  it("that are missing, unknown or another kernel's do not compile", () => {
+  it("that are missing, unknown or belong to another kernel do not compile", () => {
     const launch = (runtime: Runtime): void => {
       const common = { tasks: 1, work: 1 };
       runtime.launch({ kernel: "dotTotal", slots: { partials: 0, count: 0, out: 0 }, ...common });

@@ -115,21 +115,24 @@ const TAIL: readonly (readonly [x: number, gelu: number])[] = [
   [-12.5, -4.6657053735971418e-35],
 ];
 
-it.each(["relaxed", "plain"] as const)("GELU by erf keeps its digits far below 0, %s SIMD", async (simd) => {
-  const backend = await createCpuBackend({ threads: 1, simd });
-  const buffer = backend.alloc(TAIL.length, "f32");
-  const view = { buffer, offset: 0, shape: [TAIL.length], dtype: "f32" as const };
-  backend.write(
-    buffer,
-    0,
-    TAIL.map(([x]) => x),
-  );
-  backend.run("unary", { kind: "geluErf" }, { x: view }, { y: view });
-  const got = await backend.read(buffer, 0, TAIL.length);
-  await backend.dispose();
-  for (const [n, [x, want]] of TAIL.entries())
-    expect(Math.abs(got[n] - want) / ulp(want), `at ${x}`).toBeLessThanOrEqual(16);
-});
+it.each(["relaxed", "plain"] as const)(
+  "GELU by erf is precise for very negative numbers, %s SIMD",
+  async (simd) => {
+    const backend = await createCpuBackend({ threads: 1, simd });
+    const buffer = backend.alloc(TAIL.length, "f32");
+    const view = { buffer, offset: 0, shape: [TAIL.length], dtype: "f32" as const };
+    backend.write(
+      buffer,
+      0,
+      TAIL.map(([x]) => x),
+    );
+    backend.run("unary", { kind: "geluErf" }, { x: view }, { y: view });
+    const got = await backend.read(buffer, 0, TAIL.length);
+    await backend.dispose();
+    for (const [n, [x, want]] of TAIL.entries())
+      expect(Math.abs(got[n] - want) / ulp(want), `at ${x}`).toBeLessThanOrEqual(16);
+  },
+);
 
 const logistic = (x: number): number => {
   const e = Math.exp(-Math.abs(x));
@@ -191,7 +194,7 @@ const MOST = 3.4028234663852886e38;
 const LEAST = 2 ** -126;
 
 describe.each(kernelBackends)("logSoftmax over all of f32, $name", ({ name, create }) => {
-  it("of rows of three: anything beside anything", async () => {
+  it("any value beside any other in rows of three", async () => {
     const backend = await create();
     const all = patterns().filter((v) => !name.startsWith("webgpu") || v === 0 || !(Math.abs(v) < LEAST));
     // Beside it one of the same size and one of any size.
@@ -233,7 +236,7 @@ const EXPONENTS = [
 ];
 
 describe.each(kernelBackends)("pow over all of f32, $name", ({ name, create }) => {
-  it("of every kind of base and exponent", async () => {
+  it("any base with any exponent", async () => {
     const backend = await create();
     const gpu = name.startsWith("webgpu");
     const near = Array.from({ length: 200 }, (_, n) => 1 + (n - 100) * (n % 2 === 0 ? 2 ** -23 : 2 ** -12));

@@ -63,12 +63,12 @@ async function compare(backend: Backend, kernel: KernelName, inTurns: boolean): 
   expect(wrong).toEqual([]);
 }
 
-it("every kernel of the table has cases", () => {
+it("every kernel of the table has test cases", () => {
   expect(kernelNames).toEqual(Object.keys(kernels));
   expect(kernelNames.filter((kernel) => casesOf(kernel).length === 0)).toEqual([]);
 });
 
-it("the cases cross every block, tile and share of the backends", () => {
+it("the cases cross every size of block, tile and share in the backends", () => {
   for (const kernel of kernelNames) casesOf(kernel);
   expect(unused()).toEqual([]);
 });
@@ -135,7 +135,7 @@ describe.each(kernelBackends)("$name", ({ create, marginsInTurns }) => {
     180_000,
   );
 
-  it("more calls than the GPU takes at once", async () => {
+  it("more calls than the GPU accepts at a time", async () => {
     const [one, sum] = [backend.alloc(1, "f32"), backend.alloc(1, "f32")];
     const view = (buffer: number) => ({ buffer, offset: 0, shape: [1], dtype: "f32" as const });
     backend.write(one, 0, [1]);

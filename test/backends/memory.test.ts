@@ -30,7 +30,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     expect(Array.from(await backend.read(floats, 5, 0))).toEqual([]);
   });
 
-  it("copies: neither the source nor a read stays tied to the buffer", async () => {
+  it("copies data, so that neither the source array nor an array that was read shares memory with the buffer", async () => {
     const source = Float32Array.of(1, 2);
     const buffer = backend.alloc(2, "f32");
     backend.write(buffer, 0, source);
@@ -57,7 +57,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     expect(backend.peakBytes).toBeGreaterThanOrEqual(peak);
   });
 
-  it("refuses buffers that it does not know, and ranges outside of one", async () => {
+  it("refuses unknown buffers, and ranges outside of a buffer", async () => {
     const buffer = backend.alloc(3, "f32");
     for (const action of [
       () => backend.write(buffer, 1, [1, 2, 3]),
@@ -74,7 +74,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     expect(backend.liveBytes).toBe(0);
   });
 
-  it("refuses to go over its memory limit before anything changes", async () => {
+  it("refuses a request beyond its memory limit before it changes anything", async () => {
     const limit = 1 << 24;
     const limited = await create({ memoryLimit: limit });
     expect(limited.capabilities.memoryLimit).toBe(limit);
@@ -91,7 +91,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     await limited.dispose();
   });
 
-  it("refuses everything after dispose", async () => {
+  it("refuses every call after dispose", async () => {
     const other = await create();
     const view = { buffer: other.alloc(3, "f32"), offset: 0, shape: [3], dtype: "f32" } as const;
     await other.dispose();
@@ -114,7 +114,7 @@ describe("the reference is strict", () => {
     expect(Array.from(await backend.read(backend.alloc(2, "f32"), 0, 2))).toEqual([NaN, NaN]);
   });
 
-  it("refuses sizes and offsets that are no integers, and everything after dispose", async () => {
+  it("refuses sizes and offsets that are not integers, and every call after dispose", async () => {
     const other = createReferenceBackend();
     const id = other.alloc(3, "f32");
     const actions = [
@@ -212,7 +212,7 @@ describe("the reference is strict", () => {
     expect(double.capabilities.simd).toBe("f64");
   });
 
-  it("refuses a memory limit that is no number of bytes", () => {
+  it("refuses an invalid memory limit", () => {
     expect(errorOf(() => createReferenceBackend({ memoryLimit: 0 })).code).toBe("config");
     expect(errorOf(() => createReferenceBackend({ memoryLimit: NaN })).code).toBe("config");
   });

@@ -214,7 +214,7 @@ describe("derivatives", () => {
     );
   });
 
-  it("rope: the inverse is the vjp, and rope is its own jvp", async () => {
+  it("rope: the vjp is the inverse, and the jvp is rope itself", async () => {
     const p = { batch: 2, time: 6, cols: 11, heads: 2, headDim: 4, theta: 100, offset: 3 };
     const rope = (inverse: boolean, x: readonly number[]): Promise<number[]> =>
       first("rope", { ...p, inverse }, { x }, { y: 132 });
@@ -306,7 +306,7 @@ describe("attention and positions", () => {
 
   const p = { batch: 1, time: 9, cols: 8, heads: 1, headDim: 8, theta: 50, offset: 0 };
 
-  it("rope: positions from an offset on are those of a longer row", async () => {
+  it("rope: an offset gives the same positions as a longer row", async () => {
     const x = values(72, 1);
     const whole = await first("rope", { ...p, inverse: false }, { x }, { y: 72 });
     const later = await first(
@@ -318,7 +318,7 @@ describe("attention and positions", () => {
     expect(later).toEqual(whole.slice(40));
   });
 
-  it("rope: positions start again in every item of the batch", async () => {
+  it("rope: positions start at 0 in every item of the batch", async () => {
     const x = values(72, 1);
     const alone = await first("rope", { ...p, inverse: false }, { x }, { y: 72 });
     const twice = await first("rope", { ...p, batch: 2, inverse: false }, { x: [...x, ...x] }, { y: 144 });
@@ -381,7 +381,7 @@ describe("products", () => {
     expect(gap(got, want)).toBeLessThan(1e-14);
   });
 
-  it("gemm: activation and its slope, items by strides, what lies between items is kept", async () => {
+  it("gemm: an activation and its slope, items with strides; data between the items is kept", async () => {
     const a = values(20, 1);
     const b = values(6, 2);
     const gaps = values(17, 3);
@@ -430,7 +430,7 @@ describe("products", () => {
       { c: m * n },
     );
 
-  it.each([false, true])("gemmSegmented is a gemm for each segment, direction given %s", async (given) => {
+  it.each([false, true])("gemmSegmented equals one gemm per segment, direction given %s", async (given) => {
     const w = await Promise.all([0, 1, 2, 3, 4].map((s) => gradient(segments[s], segments[s + 1])));
     const v = given ? values(m * n, 5) : combine(w[0], w[1], 1);
     const before = values(m * n, 6);
@@ -474,7 +474,7 @@ describe("products", () => {
     expect(gap(vSumsq, [dot(v, v)])).toBeLessThan(1e-13);
   });
 
-  it("embeddingAlign is scatterAdd for each segment", async () => {
+  it("embeddingAlign equals one scatterAdd per segment", async () => {
     const [width, tableRows] = [3, 4];
     const dy = values(rows * width, 7);
     const ids = integers(rows, 8, -1, tableRows + 1);
@@ -530,7 +530,7 @@ describe("products", () => {
     expectNear(dot(gathered, y), dot(x, spread), 1e-12);
   });
 
-  it("segmentSum, alignRows, dot, sumSquares and reduce agree with sums written out", async () => {
+  it("segmentSum, alignRows, dot, sumSquares and reduce equal sums written out", async () => {
     const [x, y] = [values(12, 1), values(12, 2)];
     const params = { rows: 4, width: 3, segmentCount: 2, outStride: 4, accumulate: true };
     const sums = await first(
@@ -624,7 +624,7 @@ describe("small kernels by hand", () => {
     expect(await flat("min")).toEqual([2, -3]);
   });
 
-  it("stridedCopy transposes into a part of the output", async () => {
+  it("stridedCopy transposes into part of the output", async () => {
     const params = { shape: [3, 2], inStrides: [1, 3], inOffset: 1, outStrides: [4, 1], outOffset: 2 };
     const got = await first(
       "stridedCopy",
@@ -691,7 +691,7 @@ describe("small kernels by hand", () => {
   });
 
   it.each(["adam", "adamw"] as const)(
-    "%s: with a constant gradient every bias-corrected moment is the gradient's own",
+    "%s: with a constant gradient, every bias-corrected moment equals that of the gradient itself",
     async (kernel) => {
       const grad = [0.5, -2, 1e-3];
       // Decay coupled to the gradient would not leave it constant.
@@ -715,7 +715,7 @@ describe("small kernels by hand", () => {
     },
   );
 
-  it("adam: decay is part of the gradient, so that without one every value takes the same step", async () => {
+  it("adam: weight decay is added to the gradient, so with a gradient of 0 every value takes the same step", async () => {
     const params = { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-12, weightDecay: 0.5, step: 1 };
     const zero = [0, 0, 0];
     const [value, m, v] = await evaluate(
@@ -730,7 +730,7 @@ describe("small kernels by hand", () => {
     expect(gap(v, [0.0025, 0.01, 2.25])).toBeLessThan(1e-12);
   });
 
-  it("sgd: a geometric velocity; Nesterov's is a step ahead; decay shrinks", async () => {
+  it("sgd: the velocity is a geometric sum, Nesterov's is one step ahead, and weight decay shrinks the values", async () => {
     const still = { lr: 0.1, momentum: 0, nesterov: false, weightDecay: 0 };
     expect(await first("sgd", still, { grad: [1, -2], gradScale: [3] }, { value: [5, 5] })).toEqual([
       4.7, 5.6,
@@ -792,7 +792,7 @@ describe("random", () => {
     expect(got.map((word) => word >>> 0)).toEqual(want);
   });
 
-  it("uniform is the top 24 bits; normal is Box–Muller on them", async () => {
+  it("uniform numbers are the top 24 bits; normal numbers come from them by Box–Muller", async () => {
     const [uniform, normal] = [await draw("uniform", 8, 3), await draw("normal", 8, 3)];
     const words = (await bits(8, 1, 2, 3)).map((word) => word >>> 0);
     expect(uniform).toEqual(words.map((word) => Math.floor(word / 256) / 2 ** 24));
@@ -803,7 +803,7 @@ describe("random", () => {
     }
   });
 
-  it("moments are those of the uniform and the normal distribution", async () => {
+  it("the moments are those of the uniform and the normal distribution", async () => {
     const count = 40_000;
     const moment = (x: readonly number[], power: number): number =>
       x.reduce((sum, value) => sum + value ** power, 0) / count;

@@ -132,7 +132,7 @@ const problem = ({ rows, m, n, turned, patternA, patternB }: Given): Problem => 
 };
 
 describe("rowAlignments", () => {
-  it("gives what plain loops give in every way, and the same bits for any number of threads", () => {
+  it("equals plain loops for every method, with the same bits for any number of threads", () => {
     fc.assert(
       fc.property(extents, (given) => {
         const made = problem(given);
@@ -160,7 +160,7 @@ describe("wayOf", () => {
     v: [],
   });
 
-  it("skips the zeros of the factor that has more of them, and of neither where there are few", () => {
+  it("skips the zeros of the factor that has more of them, and skips none if both have few", () => {
     expect(choice(shares(0.5, 0)).way).toBe("a");
     expect(choice(shares(0, 0.5)).way).toBe("b");
     expect(choice(shares(0.5, 0.7)).way).toBe("b");
@@ -168,15 +168,15 @@ describe("wayOf", () => {
     expect(choice(shares(0.05, 0.05)).way).toBe("dense");
   });
 
-  it("costs less the more zeros there are", () => {
+  it("has a lower cost for more zeros", () => {
     const costs = [0.3, 0.5, 0.7, 0.9, 1].map((zeros) => choice(shares(zeros, 0)).share);
     expect(costs).toEqual(costs.toSorted((x, y) => y - x));
     expect(new Set(costs).size).toBe(costs.length);
     expect(costs.every((cost) => cost > 0 && cost < 1)).toBe(true);
   });
 
-  it("is not misled by zeros that come and go with the rows", () => {
-    // Every second, fourth, eighth row is zero, or is not; beside it as many zeros in places at random.
+  it("has about the same cost if the zeros fill whole rows", () => {
+    // Every second, fourth or eighth row is zero, or all others are; compared with as many zeros at random places.
     for (const period of [2, 4, 8])
       for (const zero of [true, false]) {
         const made = shares(0, 0, [512, 64, 64]);
@@ -186,7 +186,7 @@ describe("wayOf", () => {
       }
   });
 
-  it("is dense where there is nothing to multiply", () => {
+  it("is dense if there is nothing to multiply", () => {
     for (const [rows, m, n] of [
       [0, 5, 5],
       [5, 0, 5],
@@ -231,7 +231,7 @@ describe("gemmSegmented", () => {
     ["an infinity beside what is not zero", -Infinity, 3],
     // Its square is beyond f32, it is not.
     ["a number whose square overflows", 3e30, 5],
-  ])("gives the reference's alignments where V has %s", async (_name, value, row) => {
+  ])("gives the same alignments as the reference where V has %s", async (_name, value, row) => {
     const v = values(m * n, 3);
     v[row * n + 7] = value;
     const c = alternating(v);

@@ -51,7 +51,7 @@ const message = (call: () => void): string => {
 };
 
 describe("the table", () => {
-  it.each(kernelNames)("%s refuses parameters that are nothing", (kernel: KernelName) => {
+  it.each(kernelNames)("%s refuses invalid parameters", (kernel: KernelName) => {
     const wrong: string[] = [];
     for (const c of cases[kernel]().slice(0, 5)) {
       const inputs = mapInputs<KernelName, Operand, View>(c.inputs, view);
@@ -71,7 +71,7 @@ describe("the table", () => {
     expect(wrong.slice(0, 10)).toEqual([]);
   });
 
-  it("an operand that the kernel does not have, or that is missing, is refused by its name", () => {
+  it("an operand that is unknown or missing is refused by name", () => {
     const one = view({ data: [0], dtype: "f32" });
     const refused = (inputs: object, outputs: object): string =>
       message(() =>
@@ -83,7 +83,7 @@ describe("the table", () => {
     expect(refused({ x: one }, { y: null })).toBe('affine: operand "y" is missing');
   });
 
-  it("every input that an output may be has a case in which it is that", () => {
+  it("for every input that may be the output too, a case uses it as the output", () => {
     const untried = kernelNames.flatMap((kernel) => {
       const allowed = operandsOf(kernel, "outputs").flatMap(({ inPlaceOf }) => inPlaceOf);
       const tried = new Set(allowed.length === 0 ? [] : cases[kernel]().map((c) => c.inPlace));
@@ -92,7 +92,7 @@ describe("the table", () => {
     expect(untried).toEqual([]);
   });
 
-  it("strides may reach every element of an operand and none beyond it", () => {
+  it("strides may reach every element of an operand, and no element beyond it", () => {
     const small = fc.integer({ min: 0, max: 4 });
     const axes = fc.array(fc.tuple(small, small, small), { maxLength: 4 });
     const reach = (shape: readonly number[], strides: readonly number[]): number =>
@@ -111,7 +111,7 @@ describe("the table", () => {
     );
   });
 
-  it("a momentum without a velocity is refused, because it would be ignored", () => {
+  it("a momentum without a velocity is refused, because it would have no effect", () => {
     const one = view({ data: [0], dtype: "f32" });
     const check = (momentum: number, velocity: View | null): string =>
       message(() =>
@@ -126,7 +126,7 @@ describe("the table", () => {
     expect([check(0, null), check(0, one), check(0.5, one)]).toEqual(["accepted", "accepted", "accepted"]);
   });
 
-  it("an operand of another backend, or of none, is refused", async () => {
+  it("an operand that belongs to another backend, or to none, is refused", async () => {
     const [one, other] = [createReferenceBackend(), createReferenceBackend()];
     const place = (memory: typeof one) => ({
       ...view({ data: [0], dtype: "f32" }),

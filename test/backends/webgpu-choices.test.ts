@@ -11,7 +11,7 @@ import { type Call, choiceLine, createTuner, type TunerDevice } from "#dist/back
 import type { View } from "#dist/tensor/memory.js";
 import { expectNear } from "../near.ts";
 
-describe("tensor cores", () => {
+describe("the use of tensor cores", () => {
   const matrix = { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 };
   const info = (least: number, most: number, configs = [matrix]): AdapterInfo => ({
     ...{ vendor: "", architecture: "", device: "", description: "", isFallbackAdapter: false },
@@ -20,12 +20,12 @@ describe("tensor cores", () => {
   const all = new Set(["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"]);
   const limits = { maxComputeWorkgroupStorageSize: 32_768, maxComputeInvocationsPerWorkgroup: 1024 };
 
-  test("of a GPU with subgroups of one size", () => {
+  test("a GPU with one subgroup size is used with this size", () => {
     expect(tensorCoresOf(all, info(32, 32), limits)).toEqual({ subgroup: 32 });
     expect(tensorCoresOf(all, info(64, 64), limits)).toEqual({ subgroup: 64 });
   });
 
-  test("of a GPU with several sizes: 32 is asked for, where that can be", () => {
+  test("a GPU with several subgroup sizes is used with 32, if it can be requested", () => {
     const sized = new Set([...all, "subgroup-size-control"]);
     expect(tensorCoresOf(all, info(32, 64), limits)).toBe(null);
     expect(tensorCoresOf(sized, info(32, 64), limits)).toEqual({ subgroup: 32, sized: true });
@@ -41,13 +41,13 @@ describe("tensor cores", () => {
     ["matrices of other sizes", all, info(32, 32, [{ ...matrix, K: 8 }]), limits],
     ["f16 sums", all, info(32, 32, [{ ...matrix, resultComponentType: "f16" }]), limits],
     ["no matrices", all, info(32, 32, []), limits],
-  ])("none: %s", (_, features, found, storage) => {
+  ])("not used: %s", (_, features, found, storage) => {
     expect(tensorCoresOf(features, found, storage)).toBe(null);
   });
 });
 
 describe("the choice of a variant", () => {
-  /** A call with one output; `ran` is told of each run, and where it writes. */
+  /** A call with one output; `ran` is called for each run, with the place that it writes. */
   const callOn = (inputs: readonly View[], out: View, ran: (variant: string, out: View) => void): Call => ({
     ...{ inputs, outputs: [out] },
     run: (variant) => ran(variant, out),
@@ -71,7 +71,7 @@ describe("the choice of a variant", () => {
     return { memory, device };
   }
 
-  test("a bucket that cannot be timed keeps its default, and is not tried again", async () => {
+  test("a bucket that cannot be timed keeps its default, and is not timed again", async () => {
     const { memory, device } = fake();
     const own = { buffer: device.alloc(1, "f32"), offset: 0, shape: [1], dtype: "f32" as const };
     let asked = 0;
@@ -101,7 +101,7 @@ describe("the choice of a variant", () => {
     }
     expect(asked).toBe(2);
 
-    // A default that is not the same twice is compared with nothing.
+    // Nothing is compared with a default that gives different results.
     const restless = createTuner(store, device);
     for (let step = 0; step < 3; step++) {
       expect(restless.choose("k", ["safe", "other"], callOn([own], own, ran))).toBe("safe");
@@ -111,12 +111,12 @@ describe("the choice of a variant", () => {
     expect([...memory.keys()]).toEqual([own.buffer]);
   });
 
-  test("a line for a log", () => {
+  test("a choice is written as one line of a log", () => {
     expect(choiceLine("k", "a", { a: 1.234, b: 2 })).toBe("webgpu: k takes a (1.23 ms; b 2.00)");
     expect(choiceLine("k", "a", { a: 1 })).toBe("webgpu: k takes a (1.00 ms)");
   });
 
-  test("a variant with another result is not used, and this is reported", async () => {
+  test("a variant with a different result is not used, and this is reported", async () => {
     const { memory, device } = fake();
     const learnt: [string, string, Readonly<Record<string, number>>][] = [];
     const differing: string[] = [];
@@ -159,7 +159,7 @@ describe("the file of choices", () => {
   const file = (): string => join(folder, "webgpu-variants.json");
   const store = (adapter = "A GPU") => tuningStore({ adapter });
 
-  test("keeps what other devices and other processes learnt", () => {
+  test("keeps the choices of other devices and other processes", () => {
     const [mine, other] = [store(), store()];
     mine.learn("gemm a", "x", { x: 1 });
     other.learn("gemm b", "y", { y: 1 });
@@ -177,7 +177,7 @@ describe("the file of choices", () => {
     "3",
     '{"A GPU, variants 2":"text"}',
     '{"A GPU, variants 2":[1,2]}',
-  ])("one that holds %j counts as empty, and is mended", (text) => {
+  ])("a file that holds %j counts as empty, and is replaced", (text) => {
     writeFileSync(file(), text);
     expect(store().known).toEqual({});
     store().learn("gemm a", "x", { x: 1 });
@@ -185,7 +185,7 @@ describe("the file of choices", () => {
     expect(() => JSON.parse(readFileSync(file(), "utf8")) as unknown).not.toThrow();
   });
 
-  test("one that cannot be written leaves nothing behind", () => {
+  test("a file that cannot be written leaves no partial file", () => {
     process.env["GRADMIX_CACHE"] = join(file(), "below a file");
     writeFileSync(file(), "{}");
     store().learn("gemm a", "x", { x: 1 });
@@ -195,7 +195,7 @@ describe("the file of choices", () => {
 });
 
 describe("sleeps before waits", () => {
-  test("most of what a wait took, once it is known", () => {
+  test("take most of the time of earlier waits, once it is known", () => {
     const naps = createNaps();
     expect(naps.before(10)).toBe(0);
     naps.took(10, 100);
@@ -208,7 +208,7 @@ describe("sleeps before waits", () => {
     expect(naps.before(5)).toBe(0);
   });
 
-  test("a process that stood still does not sleep that again, even if it slept too long", () => {
+  test("do not become longer through one long interruption", () => {
     const naps = createNaps();
     // A step takes 50 ms, however long is slept before its result.
     const step = (stall = 0): number => {
@@ -221,7 +221,7 @@ describe("sleeps before waits", () => {
     for (let i = 0; i < 20; i++) expect(step()).toBe(50);
   });
 
-  test("steps that become faster are slept less", () => {
+  test("become shorter if the steps become faster", () => {
     const naps = createNaps();
     for (let i = 0; i < 4; i++) naps.took(7, 100);
     let took = 100;

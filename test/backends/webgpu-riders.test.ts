@@ -231,7 +231,7 @@ describe.skipIf(off)("riders", () => {
     ["without barriers", 0, { software: true }],
     ["in tiles of 32", 1, { software: false, tuning: always("32x32") }],
     ["in tiles of 64", 1, { software: false, tuning: always("64x64") }],
-  ])("sums and what segments found have the bits they have alone, %s", async (_, more, options) => {
+  ])("sums and segmented results have the same bits as without riders, %s", async (_, more, options) => {
     const { found, wanted, dispatches, oneByOne } = await both(options, (b, [x, y, z, u, v]) => {
       const one = view(v, 0, 1);
       b.run(

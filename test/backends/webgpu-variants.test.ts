@@ -132,7 +132,7 @@ describe.skipIf(off)("variants", () => {
     },
   );
 
-  test("a long k is cut into shares that the shape alone decides, and their sum is right", async () => {
+  test("a long k is divided into shares that depend only on the shape, and their sum is right", async () => {
     const p = params({ m: 40, n: 30, k: 1500, transA: true });
     expect(sharesOf(p)).toBe(2);
     expect(sharesOf({ ...p, k: 1000 })).toBe(1);
@@ -144,7 +144,7 @@ describe.skipIf(off)("variants", () => {
     found.forEach((value, i) => expect(Math.abs(value - (oracle[i] ?? NaN))).toBeLessThan(1e-3));
   });
 
-  test("a new bucket is timed once, when a result is waited for, and then kept", async () => {
+  test("a new bucket is timed once, when a result is awaited, and the choice is then kept", async () => {
     const folder = mkdtempSync(join(tmpdir(), "gradmix-variants-"));
     const before = process.env["GRADMIX_CACHE"];
     process.env["GRADMIX_CACHE"] = join(folder, "deep");
@@ -186,14 +186,14 @@ describe.skipIf(off)("variants", () => {
     }
   });
 
-  test("without a store nothing is timed", async () => {
+  test("without a store, nothing is timed", async () => {
     const backend = await start({ software: true });
     await product(backend, params({ m: 5, n: 5, k: 5 }));
     expect(backend.counters.dispatches).toBe(1);
     expect(backend.chosen.size).toBe(0);
   });
 
-  test("the check before a GPU is taken: right results pass", async () => {
+  test("the check of a GPU before its use accepts right results", async () => {
     expect(await computesRight(await start({ software: true }), 24)).toBe(true);
     const cores = { subgroup: 32, emulated: true };
     expect(
@@ -212,7 +212,7 @@ function half(x: number): number {
   return (rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down) * step;
 }
 
-/** Dawn's null device, which has 16 KiB of workgroup memory, as a GPU that has more: its shaders are checked, up to that. */
+/** Dawn's null device, presented as a GPU with more workgroup memory than its 16 KiB: shaders are checked up to this limit. */
 async function nullDeviceWith(bytes: number): Promise<object> {
   const device = (await createNullDevice()) as GPUDevice;
   const limits = new Proxy(device.limits, {
@@ -229,8 +229,8 @@ async function nullDeviceWith(bytes: number): Promise<object> {
 }
 
 /**
- * Is all that the null device minds its 16 KiB of workgroup memory, and are the 32 of a GPU enough? That is asked after everything else in a shader was
- * checked.
+ * Returns whether the null device refuses only its 16 KiB of workgroup memory, and the 32 KiB of a GPU are enough. This limit is checked after everything
+ * else in a shader.
  */
 function withinOtherLimits(error: unknown): boolean {
   const found = /workgroup storage \((\d+) bytes\) is larger/.exec(String(error));
@@ -281,7 +281,7 @@ describe.skipIf(off)("mixed precision", () => {
     ["by hand", { software: true }],
     ["emulated tensor cores", { software: false, tensorCores: { subgroup: 32, emulated: true } }],
   ] as const)(
-    "the segmented weight gradient of what was rounded (%s)",
+    "the segmented weight gradient of rounded operands (%s)",
     async (_, options) => {
       const backend = await start({ ...options, precision: "f16" });
       const oracle = createReferenceBackend({ precision: "f64" });
@@ -302,14 +302,14 @@ describe.skipIf(off)("mixed precision", () => {
     120_000,
   );
 
-  test("a GPU without tensor cores refuses it in one line", async () => {
+  test("a GPU without tensor cores refuses mixed precision in one line", async () => {
     const { device } = await createNodeDevice({ software: true });
     expect(() => createWebgpuBackend({ device, adapter: "Some GPU", precision: "f16" })).toThrow(
       /^webgpu: Some GPU offers no tensor cores .* use precision "f32"$/,
     );
   });
 
-  test("the segmented weight gradient's tensor-core shaders are valid (on Dawn's null backend)", async () => {
+  test("the tensor-core shaders of the segmented weight gradient are valid (on Dawn's null backend)", async () => {
     const beyond: string[] = [];
     for (const c of cases.gemmSegmented()) {
       const backend = createWebgpuBackend({
@@ -396,7 +396,7 @@ describe.skipIf(off)("mixed precision", () => {
     await backend.dispose();
   };
 
-  test.for(LAYOUTS)("on tensor cores: the products of what was rounded (%s)", async (layout, { skip }) => {
+  test.for(LAYOUTS)("on tensor cores: the products of rounded operands (%s)", async (layout, { skip }) => {
     for (const tile of tensorTileNames)
       for (const shape of [WHOLE, RAGGED]) {
         const found = await createNodeDevice({ software: true, tensorCores: true });
@@ -419,14 +419,14 @@ describe.skipIf(off)("mixed precision", () => {
     ["tensor 256x128 by 16", "NN", FOURS],
     ["tensor 128x128 of 64x64", "NN", RAGGED],
   ] as const)(
-    "on emulated tensor cores: the products of what was rounded (%s, %s, %o)",
+    "on emulated tensor cores: the products of rounded operands (%s, %s, %o)",
     async (tile, layout, shape) => {
       await checkTile(tile, layout, shape, await createNodeDevice({ software: true }));
     },
   );
 });
 
-test("the check before a GPU is taken: wrong results do not", async () => {
+test("the check of a GPU before its use refuses wrong results", async () => {
   const cpu = await createCpuBackend({ threads: 1 });
   open.push(cpu);
   expect(await computesRight(cpu)).toBe(true);

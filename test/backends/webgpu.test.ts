@@ -30,7 +30,7 @@ afterEach(async () => {
   for (const backend of open.splice(0)) await backend.dispose();
 });
 
-test("an adapter runs, or it is said why none does", async ({ skip }) => {
+test("an adapter runs, or the reason why none runs is given", async ({ skip }) => {
   if (off) skip(process.env["GRADMIX_WEBGPU_REASON"] ?? "no reason was given");
   const { adapter, software } = await createNodeDevice({ software: true });
   console.log(`webgpu adapter: ${adapter}${software ? " (software)" : ""}`);
@@ -88,7 +88,7 @@ describe.skipIf(off)("webgpu", () => {
     ["llama", "batch"],
     ["gpt2", "step"],
   ] as const)(
-    "trains like the cpu does, twice to the same bits (%s, alignments from a %s)",
+    "trains like the CPU backend, and twice to the same bits (%s, alignments from a %s)",
     async (preset, from) => {
       await init({ backend: "cpu", threads: 1 });
       const wanted = await train(preset, from, 12);
@@ -106,7 +106,7 @@ describe.skipIf(off)("webgpu", () => {
     ["f32", {}, 1e-3],
     ["f16, emulated tensor cores", { precision: "f16", tensorCores: { subgroup: 32, emulated: true } }, 1e-2],
   ] as const)(
-    "with the variants for GPUs it trains like the cpu does (%s)",
+    "with the variants for GPUs, it trains like the CPU backend (%s)",
     async (_, options, tolerance) => {
       await init({ backend: "cpu", threads: 1 });
       const wanted = await train("gpt2", "step", 4, {});
@@ -133,7 +133,7 @@ describe.skipIf(off)("webgpu", () => {
     expect(overflowed[69].skipped).toBe(false);
   });
 
-  test("in mixed precision, with a loss scale, it trains like in f32", async () => {
+  test("in mixed precision with a loss scale, it trains like in f32", async () => {
     const run = async (precision: "f32" | "f16"): Promise<TrainStep[]> => {
       setCurrentMemory(await start({ precision }));
       return train("llama", "batch", 40, precision === "f16" ? {} : null);
@@ -152,7 +152,7 @@ describe.skipIf(off)("webgpu", () => {
     expect(mixed[39].loss).toBeLessThan(0.8 * mixed[0].loss);
   });
 
-  test("a running training makes no buffer and no bind group, and nothing leaks", async () => {
+  test("a training that has started creates no more buffers or bind groups, and no memory leaks", async () => {
     const backend = await start();
     setCurrentMemory(backend);
     const names = ["a", "b"];
@@ -175,7 +175,7 @@ describe.skipIf(off)("webgpu", () => {
       if (i === 40) early = backend.counters;
       if (i === 100) resident = residentBytes();
     }
-    // Allocators keep some of what they are given back; a leaked buffer a dispatch would be hundreds of megabytes.
+    // Allocators keep some freed memory; one leaked buffer per dispatch would be hundreds of megabytes.
     expect(residentBytes() - resident).toBeLessThan(40e6);
     expect(new Set(live.slice(1)).size).toBe(1);
     const { dispatches, buffers, bindGroups, pipelines, poolBytes } = backend.counters;
@@ -191,7 +191,7 @@ describe.skipIf(off)("webgpu", () => {
     expect(backend.liveBytes).toBe(0);
   });
 
-  test("with hardly a pool: free buffers that an open encoder still uses are not destroyed under it", async () => {
+  test("with almost no pool: free buffers that an open encoder still uses are not destroyed", async () => {
     setCurrentMemory(await start());
     const wanted = await train("llama", "batch", 6);
     setCurrentMemory(await start({ poolFloor: 0 }));
@@ -232,7 +232,7 @@ describe.skipIf(off)("webgpu", () => {
     model.dispose();
   });
 
-  test("memory that is refused to the timing of variants does not concern the caller", async () => {
+  test("if timing the variants runs out of memory, the caller is not affected", async () => {
     // Dawn's null device, which has 512 MiB: 384 are in use, and a product's operands do not fit a second time.
     const backend = createWebgpuBackend({
       device: await createNullDevice(),
@@ -270,7 +270,7 @@ describe.skipIf(off)("webgpu", () => {
     expect(backend.chosen.size).toBe(0);
   });
 
-  test("what outlives its backend can be freed, and says that the backend was disposed", async () => {
+  test("a buffer that outlives its backend can be freed; other calls say that the backend was disposed", async () => {
     const backend = await start();
     const buffer = backend.alloc(4, "f32");
     await backend.dispose();
@@ -279,7 +279,7 @@ describe.skipIf(off)("webgpu", () => {
     expect(() => backend.alloc(4, "f32")).toThrow("webgpu: the backend was disposed");
   });
 
-  test("what is too large is refused with the sizes, and the device continues", async () => {
+  test("a request that is too large is refused with the sizes, and the device continues", async () => {
     const backend = await start({ memoryLimit: 1 << 20 });
     const message = (elements: number): string => {
       try {
@@ -299,7 +299,7 @@ describe.skipIf(off)("webgpu", () => {
     expect([...(await backend.read(buffer, 0, 3))]).toEqual([1, 2, 3]);
   });
 
-  test("what the device has no memory for is refused with the sizes, and the device continues", async () => {
+  test("a request for which the device has no memory is refused with the sizes, and the device continues", async () => {
     // Dawn's null device, which has 512 MiB.
     const backend = createWebgpuBackend({ device: await createNullDevice() });
     const count = 2 ** 24;
@@ -333,7 +333,7 @@ describe.skipIf(off)("webgpu", () => {
     await backend.dispose();
   });
 
-  test("more workgroups than a dimension has", async () => {
+  test("more workgroups than fit in one dimension", async () => {
     const backend = await start();
     const count = 65_535 * 64 + 1000;
     const buffer = backend.alloc(count, "f32");
@@ -429,7 +429,7 @@ describe.skipIf(off)("webgpu", () => {
     });
   });
 
-  test("a kernel that does not compile is an error of its own call; all others go on", async () => {
+  test("a kernel that does not compile fails its own call; all other calls work", async () => {
     const backend = await start();
     const place = (data: number[]) => {
       const buffer = backend.alloc(data.length, "f32");
@@ -462,7 +462,7 @@ describe.skipIf(off)("webgpu", () => {
     expect([...(await backend.read(y.buffer, 0, 3))]).toEqual([3, 6, 9]);
   });
 
-  test("a lost device is an error that says so, from then on", async () => {
+  test("after the device is lost, every call fails and says so", async () => {
     const { device } = await createNodeDevice({ software: true });
     const backend = createWebgpuBackend({ device, software: true });
     const buffer = backend.alloc(4, "f32");
@@ -475,7 +475,7 @@ describe.skipIf(off)("webgpu", () => {
     await backend.dispose();
   });
 
-  test("a write waits for what was enqueued before it", async () => {
+  test("a write waits for the work that was enqueued before it", async () => {
     const backend = await start();
     const [a, b] = [0, 1].map((): number => backend.alloc(4, "f32"));
     const view = (buffer: number) => ({ buffer, offset: 0, shape: [4], dtype: "f32" as const });
@@ -486,7 +486,7 @@ describe.skipIf(off)("webgpu", () => {
     expect([...(await backend.read(a, 1, 2))]).toEqual([9, 9]);
   });
 
-  test("the command trains on it with no other change", () => {
+  test("the command trains on WebGPU with the same options", () => {
     const folder = mkdtempSync(join(tmpdir(), "gradmix-webgpu-"));
     try {
       const text = (words: string): string =>
@@ -533,7 +533,7 @@ describe.skipIf(off)("webgpu", () => {
     }
   });
 
-  test("a device that is lost in a run of the command: the last checkpoint is kept, and a resumed run continues", () => {
+  test("if the device is lost while the command runs, the last checkpoint is kept, and the resumed run continues", () => {
     const folder = mkdtempSync(join(tmpdir(), "gradmix-lost-"));
     try {
       for (const name of ["a", "b", "target"])
@@ -588,7 +588,7 @@ describe.skipIf(off)("webgpu", () => {
     }
   });
 
-  test("init takes a device that is handed in, as a browser would; one that does not compute is refused", async () => {
+  test("init uses a given device, as in a browser; a device that computes wrongly is refused", async () => {
     const { device, adapter } = await createNodeDevice({ software: true });
     const backend = await init({ device });
     expect([backend.name, backend.capabilities.simd]).toEqual(["webgpu", adapter]);
@@ -607,7 +607,7 @@ describe.skipIf(off)("webgpu", () => {
     ["that used the GPU", "await t.data();"],
     ["with a read under way", "void t.data();"],
     ["that never gave its backend back, and throws", "await t.data(); throw new Error('on purpose');"],
-  ])("a process ends: one %s", (_, rest) => {
+  ])("a process %s ends", (_, rest) => {
     const script = `
       const { init, ones, add } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dist/index.node.js"))});
       await init({ backend: "webgpu" });

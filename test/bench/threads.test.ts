@@ -13,17 +13,17 @@ const work: StepWork = {
   ],
 };
 
-test("on one thread a step takes the sum of its parts, and nothing is handed over", () => {
+test("on one thread, a step takes the sum of its parts, without hand-overs", () => {
   expect(serialSeconds(work)).toBe(3);
   expect(predictedSeconds(work, 1)).toBe(11);
 });
 
-test("threads divide the shared launches alone, each of which costs a hand-over", () => {
+test("threads divide only the shared launches, and each launch costs a hand-over", () => {
   expect(predictedSeconds(work, 2)).toBe(3 + 4 + 0.5);
   expect(predictedSeconds(work, 4)).toBe(3 + 2 + 0.5);
 });
 
-test("tasks are whole: three threads take as long as two rounds of tasks, and sixteen no less than one task", () => {
+test("tasks are not divided: three threads take as long as two rounds of tasks, and sixteen take at least as long as one task", () => {
   expect(predictedSeconds(work, 3)).toBe(3 + 4 + 0.5);
   expectNear([predictedSeconds(work, 16)], [3 + 2 + 0.5], 1e-12);
 });

@@ -78,7 +78,7 @@ const contents = (name: string): Map<string, string> =>
       .map((own) => [own, readFileSync(at(name, own)).toString("base64")]),
   );
 
-/** Runs the command until the nth write to a file that ends so, which is not made: then it kills itself. Was it killed? */
+/** Runs the command until its nth write to a file that matches `path`; before this write, it kills itself. Returns whether it was killed. */
 async function killed(args: readonly string[], path: string, nth: number): Promise<boolean> {
   const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
   const rule = JSON.stringify({ call: "write", path, nth, signals: ["SIGKILL"] });
@@ -89,7 +89,7 @@ async function killed(args: readonly string[], path: string, nth: number): Promi
   return new Promise((done) => child.once("exit", (_, signal) => done(signal === "SIGKILL")));
 }
 
-test("killed in the sample, the embedding, the fit and the assignment, it resumes to the same bytes", async () => {
+test("if killed in the sample, the embedding, the fit or the assignment, the command resumes to the same bytes", async () => {
   const options = { levels: "3,4", dim: "8", balanced: "1.5" };
   await made("[ot][nw][eo].jsonl", "whole", options);
   const args = ["[ot][nw][eo].jsonl", "--out", "again", "--levels", "3,4", "--dim", "8", "--balanced", "1.5"];
@@ -101,7 +101,7 @@ test("killed in the sample, the embedding, the fit and the assignment, it resume
   ] as const)
     expect([path, await killed([...args, "--threads", "2"], path, nth)]).toEqual([path, true]);
   expect(existsSync(at("again"))).toBe(false);
-  // Another command does not go on with it.
+  // Another command does not continue it.
   await expect(made("[ot][nw][eo].jsonl", "again", { ...options, seed: "2" })).rejects.toThrow(
     "belongs to an unfinished clustering with another value of seed",
   );
@@ -117,7 +117,7 @@ test("killed in the sample, the embedding, the fit and the assignment, it resume
   expect(largest).toBeLessThan(1.5 * 1.5 + 0.01);
 });
 
-test("facts of a killed command that are damaged are refused, and the next one starts anew", async () => {
+test("damaged facts of a killed command are refused, and the next command starts anew", async () => {
   const args = ["small.jsonl", "--out", "damaged", "--clusters", "2", "--dim", "4"];
   for (const [damage, message] of [
     [
@@ -138,7 +138,7 @@ test("facts of a killed command that are damaged are refused, and the next one s
   await made("small.jsonl", "damaged", { clusters: "2", dim: "4" });
 });
 
-test("text that changes before it is assigned is refused, and nothing is left", async () => {
+test("text that changes before it is assigned is refused, and no files are left", async () => {
   const lines = readFileSync(at("small.jsonl"), "utf8").split("\n");
   mkdirSync(at("changing"));
   const file = at("changing", "a.jsonl");
@@ -162,7 +162,7 @@ const rows = Float32Array.from({ length: 60 * 3 }, (_, i) =>
   Math.floor(i / 3) % 3 === i % 3 ? 4 : (i % 5) / 8,
 );
 
-test("documents of files of tokens are those of their text", async () => {
+test("documents in files of tokens are clustered like their text", async () => {
   const texts = readFileSync(at("small.jsonl"), "utf8")
     .trim()
     .split("\n")
@@ -191,7 +191,7 @@ test("documents of files of tokens are those of their text", async () => {
   );
 });
 
-test("rows of a file, a model2vec folder and the folder of a model are embeddings", async () => {
+test("embeddings may come from rows of a file, from a model2vec folder or from the folder of a model", async () => {
   writeFileSync(at("rows.npy"), encodeNpy({ shape: [60, 3], values: rows }));
   mkdirSync(at("table"));
   mkdirSync(at("model"));
@@ -199,7 +199,7 @@ test("rows of a file, a model2vec folder and the folder of a model are embedding
   const json = JSON.stringify(tokenizer.toJSON());
   writeFileSync(at("table", "tokenizer.json"), json);
   writeFileSync(at("model", "tokenizer.json"), json);
-  // Letters that tell the topics apart.
+  // Letters by which the topics differ.
   const table = new Float32Array(tokenizer.vocabSize * 2).fill(0.01);
   for (const [letter, place] of [
     ["v", 0],
@@ -271,7 +271,7 @@ test.each<[string, () => Record<string, unknown>, string]>([
   ["a length", () => ({ embeddings: at("rows.npy"), dim: "8" }), "leave out --dim"],
   ["clusters that are there", () => ({ ids: folder, balanced: "2" }), "--ids and --balanced"],
   ["no balance", () => ({ balanced: "0.5" }), '"0.5" is not a number of at least 1'],
-])("%s: refused", async (_, options, message) => {
+])("%s is refused", async (_, options, message) => {
   const given = options();
   const more = "ids" in given ? given : { clusters: "3", ...given };
   await expect((async () => made("small.jsonl", "refused", more))()).rejects.toMatchObject({

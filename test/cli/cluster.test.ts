@@ -59,7 +59,7 @@ function gradmix(...args: string[]): { code: number | null; out: string; err: st
   return { code: status, out: stdout, err: stderr };
 }
 
-test("topics become clusters with words of theirs; ids are in the order of the documents; the same seed writes the same files", () => {
+test("topics become clusters with fitting words; ids follow the order of the documents; the same seed writes the same files", () => {
   const args = ["*.jsonl", "--levels", "3", "--dim", "8", "--sample", "90"];
   const { code, out, err } = gradmix(...args, "--out", "a");
   expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
@@ -104,7 +104,7 @@ test("topics become clusters with words of theirs; ids are in the order of the d
     expect(readFileSync(join(folder, "b", name)).equals(readFileSync(join(folder, "a", name)))).toBe(true);
 });
 
-test("what does not become whole is taken away again", async () => {
+test("a folder that is not completed is removed", async () => {
   const own = join(folder, "own");
   mkdirSync(own);
   const files = ["gone-1.jsonl", "gone-2.jsonl"].map((name) => join(own, name));
@@ -189,7 +189,7 @@ describe("as the domains of a run", () => {
     );
   const facts = (run: string) => readRunHead(join(folder, run)).facts.domains;
 
-  test("each document is of its cluster; text that has changed since, or is a target, is not taken for it", () => {
+  test("each document is in its cluster; text that has changed since is refused, and a target is left out", () => {
     writeFileSync(join(folder, "sea.txt"), "the gull sails over the harbour with the tide. ".repeat(9));
     const { status, stderr } = train("--out", "run");
     expect({ status, stderr: status === 0 ? "" : stderr }).toEqual({ status: 0, stderr: "" });
@@ -235,7 +235,7 @@ describe("as the domains of a run", () => {
 });
 
 describe("labels", () => {
-  test("are the words that a cluster has beyond the others, not the common ones nor a single text's", () => {
+  test("are words that are frequent in a cluster and rare in others, but not those of a single text", () => {
     const texts = ["the cat purrs", "the cat sleeps oddly", "the dog barks", "the dog sleeps", "the bird"];
     expect(labelsOf(texts, Int32Array.of(0, 0, 1, 1, 3), 4)).toEqual([["cat"], ["dog"], [], []]);
   });

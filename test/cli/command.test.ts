@@ -43,7 +43,7 @@ const commandsOf = (help: string): string[] =>
   [...help.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = ""]) => name);
 
 describe("help", () => {
-  test("without arguments and with --help: what there is", () => {
+  test("without arguments and with --help, it lists the commands", () => {
     for (const args of [[], ["--help"], ["-h"]]) {
       const { code, out, err } = gradmix(...args);
       expect([code, err]).toEqual([0, ""]);
@@ -65,12 +65,12 @@ describe("help", () => {
           "watch",
         ].sort(),
       );
-      // A summary that is too long would go on in a line without a name.
+      // A summary that is too long would continue in a line without a name.
       expect(lines.filter((line) => /^ {3}/.test(line))).toEqual([]);
     }
   });
 
-  test("the help of every command begins with an example, whose options it has", () => {
+  test("the help of every command begins with an example, and lists the options of the example", () => {
     const helps = new Map(
       commandsOf(gradmix("--help").out).map((name) => [name, gradmix(name, "--help").out] as const),
     );
@@ -91,7 +91,7 @@ describe("help", () => {
     }
   });
 
-  test("train --help has every option of the table, its help and an example", () => {
+  test("train --help has every option of the table, with its help, and an example", () => {
     const { code, out } = gradmix("train", "--help");
     expect(code).toBe(0);
     const text = out.replaceAll(/\s+/g, " ");
@@ -104,13 +104,13 @@ describe("help", () => {
     for (const line of out.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
   });
 
-  test("--version is the package's", () => {
+  test("--version prints the version of the package", () => {
     const manifest = JSON.parse(readFileSync(resolve(import.meta.dirname, "../../package.json"), "utf8"));
     expect(gradmix("--version")).toEqual({ code: 0, out: `${manifest.version}\n`, err: "" });
   });
 });
 
-test("doctor: the backends, what they run with, a figure for each", () => {
+test("doctor lists the backends, their settings, and a measured speed for each", () => {
   const { code, out, err } = gradmix("doctor");
   expect([code, err]).toEqual([0, ""]);
   expect(out).toMatch(/^node +v\d+/);
@@ -169,7 +169,7 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  test("an unknown key in a config file", () => {
+  test("an unknown key in a config file is refused with the nearest key", () => {
     writeFileSync(join(folder, "c.json"), '{ "mixing": { "rul": "dga" } }');
     const { code, err } = gradmix("train", "c.json");
     expect([code, err]).toEqual([
@@ -178,7 +178,7 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     ]);
   });
 
-  test("a folder that holds a run stays as it is", () => {
+  test("a folder that already holds a run is refused and not changed", () => {
     mkdirSync(join(folder, "run"));
     writeFileSync(join(folder, "run/metrics.jsonl"), "precious\n");
     const { code, err } = gradmix("train", ...valid, "--out", "run");
@@ -190,7 +190,7 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     expect(readFileSync(join(folder, "run/metrics.jsonl"), "utf8")).toBe("precious\n");
   });
 
-  test("a resumed run does not change its configuration", () => {
+  test("a resumed run cannot change its configuration or its folder", () => {
     writeConfig(2);
     expect(spawnSync(process.execPath, [stub, "0", "c.json"], { cwd: folder }).status).toBe(0);
     const lr = gradmix("train", "--resume", "run", "--lr", "0.5");
@@ -235,8 +235,8 @@ async function interrupted(args: string[], signals: [text: string, name: NodeJS.
   return { code, out, err };
 }
 
-describe("while it runs", () => {
-  test("a whole run: plain lines, the result, the files", () => {
+describe("a run of the command", () => {
+  test("prints plain lines and the result, and writes its files", () => {
     writeConfig(5);
     const { status, stdout, stderr } = spawnSync(process.execPath, [stub, "0", "c.json"], {
       cwd: folder,
@@ -255,7 +255,7 @@ describe("while it runs", () => {
     );
   });
 
-  test("Ctrl-C ends with a checkpoint, and --resume continues from it", async () => {
+  test("ends with a checkpoint after Ctrl-C, and --resume continues from it", async () => {
     writeConfig(200);
     const { code, out, err } = await interrupted(["10", "c.json"], [["loss", "SIGINT"]]);
     expect(code).toBe(130);
@@ -275,14 +275,14 @@ describe("while it runs", () => {
     expect(steps()).toEqual(Array.from({ length: 200 }, (_, i) => i + 1));
   });
 
-  test("SIGTERM ends the same way, with its own exit code", async () => {
+  test("ends the same way after SIGTERM, with another exit code", async () => {
     writeConfig(200);
     const { code, out } = await interrupted(["10", "c.json"], [["loss", "SIGTERM"]]);
     expect(code).toBe(143);
     expect(out).toMatch(/^stopped after step/);
   });
 
-  test("the second Ctrl-C ends at once", async () => {
+  test("ends at once after a second Ctrl-C", async () => {
     writeConfig(3);
     const { code, out } = await interrupted(["60000", "c.json"], [["loss", "SIGINT"], ["stopping after", "SIGINT"]]); // prettier-ignore
     expect([code, out]).toEqual([130, ""]);

@@ -59,7 +59,7 @@ describe("the plan", () => {
       resolve: async (layers) => resolveConfig(layers),
     });
 
-  test("all rules of a seed, all seeds of a target, of one split and one tokenizer", async () => {
+  test("has all rules for each seed and all seeds for each target, with one split and one tokenizer", async () => {
     const targets = { exam: ["e.txt"], mail: ["m.txt"] };
     const runs = await plan({ data: { ...data, target: [], targets } }, choice("uniform,dga:paper", [4, 9]));
     expect(runs.map(({ name }) => name)).toEqual(
@@ -78,19 +78,19 @@ describe("the plan", () => {
     }
   });
 
-  test("the data's seed is the one that is given, or the first of the training", async () => {
+  test("takes the data's seed from its own option, or else from the first seed of the training", async () => {
     const seeds = async (given: object): Promise<unknown[]> =>
       (await plan({ data, ...given }, choice("uniform", [7, 8]))).map(({ config }) => config.data.seed);
     expect(await seeds({ training: { seed: 7 } })).toEqual([7, 7]);
     expect(await seeds({ training: { seed: 7 }, data: { ...data, seed: 3 } })).toEqual([3, 3]);
   });
 
-  test("a tokenizer that is named stays", async () => {
+  test("keeps a tokenizer that is given", async () => {
     const [run] = await plan({ data: { ...data, tokenizer: "byte" } }, choice("uniform", [1]));
     expect(run.config.data.tokenizer).toBe("byte");
   });
 
-  test("grape learns for all targets and is measured on each", async () => {
+  test("lets grape learn for all targets, and measures it on each", async () => {
     const targets = { exam: ["e.txt"], mail: ["m.txt"] };
     const runs = await plan({ data: { ...data, target: [], targets } }, choice("grape", [1]));
     expect(runs.map(({ config }) => [config.data.target, [...config.data.targets.keys()]])).toEqual([
@@ -113,7 +113,7 @@ describe("the plan", () => {
 });
 
 describe("rules", () => {
-  test("short forms", () => {
+  test("short forms stand for rules with options", () => {
     expect(rulesOfFlag("uniform, proportional,dga:paper", [])).toEqual([
       { name: "uniform", mixing: new Map([["rule", "uniform"]]) },
       {
@@ -138,7 +138,7 @@ describe("rules", () => {
     { source: "c.json" },
   );
 
-  test("a config file gives names to settings, and leaves the rest to gradmix train", () => {
+  test("a config file can name settings; its other sections are those of gradmix train", () => {
     const { section, rest } = splitFile(file, "c.json");
     expect(section.rules).toEqual([
       { name: "uniform", mixing: new Map([["rule", "uniform"]]) },
@@ -195,7 +195,7 @@ describe("options of mixing", () => {
   const etaOf = (name: string, given: Layer): unknown =>
     optionsFor(rules(name)[0], given).values.get("mixing.eta");
 
-  test("go to the rules that take them, which is said", () => {
+  test("apply to the rules that have them, and a line says to which", () => {
     const given = layer({ mixing: { eta: 2, updateEvery: 5, rule: "odm" } });
     expect([etaOf("dga", given), etaOf("uniform", given)]).toEqual([2, undefined]);
     expect(optionsFor(rules("uniform")[0], given).values).toEqual(new Map([["mixing.updateEvery", 5]]));
@@ -205,7 +205,7 @@ describe("options of mixing", () => {
     expect(sharedOptions(rules("dga,doge"), given)).toEqual([]);
   });
 
-  test("a histogram is not for a form of dga that has no prior", () => {
+  test("a histogram does not apply to a form of dga without a prior", () => {
     const given = layer({ mixing: { histogram: { a: 1, b: 2 } } });
     expect(sharedOptions(rules("dga,dga:paper"), given)).toEqual([
       "c.json: mixing.histogram applies to dga; the other rules do not have this option",
@@ -215,7 +215,7 @@ describe("options of mixing", () => {
   test.each([
     ["reference", "runs/first", ["doremi", "own"]],
     ["guardShare", 0.3, ["own"]],
-  ])("%s is for every rule with a guard", (key, value, without) => {
+  ])("%s applies to every rule with a guard", (key, value, without) => {
     const takers = (mixing: object): string[] => {
       const given = layer({ mixing: { [key]: value, ...mixing } });
       return [...rules("uniform,doremi"), ...rulesOfFile({ own: { rule: "dga", guard: { a: 1 } } }, "r")]
@@ -226,7 +226,7 @@ describe("options of mixing", () => {
     expect(takers({ guard: { "*": 1.02 } })).toEqual(["uniform", "doremi", "own"]);
   });
 
-  test("that no rule takes are refused, and those of a rule that is not named", () => {
+  test("are refused if no rule has them, or if they belong to a rule that is not compared", () => {
     expect(codeOf(() => sharedOptions(rules("uniform"), layer({ mixing: { eta: 2 } })))).toContain(
       "c.json: mixing.eta: none of the compared rules has this option",
     );
@@ -240,7 +240,7 @@ describe("options of mixing", () => {
   });
 });
 
-test("seeds are counted from the first one, or listed", () => {
+test("seeds are counted from the first one, or are listed", () => {
   expect(seedsOf("3", 5, "s")).toEqual([5, 6, 7]);
   expect(seedsOf(2, 1, "s")).toEqual([1, 2]);
   expect(seedsOf("9,0,4", 5, "s")).toEqual([9, 0, 4]);
@@ -250,7 +250,7 @@ test("seeds are counted from the first one, or listed", () => {
     expect(codeOf(() => seedsOf(wrong, 1, "--seeds"))).toMatch(/^config: --seeds: /);
 });
 
-test("of two layers the first goes before the second, also with another way to say the same", () => {
+test("the first of two layers overrides the second, also for options that exclude each other", () => {
   const merged = mergeLayers([
     layer({ training: { steps: 5 } }, "first"),
     layer({ training: { tokens: 99, lr: 0.1, batch: 3 } }, "second"),
@@ -263,14 +263,14 @@ test("of two layers the first goes before the second, also with another way to s
   expect(merged.label("training.lr")).toBe("second: training.lr");
 });
 
-test("the seed of the split is that of the training unless it has its own", () => {
+test("the seed of the split is that of the training unless it is given", () => {
   const splitOf = (json: object): unknown => planRun(resolveConfig([layer(json)])).data.seed;
   expect(splitOf({ data, training: { seed: 4 } })).toBe(4);
   expect(splitOf({ data: { ...data, seed: 9 }, training: { seed: 4 } })).toBe(9);
 });
 
 describe("messages", () => {
-  test("the time ahead is that of the steps ahead, by each rule's speed", () => {
+  test("the remaining time is that of the remaining steps, at each rule's speed", () => {
     const speed = fc.double({ min: 0.01, max: 100, noNaN: true });
     fc.assert(
       fc.property(fc.nat(500), fc.nat(500), speed, speed, (a, b, ofA, ofB) => {
@@ -290,7 +290,7 @@ describe("messages", () => {
     expect(secondsAhead([{ rule: "a", steps: 1 }], new Map())).toBeNull();
   });
 
-  test("one line for all runs, now and then, and once what they will take", async () => {
+  test("one line covers all runs and is updated now and then; the expected time is printed once", async () => {
     const runs = await planRuns({
       choice: { rules: rulesOfFlag("uniform,odm", []), seeds: [1, 2], baseline: "uniform" },
       given: layer({ data, training: { steps: 50 } }),
@@ -328,12 +328,12 @@ describe("messages", () => {
     progress.end(runs[1]);
     now += 10_000;
     step(2, 50, 1, 2.5);
-    // A run of odm is left; of uniform one step is known, of one second.
+    // One run of odm remains; of uniform, one step of one second is known.
     expect(shown.at(-1)).toBe("run 3/4 uniform/seed-2  step 50/50  target 2.500  3:20 left");
     expect(lines.length).toBe(1);
   });
 
-  test("times are rough, and the line says which run it is", () => {
+  test("times are rounded, and the line names the current run", () => {
     expect([0.2, 1, 40, 89, 360, 5000, 9000].map(formatRoughly)).toEqual([
       ...["1 second", "1 second", "40 seconds", "89 seconds", "6 minutes", "83 minutes", "2.5 hours"],
     ]);
@@ -474,7 +474,7 @@ describe("runs", () => {
     );
   const names = ["proportional/seed-1", "mine/seed-1", "proportional/seed-2", "mine/seed-2"];
 
-  test("stopped, killed and gone on with, a comparison tells what one tells that was never stopped", async () => {
+  test("a comparison that was stopped, killed and resumed gives the same result as an uninterrupted one", async () => {
     const whole = join(root, "whole");
     const { code, out, err } = await compared({ path: config, given: into(whole) });
     expect([code, out]).toEqual([0, expect.stringContaining("minus mine")]);
@@ -496,7 +496,7 @@ describe("runs", () => {
     });
     expect(stop.code).toBe(130);
     expect(stop.err).toContain(`stopped; 1 of 4 runs are done. Continue with: gradmix compare ${cut}`);
-    // As the third run's second checkpoint is about to be there.
+    // Just before the third run's second checkpoint is complete.
     const kill = signalled([cut], {
       call: "rename",
       path: "proportional.seed-2.*step-00000004",
@@ -559,7 +559,7 @@ describe("runs", () => {
     );
   });
 
-  test("a run whose loss is lost is left out, and named", async () => {
+  test("a run whose loss is no longer finite is left out and named", async () => {
     const lost = join(root, "lost");
     // Each step multiplies what decays by 1 − 100.
     const given = new Map<string, readonly string[]>([
@@ -585,7 +585,7 @@ describe("runs", () => {
     });
   });
 
-  test("a folder that holds something else is refused, and nothing is written", async () => {
+  test("a folder with other content is refused, and nothing is written", async () => {
     const other = join(root, "other");
     mkdirSync(join(other, "uniform", "seed-1"), { recursive: true });
     expect(await refusalOf({ path: config, given: into(other) })).toBe(
@@ -601,7 +601,7 @@ describe("runs", () => {
     expect(await refusalOf({ path: config, given: into(join(root, "new")), rules: "mine,doremi" })).toContain(
       "--rule doremi needs a reference",
     );
-    // Found when the text is read: as if nothing had been asked for.
+    // Refused when the text is read, before anything is written.
     const missing = new Map([...into(join(root, "new")), ["data.target", [join(root, "missing")]] as const]);
     expect(await refusalOf({ path: config, given: missing })).toMatch(
       /^data: proportional\/seed-1: .*missing[^;]*$/,

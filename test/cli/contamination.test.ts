@@ -34,7 +34,7 @@ const words = (name: string, count: number): string =>
   Array.from({ length: count }, (_, i) => `${name}${i}`).join(" ");
 const texts = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen"].map((name) => words(name, 20));
 const target = (): string => lines("target.jsonl", texts.map((text) => ({ text }))); // prettier-ignore
-/** Those of the target that are held out. */
+/** The held-out documents of the target. */
 const heldOutOf = ({ target }: Data): string[] => {
   const stream = target?.heldOut?.stream ?? expect.unreachable();
   return Array.from(stream.documents.slice(1), (end, i) =>
@@ -44,7 +44,7 @@ const heldOutOf = ({ target }: Data): string[] => {
 const contamination = (events: readonly string[]): string[] =>
   events.filter((line) => line.startsWith("contamination"));
 
-test("each document of a target that is held out is found in the domains, and no other", async () => {
+test("every held-out document of a target is found in the domains, and no other document", async () => {
   const own = Array.from({ length: 4 }, (_, i) => ({ text: words(`own${i}x`, 30) }));
   const code = lines("code.jsonl", [...own, ...texts.map((text) => ({ text: `${words("more", 9)} ${text.toUpperCase()}` }))]); // prettier-ignore
   const web = lines("web.jsonl", [...own, { text: texts.join("\n") }]);
@@ -90,7 +90,7 @@ test("each document of a target that is held out is found in the domains, and no
   expect(dropped.contents.map(({ label }) => label)).toEqual(['domain "code"', 'domain "web"', "target"]);
 });
 
-test("a target that is one document, several targets, and domains by a field", async () => {
+test("a target of one document, several targets, and domains by a field are checked", async () => {
   const exam = lines("exam.jsonl", [{ text: words("exam", 400) }]);
   const quiz = lines("quiz.jsonl", [{ text: words("quiz", 400) }]);
   const mixed = lines("mixed.jsonl", [
@@ -113,7 +113,7 @@ test("a target that is one document, several targets, and domains by a field", a
   expect(dropped.sizes["a"]).toBe(found.sizes["a"]);
 });
 
-test("nothing is told where nothing is found or looked for, and what cannot be is refused", async () => {
+test("without copies there is no warning, and without a target no check; --drop-contaminated is refused where it cannot work", async () => {
   const own = lines("own.jsonl", [{ text: words("own", 40) }, { text: words("own2", 40) }]);
   const copy = lines("copy.jsonl", texts.map((text) => ({ text }))); // prettier-ignore
   const clean = await read({ domains: { own }, target: target() });

@@ -51,7 +51,7 @@ function walk(
 describe("by a share", () => {
   const byShare = fc.record({ share: shares, every: fc.constant(null), tokens });
 
-  test("no more is read than the share allows, or than the ends ask for; the cost is what the steps read", () => {
+  test("evaluations read no more than the share allows, except for the mandatory ones; the counted cost is what the steps read", () => {
     fc.assert(
       fc.property(byShare, facts, (options, given) => {
         const { steps, batch, context, target, domains } = given;
@@ -68,7 +68,7 @@ describe("by a share", () => {
     );
   });
 
-  test("before the first step and at the end always; the domains at some of the target's steps", () => {
+  test("the first and the last step are always evaluated; the domains are evaluated at some of the target's steps", () => {
     fc.assert(
       fc.property(byShare, facts, (options, given) => {
         const plan = planEvaluations(options, given);
@@ -88,7 +88,7 @@ describe("by a share", () => {
     );
   });
 
-  test("evaluations are evenly spread, to a step", () => {
+  test("evaluations are evenly spaced, to within one step", () => {
     fc.assert(
       fc.property(byShare, facts, (options, given) => {
         const plan = planEvaluations(options, given);
@@ -105,7 +105,7 @@ describe("by a share", () => {
     );
   });
 
-  test("most of the share is used where there is text for it", () => {
+  test("most of the share is used if there is enough text", () => {
     const large = facts.map((given) => ({
       ...given,
       steps: 200 + given.steps,
@@ -123,7 +123,7 @@ describe("by a share", () => {
     );
   });
 
-  test("four times the tokens are twice the evaluations on twice as much", () => {
+  test("four times the tokens give twice as many evaluations on twice as much text", () => {
     const target = (steps: number): EvaluationSeries | null =>
       planEvaluations(
         { share: 0.1, every: null, tokens: null },
@@ -134,7 +134,7 @@ describe("by a share", () => {
     expect(target(4000)).toMatchObject({ times: 34, tokens: 9032 });
   });
 
-  test("by hand: 240 steps of 16 windows, 24 domains", () => {
+  test("a plan calculated by hand: 240 steps of 16 windows, 24 domains", () => {
     const given = {
       steps: 240,
       batch: 16,
@@ -160,7 +160,7 @@ describe("by a share", () => {
     expect(fewer.domains).toMatchObject({ times: 1, windows: 384 });
   });
 
-  test("by hand: where the numbers come out even", () => {
+  test("a plan calculated by hand, with numbers that divide evenly", () => {
     const options = { share: 0.5, every: null, tokens: null };
     const given = { steps: 24, batch: 4, context: 64, target: 10_000, domains: [] };
     // 144 windows are 9,216 tokens, √36 evaluations of 24 windows.
@@ -192,7 +192,7 @@ describe("by a share", () => {
     });
   });
 
-  test("with a share of 0 there are only the mandatory evaluations", () => {
+  test("with a share of 0, only the mandatory evaluations happen", () => {
     const given = { steps: 9, batch: 4, context: 64, target: 300, domains: [5, 1] };
     expect(planEvaluations({ share: 0, every: null, tokens: null }, given)).toEqual({
       steps: 9,
@@ -209,7 +209,7 @@ describe("by a share", () => {
   });
 });
 
-test("what is evaluated: the target and the domains that have held-out text, of many every so many-th", () => {
+test("the target and the domains with held-out text are evaluated; of many domains, every so many-th", () => {
   const names = Array.from({ length: 250 }, (_, i) => `d${i}`);
   const set = (name: string): Windows => windows(name, [language(1, 40)]);
   const domains = names.map((name, i) => ({ train: set(name), heldOut: i === 3 ? null : set(name) }));
@@ -221,8 +221,8 @@ test("what is evaluated: the target and the domains that have held-out text, of 
   expect(heldOutOf({ target, domains: [] }, [])).toEqual({ target: target.heldOut, domains: new Map() });
 });
 
-describe("every so many steps", () => {
-  test("all sets after every N steps and at the end, never before the first, on N or 8192 tokens of each", () => {
+describe("evaluation at an interval", () => {
+  test("covers all sets every N steps and at the end, but not before the first step, on the given number of tokens or 8,192", () => {
     fc.assert(
       fc.property(fc.nat(60), tokens, facts, (every, given, plans) => {
         const plan = planEvaluations({ share: null, every, tokens: given }, plans);
@@ -241,7 +241,7 @@ describe("every so many steps", () => {
   });
 });
 
-describe("the cost in words", () => {
+describe("the line of costs", () => {
   const plan = (
     rule: RuleOptions,
     steps: number,
@@ -261,8 +261,8 @@ describe("the cost in words", () => {
     return formatCost(cost, evaluations, mixer.rule.needs);
   };
 
-  test("one line", () => {
-    // 24 refreshes of 8 windows over 240 steps of 16 are 5 %, and 4 tokens of 64 for what every second step tells 3.
+  test("names the steps, the updates and each added cost", () => {
+    // 24 refreshes of 8 windows over 240 steps of 16 cost 5 %; measuring every second step costs 4 tokens of 64, which is 3 %.
     expect(plan({ name: "dga", prior: Array<number>(24).fill(1) }, 240)).toBe(
       "240 steps, 24 updates of the weights; alignment +8 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
     );

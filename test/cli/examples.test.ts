@@ -10,7 +10,7 @@ const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, "examples/configs");
 const configs = readdirSync(folder).filter((name) => name.endsWith(".json"));
 
-test("there are some, each for a rule or a way of its own", () => {
+test("there are several examples", () => {
   expect(configs.length).toBeGreaterThan(3);
 });
 

@@ -103,7 +103,7 @@ const run = (): Pick<ExportArguments, "run"> => ({ run: at("run") });
 const both = ["web=/data/web", "7=/data/seven"];
 
 describe("gradmix export", () => {
-  test("prints one file, says the rest on the standard error, and takes the averaged weights", async () => {
+  test("prints one file with the averaged weights, and its notes on standard error", async () => {
     const { code, out, err } = await exported({ ...run(), to: "levanter" });
     expect(code).toBe(0);
     expect(out).toMatch(/^# gradmix 0\.1\.0: averaged weights of run "run", step 2, rule dga\n/);
@@ -112,7 +112,7 @@ describe("gradmix export", () => {
     expect((await exported({ ...run(), to: "levanter", weights: "final" })).out).toContain("web: 0.5\n");
   });
 
-  test("writes one file where it is told, or into a folder, with what has no comments beside it", async () => {
+  test("writes one file to the given path, or a format's files into a folder; a format without comments gets a file of notes", async () => {
     await exported({ ...run(), to: "olmo-core", map: both, out: at("a", "mine.yaml") });
     expect(readdirSync(at("a"))).toEqual(["mine.yaml"]);
     await exported({ ...run(), to: "maxtext", map: both, out: at("b", "mine.json") });
@@ -140,7 +140,7 @@ describe("gradmix export", () => {
     expect(readdirSync(at("half"))).toEqual(["per-split.json"]);
   });
 
-  test("stages, and a run of another length in tokens or steps", async () => {
+  test("exports stages, and a run scaled to another length in tokens or steps", async () => {
     const nanotron = async (scaleTo: string): Promise<string[]> => {
       const { out } = await exported({
         ...run(),
@@ -159,7 +159,7 @@ describe("gradmix export", () => {
     expect(await nanotron("0.002B")).toEqual(["1", "1001"]);
   });
 
-  test("paths from JSON and CSV, under those of --map", async () => {
+  test("takes paths from JSON and CSV, which --map overrides", async () => {
     writeFileSync(at("map.json"), '{"7": ["/json/a", "/json/b"], "web": "/json/web"}');
     writeFileSync(at("map.csv"), '\uFEFFname,path\r\nweb,"/csv/a, ""b"""\r\n7,/csv/x\r\n7,/csv/y\r\n');
     const of = async (mapFile: string, map: readonly string[] = []): Promise<string> =>
@@ -171,7 +171,7 @@ describe("gradmix export", () => {
     expect(await of(at("map.json"), ["7=/flag"])).toContain('paths: ["/flag"]');
   });
 
-  test("refusals are one line each, and nothing is written", async () => {
+  test("refuses in one line each, and writes nothing", async () => {
     writeFileSync(at("bad.csv"), "web,/x\n7\n");
     writeFileSync(at("file"), "");
     const before = readdirSync(folder).sort();
@@ -208,7 +208,7 @@ describe("gradmix export", () => {
     expect(readdirSync(folder).sort()).toEqual(before);
   });
 
-  test("the command: a list of formats, one line and exit code 2 for what is refused", () => {
+  test("as a command, takes a list of formats, and refuses in one line with exit code 2", () => {
     const gradmix = (...args: string[]) =>
       spawnSync(
         process.execPath,

@@ -47,7 +47,7 @@ async function read(data: object): Promise<Data & { events: string[] }> {
 }
 
 describe("names", () => {
-  test("are names that --domain takes, whatever they are made of, or are refused", () => {
+  test("are accepted by --domain, or the text is refused because nothing in it can name a domain", () => {
     fc.assert(
       fc.property(fc.oneof(fc.string({ unit: "grapheme" }), fc.string({ unit: "binary" })), (text) => {
         if (!/[\p{L}\p{N}]/u.test(text.normalize())) {
@@ -68,7 +68,7 @@ describe("names", () => {
     expect(errorOf(() => cleanName("x".repeat(201), "here")).message).toMatch(/longer than 200/);
   });
 
-  test("have an order, in which numbers count as such", () => {
+  test("have a total order in which numbers sort by value", () => {
     const texts = fc.array(fc.constantFrom("a", "b", "-", "0", "1", "9", "10", "002"), { maxLength: 5 }).map((parts) => parts.join("")); // prettier-ignore
     fc.assert(
       fc.property(texts, texts, texts, (a, b, c) => {
@@ -87,7 +87,7 @@ describe("names", () => {
     ["a.ds", "a"], ["a.gz.jsonl", "a.gz"],
   ])("%s without its endings is %s", (path, stem) => expect(withoutEndings(path)).toBe(stem)); // prettier-ignore
 
-  test("of shards say their set and how many there are", () => {
+  test("of shards give the set and the number of shards", () => {
     expect(shardSet("d/train-00003-of-00010.parquet")).toEqual({
       set: "d/train-*-of-00010.parquet",
       count: 10,
@@ -98,7 +98,7 @@ describe("names", () => {
 });
 
 describe("of paths", () => {
-  test("each folder and file of a folder is a domain, in the order of their names; what is no data is said", async () => {
+  test("each folder and file of a folder is a domain, in the order of names; files that are not data are reported", async () => {
     put("d/c10/x.txt");
     put("d/c2/y/z.txt");
     put("d/mail.jsonl.gz");
@@ -115,7 +115,7 @@ describe("of paths", () => {
     expect(events).toEqual(["--domains d: left out files that are not data: README.md"]);
   });
 
-  test("each file of a pattern is a domain by its path below the first star; shards are one, and missing ones are said", async () => {
+  test("each file of a pattern is a domain, named by its path below the first star; shards form one domain, and missing shards are reported", async () => {
     for (const path of ["d/a/train.jsonl", "d/b/train.jsonl", "d/b/more.txt"]) put(path);
     expect([...(await list({ domainsFrom: "d/**" })).domains.keys()]).toEqual([
       "a-train",
@@ -140,7 +140,7 @@ describe("of paths", () => {
     }
   });
 
-  test("two that would have one name are refused, naming both", async () => {
+  test("two domains with the same name are refused, and both files are named", async () => {
     put("d/a-b.txt");
     put("d/a/b.jsonl");
     await expect(list({ domainsFrom: "d/**" })).rejects.toThrow(
@@ -156,7 +156,7 @@ describe("of paths", () => {
     await expect(list({ domainsFrom: "f" })).rejects.toThrow(/"\?\?\?" has no letter or digit/);
   });
 
-  test("a target's files are in none; a file in two, under whatever name, is in both and said", async () => {
+  test("files of a target are in no domain; a file under two names is in both domains, which is reported", async () => {
     for (const path of ["d/a/1.txt", "d/b/2.txt", "d/t/3.txt"]) put(path);
     linkSync("d/a/1.txt", "d/b/1.txt");
     symlinkSync("a", "d/linked");
@@ -172,7 +172,7 @@ describe("of paths", () => {
     ]);
   });
 
-  test("what runs wrote is left out, and a folder without any domain is refused", async () => {
+  test("files of earlier runs are left out, and a folder without domains is refused", async () => {
     for (const name of ["config.json", "metrics.jsonl", "checkpoints/a", "note.txt"]) put(`r/${name}`);
     expect([...(await list({ domainsFrom: "r" })).domains.keys()]).toEqual(["note"]);
     mkdirSync("none");
@@ -188,7 +188,7 @@ describe("by a field", () => {
       meta: { kind: ["web", "code/ts", 7][(i * i + (i >> 2)) % 3] },
     }));
 
-  test("each document goes to its domain: as if every domain had files of its own", async () => {
+  test("each document goes to its domain, as if every domain had its own files", async () => {
     const all = documents(60);
     put("d/1.jsonl", lines(all.slice(0, 25)));
     put("d/2.jsonl", lines(all.slice(25)));
@@ -222,7 +222,7 @@ describe("by a field", () => {
     );
   });
 
-  test("a tokenizer is trained on as much of each", async () => {
+  test("a tokenizer is trained on the same amount of text per domain", async () => {
     put("d.jsonl", lines(documents(60)));
     const { tokenizer } = await read({
       domainsFrom: "d.jsonl",
@@ -234,7 +234,7 @@ describe("by a field", () => {
     expect(tokenizer?.encode("text").length).toBeLessThan(4);
   });
 
-  test("a document without it is refused with file and line, or counted", async () => {
+  test("a document without the field is refused with file and line, or counted", async () => {
     put("d.jsonl", lines([...documents(20), { text: "x" }, { text: "x", meta: { kind: null } }, { text: "x", meta: { kind: ["web"] } }])); // prettier-ignore
     const data = { domainsFrom: "d.jsonl", domainField: "meta.kind" };
     await expect(read(data)).rejects.toThrow(
@@ -248,7 +248,7 @@ describe("by a field", () => {
     ).rejects.toThrow('--domains d.jsonl: no document has the field "nothing"');
   });
 
-  test("values that would be one name, and files without fields, are refused", async () => {
+  test("values that would give the same name, and files without fields, are refused", async () => {
     put("d.jsonl", lines(["a/b", "a-b"].map((kind) => ({ text: "x", kind }))));
     await expect(read({ domainsFrom: "d.jsonl", domainField: "kind" })).rejects.toThrow(
       'd.jsonl:2: kind "a-b" and d.jsonl:1: kind "a/b" would both be the domain "a-b"',
@@ -261,7 +261,7 @@ describe("by a field", () => {
   });
 });
 
-test("what an option says of domains that are found is checked once they are", () => {
+test("options that name domains are checked once the domains are found", () => {
   const resolve = (mixing: object) =>
     resolveConfig([
       jsonLayer({ data: { domainsFrom: "d" }, mixing: { rule: "static", ...mixing } }, "c.json"),

@@ -168,7 +168,7 @@ const small = {
   run: { threads: 1, evalEvery: 0, checkpointEvery: 0, backend: "cpu" },
 };
 
-test("clusters, bases, a run that moves the weights of the bases, and its mixture of clusters", async () => {
+test("the command chain works: clusters, bases, a run that moves the weights of the bases, and its mixture of clusters", async () => {
   const config = {
     ...small,
     data: { domainsFrom: [at("clusters")], target: [at("target.jsonl")], tokenizer: "byte" },
@@ -241,7 +241,7 @@ test("clusters, bases, a run that moves the weights of the bases, and its mixtur
   expect(existsSync(at("x"))).toBe(false);
 });
 
-test("a run on clusters begins with the shares of their nearest centroids; without an embedder, with those of bigrams, which it says", async () => {
+test("a run on clusters begins with the shares of the nearest centroids, or of bigrams if there is no embedder, and a line says which", async () => {
   const args = ["--domains", at("clusters"), "--target", at("target.jsonl"), "--tokenizer", "byte"];
   const flags = [
     "--dim",
@@ -289,7 +289,7 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
   expect(shareOf(json("byBigrams", "histogram.json") as Numbers, 2, "blind")).toBeGreaterThan(0.3);
   expect(await refusal("histogram", ...blind)).toContain("cannot assign text to its clusters");
 
-  // Other clusters in the folder that the run began with.
+  // The clusters in the run's folder change.
   const { files } = readClusterFolder(at("blind"));
   const ids = at("blind", "ids", "shard_0.npy");
   const swapped = Int32Array.from(files[0].ids).reverse();
@@ -299,7 +299,7 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
   );
 });
 
-test("several targets and mixtures of them become bases; a target that is no text is refused", async () => {
+test("several targets and their mixtures become bases; a target without text is refused", async () => {
   const domains = ["--domains", at("clusters")];
   const targets = ["--targets", `exam=${at("target.jsonl")}`, "--targets", `mail=${at("other.jsonl")}`];
   const { out } = await run(
@@ -387,7 +387,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
   for (const name of ["x.json", "x.txt"]) expect(existsSync(at(name))).toBe(false);
 });
 
-describe("clusters of others", () => {
+describe("clusters made elsewhere", () => {
   /** Given clusters of each document, by file. */
   const given = (values: Readonly<Record<string, readonly number[]>>): string => {
     const ids = mkdtempSync(at("ids-"));
@@ -399,7 +399,7 @@ describe("clusters of others", () => {
     return ids;
   };
 
-  test("in WebOrganizer's layout become a folder as any other, with sizes, words and centroids", async () => {
+  test("in WebOrganizer's layout become a normal folder of clusters, with sizes, words and centroids", async () => {
     // A document without text has an id too.
     const text = readFileSync(at("documents", "shard_0.jsonl"), "utf8");
     mkdirSync(at("annotated"));
@@ -435,12 +435,12 @@ describe("clusters of others", () => {
       at("ofTaken.json"),
     );
     const shares = json("ofTaken.json") as Numbers;
-    // Clusters that have nothing are no domains.
+    // Empty clusters are not domains.
     expect(Object.keys(shares).length).toBe(8);
     expectNear(shareOf(shares, 2, "taken"), 0.75, 0.2);
   });
 
-  test("that do not fit are refused by file and number, and nothing is written", async () => {
+  test("are refused by file and number if they do not fit, and nothing is written", async () => {
     const good = { "shard_0.npy": truth[0], "shard_1.npy": truth[1] };
     const floats = given(good);
     writeFileSync(join(floats, "shard_1.npy"), encodeNpy({ shape: [80], values: new Float32Array(80) }));
@@ -496,7 +496,7 @@ describe("clusters of others", () => {
 });
 
 describe("the folder", () => {
-  test("has sizes that add up, ids by the names of the files, and a page with all clusters and texts of each", () => {
+  test("has correct sizes, ids in files named like their inputs, and a page with all clusters and sample texts", () => {
     const { files, clusters, names } = readClusterFolder(at("clusters"));
     const bytes = [0, 1].map((f) => readFileSync(at("documents", `shard_${f}.jsonl`), "utf8"));
     const texts = bytes.map((text) => text.trim().split("\n").map((line) => (JSON.parse(line) as { text: string }).text)); // prettier-ignore
@@ -530,7 +530,7 @@ describe("the folder", () => {
     ).toThrow(/clusters is a folder of clusters, not of a run; open its page instead: .*clusters\.html/);
   });
 
-  test("names the domains of gradmix mix, with their tokens", async () => {
+  test("gives gradmix mix its domains and their tokens", async () => {
     const flags = (own: Partial<MixFlags>): MixFlags => ({
       ...{
         domains: null,
@@ -552,7 +552,7 @@ describe("the folder", () => {
       ["training.tokens", [String(10 ** 9)]],
       ["mixing.rule", ["uniform"]],
     ]);
-    // Too little text for so many tokens, which says that the sizes are known.
+    // There is too little text for so many tokens; this message shows that the sizes are known.
     const all = clusters.reduce((sum, { tokens }) => sum + (tokens ?? 0), 0);
     await expect(
       mix({ config: null, given, flags: flags({ domains: at("clusters"), replay }) }, err),

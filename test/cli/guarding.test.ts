@@ -16,7 +16,7 @@ const rule = combinators.guard(rules.uniform(), { limits: { "*": 1.02 } });
 const mixerOf = (updateEvery: number, updateAfter: number): ReturnType<typeof createMixer> =>
   createMixer({ domains: ["a"], rule, updateEvery, updateAfter });
 
-describe("the plan", () => {
+describe("the plan of a guard", () => {
   const cases = fc.record({
     share: fc.double({ min: 0.001, max: 1, noNaN: true }),
     sets: fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1, maxLength: 60 }),
@@ -26,7 +26,7 @@ describe("the plan", () => {
     updateEvery: fc.integer({ min: 1, max: 40 }),
     updateAfter: fc.integer({ min: 0, max: 300 }),
   });
-  test("counts what a trainer of these options evaluates: before the first step, at updates, at the end", () => {
+  test("counts the evaluations of a trainer with these options: before the first step, at updates, at the end", () => {
     fc.assert(
       fc.property(cases, ({ share, sets, updateEvery, updateAfter, ...run }) => {
         const plan = planGuard(share, sets, mixerOf(updateEvery, updateAfter), run);
@@ -43,7 +43,7 @@ describe("the plan", () => {
       { numRuns: 300 },
     );
   });
-  test("is within the share, but for the least that shows a rise", () => {
+  test("keeps to the share, except for the minimum that can show a rise", () => {
     fc.assert(
       fc.property(cases, ({ share, sets, updateEvery, updateAfter, ...run }) => {
         const plan = planGuard(share, sets, mixerOf(updateEvery, updateAfter), run);
@@ -55,7 +55,7 @@ describe("the plan", () => {
       { numRuns: 300 },
     );
   });
-  test("a longer run looks more often and on more", () => {
+  test("evaluates more often and on more text in a longer run", () => {
     const [short, long] = [240, 2400].map((steps) =>
       planGuard(0.1, [500, 500], mixerOf(10, 0), { steps, batch: 16, context: 64 }),
     );
@@ -64,7 +64,7 @@ describe("the plan", () => {
   });
 });
 
-test("the line of costs tells what the guard adds", () => {
+test("the line of costs names what the guard adds", () => {
   const mixer = mixerOf(10, 0);
   const facts = { steps: 100, batch: 4, context: 16 };
   const evaluations = planEvaluations(
@@ -81,7 +81,7 @@ test("the line of costs tells what the guard adds", () => {
   expect(costOf(of, evaluations).guard).toBe(0);
 });
 
-test("what came of guards is said in words: the worst first, with errors, and what no guard would act on is held", () => {
+test("the outcome of guards is put into words: the worst domain first, with errors; a domain that no guard would change counts as held", () => {
   const limits = { "*": 1.02, c: 1 };
   const found = {
     losses: [3.03, 3.3, 3.01, null],
@@ -102,7 +102,7 @@ test("what came of guards is said in words: the worst first, with errors, and wh
   expect(guardOutcomes({ limits: { b: 1.5 }, share: 0.1 }, ["a", "b", "c", "d"], found)).toHaveLength(1);
 });
 
-test("domains without held-out text: one that is named is refused, the others are said", () => {
+test("of the domains without held-out text, one that is named is refused, and the others are reported", () => {
   const train = windows("a", [language(1, 200)]);
   const [full, none] = [
     { train, heldOut: train },
@@ -124,7 +124,7 @@ test("domains without held-out text: one that is named is refused, the others ar
   );
 });
 
-test("a domain past its epochs is reported once, when its held-out loss rises, also if the run is resumed in between", () => {
+test("a domain beyond its epochs is reported once, when its held-out loss rises, even if the run is resumed in between", () => {
   const epochs = new Map([["a", 0], ["b", 0]]); // prettier-ignore
   const of = (name: string): number => epochs.get(name) ?? 0;
   const start = createEpochWatch(4, of);
@@ -133,14 +133,14 @@ test("a domain past its epochs is reported once, when its held-out loss rises, a
   expect(note(start, 3, 3)).toEqual([]);
   expect(note(start, 3.1, 3.1)).toEqual([]);
   epochs.set("a", 4).set("b", 4.5);
-  // At the count, or without a rise, nothing is said.
+  // At exactly this count, or without a rise, there is no warning.
   expect(note(start, 3.2, 3.1)).toEqual([]);
   epochs.set("a", 4.01);
   const watch = createEpochWatch(4, of, start.saved());
   expect(note(watch, 3.25, 3.05)).toEqual([
     'domain "a" has been read 4.0 times and its held-out loss rises (3.200, then 3.250): the model memorises it; --ceiling "a=X" or --repetition-cap limits this',
   ]);
-  // Losses on other text are not compared with.
+  // Losses on other text are not compared.
   expect(watch.note("guard", new Map([["b", 9]]))).toEqual([]);
   expect(note(watch, 3.3, 3.06)).toHaveLength(1);
   expect(note(createEpochWatch(4, of, watch.saved()), 9, 9)).toEqual([]);

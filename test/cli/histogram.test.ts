@@ -50,7 +50,7 @@ function gradmix(...args: string[]): { code: number | null; out: string; err: st
 const text = (...path: string[]): string => readFileSync(join(folder, ...path), "utf8");
 const numbersOf = (json: string): Record<string, number> => JSON.parse(json) as Record<string, number>;
 
-test("an interruption while the target's histogram is counted ends the counting", async () => {
+test("an interruption ends the counting of the target's histogram", async () => {
   const of = (name: string): string => join(folder, `${name}.jsonl`);
   const config = resolveConfig([
     jsonLayer(
@@ -83,7 +83,7 @@ test("an interruption while the target's histogram is counted ends the counting"
 
 describe("gradmix histogram", () => {
   let printed = "";
-  test("prints a line for each domain, the largest first, and writes the shares in their order", () => {
+  test("prints one line per domain, the largest first, and writes the shares in the same order", () => {
     const { code, out, err } = gradmix("histogram", ...data, "--out", "new/shares.json");
     expect(code).toBe(0);
     expect(err).toMatch(/^training tokens: .*; target [\d,]+\n$/m);
@@ -106,7 +106,7 @@ describe("gradmix histogram", () => {
     expect(shares["7"]).toBeGreaterThan(0.25);
   });
 
-  test("what it writes is a histogram, and weights to begin with", () => {
+  test("its file can be used as a histogram and as initial weights", () => {
     writeFileSync(join(folder, "given.json"), '{ "prose": 0.125, "code": 0.5, "7": 0.375 }');
     for (const args of [
       ["--rule", "importanceSampling", "--histogram", "given.json"],
@@ -116,12 +116,12 @@ describe("gradmix histogram", () => {
       expect(gradmix("train", ...data, ...small, ...args, "--steps", "1", "--out", out).code).toBe(0);
       const { final } = JSON.parse(text(out, "weights.json")) as { final: Record<string, number> };
       expect(final).toEqual({ prose: 0.125, code: 0.5, "7": 0.375 });
-      // Given shares are no shares that were counted.
+      // Given shares are not written as counted ones.
       expect(existsSync(join(folder, out, "histogram.json"))).toBe(false);
     }
   });
 
-  test("takes a run's config file for its text alone, and a model's tokenizer", () => {
+  test("uses only the text options of a run's config file, and the tokenizer of a model", () => {
     const config = {
       data: { domains: { prose: "prose.jsonl", code: "code.jsonl", 7: "7.jsonl" }, target: "target.jsonl" },
       model: { context: 16, dim: 48, heads: 5, initFrom: "from-static" },
@@ -151,7 +151,7 @@ describe("gradmix histogram", () => {
     expect(readdirSync(folder)).toEqual(before);
   });
 
-  test("the table is as wide as its names", () => {
+  test("the table is as wide as its names need", () => {
     const found = {
       shares: Float64Array.of(0.25, 0.75),
       standardErrors: Float64Array.of(NaN, 0.05),
@@ -173,7 +173,7 @@ describe("gradmix histogram", () => {
     ]);
   });
 
-  test("the line of a run names the largest", () => {
+  test("the line of a run names the domains with the largest shares", () => {
     const shares = new Map([["small", 0.001], ["big", 0.9], ["b", 0.03], ["c", 0.02], ["d", 0.02], ["e", 0.015], ["f", 0.014]]); // prettier-ignore
     expect(histogramLine(shares)).toBe("histogram of the target: big 0.90, b 0.03, c 0.02, d 0.02, e 0.01, f 0.01 and 1 more"); // prettier-ignore
     expect(histogramLine(new Map([["a", 1]]))).toBe("histogram of the target: a 1.00");
@@ -181,7 +181,7 @@ describe("gradmix histogram", () => {
 });
 
 describe("a run that counts its histogram", () => {
-  test("draws by the shares that the command shows, reports and saves them, and resumes to the same bits", () => {
+  test("draws by the shares that the command shows, saves and reports them, and resumes to the same bits", () => {
     const steady = [...sampling, "--schedule", "constant"];
     const whole = gradmix("train", ...steady, "--steps", "6", "--out", "whole");
     expect(whole.code).toBe(0);
@@ -195,7 +195,7 @@ describe("a run that counts its histogram", () => {
     const checkpoint = readdirSync(join(folder, "parts", "checkpoints"))[0] ?? "";
     const saved = readFileSync(join(folder, "parts", "checkpoints", checkpoint)).toString("latin1");
     for (const share of Object.values(numbersOf(counted))) expect(saved).toContain(String(share));
-    // It goes on with what its checkpoint holds, and puts a file back that was lost.
+    // It continues with the histogram of its checkpoint, and restores the missing file.
     rmSync(join(folder, "parts", "histogram.json"));
     const { code, err } = gradmix("train", "--resume", "parts", "--steps", "6");
     expect(code).toBe(0);
@@ -205,7 +205,7 @@ describe("a run that counts its histogram", () => {
       expect(text("parts", file)).toBe(text("whole", file));
   });
 
-  test("must be given a histogram or a target if none can be counted", () => {
+  test("needs a histogram or a target", () => {
     const none = gradmix("train", ...domains, ...small, "--rule", "importanceSampling");
     expect([none.code, none.err]).toEqual([
       2,
@@ -218,7 +218,7 @@ describe("a run that counts its histogram", () => {
   });
 });
 
-test("only a rule that lacks a histogram wants one, where there is a target and no bases", () => {
+test("a histogram is counted only for a rule that lacks one, and only with a target and without bases", () => {
   const configOf = (mixing: Partial<TrainConfig["mixing"]>, target: string[]): TrainConfig => {
     const values = new Map<string, unknown>([
       ["data.domains", new Map(["a", "b"].map((name) => [name, [`${name}.txt`]]))],

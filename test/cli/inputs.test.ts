@@ -36,7 +36,7 @@ async function list(data: object, out = "runs/new"): Promise<Inputs & { events: 
 const runFiles = ["config.json", "metrics.jsonl", "weights.json", "model/config.json", "model/tokenizer.json", "checkpoints/step-00000001.safetensors"]; // prettier-ignore
 
 describe("files", () => {
-  test("of any run are left out of folders and patterns and counted; other files in its folder are text", async () => {
+  test("written by runs are left out of folders and patterns, and counted; other files in such a folder are read", async () => {
     put("a.json", "t.txt", "runs/x/notes.json", "config.json");
     for (const run of ["runs/x", "runs/y", "old"]) put(...runFiles.map((file) => `${run}/${file}`));
     const data = { domains: { j: "**/*.json" }, target: "t.txt" };
@@ -45,7 +45,7 @@ describe("files", () => {
     expect(events).toEqual([
       'domain "j": left out 12 files that a run wrote: old/config.json, old/weights.json, old/model/config.json and 9 more',
     ]);
-    // A folder that has only some of it is no run's; the run's own is, from its first file on.
+    // A folder with only some of these files is not a run folder; the run's own folder is one from its first file on.
     put("half/config.json", "half/metrics.jsonl", "mine/weights.json", "mine/b.json");
     expect((await list({ ...data, domains: { j: ["half", "mine"] } }, "mine")).domains.get("j")).toEqual([
       "half/config.json",
@@ -59,7 +59,7 @@ describe("files", () => {
     expect(own.domains.get("j")).toEqual(["runs/x/model/config.json"]);
   });
 
-  test("that describe tables beside them, and indices of tokens, are not read as text", async () => {
+  test("that describe the tables beside them, and indices of token files, are not read as text", async () => {
     put(
       "h/data/train-00000-of-00001.parquet",
       "h/README.md",
@@ -89,7 +89,7 @@ describe("files", () => {
     ]);
   });
 
-  test("in two domains are said, and a target's are left out of every domain and said, under whatever name", async () => {
+  test("in two domains are reported; files of a target are left out of every domain and reported, under any name", async () => {
     put("a/1.txt", "a/2.txt", "b/3.txt", "t/4.txt");
     symlinkSync("../a/1.txt", "b/link.txt");
     linkSync("a/2.txt", "b/hard.txt");
@@ -102,7 +102,7 @@ describe("files", () => {
     ]);
   });
 
-  test("that cannot be read end it, or are left out by name with skipBadLines", async () => {
+  test("that cannot be read end the command, or are left out by name with skipBadLines", async () => {
     put("d/a.txt", "t.txt");
     for (let n = 1; n < 6; n++) symlinkSync("nowhere", `d/lost-${n}`);
     const data = { domains: { d: "d" }, target: "t.txt" };
@@ -143,13 +143,13 @@ describe("text", () => {
     { noNullPrototype: true },
   );
 
-  test("is the same when every document of every file is, and otherwise the first label that differs is named", async () => {
+  test("counts as unchanged only if every document of every file is; otherwise the first label that differs is named", async () => {
     await fc.assert(
       fc.asyncProperty(texts, texts, fc.boolean(), async (then, other, same) => {
         const now = same ? structuredClone(then) : other;
         const saved = (await contentsOf(then)).contents;
         const found = (await contentsOf(now)).contents;
-        // Files without text count for nothing but their number.
+        // Files without text only change the number of files.
         const order = (of: Text, label: string): string => JSON.stringify(Object.values(of[label]).filter((d) => d.length > 0)); // prettier-ignore
         const label = Object.keys(then).find((label) => order(then, label) !== order(now, label));
         if (label === undefined) expect(checkSameText(saved, found)).toBeNull();
@@ -164,7 +164,7 @@ describe("text", () => {
     );
   });
 
-  test("that was edited to as many tokens is said to be other text", async () => {
+  test("that has changed but has as many tokens is reported as changed", async () => {
     const saved = (await contentsOf({ 'domain "a"': { f: ["one", "two"] } })).contents;
     const found = (await contentsOf({ 'domain "a"': { f: ["one", "owt"] } })).contents;
     expect(errorOf(() => checkSameText(saved, found)).message).toBe(
@@ -173,7 +173,7 @@ describe("text", () => {
     expect(errorOf(() => checkSameText([], found)).message).toContain("(then none; now 1 file");
   });
 
-  test("of a checkpoint from before hashes is compared by its tokens, and the rest is said to be unchecked", async () => {
+  test("of an old checkpoint without hashes is compared by its tokens, and a line says that the rest was not checked", async () => {
     const { contents } = await contentsOf({ 'domain "a"': {}, target: {}, 'target "x y"': {} });
     const old = { a: 7, "(target)": 7, "(target x y)": 7 };
     expect(checkSameText(old, contents)).toMatch(/has no hash of the text/);
@@ -184,7 +184,7 @@ describe("text", () => {
     expect(errorOf(() => checkSameText(undefined, contents)).code).toBe("checkpoint");
   });
 
-  test("that has two labels is reported, for the target with the consequence", async () => {
+  test("that is read under two labels is reported, with the consequence if one of them is the target", async () => {
     const { copies } = await contentsOf({
       'domain "a"': { "a/1": ["same"], "a/2": ["own", "x"], "a/3": ["same"] },
       'domain "b"': { "b/1": ["same"], "b/2": ["ownx"], "a/2": ["own", "x"] },

@@ -68,7 +68,7 @@ function newConfig(evaluation: Partial<TrainConfig["run"]> = byInterval): TrainC
 }
 
 interface Ways {
-  /** Goes on with the run in the folder. */
+  /** Continues the run in the folder. */
   resume?: boolean;
   fs?: WriteFs;
   signal?: AbortSignal;
@@ -135,7 +135,7 @@ const ways = [
   ["by a share", byShare, () => wholeByShare],
 ] as const;
 
-test("a run that evaluates by a share does so before its first step, and at the end", () => {
+test("a run that evaluates by a share evaluates before its first step and at the end", () => {
   expect(wholeByShare).toMatchObject({
     metrics: [
       {
@@ -154,7 +154,7 @@ test("a run that evaluates by a share does so before its first step, and at the 
 });
 
 test.each(ways)(
-  "stopped before its first step, a run has a checkpoint of step 0: %s",
+  "a run that is stopped before its first step has a checkpoint of step 0: %s",
   async (_, way, want) => {
     const config = newConfig(way);
     const stop = new AbortController();
@@ -166,7 +166,7 @@ test.each(ways)(
   },
 );
 
-test("killed before its first checkpoint, a run begins anew, with one line of before the first step", async () => {
+test("a run that is killed before its first checkpoint begins anew, and has one line before the first step", async () => {
   const config = newConfig(byShare);
   const killed = new Error("killed");
   const onStep = (): never => {
@@ -181,18 +181,21 @@ test("killed before its first checkpoint, a run begins anew, with one line of be
 test.each([
   ["every so many steps", byShare, { ...byInterval, evalShare: null }, (): unknown => whole],
   ["by a share", byInterval, { ...byShare, evalEvery: null }, (): unknown => wholeByShare],
-])("a resumed run may evaluate %s where it did otherwise, and trains the same", async (_, from, to, want) => {
-  const config = newConfig(from);
-  const stop = new AbortController();
-  await train(config, { signal: stop.signal, onStep: () => stop.abort() });
-  await train({ ...config, run: { ...config.run, ...to } }, { resume: true });
-  const found = outcome(config.run.out);
-  expect(found).toMatchObject({ files: (whole as { files: unknown }).files });
-  const [late, wanted] = [found, want()].map((run) =>
-    (run as { metrics: { step: number }[] }).metrics.filter(({ step }) => step > 1),
-  );
-  expect(late).toEqual(wanted);
-});
+])(
+  "a run may be resumed with evaluation %s in place of the other way, and trains the same",
+  async (_, from, to, want) => {
+    const config = newConfig(from);
+    const stop = new AbortController();
+    await train(config, { signal: stop.signal, onStep: () => stop.abort() });
+    await train({ ...config, run: { ...config.run, ...to } }, { resume: true });
+    const found = outcome(config.run.out);
+    expect(found).toMatchObject({ files: (whole as { files: unknown }).files });
+    const [late, wanted] = [found, want()].map((run) =>
+      (run as { metrics: { step: number }[] }).metrics.filter(({ step }) => step > 1),
+    );
+    expect(late).toEqual(wanted);
+  },
+);
 
 /** A signal that is aborted when it is asked for the nth time by what is cut short at once: reading, and batches of evaluations. */
 function abortedAt(n: number): { signal: AbortSignal; asked: () => number } {
@@ -206,7 +209,7 @@ function abortedAt(n: number): { signal: AbortSignal; asked: () => number } {
   return { signal, asked: () => asked };
 }
 
-test("stopped wherever it listens, while reading or in any batch of an evaluation: the run resumes to the same bits", async () => {
+test("a run that is stopped at any check of its signal, while reading or in a batch of an evaluation, resumes to the same bits", async () => {
   const { signal, asked } = abortedAt(Infinity);
   await train(newConfig(), { signal });
   expect(asked()).toBeGreaterThan(100);
@@ -239,7 +242,7 @@ test("stopped wherever it listens, while reading or in any batch of an evaluatio
   expect(evaluating).toBeGreaterThan(0);
 });
 
-test("by a share, stopped in any batch of its evaluations: the run resumes to the same bits", async () => {
+test("a run that evaluates by a share and is stopped in any batch of its evaluations resumes to the same bits", async () => {
   const { signal, asked } = abortedAt(Infinity);
   await train(newConfig(byShare), { signal });
   // The target's eight times two windows, the domains' twice.
@@ -284,7 +287,7 @@ describe("a disk that fails", () => {
     ["from then on", "ENOSPC", true, byInterval],
     ["once, evaluating by a share", "EIO", false, byShare],
   ])(
-    "at any call, %s: an error that names the file, no lock and no partial file; what was saved resumes to the same bits",
+    "at any call, %s: the error names the file, no lock or partial file is left, and the saved state resumes to the same bits",
     async (_, code, forever, way) => {
       const counting = failingAt(Infinity, code, false);
       await train(newConfig(way), { fs: counting.fs });
@@ -334,7 +337,7 @@ test("a reference model in a file of more than 2 GiB is read in parts, and a sig
   await expect(reading).rejects.toMatchObject({ name: "AbortError" });
 });
 
-describe("the event loop has its turn", () => {
+describe("the event loop can run", () => {
   /** Aborts as soon as the event loop turns. */
   function soon(): AbortSignal {
     const controller = new AbortController();
@@ -377,7 +380,7 @@ test.each([
   Number.MAX_SAFE_INTEGER - 1_500_000,
   Number.MAX_SAFE_INTEGER - 1,
   Number.MAX_SAFE_INTEGER,
-])("a run takes the seed %i, and resumes with it", async (seed) => {
+])("a run accepts the seed %i, and resumes with it", async (seed) => {
   const config = newConfig();
   config.training.seed = seed;
   const stop = new AbortController();

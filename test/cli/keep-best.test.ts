@@ -58,7 +58,7 @@ function configOf({ training, mixing, model, run }: Some = {}): TrainConfig {
   return resolveConfig([jsonLayer(json, "c.json")]);
 }
 
-/** Runs the command without its output; its lines go to `told`. */
+/** Runs the command without its output, and collects its lines in `told`. */
 async function train(
   config: TrainConfig,
   { from = null, fs = nodeFs, told = [] }: { from?: string | null; fs?: WriteFs; told?: string[] } = {},
@@ -94,7 +94,7 @@ function outcome(folder: string): unknown {
   };
 }
 
-/** A disk of which nothing is written any more after so many calls, as of a process that is killed; its lock goes. */
+/** A disk that writes nothing after so many calls, as if the process was killed; its lock is removed. */
 function deadAfter(calls: number): WriteFs {
   let left = calls;
   return new Proxy<WriteFs>(nodeFs, {
@@ -123,7 +123,7 @@ describe("a folder that is replaced", () => {
       : null;
   const whole = (of: number): unknown => [["x", of], ["y", of]]; // prettier-ignore
 
-  test("is the old one or the new one, whole, wherever its writer was killed", () => {
+  test("is complete, old or new, at whatever point its writer was killed", () => {
     const seen = new Set<unknown>();
     for (let calls = 0; ; calls++) {
       rmSync(place, { recursive: true, force: true });
@@ -146,7 +146,7 @@ describe("a folder that is replaced", () => {
     expect(seen.size).toBe(3);
   });
 
-  test("stays as it was where the disk fails and the process lives on", () => {
+  test("stays as it was if the disk fails and the process continues", () => {
     writeFolderAtomic(place, files(1));
     let renames = 0;
     const failing = new Proxy<WriteFs>(nodeFs, {
@@ -165,8 +165,13 @@ describe("a folder that is replaced", () => {
   });
 });
 
+<<<<<<< HEAD
 test("the best model is the one of the step with the lowest held-out target loss", async () => {
   const config = configOf({ training: { steps: 4 } });
+=======
+test("the best model is that of the step with the lowest held-out target loss", async () => {
+  const config = configOf({ training: { steps: 4, seed: 2 } });
+>>>>>>> words
   const { out } = config.run;
   const { best, step } = await train(config);
   const { start, steps } = readRunRecord(out);
@@ -215,7 +220,7 @@ describe("a run that keeps its best model and guards its domains is killed anywh
     await train(config, { fs: counted });
     whole = outcome(config.run.out);
   });
-  test("by what it had written", async () => {
+  test("from the files that it had written", async () => {
     for (const share of [0.3, 0.45, 0.6, 0.75, 0.9, 0.97]) {
       const config = configOf({ mixing: guarded });
       const { out } = config.run;
@@ -226,7 +231,7 @@ describe("a run that keeps its best model and guards its domains is killed anywh
       expect(outcome(out), `${share}`).toEqual(whole);
     }
   });
-  test("from an earlier checkpoint, whatever is in best/ by then", async () => {
+  test("from an earlier checkpoint, whatever best/ contains by then", async () => {
     const config = configOf({ mixing: guarded });
     const { out } = config.run;
     await train(config);
@@ -242,7 +247,7 @@ describe("a run that keeps its best model and guards its domains is killed anywh
 });
 
 describe("a run with a guard", () => {
-  test("gives weight back to a domain whose loss rises, and says so in its lines and at the end", async () => {
+  test("gives weight back to a domain whose loss rises, and reports it in its lines and at the end", async () => {
     const steady = { steps: 120, batch: 4, lr: 0.01 };
     const first = configOf({ training: steady, mixing: { rule: "uniform" }, run: { evalEvery: 0 } });
     await train(first);
@@ -272,7 +277,7 @@ describe("a run with a guard", () => {
     expect(steps.some(({ weights }) => (weights.get("b") ?? 0) > 0.05)).toBe(true);
   });
 
-  test("compares with the model of a reference run if one is given, and resumes only with the same one", async () => {
+  test("compares with the model of a reference run if one is given, and resumes only with the same model", async () => {
     const first = configOf({ mixing: { rule: "uniform" }, run: { keepBest: false } });
     await train(first);
     const mixing = { rule: "uniform", guard: { "*": 1.02 }, reference: first.run.out };
@@ -301,7 +306,7 @@ describe("a run with a guard", () => {
     expect(reference(config)).not.toBe(reference(own));
   });
 
-  test("cannot become longer, since how often it looks follows from its length", async () => {
+  test("cannot become longer, because the number of its measurements follows from its length", async () => {
     const config = configOf({ mixing: { rule: "uniform", guard: { "*": 1.02 } } });
     await train(config);
     await expect(
@@ -314,7 +319,7 @@ describe("a run with a guard", () => {
 });
 
 describe("a cap on repetitions", () => {
-  test.each(["dga", "uniform"])("holds for %s", async (rule) => {
+  test.each(["dga", "uniform"])("holds for the rule %s", async (rule) => {
     // 30 documents of some 20 tokens: 8 steps of 2 windows of 8 are less than a third of a domain's text.
     const config = configOf({ mixing: { rule, repetitionCap: 0.16 }, run: { keepBest: false } });
     await train(config);

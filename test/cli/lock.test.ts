@@ -34,7 +34,7 @@ const systems: [string, WriteFs][] = [
 ];
 
 describe.each(systems)("with %s", (_, fs) => {
-  test("is taken once, and gone when given back", () => {
+  test("can be taken once, and is gone after its release", () => {
     const lock = takeLock(folder, fs);
     expect(held()).toMatch(new RegExp(`^${process.pid} `));
     expect(() => takeLock(folder, fs)).toThrow(`is being written by process ${process.pid}; wait for it`);
@@ -44,7 +44,7 @@ describe.each(systems)("with %s", (_, fs) => {
     takeLock(folder, fs).release();
   });
 
-  test("of a process that has ended, or had this one's number, or ran before the system started again: taken over", () => {
+  test("is taken over from a process that has ended, whose number was reused, or that ran before a restart of the system", () => {
     const lock = takeLock(folder, fs);
     const [pid, host, start, boot, machine] = held().trim().split(" ");
     lock.release();
@@ -55,7 +55,7 @@ describe.each(systems)("with %s", (_, fs) => {
       // As written before the system's start and the machine were noted.
       `${dead} ${hostname()} 1\n`,
     ];
-    // Not every system tells when it and its processes began.
+    // Not every system reports its start and those of its processes.
     for (const text of stale.filter((one) => start !== "-" || one.startsWith(String(dead)))) {
       writeFileSync(join(folder, "lock"), text);
       const taken = takeLock(folder, fs);
@@ -65,7 +65,7 @@ describe.each(systems)("with %s", (_, fs) => {
     }
   });
 
-  test("of another machine is respected, also of one with the same name", () => {
+  test("is respected if another machine holds it, even one with the same name", () => {
     const lock = takeLock(folder, fs);
     const [, host, start, boot, machine] = held().trim().split(" ");
     lock.release();
@@ -80,7 +80,7 @@ describe.each(systems)("with %s", (_, fs) => {
     }
   });
 
-  test("that is incomplete counts for a while as held by the process that is writing it", () => {
+  test("counts for a while as held by a process that is writing it, if it is incomplete", () => {
     for (const text of ["", "12", `${dead} ${hostname()} 1`]) {
       const path = join(folder, "lock");
       writeFileSync(path, text);
@@ -90,7 +90,7 @@ describe.each(systems)("with %s", (_, fs) => {
     }
   });
 
-  test("leaves nothing behind where the disk is full", () => {
+  test("leaves no file if the disk is full", () => {
     const full: WriteFs = {
       ...fs,
       writeSync: () => {
@@ -111,7 +111,7 @@ test("a lock that another process has taken over is not released", () => {
   expect(held()).toBe("another\n");
 });
 
-test("remains of processes that were killed in the middle are removed, those of living ones are not", () => {
+test("the remains of processes that were killed midway are removed, those of running processes are kept", () => {
   const lock = takeLock(folder);
   writeFileSync(join(folder, "lock.new-a"), `${dead} ${hostname()} 1\n`);
   writeFileSync(join(folder, "lock.claim"), `${dead} ${hostname()} 1\n`);
@@ -121,7 +121,7 @@ test("remains of processes that were killed in the middle are removed, those of 
   lock.release();
 });
 
-test("a claim of a process that was killed while it took over is taken over too", () => {
+test("a claim is taken over too, if its process was killed while taking over the lock", () => {
   const stale = `${dead} ${hostname()} 1\n`;
   writeFileSync(join(folder, "lock"), stale);
   // Killed before it could replace the lock.
@@ -136,15 +136,15 @@ test("a claim of a process that was killed while it took over is taken over too"
   };
   expect(() => takeLock(folder, killed)).toThrow("lock: cannot be written");
   const claim = readdirSync(folder).find((name) => /^lock\.[0-9a-f]{16}$/.test(name)) ?? "";
-  // This process lives, so for now nobody else may take over …
+  // This process is running, so no other process may take over now …
   expect(() => takeLock(folder)).toThrow(/is being written/);
-  // … but once it is gone anyone may.
+  // … but once it has ended, any process may.
   writeFileSync(join(folder, claim), stale);
   takeLock(folder).release();
   expect(readdirSync(folder)).toEqual([]);
 });
 
-test("of many processes that race for a stale lock exactly one wins, each time", async () => {
+test("if many processes compete for a stale lock, exactly one gets it", async () => {
   const children: ChildProcess[] = [];
   const answers = (ask: object): Promise<string[]> =>
     Promise.all(

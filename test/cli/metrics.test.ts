@@ -41,7 +41,7 @@ function step(k: number, weights: Float64Array, held: readonly number[], measure
 const written = (line: StepMetrics): Record<string, unknown> =>
   JSON.parse(formatJson(line)) as Record<string, unknown>;
 
-test("few domains: all of them, with null where the batch held nothing", () => {
+test("a line has all domains if there are few, with null for those without examples in the batch", () => {
   const line = written(
     createMetrics(["a", "b", "c"], null, seen, 7)(step(3, uniformWeights(3), [2]), null, 0.25),
   );
@@ -64,7 +64,7 @@ test("few domains: all of them, with null where the batch held nothing", () => {
   });
 });
 
-test("with loss scaling a line holds the scale, and says where a step was skipped", () => {
+test("with loss scaling, a line holds the scale and says whether the step was skipped", () => {
   const metricsOf = createMetrics(["a"], null, seen, null);
   const plain = step(1, uniformWeights(1), [0], false);
   expect(metricsOf(plain, null, 1)).not.toHaveProperty("lossScale");
@@ -103,7 +103,7 @@ describe("many domains", () => {
     expect(next.alignments).toBeUndefined();
   });
 
-  test("with bases the weights are theirs", () => {
+  test("with bases, the weights are those of the bases", () => {
     const names = named("d", 4);
     const bases = createBases({ left: [0.5, 0.5, 0, 0], right: [0, 0, 0, 1] }, names);
     const line = written(createMetrics(names, bases, seen, 7)(step(4, uniformWeights(2), [1]), null, 1));
@@ -111,7 +111,7 @@ describe("many domains", () => {
     expect(line["domains"]).toEqual({ d1: { weight: 0.25, loss: 1, tokens: 5, epochs: 0.5 } });
   });
 
-  test("at most so many are evaluated, evenly; few are all evaluated", () => {
+  test("of many domains, an evenly spaced selection is evaluated; of few, all", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 300_000 }), (k) => {
         const chosen = evaluated(k);

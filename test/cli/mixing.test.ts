@@ -91,10 +91,10 @@ describe("the rule of a run", () => {
     [{ rule: "grape" }, { name: "grape", targets }, []],
     [{ rule: "odm" }, { name: "odm" }, []],
     [{ rule: "ado" }, { name: "ado", sizes }, []],
-    // No floor is none, and a small one is one.
+    // A floor of 0 is no floor, but a small one is.
     [{ rule: "doge", floor: 0 }, { name: "doge" }, []],
     [{ rule: "doge", floor: 1e-3 }, { name: "doge" }, [{ name: "floor", least: 1e-3 }]],
-    // Options of the rule go before the common ones; combinators go around all.
+    // Options of the rule override the common ones; combinators go around the rule.
     [
       { ...all, rule: "doge", ruleOptions: { eta: 2, towards: "target" } },
       { name: "doge", eta: 2, towards: "target", start: shares },
@@ -128,16 +128,16 @@ describe("the rule of a run", () => {
     expect(found.needs).toEqual(wanted.needs);
     expect(path(found)).toEqual(path(wanted));
   });
-  test("sizes that are not known are not given", () => {
+  test("unknown sizes are not passed to the rule", () => {
     expect(path(ruleOf({ rule: "ado" }, {}))).toEqual(path(createRule({ name: "ado" })));
     expect(() => ruleOf({ rule: "temperature" }, {})).toThrow("temperature: sizes is missing");
   });
 });
 
-describe("a run of another length is limited otherwise", () => {
+describe("a rule would limit a run of another length differently", () => {
   const limited = (mixing: Partial<MixingConfig>, tokens: number, other: number): string | null =>
     planMixing({ ...base, mixing: configured(mixing) }, tokens).limitedOtherwise(other, sizes);
-  test("by dga where 8 times a domain are less than its tokens, then or now, in the order of the domains", () => {
+  test("if it is dga and, now or before, 8 repetitions of a domain are fewer tokens than the run has; the first such domain is named", () => {
     expect(limited({}, 80, 80)).toBe(null);
     expect(limited({}, 80, 40)).toBe(null);
     expect(limited({}, 80, 81)).toBe("domain0");
@@ -148,13 +148,13 @@ describe("a run of another length is limited otherwise", () => {
     const large = { sizes: { domain0: 1000, domain1: 20, domain2: 70 } };
     expect(limited({ ruleOptions: large }, 80, 161)).toBe("domain1");
   });
-  test("not if it has no limit or its own tokens, and not by other rules", () => {
+  test("but not without a limit or with tokens of its own, and not if it is another rule", () => {
     expect(limited({ normalise: "raw" }, 80, 8000)).toBe(null);
     expect(limited({ preset: "paper" }, 80, 8000)).toBe(null);
     expect(limited({ ruleOptions: { tokens: 500 } }, 80, 8000)).toBe(null);
     expect(limited({ rule: "uniform" }, 80, 8000)).toBe(null);
   });
-  test("and by combinators that count with its tokens, which is known without the sizes", () => {
+  test("if it has a combinator that uses the number of tokens, which is known without the sizes", () => {
     const counts = (mixing: Partial<MixingConfig>): boolean =>
       planMixing({ ...base, mixing: configured(mixing) }, 80).countsTokens;
     expect(counts({})).toBe(false);
@@ -163,7 +163,7 @@ describe("a run of another length is limited otherwise", () => {
   });
 });
 
-test("a guard among the combinators needs its domains to be evaluated", () => {
+test("a guard among the combinators requires that its domains are evaluated", () => {
   const plan = (guard: Record<string, number> | null, limits: Record<string, number>): unknown =>
     planMixing(
       {
@@ -189,7 +189,7 @@ test("a guard among the combinators needs its domains to be evaluated", () => {
   plan({ domain1: 1.2 }, { domain1: 1.1 });
 });
 
-test("a limit of repetitions is none where there is too little text for it", () => {
+test("the limit on repetitions is reported as ineffective if there is too little text", () => {
   const often = (mixing: Partial<MixingConfig>, tokens: number): number | null =>
     planMixing({ ...base, mixing: configured(mixing) }, tokens).repeatsAnyway(sizes);
   const all = Object.values(sizes).reduce((sum, size) => sum + size, 0);
@@ -200,7 +200,7 @@ test("a limit of repetitions is none where there is too little text for it", () 
   expect(often({ rule: "uniform" }, 16 * all)).toBe(null);
 });
 
-test("options that change nothing are told", () => {
+test("options that have no effect are reported", () => {
   const unused = (rule: MixingConfig["rule"], given: Partial<MixingConfig>): string[] =>
     unusedOptions(configured({ rule, ...given }));
   const wanted = {
@@ -216,7 +216,7 @@ test("options that change nothing are told", () => {
   }
 });
 
-test("steps are those given, or enough for the tokens", () => {
+test("the steps are those given, or enough for the tokens", () => {
   const steps = (training: Partial<TrainConfig["training"]>): number =>
     totalSteps({
       ...base,
@@ -229,7 +229,7 @@ test("steps are those given, or enough for the tokens", () => {
   expect(steps({ steps: null, tokens: null })).toBe(0);
 });
 
-test("a command without options aligns the steps; an option that only a batch has asks for a batch", () => {
+test("by default, alignments come from training steps; an option that only batches have selects batches", () => {
   const from = (alignment: Partial<TrainConfig["alignment"]>): string => {
     const plan = planMixing({ ...base, alignment: { ...base.alignment, ...alignment } }, 1000);
     return measuredFrom(plan.alignment, { gram: false, targets: false });

@@ -110,7 +110,7 @@ function valid(kind: Kind): fc.Arbitrary<{ json: unknown; raw: Raw }> {
   }
 }
 
-test("sizes are powers of ten or of two, as their units say, from a file and from the command line", () => {
+test("sizes are multiples of powers of ten or of two, depending on the unit, in a file and on the command line", () => {
   const sizes: [string, number][] = [
     ["100000000", 1e8], ["100000000B", 1e8], ["40000kB", 4e7], ["40000KB", 4e7], ["16MB", 16e6], ["3gb", 3e9], ["1TB", 1e12],
     ["5120KiB", 5120 * 1024], ["16MiB", 16 * 1024 ** 2], ["16mib", 16 * 1024 ** 2], ["1.5GiB", 1.5 * 1024 ** 3], ["0.5 TiB", 0.5 * 1024 ** 4],
@@ -131,31 +131,34 @@ describe("the table", () => {
     for (const flag of flags) expect(flag).toMatch(/^--[a-z][a-z0-9-]+$/);
   });
 
-  test("defaults are values that the table itself allows", () => {
+  test("defaults are valid values of their options", () => {
     for (const row of rows) {
       if (row.default === null || ["data.domains", "data.target", "run.out"].includes(row.path)) continue;
       expect(checkValue(row.kind, row.default, row.flag)).toEqual(row.default);
     }
   });
 
-  test.each(rows.map((row) => [row.flag, row] as const))("%s says what its config key says", (_, row) => {
-    fc.assert(
-      fc.property(valid(row.kind), ({ json, raw }) => {
-        const fromFile = checkValue(row.kind, json, row.path);
-        const fromFlag = checkValue(row.kind, fromArguments(row.kind, raw, row.flag), row.flag);
-        // As text, in which the order of names counts, as it does for the weights.
-        expect(formatJson(fromFlag)).toBe(formatJson(fromFile));
-        expect(checkValue(row.kind, parseJson(formatJson(json), { source: "c" }), row.path)).toEqual(
-          fromFile,
-        );
-        if (json instanceof Map && row.kind.type === "domains")
-          expect([...(fromFile as Map<string, unknown>).keys()]).toEqual([...json.keys()]);
-      }),
-      { numRuns: 50 },
-    );
-  });
+  test.each(rows.map((row) => [row.flag, row] as const))(
+    "%s has the same meaning as its config key",
+    (_, row) => {
+      fc.assert(
+        fc.property(valid(row.kind), ({ json, raw }) => {
+          const fromFile = checkValue(row.kind, json, row.path);
+          const fromFlag = checkValue(row.kind, fromArguments(row.kind, raw, row.flag), row.flag);
+          // As text, in which the order of names counts, as it does for the weights.
+          expect(formatJson(fromFlag)).toBe(formatJson(fromFile));
+          expect(checkValue(row.kind, parseJson(formatJson(json), { source: "c" }), row.path)).toEqual(
+            fromFile,
+          );
+          if (json instanceof Map && row.kind.type === "domains")
+            expect([...(fromFile as Map<string, unknown>).keys()]).toEqual([...json.keys()]);
+        }),
+        { numRuns: 50 },
+      );
+    },
+  );
 
-  test("numbers are allowed exactly within their range", () => {
+  test("numbers are accepted exactly within their range", () => {
     for (const { kind, flag } of rows) {
       if (kind.type !== "number" && kind.type !== "integer") continue;
       fc.assert(
@@ -176,13 +179,13 @@ describe("the table", () => {
 });
 
 describe("precedence", () => {
-  test("command line over file over default", () => {
+  test("the command line overrides the file, and the file overrides the default", () => {
     const file = { training: { lr: 0.5, batch: 3 } };
     const config = resolve(file, given({ "training.lr": ["0.25"] }));
     expect(config.training).toMatchObject({ lr: 0.25, batch: 3, beta1: 0.9 });
   });
 
-  test("steps on the command line replace tokens in the file, and the other way round", () => {
+  test("steps on the command line replace tokens in the file, and vice versa", () => {
     const steps = resolve({ training: { tokens: 5000 } }, given({ "training.steps": ["7"] }));
     expect([steps.training.steps, steps.training.tokens, totalSteps(steps)]).toEqual([7, null, 7]);
     const tokens = resolve({ training: { steps: 7 } }, given({ "training.tokens": ["5000"] }));
@@ -191,7 +194,7 @@ describe("precedence", () => {
     expect(resolve({}).training.steps).toBe(1000);
   });
 
-  test("evaluation goes by a share, or every so many steps, whichever the first source names", () => {
+  test("evaluation goes by a share or by an interval, whichever the first source gives", () => {
     const evaluationOptions = (...[json, ...before]: Parameters<typeof resolve>): unknown[] => {
       const { evalShare, evalEvery, evalTokens } = resolve(json, ...before).run;
       return [evalShare, evalEvery, evalTokens];
@@ -212,7 +215,7 @@ describe("precedence", () => {
     ]);
   });
 
-  test("the section of another command says nothing to a run", () => {
+  test("a section of another command has no effect on a run", () => {
     const json = { training: { lr: 0.1 }, compare: { rules: ["dga"], anything: 1 } };
     expect(jsonLayer(json, "c.json").values).toEqual(new Map([["training.lr", 0.1]]));
   });
@@ -299,7 +302,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     const values = (path: string, ...raw: string[]): unknown => given({ [path]: raw }).values.get(path);
     expect(values("mixing.floor", "0.1")).toBe(0.1);
     expect(values("mixing.floor", "*=0.1")).toBe(0.1);
-    // As with other options the last one goes.
+    // As with other options, the last one counts.
     expect(values("mixing.floor", "0.1", "0.2")).toBe(0.2);
     expect(values("mixing.floor", "0.1", "a=0.2")).toEqual(new Map([["*", 0.1], ["a", 0.2]])); // prettier-ignore
     expect(values("mixing.guard", "*<=1.02")).toEqual(new Map([["*", 1.02]]));
@@ -345,7 +348,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     expect(uniform.data.target).toEqual([]);
   });
 
-  test("any JSON whatever gives a configuration or one line of error", () => {
+  test("any JSON gives a configuration or a one-line error", () => {
     const keys = fc.constantFrom(...rows.map((row) => row.key), "x", "__proto__", "constructor");
     const sections = fc.constantFrom("data", "model", "training", "mixing", "run", "toString");
     const anything = fc.dictionary(sections, fc.oneof(fc.dictionary(keys, fc.jsonValue()), fc.jsonValue()));
@@ -372,11 +375,11 @@ describe("of every option in a config file", () => {
 
   test.each(rows.map((row) => [row.path, row] as const))("%s", (path, { key, kind }) => {
     const member = `"${key}": {}`;
-    // Twice, whatever the values.
+    // A key that occurs twice, even with equal values.
     expect(errorOf(() => read(text(path, member, member))).message).toBe(
       `c.json, line 4, column 5: the name "${key}" appears twice in one object`,
     );
-    // Misspelt: two letters that change places, one that is missing, other capitals.
+    // Misspelt: two letters swapped, one missing, other capitals.
     const swapped = key.slice(0, -2) + key.slice(-2).split("").toReversed().join("");
     for (const wrong of [swapped, key.slice(0, -1), key.toUpperCase()]) {
       if (rows.some((row) => row.path === `${path.split(".")[0]}.${wrong}`) || wrong.length < 2) continue;
@@ -406,9 +409,9 @@ describe("of every option in a config file", () => {
   });
 });
 
-test("a key under its former name is the same key; both at once are refused", () => {
+test("a key can be given under its former name; giving both names is refused", () => {
   const renamed = rows.filter(({ formerly }) => formerly !== undefined);
-  // A rule that looks at nothing, with which all of them go.
+  // A rule that measures nothing, which all these options are compatible with.
   const uniform = given({ "mixing.rule": ["uniform"] });
   expect(renamed.length).toBeGreaterThan(5);
   for (const { kind, path, section, key, formerly } of renamed) {
@@ -437,14 +440,14 @@ describe("files", () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  test("weights come from another run's weights.json", () => {
+  test("weights can be read from the weights.json of another run", () => {
     const path = join(folder, "weights.json");
     writeFileSync(path, JSON.stringify({ final: { a: 1, b: 0 }, averaged: { a: 0.25, b: 0.75 } }));
     const config = resolve({ mixing: { weights: path } });
     expect([...(config.mixing.weights ?? [])]).toEqual([["a", 0.25], ["b", 0.75]]); // prettier-ignore
   });
 
-  test("broken JSON names the file and stays on one line", () => {
+  test("an error about invalid JSON names the file and has one line", () => {
     const path = join(folder, "broken.json");
     for (const text of ['{\n "model": {\n "dim": }\n}', "", "{", "\u0000", "[1,\n2"]) {
       writeFileSync(path, text);
@@ -455,7 +458,7 @@ describe("files", () => {
   });
 });
 
-test("a resumed run may change free keys and those that it tells of, and the first other one is named", () => {
+test("a resumed run may change free keys and recorded keys; the first other key that differs is named", () => {
   const saved = resolve({ run: { out: "r" } });
   for (const row of rows) {
     const changed = new Map(flatten(saved)).set(row.path, "another");

@@ -119,7 +119,7 @@ describe("prepared", () => {
     expect((await prepare("whole", "--workers", "1")).result).toBe(0);
   });
 
-  test("the files are whole, and nothing of the work is left", async () => {
+  test("the folder is complete, and no temporary files are left", async () => {
     expect(contentsOf("whole")).toEqual([
       "domains",
       "prepared.json",
@@ -136,7 +136,7 @@ describe("prepared", () => {
     expect(bytesIn("three")).toEqual(bytesIn("whole"));
   });
 
-  test("they are read as the text is: the same tokenizer, documents, split and tokens, without being told", async () => {
+  test("reading the folder gives the same tokenizer, documents, split and tokens as reading the text, without further options", async () => {
     const path = (name: string): string => join(folder, name);
     const found = await dataOf({ "data.domainsFrom": [path("whole")] });
     const expected = await dataOf({
@@ -162,7 +162,7 @@ describe("prepared", () => {
     });
   });
 
-  test("a folder that was copied is read to its end again; one whose tokens have changed is refused", async () => {
+  test("a copied folder is read completely once more; a folder whose tokens have changed is refused", async () => {
     cpSync(join(folder, "whole"), join(folder, "copy"), { recursive: true });
     const given = { "data.domainsFrom": [join(folder, "copy")] };
     expect((await dataOf(given)).domains.length).toBe(5);
@@ -175,14 +175,14 @@ describe("prepared", () => {
     );
   });
 
-  test("another tokenizer than theirs is refused", async () => {
+  test("a tokenizer other than the folder's is refused", async () => {
     const path = join(folder, "whole");
     await expect(dataOf({ "data.domainsFrom": [path], "data.tokenizer": "byte" })).rejects.toThrow(
       `--domains ${path}: was prepared with another tokenizer than that of this run; leave out --tokenizer, or prepare the text again with it`,
     );
   });
 
-  test("options that have no effect beside it are refused, unless a file of options says no more than the default", () => {
+  test("options that have no effect with a prepared folder are refused, except defaults in a config file", () => {
     const path = join(folder, "whole");
     const from = jsonLayer({ data: { domainsFrom: path } }, "c.json");
     const flags = (...given: (readonly [string, string])[]): Layer =>
@@ -211,19 +211,19 @@ describe("prepared", () => {
       flags(["data.textField", "body"], ["data.target", text]),
     ])
       expect(preparedLayer([layer, from]).values.get("data.tokenizer")).toBe(join(path, "tokenizer.json"));
-    // Beside text of other folders it is read.
+    // It has an effect if there is text in other folders too.
     const both = jsonLayer({ data: { domainsFrom: [path, join(folder, "corpus")] } }, "c.json");
     expect(codeOf(() => preparedLayer([flags(["data.textField", "body"]), both]))).toBe("no error");
   });
 
-  test("gradmix cluster takes the folder as the text of its domains", () => {
+  test("gradmix cluster accepts the folder as the text of its domains", () => {
     const paths = ["code", "large", "notes", "prose", "rows"].map((name) => join(folder, "whole/domains", `${name}.bin`)); // prettier-ignore
     const { files, tokenizer } = clusterArguments([join(folder, "whole"), "a.txt"], { out: "x" });
     expect([files, tokenizer]).toEqual([[...paths, "a.txt"], join(folder, "whole/tokenizer.json")]);
     expect(clusterArguments([join(folder, "corpus")], { out: "x" })).toMatchObject({ files: [join(folder, "corpus")], tokenizer: null }); // prettier-ignore
   });
 
-  test("a command that was killed resumes where it was, to the same bytes", async () => {
+  test("a command that was killed resumes where it stopped, to the same bytes", async () => {
     const done = join(folder, "killed/work/done.jsonl");
     const child = spawn(process.execPath, [command, "prepare", ...common, "--out", "killed", "--workers", "2"], { cwd: folder, stdio: "ignore" }); // prettier-ignore
     const ended = once(child, "exit");
@@ -244,7 +244,7 @@ describe("prepared", () => {
     expect(contentsOf("killed")).toEqual(contentsOf("whole"));
   });
 
-  test("one that is interrupted says that it can be resumed", async () => {
+  test("an interrupted command says that it can be resumed", async () => {
     const given = ["--tokenizer", "whole/tokenizer.json"];
     const child = spawn(process.execPath, [command, "prepare", ...common, "--out", "stopped", ...given], { cwd: folder, stdio: ["ignore", "ignore", "pipe"] }); // prettier-ignore
     let err = "";
@@ -260,7 +260,7 @@ describe("prepared", () => {
     expect(bytesIn("stopped")).toEqual(bytesIn("whole"));
   });
 
-  test("nanoGPT's files hold the same tokens", async () => {
+  test("files for nanoGPT hold the same tokens", async () => {
     expect((await prepare("nano", "--format", "nanogpt", "--tokenizer", "whole/tokenizer.json")).result).toBe(
       0,
     );
@@ -271,7 +271,7 @@ describe("prepared", () => {
   });
 });
 
-test("what a prepared folder says stands in for options that are not given", async () => {
+test("a prepared folder supplies options that are not given", async () => {
   for (const [out, tokenizer] of [
     ["several", "byte"],
     ["other", "whole/tokenizer.json"],
@@ -295,7 +295,7 @@ test("what a prepared folder says stands in for options that are not given", asy
   expect(layerOf({ "data.domainsFrom": from, "model.initFrom": "run" })).toEqual({});
   expect(layerOf({ "data.domainsFrom": [path("whole")], "model.initFrom": "run" })).toEqual({ "data.target": [path("whole/target.bin")] }); // prettier-ignore
   expect(layerOf({ "data.domainsFrom": [path("corpus")] })).toEqual({});
-  // Only one target can stand for what is not said.
+  // If no target is named, only one folder may have one.
   expect(codeOf(() => layerOf({ "data.domainsFrom": [path("whole"), path("nano")] }))).toBe(
     `config: --domains: ${path("whole/target.bin")} and ${path("nano/target.bin")} are both targets; name one with --target`,
   );
@@ -309,7 +309,7 @@ test("what a prepared folder says stands in for options that are not given", asy
   );
 });
 
-test("domains that a field names, and a large vocabulary: each document is where it belongs", async () => {
+test("with domains from a field and a large vocabulary, each document is in its domain", async () => {
   const [one, two] = [documents("one", 30), documents("two", 20)];
   writeFileSync(join(folder, "mixed.jsonl"), one.map((text, i) => jsonl([text], { lang: "1" }) + (i < 20 ? jsonl([two[i]], { lang: "2" }) : "")).join("")); // prettier-ignore
   const wide = byteTokenizer().toJSON() as { model: { vocab: Record<string, number> } };
@@ -331,7 +331,7 @@ const bytesOf = (texts: readonly string[]): number[] => {
   return [...others, first].flat();
 };
 
-test("domains that are clusters: each document is where its cluster is", async () => {
+test("with clusters as domains, each document is in the domain of its cluster", async () => {
   // The last cluster has less than a window.
   const texts = [...documents("cluster", 20), "one word"];
   const path = join(folder, "clustered.jsonl");
@@ -366,7 +366,7 @@ test("domains that are clusters: each document is where its cluster is", async (
   writeFileSync(manifest, written);
 });
 
-test("what a config file asks for and preparing does not do is refused", () => {
+test("a setting of a config file that preparing does not support is refused", () => {
   const config = join(folder, "drops.json");
   const data = { domainsFrom: ["corpus"], target: ["target.jsonl"], dropContaminated: true };
   writeFileSync(config, JSON.stringify({ data }));
@@ -375,7 +375,7 @@ test("what a config file asks for and preparing does not do is refused", () => {
   expect(existsSync(join(folder, "dropped"))).toBe(false);
 });
 
-test("several targets that were prepared are those of a histogram; the domains are those of a mixture", () => {
+test("gradmix histogram uses the targets of a prepared folder, and gradmix mix its domains", () => {
   const run = (...args: string[]) =>
     spawnSync(process.execPath, [command, ...args], { cwd: folder, encoding: "utf8", input: '{"type":"init"}\n' }); // prettier-ignore
   const targets = ["--targets", "one=target.jsonl", "--targets", "two=corpus/rows.csv"];
@@ -386,7 +386,7 @@ test("several targets that were prepared are those of a histogram; the domains a
   expect(run("mix", "--domains", "two-targets").stdout).toContain('"weights":{"prose":0.5,"code":0.5}');
 });
 
-describe("refused, with what was done kept", () => {
+describe("the command is refused, and its finished work is kept", () => {
   const args = ["--domains", "small", "--tokenizer", "byte", "--out", "some", "--workers", "1"];
   const file = (name: string): string => join(folder, "small", name);
   const begin = (): void => {
@@ -423,7 +423,7 @@ describe("refused, with what was done kept", () => {
     expect(await refusal(...given, ...more)).toBe(`--out some: ${reason}; prepare into another folder, or delete this one`); // prettier-ignore
   });
 
-  test("refuses a file that was changed after it was read; resumes if a file was repaired before it was read", async () => {
+  test("refuses if a file was changed after it was read; resumes if a file was repaired before it was read", async () => {
     utimesSync(file("a.jsonl"), 1e9, 1e9 + 1);
     expect(await refusal(...args)).toContain(
       "a.jsonl has changed since it was started; prepare into another folder",
@@ -455,13 +455,13 @@ describe("refused, with what was done kept", () => {
     writeFileSync(join(folder, "empty.jsonl"), '{"text":""}\n');
     const out = given.includes("--out") ? [] : ["--out", "nothing"];
     expect(await refusal(...given, ...out)).toContain(reason);
-    // A folder is left only where text was read.
+    // The folder exists only if text was read.
     expect(existsSync(join(folder, "nothing"))).toBe(reason.includes("empty"));
     rmSync(join(folder, "nothing"), { recursive: true, force: true });
   });
 });
 
-test("a bad line far into a file is named by its number; a full disk and a file that changes leave nothing behind", async () => {
+test("a bad line deep in a file is named by its number; a full disk and a changing file leave no partial files", async () => {
   const [path, broken] = [join(folder, "long.jsonl"), join(folder, "broken.jsonl")];
   const lines = Array.from({ length: 19 }, () => JSON.stringify({ text: "x".repeat(2 ** 20) }));
   writeFileSync(path, lines.join("\n"));
@@ -502,7 +502,7 @@ test("a bad line far into a file is named by its number; a full disk and a file 
   expect(told).toEqual({ input: job.bytes, text: facts.textBytes, documents: facts.documents });
 });
 
-test("progress is shares of the input, and speed of the text", () => {
+test("progress shows the share of the input and the speed in text", () => {
   expect(formatProgress({ input: 100, text: 3e6, documents: 1234 }, { total: 1000, before: 300 }, 2)).toBe(
     " 40%  1.5 MB/s  1.23k documents  0:12 left",
   );

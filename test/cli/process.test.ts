@@ -132,7 +132,7 @@ function outcome(run: string): unknown {
 
 type Call = [call: string, path: string, more?: string];
 
-describe("files last before the run says that they are there", () => {
+describe("files are safely on disk before the run says that they are there", () => {
   const calls = (): Call[] =>
     readFileSync(join(folder, "calls"), "utf8")
       .trimEnd()
@@ -156,7 +156,7 @@ describe("files last before the run says that they are there", () => {
     return renamed;
   }
 
-  test("a whole run: every file but the metrics is written, synced, renamed, and its folder synced; metrics are synced before a checkpoint", async () => {
+  test("in a whole run, every file but the metrics is written, synced and renamed, and its folder synced; metrics are synced before a checkpoint", async () => {
     const { code } = await gradmix(tiny("--steps", "5"), { RECORD: join(folder, "calls") });
     expect(code).toBe(0);
     const all = calls();
@@ -203,7 +203,7 @@ describe("files last before the run says that they are there", () => {
     expect(index("link", /^run\/lock$/)).toBeLessThan(index("open", /config\.json/));
   });
 
-  test("Ctrl-C: the same before it says how to go on", async () => {
+  test("the same holds after Ctrl-C, before the command says how to continue", async () => {
     const { code, out } = await gradmix(tiny("--steps", "500", "--checkpoint-every", "0"), {
       RECORD: join(folder, "calls"),
       SIGNAL: JSON.stringify({ call: "write", path: "metrics.jsonl$", nth: 3, signals: ["SIGINT"] }),
@@ -240,7 +240,7 @@ describe("signals", () => {
     ["SIGTERM", 143],
     ["SIGHUP", 129],
   ])(
-    "%s, also twice before its line was shown: a checkpoint, code %i, and the same bits after --resume",
+    "%s, even twice before the message was shown: a checkpoint, code %i, and the same bits after --resume",
     async (name, expected) => {
       const { code, err, out } = await gradmix(tiny("--steps", "40"), atThirdStep(name, name));
       expect({ code, err: code === expected ? "" : err }).toEqual({ code: expected, err: "" });
@@ -259,7 +259,7 @@ describe("signals", () => {
     },
   );
 
-  test("while text is read: reading stops, and nothing is written or, when resuming, the run stays as it was", async () => {
+  test("while text is read: reading stops and nothing is written; a resumed run stays as it was", async () => {
     const atA = {
       SIGNAL: JSON.stringify({ call: "read", path: "a.jsonl$", nth: 1, signals: ["SIGINT"] }),
       RECORD: join(folder, "calls"),
@@ -297,7 +297,7 @@ describe("signals", () => {
     ["in a script that ignores hang-ups", linux, 'trap "" HUP; "$0" "$@"; exit $?', "inherit"],
   ];
   test.each(nohups.filter(([, possible]) => possible))(
-    "a hang-up %s is nothing to a run",
+    "a run ignores a hang-up %s",
     async (_, __, script, input) => {
       const child = spawn(
         "bash",
@@ -316,8 +316,8 @@ describe("signals", () => {
   );
 });
 
-describe("who reads the progress", () => {
-  test("goes away: the run continues to its end", async () => {
+describe("the reader of the progress", () => {
+  test("ends: the run continues to its end", async () => {
     const { child } = start(tiny("--steps", "60", "--eval-every", "1"));
     const exit = once(child, "exit");
     child.stderr?.once("data", () => {
@@ -330,7 +330,7 @@ describe("who reads the progress", () => {
     expect(remains()).toEqual([]);
   });
 
-  test("reads nothing: neither does the run wait for it, nor its end", async () => {
+  test("does not read: the run does not wait for it, not even at the end", async () => {
     const { child } = start(tiny("--steps", "40", "--eval-every", "1"), { FLOOD: "stderr" });
     const exit = once(child, "exit");
     child.stderr?.pause();
@@ -340,7 +340,7 @@ describe("who reads the progress", () => {
   });
 
   test.runIf(existsSync("/dev/full"))(
-    "is a full disk: the run continues; a lost result is reported and sets the exit code",
+    "is a full disk: the run continues; if the result is lost, this is reported and sets the exit code",
     async () => {
       const full = openSync("/dev/full", "w");
       const lostProgress = await start(tiny("--steps", "3"), {}, { stdio: ["ignore", "pipe", full] }).ended;
@@ -364,8 +364,10 @@ describe("who reads the progress", () => {
     },
   );
 
-  test.runIf(hasPython)("is a terminal that is closed: a checkpoint, and the code of a hang-up", async () => {
-    const script = `
+  test.runIf(hasPython)(
+    "is a terminal that is closed: the run saves a checkpoint and exits with the code of a hang-up",
+    async () => {
+      const script = `
 import os, pty, select, sys, time
 pid, fd = pty.fork()
 if pid == 0: os.execvp(sys.argv[1], sys.argv[1:])
@@ -373,19 +375,24 @@ while not (os.path.exists("run/metrics.jsonl") and os.path.getsize("run/metrics.
     if select.select([fd], [], [], 0.05)[0]: os.read(fd, 65536)
 os.close(fd)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))`;
-    const child = spawn("python3", ["-c", script, process.execPath, command, ...tiny("--steps", "1000000")], {
-      cwd: folder,
-    });
-    children.push(child);
-    const { out, err } = await collect(child);
-    expect([out.trim(), err]).toEqual(["129", ""]);
-    expect(checkpoints()).toContain(steps().length);
-    expect(remains()).toEqual([]);
-  });
+      const child = spawn(
+        "python3",
+        ["-c", script, process.execPath, command, ...tiny("--steps", "1000000")],
+        {
+          cwd: folder,
+        },
+      );
+      children.push(child);
+      const { out, err } = await collect(child);
+      expect([out.trim(), err]).toEqual(["129", ""]);
+      expect(checkpoints()).toContain(steps().length);
+      expect(remains()).toEqual([]);
+    },
+  );
 });
 
-describe("a file that finds no room", () => {
-  test("the metrics' (a real limit): the run ends with a checkpoint, and a resumed one has every line", async () => {
+describe("a file for which there is no room", () => {
+  test("the metrics (a real limit): the run ends with a checkpoint, and the resumed run has every line", async () => {
     const args = tiny("--steps", "260", "--checkpoint-every", "100", "--eval-every", "0");
     const child = spawn("bash", ["-c", 'ulimit -f 80; exec "$0" "$@"', process.execPath, command, ...args], {
       cwd: folder,
@@ -399,7 +406,7 @@ describe("a file that finds no room", () => {
       ) ?? [err];
     expect(kept).toBe(stopped);
     expect(checkpoints()).toContain(Number(kept));
-    // Whole lines, all but the one that had no room.
+    // All lines are complete; only the one without room is missing.
     expect(steps()).toEqual(upTo(Number(stopped) - 1));
     expect(remains()).toEqual([]);
     expect((await gradmix(["train", "--resume", "run"])).code).toBe(0);
@@ -408,7 +415,7 @@ describe("a file that finds no room", () => {
     expect(outcome("run")).toEqual(outcome("whole"));
   });
 
-  test("a checkpoint's: the one before is kept, and no part of the new one", async () => {
+  test("a checkpoint: the previous one is kept, and no part of the new one", async () => {
     const { code, err } = await gradmix(tiny("--steps", "8"), {
       FAIL: JSON.stringify({ call: "write", path: "step-00000004", nth: 1, code: "ENOSPC" }),
     });

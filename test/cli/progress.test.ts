@@ -42,7 +42,7 @@ describe("formats", () => {
     ]); // prettier-ignore
   });
 
-  test("weights: the largest first, small ones not shown as nothing", () => {
+  test("weights are shown with the largest first, and small ones are not shown as 0", () => {
     expect(formatWeights(weights({ a: 0.001, b: 0.999 }))).toBe("b 100% a <1%");
     expect(formatWeights(weights({ a: 0.1, b: 0.2, c: 0.3, d: 0.4, e: 0 }), 2)).toBe("d 40% c 30% +3");
   });
@@ -57,7 +57,7 @@ describe("formats", () => {
     );
   });
 
-  test("fits the terminal, whatever its width", () => {
+  test("the line fits any width of the terminal", () => {
     const state = { totalSteps: 9, speed: null, targetLoss: null };
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 200 }), (width) => {
@@ -66,7 +66,7 @@ describe("formats", () => {
     );
   });
 
-  test("fits it with names in any script: wide letters take two columns, marks above none, and none is cut in two", () => {
+  test("it also fits with names in any script: wide letters take two columns, combining marks none, and no letter is cut in two", () => {
     // Columns by the letters' own tables: CJK and Hangul 2, Latin and Devanagari letters and spacing signs 1, combining marks 0.
     const letters: [string, number][] = [
       ["a", 1], ["中", 2], ["ウ", 2], ["한", 2], ["e\u0301", 1], ["न्", 1], ["का", 2], ["ก็", 1], ["𠮷", 2], ["é", 1],
@@ -97,7 +97,7 @@ describe("formats", () => {
     );
   });
 
-  test("the result says how to go on after an interruption", () => {
+  test("after an interruption, the result says how to continue", () => {
     const named = { final: weights({ a: 1 }), averaged: weights({ a: 1 }) };
     const result = {
       ...{ step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights: named, interrupted: true },
@@ -143,14 +143,14 @@ describe("on a screen", () => {
     return written;
   }
 
-  test("a terminal gets one line, rewritten, ended once", () => {
+  test("a terminal gets one line, which is rewritten and ended once", () => {
     const text = play(true, [0, 500, 1000]).join("");
     expect(text.split("\n")).toHaveLength(2);
     expect(text.split("\r\u001b[2K")).toHaveLength(3);
     expect(text).toContain("step 3/3");
   });
 
-  test("elsewhere whole lines, about one a second, and each evaluation and the last step", () => {
+  test("other outputs get whole lines: about one per second, each evaluation, and the last step", () => {
     const lines = play(false, [0, 300, 600, 900, 1100, 1200], [3]);
     expect(lines.map((line) => /step (\d)/.exec(line)?.[1])).toEqual(["1", "3", "6"]);
     for (const line of lines) expect(line).toMatch(/^[^\r\u001b\n]*\n$/);
@@ -158,7 +158,7 @@ describe("on a screen", () => {
     expect(lines[2]).toContain("target 1.500");
   });
 
-  test("the loss on the target before the first step is shown, and stays until there is another", () => {
+  test("the loss on the target before the first step is shown until there is a newer one", () => {
     for (const isTTY of [true, false]) {
       const written: string[] = [];
       const progress = startProgress({ write: (text) => written.push(text), isTTY, columns: 200 }, 120);
@@ -175,7 +175,7 @@ describe("on a screen", () => {
     expect(silent).toEqual([]);
   });
 
-  test("speed comes from the clock", () => {
+  test("the speed is measured with the clock", () => {
     expect(play(false, [0, 1000]).at(-1)).toContain("2.05k tok/s");
   });
 });

@@ -32,7 +32,7 @@ async function run(
   return text;
 }
 
-test("one run's page goes into its folder, and what else is asked for where it is asked for", async () => {
+test("the page of one run is written into its folder, and other files to the given places", async () => {
   const folder = makeRun(join(work, "one"), { steps: 10 });
   const place = join(work, "asked");
   const text = await run([folder], {
@@ -64,7 +64,7 @@ test("one run's page goes into its folder, and what else is asked for where it i
   expect(readFileSync(written[0])).toEqual(page);
 });
 
-describe("refused, in one line, with nothing written:", () => {
+describe("the command is refused in one line, and nothing is written:", () => {
   const good = makeRun(join(work, "good"), { steps: 10 });
   const empty = makeRun(join(work, "empty"), { steps: 10 });
   writeFileSync(join(empty, "metrics.jsonl"), "");
@@ -92,7 +92,7 @@ describe("refused, in one line, with nothing written:", () => {
     expect(runs.some((folder) => existsSync(join(folder, "metrics.csv")))).toBe(false);
   });
 
-  test("by the command, with exit code 2", () => {
+  test("when started as a command, with exit code 2", () => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [main, "report", work], {
       encoding: "utf8",
     });
@@ -101,13 +101,13 @@ describe("refused, in one line, with nothing written:", () => {
   });
 });
 
-test("a page that cannot be written is told in a line, and does not end the run", async () => {
+test("a page that cannot be written is reported in one line, and the run continues", async () => {
   const lines: string[] = [];
   expect(await writePage([join(work, "nowhere")], (line) => lines.push(line))).toBeNull();
   expect(lines).toEqual([expect.stringMatching(/nowhere\/report\.html was not written: .*contains no run/)]);
 });
 
-test("watch serves until Ctrl-C, and says that the run has ended", async () => {
+test("watch serves until Ctrl-C, and says when the run has ended", async () => {
   const folder = makeRun(join(work, "watched"), { steps: 5 });
   const child = spawn(process.execPath, [main, "watch", folder, "--port", "0"], {
     stdio: ["ignore", "pipe", "pipe"],

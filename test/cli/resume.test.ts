@@ -19,7 +19,7 @@ const cases = fc.record({
   share: fc.double({ min: 0, max: 1, noNaN: true }),
 });
 
-test("the steps change exactly where every step that was done had the learning rate of the new schedule", () => {
+test("the number of steps can change exactly if every finished step had the learning rate of the new schedule", () => {
   fc.assert(
     fc.property(cases, ({ schedule: name, from, to, warmup, share }) => {
       const done = Math.round(from * share);
@@ -56,7 +56,7 @@ test("the steps change exactly where every step that was done had the learning r
   );
 });
 
-test("without --warmup the warm-up follows from the first number of steps, and a longer run keeps it", () => {
+test("without --warmup, the warm-up follows from the first number of steps, and a longer run keeps it", () => {
   const start = resolveConfig([layer({ steps: 100, schedule: "constant" })]);
   const longer = resolveConfig([layer({ steps: 400 }), layer(start.training)]);
   expect([start.training.warmup, longer.training.warmup]).toEqual([25, 25]);
@@ -71,7 +71,7 @@ test("without --warmup the warm-up follows from the first number of steps, and a
   expect(byTokens.training.warmup).toBe(usualWarmup(Math.ceil(6400 / byTokens.model.context)));
 });
 
-test("another length is refused if the rule would limit a domain differently, naming the domain and the option", () => {
+test("another length is refused if the rule would limit a domain differently, with the names of the domain and the option", () => {
   const [then, now] = [planOf({ steps: 5 }), planOf({ steps: 9 })];
   expect(() => checkRepetitions(then, now, null)).not.toThrow();
   expect(() => checkRepetitions(then, now, "wiki")).toThrow(
@@ -79,7 +79,7 @@ test("another length is refused if the rule would limit a domain differently, na
   );
 });
 
-test("constant always extends, wsd before its decay, cosine only within the warm-up", () => {
+test("a constant schedule can always be extended, wsd before its decay, cosine only within the warm-up", () => {
   const extends_ = (schedule: string, done: number): boolean => {
     const plan = (steps: number): TrainingPlan => planOf({ schedule, steps, warmup: 5 });
     try {
@@ -93,7 +93,7 @@ test("constant always extends, wsd before its decay, cosine only within the warm
   expect([extends_("cosine", 5), extends_("cosine", 7)]).toEqual([true, false]);
 });
 
-test("differences of the engine that both sides know are reported", () => {
+test("differences in the engine are reported if both versions are known", () => {
   const engine: Engine = { backend: "cpu", simd: "relaxed", precision: "f32", version: "1.0.0" };
   expect(engineChanges(savedEngine({ engine }), engine)).toEqual({});
   for (const name of Object.keys(engine) as (keyof Engine)[])

@@ -75,7 +75,7 @@ interface Weights {
 const weights = (run: string): Weights & { bases?: Weights } =>
   JSON.parse(readFileSync(join(folder, run, "weights.json"), "utf8")) as Weights & { bases?: Weights };
 
-describe("every rule by its name", () => {
+describe("every rule can be chosen by its name", () => {
   const several = ["--targets", "code=target.jsonl", "--targets", "prose=other.jsonl"];
   test.each<[string, string[]]>([
     ["temperature", []],
@@ -121,7 +121,7 @@ describe("every rule by its name", () => {
     const run = gradmix("--rule", "doremi", "--reference", "reference", "--steps", "6", "--out", "doremi");
     expect(run.err).not.toContain("Error");
     expect(run.code).toBe(0);
-    // A young model is behind the reference somewhere.
+    // A model after few steps is worse than the reference on some domain.
     expect(new Set(Object.values(weights("doremi").final)).size).toBeGreaterThan(1);
 
     const doremi = ["--rule", "doremi", "--steps", "2", "--out", "refused", "--reference"];
@@ -153,7 +153,7 @@ describe("every rule by its name", () => {
     expect(errorOutput("reference").split("\n").at(-1)).toMatch(/embed_tokens/);
     expect(existsSync(join(folder, "refused"))).toBe(false);
 
-    // It is another model now, so the run that began with it does not go on.
+    // The reference has changed, so the run cannot be continued.
     const { code, err } = gradmix("--resume", "doremi");
     expect(code).toBe(2);
     expect(err).toContain("the model in reference is not the one that the run began with");
@@ -161,13 +161,13 @@ describe("every rule by its name", () => {
     expect(gradmix("--resume", "doremi").err).not.toContain("not the one");
   });
 
-  test("an option that changes nothing is pointed out", () => {
+  test("an option that has no effect is reported", () => {
     const { code, err } = gradmix("--rule", "odm", "--eta", "2", "--steps", "1", "--out", "unused");
     expect(code).toBe(0);
     expect(err).toContain("mixing.eta has no effect: rule odm does not use it");
   });
 
-  test("many domains: short lines, whole weights", () => {
+  test("with many domains, lines are short and the weights file is complete", () => {
     const many = Object.fromEntries(
       Array.from({ length: 130 }, (_, i) => [`part ${i}`, [i % 2 === 0 ? "prose.jsonl" : "code.jsonl"]]),
     );
@@ -194,7 +194,7 @@ describe("every rule by its name", () => {
 
 describe("bases", () => {
   const args = [...withTarget, "--rule", "dga", "--steps", "8"];
-  test("move instead of the domains; JSON and CSV say the same; a resumed run continues to the same bits", () => {
+  test("have weights in place of the domains; JSON and CSV are equivalent; a resumed run continues to the same bits", () => {
     expect(gradmix(...args, "--bases", "bases.json", "--out", "json").code).toBe(0);
     expect(gradmix(...args, "--bases", "bases.csv", "--out", "csv").code).toBe(0);
     const inline = {
@@ -240,7 +240,7 @@ describe("bases", () => {
     expect(gradmix("--resume", "json").err).toContain("it was made with other bases");
     writeFileSync(join(folder, "bases.json"), text);
 
-    // The same configuration, but for the bases: not the run that it was.
+    // Only the bases differ, so it is another run.
     const { code, err } = gradmix(...args, "--bases", "bases.csv", "--resume", "json");
     expect(code).toBe(2);
     expect(err).toContain("mixing.bases");

@@ -84,7 +84,7 @@ describe("the checkpoint file", () => {
   const bits = (array: CheckpointArray): Uint8Array =>
     new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
-  test("gives back every bit", () => {
+  test("reproduces every bit", () => {
     fc.assert(
       fc.property(fc.option(fc.nat()), checkpoints, (step, checkpoint) => {
         const read = decodeCheckpoint(
@@ -105,7 +105,7 @@ describe("the checkpoint file", () => {
     );
   });
 
-  test("is the safetensors layout", () => {
+  test("has the layout of safetensors", () => {
     const file = join_(
       encodeCheckpoint({ step: 7, json: {}, arrays: { a: Float32Array.of(1, 2), b: Uint8Array.of(9) } }),
     );
@@ -118,7 +118,7 @@ describe("the checkpoint file", () => {
     for (const value of Object.values(header.__metadata__)) expect(value).toBeTypeOf("string");
   });
 
-  test("any file cut short, lengthened or with one changed byte is refused", () => {
+  test("is refused if it is cut short, lengthened, or has one changed byte", () => {
     const whole = join_(
       encodeCheckpoint({ step: 3, json: { a: "ü" }, arrays: { x: Float32Array.of(1, 2, 3) } }),
     );
@@ -137,7 +137,7 @@ describe("the checkpoint file", () => {
   });
 });
 
-describe("values that no file can hold are refused", () => {
+describe("values that cannot be stored are refused", () => {
   test.each<[object, string]>([
     [{ json: { a: [1, NaN] } }, "json.a[1] is NaN, which is not JSON"],
     [{ json: { a: { b: Infinity } } }, "json.a.b is Infinity, which is not JSON"],
@@ -159,7 +159,7 @@ describe("values that no file can hold are refused", () => {
     expect(readdirSync(root)).toEqual([]);
   });
 
-  test("a member that is undefined is left out", () => {
+  test("a member with the value undefined is left out", () => {
     const path = join(root, "c.safetensors");
     writeCheckpoint(path, { json: { a: undefined, b: 1 }, arrays: {} });
     expect(readCheckpoint(path).json).toEqual({ b: 1 });
@@ -181,7 +181,7 @@ describe("values that no file can hold are refused", () => {
     ['"json":"{}"', '"json":"[]"', /^c: state is a list, not an object$/],
     ['"json":"{}"', '"json":"{"', /^c: state is not JSON \(/],
     ['"step":"1"', '"step":"x"', /^c: header\.__metadata__\.step is "x", not a number of steps; /],
-  ])("nor is a file with %s as %s read", (from, to, message) => {
+  ])("a file with %s as %s is refused", (from, to, message) => {
     const whole = join_(encodeCheckpoint({ step: 1, json: {}, arrays: { x: Float32Array.of(1) } }));
     const length = Number(new DataView(whole.buffer).getBigUint64(0, true));
     const text = new TextDecoder().decode(whole.subarray(8, 8 + length));
@@ -222,7 +222,7 @@ describe("writing", () => {
     };
   }
 
-  test("a full disk at any byte: one clear line, the old file whole, nothing left behind", () => {
+  test("a full disk at any byte gives one clear line, keeps the old file, and leaves no partial file", () => {
     const path = join(root, "step-00000001.safetensors");
     writeCheckpoint(path, state(1));
     const before = readFileSync(path);
@@ -236,13 +236,13 @@ describe("writing", () => {
     );
   });
 
-  test("a system that writes a few bytes a call", () => {
+  test("works if the system writes only a few bytes per call", () => {
     const path = join(root, "a", "b.safetensors");
     writeCheckpoint(path, { step: 1, ...state(1) }, disk(Infinity, 7));
     expect(readCheckpoint(path)).toEqual({ step: 1, ...state(1) });
   });
 
-  test.runIf(nodeFs.existsSync("/dev/full"))("a real device without room", () => {
+  test.runIf(nodeFs.existsSync("/dev/full"))("to a real device without room is refused", () => {
     const full: WriteFs = { ...nodeFs, openSync: () => nodeFs.openSync("/dev/full", "w") };
     expect(errorOf(() => writeFileAtomic(join(root, "x"), [Uint8Array.of(1)], full)).message).toMatch(
       /the disk is full/,
@@ -250,7 +250,7 @@ describe("writing", () => {
     expect(readdirSync(root)).toEqual([]);
   });
 
-  test("several files are replaced together, and one that cannot be leaves the others as they were", () => {
+  test("several files are replaced together, and if one cannot be replaced, the others stay as they were", () => {
     const [first, second] = [join(root, "first"), join(root, "second")];
     const files = (text: string): FileParts[] =>
       [first, second].map((path) => ({ path, parts: [Buffer.from(text), Buffer.from("!")] }));
@@ -271,7 +271,7 @@ describe("writing", () => {
     for (const path of [first, second]) expect(readFileSync(path, "utf8")).toBe("new!");
   });
 
-  test.skipIf(process.platform === "win32")("links stay, and no device is replaced by a file", () => {
+  test.skipIf(process.platform === "win32")("links are kept, and a device is not replaced by a file", () => {
     const [file, link, device] = [join(root, "a", "file"), join(root, "link"), join(root, "device")];
     const write = (path: string): void => writeFileAtomic(path, [Buffer.from(path)]);
     write(file);
@@ -296,7 +296,7 @@ describe("writing", () => {
     expect(nodeFs.lstatSync(link).isFile()).toBe(true);
   });
 
-  test("a disk that fills up during a run leaves the last good checkpoint", () => {
+  test("if the disk fills up during a run, the last good checkpoint is kept", () => {
     const first = openRunFolder(configOf(out));
     first.appendMetrics(metrics(1));
     first.saveCheckpoint(1, state(1));
@@ -311,7 +311,7 @@ describe("writing", () => {
   });
 
   test(
-    "a killed writer leaves a whole newest checkpoint and metrics up to it",
+    "after a writer is killed, the newest checkpoint is complete, and the metrics reach up to it",
     { timeout: 60_000 },
     async () => {
       for (const delay of [0, 1, 3, 7, 12, 20, 33, 54]) {
@@ -361,7 +361,7 @@ describe("a run", () => {
     expect(readdirSync(root)).toEqual([]);
   });
 
-  test("keeps its configuration, metrics, files and the last two checkpoints", () => {
+  test("keeps its configuration, metrics and files, and the last two checkpoints", () => {
     const config = configOf(out);
     const folder = openRunFolder(config);
     folder.begin();
@@ -386,7 +386,7 @@ describe("a run", () => {
     expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3), config });
   });
 
-  test("writes nothing more where it was moved or deleted", () => {
+  test("writes nothing more after its folder was moved or deleted", () => {
     const folder = openRunFolder(configOf(out));
     folder.appendMetrics(metrics(1));
     nodeFs.renameSync(out, join(root, "moved"));
@@ -403,7 +403,7 @@ describe("a run", () => {
     folder.close();
   });
 
-  test("has no weights between the moment it resumes and the moment it stops again", () => {
+  test("has no weights file while it is running after a resume", () => {
     const weights = join(out, "weights.json");
     const first = openRunFolder(configOf(out));
     first.appendMetrics(metrics(1));
@@ -422,7 +422,7 @@ describe("a run", () => {
     expect(nodeFs.existsSync(weights)).toBe(true);
   });
 
-  test("does not take a folder that holds a run, nor one that is a file", () => {
+  test("refuses a folder that already holds a run, and a path that is a file", () => {
     const folder = openRunFolder(configOf(out));
     folder.begin();
     folder.close();
@@ -433,7 +433,7 @@ describe("a run", () => {
     checkFree(join(root, "new"));
   });
 
-  test("does not take a folder that another process writes", () => {
+  test("refuses a folder that another process is writing", () => {
     const first = openRunFolder(configOf(out));
     first.begin();
     const second = openRunFolder(configOf(out), findRun(out));
@@ -452,7 +452,7 @@ describe("a run", () => {
     );
   });
 
-  test("resumed from an earlier checkpoint forgets what came after", () => {
+  test("that is resumed from an earlier checkpoint drops the later ones", () => {
     const folder = openRunFolder(configOf(out));
     for (let step = 1; step <= 4; step++) {
       folder.appendMetrics(metrics(step));
@@ -467,7 +467,7 @@ describe("a run", () => {
     expect(listCheckpoints(out).map(({ step }) => step)).toEqual([2]);
   });
 
-  test("a run without a checkpoint yet begins again", () => {
+  test("a run without a checkpoint begins anew", () => {
     const folder = openRunFolder(configOf(out));
     folder.appendMetrics(startLine);
     folder.appendMetrics(metrics(1));
@@ -479,7 +479,7 @@ describe("a run", () => {
     expect(readFileSync(join(out, "metrics.jsonl"), "utf8")).toBe("");
   });
 
-  test("the line before the first step is kept by a checkpoint of step 0, unless that says that it is still to come", () => {
+  test("a checkpoint of step 0 keeps the line before the first step, unless it says that the line is still to be written", () => {
     for (const [lines, kept] of [
       [0, true],
       [-1, false],
@@ -500,7 +500,7 @@ describe("a run", () => {
     }
   });
 
-  test("a truncated newest checkpoint is refused, and the good one before it offered", () => {
+  test("a truncated newest checkpoint is refused, and the error names the intact one before it", () => {
     const folder = openRunFolder(configOf(out));
     for (let step = 1; step <= 2; step++) folder.saveCheckpoint(step, state(step));
     folder.close();
@@ -517,7 +517,7 @@ describe("a run", () => {
     );
   });
 
-  test("a checkpoint of another configuration is refused by the first key that differs", () => {
+  test("a checkpoint of another configuration is refused, and the first key that differs is named", () => {
     const folder = openRunFolder(configOf(out));
     folder.saveCheckpoint(1, state(1));
     folder.close();
@@ -527,7 +527,7 @@ describe("a run", () => {
   });
 });
 
-test("metrics are cut after the last whole line of a step, wherever a kill cut them", () => {
+test("metrics are cut after the last complete line up to a step, wherever a kill has cut them", () => {
   const path = join(root, "metrics.jsonl");
   const all = Array.from({ length: 12 }, (_, i) => `${JSON.stringify(metrics(i + 1))}\n`);
   fc.assert(

@@ -41,7 +41,7 @@ function messageOf(fn: () => unknown): string {
 
 const check = (start: Start, { data, model }: TrainConfig): void => checkStart(start, data, model);
 
-test("the model decides the options that describe it, and each one given otherwise is named", () => {
+test("the model sets the options that describe it, and each option that contradicts it is named", () => {
   const config = resolve(run);
   const { vocabSize, ...own } = shape;
   expect({ ...config.model, vocabSize }).toEqual({ ...own, initFrom: null, vocabSize });
@@ -72,7 +72,7 @@ test("the model decides the options that describe it, and each one given otherwi
   }
 });
 
-test("the tokenizer is the model's: another name for the same one is taken, another one refused", async () => {
+test("the tokenizer is that of the model: the same tokenizer under another name is accepted, another one is refused", async () => {
   const folder = mkdtempSync(join(tmpdir(), "gradmix-start-"));
   try {
     const file = (name: string, json: unknown): string => {

@@ -29,7 +29,7 @@ const histogram = (input: string, ...args: string[]) => {
   return { code: status, out: stdout, err: stderr };
 };
 
-test("lines or text, it gives what a file gives, and nothing of it is left behind", () => {
+test("standard input gives the same as a file, for lines or text, and leaves no files", () => {
   const [a, b] = ["code=code.jsonl", "prose=prose.txt"];
   writeFileSync(join(folder, "target.jsonl"), lines("while (j < n) total += items[j++]"));
   const given = (first: string, second: string) => [
@@ -47,7 +47,7 @@ test("lines or text, it gives what a file gives, and nothing of it is left behin
   expect(readdirSync(join(folder, "tmp"))).toEqual([]);
 });
 
-test("it is named once", () => {
+test("standard input can be named only once", () => {
   const twice = histogram(code, "--domain", "a=-", "--target", "-");
   expect(twice).toEqual({
     code: 2,

@@ -52,7 +52,7 @@ const fromText = "--domain code=code.jsonl --domain prose=prose.jsonl --target t
 const fromTokens = "--domains tokens --target target.bin".split(" ");
 const none = "--tokenizer none --vocab-size 257 --end-of-text 256".split(" ");
 
-test("on tokens it has the bits of a run on their text, without their tokenizer; it resumes only with the same files", () => {
+test("a run on tokens has the same bits as a run on their text, without the tokenizer; it resumes only with the same files", () => {
   for (const [out, ...args] of [
     ["text", ...fromText],
     ["none", ...fromTokens, ...none],

@@ -133,7 +133,7 @@ function expectSame(a: string, b: string): void {
   expect(model(a).equals(model(b))).toBe(true);
 }
 
-test("a run gives metrics, weights and a model that loads; DGA prefers the domain that is like the target", async () => {
+test("a run writes metrics, weights and a model that loads; DGA prefers the domain that resembles the target", async () => {
   const { code, out, err } = gradmix(
     ...small,
     "--steps",
@@ -193,7 +193,7 @@ test("a run gives metrics, weights and a model that loads; DGA prefers the domai
   await shutdown();
 });
 
-test("where nothing is said of it, evaluation takes a share: before the first step, at the end and between; the cost is said first", () => {
+test("by default, a share of the cost goes to evaluation, before the first step, between and at the end; the cost is printed first", () => {
   const silent = new Set(["--eval-tokens", "128", "--eval-every", "6"]);
   const args = small.filter((word) => !silent.has(word));
   const { code, err } = gradmix(...args, "--steps", "120", "--out", "run");
@@ -261,7 +261,7 @@ test.each([
   expectSame("a", "b");
 });
 
-describe("a run that was cut short resumes to the same bits", () => {
+describe("a run that is resumed", () => {
   const modes: [string, string[]][] = [
     ["alignments from a batch, segmented", []],
     ["alignments from the steps", ["--align-from", "step", "--update-every", "4"]],
@@ -271,21 +271,24 @@ describe("a run that was cut short resumes to the same bits", () => {
     ],
     ["forward, raw", ["--align-estimator", "forward", "--normalise", "raw", "--preset", "gpt2"]],
   ];
-  test.each(modes)("killed at any moment: %s", async (_, options) => {
-    const args = [...small, "--steps", "17", "--threads", "2", ...options];
-    expect(gradmix(...args, "--out", "whole").code).toBe(0);
-    const process = start(...args, "--out", "cut");
-    const ended = once(process, "exit");
-    // After the checkpoint of step 5 or 10, somewhere on the way.
-    const checkpoints = join(folder, "cut/checkpoints");
-    while (!existsSync(checkpoints) || readdirSync(checkpoints).length === 0) await sleep(5);
-    await sleep(20);
-    process.kill("SIGKILL");
-    await ended;
-    const { code, err } = gradmix("--resume", "cut");
-    expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
-    expectSame("whole", "cut");
-  });
+  test.each(modes)(
+    "has the same bits as an uninterrupted one, after a kill at any moment: %s",
+    async (_, options) => {
+      const args = [...small, "--steps", "17", "--threads", "2", ...options];
+      expect(gradmix(...args, "--out", "whole").code).toBe(0);
+      const process = start(...args, "--out", "cut");
+      const ended = once(process, "exit");
+      // After the checkpoint of step 5 or 10, somewhere on the way.
+      const checkpoints = join(folder, "cut/checkpoints");
+      while (!existsSync(checkpoints) || readdirSync(checkpoints).length === 0) await sleep(5);
+      await sleep(20);
+      process.kill("SIGKILL");
+      await ended;
+      const { code, err } = gradmix("--resume", "cut");
+      expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+      expectSame("whole", "cut");
+    },
+  );
 
   test("Ctrl-C ends with a checkpoint of the last step", async () => {
     const args = [...small, "--steps", "4000", "--checkpoint-every", "0"];
@@ -301,7 +304,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     expect(existsSync(join(folder, "cut/weights.json"))).toBe(true);
   });
 
-  test("a run whose folder is taken away ends all the same", async () => {
+  test("a run whose folder is deleted still ends", async () => {
     mkdirSync(join(folder, "inner"));
     for (const name of ["prose.jsonl", "code.jsonl.gz", "target.jsonl"])
       writeFileSync(join(folder, "inner", name), readFileSync(join(folder, name)));
@@ -323,7 +326,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     expect(await ended).not.toEqual([null, "SIGKILL"]);
   });
 
-  test("with more steps it becomes the run that would have begun with them, and its metrics say so", () => {
+  test("becomes the run that would have begun with more steps, and its metrics record the change", () => {
     const args = [...small, "--schedule", "constant", "--checkpoint-every", "4"];
     expect(gradmix(...args, "--steps", "12", "--out", "whole").code).toBe(0);
     expect(gradmix(...args, "--steps", "8", "--out", "short").code).toBe(0);
@@ -338,7 +341,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     expect(weights("short")).toEqual(weights("whole"));
   });
 
-  test("but not where dga limits the repetitions of a domain, of which one line tells; with a larger limit it does", () => {
+  test("is refused with more steps, in one line, if dga limits the repetitions of a domain; a larger limit allows it", () => {
     const args = [...small, "--schedule", "constant", "--checkpoint-every", "4", "--steps", "8"];
     const limit = (repetitions: number): string[] => ["--rule-options", JSON.stringify({ repetitions })];
     expect(gradmix(...args, ...limit(0.1), "--out", "tight").code).toBe(0);
@@ -353,7 +356,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     expect(gradmix("--resume", "wide", "--steps", "12").code).toBe(0);
   });
 
-  test("--mixing-preset paper takes the steps of the options that it stands for", () => {
+  test("--mixing-preset paper takes the same steps as the options that it stands for", () => {
     const args = [...small, "--steps", "9"];
     const options = ["--normalise", "raw", "--eta", "1", "--beta", "0.1", "--prior", "uniform"];
     expect(gradmix(...args, "--mixing-preset", "paper", "--out", "preset").code).toBe(0);
@@ -365,7 +368,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     expect(weights("own")).not.toEqual(weights("preset"));
   });
 
-  test("on the SIMD level it began with, and on another one only where it is asked for", () => {
+  test("keeps the SIMD level with which it began, and changes it only on request", () => {
     const args = [...small, "--backend", "cpu", "--steps", "8", "--checkpoint-every", "4"];
     expect(gradmix(...args, "--simd", "plain", "--out", "whole").code).toBe(0);
     for (const out of ["kept", "changed"]) {
@@ -389,7 +392,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     });
   });
 
-  test("a finished run has nothing to do", () => {
+  test("a finished run is not continued", () => {
     expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
     const before = metrics("run");
     const { code, out } = gradmix("--resume", "run");
@@ -398,7 +401,7 @@ describe("a run that was cut short resumes to the same bits", () => {
     expect(metrics("run")).toEqual(before);
   });
 
-  test("with a tokenizer of any kind, and not with one that has changed", () => {
+  test("works with a tokenizer of any kind, but not with one that has changed", () => {
     const golden = JSON.parse(
       readFileSync(resolve(import.meta.dirname, "../golden/library-tokenizers.json"), "utf8"),
     ) as readonly { name: string; file: object }[];
@@ -414,12 +417,12 @@ describe("a run that was cut short resumes to the same bits", () => {
       2,
       "gradmix: --resume: the tokenizer t5.json has changed since the run began; restore it, or start a new run\n",
     ]);
-    // The run has its own; laid out otherwise, the file is the same.
+    // A file with another layout has the same content.
     writeFileSync(path, JSON.stringify(file, null, 2));
     expect(gradmix("--resume", "run", "--steps", "4").code).toBe(0);
   });
 
-  test("but not on text that has changed", () => {
+  test("is refused if its text has changed", () => {
     expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
     writeFileSync(
       join(folder, "prose.jsonl"),
@@ -434,7 +437,7 @@ describe("a run that was cut short resumes to the same bits", () => {
 });
 
 describe("a run that begins with the parameters of another", () => {
-  test("has them to the bit, from the run, its checkpoint or its model, with its tokenizer and shape", () => {
+  test("has the same parameters to the bit, taken from the run, its checkpoint or its model, and takes its tokenizer and shape", () => {
     const texts = small.slice(0, 6);
     const shape = ["--dim", "32", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--context", "32"];
     const quick = ["--batch", "4", "--eval-every", "0", "--steps", "2", "--align-domain-examples", "2"];
@@ -450,7 +453,7 @@ describe("a run that begins with the parameters of another", () => {
       "run",
     );
     expect(first.code).toBe(0);
-    // With a learning rate of nothing the parameters stay what they were.
+    // With a learning rate near 0 the parameters do not change.
     const still = [...texts, ...quick, "--lr", "1e-300", "--warmup", "2", "--rule", "uniform"];
     const checkpoint = "run/checkpoints/step-00000002.safetensors";
     for (const [n, from] of ["run", checkpoint, "run/model"].entries()) {
@@ -465,7 +468,7 @@ describe("a run that begins with the parameters of another", () => {
           readFileSync(join(folder, "run/model", name)),
         );
     }
-    // Shorter windows are trained with the same model, and a run goes on with it when what it began with is gone.
+    // The model may be trained on shorter windows, and the run continues after the model that it began with was deleted.
     expect(gradmix(...still, "--init-from", "run/model", "--context", "16", "--out", "shorter").code).toBe(0);
     rmSync(join(folder, "run"), { recursive: true });
     expect(gradmix("--resume", "shorter", "--steps", "3").code).toBe(0);
@@ -544,7 +547,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     expect(err).toContain("skipped 2 bad lines");
   });
 
-  test("a loss that is lost stops the run at its step; the last checkpoint is good", () => {
+  test("a loss that is not finite stops the run at its step; the last checkpoint is good", () => {
     const { code, err } = gradmix(
       ...small,
       "--steps",
@@ -577,7 +580,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     expect(readdirSync(join(folder, "run/checkpoints")).length).toBeGreaterThan(0);
   });
 
-  test("too little memory is said with the bytes, before a step is taken", () => {
+  test("too little memory is reported with the bytes before the first step", () => {
     const { code, err } = gradmix(
       ...small,
       "--dim",

@@ -44,7 +44,7 @@ function measured(table: { size: number; at(u: number): number }): Float64Array 
 }
 
 describe("the alias table", () => {
-  test("gives every index its weight, as lengths of [0, 1)", () => {
+  test("maps to every index a part of [0, 1) whose length is its weight", () => {
     fc.assert(
       fc.property(weights, (alpha) => {
         const lengths = measured(aliasTable(alpha));
@@ -53,7 +53,7 @@ describe("the alias table", () => {
     );
   });
 
-  test("never draws an index of weight 0, and always one that there is", () => {
+  test("never draws an index with weight 0, and always draws a valid index", () => {
     fc.assert(
       fc.property(
         weights,
@@ -88,7 +88,7 @@ describe("the alias table", () => {
     expect(chiSquare).toBeLessThan(103.4);
   });
 
-  test("refuses what the sampler refuses, naming the index", () => {
+  test("refuses invalid weights, and names the index", () => {
     expect(() => aliasTable([0.5, -0.5, 1])).toThrow(/weights: 1 has -0\.5; weights are finite and ≥ 0/);
     expect(() => aliasTable([0.5, NaN], (i) => `"d${i}"`)).toThrow(/weights: "d1" has NaN/);
     expect(() => aliasTable([0.5, 0.4])).toThrow(/sum to 0\.9, not to 1/);
@@ -105,7 +105,7 @@ describe("the sampler with prepared weights", () => {
     ["few domains", 5, "systematic"],
     ["many domains", 5000, "multinomial"],
     ["many domains", 5000, "systematic"],
-  ] as const)("draws what it would draw from the weights: %s (%i, %s)", (_, k, mode) => {
+  ] as const)("draws the same as without preparation: %s (%i, %s)", (_, k, mode) => {
     fc.assert(
       fc.property(fc.maxSafeNat(), (seed) => {
         const next = random(seed);
@@ -129,7 +129,7 @@ describe("the sampler with prepared weights", () => {
     );
   });
 
-  test("refuses weights of other domains", () => {
+  test("refuses weights that were prepared for other domains", () => {
     const sampler = createSampler({ domains: domainsOf(3), seed: 1 });
     expect(() => sampler.draw(aliasTable([0.5, 0.5]), 1)).toThrow(/2 values for 3 domains/);
     expect(() => sampler.prepare([0.5, 0.5])).toThrow(/2 values for 3 domains/);

@@ -49,15 +49,18 @@ const flipped = (archive: Uint8Array, bit: number): Buffer => {
 };
 
 describe(".zst", () => {
-  test.each(archives)("$name, whatever its chunks are", async ({ bytes, sha256: hash, packed }) => {
-    for (const step of [packed.length, 1000, 7]) {
-      if (packed.length / step > 10_000) continue;
-      const out = await unpack(packed, step);
-      expect([out?.length, sha256(out ?? Buffer.of(1))]).toEqual([bytes, hash]);
-    }
-  });
+  test.each(archives)(
+    "$name is unpacked, whatever the size of its chunks",
+    async ({ bytes, sha256: hash, packed }) => {
+      for (const step of [packed.length, 1000, 7]) {
+        if (packed.length / step > 10_000) continue;
+        const out = await unpack(packed, step);
+        expect([out?.length, sha256(out ?? Buffer.of(1))]).toEqual([bytes, hash]);
+      }
+    },
+  );
 
-  test.each(archives)("$name, cut off, is refused", async ({ name, packed }) => {
+  test.each(archives)("$name is refused if it is cut off", async ({ name, packed }) => {
     // An archive of several frames may end after each of them.
     const ends = name === "several frames" ? 3 : 0;
     const step = name === "several frames" ? 1 : Math.max(1, Math.floor(packed.length / 60));
@@ -67,7 +70,7 @@ describe(".zst", () => {
     expect(whole).toBe(ends);
   });
 
-  test.each(archives)("$name, with bytes after it, is refused", async ({ packed }) => {
+  test.each(archives)("$name is refused if bytes follow it", async ({ packed }) => {
     for (const more of ["\0", "\0\0\0\0\0\0", "(", "some text after it", "\x1f\x8b\x08"])
       expect(await unpack(Buffer.concat([packed, Buffer.from(more, "latin1")]))).toBeNull();
     await fc.assert(
@@ -80,7 +83,7 @@ describe(".zst", () => {
 
   // The oracle is the archive's own checksum: of a frame that has one, no other text is ever read.
   test.each(archives.filter(({ name }) => !/without|skipped/.test(name)))(
-    "$name, with a bit that is wrong, is refused or is the same text",
+    "$name with a wrong bit is refused or gives the same text",
     async ({ name, bytes, sha256: hash, packed }) => {
       // Every bit of the first, some of the others.
       const step = name === "level 19" ? 1 : Math.max(1, Math.floor((packed.length * 8) / 150));
@@ -91,7 +94,7 @@ describe(".zst", () => {
     },
   );
 
-  test("broken in any way, an archive is refused or is the same text", async () => {
+  test("an archive that is damaged in any way is refused or gives the same text", async () => {
     const checked = archives.filter(({ name }) => /level 3|level 19|raw|a run|128/.test(name));
     await fc.assert(
       fc.asyncProperty(
@@ -114,7 +117,7 @@ describe(".zst", () => {
     );
   });
 
-  test("without a checksum, the reference decoder says what is read", async () => {
+  test("without a checksum, a damaged archive gives what the reference decoder gives", async () => {
     for (const [name, flips] of Object.entries(golden.flips))
       for (const [bit, hash] of flips) {
         const out = await unpack(flipped(named(name), bit));
@@ -179,7 +182,7 @@ describe(".zst", () => {
     await expect(read()).rejects.toThrow(message);
   });
 
-  test("text that is still to come when the archive has ended is waited for", async () => {
+  test("text that comes after the last input is awaited", async () => {
     // A block of 1,000 bytes and one of 128 KiB, which together are more than is taken at a time.
     const small = Buffer.concat([Buffer.from([0x40, 0x1f, 0]), Buffer.alloc(1000, "a")]);
     const last = Buffer.from([0x03, 0x00, 0x10, 98]);
@@ -199,7 +202,7 @@ describe(".zst", () => {
     return Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]), ...blocks]);
   }
 
-  test("chunks of any length, and several archives at a time, none in the other's way", async () => {
+  test("chunks may have any length, and several archives can be read at a time without affecting each other", async () => {
     const [a, b] = [1, 2].map((seed) => {
       const next = random(seed);
       return Buffer.from(Uint8Array.from({ length: 700_000 }, () => 256 * next()));
@@ -234,24 +237,27 @@ describe(".zst", () => {
     };
     for (const read of process.argv[3] === "after" ? [ours, theirs] : [theirs, ours])
       console.log(await read().catch((error) => error.message.replace(/^.*: it/, "it")));`;
-  test.each(["after", "before"])("the package zstddec used by others %s us", (when) => {
-    const script = resolve(import.meta.dirname, "../../.cache/zstddec.mjs");
-    mkdirSync(resolve(script, ".."), { recursive: true });
-    writeFileSync(script, other);
-    const packed = rawFrame(Buffer.from("some text"));
-    const { stdout, stderr } = spawnSync(process.execPath, [script, packed.toString("base64"), when], {
-      encoding: "utf8",
-    });
-    expect(stderr).toBe("");
-    expect(stdout.trim().split("\n")).toEqual([
-      "9",
-      when === "after"
-        ? "9"
-        : "it cannot be read (the package zstddec was used elsewhere in this process before gradmix; unpack the file first)",
-    ]);
-  });
+  test.each(["after", "before"])(
+    "if other code uses the package zstddec %s gradmix, archives are read, or the conflict is reported",
+    (when) => {
+      const script = resolve(import.meta.dirname, "../../.cache/zstddec.mjs");
+      mkdirSync(resolve(script, ".."), { recursive: true });
+      writeFileSync(script, other);
+      const packed = rawFrame(Buffer.from("some text"));
+      const { stdout, stderr } = spawnSync(process.execPath, [script, packed.toString("base64"), when], {
+        encoding: "utf8",
+      });
+      expect(stderr).toBe("");
+      expect(stdout.trim().split("\n")).toEqual([
+        "9",
+        when === "after"
+          ? "9"
+          : "it cannot be read (the package zstddec was used elsewhere in this process before gradmix; unpack the file first)",
+      ]);
+    },
+  );
 
-  test("what comes out is never held whole", async () => {
+  test("the output is never held in memory as a whole", async () => {
     // A gigabyte of zeros in 32 KB: blocks of 128 KiB that say "this byte so often".
     const block = Buffer.from([0x02, 0x00, 0x10, 0]);
     const blocks = 8192;
@@ -294,13 +300,13 @@ describe(".gz", () => {
   const text = "some text, and more of it\n".repeat(30);
   const one = gzipSync(text);
 
-  test("several members, and the zeros that fill up a tape", async () => {
+  test("several members, and zeros that pad a tape, are read", async () => {
     expect(await read(one)).toEqual({ text });
     expect(await read(Buffer.concat([one, gzipSync(""), gzipSync("b")]))).toEqual({ text: `${text}b` });
     expect(await read(Buffer.concat([one, Buffer.alloc(700)]))).toEqual({ text });
   });
 
-  test("anything else after a member is refused", async () => {
+  test("other bytes after a member are refused", async () => {
     for (const more of [
       Buffer.of(1),
       Buffer.of(0, 0, 5),
@@ -316,7 +322,7 @@ describe(".gz", () => {
     });
   });
 
-  test("cut off anywhere it is refused, and with a bit that is wrong it is refused or the same text", async () => {
+  test("an archive that is cut off anywhere is refused; one with a wrong bit is refused or gives the same text", async () => {
     for (let length = 0; length < one.length; length++)
       expect(await read(one.subarray(0, length))).toMatchObject({
         message: expect.stringContaining("a.txt.gz: it is cut off: the archive ends too early") as string,

@@ -13,7 +13,7 @@ const unit = fc.oneof(
 /** Any UTF-16 there is, of lengths on both sides of those at which a piece becomes a string of its own. */
 const anyText = fc.array(unit, { maxLength: 40 }).map((units) => String.fromCharCode(...units));
 
-test("the UTF-8 of a text has as many bytes", () => {
+test("the number of UTF-8 bytes of a text is right", () => {
   fc.assert(
     fc.property(anyText, (text) => {
       expect(utf8Length(text)).toBe(Buffer.byteLength(text));
@@ -21,7 +21,7 @@ test("the UTF-8 of a text has as many bytes", () => {
   );
 });
 
-test("a piece of a text is the same when it is a string of its own", () => {
+test("a piece of a text does not change when it is copied into a string of its own", () => {
   fc.assert(
     fc.property(anyText, (text) => {
       expect(detach(text)).toBe(text);
@@ -29,7 +29,7 @@ test("a piece of a text is the same when it is a string of its own", () => {
   );
 });
 
-test("bytes are joined and read", () => {
+test("bytes can be joined and read", () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 9 }), { maxLength: 5 }), (parts) => {
       const joined = joinBytes(parts);

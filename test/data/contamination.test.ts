@@ -9,14 +9,14 @@ const indexOf = (heldOut: readonly string[], most?: number): OverlapIndex => {
   return text.index();
 };
 
-/** Words that stand in only one of two texts, in lower case. */
+/** Words made of the given letters, in lower case. */
 const wordsIn = (letters: string, count: number): fc.Arbitrary<string[]> =>
   fc.array(fc.string({ unit: fc.constantFrom(...letters.split("")), minLength: 1, maxLength: 9 }), {
     minLength: count,
     maxLength: count,
   });
 
-/** The same words, written otherwise. */
+/** The same words with other spaces, punctuation and capitals. */
 const written = (words: readonly string[]): fc.Arbitrary<string> =>
   fc
     .array(fc.constantFrom(" ", "\n", "\t ", ", ", ". ", " — ", "\u00a0", "\u3000(", " \u{1f389} "), {
@@ -42,7 +42,7 @@ describe("words", () => {
       .filter((word) => word !== "")
       .map((word) => word.toLowerCase());
 
-  test("are those of the definition", () => {
+  test("match their definition", () => {
     const parts = ["The", "don't", "É", "e\u0301", " ", "\n", "\u0085", "\u3000", "日本", "の", "ภา", "🎉", "𠀀", "𝒜", "12", "½", "!?", "_", "\ud800", "\u200b", "Я"]; // prettier-ignore
     fc.assert(
       fc.property(fc.array(fc.constantFrom(...parts), { maxLength: 12 }), (text) => {
@@ -92,7 +92,7 @@ describe("a planted run of words", () => {
     );
   });
 
-  test("of 12 never is", () => {
+  test("of 12 is never found", () => {
     fc.assert(
       fc.property(planted(GRAM - 1), ({ heldOut, text }) => {
         const index = indexOf([heldOut]);
@@ -103,7 +103,7 @@ describe("a planted run of words", () => {
   });
 });
 
-test("copies are of the same words, near copies of 80 % of the runs, of few words and of many", () => {
+test("a copy has the same words, and a near copy shares 80 % of its runs, for few words and many", () => {
   const documents = fc.array(fc.array(fc.constantFrom("a", "b"), { maxLength: 40 }), { maxLength: 4 });
   const naive = (heldOut: readonly string[][], own: readonly string[]): string | null => {
     const grams = (words: readonly string[]): string[] =>
@@ -127,14 +127,14 @@ test("copies are of the same words, near copies of 80 % of the runs, of few word
   );
 });
 
-test("no more words are looked for than there is room for, and a document that is cut off has no copy", () => {
+test("no more words are looked up than there is room for, and a document that is cut off cannot have a copy", () => {
   const word = (i: number): string => `w${i.toString(36)}`;
   const words = (from: number, count: number): string => Array.from({ length: count }, (_, i) => word(from + i)).join(" "); // prettier-ignore
   const documents = [words(0, 20), words(100, 20), words(200, 20)];
   const index = indexOf(documents, 34);
   expect([index.documents, index.looked]).toEqual([3, 2]);
   expect(documents.map((text) => index.compare(text)?.kind)).toEqual(["copy", "part", undefined]);
-  // Its first 14 words are looked for, which are no document.
+  // Only its first 14 words are looked up, and they are not a whole document.
   expect(index.compare(words(100, 14))?.kind).toBe("near copy");
   expect(index.compare(words(102, 13))).toBeNull();
   expect(indexOf([]).compare("a b c")).toBeNull();

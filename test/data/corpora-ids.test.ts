@@ -17,7 +17,7 @@ describe.skipIf(corpora === undefined)("on all text of GRADMIX_CORPORA", () => {
   });
 
   test.each(["learned", "gpt2", "cl100k_base", "o200k_base"])(
-    "the ids of %s are those of Hugging Face's library",
+    "the ids of %s equal those of Hugging Face's library",
     async (name) => {
       const own: Tokenizer =
         name === "learned" ? await trainBpe(texts, { vocabSize: 8192 }) : openTokenizer(name);

@@ -57,7 +57,7 @@ async function all(documents: AsyncIterable<{ text: string; source: string }>) {
   return list;
 }
 
-test("what is packed, and tables, are one part, whatever their names", () => {
+test("compressed files and tables are one part, whatever their names", () => {
   const large = Buffer.alloc(PART + 1, "a,b\n");
   for (const [name, bytes] of [
     ["a.csv", large],

@@ -13,7 +13,7 @@ const table = (rows: number, width: number, from = 0) => ({
 });
 
 describe("rows of a table", () => {
-  test("a batch of them is the table's rows, each counting 1", () => {
+  test("a batch has the rows of the table, and each row counts 1", () => {
     const rows = rowsOf("t", table(5, 3));
     expect(rows).toMatchObject({ name: "t", count: 5 });
     expect(rows.tokensOf(4)).toBe(1);
@@ -45,7 +45,7 @@ describe("rows of a table", () => {
   });
 });
 
-test("any batch in memory is a source of its examples, such as pairs of sequences", () => {
+test("any batch in memory can be a source of its examples, such as pairs of sequences", () => {
   const pairs = examplesOf("pairs", {
     chosen: Int32Array.of(1, 2, 3, 4),
     rejected: Int32Array.of(5, 6, 7, 8),
@@ -72,7 +72,7 @@ test("any batch in memory is a source of its examples, such as pairs of sequence
 describe("draws from several sources", () => {
   const sources = [3, 1, 4].map((rows, i) => rowsOf(`t${i}`, table(rows, 2, 100 * i)));
 
-  test("are the examples one by one, in order, in any order", () => {
+  test("give the single examples, in the order of the draws", () => {
     const draw = fc
       .nat(sources.length - 1)
       .chain((domain) =>
@@ -93,7 +93,7 @@ describe("draws from several sources", () => {
     );
   });
 
-  test("a source that gives other examples than it was asked for is refused by name", () => {
+  test("a source that returns another number of examples than requested is refused by name", () => {
     const short: Dataset<{ tokens: number[] }> = {
       name: "short",
       count: 9,
@@ -107,7 +107,7 @@ describe("draws from several sources", () => {
     });
   });
 
-  test("windows of tokens are such a source: their batches are assembleBatch's", () => {
+  test("windows of tokens are such a source, with the same batches as assembleBatch", () => {
     const writer = tokenWriter(50, 49);
     writer.document(Array.from({ length: 23 }, (_, i) => i));
     const windows = windowsOf("w", writer.finish(), 5);

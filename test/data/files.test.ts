@@ -48,11 +48,11 @@ describe("patterns", () => {
   });
 
   const names = fc.constantFrom("a", "c", "d", "*", "**", "*.txt", "?", "{a,b.txt}", "{c,d}", "[cd]", "c*", "{c/d,d}", "{d/{d,e},c}", ".h", ".*", "*.d", "+(c|d)", "\\{c,d\\}", "\\[c\\]", "!*.txt", "{c/b.txt,b.txt}", "{d}", "{c/d}", "\\{c/d,d\\}"); // prettier-ignore
-  test("mean the files whose whole paths they match", async () => {
+  test("match whole paths", async () => {
     const patterns = fc
       .array(names, { minLength: 1, maxLength: 4 })
       .map((parts) => parts.join("/"))
-      // A pattern that is the name of something means that.
+      // A pattern that is the name of a file means this file.
       .filter((pattern) => picomatch.scan(pattern).isGlob && !existsSync(pattern));
     await fc.assert(
       fc.asyncProperty(
@@ -60,14 +60,14 @@ describe("patterns", () => {
         fc.constantFrom("", "./", ".//"),
         fc.boolean(),
         async (pattern, start, twice) => {
-          // Names before the first star say nothing of hidden files.
+          // Names before the first star do not matter for hidden files.
           const names = pattern.split("/");
           const starred = names.slice(names.findIndex((name) => picomatch.scan(name).isGlob));
           const dot = starred.some((name) => name.startsWith("."));
-          // At the end "**" is what is below a folder; for the matcher it may be nothing.
+          // At the end, "**" means everything below a folder; for the matcher it may also match the empty path.
           const matches = picomatch.makeRe(pattern.replace(/(^|\/)\*\*$/, "$1**/*"), { dot, nonegate: true });
           const expected = tree.filter((path) => matches.test(path)).sort();
-          // "./" at the start and a "/" too many change nothing.
+          // "./" at the start and doubled slashes have no effect.
           const given = start + (twice ? pattern.replaceAll("/", "//") : pattern);
           const found = await listFiles([given]).then(
             (files) => files.map((file) => posix.normalize(file)).sort(),
@@ -80,7 +80,7 @@ describe("patterns", () => {
     );
   });
 
-  test("below a hidden folder mean no hidden files", async () => {
+  test("below a hidden folder do not match hidden files", async () => {
     put(".h/.secret");
     for (const base of [".h", resolve(".h")]) {
       expect(await listFiles([`${base}/**`])).toEqual([`${base}/c`]);
@@ -88,7 +88,7 @@ describe("patterns", () => {
     }
   });
 
-  test("may begin at the root, and a brace that is not closed stands for itself", async () => {
+  test("may begin at the root, and a brace that is not closed matches itself", async () => {
     const [first, ...rest] = resolve("c").slice(1).split("/");
     const base = [`[${first[0]}]${first.slice(1)}`, ...rest].join("/");
     expect(await listFiles([`/${base}/b.txt`])).toEqual([resolve("c/b.txt")]);
@@ -98,7 +98,7 @@ describe("patterns", () => {
     for (const pattern of ["*{d/*{", "?d/e{", "{d/e*"]) expect(await listFiles([pattern])).toEqual(["{d/e{"]);
   });
 
-  test("do not look where they cannot match", async () => {
+  test("do not read folders where they cannot match", async () => {
     symlinkSync("nowhere", "c/d/lost");
     symlinkSync("nowhere", "lost.md");
     expect(await listFiles(["*/b.txt"])).toEqual([
@@ -120,7 +120,7 @@ describe("patterns", () => {
 /** An entry of a random tree: what it is, where, and what a link points to. */
 type Entry = [kind: "file" | "link" | "hard" | "fifo" | "deep", path: string, to: string];
 
-describe("nothing gets lost", () => {
+describe("no file is lost", () => {
   const paths = fc
     .array(fc.constantFrom("a", "b", "c.txt", "e"), { minLength: 1, maxLength: 3 })
     .map((parts) => parts.join("/"));
@@ -165,7 +165,7 @@ describe("nothing gets lost", () => {
     }
   }
 
-  test("every path below a folder is read, under one of its names, or told", async () => {
+  test("every path below a folder is read under one of its names, or reported", async () => {
     let round = 0;
     await fc.assert(
       fc.asyncProperty(entries, async (list) => {
@@ -194,7 +194,7 @@ describe("nothing gets lost", () => {
         }
         const deep = list.some(([kind, path]) => kind === "deep" && readable(join(root, path)));
         if (deep) expect([...told.keys()].some((path) => path.length > 4000)).toBe(true);
-        // And an error without `skipUnreadable`, exactly when something was told.
+        // Without `skipUnreadable`, there is an error exactly if something was reported.
         const strict = await listFiles([root]).catch((error: Error) => error.message);
         if (told.size > 0) expect(strict).toMatch(/cannot be read/);
         else if (files.length > 0) expect(strict).toEqual(files);
@@ -217,7 +217,7 @@ describe("nothing gets lost", () => {
   const sameEntry = (a: string, b: string): boolean =>
     a === b || (a.length < 4000 && same(lstatSync(a), lstatSync(b)));
 
-  test("a link to nothing whose name does not match may have been a folder: it is told, and no error", async () => {
+  test("a broken link whose name does not match may have been a folder, so it is reported, without an error", async () => {
     put("d/a.txt");
     symlinkSync("nowhere", "d/lost");
     const told: string[] = [];
@@ -225,7 +225,7 @@ describe("nothing gets lost", () => {
     expect([files, told]).toEqual([["d/a.txt"], ["link d/lost"]]);
   });
 
-  test("where only such a link is found, that is said", async () => {
+  test("if nothing but such a link is found, the error says so", async () => {
     mkdirSync("d");
     symlinkSync("nowhere", "d/lost");
     await expect(listFiles(["d/**/*.txt"])).rejects.toThrow(
@@ -233,7 +233,7 @@ describe("nothing gets lost", () => {
     );
   });
 
-  test("hard links: of a file's names the first, in order; what is told comes in order too", async () => {
+  test("of several hard links, the first name in order is used; reports are in order too", async () => {
     // In UTF-8 the fullwidth tilde is before the letter, in UTF-16 after it.
     const name = fc.constantFrom("a", "b", "b.txt", "b-", "\uff5e", "𝒜");
     const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join("/"));
@@ -253,7 +253,7 @@ describe("nothing gets lost", () => {
         const byNumber = new Map<number, string>();
         for (const path of all) if (!byNumber.has(statSync(path).ino)) byNumber.set(statSync(path).ino, path);
         expect(await listFiles([root])).toEqual([...byNumber.values()]);
-        // Told folder by folder.
+        // Reported folder by folder.
         const told: string[] = [];
         const passOver = (_: string, names: ReadonlySet<string>) => names;
         const onLeftOut = (path: string) => told.push(path);
@@ -269,13 +269,13 @@ describe("nothing gets lost", () => {
     );
   });
 
-  /** Which file is which, on disks of other kinds: what the system says of a file is changed on its way. */
+  /** Disks that identify files in other ways, simulated by changing what the system reports. */
   const disks: [string, (links: bigint, ino: bigint) => [links: bigint, ino: bigint], number][] = [
     ["numbers of 64 bits", (links, ino) => [links, ino], 2],
     ["no numbers", () => [2n, 0n], 4],
     ["one number for all, and no hard links", () => [1n, 7n], 4],
   ];
-  test.each(disks)("files are told apart where there are %s", async (_, change, expected) => {
+  test.each(disks)("files are distinguished where there are %s", async (_, change, expected) => {
     for (const name of ["d/a", "e/b"]) put(name);
     linkSync("d/a", "d/c");
     linkSync("e/b", "e/d");
@@ -309,7 +309,7 @@ describe("nothing gets lost", () => {
     }
   });
 
-  test("what changes while it is looked at is told", async () => {
+  test("changes during the search are reported", async () => {
     for (const name of ["d/a", "d/b", "d/gone/c", "d/other/c"]) put(name);
     const told: string[][] = [];
     const options: ListOptions = {
@@ -351,7 +351,7 @@ describe("nothing gets lost", () => {
     );
   });
 
-  test("each is told with the reason", async () => {
+  test("each is reported with the reason", async () => {
     for (const name of ["d/a.txt", "d/target.txt", "d/mine/b.txt"]) put(name);
     symlinkSync("nowhere", "d/lost.txt");
     symlinkSync("round.txt", "d/round.txt");
@@ -370,13 +370,13 @@ describe("nothing gets lost", () => {
       ["d/mine/b.txt", "passed over", "a run wrote it"],
       ["d/target.txt", "excluded", "it belongs to the target"],
     ]);
-    // A pattern that they cannot match says nothing of them.
+    // A pattern that cannot match them reports none of them.
     told.length = 0;
     await listFiles(["d/a*"], { onLeftOut: (...args) => told.push(args) });
     expect(told).toEqual([]);
   });
 
-  test("paths that the system does not take, and how they are shown", async () => {
+  test("paths that the system refuses are reported, in a readable form", async () => {
     symlinkSync("round", "round");
     await expect(listFiles(["round"])).rejects.toThrow(
       "files: round: it is a link to round, which leads back to itself",
@@ -392,7 +392,7 @@ describe("nothing gets lost", () => {
   });
 
   // Refused here, since the superuser may read anything.
-  test.each(["EACCES", "EPERM"])("folders that may not be read (%s)", async (code) => {
+  test.each(["EACCES", "EPERM"])("folders that may not be read are reported (%s)", async (code) => {
     put("d/a.txt");
     put("d/closed/b.txt");
     const { readdir, stat } = fs;
@@ -424,7 +424,7 @@ describe("nothing gets lost", () => {
     }
   });
 
-  test("what is passed over is told, file by file, also where a pattern begins inside of it; a path of its own is read", async () => {
+  test("files that are passed over are reported one by one, even if a pattern begins inside them; a path that is named is read", async () => {
     for (const path of ["d/a.txt", "d/mine/b.txt", "d/mine/deep/c.txt", "d/e/mine/f.txt"]) put(path);
     const told: string[] = [];
     const options = {

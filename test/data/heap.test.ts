@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { numberHeap } from "#dist/data/bpe.js";
 
-test("takes out the least of what is in it, whatever the order and the capacity", () => {
+test("returns the least element, whatever the order and the capacity", () => {
   // null takes one out.
   const steps = fc.array(fc.option(fc.nat(20), { freq: 3 }), { maxLength: 80 });
   fc.assert(

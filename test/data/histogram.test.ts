@@ -86,7 +86,7 @@ describe("scores of pieces", () => {
   const text = fc
     .array(fc.constantFrom(...ids), { minLength: 12, maxLength: 60 })
     .map((tokens) => streamOf(tokens));
-  test("are those of a dense implementation, whatever is cut out of a domain", () => {
+  test("equal those of a dense implementation, whatever part of a domain is left out", () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(text, fc.nat(11), fc.nat(11), fc.boolean()), { minLength: 1, maxLength: 4 }),
@@ -122,7 +122,7 @@ describe("scores of pieces", () => {
     );
   });
 
-  test("of more pairs than a table begins with", () => {
+  test("are right for more pairs than a table has room for at first", () => {
     const next = numbers(1);
     const domains = [2000, 3000].map((n) => {
       const stream = streamOf(Array.from({ length: n }, () => Math.floor(next() * 3000)));
@@ -154,7 +154,7 @@ describe("calibration", () => {
     return { scores, labels };
   }
 
-  test("finds the temperatures and the biases that labels were drawn with", () => {
+  test("finds the temperatures and the biases of the distribution that drew the labels", () => {
     const [theta, bias] = [[0.6, 0.08], [0, 0.5, -0.5]] as const; // prettier-ignore
     const { scores, labels } = drawn(3, 20_000, theta, bias);
     // As many of each label, as the calibration counts them.
@@ -168,7 +168,7 @@ describe("calibration", () => {
     for (const i of [1, 2]) expectNear(found.bias[i] - found.bias[0], wanted[i] - wanted[0], 0.08, 1);
   });
 
-  test("stays finite where the pieces are told apart without a mistake, and near the usual without pieces", () => {
+  test("stays finite if all pieces are classified without error, and near the defaults without pieces", () => {
     const k = 3;
     const labels = Int32Array.from({ length: 9 }, (_, w) => w % k);
     const apart = Float32Array.from({ length: k * 9 }, (_, at) => (Math.floor(at / 9) === at % 9 % k ? 50 : 0)); // prettier-ignore
@@ -180,7 +180,7 @@ describe("calibration", () => {
     expect(none).toEqual({ temperature: [0.1, 0.05], bias: new Float64Array(k) });
   });
 
-  test("components count alike, however many pieces they have", () => {
+  test("components count equally, however many pieces they have", () => {
     const { scores, labels } = drawn(2, 4000, [0.5, 0.05], [0, 0]);
     // The pieces of the first component twice.
     const twice = [...labels.keys()].flatMap((w) => (labels[w] === 0 ? [w, w] : [w]));
@@ -196,12 +196,12 @@ describe("calibration", () => {
     expectNear(again.bias[1] - again.bias[0], once.bias[1] - once.bias[0], 0.02, 1);
   });
 
-  test("scores that say nothing get no weight; labels of some components only, no bias", () => {
+  test("scores without information get no weight, and if some components have no labels, there is no bias", () => {
     const next = numbers(5);
     const noise = Float32Array.from({ length: 4 * 2000 }, () => 60 * (next() - 0.5));
     const labels = Int32Array.from({ length: 2000 }, () => Math.floor(next() * 3));
     const found = calibrate({ unigram: noise, bigram: noise.map((x) => -x) }, labels, 4);
-    // Both kinds are one here, so that only the difference counts.
+    // The two scores are opposite here, so only the difference of their temperatures matters.
     expectNear(found.temperature[0] - found.temperature[1], 0, 0.005, 1);
     expect([...found.bias]).toEqual([0, 0, 0, 0]);
   });
@@ -211,7 +211,7 @@ describe("unmixing", () => {
   /** Pieces of k kinds, each kind of one component with probability `right`, in an order in which every part has all; as many of a kind as of the component. */
   const mixed = (shares: readonly number[], right: number, pieces: number): Float32Array => {
     const k = shares.length;
-    // Pieces of component j are of kind j, and else of the kind before it.
+    // Pieces of component j are of kind j, otherwise of the kind before it.
     const kinds = shares.map((_, e) => right * shares[e] + (1 - right) * shares[(e + 1) % k]);
     const out = new Float32Array(k * pieces).fill(1e-20);
     for (let w = 0; w < pieces; w++) {
@@ -223,7 +223,7 @@ describe("unmixing", () => {
     return out;
   };
 
-  test("gives back shares that were mixed, nearer than the mean posterior", () => {
+  test("recovers planted shares better than the mean posterior", () => {
     const shares = [0.7, 0.2, 0.06, 0.04];
     const target = mixed(shares, 0.8, 500);
     const found = mixtureShares(target, 4);
@@ -234,31 +234,31 @@ describe("unmixing", () => {
     expectNear(found.reduce((a, b) => a + b), 1, 1e-12); // prettier-ignore
   });
 
-  test("one step is the mean posterior, of which a single piece gets one", () => {
+  test("a single piece gets one step, which gives the mean posterior", () => {
     expectNear(mixtureShares(Float32Array.of(0.9, 0.3), 2), [0.75, 0.25], 1e-7);
   });
 
-  test("leaves components equal that are always taken for each other", () => {
+  test("gives equal shares to components that cannot be distinguished", () => {
     const target = Float32Array.from([1, 1, 1e-20].flatMap((p) => [p, p, p, p]));
     const found = mixtureShares(target, 3);
     expect(found[0]).toBe(found[1]);
     expect(found[2]).toBeLessThan(0.01);
   });
 
-  test("does not give all to one of two that are nearly alike", () => {
+  test("does not give everything to one of two components that are almost alike", () => {
     const target = Float32Array.from([1, 0.97, 1e-20].flatMap((p) => new Array<number>(600).fill(p)));
     const found = mixtureShares(target, 3);
     expect(found[0]).toBeGreaterThanOrEqual(found[1]);
     expect(found[1]).toBeGreaterThan(0.4);
   });
 
-  test("moves nothing where pieces that are left out do not agree", () => {
+  test("does not change the shares if pieces that were left out do not agree", () => {
     // Each of the three pieces belongs to another component.
     const target = Float32Array.from({ length: 9 }, (_, at) => (Math.floor(at / 3) === at % 3 ? 1 : 0.01));
     expect([...mixtureShares(target, 3)]).toEqual([1 / 3, 1 / 3, 1 / 3]);
   });
 
-  test("likelihoods are by θ and bias, the largest of a piece 1, none 0", () => {
+  test("likelihoods follow from θ and the bias; the largest of a piece is 1, and none is 0", () => {
     const scores = { unigram: Float32Array.of(1, 0, 0, 4e4), bigram: Float32Array.of(0, 2, 4, 0) };
     const found = likelihoods(scores, { temperature: [0.5, 0.25], bias: Float64Array.of(0, Math.log(2)) });
     expectNear(found, [Math.exp(0.5) / (2 * Math.exp(1)), 1e-20, 1, 1], 1e-6);
@@ -266,7 +266,7 @@ describe("unmixing", () => {
   });
 });
 
-/** A language of 60 tokens: from each token, with probability `own`, one of four that are the language's; else one of four that are everybody's. */
+/** A language of 60 tokens: each token is followed by one of four tokens that only this language has, with probability `own`, otherwise by one of four that all share. */
 function textOf(seed: number, tokens: number, own = 0.5, walk = 0): number[] {
   const [rules, common, next] = [foldIn(key(31), seed), key(32), numbers(1000 + 7 * seed + walk)];
   const out = [seed % 60];
@@ -320,7 +320,7 @@ describe("the histogram of a target", () => {
     expect(variation(shares, [0, 0.5, 0, 0, 0.5, 0])).toBeLessThan(0.1);
   });
 
-  test("fifteen windows tell one domain from a mixture, and make nothing sparse out of equal shares", () => {
+  test("fifteen windows distinguish one domain from a mixture, and keep equal shares from becoming sparse", () => {
     expect(bigramHistogram(planted([0, 1, 0, 0, 0, 0], 15), domains).shares[1]).toBeGreaterThan(0.8);
     const many = Array.from({ length: 24 }, (_, seed) => domainOf(seed, 2000, 0.15));
     const target = planted(new Array<number>(15).fill(1 / 15), 15, 0.15);
@@ -331,7 +331,7 @@ describe("the histogram of a target", () => {
     expect(Math.max(...shares)).toBeLessThan(0.15);
   });
 
-  test("tells how far the shares of such targets differ, where it is asked: more where neighbours are alike", () => {
+  test("gives on request the standard errors of the shares, which are larger if neighbouring windows are alike", () => {
     const halves = [0, 0.5, 0, 0, 0.5, 0];
     expect(bigramHistogram(planted(halves, 60), domains).standardErrors).toBe(null);
     expect(bigramHistogram(planted([0, 1, 0, 0, 0, 0], 1), domains, { standardErrors: true, windowTokens: 64 }).standardErrors).toBe(null); // prettier-ignore
@@ -345,7 +345,7 @@ describe("the histogram of a target", () => {
         ),
         16,
       );
-    // Windows that are told apart well: where they take turns, leaving out any tenth changes little.
+    // The windows are easy to distinguish. If the languages alternate, leaving out any tenth changes little.
     const turns = bigramHistogram(order(false), domains, { standardErrors: true });
     expect(turns.standardErrors?.length).toBe(k);
     expect(turns.standardErrors?.[1]).toBeLessThan(0.06);
@@ -356,7 +356,7 @@ describe("the histogram of a target", () => {
     expect(shares).toEqual(bigramHistogram(target, domains).shares);
   });
 
-  test("the order of the domains is the order of the shares", () => {
+  test("the shares are in the order of the domains", () => {
     const target = planted(plants[4][1], 300);
     const order = [3, 0, 5, 1, 4, 2];
     const there = bigramHistogram(target, domains);
@@ -365,7 +365,7 @@ describe("the histogram of a target", () => {
     expect([...back.counts]).toEqual(order.map((i) => there.counts[i]));
   });
 
-  test("how much text a domain has changes little", () => {
+  test("the amount of text of a domain has little effect", () => {
     const target = planted(plants[4][1], 600);
     const before = bigramHistogram(target, domains).shares;
     for (const i of [0, 2]) {
@@ -378,14 +378,14 @@ describe("the histogram of a target", () => {
     expect(variation(shares, before)).toBeLessThan(0.08);
   });
 
-  test("the same text twice as two domains has half of the share each", () => {
+  test("if two domains have the same text, each gets half of its share", () => {
     const target = planted([0, 0.6, 0.4, 0, 0, 0], 600);
     const { shares } = bigramHistogram(target, [...domains, domains[1]]);
     expectNear(shares[1], shares[k], 1e-6);
     expectNear(shares[1] + shares[k], 0.6, 0.12);
   });
 
-  test("of one domain, of very many, of little text", () => {
+  test("works for one domain, for very many, and for little text", () => {
     expect([...bigramHistogram(planted([1], 20), [domains[0]]).shares]).toEqual([1]);
     const many = Array.from({ length: 500 }, (_, seed) => domainOf(seed % 7, 200));
     const { shares } = bigramHistogram(planted([0, 0, 1], 60), many);
@@ -401,7 +401,7 @@ describe("the histogram of a target", () => {
     expect(found.shares[1]).toBeGreaterThan(0.5);
   });
 
-  test("it looks at as many windows as it is told, evenly, and at no more than there are", () => {
+  test("uses the requested number of windows, evenly spaced, and at most those that exist", () => {
     // The second half is another language.
     const target = windowsOf("t", streamOf(textOf(0, 3200, 0.5, 1), textOf(1, 3200, 0.5, 1)), 16);
     const counted = (options: object): Histogram => bigramHistogram(target, domains.slice(0, 2), options);
@@ -413,7 +413,7 @@ describe("the histogram of a target", () => {
     expect(codeOf(() => bigramHistogram(target, []))).toBe("config: bigramHistogram: no domain was given");
   });
 
-  test("it changes nothing that it is given, and gives the same again", () => {
+  test("does not change its arguments, and gives the same result again", () => {
     const target = planted(uniform, 60);
     const before = Array.from(target.stream.tokens);
     const first = bigramHistogram(target, domains);

@@ -8,7 +8,7 @@ import { codeOf } from "../errors.ts";
 const python = process.env["GRADMIX_PYTHON"] ?? "python3";
 const hasNumpy = spawnSync(python, ["-c", "import numpy"]).status === 0;
 
-test("what is written comes back, and numbers begin at a multiple of 64 bytes", () => {
+test("data that was written can be read back, and numbers begin at a multiple of 64 bytes", () => {
   fc.assert(
     fc.property(
       fc.array(fc.nat(5), { maxLength: 3 }),
@@ -30,7 +30,7 @@ test("what is written comes back, and numbers begin at a multiple of 64 bytes", 
   );
 });
 
-describe("what others wrote", () => {
+describe("files by other programs", () => {
   const file = (
     descr: string,
     numbers: Uint8Array,

@@ -25,7 +25,7 @@ const golden = read("library-tokenizers.json") as readonly {
 }[];
 
 describe.each(golden)("a tokenizer.json of another kind: $name", ({ file, texts }) => {
-  test("gives the ids of Hugging Face's library, and their text", () => {
+  test("gives the ids of Hugging Face's library, and decodes them", () => {
     const tokenizer = openTokenizer(file);
     for (const [text, ids, back] of texts) {
       const found = tokenizer.encode(text);
@@ -47,12 +47,12 @@ describe.each(golden)("a tokenizer.json of another kind: $name", ({ file, texts 
     expect(tokenizer.decode([tokenizer.endOfText, tokenizer.vocabSize + 3])).toBe(end?.content);
   });
 
-  test("is kept as it is, and not read as byte-level BPE", () => {
+  test("is stored unchanged, and is not read as byte-level BPE", () => {
     expect(openTokenizer(file).toJSON()).toEqual(file);
     expect(() => loadTokenizer(file)).toThrow(/^tokenizer\.json: .*; byte-level BPE can be read$/);
   });
 
-  test("text that spells a special token is text", () => {
+  test("text that looks like a special token is encoded as text", () => {
     const tokenizer = openTokenizer(file);
     const specials = file.added_tokens.filter(({ content }) => !/unk/i.test(content));
     const piece = fc.constantFrom(...specials.map(({ content }) => content), "fox", " ", "the", "a\n");
@@ -66,7 +66,7 @@ describe.each(golden)("a tokenizer.json of another kind: $name", ({ file, texts 
   });
 });
 
-test("broken files are refused by either reader", () => {
+test("broken files are refused by both readers", () => {
   const [bert, t5] = golden.map(({ file }) => file as unknown as Record<string, Record<string, unknown>>);
   const cases: [unknown, RegExp][] = [
     [{ ...bert, model: { ...bert["model"], dropout: 0.1 } }, /the model has dropout/],
@@ -84,7 +84,7 @@ test("broken files are refused by either reader", () => {
   }
 });
 
-test("byte-level BPE needs no library", () => {
+test("byte-level BPE needs no extra package", () => {
   const own = byteTokenizer().toJSON();
   expect(openTokenizer(own).kind).toBe("byte");
   expect(openTokenizer(own).toJSON()).toEqual(own);

@@ -7,7 +7,7 @@ const idsAt = (records: Uint32Array, at: number): number[] => [
   ...records.subarray(at + 2, at + 2 + records[at]),
 ];
 
-test("a table of pieces holds what was added, each under its own units, until it has too many and begins anew", () => {
+test("a table of pieces holds what was added, each under its own characters, until it is full and begins anew", () => {
   // Few letters and lengths, so that pieces begin alike and come again.
   const piece = fc.string({ unit: fc.constantFrom("a", "b", "é", "日"), minLength: 1, maxLength: 6 });
   fc.assert(
@@ -36,7 +36,7 @@ test("a table of pieces holds what was added, each under its own units, until it
   );
 });
 
-test("ids that were handed out stay as they are when the table begins anew", () => {
+test("ids that were returned do not change when the table begins anew", () => {
   const table = pieceTable(1);
   const units = Uint16Array.of(1, 2);
   table.find(units, 0, 1);
@@ -47,7 +47,7 @@ test("ids that were handed out stay as they are when the table begins anew", () 
   expect(idsAt(records, 0)).toEqual([5]);
 });
 
-test("the rank of a pair is the last that is listed for it", () => {
+test("the rank of a pair is its last one in the list", () => {
   const id = fc.oneof(fc.integer({ min: 0, max: 20 }), fc.integer({ min: 0, max: 2 ** 26 - 1 }));
   fc.assert(
     fc.property(fc.array(fc.record({ left: id, right: id }), { maxLength: 200 }), id, id, (merges, a, b) => {

@@ -66,7 +66,7 @@ test.each([3, 4, 5])("all orders of %i windows are equally likely", (n) => {
 });
 
 describe("the sampler", () => {
-  test("shows each window once an epoch, counts what it gave, and never gives a domain of weight 0", () => {
+  test("gives each window once per epoch, counts what it gave, and never draws from a domain with weight 0", () => {
     fc.assert(
       fc.property(
         counts.chain((sizes) =>
@@ -100,7 +100,7 @@ describe("the sampler", () => {
     );
   });
 
-  test("continues from a saved state as if it had never stopped", () => {
+  test("continues from a saved state like an uninterrupted one", () => {
     fc.assert(
       fc.property(
         counts.chain((sizes) =>
@@ -124,7 +124,7 @@ describe("the sampler", () => {
     );
   });
 
-  test("systematic draws hit ⌊nα⌋ or ⌈nα⌉", () => {
+  test("systematic draws take ⌊nα⌋ or ⌈nα⌉ examples of a domain", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 6 }).chain(weightsOf),
@@ -159,7 +159,7 @@ describe("the sampler", () => {
     expect(hits[4]).toBe(0);
   });
 
-  test("gives every epoch of every domain, under every seed, the order of a key of its own", () => {
+  test("has a separate key for the order of every epoch, domain and seed", () => {
     const sizes = [30, 30, 31];
     const orders = [1, 2].flatMap((seed) => {
       const sampler = createSampler({ domains: domainsOf(sizes), seed });
@@ -176,7 +176,7 @@ describe("the sampler", () => {
     expect(new Set(orders).size).toBe(orders.length);
   });
 
-  test("a systematic draw of few rows gives every domain its weight over many draws", () => {
+  test("systematic draws of few rows give every domain its weight on average", () => {
     const weights = [0.4, 0.35, 0.25];
     for (const rows of [1, 2]) {
       const sampler = createSampler({ domains: domainsOf([3, 4, 5]), seed: 11, mode: "systematic" });
@@ -192,7 +192,7 @@ describe("the sampler", () => {
     }
   });
 
-  test("refuses weights off the simplex, naming the domain, and draws nothing", () => {
+  test("refuses weights that are not on the simplex, names the domain, and draws nothing", () => {
     const sampler = createSampler({ domains: domainsOf([3, 4]), seed: 1 });
     const before = sampler.state();
     for (const [weights, message] of [
@@ -207,7 +207,7 @@ describe("the sampler", () => {
     expect(sampler.state()).toEqual(before);
   });
 
-  test("refuses what cannot be drawn from", () => {
+  test("refuses sources that it cannot draw from", () => {
     const domains = domainsOf([3, 4]);
     const sampler = createSampler({ domains, seed: 1 });
     for (const domain of [2, -1, 0.5, NaN])
@@ -218,7 +218,7 @@ describe("the sampler", () => {
     expect(() => createSampler({ domains: domainsOf([3, 0]), seed: 1 })).toThrow(/"d1": 0 windows/);
   });
 
-  test("takes domains whose tokensOf is a method", () => {
+  test("accepts domains whose tokensOf is a method", () => {
     const sampler = createSampler({
       domains: [
         {
@@ -235,7 +235,7 @@ describe("the sampler", () => {
     expect(sampler.tokens()).toEqual([21]);
   });
 
-  test("refuses states that are not its own", () => {
+  test("refuses states of other samplers", () => {
     const sampler = createSampler({ domains: domainsOf([3, 4]), seed: 1 });
     const good = sampler.state();
     for (const [state, message] of [
@@ -263,7 +263,7 @@ function stream(lengths: readonly number[], vocabSize = 70_000) {
 }
 
 describe("windows", () => {
-  test("cover every pair of neighbours exactly once; what is padded does not count", () => {
+  test("cover every pair of neighbours exactly once; padding does not count", () => {
     fc.assert(
       fc.property(
         fc.array(fc.nat(60), { minLength: 1, maxLength: 8 }),
@@ -300,7 +300,7 @@ describe("windows", () => {
     );
   });
 
-  test("a partial last one can be dropped", () => {
+  test("drop a partial last window on request", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 90 }), fc.integer({ min: 1, max: 20 }), (length, time) => {
         fc.pre(length >= time);
@@ -336,7 +336,7 @@ describe("windows", () => {
     );
   });
 
-  test("of one writer may be moved behind those of another, and writing continues", () => {
+  test("streams of one writer can be moved behind those of another, and writing continues", () => {
     const writers = [corpusWriter(300, 299), corpusWriter(300, 299)];
     writers[0].document([1, 2]);
     writers[1].document([3]);
@@ -354,13 +354,13 @@ describe("windows", () => {
     ]);
   });
 
-  test("two bytes a token where that is enough", () => {
+  test("ids take two bytes if the vocabulary fits", () => {
     expect(stream([3], 65_536).tokens).toBeInstanceOf(Uint16Array);
     expect(stream([3], 65_537).tokens).toBeInstanceOf(Uint32Array);
   });
 });
 
-test("a batch is the drawn windows, in order or stably by domain", () => {
+test("a batch has the drawn windows, in the order of the draws or stably sorted by domain", () => {
   const sources = [windowsOf("a", stream([40]), 4), windowsOf("b", stream([30]), 4)];
   const draws: Draw[] = [1, 0, 1, 0].map((domain, i) => ({ domain, window: (5 * i) % 7, epoch: 0 }));
   const plain = assembleBatch(draws, sources);

@@ -48,7 +48,7 @@ const texts = async (files: string[], options: ReadOptions = {}): Promise<string
   (await read(files, options)).map(({ text }) => text);
 
 describe("files", () => {
-  test("paths, folders and globs, sorted, each once", async () => {
+  test("paths, folders and globs give sorted files, each once", async () => {
     for (const name of ["b.txt", "a.txt", "sub/c.md", "sub/deep/d.txt", ".hidden.txt", "sub/.git/e.txt"])
       put(name, "x");
     expect(await listFiles(["b.txt", "*.txt", "b.txt"])).toEqual(["a.txt", "b.txt"]);
@@ -64,14 +64,14 @@ describe("files", () => {
     ]);
   });
 
-  test("names with spaces and glob characters", async () => {
+  test("names may contain spaces and glob characters", async () => {
     put("a [1] (x)*.txt", "x");
     put("odd {b}/c d.txt", "x");
     expect(await listFiles(["a [1] (x)*.txt"])).toEqual(["a [1] (x)*.txt"]);
     expect(await listFiles(["odd {b}"])).toEqual(["odd {b}/c d.txt"]);
   });
 
-  test("links: a file once, whatever leads to it; a target's file under no name", async () => {
+  test("of several links to a file, the file is read once; a target's file is left out under every name", async () => {
     put("a.txt", "x");
     put("sub/b.txt", "x");
     symlinkSync("a.txt", "link.txt");
@@ -94,7 +94,7 @@ describe("files", () => {
     await expect(listFiles(["/dev/null"])).rejects.toThrow(/\/dev\/null is neither a file nor a folder/);
   });
 
-  test("what is not there, and what belongs to the target", async () => {
+  test("missing files, and files of the target, are refused", async () => {
     put("a.txt", "x");
     mkdirSync("empty");
     const fails = (patterns: string[], message: RegExp, exclude = new Set<string>()): Promise<void> =>
@@ -110,7 +110,7 @@ describe("files", () => {
 });
 
 describe("documents", () => {
-  test("a file is one, a line of .jsonl is one, packed or not", async () => {
+  test("a file is one document, and so is each line of .jsonl, compressed or not", async () => {
     const lines = '{"text":"first"}\r\n\n  \n{"text":"zweites é","id":2}\n{"text":""}\n{"text":"last"}';
     put("a.jsonl", lines);
     put("b.ndjson.gz", gzipSync(lines));
@@ -137,7 +137,7 @@ describe("documents", () => {
     expect(await texts(["g.jsonl"], { textField: "body" })).toEqual(["other field"]);
   });
 
-  test("zstandard, also of several frames", async () => {
+  test("zstandard files are read, also with several frames", async () => {
     // Made by the zstd command from lines like the ones expected.
     const one = "KLUv/SQnJQEA8HsidGV4dCI6ImZpcnN0In0KendlaXRlcyDDqSJ9CgEAqZhLDsN5IA==";
     const two =
@@ -152,7 +152,7 @@ describe("documents", () => {
     await expect(read(["not.txt.zst"])).rejects.toThrow(/not\.txt\.zst: it is not a whole archive/);
   });
 
-  test("lines come out whole, wherever the chunks of the file end", async () => {
+  test("lines are complete, wherever the chunks of the file end", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(fc.string({ unit: "grapheme", maxLength: 30 }), { maxLength: 12 }),
@@ -194,7 +194,7 @@ describe("documents", () => {
     expect(skipped).toHaveLength(1);
   });
 
-  test("invalid UTF-8 is named by its byte, wherever it is", async () => {
+  test("an error about invalid UTF-8 gives the position of the byte", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.string({ unit: "grapheme", maxLength: 40 }),
@@ -210,7 +210,7 @@ describe("documents", () => {
     );
   });
 
-  test("a large file comes in parts of at most 16 MiB, cut at lines or else between characters", async () => {
+  test("a large file is read in parts of at most 16 MiB, cut between lines or else between characters", async () => {
     const limit = 2 ** 24;
     const cases = ["a line of text, é\n".repeat(1_900_000), "日".repeat(12_000_000), "x".repeat(limit)];
     for (const whole of cases) {
@@ -233,7 +233,7 @@ describe("documents", () => {
     expect(await texts(["a.txt"], { skipBadLines: true })).toHaveLength(1);
   });
 
-  test("archives that are cut off or none", async () => {
+  test("archives that are cut off, or are no archives, are refused", async () => {
     const whole = gzipSync('{"text":"some text that is long enough to be packed"}\n'.repeat(50));
     put("cut.jsonl.gz", whole.subarray(0, -20));
     put("not.jsonl.gz", "plain text");
@@ -250,7 +250,7 @@ describe("documents", () => {
     await expect(read(["folder.txt"])).rejects.toThrow(/folder\.txt: it cannot be read/);
   });
 
-  test("a line that is longer than 256 MiB is refused by its number, or left out, and never held", async () => {
+  test("a line of more than 256 MiB is refused by its number, or left out, and never held in memory", async () => {
     // One byte, repeated in blocks of 128 KiB: an archive of 8 KB.
     const raw = (value: string): Buffer => {
       const bytes = Buffer.from(value);
@@ -313,7 +313,7 @@ describe("documents", () => {
     expect({ stdout, stderr }).toEqual({ stdout: "first,last bounded\n", stderr: "" });
   });
 
-  test("a large file of lines is never held whole", () => {
+  test("a large file of lines is never held in memory as a whole", () => {
     const line = `${JSON.stringify({ text: "word ".repeat(400) })}\n`;
     put("large.jsonl", line.repeat(60_000));
     const script = `
@@ -342,7 +342,7 @@ describe("a corpus", () => {
   const decode = (tokens: ArrayLike<number>): string[] =>
     tokenizer.decode(tokens).split("<|endoftext|>").slice(0, -1).sort();
 
-  test("is split by document: every one in exactly one part, at least one in each", async () => {
+  test("is split by documents: each is in exactly one part, and each part has at least one", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 2, max: 30 }),
@@ -367,7 +367,7 @@ describe("a corpus", () => {
     );
   });
 
-  test("holds out the documents whose number is below the share, and moves the first only for an empty side", async () => {
+  test("holds out the documents whose number is below the share, and moves the first one only to a part that would be empty", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 2, max: 12 }),
@@ -408,7 +408,7 @@ describe("a corpus", () => {
     );
   });
 
-  test("holds nothing out when nothing is asked, and splits a single document at a token", async () => {
+  test("holds nothing out with a share of 0, and splits a single document at a token", async () => {
     const whole = await buildCorpus("d", documents(5), tokenizer, { heldOut: 0, seed: 1 });
     expect([whole.heldOut, whole.heldOutDocuments]).toEqual([null, 0]);
     const text = "0123456789".repeat(10);
@@ -419,7 +419,7 @@ describe("a corpus", () => {
     expect(single.train.tokens.length).toBe(81);
   });
 
-  test("refuses nothing at all, and shares out of range", async () => {
+  test("refuses empty input, and shares out of range", async () => {
     await expect(buildCorpus("d", [], tokenizer, { heldOut: 0.1, seed: 1 })).rejects.toThrow(
       /"d": it is empty/,
     );
@@ -429,7 +429,7 @@ describe("a corpus", () => {
       );
   });
 
-  test("takes little more memory than its tokens", () => {
+  test("takes little more memory than its tokens need", () => {
     const script = `
       import { buildCorpus, byteTokenizer } from "gradmix/data";
       const [count, size] = [60, 1e6];
@@ -455,7 +455,7 @@ describe("a corpus", () => {
     expect({ stdout, stderr }).toEqual({ stdout: "60000060 little\n", stderr: "" });
   });
 
-  test("says which document the tokenizer cannot express", async () => {
+  test("names the document that the tokenizer cannot express", async () => {
     const json = JSON.parse(JSON.stringify(tokenizer.toJSON())) as {
       model: { vocab: Record<string, number> };
       added_tokens: { id: number }[];
@@ -473,7 +473,7 @@ describe("a corpus", () => {
     );
   });
 
-  test("counts what it read", async () => {
+  test("counts the bytes and documents that it read", async () => {
     const corpus = await buildCorpus("d", [{ text: "é" }, { text: "ab" }], tokenizer, {
       heldOut: 0,
       seed: 1,

@@ -15,7 +15,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-test("all steps are taken, at once and in turns", async () => {
+test("all steps run, with and without pauses", async () => {
   const { signal } = new AbortController();
   for (const numbers of [[], [3], [1, 2, 4]]) {
     const sum = numbers.reduce((a, b) => a + b, 0);
@@ -24,7 +24,7 @@ test("all steps are taken, at once and in turns", async () => {
   }
 });
 
-test("between steps that take long, others have a turn, and an abort is heard", async () => {
+test("between long steps, other tasks run, and an abort is noticed", async () => {
   // Every look at the clock is a second later.
   let seconds = 0;
   vi.spyOn(performance, "now").mockImplementation(() => 1e12 + 1000 * seconds++);

@@ -40,7 +40,7 @@ describe("CSV", () => {
   const cell = fc.string({ unit: fc.constantFrom("a", "é", '"', ",", "\n", "\r\n", " ", "\t", "𝒜", ";") });
   const quoted = (text: string): string => `"${text.replaceAll('"', '""')}"`;
 
-  test("gives what was quoted, with its row", async () => {
+  test("gives the text of quoted cells, with its row", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.array(fc.tuple(cell, cell), { maxLength: 8 }),
@@ -61,7 +61,7 @@ describe("CSV", () => {
     );
   });
 
-  test("of many pieces gives every row, those before an error too", async () => {
+  test("gives every row if it comes in many pieces, even rows before an error", async () => {
     const rows = Array.from({ length: 30_000 }, (_, i) => `row ${i} é`);
     const table = `text,kind\n${rows.map((row) => `"${row}",a\n`).join("")}`;
     expect(await texts(put("t.csv", table))).toEqual(rows);
@@ -75,7 +75,7 @@ describe("CSV", () => {
     expect(seen).toEqual(rows);
   });
 
-  test("in a .tsv quotes are characters, and domains are columns", async () => {
+  test("a .tsv file has no quoting, and a column can name the domain", async () => {
     const path = put("t.tsv", 'text\tkind\n"He" said\tweb\n5" and 6"\t7\n');
     const documents = await read(path, { domainField: "kind" });
     expect(documents.map(({ text, domain }) => [text, domain])).toEqual([
@@ -84,7 +84,7 @@ describe("CSV", () => {
     ]);
   });
 
-  test("a row with other columns, a quote that is not closed, a column that is missing: by row, or left out", async () => {
+  test("a row with another number of columns, an open quote or a missing column is refused by row, or left out", async () => {
     const path = put("t.csv", 'text,kind\none,a\ntwo,a,b\nthree,c\nx"y,d\nfour,e\n"open,f\n');
     await expect(read(path)).rejects.toThrow(
       /t\.csv:3: the row is broken \(.*\); fix it, or skip it with --skip-bad-lines/,
@@ -111,7 +111,7 @@ describe("Parquet", () => {
   const file = (name: string): string =>
     put("t.parquet", Buffer.from(golden[name] ?? expect.unreachable(), "base64"));
 
-  test("of DuckDB, in every packing and in groups of rows", async () => {
+  test("files of DuckDB are read, with every compression and several row groups", async () => {
     const kinds = await read(file("snappy"), { domainField: "kind" });
     expect(kinds.map(({ text, domain }) => [text, domain])).toEqual(
       [0, 1, 2, 3, 4].map((i) => [`text ${i}`, i % 2 === 0 ? "web" : "code/ts"]),
@@ -137,7 +137,7 @@ describe("Parquet", () => {
     expect(await texts(file("brotli"))).toEqual(["b 0", "b 1", "b 2"]);
   });
 
-  test("text within a column by its path; lists, empty cells and columns that are not there are refused", async () => {
+  test("text in a nested column is named by its path; lists, empty cells and missing columns are refused", async () => {
     expect(await texts(file("gzip, nested"), { textField: "doc.text" })).toEqual(
       [0, 1, 2, 3].map((i) => `inner ${i}`),
     );
@@ -156,7 +156,7 @@ describe("Parquet", () => {
     expect(await texts(nulls, { skipBadLines: true })).toEqual(["n 0", "n 2", "n 3"]);
   });
 
-  test("needs two packages, which are named where they are missing", () => {
+  test("needs two packages; an error names them if they are missing", () => {
     const path = file("snappy");
     const hooks = `export async function resolve(name, context, next) {
       if (name.startsWith("hyparquet")) throw Object.assign(new Error("none"), { code: "ERR_MODULE_NOT_FOUND" });
@@ -175,7 +175,7 @@ describe("Parquet", () => {
     ]);
   });
 
-  test("that is cut off is refused, wherever", async () => {
+  test("is refused if it is cut off anywhere", async () => {
     const whole = Buffer.from(golden["snappy"], "base64");
     for (let length = 0; length < whole.length; length += 7)
       await expect(read(put("t.parquet", whole.subarray(0, length)))).rejects.toThrow(
@@ -184,7 +184,7 @@ describe("Parquet", () => {
   });
 });
 
-describe("files that are no text", () => {
+describe("files that are not text", () => {
   const cases: [string, string | Uint8Array, RegExp][] = [
     ["a picture", Buffer.from("\x89PNG\r\n\x1a\n\0\0", "latin1"), /x\.txt: it is a PNG picture, not text; fix it, or skip it/],
     ["a document", "%PDF-1.7\nplain", /it is a PDF document/],
@@ -197,7 +197,7 @@ describe("files that are no text", () => {
     ["Parquet", Buffer.from(golden["snappy"], "base64"), /it is Parquet, but its name does not end in \.parquet; rename it/],
   ]; // prettier-ignore
   test.each(cases)(
-    "%s is refused by its kind, whatever its name says, or left out",
+    "%s is refused by its type, whatever its name, or left out",
     async (_, content, message) => {
       const path = put("x.txt", content);
       await expect(read(path)).rejects.toThrow(message);
@@ -211,7 +211,7 @@ describe("files that are no text", () => {
     },
   );
 
-  test("text may begin with their letters; archives are known without their endings", async () => {
+  test("text may begin with the same letters; compressed files are recognised without their endings", async () => {
     for (const text of ["BZh is a name", "GIF89a", "MZ", "RIFF raff", "ID3", "PK\x03\x04", "é".repeat(600)]) {
       expect(binaryKind(Buffer.from(text).subarray(0, 511))).toBeNull();
       expect(await texts(put("x.txt", text))).toEqual([text]);

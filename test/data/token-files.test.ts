@@ -171,7 +171,7 @@ const anyDocuments = (most: number) =>
   fc.array(fc.array(fc.integer({ min: 4, max: most }), { minLength: 1, maxLength: 9 }), { minLength: 1, maxLength: 12 }); // prettier-ignore
 
 describe.each(formats)("%s", (format) => {
-  test("is the corpus that its documents are as text, over several files", async () => {
+  test("several files give the same corpus as their documents as text", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.boolean().chain((wide) => fc.tuple(fc.constant(wide), anyDocuments(wide ? 69_999 : 65_498))),
@@ -194,7 +194,7 @@ describe.each(formats)("%s", (format) => {
     );
   });
 
-  test("that is cut off anywhere is refused by its name", async () => {
+  test("a file that is cut off anywhere is refused by its name", async () => {
     const at = fresh();
     const documents = [[5, 6], [7, 8, 9, 10], [11]];
     const path = writers[format](join(at, "x"), documents, true);
@@ -204,11 +204,11 @@ describe.each(formats)("%s", (format) => {
     const whole = readFileSync(path);
     for (let length = 0; length < whole.length; length++) {
       truncateSync(path, length);
-      // Without an index or a header nothing says how many tokens there should be.
+      // Without an index or a header, the number of tokens is unknown.
       if (type.tokenType !== undefined && length > 0 && length % 4 === 0) continue;
-      // The number that llm.c's files begin with tells them from nanoGPT's.
+      // The number at the start of llm.c's files distinguishes them from nanoGPT's.
       if (format.startsWith("llm.c") && length === 2) continue;
-      // Half of the bytes are as many tokens of half the size, where only their number tells the type.
+      // If only the size of the file gives the type, half of the bytes are as many tokens of half the size.
       if (
         format.startsWith("datatrove") &&
         !format.includes("and description") &&
@@ -224,7 +224,7 @@ describe.each(formats)("%s", (format) => {
 });
 
 describe("tokens are read by position", () => {
-  test("any part of them, as from memory; beyond the ends there are none", async () => {
+  test("any part can be read, as from memory; positions beyond the ends hold no tokens", async () => {
     const draw = random(3);
     const documents = Array.from({ length: 200 }, () =>
       Array.from({ length: 1 + Math.floor(draw() * 40) }, () => 4 + Math.floor(draw() * 1000)),
@@ -259,7 +259,7 @@ describe("tokens are read by position", () => {
       expect(tokens.subarray(place, place + 1)[0]).toBe((place === 298 ? 0 : place / 2 + 1) + 4);
   });
 
-  test("windows and histograms are those of memory", async () => {
+  test("windows and histograms equal those from memory", async () => {
     const draw = random(8);
     const text = (low: number) =>
       Array.from({ length: 60 }, () => Array.from({ length: 50 }, () => low + Math.floor(draw() * 40)));
@@ -283,7 +283,7 @@ describe("tokens are read by position", () => {
     expect(histogram(stored)).toEqual(histogram(memory));
   });
 
-  test("a file that changes meanwhile is refused", async () => {
+  test("a file that changes in the meantime is refused", async () => {
     const path = writers["nanoGPT"](
       join(fresh(), "x"),
       [
@@ -300,7 +300,7 @@ describe("tokens are read by position", () => {
   });
 });
 
-test("Megatron's other types of ids: 8 and 64 bits, of which none is too large or negative", async () => {
+test("Megatron's types of ids with 8 and 64 bits are read, and ids that are too large or negative are refused", async () => {
   const documents = [[5, 6], [200], [7, 8, 9]];
   for (const [code, bytes, tokens] of [
     [1, 1, Buffer.from(flat(documents))],
@@ -339,7 +339,7 @@ describe("documents", () => {
     return [documents, contentOf(train), note] as const;
   };
 
-  test("end with the end of text, stand after it, or have none at the end; what is between is theirs", async () => {
+  test("may have the end of text after them, before them, or not at all; repeated ends belong to the document", async () => {
     for (const [tokens, count, starts] of [
       [[5, END, 6, END], 2, [2, 4, 0]],
       [[END, 5, END, 6], 2, [3, 4, 0]],
@@ -355,7 +355,7 @@ describe("documents", () => {
     }
   });
 
-  test("that nothing ends are one, of which the last tokens are held out", async () => {
+  test("without ends form one document, whose last tokens are held out", async () => {
     const tokens = Array.from({ length: 100 }, (_, i) => i % 4);
     const [documents, train, note] = await documentsOf(tokens, { endOfText: null, heldOut: 0.25 });
     expect([documents, train.tokens]).toEqual([1, tokens.slice(0, 75)]);
@@ -363,7 +363,7 @@ describe("documents", () => {
   });
 });
 
-describe("refused, in one line with the file's name", () => {
+describe("is refused in one line with the name of the file", () => {
   const bytes = (name: string, content: Uint8Array | string): string => {
     const path = join(fresh(), name);
     writeFileSync(path, content);
@@ -406,7 +406,7 @@ describe("refused, in one line with the file's name", () => {
     await expect(openTokens("a", [path], { ...options, ...more })).rejects.toThrow(message);
   });
 
-  test("documents of OLMo are where its table says, whatever their ends of text", async () => {
+  test("documents of OLMo follow the table, whatever ends of text the file has", async () => {
     const path = join(fresh(), "x.npy");
     const table = path.replace(".npy", ".csv.gz");
     writeFileSync(path, u16([5, END, 6, 7, 8]));
@@ -432,7 +432,7 @@ describe("refused, in one line with the file's name", () => {
     await expect(open()).rejects.toThrow(GradmixError);
   });
 
-  test("an index of datatrove that does not fit", async () => {
+  test("an index of datatrove that does not fit its tokens", async () => {
     const path = writers["datatrove, with its index"](join(fresh(), "x"), [[5], [6, 7]], false);
     for (const [ends, message] of [
       [[2, 1, 5], /document 1 ends at token 1, before it begins/],
@@ -455,7 +455,7 @@ describe("refused, in one line with the file's name", () => {
     );
   });
 
-  test("a hash and a count tell one file from another", async () => {
+  test("a hash and a count distinguish files", async () => {
     const facts: TokenFileFacts[] = [];
     const onFile = (_: string, found: TokenFileFacts) => void facts.push(found);
     const paths = [
@@ -475,10 +475,10 @@ describe("refused, in one line with the file's name", () => {
   });
 });
 
-describe("written", () => {
+describe("writing tokens", () => {
   const documents = [[5, 6], [65_498], [7, 8, 9]];
 
-  test("are ids that fit, and nothing half", () => {
+  test("refuses ids that do not fit, and leaves no partial files", () => {
     const at = fresh();
     const stream = streamOf(documents);
     expect(() => writeNanoGPT(join(at, "x.bin"), stream, { vocabSize: 65_498 })).toThrow(
@@ -495,7 +495,7 @@ describe("written", () => {
 
   const numpy = spawnSync("python3", ["-c", "import numpy; print(numpy.__version__)"], { encoding: "utf8" });
   test.skipIf(numpy.status !== 0)(
-    "are read by NumPy, as Megatron and nanoGPT read them (skipped without python3 and numpy)",
+    "NumPy reads the files in the way of Megatron and nanoGPT (skipped without python3 and numpy)",
     () => {
       const at = fresh();
       writeNanoGPT(join(at, "n.bin"), streamOf(documents), { vocabSize: 65_499 });

@@ -91,7 +91,7 @@ beforeAll(async () => {
 describe.each([0, 1])("tokenizer %i", (which) => {
   const tokenizer = (): Tokenizer => tokenizers[which]?.[1] ?? expect.unreachable();
 
-  test("every string comes back", () => {
+  test("decodes every string to itself", () => {
     fc.assert(
       fc.property(text, (value) => {
         const ids = tokenizer().encode(value);
@@ -127,14 +127,14 @@ describe.each([0, 1])("tokenizer %i", (which) => {
     expect(again.toJSON()).toEqual(tokenizer().toJSON());
   });
 
-  test("text that spells the end of text is text", () => {
+  test("encodes text that looks like the end of text as text", () => {
     const ids = tokenizer().encode(`a${END_OF_TEXT}b`);
     expect([...ids]).not.toContain(tokenizer().endOfText);
     expect(tokenizer().decode([tokenizer().endOfText])).toBe(END_OF_TEXT);
   });
 });
 
-test("pieces are what the published pattern matches, for every character", () => {
+test("pieces equal the matches of the published pattern, for every character", () => {
   const everywhere = fc.oneof(
     text,
     fc.string({
@@ -156,7 +156,7 @@ test("pieces are what the published pattern matches, for every character", () =>
   expect([...gpt2Pieces(all)].join("|")).toBe((all.match(PATTERN) ?? []).join("|"));
 });
 
-test("pieces are the same wherever the text is read anew", () => {
+test("pieces do not depend on where the reading of a long text is resumed", () => {
   // Longer than what is read at a time, with runs, pairs and spaces at any place of it.
   const part = fc.constantFrom(
     "a",
@@ -208,7 +208,7 @@ test("a callback that receives ids may encode another text before it returns", a
   expect(found.every((id, i) => id === expected[i])).toBe(true);
 });
 
-test("a text may be one piece of millions of characters", () => {
+test("a single piece may have millions of characters", () => {
   // A regular expression needs stack for each of them.
   const long = "日".repeat(9_000_000);
   expect([...gpt2Pieces(long)].map((piece) => piece.length)).toEqual([9_000_000]);
@@ -217,7 +217,7 @@ test("a text may be one piece of millions of characters", () => {
   expect(length).toBe(27_000_000);
 });
 
-test("the ids of a text in blocks are the ids of the text", () => {
+test("the ids of a text in blocks equal the ids of the whole text", () => {
   const long = fc
     .tuple(
       fc.array(fc.constantFrom("日", "🎉", "a", " the", "é", "\ud83c"), { minLength: 1, maxLength: 9 }),
@@ -251,7 +251,7 @@ test("the ids of a text in blocks are the ids of the text", () => {
   }
 });
 
-test("byte ids are bytes", () => {
+test("the ids of bytes are the bytes", () => {
   expect([...byteTokenizer().encode("aé")]).toEqual([97, 0xc3, 0xa9]);
   expect([byteTokenizer().vocabSize, byteTokenizer().endOfText]).toEqual([257, 256]);
 });
@@ -286,7 +286,7 @@ describe("training", () => {
     return found;
   }
 
-  test("finds the merges of the definition", async () => {
+  test("finds the merges of its definition", async () => {
     const word = fc
       .tuple(
         fc.array(fc.constantFrom("a", "b", "ab", "aa", " ", "ba", "c"), { maxLength: 12 }),
@@ -308,7 +308,7 @@ describe("training", () => {
     );
   });
 
-  test("cuts long pieces between characters, and no two ids spell the same", async () => {
+  test("cuts long pieces between characters, and no two ids have the same text", async () => {
     const tokenizer = await trainBpe([`${"🎉é".repeat(3000)} ${"日本語テスト".repeat(900)}`], {
       vocabSize: 300,
     });
@@ -319,7 +319,7 @@ describe("training", () => {
     expect(tokenizer.encode("🎉é").length).toBeLessThan(3);
   });
 
-  test("tells how far it is after every 256 merges, and ends between two when asked to", async () => {
+  test("reports its progress after every 256 merges, and can be stopped between two", async () => {
     const learned = fc.sample(
       fc.string({ unit: fc.constantFrom("a", "b", "c", "d", "e", "f", "g"), minLength: 60 }),
       {
@@ -349,7 +349,7 @@ describe("training", () => {
   });
 });
 
-test("pieces of any length get the ids that Hugging Face's library gives", async () => {
+test("pieces of any length get the ids of Hugging Face's library", async () => {
   const words = ["ab", "abc", "bca", "aaa", "cab", "日本", "本語", "語日本"];
   const piece = fc
     .array(fc.constantFrom(...words), { minLength: 1, maxLength: 150 })
@@ -407,7 +407,7 @@ describe("merges", () => {
   test.each([
     ["short", 1, 40],
     ["long", 120, 400],
-  ])("of %s pieces follow the definition, whatever their order", (_, minLength, maxLength) => {
+  ])("follow the definition for %s pieces, in any order", (_, minLength, maxLength) => {
     fc.assert(
       fc.property(
         merges,
@@ -461,7 +461,7 @@ test.each([
       ["a", "bc"],
     ],
   ],
-] as const)("merges of which %s: every order, every text of five letters", (_, pairs) => {
+] as const)("merges of which %s: in every order, and for every text of five letters", (_, pairs) => {
   const orders = (list: readonly (readonly [string, string])[]): (readonly [string, string])[][] =>
     list.length === 0
       ? [[]]
@@ -503,7 +503,7 @@ function withMerges(added: readonly string[], merges: readonly (readonly [string
   return loadTokenizer(json);
 }
 
-test("the tokenizer.json of a learned tokenizer is spelt out as Hugging Face's library does", async () => {
+test("the tokenizer.json of a learned tokenizer has the fields that Hugging Face's library writes", async () => {
   const json = (await trainBpe(["ab ab"], { vocabSize: 258 })).toJSON();
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   const { vocab, ...model } = json["model"] as { vocab: Record<string, number> };
@@ -541,7 +541,7 @@ test("the tokenizer.json of a learned tokenizer is spelt out as Hugging Face's l
   expect([vocab["ab"], vocab[END_OF_TEXT], Object.keys(vocab).length]).toEqual([256, 257, 258]);
 });
 
-describe("pieces as a tokenizer.json asks for them", () => {
+describe("pieces as a tokenizer.json defines them", () => {
   const wrong = (what: string): GradmixError => new GradmixError("data", what);
   const piecesOf = (...parts: object[]): ((value: string) => string[]) => {
     const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
@@ -575,7 +575,7 @@ describe("pieces as a tokenizer.json asks for them", () => {
     );
   });
 
-  test("a pattern may match nothing, and a text to split by means itself", () => {
+  test("a pattern may match the empty string, and a text in place of a pattern matches itself", () => {
     const empty = piecesOf({ type: "Split", pattern: { Regex: "-*" }, behavior: "Isolated" });
     expect(empty("a--bc")).toEqual(["a", "--", "b", "c"]);
     for (const character of "\\^$.*+?()[]{}|/-x é") {
@@ -597,14 +597,14 @@ describe("pieces as a tokenizer.json asks for them", () => {
     expect(piecesOf({ type: "Digits" })("a12b")).toEqual(["a", "12", "b"]);
   });
 
-  test("a text without a break that a pattern can cut at is refused where it is too long", () => {
+  test("a text that is too long is refused if the pattern cannot cut it", () => {
     const split = piecesOf({ type: "Split", pattern: { Regex: "(?:a|b)+" }, behavior: "Isolated" });
     expect(() => split("ab".repeat(20_000_000))).toThrow(
       /^a text has 40000000 characters in a row that the tokenizer's pattern .* cannot split, which is too long/,
     );
   });
 
-  test("without merges, what is removed stays away, and normalizers come one after the other", () => {
+  test("without merges, removed text stays removed, and normalizers run one after the other", () => {
     const json = byteTokenizer().toJSON();
     const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
     const spaces = { type: "Split", pattern: { String: " " }, behavior: "Removed" };
@@ -625,7 +625,7 @@ describe("pieces as a tokenizer.json asks for them", () => {
   });
 });
 
-test("texts are not kept once they are learned from or encoded", async () => {
+test("texts are not kept in memory after learning or encoding", async () => {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
   const heap = (): number => {
@@ -678,7 +678,7 @@ describe.each(golden)("a tokenizer.json like that of $name", ({ file, texts }) =
     expect(tokenizer.decode([tokenizer.endOfText])).toBe(content);
   });
 
-  test("is kept as it is, and read again", () => {
+  test("is stored unchanged, and can be read again", () => {
     const tokenizer = loadTokenizer(file);
     expect(tokenizer.toJSON()).toEqual(file);
     const again = loadTokenizer(JSON.parse(JSON.stringify(tokenizer.toJSON())));
@@ -794,12 +794,12 @@ describe("a tokenizer.json that cannot be used", () => {
     [change("model", { merges: ["a qq"] }), /merge 0 \(a qq\) names an unknown token/],
     [change("model", { merges: [["a", "b"]] }), /merge 0 \(a b\) names an unknown token/],
   ];
-  test.each(cases)("%#: is refused, with the reason", (json, message) => {
+  test.each(cases)("%#: is refused with the reason", (json, message) => {
     expect(() => loadTokenizer(json)).toThrow(message);
     expect(() => loadTokenizer(json)).toThrow(GradmixError);
   });
 
-  test("but not one whose pieces may spell a special token: that text stays text", () => {
+  test("is accepted if a piece can look like a special token; that text stays text", () => {
     const whole = { type: "Split", pattern: { String: "\n" }, behavior: "Isolated" };
     const file = {
       ...change("model", { ignore_merges: true }),
@@ -811,7 +811,7 @@ describe("a tokenizer.json that cannot be used", () => {
     expect([...loadTokenizer(file).encode(END_OF_TEXT)]).toEqual([...Buffer.from(END_OF_TEXT)]);
   });
 
-  test("a piece that is a token is that token where merges are ignored, and else what merges make of it", () => {
+  test("a piece that is a token stays one if merges are ignored; otherwise the merges decide", () => {
     const vocab = { ...Object.fromEntries(byteTokenizerVocab()), the: 257 };
     const idsWith = (ignore_merges: boolean): number[] => [
       ...loadTokenizer(change("model", { vocab, ignore_merges })).encode("the thethe the"),
@@ -821,12 +821,12 @@ describe("a tokenizer.json that cannot be used", () => {
     expect(idsWith(true)).toEqual([257, ...rest]);
   });
 
-  test("without merges, what comes before the bytes is still done", () => {
+  test("without merges, the steps before the bytes still happen", () => {
     const file = change("pre_tokenizer", { add_prefix_space: true });
     expect([...loadTokenizer(file).encode("word")]).toEqual([...Buffer.from(" word")]);
   });
 
-  test("a long piece of which every merge makes two others possible", () => {
+  test("gives the library's ids for a long piece in which every merge makes two others possible", () => {
     const [bytes, runs] = [Object.fromEntries(byteTokenizerVocab()), ["aa", "aaa", "aaaa", "aaaaa"]];
     const vocab = { ...bytes, ...Object.fromEntries(runs.map((run, i) => [run, 257 + i])) };
     const merges = ["a a", "a aa", "aa a", "aa aa", "a aaa", "aaa a", "aa aaa", "aaa aa", "aaaa a", "a aaaa"];
@@ -837,7 +837,7 @@ describe("a tokenizer.json that cannot be used", () => {
         expect([...ours.encode(piece)]).toEqual(expected(piece));
   });
 
-  test("or texts that it cannot express are", () => {
+  test("is accepted if it lacks some bytes; texts that it cannot express are refused", () => {
     const tokens = byteTokenizerVocab().flatMap(([token, id]) => (id === 0xc3 ? [] : [token]));
     // Wherever the end of text is among them.
     for (const at of [0, 1, 100, 255]) {

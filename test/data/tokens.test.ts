@@ -9,7 +9,7 @@ const streamOf = (length: number) => ({
   documents: Float64Array.of(0, length),
 });
 
-test("a single pair is a window for an evaluation, and less is none", () => {
+test("a single pair is a window for evaluation, and fewer tokens are none", () => {
   for (const length of [0, 1]) expect(evaluationWindows("e", streamOf(length), 4)).toBe(null);
   for (const length of [2, 4, 5, 6]) {
     const windows = evaluationWindows("e", streamOf(length), 4);
@@ -21,7 +21,7 @@ test("a single pair is a window for an evaluation, and less is none", () => {
   }
 });
 
-test("training wants a whole window; the last one is padded or dropped", () => {
+test("training needs a complete window; the last window is padded or dropped", () => {
   expect(codeOf(() => windowsOf("w", streamOf(4), 4))).toMatch(
     /^data: "w": 4 tokens are less than one window of 4 \+ 1/,
   );
@@ -44,7 +44,7 @@ test("an invalid time, and unknown options, are refused", () => {
     expect(codeOf(() => windowsOf("w", streamOf(9), 4, options as object))).toMatch(/^config: windowsOf: /);
 });
 
-test("a writer is of a vocabulary and an end of text within it", () => {
+test("a writer has a vocabulary, and an end of text within it", () => {
   const refused = (size: number, end: number) => codeOf(() => tokenWriter(size, end));
   for (const size of [0, 0.5, -1, 2 ** 32 + 1, NaN]) expect(refused(size, 0)).toMatch(/^config: vocabSize/);
   for (const end of [-1, 0.5, 7, NaN]) expect(refused(7, end)).toMatch(/^config: endOfText/);
@@ -58,7 +58,7 @@ test("a writer is of a vocabulary and an end of text within it", () => {
   }
 }); // prettier-ignore
 
-test("windows of one batch are of one length; sources that do not say theirs do not count", () => {
+test("all windows of a batch have one length; sources that do not declare theirs are not checked", () => {
   expect(commonTime([])).toBe(0);
   expect(commonTime([{ name: "rows" }])).toBe(0);
   expect(commonTime([{ name: "rows" }, { name: "a", time: 3 }, { name: "b", time: 3 }])).toBe(3);
@@ -76,14 +76,14 @@ describe("a batch of windows", () => {
   const sources = [3, 3, 2].map((time, i) => windowsOf(`w${i}`, streamOf(8), time));
   const draw = (domain: number, window: number) => ({ domain, window, epoch: 0 });
 
-  test("of no draws is empty", () => {
+  test("is empty without draws", () => {
     const none = new Int32Array(0);
     expect(assembleBatch([], sources)).toEqual({
       ...{ inputs: none, targets: none, tokens: none, domainOf: none, time: 0 },
     });
   });
 
-  test("is in the order of the draws, or, when it is asked for, of their domains", () => {
+  test("is in the order of the draws or, on request, in that of their domains", () => {
     const draws = [draw(1, 1), draw(0, 0), draw(1, 0)];
     expect(assembleBatch(draws, sources)).toEqual({
       inputs: Int32Array.of(3, 4, 5, 0, 1, 2, 0, 1, 2),
@@ -97,7 +97,7 @@ describe("a batch of windows", () => {
     expect([...sorted.inputs]).toEqual([0, 1, 2, 3, 4, 5, 0, 1, 2]);
   });
 
-  test("of draws or sources that do not fit is refused", () => {
+  test("is refused for draws or sources that do not fit", () => {
     const wrong = [[3, 0], [-1, 0], [0.5, 0], [0, 3], [0, -1], [0, 0.5], [NaN, 0], [0, NaN]] as const; // prettier-ignore
     for (const [domain, window] of wrong)
       for (const draws of [[draw(domain, window)], [draw(0, 0), draw(domain, window)]])
@@ -117,7 +117,7 @@ describe("a batch of windows", () => {
   });
 });
 
-test("a stream that is cut keeps its documents, and one across the cut is in both parts", () => {
+test("a stream that is cut keeps its documents, and a document across the cut is in both parts", () => {
   const documents = [0, 3, 4, 9, 12];
   const stream = { ...streamOf(12), documents: Float64Array.from(documents) };
   for (let at = 1; at < 12; at++) {

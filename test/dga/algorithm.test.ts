@@ -301,7 +301,7 @@ describe("the trainer is Algorithm 1", () => {
   });
 });
 
-test("cosines from the steps are those of the domains' gradients, not of single examples'", async () => {
+test("cosines from the steps are those of the domains' gradients, rather than of single examples'", async () => {
   const model = tiny();
   const large = names.map((name, i) => windows(name, [language(i + 1, 12_000)]));
   // Every refresh takes all of the target.
@@ -356,37 +356,40 @@ test("cosines from the steps are those of the domains' gradients, not of single 
 });
 
 describe("evaluate", () => {
-  test.each([1, 4])("is the mean over the first windows that hold the tokens (%i at once)", async (batch) => {
-    const trainer = trainerOf({ ...cases[0][1], batch });
-    const { model } = trainer;
-    const sums: number[] = [];
-    for (let w = 0; w < target.count; w++) {
-      const rows = assembleBatch([{ domain: 0, window: w, epoch: 0 }], [target]);
-      sums.push((await gradientOf(model, rows)).losses[0]);
-    }
-    const expected = (windows: Windows, tokens: number): number => {
-      let [sum, counted] = [0, 0];
-      for (let w = 0; w < windows.count && counted < tokens; w++) {
-        sum += sums[w];
-        counted += windows.tokensOf(w);
+  test.each([1, 4])(
+    "is the mean over the first windows that hold the tokens (%i per batch)",
+    async (batch) => {
+      const trainer = trainerOf({ ...cases[0][1], batch });
+      const { model } = trainer;
+      const sums: number[] = [];
+      for (let w = 0; w < target.count; w++) {
+        const rows = assembleBatch([{ domain: 0, window: w, epoch: 0 }], [target]);
+        sums.push((await gradientOf(model, rows)).losses[0]);
       }
-      return sum / counted;
-    };
-    // The last window is a short one.
-    expect(target.tokensOf(target.count - 1)).toBeLessThan(time);
-    const all = target.stream.tokens.length - 1;
-    for (const tokens of [
-      1,
-      time - 1,
-      time,
-      time + 1,
-      4 * time,
-      4 * time + 1,
-      6 * time,
-      all - 1,
-      all,
-      10 * all,
-    ])
-      expectNear(await trainer.evaluate(target, tokens), expected(target, tokens), 1e-6);
-  });
+      const expected = (windows: Windows, tokens: number): number => {
+        let [sum, counted] = [0, 0];
+        for (let w = 0; w < windows.count && counted < tokens; w++) {
+          sum += sums[w];
+          counted += windows.tokensOf(w);
+        }
+        return sum / counted;
+      };
+      // The last window is a short one.
+      expect(target.tokensOf(target.count - 1)).toBeLessThan(time);
+      const all = target.stream.tokens.length - 1;
+      for (const tokens of [
+        1,
+        time - 1,
+        time,
+        time + 1,
+        4 * time,
+        4 * time + 1,
+        6 * time,
+        all - 1,
+        all,
+        10 * all,
+      ])
+        expectNear(await trainer.evaluate(target, tokens), expected(target, tokens), 1e-6);
+    },
+  );
 });

@@ -78,8 +78,8 @@ function momentum(parameters: Parameters, state = "momentum"): Optimizer {
   };
 }
 
-describe("an optimizer of one's own", () => {
-  test("takes the steps; its state is saved by its names and continues to the same bits", async () => {
+describe("a custom optimizer", () => {
+  test("takes the steps; its state is saved by name and continues to the same bits", async () => {
     const options = { optimizer: momentum, alignment: { from: "step" } } as const;
     const whole = setup(options);
     const steps = [];
@@ -96,7 +96,7 @@ describe("an optimizer of one's own", () => {
     for (let i = 4; i < 9; i++) expect(await second.step()).toEqual(steps[i]);
   });
 
-  test("a checkpoint of another optimizer is refused by name, and changes nothing", async () => {
+  test("refuses a checkpoint of another optimizer by name, and changes nothing", async () => {
     const [own, other] = [setup({ optimizer: momentum }), setup()];
     for (const trainer of [own, other]) await trainer.step();
     const [ofOwn, ofOther] = [await own.save(), await other.save()];
@@ -106,13 +106,13 @@ describe("an optimizer of one's own", () => {
     });
     expect(errorOf(() => other.restore(ofOwn)).message).toMatch(/the optimizer "momentum", not "adamw"$/);
     expect(await own.save()).toEqual(ofOwn);
-    // Before there was a choice nothing was said of it.
+    // Older checkpoints do not name the optimizer.
     const { optimizer: _, ...json } = ofOther.json;
     other.restore({ ...ofOther, json });
     expect(errorOf(() => own.restore({ ...ofOwn, json })).message).toMatch(/"adamw", not "momentum"$/);
   });
 
-  test("what cannot give the rule its moments, or is none, is refused, and nothing is held", () => {
+  test("is refused if it is invalid or lacks the moments that the rule needs, and holds no memory then", () => {
     const model = tiny();
     const live = backend.liveBytes;
     const refused = (options: Setup): string => {
@@ -138,7 +138,7 @@ describe("an optimizer of one's own", () => {
   });
 });
 
-test("what steps gathered is restored from before the numbers of examples were all of sums", async () => {
+test("measurements of steps are restored from an older checkpoint whose squared norms were of means per token", async () => {
   const options = { alignment: { from: "step" } } as const;
   const trainer = setup(options);
   for (let i = 0; i < 4; i++) await trainer.step();
@@ -159,8 +159,8 @@ test("what steps gathered is restored from before the numbers of examples were a
   expect(errorOf(() => next.restore(later)).message).toMatch(/gathered: version is 3, not 2$/);
 });
 
-describe("a model is asked whether what it will see fits", () => {
-  test("of domains, targets and evaluations, and the reference of the domains", async () => {
+describe("a model checks the data that it will get", () => {
+  test("it checks domains, targets and evaluations, and the reference model checks the domains", async () => {
     const asked: unknown[] = [];
     const watching = (who: string, seed: number): Model => {
       const { parameters, losses } = tiny(seed);
@@ -180,7 +180,7 @@ describe("a model is asked whether what it will see fits", () => {
     expect(asked.at(-1)).toEqual(["model", "target", 0, 3]);
   });
 
-  test("a reference of fewer tokens or a shorter context is refused, naming the domain", () => {
+  test("a reference with a smaller vocabulary or a shorter context is refused, and the domain is named", () => {
     const gpt = { dim: 8, layers: 1, heads: 1, vocabSize, context: time };
     for (const [config, message] of [
       [
@@ -198,7 +198,7 @@ describe("a model is asked whether what it will see fits", () => {
       });
   });
 
-  test("a source that does not show its tokens is checked batch by batch", async () => {
+  test("a source that does not show its tokens is checked in each batch", async () => {
     const shown = sources[0].batchOf([0, 1, 2]);
     const inputs = Int32Array.from(shown.inputs);
     inputs[17] = vocabSize;
@@ -210,7 +210,7 @@ describe("a model is asked whether what it will see fits", () => {
     expect(await setup().evaluate(hidden, 1)).toBe(await setup().evaluate(sources[0], 1));
   });
 
-  test("domains that cannot be drawn into one batch are refused by name", () => {
+  test("domains that cannot be joined in one batch are refused by name", () => {
     const rows = (name: string, width: number): Dataset<ReturnType<typeof batchOf>> =>
       rowsOf(name, { inputs: new Float32Array(12), width, targets: new Int32Array(12 / width) });
     const { batchOf } = rowsOf("any", { inputs: new Float32Array(1), width: 1, targets: new Int32Array(1) });
@@ -236,7 +236,7 @@ describe("a model is asked whether what it will see fits", () => {
 describe("GPT.losses", () => {
   const batch = sources[0].batchOf([3, 1]);
 
-  test("are the same of arrays as of tensors", async () => {
+  test("gives the same for arrays and for tensors", async () => {
     const model = tiny();
     const shape = [2, time];
     const tensors = {
@@ -246,7 +246,7 @@ describe("GPT.losses", () => {
     expect(await model.losses(batch).data()).toEqual(await model.losses(tensors).data());
   });
 
-  test("refuse arrays that are not of one batch, and ids that are none", () => {
+  test("refuses arrays that do not form a batch, and invalid ids", () => {
     const model = tiny();
     const live = backend.liveBytes;
     const at = (field: "inputs" | "targets", id: number): TokenBatch => {
@@ -320,7 +320,7 @@ describe.each(["pairs of sequences", "rows of tables"] as const)("%s", (what) =>
       : of(perceptron(2, 5, 4, 1), (i, count) => table(`t${i}`, [0.5, 0.5], count, i));
   };
 
-  test("the estimators agree, with each other and with the Gram matrix", async () => {
+  test("the estimators agree with each other and with the Gram matrix", async () => {
     const { agree, gram } = made();
     const wanted = await gram();
     const norm = Math.sqrt(wanted.gram[15]);
@@ -358,7 +358,7 @@ test("pairs of sequences are trained on, evaluated and resumed", async () => {
 });
 
 describe("tied weights", () => {
-  test("whole gradients have norms, single examples' have none; inner products are the same", async () => {
+  test("whole gradients have norms, gradients of single examples have none; inner products are the same", async () => {
     const model = tied(2);
     const batches = [1, 2].map((seed) => windows("w", [language(seed, 4 * time + 1)]).batchOf(first(4)));
     const goal = windows("w", [language(3, 3 * time + 1)]).batchOf(first(3));
@@ -408,7 +408,7 @@ describe("tied weights", () => {
     ],
   ];
   test.each(ways)(
-    "a rule without norms trains, one with norms is refused by name (%s)",
+    "a rule that needs no norms trains; one that needs them is refused by name (%s)",
     async (_, options, plain, normed) => {
       const trainer = setup({ ...options, model: tied(1), rule: plain });
       for (let i = 0; i < 3; i++) await trainer.step();
@@ -424,7 +424,7 @@ describe("tied weights", () => {
           /^rule \w+: it needs the norms .* parameter embedding is used twice in one pass/,
         ),
       });
-      // The steps know at once, a batch is measured when an update is due.
+      // The steps find it at once, a batch only when an update is due.
       expect(refused.steps).toBe(early ? 0 : 3);
     },
   );

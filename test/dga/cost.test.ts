@@ -57,7 +57,7 @@ const grape = (targets: number): RuleOptions => ({ name: "grape", targets: named
 
 describe("by hand, in forward passes of a window", () => {
   test.each<[string, Setup, number]>([
-    // Three updates; a gradient is worth three forward passes, and one that tells of its examples four tokens of a hundred more.
+    // Three updates; a gradient costs three forward passes, and one that also measures its examples 4 % more.
     ["a batch of 24 domains", { k: 24, alignment: batch() }, 3 * 3 * (16 + 96 * 1.04)],
     ["by a gradient each", { k: 24, alignment: batch({ estimator: "perDomain" }) }, 3 * 3 * (16 + 24 * 4.25)],
     [
@@ -103,7 +103,7 @@ describe("by hand, in forward passes of a window", () => {
     ["a run that ends before its first update", { k: 3, steps: 3, alignment: batch() }, 0],
   ])("%s", (_, setup, passes) => expectNear(measuringPasses(facts(setup)), passes, 1e-9));
 
-  test("of bases a shared batch costs the same however many there are, a batch of each does not", () => {
+  test("a batch that all bases share costs the same for any number of bases; a batch per basis does not", () => {
     const basesOf = (n: number): Bases =>
       createBases(new Map(named(n).map((name, j) => [name, j % 2 === 0 ? [0.5, 0.5, 0] : [0, 0.5, 0.5]])), named(3)); // prettier-ignore
     const cost = (n: number, more: AlignmentOptions): number =>
@@ -122,7 +122,7 @@ describe("by hand, in forward passes of a window", () => {
   });
 });
 
-test("what the steps tell costs less the longer examples are, and never more than half a pass", () => {
+test("measurements of steps cost less if examples are longer, and never more than half a pass", () => {
   const own = facts({
     ...{ steps: 10, every: 100 },
     after: 10,
@@ -141,7 +141,7 @@ test("what the steps tell costs less the longer examples are, and never more tha
     expectNear(share(tokens), want, 1e-9);
 });
 
-test("updates are counted as the mixer makes them", () => {
+test("the number of updates is that of the mixer", () => {
   const cases = fc.record({
     every: fc.integer({ min: 1, max: 9 }),
     after: fc.oneof(fc.constant(0), fc.nat(30)),
@@ -158,7 +158,7 @@ test("updates are counted as the mixer makes them", () => {
   );
 });
 
-describe("the examples that a trainer passes through its models are those that were counted", () => {
+describe("the number of examples that pass through the models is the counted one", () => {
   beforeAll(async () => void (await init({ backend: "cpu", threads: 1 })));
   afterAll(shutdown);
 

@@ -38,7 +38,7 @@ const batchOf = (draws: readonly Draw[], sources: readonly Windows[] = domains):
 
 const [ALIGNMENT, TARGET] = [1_000_003, 2_000_003];
 
-test("every seed gives three streams of their own, which no other seed gives", () => {
+test("every seed gives three streams of its own", () => {
   const max = Number.MAX_SAFE_INTEGER;
   const edges = [
     0,
@@ -62,7 +62,7 @@ test("every seed gives three streams of their own, which no other seed gives", (
 });
 
 test.each([undefined, "multinomial", "systematic"] as const)(
-  "training batches are draws by domain (%s)",
+  "training batches are the draws of the sampler, sorted by domain (%s)",
   (sampling) => {
     const drawing = createDrawing(options(sampling === undefined ? {} : { sampling }));
     const sampler = createSampler({ domains, seed: 3, mode: sampling ?? "multinomial" });
@@ -79,7 +79,7 @@ test.each([undefined, "multinomial", "systematic"] as const)(
   },
 );
 
-test("alignments have their examples of each domain, or of each basis; a shared batch has 16 times as many", () => {
+test("alignments get their examples from each domain or each basis; a shared batch has 16 times as many", () => {
   const bases = createBases({ x: [0, 0, 1], y: [0.5, 0.5, 0], z: [1, 0, 0] }, names);
   const rows = [weights.map((_, i) => [0, 0, 1][i]), Float64Array.of(0.5, 0.5, 0), Float64Array.of(1, 0, 0)];
   const mixer = createMixer({ domains: bases.names, rule: { name: "uniform" } });
@@ -102,7 +102,7 @@ test("alignments have their examples of each domain, or of each basis; a shared 
   expect(domainWeights).toEqual(mixtureOf(bases, weights));
 });
 
-test("target 0 is the one target, if there is one; then come the others", () => {
+test("target 0 is the single target if there is one; the others follow", () => {
   const targets = new Map([
     ["one", first],
     ["two", second],
@@ -119,7 +119,7 @@ test("target 0 is the one target, if there is one; then come the others", () => 
   }
 });
 
-test("is restored whole or not at all", () => {
+test("is restored completely or not at all", () => {
   const make = () => createDrawing(options({ alignment }));
   const [ahead, tried] = [make(), make()];
   const use = (drawing: ReturnType<typeof make>): unknown => [

@@ -73,7 +73,7 @@ describe.each(exact)("%s", (name) => {
     ["scaled", { lossScale: 64, maxExamples: 6 }],
     ["of some parameters", { parameters: lastOnes, maxExamples: 5 }],
   ];
-  test.each(variants)("is ⟨∇Lᵢ, ∇L⟩ of every domain (%s)", async (_, options) => {
+  test.each(variants)("equals ⟨∇Lᵢ, ∇L⟩ for every domain (%s)", async (_, options) => {
     const live = backend.liveBytes;
     const goal = await ownOf(target, options.parameters);
     const own = await Promise.all(domains.map((domain) => ownOf(domain, options.parameters)));
@@ -108,7 +108,7 @@ describe.each(exact)("%s", (name) => {
     expect(backend.liveBytes).toBe(live);
   });
 
-  test("a direction that is given is used, whatever was in it, and stays the caller's", async () => {
+  test("overwrites a given direction, which still belongs to the caller", async () => {
     const direction = arenaLike(model.parameters);
     direction.arena.write(new Float32Array(direction.arena.size).fill(7));
     const live = backend.liveBytes;
@@ -122,7 +122,7 @@ describe.each(exact)("%s", (name) => {
   });
 });
 
-test.each(estimatorNames)("%s refuses what it cannot measure, and holds nothing", async (name) => {
+test.each(estimatorNames)("%s refuses what it cannot measure, and holds no memory then", async (name) => {
   const live = backend.liveBytes;
   const refused = async (
     of: TokenBatch,
@@ -180,7 +180,7 @@ test("a preconditioned direction is the target's gradient over √(v/bias) + ε"
   for (const arena of [v, direction]) arena.dispose();
 });
 
-test("a sketch is told its options for domains and target alike", async () => {
+test("a sketch uses the same options for domains and target", async () => {
   const [wide, narrow] = [
     { rank: 4, seed: 1 },
     { rank: 2, seed: 5 },
@@ -193,37 +193,40 @@ test("a sketch is told its options for domains and target alike", async () => {
 });
 
 describe("the numbers of single examples", () => {
-  test.each([undefined, 1, 2, 3, 4, 5, 9])("are their own gradients' (%s at a time)", async (maxExamples) => {
-    const live = backend.liveBytes;
-    const direction = arenaLike(model.parameters);
-    await targetDirection(model, target, direction);
-    const goal = Float64Array.from(await direction.arena.data());
-    const rows = batch(3, 5, (e) => [16, 3, 0, 1, 9][e]);
-    const found = await exampleNumbers(
-      model,
-      rows,
-      direction,
-      maxExamples === undefined ? {} : { maxExamples },
-    );
-    expect(found.tokens).toBe(rows.tokens);
-    expect(found).not.toHaveProperty("tied");
-    for (let e = 0; e < 5; e++) {
-      const tokens = rows.tokens[e];
-      const { gradient, loss } = await ownOf({
-        inputs: rows.inputs.slice(e * time, (e + 1) * time),
-        targets: rows.targets.slice(e * time, (e + 1) * time),
-        tokens: [tokens],
-        time,
-      });
-      expectNear(found.dots[e], tokens * dot(gradient, goal), 1e-5, 16 * norm(goal) * (1 + norm(gradient)));
-      expectNear(found.losses[e], tokens * loss, 1e-6);
-      expectNear(found.squaredNorms?.[e], tokens ** 2 * dot(gradient, gradient), 1e-5);
-    }
-    direction.dispose();
-    expect(backend.liveBytes).toBe(live);
-  });
+  test.each([undefined, 1, 2, 3, 4, 5, 9])(
+    "equal those of the examples' own gradients (%s at a time)",
+    async (maxExamples) => {
+      const live = backend.liveBytes;
+      const direction = arenaLike(model.parameters);
+      await targetDirection(model, target, direction);
+      const goal = Float64Array.from(await direction.arena.data());
+      const rows = batch(3, 5, (e) => [16, 3, 0, 1, 9][e]);
+      const found = await exampleNumbers(
+        model,
+        rows,
+        direction,
+        maxExamples === undefined ? {} : { maxExamples },
+      );
+      expect(found.tokens).toBe(rows.tokens);
+      expect(found).not.toHaveProperty("tied");
+      for (let e = 0; e < 5; e++) {
+        const tokens = rows.tokens[e];
+        const { gradient, loss } = await ownOf({
+          inputs: rows.inputs.slice(e * time, (e + 1) * time),
+          targets: rows.targets.slice(e * time, (e + 1) * time),
+          tokens: [tokens],
+          time,
+        });
+        expectNear(found.dots[e], tokens * dot(gradient, goal), 1e-5, 16 * norm(goal) * (1 + norm(gradient)));
+        expectNear(found.losses[e], tokens * loss, 1e-6);
+        expectNear(found.squaredNorms?.[e], tokens ** 2 * dot(gradient, gradient), 1e-5);
+      }
+      direction.dispose();
+      expect(backend.liveBytes).toBe(live);
+    },
+  );
 
-  test("of an empty batch are empty; values that are not batches are refused", async () => {
+  test("are empty for an empty batch; values that are not batches are refused", async () => {
     const direction = arenaLike(model.parameters);
     const none = { inputs: new Int32Array(0), targets: new Int32Array(0), tokens: [], time };
     for (const options of [{}, { maxExamples: 2 }])
@@ -250,7 +253,7 @@ describe("the numbers of single examples", () => {
     direction.dispose();
   });
 
-  test("a parameter that any piece used twice is named, and takes the norms with it", async () => {
+  test("if any piece uses a parameter twice, it is named, and there are no norms", async () => {
     const spec = { name: "w", shape: [2, 2], init: { kind: "normal", deviation: 1 }, decay: true } as const;
     const parameters = createParameters([spec], 1);
     const [w] = parameters.list;
@@ -310,7 +313,7 @@ describe("a Gram matrix", () => {
     [34, undefined],
     [33, undefined],
     [32, undefined],
-  ])("of %i domains, %s held, takes k + k²/2held passes and no more memory", async (k, held) => {
+  ])("of %i domains, with %s in memory, takes k + k²/2held passes and no more memory", async (k, held) => {
     const most = held ?? 32;
     const all = Array.from({ length: k }, (_, i) => domains.at(i) ?? batch(i, 1, () => 1 + (i % 5)));
     const own = await Promise.all(all.map((of) => ownOf(of)));
@@ -348,14 +351,14 @@ describe("a Gram matrix", () => {
       own.map(({ loss }) => loss),
       1e-6,
     );
-    // Block b of `held` goes with itself and with all that come after it.
+    // Each block of `held` gradients is combined with itself and with all later ones.
     let wanted = 0;
     for (let first = 0; first < k; first += most) wanted += k - first;
     expect(passes).toBe(wanted);
     expect(arenas).toBe(Math.min(k, most + 1));
   });
 
-  test("is of the parameters that are looked at, scale or not", async () => {
+  test("covers the selected parameters, with or without a loss scale", async () => {
     const options = { parameters: lastOnes, held: 2 };
     const own = await Promise.all(domains.map((of) => ownOf(of, lastOnes)));
     const { gram } = await estimateGram(model, domains, options);

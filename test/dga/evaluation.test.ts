@@ -56,7 +56,7 @@ function evaluated(batch: number): { trainer: Trainer; seen: number[]; asked: (n
 const sum = (values: ArrayLike<number>): number => Array.from(values).reduce((a, b) => a + b, 0);
 
 test.each([1, 2, 3, 8, 9])(
-  "is the mean over the first examples that hold so many tokens, %i at once",
+  "is the mean over the first examples that hold the requested tokens, %i per batch",
   async (batch) => {
     const { trainer, seen, asked } = evaluated(batch);
     for (const tokens of [1, 3, 3.5, 4, 8, 9, 34, 35, Infinity]) {
@@ -68,7 +68,7 @@ test.each([1, 2, 3, 8, 9])(
         sum(losses.slice(0, end)) / sum(counts.slice(0, end)),
         1e-6,
       );
-      // No example is read that does not count, and the model is asked of those before.
+      // Only examples that count are read, and the model checks them before.
       expect(asked.at(-1)).toEqual([0, end]);
       expect(sum(seen)).toBe(end);
       expect(seen.length).toBe(Math.ceil(end / batch));
@@ -78,7 +78,7 @@ test.each([1, 2, 3, 8, 9])(
   },
 );
 
-test("what has no tokens has no mean, and what is no number of tokens is refused", async () => {
+test("a source without tokens is refused, and so is an invalid number of tokens", async () => {
   const { trainer, seen } = evaluated(2);
   const { inputs, targets } = held.batchOf([0, 1]);
   const empty = examplesOf<TokenBatch>("empty", { inputs, targets: targets.fill(-1), tokens: [0, 0], time });
@@ -94,7 +94,7 @@ test("what has no tokens has no mean, and what is no number of tokens is refused
   expect(seen).toEqual([]);
 });
 
-test("ends before the next batch once its signal is aborted, with the reason", async () => {
+test("ends before the next batch after its signal is aborted, and throws the reason", async () => {
   for (const after of [0, 1, 2]) {
     const { trainer, seen } = evaluated(3);
     const stop = new Error("enough");

@@ -50,7 +50,7 @@ describe.each(cases)("%s", (_, name, { options, check, ran }) => {
     expect(done).toEqual(expect.arrayContaining([...always, ...(moves ? moving : []), ...ran]));
   });
 
-  test("is called by its name, and refuses an option that it does not have", () => {
+  test("has its own name, and refuses unknown options", () => {
     expect(make(names(3)).name).toBe(name);
     const bad = { ...options(names(3), {}), ["zzzzzz"]: 1 } as unknown as RuleOptions;
     const error = errorOf(() => createRule(bad));
@@ -74,7 +74,7 @@ describe.each(cases)("%s", (_, name, { options, check, ran }) => {
     );
   });
 
-  test("refuses a signal of another number of domains", () => {
+  test("refuses a signal with another number of domains", () => {
     const rule = make(names(3));
     const state = rule.init(names(3));
     const [given] = fc.sample(signal(4), { numRuns: 1, seed: 5 });
@@ -142,31 +142,35 @@ const pairs = cases.flatMap(([what, , rule]) =>
 /** Combinators around which the weights of a rule are still its moving average, so that β has its effect. The others change the weights. */
 const changesSteps: ReadonlySet<string> = new Set(["warmup", "etaSchedule", "shrinkage"]);
 
-test.each(pairs)("%s around %s", (name, _, { options, check }, { options: around, promises, refused }) => {
-  const inner = (domains: readonly string[], knobs: Knobs = {}): Rule => createRule(options(domains, knobs));
-  const make = (domains: readonly string[], knobs: Knobs = {}): Rule =>
-    combine(inner(domains, knobs), [around(domains)]);
-  if (refused?.(inner(names(2))) === true) {
-    expect(errorOf(() => make(names(2))).code).toBe("config");
-    return;
-  }
-  const done = checkRule(make, {
-    ...check,
-    promises: { ...check.promises, equivariant: false, splits: false, splitsOne: false, ...promises },
-    domains: { least: 2, most: 4 },
-    knobs: (check.knobs ?? []).filter(
-      (knob) => (knob === "eta" && name !== "guard") || (knob === "beta" && changesSteps.has(name)),
-    ),
-    numRuns: 15,
-    longRun: 30,
-  });
-  expect(done).toContain("stays on the simplex");
-});
+test.each(pairs)(
+  "%s around %s keeps every invariant",
+  (name, _, { options, check }, { options: around, promises, refused }) => {
+    const inner = (domains: readonly string[], knobs: Knobs = {}): Rule =>
+      createRule(options(domains, knobs));
+    const make = (domains: readonly string[], knobs: Knobs = {}): Rule =>
+      combine(inner(domains, knobs), [around(domains)]);
+    if (refused?.(inner(names(2))) === true) {
+      expect(errorOf(() => make(names(2))).code).toBe("config");
+      return;
+    }
+    const done = checkRule(make, {
+      ...check,
+      promises: { ...check.promises, equivariant: false, splits: false, splitsOne: false, ...promises },
+      domains: { least: 2, most: 4 },
+      knobs: (check.knobs ?? []).filter(
+        (knob) => (knob === "eta" && name !== "guard") || (knob === "beta" && changesSteps.has(name)),
+      ),
+      numRuns: 15,
+      longRun: 30,
+    });
+    expect(done).toContain("stays on the simplex");
+  },
+);
 
 describe("traits", () => {
   const made = (name: RuleName): Rule => createRule(promised[name][0].options(names(2), {}));
 
-  test.each(ruleNames)("of %s are those of the rule that is made", (name) => {
+  test.each(ruleNames)("declared for %s are those of the rule that is made", (name) => {
     const traits = ruleTraits(name);
     const { needs } = made(name);
     expect(traits.fixed === true).toBe(needs.length === 0);
@@ -185,7 +189,7 @@ describe("traits", () => {
     expect(rulesWith("fixed").includes(name)).toBe(needs.length === 0);
   });
 
-  test("a rule that limits repetitions says how many, and the others none", () => {
+  test("a rule that limits repetitions declares the limit, and the others declare none", () => {
     for (const name of ruleNames) {
       const limits = promised[name].map(({ options }) => mostRepetitionsOf(options(names(3), {})));
       expect(limits.some(Number.isFinite)).toBe(ruleHas(name, "repetitions"));
@@ -197,7 +201,7 @@ describe("traits", () => {
     expect(repetitionCapsOf({ name: "uniform" }, ["a", "b"])).toBeNull();
   });
 
-  test("no file compares with the name of a rule outside of the rules", () => {
+  test("no file outside of the rules compares with the name of a rule", () => {
     const special = ruleNames.filter((name) => name !== "uniform").join("|");
     const compares = new RegExp(`[=!]== "(?:${special})"|(?:includes|case).{0,3}"(?:${special})"`);
     const files = readdirSync("src", { recursive: true, encoding: "utf8" }).filter(

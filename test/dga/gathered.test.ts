@@ -86,7 +86,7 @@ function gatheredOf(all: readonly (readonly Example[])[]): Gathered {
   return gathered;
 }
 
-test("pairs are the products of each two different examples of a domain in a step", () => {
+test("products of pairs are those of any two different examples of a domain in a step", () => {
   fc.assert(
     fc.property(steps, (all) => {
       for (const step of all) {
@@ -116,12 +116,12 @@ test("pairs are the products of each two different examples of a domain in a ste
   );
 });
 
-test("where domains begin and end", () => {
+test("domainOffsets gives the places where domains begin and end", () => {
   expect(domainOffsets([2])).toEqual([0, 1]);
   expect(domainOffsets([0, 0, 3, 3, 3, 5])).toEqual([0, 2, 5, 6]);
 });
 
-test("losses, alignments, norms and errors are those of all examples of a domain", () => {
+test("losses, alignments, norms and errors cover all examples of a domain", () => {
   fc.assert(
     fc.property(steps, (all) => {
       const gathered = gatheredOf(all);
@@ -159,7 +159,7 @@ test("losses, alignments, norms and errors are those of all examples of a domain
   );
 });
 
-test("bases that are domains have the domains' numbers, in their own order", () => {
+test("bases that are domains have the numbers of these domains, in the order of the bases", () => {
   const bases = createBases({ x: [0, 0, 1, 0], y: [1, 0, 0, 0] }, names);
   fc.assert(
     fc.property(steps, (all) => {
@@ -182,7 +182,7 @@ test("bases that are domains have the domains' numbers, in their own order", () 
   );
 });
 
-test("the norm of a basis over several domains is the root mean square of its examples', per token", () => {
+test("the norm of a basis over several domains is the root mean square over its examples, per token", () => {
   const bases = createBases({ x: [0.5, 0.5, 0, 0] }, names);
   fc.assert(
     fc.property(steps, (all) => {
@@ -196,7 +196,7 @@ test("the norm of a basis over several domains is the root mean square of its ex
   );
 });
 
-test("without norms of examples, as with tied weights, there are none of domains or bases", () => {
+test("without norms of examples, as with tied weights, domains and bases have no norms", () => {
   const step: Example[] = [
     { domain: 0, tokens: 2, gradient: [1, 2], loss: 3 },
     { domain: 1, tokens: 1, gradient: [2, 0], loss: 1 },
@@ -226,7 +226,7 @@ describe("in a checkpoint", () => {
   const saved = (all: readonly (readonly Example[])[]): Record<string, unknown> =>
     JSON.parse(JSON.stringify(savedGathered(gatheredOf(all)))) as Record<string, unknown>;
 
-  test("it is what it was, and a copy", () => {
+  test("the restored state is equal, and a copy", () => {
     fc.assert(
       fc.property(steps, (all) => {
         const gathered = gatheredOf(all);
@@ -248,7 +248,7 @@ describe("in a checkpoint", () => {
   const good = saved([step]);
   const read = (change: Record<string, unknown>): Gathered => checkGathered({ ...good, ...change }, k);
 
-  test("what rules did not ask for, or older versions did not have, may be missing", () => {
+  test("fields that the rule did not need, or that older versions did not have, may be missing", () => {
     const wanted = checkGathered(good, k);
     for (const name of ["dots", "squaredNorms", "referenceLosses"])
       expect(read({ [name]: [] })).toEqual({ ...wanted, [name]: [] });
@@ -269,7 +269,7 @@ describe("in a checkpoint", () => {
     });
   });
 
-  test("whatever else differs is refused", () => {
+  test("all other differences are refused", () => {
     const lists = Object.keys(emptyGathered());
     const domainLists = ["domainOf", "pairDomains"];
     const refused = (change: Record<string, unknown>, why: string): void =>

@@ -86,7 +86,7 @@ test("are measured at every so many-th update, on the same examples as before th
   run.dispose();
 });
 
-test("of a reference model are compared with where there is one", async () => {
+test("are compared with those of a reference model if there is one", async () => {
   const reference = tiny(7);
   const run = trainer(guard(rules.uniform()), { reference });
   const losses = await (async () => {
@@ -99,7 +99,7 @@ test("of a reference model are compared with where there is one", async () => {
   run.dispose();
 });
 
-test("a guard around weights that are all on one domain gives the other back what keeps its loss down", async () => {
+test("a guard around weights that are all on one domain gives another domain enough weight to keep its loss down", async () => {
   const onOne = (): Rule => rules.static({ name: "static", weights: [1, 0, 0] });
   const risen = async (rule: Rule): Promise<{ ratio: number; weight: number }> => {
     const model = tiny();
@@ -125,7 +125,7 @@ test("a guard around weights that are all on one domain gives the other back wha
   expect(await risen(guard(onOne(), 50))).toEqual(free);
 });
 
-test("a restored trainer continues to the same bits, saved before the first measurement or between two", async () => {
+test("a restored trainer continues to the same bits, if it was saved before the first measurement or between two", async () => {
   const rule = (): Rule => guard(rules.dga({ name: "dga", normalise: "raw", eta: 0.2 }), 1);
   for (const at of [0, 4, 6]) {
     const [run, other] = [trainer(rule()), trainer(rule(), { model: tiny(5) })];
@@ -141,7 +141,7 @@ test("a restored trainer continues to the same bits, saved before the first meas
   }
 });
 
-test("a checkpoint without the losses compared with, or with those of other examples, is refused", async () => {
+test("a checkpoint without the losses to compare with, or with those of other examples, is refused", async () => {
   const run = trainer(guard(rules.uniform()));
   await run.step();
   const { json, arrays } = await run.save();
@@ -165,7 +165,7 @@ test("a checkpoint without the losses compared with, or with those of other exam
   run.dispose();
 });
 
-test("what does not fit is refused; a rule that asks for none has none", async () => {
+test("options that do not fit are refused; a rule that does not need them has none", async () => {
   const rule = guard(rules.uniform());
   const { sets } = heldOut;
   const made = (options: Partial<TrainerOptions>) => codeOf(() => trainer(rule, options).dispose());

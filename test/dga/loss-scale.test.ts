@@ -38,7 +38,7 @@ import { language, time, tiny, windows } from "./languages.ts";
 const restored = (json: unknown, options: Required<LossScaleOptions>): LossScale =>
   withinBounds(read(lossScale, json, checkpointFault), options);
 
-describe("the logic", () => {
+describe("the rule for the scale", () => {
   const exponent = fc.integer({ min: -126, max: 126 });
   const arbitrary = fc
     .tuple(exponent, exponent, exponent, fc.integer({ min: 1, max: 5 }))
@@ -47,7 +47,7 @@ describe("the logic", () => {
       return lossScaleOptions({ min, initial, max, growthInterval });
     });
 
-  test("the scale is a power of two within its bounds; it doubles after so many good steps in a row, halves after a bad one", () => {
+  test("it is a power of two within its bounds; it doubles after enough good steps in a row, and halves after a bad one", () => {
     fc.assert(
       fc.property(arbitrary, fc.array(fc.boolean(), { maxLength: 100 }), (options, steps) => {
         let state = { scale: options.initial, good: 0 };
@@ -72,7 +72,7 @@ describe("the logic", () => {
     );
   });
 
-  test("scales are the powers of two of f32, and no other number", () => {
+  test("valid scales are exactly the powers of two of f32", () => {
     fc.assert(fc.property(exponent, (e) => isScale(2 ** e)));
     fc.assert(
       fc.property(fc.double({ min: 2 ** -126, max: 2 ** 126 }), (x) => {
@@ -85,7 +85,7 @@ describe("the logic", () => {
       expect(isScale(x)).toBe(false);
   });
 
-  test("defaults, and what is refused", () => {
+  test("options have their defaults, and invalid ones are refused", () => {
     expect(lossScaleOptions({})).toEqual({ initial: 65536, growthInterval: 2000, max: 2 ** 24, min: 1 });
     expect(lossScaleOptions({ max: 256 }).initial).toBe(256);
     expect(lossScaleOptions({ min: 2 ** 20 }).initial).toBe(2 ** 20);
@@ -127,7 +127,7 @@ describe("the logic", () => {
       scale: 8,
       good: 7,
     });
-    // Bounds hold for what was saved under others.
+    // The bounds also apply to a scale that was saved with other bounds.
     expect(restored({ scale: 2 ** 20, good: 3 }, lossScaleOptions({ max: 2 ** 18 })).scale).toBe(2 ** 18);
   });
 });
@@ -154,7 +154,7 @@ describe("estimators", () => {
   const target = batch(9, 4);
   const domains = [batch(1, 3), batch(2, 1), batch(3, 5)];
 
-  test.each(estimatorNames)("%s gives the same bits with a scale", async (name) => {
+  test.each(estimatorNames)("%s gives the same bits with a loss scale", async (name) => {
     const model = tiny(2);
     const precondition =
       name === "sketch" ? {} : { precondition: { v: arenaLike(model.parameters), bias: 0.5, eps: 0.01 } };
@@ -173,7 +173,7 @@ describe("estimators", () => {
     }
   });
 
-  test("so do Gram matrices and numbers of single examples; the direction holds the scale", async () => {
+  test("Gram matrices and numbers of single examples also have the same bits; the direction contains the scale", async () => {
     const model = tiny(2);
     const gram = await estimateGram(model, domains, { held: 2 });
     expect(await estimateGram(model, domains, { held: 2, lossScale: 2 ** 16 })).toEqual(gram);
@@ -255,7 +255,7 @@ const variants: [string, Setup][] = [
 const overflowing: LossScaleOptions = { initial: 2 ** 120, max: 2 ** 120 };
 
 describe("the trainer", () => {
-  test.each(variants)("goes through the same bits with and without (%s)", async (_, options) => {
+  test.each(variants)("has the same bits with and without a loss scale (%s)", async (_, options) => {
     const plain = setup(options);
     const scaled = setup({ ...options, lossScale: { growthInterval: 4 } });
     const wanted = await train(plain, 11);
@@ -272,7 +272,7 @@ describe("the trainer", () => {
     expect(plainJson).not.toHaveProperty("directionScale");
   });
 
-  test.each(variants)("an overflow skips steps and spoils nothing (%s)", async (_, options) => {
+  test.each(variants)("skips steps after an overflow, and no state is spoiled (%s)", async (_, options) => {
     const trainer = setup({ ...options, lossScale: overflowing });
     const start = await parametersOf(trainer);
     const live = backend.liveBytes;
@@ -304,7 +304,7 @@ describe("the trainer", () => {
     expect(backend.liveBytes).toBe(live);
   });
 
-  test("once the scale is found, training goes like one from the same state without", async () => {
+  test("after the scale is found, trains like an unscaled trainer from the same state", async () => {
     const scaled = setup({ rule: { name: "uniform" }, lossScale: overflowing });
     while ((await scaled.step()).skipped);
     const plain = setup({ rule: { name: "uniform" }, model: tiny(99) });
@@ -314,7 +314,7 @@ describe("the trainer", () => {
     expect(await parametersOf(scaled)).toEqual(await parametersOf(plain));
   });
 
-  test("alignments that overflow are measured again, of the same batches, and their scale is remembered", async () => {
+  test("measures alignments that overflow again, with the same batches, and keeps their scale", async () => {
     // With a scale of 2^60 the gradient is finite; preconditioned, which makes it much longer, it is not.
     const options: Setup = {
       updateEvery: 1,
@@ -335,7 +335,7 @@ describe("the trainer", () => {
     expect(lossScale.alignment.good).toBe(3);
   });
 
-  test("losses that are lost are not measured again and again", async () => {
+  test("does not repeat the measurement of losses that are not finite", async () => {
     let passes = 0;
     const model = tiny();
     const broken: typeof model = Object.assign(Object.create(model) as typeof model, {
@@ -352,26 +352,29 @@ describe("the trainer", () => {
     expect(passes - usual).toBeLessThanOrEqual(usual);
   });
 
-  test.each(variants)("resumed, continues to the same bits, overflows included (%s)", async (_, options) => {
-    // A growth after every good step overflows again and again.
-    const scaling = { lossScale: { initial: 2 ** 64, max: 2 ** 80, growthInterval: 1 } };
-    const whole = setup({ ...options, ...scaling });
-    const expected = await train(whole, 14);
-    expect(expected.filter(({ skipped }) => skipped).length).toBeGreaterThan(3);
-    expect(expected.filter(({ skipped }) => !skipped).length).toBeGreaterThan(3);
-    const final = await whole.save();
-    for (const cut of [0, 5, 8]) {
-      const first = setup({ ...options, ...scaling });
-      await train(first, cut);
-      const saved = await saveOf(first);
-      const second = setup({ ...options, ...scaling, model: tiny(99) });
-      second.restore(saved);
-      expect(await train(second, 14 - cut)).toEqual(expected.slice(cut));
-      expect(await second.save()).toEqual(final);
-    }
-  });
+  test.each(variants)(
+    "continues after a resume to the same bits, including overflows (%s)",
+    async (_, options) => {
+      // A growth after every good step overflows again and again.
+      const scaling = { lossScale: { initial: 2 ** 64, max: 2 ** 80, growthInterval: 1 } };
+      const whole = setup({ ...options, ...scaling });
+      const expected = await train(whole, 14);
+      expect(expected.filter(({ skipped }) => skipped).length).toBeGreaterThan(3);
+      expect(expected.filter(({ skipped }) => !skipped).length).toBeGreaterThan(3);
+      const final = await whole.save();
+      for (const cut of [0, 5, 8]) {
+        const first = setup({ ...options, ...scaling });
+        await train(first, cut);
+        const saved = await saveOf(first);
+        const second = setup({ ...options, ...scaling, model: tiny(99) });
+        second.restore(saved);
+        expect(await train(second, 14 - cut)).toEqual(expected.slice(cut));
+        expect(await second.save()).toEqual(final);
+      }
+    },
+  );
 
-  test("a run without scaling can be resumed with it, and a run with scaling without it", async () => {
+  test("may be resumed with scaling after a run without it, and vice versa", async () => {
     const options: Setup = { alignment: { from: "step", refreshEvery: 4 }, updateEvery: 5 };
     const plain = setup(options);
     const before = await train(plain, 6);
@@ -391,7 +394,7 @@ describe("the trainer", () => {
     expect([...first, ...rest].map((step) => ({ ...step, lossScale: null }))).toEqual(wanted);
   });
 
-  test("a damaged scale in a checkpoint is refused", async () => {
+  test("refuses a damaged scale in a checkpoint", async () => {
     const trainer = setup({ lossScale: {} });
     await trainer.step();
     const good = await trainer.save();
@@ -412,7 +415,7 @@ describe("the trainer", () => {
     }
   });
 
-  test("at the smallest scale an overflow is an error, and the parameters are what they were", async () => {
+  test("reports an overflow at the smallest scale as an error, and leaves the parameters unchanged", async () => {
     const trainer = setup({
       lossScale: { initial: 2 ** 120, min: 2 ** 118, max: 2 ** 120 },
       rule: { name: "uniform" },
@@ -428,12 +431,12 @@ describe("the trainer", () => {
     expect(await parametersOf(trainer)).toEqual(start);
   });
 
-  test("wrong options are refused", () => {
+  test("refuses wrong options", () => {
     expect(errorOf(() => setup({ lossScale: { initial: 5 } })).code).toBe("config");
   });
 });
 
-test("f16 is refused by backends that have none", async () => {
+test("f16 is refused by backends that do not have it", async () => {
   for (const name of ["cpu", "reference"] as const)
     await expect(init({ backend: name, precision: "f16" })).rejects.toThrow(
       new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`),

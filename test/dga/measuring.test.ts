@@ -95,7 +95,7 @@ const alignment = { domainExamples: 3, targetExamples: 4 };
 
 describe.each(estimatorNames)("alignments by %s", (estimator) => {
   const rule: RuleOptions = { name: "dga", normalise: estimator === "forward" ? "raw" : "cosine" };
-  test.each(["all", "some"])("of %s parameters", async (which) => {
+  test.each(["all", "some"])("cover %s parameters", async (which) => {
     const looked = which === "some" ? { parameters: lastBlocks(model, 0) } : {};
     const { signal, drawing } = await toldTo(rule, { alignment: { ...alignment, estimator, ...looked } });
     const found = await estimateAlignments(estimator, model, drawing.target(0), drawing.alignment(), {
@@ -108,14 +108,14 @@ describe.each(estimatorNames)("alignments by %s", (estimator) => {
   });
 });
 
-test("a pass has no more examples than a batch, or than one domain's", async () => {
+test("a pass has at most as many examples as a batch or a single domain", async () => {
   await toldTo({ name: "dga", normalise: "cosine" }, { alignment: { domainExamples: 2, targetExamples: 3 } });
   expect(passes).toEqual([5, 3, 4, 2]);
   await toldTo({ name: "dga", normalise: "cosine" }, { alignment: { domainExamples: 7, targetExamples: 3 } });
   expect(passes).toEqual([5, 3, 7, 7, 7]);
 });
 
-test("bases over several domains share a batch, drawn and weighed by importance", async () => {
+test("bases over several domains share a batch, which is drawn and weighted by importance", async () => {
   const bases = createBases({ left: [0.8, 0.2, 0], right: [0, 0.3, 0.7] }, names);
   const { signal, drawing } = await toldTo(
     { name: "dga", normalise: "cosine" },
@@ -138,7 +138,7 @@ test("bases over several domains share a batch, drawn and weighed by importance"
   expect(passes).toEqual([5, 4, 5, 5, 5, 1]);
 });
 
-test("bases are measured from a batch of each where that is asked for, or where each is a domain", async () => {
+test("each basis gets a batch of its own on request, or if each is a domain", async () => {
   for (const [bases, more] of [
     [createBases({ left: [0.8, 0.2, 0], right: [0, 0.3, 0.7] }, names), { bases: "direct" }],
     [createBases({ left: [0, 0, 1], right: [0, 1, 0] }, names), {}],
@@ -154,7 +154,7 @@ test("bases are measured from a batch of each where that is asked for, or where 
   }
 });
 
-test("a Gram matrix is of a batch of every domain", async () => {
+test("a Gram matrix is measured from one batch per domain", async () => {
   for (const looked of [{}, { parameters: lastBlocks(model, 0) }]) {
     const { signal, drawing } = await toldTo({ name: "rnb" }, { alignment: { ...alignment, ...looked } });
     const found = await estimateGram(model, drawing.alignment(), looked);
@@ -165,48 +165,54 @@ test("a Gram matrix is of a batch of every domain", async () => {
 test.each([
   ["beside a target", target, "cosine"],
   ["alone", null, "raw"],
-] as const)("several targets are told by name, in their order, %s", async (_, one, normalise) => {
-  const rule: RuleOptions = { name: "grape", targets: ["first", "second"], normalise };
-  for (const estimator of ["segmented", "perDomain"] as const) {
-    const { signal, drawing } = await toldTo(rule, {
-      target: one,
-      targets,
-      alignment: { ...alignment, estimator },
-    });
-    const batches = drawing.alignment();
-    const found = [];
-    for (const t of [0, 1])
-      found.push(
-        await estimateAlignments(estimator, model, drawing.target(one === null ? t : t + 1), batches, {
-          maxExamples: 5,
-        }),
-      );
-    expect(signal).toStrictEqual({
-      targets: found.map(({ alignments, targetNorm, targetLoss }, t) => ({
-        name: ["first", "second"][t],
-        alignments,
-        norm: targetNorm,
-        loss: targetLoss,
-      })),
-      losses: found[0].losses,
-      norms: found[0].norms,
-      tokensSeen: drawing.tokens(),
-    });
-  }
-});
+] as const)(
+  "alignments with several targets are given by name, in the order of the rule, %s",
+  async (_, one, normalise) => {
+    const rule: RuleOptions = { name: "grape", targets: ["first", "second"], normalise };
+    for (const estimator of ["segmented", "perDomain"] as const) {
+      const { signal, drawing } = await toldTo(rule, {
+        target: one,
+        targets,
+        alignment: { ...alignment, estimator },
+      });
+      const batches = drawing.alignment();
+      const found = [];
+      for (const t of [0, 1])
+        found.push(
+          await estimateAlignments(estimator, model, drawing.target(one === null ? t : t + 1), batches, {
+            maxExamples: 5,
+          }),
+        );
+      expect(signal).toStrictEqual({
+        targets: found.map(({ alignments, targetNorm, targetLoss }, t) => ({
+          name: ["first", "second"][t],
+          alignments,
+          norm: targetNorm,
+          loss: targetLoss,
+        })),
+        losses: found[0].losses,
+        norms: found[0].norms,
+        tokensSeen: drawing.tokens(),
+      });
+    }
+  },
+);
 
-test.each(["odm", "doremi"] as const)("losses are those of the examples in the steps (%s)", async (name) => {
-  const { signal, drawing, drawn, domainOf } = await toldTo({ name }, { reference, target: null });
-  const { losses = [], tokens = [], referenceLosses, ...rest } = signal;
-  expect(rest).toStrictEqual({ tokensSeen: drawing.tokens() });
-  const perDomain = async (of: Model): Promise<number[]> => {
-    const sums = [0, 0, 0];
-    for (const [i, batch] of drawn.entries())
-      (await of.losses(batch).data()).forEach((loss, e) => (sums[domainOf[i][e]] += loss));
-    return sums.map((sum, d) => (tokens[d] > 0 ? sum / tokens[d] : 0));
-  };
-  expect([...Array.from(tokens)]).toEqual([...drawing.tokens()]);
-  expectNear(losses, await perDomain(model), 1e-6);
-  if (name === "odm") expect(signal).not.toHaveProperty("referenceLosses");
-  else expectNear(referenceLosses, await perDomain(reference), 1e-6);
-});
+test.each(["odm", "doremi"] as const)(
+  "losses are those of the examples in the training steps (%s)",
+  async (name) => {
+    const { signal, drawing, drawn, domainOf } = await toldTo({ name }, { reference, target: null });
+    const { losses = [], tokens = [], referenceLosses, ...rest } = signal;
+    expect(rest).toStrictEqual({ tokensSeen: drawing.tokens() });
+    const perDomain = async (of: Model): Promise<number[]> => {
+      const sums = [0, 0, 0];
+      for (const [i, batch] of drawn.entries())
+        (await of.losses(batch).data()).forEach((loss, e) => (sums[domainOf[i][e]] += loss));
+      return sums.map((sum, d) => (tokens[d] > 0 ? sum / tokens[d] : 0));
+    };
+    expect([...Array.from(tokens)]).toEqual([...drawing.tokens()]);
+    expectNear(losses, await perDomain(model), 1e-6);
+    if (name === "odm") expect(signal).not.toHaveProperty("referenceLosses");
+    else expectNear(referenceLosses, await perDomain(reference), 1e-6);
+  },
+);

@@ -79,13 +79,13 @@ describe("facts of the run", () => {
     [{ name: "temperature", exponent: 1 } as RuleOptions, { name: "temperature", exponent: 1, sizes }],
     [{ name: "importanceSampling" } as RuleOptions, { name: "importanceSampling", histogram }],
     [{ name: "doge" }, { name: "doge" }],
-  ])("go to the rule that takes them: %j", (rule, same) => {
+  ])("are passed to the rule that takes them: %j", (rule, same) => {
     expect(path({ rule, ...facts })).toEqual(path({ rule: same }));
     // Options that are undefined are not given, and facts neither.
     expect(path({ rule: same, combinators: [] })).toEqual(path({ rule: same }));
   });
 
-  test("go to combinators, which go around a rule of one's own too", () => {
+  test("are passed to combinators, even around a rule object", () => {
     const cap = { name: "repetitionCap", repetitions: 2 } as const;
     const wanted = path({ rule: combine(createRule({ name: "doge" }), [{ ...cap, sizes, tokens }]) });
     expect(path({ rule: { name: "doge" }, combinators: [cap], sizes, tokens })).toEqual(wanted);
@@ -104,13 +104,13 @@ describe("facts of the run", () => {
     [{ histogram: { code: 1 } }, 'histogram: there is no domain "code"; the domains are a, b, c'],
     [{ histogram: [0, 0, 0] }, "histogram: all counts are 0, so no domain could be drawn"],
     [{ combinators: {} }, "createMixer: combinators: an object does not fit; it must be a list"],
-  ])("are checked whatever the rule takes: %j", (given, message) => {
+  ])("are checked even if the rule does not take them: %j", (given, message) => {
     const options = { domains, rule: { name: "uniform" }, ...given } as unknown as MixerOptions;
     expect(errorOf(() => createMixer(options))).toMatchObject({ code: "config", message });
   });
 
   test.each(["sizes", "tokens", "histogram"] as const)(
-    "%s that a rule made before could not take are refused",
+    "%s are refused for a rule object, which can no longer take them",
     (fact) => {
       const rule = createRule({ name: "dga" });
       const error = errorOf(() => createMixer({ domains, rule, [fact]: facts[fact] }));
@@ -122,7 +122,7 @@ describe("facts of the run", () => {
   );
 });
 
-test("several steps with one set of weights count as one after another", () => {
+test("several steps with the same weights count like single steps", () => {
   const mixer = createMixer({ domains: ["a", "b"], rule: { name: "static", weights: [0.25, 0.75] } });
   const once = advance(advance(advance(mixer.initial)));
   expect(advance(mixer.initial, 3)).toEqual(once);
@@ -174,7 +174,7 @@ test("without options, updates follow the rule's schedule, or happen every tenth
   ).toEqual([3, 0]);
 });
 
-test("the schedule of dga is that of its constants: more frequent without a prior", () => {
+test("dga has a schedule only in its default form and without a prior", () => {
   const scheduleOf = (options: Omit<DgaOptions, "name">): unknown =>
     createRule({ name: "dga", ...options }).schedule;
   expect(scheduleOf({})).toEqual(dgaDefaults.schedule);
@@ -204,7 +204,7 @@ describe("updateDue", () => {
     return due;
   };
 
-  test("every T_r steps, none before the warm-up is over, never for fixed weights", () => {
+  test("is true every T_r steps, but not during the warm-up and not for fixed weights", () => {
     expect(dueAt({ updateEvery: 5 }, 16)).toEqual([5, 10, 15]);
     expect(dueAt({ updateEvery: 5, updateAfter: 7 }, 16)).toEqual([10, 15]);
     expect(dueAt({ updateEvery: 5, updateAfter: 10 }, 16)).toEqual([10, 15]);
@@ -252,7 +252,7 @@ function drive(
 }
 
 describe("weights", () => {
-  test("the average is the mean over steps of what was sampled", () => {
+  test("the average is the mean of the sampled weights over the steps", () => {
     fc.assert(
       fc.property(mixers, fc.integer({ min: 1, max: 100 }), (mixer, steps) => {
         const { state, sampled } = drive(mixer, mixer.initial, steps);
@@ -264,7 +264,7 @@ describe("weights", () => {
     );
   });
 
-  test("before the first step the average is where it starts", () => {
+  test("before the first step, the average is the initial weights", () => {
     const mixer = createMixer({ domains: ["a", "b"], rule: { name: "static", weights: [0.25, 0.75] } });
     expect(averageWeights(mixer.initial)).toEqual(Float64Array.of(0.25, 0.75));
   });
@@ -275,7 +275,7 @@ describe("weights", () => {
     expect(currentWeights(mixer.initial)[0]).toBe(0.5);
   });
 
-  test("a bad signal leaves the state as it was", () => {
+  test("a bad signal does not change the state", () => {
     fc.assert(
       fc.property(mixers, signal(6), (mixer, given) => {
         const k = mixer.domains.length;
@@ -302,7 +302,7 @@ describe("weights", () => {
 });
 
 describe("restoreMixer", () => {
-  test("a run that was saved and restored in the middle ends on the same bits", () => {
+  test("a run that is saved and restored midway ends with the same bits", () => {
     fc.assert(
       fc.property(mixers, fc.nat(60), fc.nat(60), (mixer, first, more) => {
         const whole = drive(mixer, mixer.initial, first + more);
@@ -388,7 +388,7 @@ describe("restoreMixer", () => {
     expect(error.message).toMatch(message);
   });
 
-  test("takes what is off by rounding and refuses what is off by more", () => {
+  test("accepts rounding errors and refuses larger ones", () => {
     const five = { ...good, rule: { ...good.rule, weights: [0, 1] }, weightSums: [0, 5] };
     expect(restoreMixer(mixer, saved(five))).toEqual(five);
     for (const sign of [1, -1]) {
@@ -410,7 +410,7 @@ describe("restoreMixer", () => {
     expect(restoreMixer(mixer, { ...five, rule: { ...five.rule, updates: 0 } }).rule.updates).toBe(0);
   });
 
-  test("accepts any memory of a rule that does not check it; of several unknown members the first is named", () => {
+  test("accepts any memory of a rule that does not check it; of several unknown fields, the first is named", () => {
     const doge = createMixer({ domains: ["wiki", "code"], rule: { name: "doge" } });
     expect(restoreMixer(doge, saved(doge.initial))).toEqual(doge.initial);
     const memory = { b: [1], a: [2] };
@@ -432,7 +432,7 @@ describe("restoreMixer", () => {
     );
   });
 
-  test("refuses or understands any damage to one field, and nothing but a GradmixError comes out", () => {
+  test("refuses or accepts any damage to one field, and throws only GradmixErrors", () => {
     const paths = [
       ["version"],
       ["rule"],

@@ -29,7 +29,7 @@ const other = windows("text", [language(2, 6 * time + 1)]).batchOf([3, 1]);
 const silent: TokenBatch = { ...batch, targets: batch.targets.map(() => -1), tokens: [0, 0, 0] };
 
 describe("the gradient of the mean loss per token", () => {
-  test("is overwritten or added to, times the loss scale; losses are the examples' sums", async () => {
+  test("is written to the given arena or added to it, times the loss scale; the losses are the examples' sums", async () => {
     const arena = arenaLike(model.parameters);
     const into = async (of: TokenBatch, ...more: [boolean?, undefined?, number?]): Promise<number[]> => {
       const losses = await readAndDispose(meanGradient(model, of, arena, ...more));
@@ -63,7 +63,7 @@ describe("the gradient of the mean loss per token", () => {
     arena.dispose();
   });
 
-  test("refuses what is no batch before any work, and holds nothing after a pass that failed", () => {
+  test("refuses an invalid batch before any work, and holds no memory after a pass that failed", () => {
     const arena = arenaLike(model.parameters);
     const live = backend.liveBytes;
     let passes = 0;
@@ -88,7 +88,7 @@ describe("the gradient of the mean loss per token", () => {
     arena.dispose();
   });
 
-  test("the pass holds nothing but the losses", async () => {
+  test("the pass leaves only the losses in memory", async () => {
     for (const preset of ["llama", "gpt2"] as const) {
       const own = tiny(1, preset);
       const arena = arenaLike(own.parameters);
@@ -100,7 +100,7 @@ describe("the gradient of the mean loss per token", () => {
     }
   });
 
-  test("numbers that were read are disposed", async () => {
+  test("tensors whose numbers were read are disposed", async () => {
     const live = backend.liveBytes;
     await readAndDispose(model.losses(batch));
     await lossesOf(model, batch);
@@ -113,7 +113,7 @@ describe("the gradient of the mean loss per token", () => {
   });
 });
 
-test("the scale of examples is that of the mean per token, as a power of two that is not larger", () => {
+test("the scale of examples is that of the mean per token, rounded down to a power of two", () => {
   const weightOf = (tokens: readonly number[], options: EstimateOptions): number =>
     exampleWeight({ tokens }, options);
   fc.assert(
@@ -148,7 +148,7 @@ test("the scale of examples is that of the mean per token, as a power of two tha
   );
 });
 
-test("pieces are of whole domains, in order, as full as they may be", () => {
+test("pieces consist of whole domains in order, and are as full as possible", () => {
   fc.assert(
     fc.property(fc.array(fc.nat(6), { maxLength: 9 }), fc.integer({ min: 1, max: 10 }), (sizes, most) => {
       const domains = sizes.map((size) => ({ tokens: new Array<number>(size).fill(1) }));
@@ -166,7 +166,7 @@ test("pieces are of whole domains, in order, as full as they may be", () => {
   );
 });
 
-test("the parameters that are looked at are those that are named, all by default", () => {
+test("the selected parameters are those that are named, or all by default", () => {
   const names = [...model.parameters.byName.keys()];
   expect(selectedParameters(model)).toBe(model.parameters.list);
   expect(selectedParameters(model, {})).toBe(model.parameters.list);
@@ -179,7 +179,7 @@ test("the parameters that are looked at are those that are named, all by default
   );
 });
 
-test("the last blocks are those with the highest numbers, and what comes after all of them", () => {
+test("the last blocks are those with the highest numbers, and include what comes after all blocks", () => {
   const blocks = [undefined, 0, 1, "after", 0, 2, 1, "after", undefined] as const;
   const named = {
     parameters: {
@@ -205,7 +205,7 @@ test("the last blocks are those with the highest numbers, and what comes after a
     );
 });
 
-test("options of an estimate are checked by name, and those that are only of one function", () => {
+test("the options of an estimate are checked by name, even those that only one function has", () => {
   const v = {};
   const told = (options: object, more?: Parameters<typeof checkEstimate>[2]): string =>
     codeOf(() => checkEstimate("here", options, more));

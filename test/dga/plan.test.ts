@@ -43,7 +43,7 @@ const asked: Record<SignalName, Partial<Plan>> = {
 const all = Object.keys(asked) as SignalName[];
 const aligning = all.filter((name) => asked[name].aligns === true);
 
-test("a rule that needs several things needs what each of them asks for; norms come with several targets as well", () => {
+test("a rule that needs several signals gets all of them; with several targets, the norms come with the targets", () => {
   for (const name of all) expect(planOf([name]), name).toEqual({ ...nothing, ...asked[name] });
   fc.assert(
     fc.property(fc.subarray(all), (needs) => {
@@ -71,7 +71,7 @@ function refusal(needs: readonly SignalName[], { called, ...options }: Options =
 const step = { from: "step" } as const;
 const some = { targets: { size: 1 }, reference: {}, heldOut: {} };
 
-test("a mixer has the domains of the windows, or the names of the bases over them", () => {
+test("the mixer must have the domains of the windows, or the names of the bases over them", () => {
   expect(refusal([])).toBe("");
   for (const length of [2, 4])
     expect(refusal([], { domains: { length } })).toBe(
@@ -89,7 +89,7 @@ test("a mixer has the domains of the windows, or the names of the bases over the
   }
 });
 
-test("the reference that a rule needs must be given, and no other", () => {
+test("a rule must get the target, targets, reference or held-out text that it needs, and no other", () => {
   const bare = { target: null };
   for (const name of all) {
     const { aligns = false, targets = false, reference = false, heldOut = false } = asked[name];
@@ -109,7 +109,7 @@ test("the reference that a rule needs must be given, and no other", () => {
   }
 });
 
-test("one kind of measurement at a time", () => {
+test("only one kind of measurement is possible at a time", () => {
   const kinds = ["alignments", "gram", "targets", "referenceLosses"] as const;
   fc.assert(
     fc.property(fc.subarray([...kinds]), (needs) => {
@@ -133,7 +133,7 @@ test("one kind of measurement at a time", () => {
   }
 });
 
-test("with bases a rule uses alignments with one target, or nothing", () => {
+test("with bases, a rule can use only alignments with one target, or no signal", () => {
   const ofDomains =
     "config: rule r: held-out losses are losses of domains, so bases do not have them; leave out the guard or the bases";
   for (const bases of [mixed, single])
@@ -148,7 +148,7 @@ test("with bases a rule uses alignments with one target, or nothing", () => {
   expect(refusal(["alignments", "heldOutLosses"], { ...some, bases: mixed })).toBe(ofDomains);
 });
 
-test("training steps measure neither Gram matrices nor several targets, and all parameters", () => {
+test("training steps measure neither Gram matrices nor several targets, and they cover all parameters", () => {
   for (const name of all) {
     const { gram = false, targets = false } = asked[name];
     expect(refusal([name], { ...some, alignment: step }), name).toBe(
@@ -165,7 +165,7 @@ test("training steps measure neither Gram matrices nor several targets, and all 
     expect(refusal(["alignments"], { alignment })).toBe("");
 });
 
-test("an estimator is refused where it does not tell what the rule needs, unless the steps tell it", () => {
+test("an estimator is refused if it cannot measure what the rule needs, unless the steps measure it", () => {
   const lacks: Partial<Record<(typeof estimatorNames)[number], Partial<Record<SignalName, string>>>> = {
     sketch: {
       preconditionedAlignments: "it cannot precondition, which rule r asks for; use estimator = segmented",
@@ -189,7 +189,7 @@ test("an estimator is refused where it does not tell what the rule needs, unless
     }
 });
 
-test("a batch that bases share is segmented; one of each basis, or of each domain, is as you like", () => {
+test("a batch that bases share needs the segmented estimator; with one batch per basis or domain, any estimator works", () => {
   const told = (bases: Bases | undefined, alignment: NonNullable<Fit["alignment"]>): string =>
     refusal(["alignments"], { ...(bases === undefined ? {} : { bases }), alignment });
   expect(told(mixed, {})).toBe("");
@@ -207,7 +207,7 @@ test("a batch that bases share is segmented; one of each basis, or of each domai
   }
 });
 
-test("a signal has what was measured under the names that the rule asks for", () => {
+test("a signal holds the measurements under the names that the rule needs", () => {
   const measured = {
     alignments: Float64Array.of(1, 2),
     standardErrors: [0.5, null],
@@ -243,7 +243,7 @@ test("a signal has what was measured under the names that the rule asks for", ()
     );
 });
 
-test("training steps are aligned, unless an option says otherwise or they do not suffice", () => {
+test("alignments come from training steps, unless an option says otherwise or the steps cannot measure them", () => {
   const bare = { gram: false, targets: false };
   const parameters = (): boolean => true;
   expect(measuredFrom({}, bare)).toBe("step");

@@ -115,7 +115,7 @@ function train(
 const seeds = [1, 2, 3, 4, 5];
 
 describe("a planted mixture (.6, .3, .1, 0)", () => {
-  test.each([0.02, 0.05, 0.1])("raw alignments with η = %d recover it; uniform weights cannot", (eta) => {
+  test.each([0.02, 0.05, 0.1])("raw alignments with η = %d recover it; uniform weights do not", (eta) => {
     for (const seed of seeds) {
       const found = train({ eta, normalise: "raw" }, { seed });
       const uniform = train({ eta: 0, normalise: "raw" }, { seed });
@@ -126,7 +126,7 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
     }
   });
 
-  test("the minus sign ends at a wrong vertex, worse than uniform", () => {
+  test("with the opposite sign, the rule ends at a wrong vertex, worse than uniform weights", () => {
     for (const seed of seeds) {
       const wrong = train({ eta: 0.05, normalise: "raw" }, { seed, sign: -1 });
       const vertex = wrong.final.findIndex((weight) => weight > 0.99);
@@ -145,7 +145,7 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
     }
   });
 
-  test("with a large η it oscillates, and the average of the weights (β = 0.1) does not save it", () => {
+  test("with a large η the weights oscillate, and averaging them (β = 0.1) does not prevent it", () => {
     const mean = (values: readonly number[]): number => sum(values) / values.length;
     const wobble = (eta: number, beta: number): number =>
       mean(seeds.map((seed) => train({ eta, beta, normalise: "raw" }, { seed }).wobble));
@@ -170,7 +170,7 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
     }
   });
 
-  test("the default rule comes nearer to it than uniform weights within fifty updates, and ends with a lower loss", () => {
+  test("the default rule comes closer to it than uniform weights within fifty updates, and ends with a lower loss", () => {
     const uniform = seeds.map((seed) => train({ eta: 0 }, { seed, batch: 16, steps: 500 }));
     const found = seeds.map((seed) => train({}, { seed, batch: 16, steps: 500 }));
     const mean = (outcomes: readonly Outcome[]): number =>
@@ -185,14 +185,14 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
     expect(mean(found)).toBeLessThan(0.25 * mean(uniform));
   });
 
-  test("where the prior is right already, the default stays near it", () => {
+  test("if the prior is already right, the default stays near it", () => {
     for (const seed of seeds) {
       const found = train({ prior: planted, uniformShare: 0 }, { seed, batch: 16, steps: 1000 });
       expect(distance(found.averaged)).toBeLessThan(0.1);
     }
   });
 
-  test("where the target is the uniform mixture, the default's weights stay near uniform in the mean", () => {
+  test("if the target is the uniform mixture, the average weights of the default stay near uniform", () => {
     const even = [0.25, 0.25, 0.25, 0.25];
     for (const seed of seeds) {
       const found = train({}, { seed, batch: 16, steps: 1000, target: even });

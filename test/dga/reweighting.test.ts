@@ -63,7 +63,7 @@ const simplex = (n: number): fc.Arbitrary<number[]> =>
 const withWeights = counts.chain((rows) => fc.tuple(fc.constant(rows), simplex(rows.length)));
 
 describe("bases", () => {
-  test("counts of any size: those whose sum no double holds give the shares of the same counts made smaller", () => {
+  test("may be given as counts of any size; if their sum overflows, the shares are the same as for smaller counts", () => {
     fc.assert(
       fc.property(counts, (rows) => {
         const huge = rows.map((row) => {
@@ -76,7 +76,7 @@ describe("bases", () => {
     );
   });
 
-  test("hold each row divided by its sum, whatever form it was given in", () => {
+  test("hold each row divided by its sum, in every form of input", () => {
     fc.assert(
       fc.property(counts, (rows) => {
         const domains = named("d", rows[0].length);
@@ -100,7 +100,7 @@ describe("bases", () => {
     );
   });
 
-  test("come out of JSON and CSV as they went in", () => {
+  test("are the same after a round trip through JSON and CSV", () => {
     fc.assert(
       fc.property(counts, fc.boolean(), (rows, quoted) => {
         const name = (text: string): string => (quoted ? `${text}, "so" called` : text);
@@ -148,7 +148,7 @@ describe("bases", () => {
     expect(error).toMatchObject({ code: "config", message });
   });
 
-  test("have a fingerprint of which both halves change with every weight, name and place", () => {
+  test("have a fingerprint whose two halves both change with every weight, name and place", () => {
     fc.assert(
       fc.property(counts, fc.nat(), (rows, at) => {
         const bases = basesOf(rows);
@@ -179,7 +179,7 @@ describe("bases", () => {
     );
   });
 
-  test("keep the order that they were given in; an object that cannot keep it is refused", () => {
+  test("keep their order; an object that cannot keep the order is refused", () => {
     const given: [string, number[]][] = [["second", [0, 1]], ["10", [1, 0]], ["1", [0.5, 0.5]], ["__proto__", [1, 0]]]; // prettier-ignore
     expect(createBases(new Map(given), ["x", "1"]).names).toEqual(["second", "10", "1", "__proto__"]);
     const text = `{${given.map(([name, row]) => `"${name}": [${row.join()}]`).join()}}`;
@@ -195,7 +195,7 @@ describe("bases", () => {
     expect(createBases({ "10": [1, 0] }, ["x", "1"]).names).toEqual(["10"]);
   });
 
-  test("find a domain however its marks were typed", () => {
+  test("match names of domains however their accents are encoded", () => {
     const domains = ["caf\u00e9", "b"];
     expect(parseBases('{"p": {"cafe\u0301": 1}}', domains, { format: "json" }).columns).toEqual(
       Int32Array.of(0),
@@ -208,7 +208,7 @@ describe("bases", () => {
     );
   });
 
-  test("are domains where each has one entry, whichever", () => {
+  test("count as domains if each has one entry", () => {
     const of = (rows: Record<string, number[]>): boolean => areDomains(createBases(rows, ["x", "y"]));
     expect(of({ a: [1, 0], b: [0, 1] })).toBe(true);
     expect(of({ a: [0, 1] })).toBe(true);
@@ -217,7 +217,7 @@ describe("bases", () => {
     expect(of({ a: [0.5, 0.5] })).toBe(false);
   });
 
-  test("a fingerprint stays what it was: saved runs go by it", () => {
+  test("the fingerprint does not change between versions, because saved runs depend on it", () => {
     // FNV-1a over 32-bit words, in two lanes of which the second takes from the first.
     const bases = createBases({ first: [0.25, 0.75], second: [1, 0] }, ["x", "longer"]);
     const words = [...bases.names, "", ...bases.domains].flatMap((name) => [
@@ -296,7 +296,7 @@ describe("bases", () => {
     expect(errorOf(call)).toMatchObject({ code, message });
   });
 
-  test("shares may be off by a millionth, and are divided by their sum; names that are no whole numbers keep their order", () => {
+  test("shares may be off by a millionth, and are divided by their sum; names that are not whole numbers keep their order", () => {
     for (const off of [9e-7, -9e-7]) {
       const { values } = createBases({ a: [0.25 + off, 0.75] }, ["x", "y"]);
       expectNear(values, [(0.25 + off) / (1 + off), 0.75 / (1 + off)], 1e-15);
@@ -318,7 +318,7 @@ describe("bases", () => {
     });
   });
 
-  test("refuses domains that are called the same", () => {
+  test("refuses two domains with the same name", () => {
     expect(errorOf(() => createBases({ a: [1, 0] }, ["d", "d"])).message).toBe('domains: two are called "d"');
   });
 
@@ -385,7 +385,7 @@ describe("bases", () => {
     expect(error).toMatchObject({ code: "data", message: `p.txt, ${message}` });
   });
 
-  test("CSV: a mark at the beginning, blanks around fields and lines of blanks say nothing; no domains is not the file's fault", () => {
+  test("in CSV, a byte order mark, spaces around fields and blank lines have no effect; an error about missing domains does not blame the file", () => {
     const text = "\uFEFF Basis ,domain, WEIGHT\n \n p , web , 0.25 \n\t\np,code,+.75\r";
     expect(parseBases(text, ["web", "code"], { format: "csv" })).toEqual(
       createBases({ p: [0.25, 0.75] }, ["web", "code"]),
@@ -396,7 +396,7 @@ describe("bases", () => {
       ).toMatchObject({ code: "config", message: "domains: at least one is needed" });
   });
 
-  test("what concerns a whole basis names the file", () => {
+  test("an error about a whole basis names the file", () => {
     const read = (text: string): string =>
       errorOf(() => parseBases(text, ["web", "code"], { format: "json", source: "p.json" })).message;
     expect(read('{"a": [0.5, 0.4]}')).toMatch(/^p\.json: basis "a": its weights sum to 0\.9, not to 1/);
@@ -406,7 +406,7 @@ describe("bases", () => {
 });
 
 describe("the mixture of bases", () => {
-  test("is Σ wⱼ pⱼ, on the simplex, into the array that was given", () => {
+  test("is Σ wⱼ pⱼ, on the simplex, and is written into the given array", () => {
     fc.assert(
       fc.property(withWeights, ([rows, w]) => {
         const bases = basesOf(rows);
@@ -427,7 +427,7 @@ describe("the mixture of bases", () => {
     );
   });
 
-  test("with P = I is w to the bit", () => {
+  test("with P = I equals w to the bit", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 9 }).chain(simplex), (w) => {
         expect([...mixtureOf(identity(w.length), w)]).toEqual(w);
@@ -456,7 +456,7 @@ describe("the mixture of bases", () => {
 });
 
 describe("the proposal", () => {
-  test("is a distribution that keeps every ratio below 1/((1 − λ)wⱼ + λ/N)", () => {
+  test("is a distribution for which every ratio is at most 1/((1 − λ)wⱼ + λ/N)", () => {
     fc.assert(
       fc.property(withWeights, fc.double({ min: 1e-3, max: 1, noNaN: true }), ([rows, w], defensive) => {
         const bases = basesOf(rows);
@@ -473,7 +473,7 @@ describe("the proposal", () => {
     );
   });
 
-  test("is the mean of the bases by half, unless told otherwise, and goes into the array that was given", () => {
+  test("is half the mean of the bases by default, and is written into the given array", () => {
     const out = new Float64Array(2);
     expect(proposal(identity(2), [1, 0], { out })).toBe(out);
     expect([...out]).toEqual([0.75, 0.25]);
@@ -535,7 +535,7 @@ describe("alignments of all bases from one batch", () => {
     return { bases, q, p: dense(bases), keep: all.map(({ domain }) => q[domain] > 0) };
   };
 
-  test("are the ratios written out densely, with losses, norms and effective sizes", () => {
+  test("equal the ratios computed densely, with losses, norms and effective sizes", () => {
     fc.assert(
       fc.property(cases, ([rows, w, all]) => {
         const { bases, q, p, keep } = setup(rows, w, all);
@@ -578,7 +578,7 @@ describe("alignments of all bases from one batch", () => {
     );
   });
 
-  test("with P = I are the domains' own, to the bit", () => {
+  test("with P = I equal those of the domains, to the bit", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 6 }).chain((k) => fc.tuple(simplex(k), labelled(k))),
@@ -603,7 +603,7 @@ describe("alignments of all bases from one batch", () => {
     );
   });
 
-  test("the standard error is the delta method's: every example's influence, differentiated numerically", () => {
+  test("the standard error is that of the delta method, with the influence of every example differentiated numerically", () => {
     fc.assert(
       fc.property(cases, ([rows, w, all]) => {
         const { bases, q, p, keep } = setup(rows, w, all);
@@ -628,7 +628,7 @@ describe("alignments of all bases from one batch", () => {
     );
   });
 
-  test("of examples of which one weighs next to all there is no standard error", () => {
+  test("there is no standard error if one example has almost all of the weight", () => {
     const bases = createBases({ p: { a: 1 - 1e-12, b: 1e-12 } }, ["a", "b"]);
     const of = (domainOf: number[]): number | null =>
       basisAlignments(bases, [0.5, 0.5], { domainOf, tokens: [1, 2], dots: [3, 5] }).standardErrors[0];
@@ -646,7 +646,7 @@ describe("alignments of all bases from one batch", () => {
   ]);
   const weights = [0.5, 0.2, 0.1, 0.1, 0.05, 0.05];
 
-  test("agree with the direct way, a batch a basis, within both standard errors", () => {
+  test("agree with those from one batch per basis, within both standard errors", () => {
     const p = dense(six);
     const q = proposal(six, weights);
     const table = aliasTable(q);
@@ -678,7 +678,7 @@ describe("alignments of all bases from one batch", () => {
     expect(worst).toBeGreaterThan(0.5);
   });
 
-  test("their standard errors are what the estimates spread by, over many batches", () => {
+  test("their standard errors equal the spread of the estimates over many batches", () => {
     const q = proposal(six, weights);
     const table = aliasTable(q);
     const { next, draw } = problem(3, 8);
@@ -704,7 +704,7 @@ describe("alignments of all bases from one batch", () => {
     });
   });
 
-  test("refuse what does not fit", () => {
+  test("refuse arguments that do not fit", () => {
     const bases = identity(2);
     const one = { domainOf: [0], tokens: [1], dots: [1] };
     for (const [q, examples, message] of [
@@ -733,7 +733,7 @@ describe("a mixer over bases", () => {
     { name: "dga", normalise: "raw", eta: 0.3, beta: 1, floor: 0.01 },
     { name: "dga", normalise: "cosine" },
   ];
-  test.each(rules)("with P = I goes through the same weights as Algorithm 1, bit for bit: %j", (rule) => {
+  test.each(rules)("with P = I has the same weights as Algorithm 1, bit for bit: %j", (rule) => {
     const k = 7;
     const domains = named("d", k);
     const bases = createBases(new Map(domains.map((d) => [d, { [d]: 1 }])), domains);
@@ -764,21 +764,21 @@ describe("a mixer over bases", () => {
         targetNorm: 2,
       });
       b = update(over, b, { ...byBasis, targetNorm: 2 });
-      // A run that stops here and goes on from the file.
+      // A run that stops here and continues from the file.
       if (step % 20 === 7) b = restoreMixer(over, JSON.parse(JSON.stringify(b)));
     }
     expect(b).toEqual(a);
     expect([...currentWeights(b)]).not.toEqual([...currentWeights(over.initial)]);
   });
 
-  test("finds the basis that is the target, from shared batches drawn at k = 5,000 by the sampler", () => {
+  test("finds the basis that equals the target, from shared batches that the sampler draws from 5,000 domains", () => {
     const k = 5000;
     const next = random(1);
     const rows = Array.from({ length: 6 }, () =>
       Array.from({ length: k }, () => (next() < 0.02 ? next() : 0)),
     );
     const bases = basesOf(rows);
-    // Domain i aligns as much as basis 2 wants it.
+    // The alignment of domain i is its weight in basis 2.
     const wanted = dense(bases)[2];
     const sampler = createSampler({
       domains: bases.domains.map((name) => ({ name, count: 2, tokensOf: () => 1 })),
@@ -804,7 +804,7 @@ describe("a mixer over bases", () => {
     expect(currentWeights(state)[2]).toBeGreaterThan(0.95);
   });
 
-  test("a signal that is not finite names the basis and leaves the state", () => {
+  test("a signal that is not finite is refused with the name of the basis, and the state does not change", () => {
     const mixer = createMixer({ domains: ["mmlu", "code"], rule: { name: "dga", normalise: "raw" } });
     const bases = createBases({ mmlu: [1, 0], code: [0.5, 0.5] }, ["a", "b"]);
     const before = JSON.stringify(mixer.initial);

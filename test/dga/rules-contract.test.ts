@@ -23,7 +23,7 @@ import { expectNear } from "../near.ts";
 
 const abc = ["a", "b", "c"];
 
-describe("what a rule needs, and what it steps on", () => {
+describe("the signals that a rule needs, and the one it steps on", () => {
   const target: SignalName[] = ["alignments", "norms", "targetNorm"];
   const adam: SignalName[] = ["preconditionedAlignments", "norms", "preconditionedTargetNorm"];
   const several = { name: "grape", targets: ["t"] } as const;
@@ -52,7 +52,7 @@ describe("what a rule needs, and what it steps on", () => {
     const rule = createRule(options);
     expect(rule.needs).toEqual(needs);
     expect(rule.stepsOn).toBe(stepsOn);
-    // What is around it asks for the same, and in shrinkage's case for the errors, once.
+    // Combinators need the same signals; shrinkage also needs the errors, listed once.
     const around = combine(combine(rule, [{ name: "ema", beta: 0.5 }]), [{ name: "warmup", updates: 1 }]);
     expect(around.needs).toEqual(needs);
     expect(around.stepsOn).toBe(stepsOn);
@@ -64,7 +64,7 @@ describe("what a rule needs, and what it steps on", () => {
   });
 });
 
-describe("the step that a rule hands to what is around it", () => {
+describe("the step that a rule offers to combinators", () => {
   /** The one step of an update. */
   const stepOf = (rule: Rule, given: Signal, k = 3): Step => {
     const seen: Step[] = [];
@@ -89,7 +89,7 @@ describe("the step that a rule hands to what is around it", () => {
     ]),
     [rules.doremi(), 1],
   ];
-  test("has the rule's η; NaN, and no part, for what was not measured", () => {
+  test("has the rule's η, and NaN for domains that were not measured, which take no part", () => {
     fc.assert(
       fc.property(signal(3, { mild: true }), fc.subarray([0, 1, 2]), (given, on) => {
         const tokens = [0, 1, 2].map((i) => (on.includes(i) ? 4 : 0));
@@ -103,7 +103,7 @@ describe("the step that a rule hands to what is around it", () => {
       { numRuns: 30 },
     );
   });
-  test("says what becomes of a standard error: null where there is nothing to divide by", () => {
+  test("scales standard errors like alignments, and gives null where it would divide by 0", () => {
     const given: Signal = {
       alignments: [1, 2, 3],
       preconditionedAlignments: [1, 2, 3],
@@ -191,7 +191,7 @@ describe("a saved memory", () => {
   );
 });
 
-test("the state of another rule is refused by the name of what it does not remember", () => {
+test("the state of another rule is refused by the name of the first field that does not belong to it", () => {
   const inner = [
     rules.dga(),
     rules.dga({ name: "dga", normalise: "raw" }),
@@ -272,7 +272,7 @@ describe("refusals and their messages", () => {
       `ado: tokensSeen of domain "a" is -1; ${stay}`,
       update(rules.ado(), { ...falling, tokensSeen: [-1, -2, 3] }),
     ],
-    // A count of the run, whatever was measured.
+    // A count of the run must be valid even for domains that were not measured.
     [
       "numeric",
       `ado: tokensSeen of domain "b" is -2; ${stay}`,
@@ -476,7 +476,7 @@ describe("refusals and their messages", () => {
     expect(errorOf(call)).toMatchObject({ code, message });
   });
 
-  test("numbers of unmeasured domains are ignored, and 0 is a measurement", () => {
+  test("numbers of domains that were not measured are ignored, and 0 is a measurement", () => {
     const k = 4;
     const rule = rules.rnb();
     const full = [4, 1, 2, 0, 1, 4, 2, 0, 2, 2, 4, 0, 0, 0, 0, 0];
@@ -498,7 +498,7 @@ describe("refusals and their messages", () => {
     ).not.toThrow();
   });
 
-  test("halves of a Gram matrix may differ by a thousandth of the two norms' product, and no more", () => {
+  test("the two halves of a Gram matrix may differ by at most a thousandth of the product of the norms", () => {
     const at = (difference: number) =>
       update(rules.rnb(), { gram: [4, 1, 0, 1 + difference, 9, 0, 0, 0, 1] });
     // Norms 2 and 3; the halves are compared by half.
@@ -527,12 +527,12 @@ describe("combinators", () => {
     shrinkage: { name: "shrinkage" },
     guard: { name: "guard", limits: { "*": 1.02 } },
   };
-  test("a guard has something to do around fixed weights too", () => {
+  test("a guard also works around fixed weights", () => {
     expect(combine(rules.dga(), [options.guard]).name).toBe("guard(dga)");
     expect(combine(createRule({ name: "uniform" }), [options.guard]).needs).toEqual(["heldOutLosses"]);
   });
   test.each(Object.values(options).filter(({ name }) => name !== "guard"))(
-    "$name is called by its name, and leaves fixed weights without needs",
+    "$name is part of the name, and around fixed weights it needs no signal",
     (one) => {
       expect(combine(rules.dga(), [one]).name).toBe(`${one.name}(dga)`);
       const rule = combine(createRule({ name: "uniform" }), [one]);
@@ -598,7 +598,7 @@ describe("combinators", () => {
     // Faults that concern the domains are found once the domains are known.
     expect(error.message.replace(/^combinators\[1\]: /, "")).toBe(message);
   });
-  test("directly around a rule they check as well", () => {
+  test("check their options also if they are called directly", () => {
     for (const updates of [-1, 0.5, Infinity, 2 ** 53])
       expect(errorOf(() => combinators.warmup(rules.dga(), updates))).toMatchObject({
         code: "config",
@@ -641,13 +641,13 @@ describe("combinators", () => {
         /^combinators: .* it must be a list of options$/,
       );
   });
-  test("what is thrown by other code than ours is thrown on", () => {
+  test("errors of other code are rethrown unchanged", () => {
     const broken = { ...rules.dga(), get needs(): never { throw new TypeError("broken"); } }; // prettier-ignore
     expect(() => combine(broken, [options.ema])).toThrow(TypeError);
   });
 });
 
-test("with η = 0 nothing is mixed in either", () => {
+test("with η = 0, smoothing has no effect either", () => {
   const start = [0.7, 0.2, 0.1];
   const given: Signal = { gram: [1, 0, 0, 0, 1, 0, 0, 0, 1], losses: [3, 2, 1], referenceLosses: [1, 1, 1] };
   for (const rule of [
@@ -657,8 +657,8 @@ test("with η = 0 nothing is mixed in either", () => {
     expect(rule.update(rule.init(abc), given).weights).toEqual(rule.init(abc).weights);
 });
 
-describe("numbers at the ends of doubles", () => {
-  test("temperature: sizes whose powers no double holds", () => {
+describe("numbers at the limits of doubles", () => {
+  test("temperature: sizes whose powers overflow", () => {
     const { weights } = createRule({ name: "temperature", sizes: [1e200, 2e200], exponent: 3 }).init([
       "a",
       "b",
@@ -669,7 +669,7 @@ describe("numbers at the ends of doubles", () => {
     const none = createRule({ name: "temperature", sizes: [] });
     expect(errorOf(() => none.init([])).message).toBe("domains: at least one is needed");
   });
-  test("grape: rates of losses of next to nothing are bounded", () => {
+  test("grape: the rates of very small losses are bounded", () => {
     const rule = rules.grape({ name: "grape", targets: ["s", "t"], normalise: "raw" });
     const target = (name: string, alignments: number[]) => ({ name, alignments, norm: 1, loss: 1e-300 });
     const next = rule.update(rule.init(abc), {
@@ -678,12 +678,12 @@ describe("numbers at the ends of doubles", () => {
     for (const values of [next.weights, ...Object.values(next.memory)])
       expect(values.every(Number.isFinite)).toBe(true);
   });
-  test("odm: rewards of absurd losses are bounded, in both directions", () => {
+  test("odm: the rewards of extreme losses are bounded in both directions", () => {
     const rule = rules.odm({ name: "odm", decay: 0 });
     const state = rule.update(rule.init(abc), { losses: [1.7e308, -1.7e308, 1] });
     expect(state.memory["rewards"]).toEqual([1e300, -1e300, 3]);
   });
-  test("ado: the floor is half of the even share where that is less than a hundredth", () => {
+  test("ado: the floor is at most half of the equal share", () => {
     const least = (k: number): number =>
       Math.min(
         ...rules.ado({ name: "ado", start: [1, ...new Array<number>(k - 1).fill(0)] }).init(names(k)).weights,
@@ -694,7 +694,7 @@ describe("numbers at the ends of doubles", () => {
     expect(rules.ado({ name: "ado", floor: 1 }).init(["a"]).weights).toEqual([1]);
     expect(rules.dga({ name: "dga", floor: 1 }).init(["a"]).weights).toEqual([1]);
   });
-  test("ado: points at one n, or losses whose squares overflow, have no curve that falls", () => {
+  test("ado: points at one n, or losses whose squares overflow, give no falling curve", () => {
     const rule = rules.ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
     const run = (of: (t: number) => Signal): readonly number[] => {
       let state = rule.init(abc);

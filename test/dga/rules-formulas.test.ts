@@ -127,7 +127,7 @@ describe("doge", () => {
 });
 
 describe("rnb", () => {
-  test("is softmax(λ G q / ‖G q‖), whatever came before", () => {
+  test("is softmax(λ G q / ‖G q‖), independent of earlier updates", () => {
     const gram = [2, 1, 0, 1, 3, -1, 0, -1, 1];
     const q = [0.2, 0.3, 0.5];
     const v = [0, 1, 2].map((i) => q.reduce((sum, x, j) => sum + gram[3 * i + j] * x, 0));
@@ -142,7 +142,7 @@ describe("rnb", () => {
 });
 
 describe("doremi", () => {
-  test("grows what is worse than the reference, clipped at 0, and mixes in a little of all", () => {
+  test("raises domains that are worse than the reference, clipped at 0, and mixes in a little of all domains", () => {
     const rule = rules.doremi();
     const state = run(rule, abc, [{ losses: [3, 2, 1], referenceLosses: [2, 2.5, 0.8] }]);
     const stepped = softmax([1, 0, 0.2]);
@@ -184,7 +184,7 @@ describe("odm", () => {
 });
 
 describe("grape", () => {
-  test("moves z to the target that improves least, then α to the domains that serve z", () => {
+  test("moves z towards the target that improves least, then α towards the domains that help z", () => {
     const rule = rules.grape({ name: "grape", targets: ["s", "t"], eta: 2, mu: 3, normalise: "raw" });
     const targets = [
       { name: "s", alignments: [1, 0.5, 0], norm: 1, loss: 2 },
@@ -197,7 +197,7 @@ describe("grape", () => {
     close(state.memory["targets"], z);
     close(state.weights, softmax([0, 1, 2].map((i) => 2 * (z[0] * rates[0][i] + z[1] * rates[1][i]))));
   });
-  test("clips the gradients of the domains and of log ℓ, not of ℓ", () => {
+  test("clips the gradients of the domains and of log ℓ, rather than of ℓ", () => {
     const rule = rules.grape({ name: "grape", targets: ["s"], eta: 2 });
     // ‖∇log ℓ‖ is 6 / 4; of the domains' gradients the second is longer than 1.
     const targets = [{ name: "s", alignments: [0.9, 3, -0.3], norm: 6, loss: 4 }];
@@ -208,7 +208,7 @@ describe("grape", () => {
     const plain = [0.9 / 8, 3 / 8 / 2, -0.3 / 8];
     close(run(rule, abc, [{ targets: far, norms: [0.5, 2, 1] }]).weights, softmax(plain.map((r) => 2 * r)));
   });
-  test("with μ = 0 the targets keep their weights", () => {
+  test("with μ = 0 the weights of the targets do not change", () => {
     const rule = rules.grape({
       name: "grape",
       targets: ["s", "t"],
@@ -244,7 +244,7 @@ describe("grape", () => {
       ),
     );
   });
-  test("refuses targets that are not its own, and a loss that is none", () => {
+  test("refuses unknown targets and invalid losses", () => {
     const rule = rules.grape({ name: "grape", targets: ["s"], normalise: "raw" });
     const target = { name: "s", alignments: [1, 2, 3], norm: 1, loss: 1 };
     const message = (targets: NonNullable<Signal["targets"]>): string =>
@@ -299,7 +299,7 @@ describe("ado", () => {
     expect(a).toBeGreaterThan(b);
     expect(b).toBeGreaterThan(c);
   });
-  test("starts from the sizes of the domains, unless it is told where", () => {
+  test("starts from the sizes of the domains, unless other initial weights are given", () => {
     const start = (options: object): readonly number[] =>
       rules.ado({ name: "ado", ...options }).init(abc).weights;
     close(start({ sizes: { a: 20, b: 30, c: 50 } }), [0.2, 0.3, 0.5]);
@@ -307,7 +307,7 @@ describe("ado", () => {
     close(start({ sizes: [20, 30, 50], start: [0.5, 0.25, 0.25] }), [0.5, 0.25, 0.25]);
     expect(errorOf(() => start({ sizes: [1, 0, 1] })).message).toMatch(/^sizes: "b" has 0;/);
   });
-  test("a prior weighs on the preference", () => {
+  test("multiplies the preference by a prior", () => {
     // Equal curves, policy all of the preference: ρ ∝ μ·h^s with h = μ.
     const rule = rules.ado({
       name: "ado",
@@ -328,7 +328,7 @@ describe("ado", () => {
       6,
     );
   });
-  test("keeps its history bounded, and its floor", () => {
+  test("keeps its history bounded, and respects its floor", () => {
     const rule = rules.ado({ name: "ado", policyRate: 1, floor: 0.05 });
     let state = rule.init(abc);
     const size = JSON.stringify(rule.init(abc)).length;
@@ -340,7 +340,7 @@ describe("ado", () => {
     expect(JSON.stringify(state).length).toBeLessThan(20 * size);
     expect(state.weights[0]).toBeGreaterThan(state.weights[2]);
   });
-  test("every point that it keeps lies on the curve, also once they are thinned", () => {
+  test("keeps only points of the curve, even after the history is thinned", () => {
     const rule = rules.ado();
     let state = rule.init(abc);
     for (let t = 1; t <= 140; t++) {
@@ -353,7 +353,7 @@ describe("ado", () => {
       seen.forEach((at, p) => expect(state.memory["losses"].slice(3 * p, 3 * p + 3)).toEqual(curve(at)));
     }
   });
-  test("losses that rise have no preference", () => {
+  test("has no preference if losses rise", () => {
     const rule = rules.ado();
     const signals = Array.from({ length: 9 }, (_, t) => ({
       losses: [t, 2 * t, 3 * t],
@@ -363,7 +363,7 @@ describe("ado", () => {
   });
 });
 
-describe("dga's other normalisations", () => {
+describe("other normalisations of dga", () => {
   test("adam is the cosine with the preconditioned target", () => {
     const rule = rules.dga({ name: "dga", normalise: "adam", eta: 3, beta: 1 });
     const signal = { preconditionedAlignments: [2, -1, 0], preconditionedTargetNorm: 4, norms: [1, 2, 3] };
@@ -386,7 +386,7 @@ describe("shrinkage", () => {
     const wanted = a.map((x, i) => 3 + ((x - 3) * spread) / (spread + s[i] ** 2));
     close(run(combinators.shrinkage(inner), abc, [given(a, s)]).weights, softmax(wanted));
   });
-  test("without errors it changes nothing; with errors larger than the spread the rule rests", () => {
+  test("without errors it changes nothing; if the errors exceed the spread, the weights do not move", () => {
     close(run(combinators.shrinkage(inner), abc, [given([1, 2, 6], [0, 0, 0])]).weights, softmax([1, 2, 6]));
     close(
       run(combinators.shrinkage(inner), abc, [given([1, 2, 6], [null, null, null])]).weights,
@@ -398,7 +398,7 @@ describe("shrinkage", () => {
       1 / 3,
     ]);
   });
-  test("lowers the squared error of noisy alignments", () => {
+  test("reduces the squared error of noisy alignments", () => {
     const next = random(7);
     let [plain, shrunk] = [0, 0];
     const seen: Float64Array[] = [];
@@ -438,7 +438,7 @@ describe("combine", () => {
   const rule = createRule({ name: "static", weights: [0.7, 0.2, 0.1] });
   const weights = (list: CombinatorOptions[], facts = {}): readonly number[] =>
     combine(rule, list, facts).init(abc).weights;
-  test("puts them around the rule in order, by name", () => {
+  test("applies combinators in order, by name", () => {
     const made = combine(rules.dga(), [
       { name: "shrinkage" },
       { name: "etaSchedule", decay: "cosine", updates: 10 },
@@ -450,14 +450,14 @@ describe("combine", () => {
     close(weights([{ name: "ceiling", most: 0.6 }]), [0.6, 0.4 * (2 / 3), 0.4 / 3]);
     close(weights([{ name: "floor", least: 0.2 }]), [0.6, 0.2, 0.2]);
   });
-  test("fills in what is known of the run", () => {
+  test("passes the facts of the run to them", () => {
     const cap: CombinatorOptions = { name: "repetitionCap", repetitions: 2 };
     close(weights([cap], { sizes: { a: 25, b: 100, c: 100 }, tokens: 100 }), [0.5, 1 / 3, 1 / 6]);
     expect(errorOf(() => weights([cap])).message).toBe("combinators[0]: repetitionCap: it needs sizes");
     const budget: CombinatorOptions = { name: "tokenBudget", budgets: { a: 40, b: 100, c: 100 } };
     close(weights([budget], { tokens: 100 }), [0.4, 0.4, 0.2]);
   });
-  test("a schedule of η falls to its end", () => {
+  test("a schedule of η falls to its final value", () => {
     const scheduled = combine(rules.dga({ name: "dga", normalise: "raw", eta: 1, beta: 1 }), [
       { name: "etaSchedule", decay: "linear", updates: 2, final: 0.5 },
     ]);
@@ -467,7 +467,7 @@ describe("combine", () => {
       softmax(alignments.map((a) => a * (1 + 0.75 + 0.5))),
     );
   });
-  test("schedules and shrinks whatever alignments the rule steps on", () => {
+  test("schedules and shrinks any kind of alignments that the rule steps on", () => {
     const adam = rules.dga({ name: "dga", normalise: "adam", eta: 2, beta: 1 });
     const half: CombinatorOptions = { name: "etaSchedule", decay: "linear", updates: 1, final: 0.5 };
     const signal = { preconditionedAlignments: [0.8, 0.4, 0], preconditionedTargetNorm: 1, norms: [1, 1, 1] };
@@ -479,7 +479,7 @@ describe("combine", () => {
     const targets = [{ name: "t", alignments: [0.8, 0.4, 0], norm: 1, loss: 1 }];
     close(run(combine(several, [half]), abc, [{ targets }, { targets }]).weights, softmax([2.4, 1.2, 0]));
   });
-  test("refuses to schedule or shrink what the rule does not step on", () => {
+  test("refuses to schedule or shrink signals that the rule does not step on", () => {
     const message = (inner: Rule, name: "etaSchedule" | "shrinkage"): string =>
       errorOf(() =>
         combine(inner, [name === "shrinkage" ? { name } : { name, decay: "linear" as const, updates: 3 }]),
@@ -517,7 +517,7 @@ describe("combine", () => {
   });
 });
 
-test("a saved memory that no update could have left is refused", () => {
+test("a saved memory that no update can produce is refused", () => {
   const cases: [Rule, Readonly<Record<string, number[]>>, string][] = [
     [
       rules.grape({ name: "grape", targets: ["s", "t"] }),

@@ -116,7 +116,7 @@ const replacing = (valid: object): fc.Arbitrary<{ options: Record<string, unknow
 describe.each(Object.entries(validOptions))("%s", (name, options) => {
   const rule = createRule(options as RuleOptions);
 
-  test("anything in the place of an option gives weights, or an error that names it", () => {
+  test("any value in place of an option gives weights, or an error that names the option", () => {
     fc.assert(
       fc.property(replacing(options), signal(K), ({ options: given, name: changed }, one) => {
         const error = answer(() => {
@@ -132,7 +132,7 @@ describe.each(Object.entries(validOptions))("%s", (name, options) => {
     expect(createRule(options as RuleOptions).name).toBe(name);
   });
 
-  test("anything in the place of a part of the signal gives weights, or an error that names it", () => {
+  test("any value in place of a part of the signal gives weights, or an error that names the part", () => {
     if (rule.needs.length === 0) return;
     const told = name === "dga" ? (["targetExamples"] as const) : [];
     const parts = fc.constantFrom(...rule.needs, "tokens" as const, ...told);
@@ -163,21 +163,21 @@ describe.each(Object.entries(validOptions))("%s", (name, options) => {
     );
   });
 
-  test("no signal at all is refused", () => {
+  test("a missing signal is refused", () => {
     if (rule.needs.length === 0) return;
     const state = rule.init(names(K));
     for (const none of [{}, Object.fromEntries(rule.needs.map((part) => [part, null]))])
       expect(errorOf(() => rule.update(state, none as Signal)).code).toBe("config");
   });
 
-  test("domains that are none are refused", () => {
+  test("invalid domains are refused", () => {
     for (const domains of [[], ["a", "a"], ["a", "b", "a"]])
       expect(errorOf(() => rule.init(domains)).code).toBe("config");
   });
 });
 
 describe.each(Object.entries(entries))("the combinator %s", (_, options) => {
-  test("anything in the place of an option gives weights, or an error that names it", () => {
+  test("any value in place of an option gives weights, or an error that names the option", () => {
     fc.assert(
       fc.property(replacing(options), signal(K), ({ options: given, name: changed }, one) => {
         const error = answer(() => {
@@ -201,14 +201,14 @@ test("the tables cover every rule and every combinator", () => {
   expect(Object.keys(entries)).toEqual([...combinatorNames]);
 });
 
-test("users find every rule and every combinator under its name", () => {
+test("every rule and every combinator is exported under its name", () => {
   expect(Object.keys(rules).sort()).toEqual([...ruleNames].sort());
   expect(Object.keys(combinators).sort()).toEqual([...combinatorNames].sort());
   for (const [name, make] of Object.entries<(options: never) => Rule>(rules))
     expect(make(validOptions[name as RuleName] as never).name).toBe(name);
 });
 
-test("the list of combinators and a rule's options are what they should be", () => {
+test("invalid lists of combinators and invalid options of a rule are refused", () => {
   for (const none of [null, undefined, "dga", 3, []])
     expect(errorOf(() => createRule(none as unknown as RuleOptions)).code).toBe("config");
   for (const none of [null, "ema", { name: "ema", beta: 0.5 }])
@@ -218,7 +218,7 @@ test("the list of combinators and a rule's options are what they should be", () 
   );
 });
 
-test("a mixer's domains are a list of names", () => {
+test("a mixer refuses domains that are not a list of different names", () => {
   for (const domains of [[], ["a", "a"], ["a", 1], "abc", null, { length: 3 }])
     expect(errorOf(() => createMixer({ domains: domains as string[], rule: rules.dga() })).message).toMatch(
       /^(createMixer: )?domains: /,
@@ -262,7 +262,7 @@ describe("numbers by name", () => {
       }),
     );
 
-  test("are the same as the list in the order of the domains, whatever the order of the names", () => {
+  test("give the same as a list in the order of the domains, in any order of the names", () => {
     fc.assert(
       fc.property(domains, ({ all, order, weights, counts }) => {
         const record = (values: readonly number[]): Record<string, number> =>
@@ -304,7 +304,7 @@ describe("numbers by name", () => {
     );
   });
 
-  test("a size or a budget for every domain, so that none is capped at 0 by an oversight", () => {
+  test("must include every domain, so that none is capped at 0 by mistake", () => {
     const rule = combine(createRule({ name: "uniform" }), [
       { name: "tokenBudget", budgets: { a: 50, b: 60 }, tokens: 100 },
     ]);

@@ -1,6 +1,6 @@
 /**
  * Every rule and combinator that moves against its formulas in plain code, over many updates in which some domains are not measured. The formulas use
- * nothing of src/dga: sums are plain sums, and projections are found by bisection.
+ * no code of src/dga: sums are plain sums, and projections are found by bisection.
  */
 import {
   type AdoOptions,
@@ -227,7 +227,7 @@ describe.each(sizes)("of %i domains", (k) => {
       const log = alpha.map((a, i) => (1 - pull) * Math.log(a) + pull * Math.log(prior[i]));
       alpha = project(
         among(alpha, known, (_, together, on) => {
-          // The pull is among the known too, of what they have together.
+          // The pull also acts only among the known domains, within their total weight.
           const exponents = on.map((i) => log[i] + eta * d[i]);
           const top = Math.max(...exponents);
           return project(shares(exponents.map((e) => Math.exp(e - top))), floor / together);

@@ -134,7 +134,7 @@ describe("rules with a target move to the planted mixture", () => {
     }
   });
 
-  test("rnb, which remembers nothing, does so on average only", () => {
+  test("rnb, which has no memory, does so only on average", () => {
     for (const seed of seeds) {
       const found = train({ name: "rnb", target: planted, lambda: 2 }, { seed });
       expect(distance(found.averaged)).toBeLessThan(0.65);
@@ -145,7 +145,7 @@ describe("rules with a target move to the planted mixture", () => {
 
 const skewed = [0.7, 0.1, 0.1, 0.1];
 
-test("doge towards all domains finds the least sum of their losses", () => {
+test("doge towards all domains minimises the sum of their losses", () => {
   for (const seed of seeds) {
     const least = sum(train({ name: "uniform" }, { seed }).losses);
     const above = (rule: RuleOptions): number => sum(train(rule, { seed }).losses) - least;
@@ -159,7 +159,7 @@ test("doge towards all domains finds the least sum of their losses", () => {
   }
 });
 
-test("grape lowers the loss of the worst of two targets, on average over seeds", () => {
+test("grape lowers the loss of the worse of two targets, on average over seeds", () => {
   const targets = { s: [0.5, 0.5, 0, 0], t: [0, 0, 0.5, 0.5] };
   const worst = (mu: number): number =>
     sum(
@@ -172,7 +172,7 @@ test("grape lowers the loss of the worst of two targets, on average over seeds",
   expect(worst(5)).toBeLessThan(0.8 * worst(0));
 });
 
-test("doremi leaves no domain worse than the reference, whose weights it finds", () => {
+test("doremi keeps every domain as good as the reference, and finds the reference's weights", () => {
   for (const seed of seeds) {
     const reference = train({ name: "uniform" }, { seed }).losses;
     const excess = (rule: RuleOptions): number =>
@@ -185,7 +185,7 @@ test("doremi leaves no domain worse than the reference, whose weights it finds",
   }
 });
 
-test("odm draws most where the loss is largest, were it noise", () => {
+test("odm draws most from the domain with the largest loss, even if the loss is noise", () => {
   for (const seed of seeds) {
     const { averaged } = train({ name: "odm" }, { seed, noise: [1, 1, 1, 4] });
     expect(averaged[3]).toBe(Math.max(...averaged));
@@ -193,7 +193,7 @@ test("odm draws most where the loss is largest, were it noise", () => {
   }
 });
 
-test("ado ends with most of its weight on one domain when domains pull apart", () => {
+test("ado ends with most of its weight on one domain if the domains pull in different directions", () => {
   for (const seed of seeds) {
     const share = (policyRate: number): number =>
       Math.max(...train({ name: "ado", policyRate }, { seed }).final);

@@ -80,7 +80,7 @@ test("Exp3: the mirror step on importance-weighted losses has the regret of its 
   );
 });
 
-test("odm: what is expected of R̂ in a round, and of the rewards of all rounds", () => {
+test("odm: the expected R̂ in a round, and the expected reward over all rounds", () => {
   fc.assert(
     fc.property(game, fc.constantFrom(0, 0.5, 0.9), ({ k, losses: rewards }, decay) => {
       const rule = rules.odm({ name: "odm", decay });
@@ -150,7 +150,7 @@ test("odm: what is expected of R̂ in a round, and of the rewards of all rounds"
   );
 });
 
-test("multipliers α/q on what was drawn with q are the same as drawing with α", () => {
+test("multipliers α/q on examples drawn with q give the same as drawing with α", () => {
   const populations = fc.integer({ min: 2, max: 6 }).chain((k) =>
     fc.record({
       alpha: simplexPoint(k),

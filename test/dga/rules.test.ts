@@ -52,7 +52,7 @@ function follow(rule: Rule, domains: readonly string[], signals: readonly Signal
 }
 
 describe("fixed rules", () => {
-  test("uniform is 1/k, static what was given, importance sampling the histogram's shares", () => {
+  test("uniform gives 1/k, static the given weights, importance sampling the shares of the histogram", () => {
     expect(rules.uniform().init(names(4)).weights).toEqual([0.25, 0.25, 0.25, 0.25]);
     expect(rules.static({ name: "static", weights: [0.25, 0.75] }).init(["a", "b"]).weights).toEqual([
       0.25, 0.75,
@@ -70,7 +70,7 @@ describe("fixed rules", () => {
     ).toEqual([0.25, 0, 0.75]);
   });
 
-  test("bad weights and histograms are refused in one line that names the domain", () => {
+  test("invalid weights and histograms are refused in one line that names the domain", () => {
     const cases: [RuleOptions, RegExp][] = [
       [{ name: "static", weights: [0.5, 0.6] }, /^weights: they sum to 1\.1, not to 1$/],
       [{ name: "static", weights: [0.5] }, /^weights: 1 values for 2 domains$/],
@@ -99,7 +99,7 @@ describe("fixed rules", () => {
 });
 
 describe("createRule", () => {
-  test("offers the nearest name", () => {
+  test("suggests the nearest name", () => {
     for (const [given, meant] of [
       ["DGA", "dga"],
       ["unifrom", "uniform"],
@@ -163,7 +163,7 @@ describe("dga's options", () => {
 });
 
 describe("dga", () => {
-  test("is Algorithm 1: the mirror step on α, and the average of the new α is what is sampled", () => {
+  test("is Algorithm 1: the mirror step on α, and the sampled weights are the average of the new α", () => {
     fc.assert(
       fc.property(runs(), ({ k, options, signals }) => {
         const { eta = 1, beta = 0.1, normalise: kind, floor = 0 } = options;
@@ -183,7 +183,7 @@ describe("dga", () => {
           state.weights.forEach((w, i) => expect(Math.abs(w - average[i])).toBeLessThanOrEqual(1e-6));
           alphaOf(state).forEach((w, i) => expect(Math.abs(w - alpha[i])).toBeLessThanOrEqual(1e-6));
           expect(state.updates).toBe(t + 1);
-          // Rounding of huge directions is amplified by the exponent: go on from where the rule went.
+          // Rounding of huge directions is amplified by the exponent, so continue from the rule's own result.
           alpha = Float64Array.from(alphaOf(state));
           average = Float64Array.from(state.weights);
         });
@@ -199,7 +199,7 @@ describe("dga", () => {
     expectNear(state.weights[0], 0.525, 1e-15);
   });
 
-  test("stays on the simplex to 1e-12 over 10,000 updates, with its support or its floor kept", () => {
+  test("stays on the simplex to 1e-12 over 10,000 updates, and keeps its support or its floor", () => {
     const k = 7;
     for (const floor of [0, 0.02])
       for (const normalise of normalisations) {
@@ -229,7 +229,7 @@ describe("dga", () => {
       }
   });
 
-  test("η = 0 never moves, bit for bit", () => {
+  test("with η = 0 the weights never change, bit for bit", () => {
     fc.assert(
       fc.property(runs(), ({ k, options, signals }) => {
         const states = follow(createRule({ ...options, eta: 0 }), names(k), signals);
@@ -238,7 +238,7 @@ describe("dga", () => {
     );
   });
 
-  test("β = 1 samples α itself", () => {
+  test("with β = 1 the sampled weights are α itself", () => {
     fc.assert(
       fc.property(runs(), ({ k, options, signals }) => {
         for (const state of follow(createRule({ ...options, beta: 1 }), names(k), signals))
@@ -247,7 +247,7 @@ describe("dga", () => {
     );
   });
 
-  test("β is the weight of the new value, not of the old", () => {
+  test("β is the weight of the new value, rather than of the old one", () => {
     const after = (beta: number): number => {
       const rule = rules.dga({ name: "dga", beta, normalise: "raw" });
       return rule.update(rule.init(["a", "b"]), { alignments: [100, 0] }).weights[0];
@@ -256,7 +256,7 @@ describe("dga", () => {
     expectNear(after(0.9), 0.95, 1e-12);
   });
 
-  test("clipped and cosine do not see the scale of gradients above norm 1; cosine sees none", () => {
+  test("clipped and cosine do not depend on the scale of gradients above norm 1; cosine does not depend on any scale", () => {
     const scaled = fc.record({
       a: fc.array(fc.double({ min: -1, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
       norms: fc.array(fc.double({ min: 1, max: 9, noNaN: true }), { minLength: 4, maxLength: 4 }),
@@ -278,7 +278,7 @@ describe("dga", () => {
     );
   });
 
-  test("clipping leaves gradients below norm 1 as they are; a zero gradient has cosine 0", () => {
+  test("clipping does not change gradients below norm 1; a zero gradient has cosine 0", () => {
     const step = (
       normalise: "raw" | "clipped" | "cosine",
       norms: number[],
@@ -293,7 +293,7 @@ describe("dga", () => {
     expect(step("cosine", [0, 1], 1)[0]).toBeLessThan(0.5);
   });
 
-  test("a domain that was not measured keeps its α; the others share theirs as if alone", () => {
+  test("a domain that was not measured keeps its α; the others share theirs as if they were alone", () => {
     const runsOf = fc.integer({ min: 2, max: 7 }).chain((k) =>
       fc.record({
         start: simplexPoint(k, { positive: true }),
@@ -343,7 +343,7 @@ describe("dga", () => {
   });
 });
 
-test("a rule of one's own goes into the mixer like a built-in one", () => {
+test("a custom rule works in the mixer like a built-in one", () => {
   const greedy: Rule = {
     name: "greedy",
     needs: ["losses"],
@@ -368,7 +368,7 @@ test("a rule of one's own goes into the mixer like a built-in one", () => {
   ).toEqual([0.75, 0.25]);
 });
 
-test("tokens say which domains were measured; numbers that count nothing are refused, naming the domain", () => {
+test("tokens say which domains were measured; invalid counts are refused with the name of the domain", () => {
   const rule = createRule({ name: "dga", normalise: "raw" });
   const state = rule.init(names(3));
   const measured = (tokens: number[]): readonly boolean[] | null =>

@@ -85,7 +85,7 @@ function spied(options: RuleOptions): { rule: Rule; signals: Signal[] } {
 }
 
 describe.each(Object.entries(optionsOf))("%s", (_, options) => {
-  test("trains, gets what it needs, and continues from a checkpoint to the same bits", async () => {
+  test("trains, gets the signals that it needs, and continues from a checkpoint to the same bits", async () => {
     const { rule, signals } = spied(options);
     const whole = setup(rule);
     const losses: number[] = [];
@@ -93,7 +93,7 @@ describe.each(Object.entries(optionsOf))("%s", (_, options) => {
     expect(signals.length).toBe(rule.needs.length > 0 ? 3 : 0);
     for (const signal of signals) for (const name of rule.needs) expect(signal[name]).toBeDefined();
     const final = whole.weights().final;
-    // Bandits explore at first, curves want points, and a fresh model is not behind a fresh reference.
+    // Bandits explore at first, curves need points, and a new model is not worse than a new reference.
     if (rule.needs.length > 0 && !["odm", "ado", "doremi"].includes(options.name))
       expect([...final]).not.toEqual(rule.init(names).weights);
 
@@ -111,7 +111,7 @@ describe.each(Object.entries(optionsOf))("%s", (_, options) => {
   });
 });
 
-test("rules that need no target train without one; the others say what is missing", async () => {
+test("rules that need no target train without one; for the others, the error says what is missing", async () => {
   const bare = { target: null, targets: new Map<string, never>() };
   for (const name of ["doge", "rnb", "odm", "ado", "doremi"]) {
     const trainer = setup(optionsOf[name], bare);
@@ -137,7 +137,7 @@ test("rules that need no target train without one; the others say what is missin
   expect(errorOf(() => trainer({})).message).toMatch(/rule doremi: .*give a reference$/);
 });
 
-test("reference losses are the reference model's on the rows of the steps", async () => {
+test("reference losses are those of the reference model on the examples of the steps", async () => {
   const { rule, signals } = spied({ name: "doremi" });
   // A reference that is the model itself, which trains along: no domain is ever in excess.
   const model = tiny(1);
@@ -163,7 +163,7 @@ describe("bases", () => {
     ["batch, direct", { bases: "direct" }],
     ["batch, one pass a domain", { estimator: "perDomain" }],
     ["step", { from: "step", refreshEvery: 2 }],
-  ] as const)("P = I is Algorithm 1, bit for bit (%s)", async (_, alignment) => {
+  ] as const)("P = I equals Algorithm 1, bit for bit (%s)", async (_, alignment) => {
     const plain = setup(optionsOf["dga"], { alignment });
     const based = setup(optionsOf["dga"], { alignment, bases: identity });
     for (let i = 0; i < 13; i++) {
@@ -184,7 +184,7 @@ describe("bases", () => {
     ["from the steps", mixed, { from: "step" }],
   ];
   test.each(variants)(
-    "domains are drawn with Σ wⱼ pⱼ; resumed to the same bits (%s)",
+    "domains are drawn with Σ wⱼ pⱼ, and a resumed run continues to the same bits (%s)",
     async (_, bases, alignment) => {
       const whole = setup(optionsOf["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) });
       const steps = [];
@@ -214,7 +214,7 @@ describe("bases", () => {
     },
   );
 
-  test("both ways of measuring agree within their errors", async () => {
+  test("both ways of measuring agree within their standard errors", async () => {
     const frozen = { schedule: createSchedule({ name: "constant", lr: 1e-30, steps: 100 }) };
     const found = [];
     for (const bases of ["shared", "direct"] as const) {
@@ -234,7 +234,7 @@ describe("bases", () => {
     }
   });
 
-  test("what does not fit is refused in one line", () => {
+  test("options that do not fit are refused in one line", () => {
     const refused = (rule: RuleOptions | Rule, options: Partial<TrainerOptions>): string =>
       errorOf(() => setup(rule, options)).message;
     for (const rule of ["rnb", "grape"])
@@ -281,7 +281,7 @@ describe("estimates", () => {
   };
   const batches = [batch(1, 2), batch(2, 3), batch(3, 1), batch(4, 2), batch(5, 2)];
 
-  test.each([32, 2, 1])("the Gram matrix is that of the gradients (%i held at a time)", async (held) => {
+  test.each([32, 2, 1])("the Gram matrix is that of the gradients (%i in memory at a time)", async (held) => {
     const model = tiny(2);
     const live = backend.liveBytes;
     const gradients: Float32Array[] = [];
@@ -304,7 +304,7 @@ describe("estimates", () => {
   });
 
   test.each(["the last block", "the head", "an embedding"])(
-    "every estimator can look at some parameters only: %s",
+    "every estimator can be limited to some parameters: %s",
     async (part) => {
       const model = createGPT(
         { preset: "llama", vocabSize, dim: 16, layers: 2, heads: 2, context: time },
@@ -349,7 +349,7 @@ describe("estimates", () => {
     },
   );
 
-  test.each(exact)("preconditioned by Adam's second moments (%s)", async (estimator) => {
+  test.each(exact)("estimates can be preconditioned by Adam's second moments (%s)", async (estimator) => {
     const model = tiny(2);
     const optimizer = adamw(model.parameters, { beta2: 0.9 });
     const arena = arenaLike(model.parameters);

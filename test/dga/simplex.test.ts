@@ -48,13 +48,13 @@ function expectSimplex(weights: ArrayLike<number>): void {
 }
 
 describe("sumOf", () => {
-  test("keeps what naive addition loses", () => {
+  test("is exact where naive addition is not", () => {
     expect(sumOf([1, 1e100, 1, -1e100])).toBe(2);
     expect(sumOf([])).toBe(0);
     expect(sumOf([1e308, 1e308])).toBe(Infinity);
   });
 
-  test("is exact to rounding on integers scaled by powers of two, summed exactly as BigInt", () => {
+  test("is exact to rounding for scaled integers, compared with sums of BigInt", () => {
     fc.assert(
       fc.property(
         fc.array(fc.bigInt({ min: -(2n ** 52n), max: 2n ** 52n }), { maxLength: 200 }),
@@ -69,7 +69,7 @@ describe("sumOf", () => {
 });
 
 describe("normalise", () => {
-  test("gives a simplex point with the ratios of what came in, whatever the scale", () => {
+  test("gives a simplex point with the ratios of its input, at any scale", () => {
     const scales = fc.constantFrom(1, 1e-300, 1e300, 5e-324, 1e308);
     fc.assert(
       fc.property(fc.array(fc.nat(1000), { minLength: 1, maxLength: 20 }), scales, (counts, scale) => {
@@ -89,12 +89,12 @@ describe("normalise", () => {
     expectClose(normalise([Number.MAX_VALUE, Number.MAX_VALUE]), [0.5, 0.5], 0);
   });
 
-  test("values whose sum no double holds are scaled by a power of two: the same bits", () => {
+  test("values whose sum overflows are scaled by a power of two, and the bits are the same", () => {
     const values = [1.1, 1.3, 0, 1.7, 5e-10];
     expect(normalise(values.map((value) => value * 2 ** 1023))).toEqual(normalise(values));
   });
 
-  test("refuses what cannot be weights", () => {
+  test("refuses values that cannot be weights", () => {
     expect(errorOf(() => normalise([1, -1])).message).toBe(
       "weights: -1 cannot be a weight; weights are finite and ≥ 0",
     );
@@ -123,7 +123,7 @@ describe("exponentiatedGradient", () => {
     );
   });
 
-  test("is α ⊙ exp(ηa), normalised, where that can be computed directly", () => {
+  test("equals α ⊙ exp(ηa), normalised, if that can be computed directly", () => {
     fc.assert(
       fc.property(mild, ({ alpha, a, eta }) => {
         const direct = alpha.map((weight, i) => weight * Math.exp(eta * a[i]));
@@ -132,7 +132,7 @@ describe("exponentiatedGradient", () => {
     );
   });
 
-  test("a constant added to every alignment changes nothing", () => {
+  test("adding a constant to every alignment has no effect", () => {
     fc.assert(
       fc.property(mild, fc.double({ min: -1000, max: 1000, noNaN: true }), ({ alpha, a, eta }, shift) => {
         const shifted = exponentiatedGradient(
@@ -152,7 +152,7 @@ describe("exponentiatedGradient", () => {
     expect(exponentiatedGradient(alpha, far, 0.7)).toEqual(exponentiatedGradient(alpha, a, 0.7));
   });
 
-  test("η = 0 and k = 1 change nothing, bit for bit", () => {
+  test("η = 0 or k = 1 changes nothing, bit for bit", () => {
     fc.assert(
       fc.property(steps, ({ alpha, a }) => {
         expect(exponentiatedGradient(alpha, a, 0)).toEqual(alpha);
@@ -213,7 +213,7 @@ describe("exponentiatedGradient", () => {
     );
   });
 
-  test("a domain that aligns better than another gains on it: the sign is +", () => {
+  test("a domain that is better aligned than another gains weight relative to it", () => {
     fc.assert(
       fc.property(mild, ({ alpha, a, eta }) => {
         const next = exponentiatedGradient(alpha, a, eta);
@@ -245,7 +245,7 @@ describe("exponentiatedGradient", () => {
     );
   });
 
-  test("two halves of a domain with its alignment keep its total", () => {
+  test("two halves of a domain keep its total weight", () => {
     fc.assert(
       fc.property(mild, ({ alpha, a, eta }) => {
         const whole = exponentiatedGradient(alpha, a, eta);
@@ -259,14 +259,14 @@ describe("exponentiatedGradient", () => {
     );
   });
 
-  test("a domain that was driven to the least weight comes back", () => {
+  test("a domain that fell to the smallest weight can recover", () => {
     const down = exponentiatedGradient([0.5, 0.5], [0, 1e30], 1);
     // The smallest normal double.
     expect(down[0]).toBe(2 ** -1022);
     expect(exponentiatedGradient(down, [1000, 0], 1)[0]).toBeGreaterThan(0.99);
   });
 
-  test("refuses a direction that is not finite, wherever it stands", () => {
+  test("refuses a direction that is not finite, at any place", () => {
     for (const bad of [NaN, Infinity, -Infinity])
       for (const at of [0, 1, 2])
         expect(errorOf(() => exponentiatedGradient([0, 0.5, 0.5], [0, 0, 0].with(at, bad), 1))).toMatchObject(
@@ -293,7 +293,7 @@ describe("movingAverage", () => {
     .integer({ min: 1, max: 10 })
     .chain((k) => fc.record({ average: simplexPoint(k), next: simplexPoint(k) }));
 
-  test("β weights the new value; it stays on the simplex and between its arguments", () => {
+  test("β is the weight of the new value; the result stays on the simplex and between the arguments", () => {
     fc.assert(
       fc.property(
         pairs,
@@ -312,7 +312,7 @@ describe("movingAverage", () => {
     expectClose(movingAverage([1, 0], [0, 1], 0.1), [0.9, 0.1], 1e-16);
   });
 
-  test("β = 1 is no average, and the average of equal points is the point, bit for bit", () => {
+  test("with β = 1 the result is the new value, and the average of equal points is the point, bit for bit", () => {
     fc.assert(
       fc.property(pairs, fc.double({ min: 0, max: 1, noNaN: true }), ({ average, next }, beta) => {
         expect(movingAverage(average, next, 1)).toEqual(next);
@@ -321,7 +321,7 @@ describe("movingAverage", () => {
     );
   });
 
-  test("does not drift, even with a β whose complement cannot be represented", () => {
+  test("does not drift, even if the complement of β is not a double", () => {
     for (const beta of [1e-3, 1e-9, 0.1]) {
       const draw = random(7);
       let average = normalise(Array.from({ length: 9 }, draw));
@@ -336,7 +336,7 @@ describe("movingAverage", () => {
   });
 });
 
-test("sums that are off by rounding are left alone, and larger ones are mended", () => {
+test("sums that are off by rounding are kept, and larger deviations are corrected", () => {
   const summed = (excess: number): number => {
     const average = [0.5, 0.25, 0.25 + excess];
     const out = movingAverage(average, average, 0.5);
@@ -352,7 +352,7 @@ test("sums that are off by rounding are left alone, and larger ones are mended",
 
 describe("within", () => {
   const unasked = (): Weights => expect.unreachable();
-  test("of all domains is the change itself: it gets the weights as they are", () => {
+  test("a change among all domains gets the weights unchanged", () => {
     // They sum to a little less than 1.
     const alpha = [0.1, 0.2, 0.7];
     for (const among of [null, [true, true, true]])
@@ -364,7 +364,7 @@ describe("within", () => {
       ).toEqual(Float64Array.of(0.3, 0.3, 0.4 - 5e-15));
     expect(within([1], null, () => Float64Array.of(1))).toEqual(Float64Array.of(1));
   });
-  test("of some gets their shares and their total, and leaves the others as they are", () => {
+  test("a change among some domains gets their shares and their total, and does not affect the others", () => {
     const out = within([0.125, 0.5, 0.25, 0.125], [true, false, true, false], (part, total, indices) => {
       expect([[...part], total, indices]).toEqual([[1 / 3, 2 / 3], 0.375, [0, 2]]);
       return Float64Array.of(0, 1);
@@ -373,13 +373,13 @@ describe("within", () => {
     const pair = within([0.5, 0.25, 0.25], [false, true, true], () => Float64Array.of(0.25, 0.75));
     expect(pair).toEqual(Float64Array.of(0.5, 0.125, 0.375));
   });
-  test("of one, of none, and of those without weight changes nothing", () => {
+  test("a change among one, none, or domains without weight has no effect", () => {
     const alpha = Float64Array.of(0.5, 0, 0, 0.5);
     expect(within(alpha, [true, false, false, false], unasked)).toEqual(alpha);
     expect(within(alpha, [false, false, false, false], unasked)).toEqual(alpha);
     expect(within(alpha, [false, true, true, false], unasked)).toEqual(alpha);
   });
-  test("what had a little weight keeps at least the smallest normal double", () => {
+  test("a domain with a small weight keeps at least the smallest normal double", () => {
     const out = within([1, 1e-200, 1e-200], [false, true, true], () => Float64Array.of(1e-150, 1));
     expect(out).toEqual(Float64Array.of(1, 2 ** -1022, 2e-200));
   });
@@ -418,7 +418,7 @@ describe("both projections, as Bregman projections under the entropy", () => {
     ],
   ];
   test.each(projections)(
-    "%s: done twice it changes nothing, and KL(p‖α) ≥ KL(p‖Πα) + KL(Πα‖α) for p within",
+    "%s: applying it twice is the same as once, and KL(p‖α) ≥ KL(p‖Πα) + KL(Πα‖α) for p within the bounds",
     (_, project) => {
       fc.assert(
         fc.property(cases, ({ alpha, middle, share, rival }) => {
@@ -513,19 +513,19 @@ describe("against bisection", () => {
 
 describe("projectBounds", () => {
   const thirds = [1 / 3, 1 / 3, 1 / 3];
-  test("what respects the bounds comes back bit for bit, also where it touches them", () => {
+  test("weights that respect the bounds are returned bit for bit, even if they touch them", () => {
     const alpha = [0.1, 0.2, 0.7];
     expect(projectBounds(alpha, [0.1, 0, 0.7], [0.5, 0.2, 0.7])).toEqual(Float64Array.from(alpha));
     expect(projectFloor([0.1, 0.1, 0.8 - 1e-16], 0.1)).toEqual(Float64Array.of(0.1, 0.1, 0.8 - 1e-16));
   });
-  test("weights of 0 share what positive ones cannot fill, in proportion to the room below their caps", () => {
+  test("weights of 0 share what the positive ones cannot take, in proportion to the room below their caps", () => {
     // The floor of the third is 0.1; the 0.6 that are missing go to rooms of 0.6 and 0.5.
     const filled = [(0.6 * 6) / 11, 0.3, 0.1 + (0.6 * 5) / 11];
     expectClose(projectBounds([0, 1, 0], [0, 0, 0.1], [0.6, 0.3, 0.6]), filled, 1e-15);
     expectClose(projectBounds([0, 1, 0, 0], [0, 0, 0, 0], [0.2, 0.5, 0.4, 0.4]), [0.1, 0.5, 0.2, 0.2], 1e-15);
     expectClose(projectBounds([1, 0], [0, 0], [0.25, 1]), [0.25, 0.75], 1e-15);
   });
-  test("bounds that leave one point are that point", () => {
+  test("bounds that allow only one point give this point", () => {
     expect(projectBounds([1, 0, 0], thirds, [1, 1, 1])).toEqual(Float64Array.from(thirds));
     expect(projectBounds([1, 0, 0], [0, 0, 0], thirds)).toEqual(Float64Array.from(thirds));
     // And within the tolerance, bounds whose sums pass 1 by rounding.
@@ -556,7 +556,7 @@ describe("projectBounds", () => {
     expect(error.code).toBe("config");
     expect(error.message).toContain(`weights: ${message}`);
   });
-  test("a floor may be its cap", () => {
+  test("a floor may equal its cap", () => {
     expectClose(projectBounds([0.8, 0.1, 0.1], [0.2, 0, 0], [0.2, 1, 1]), [0.2, 0.4, 0.4], 1e-15);
   });
 });
@@ -587,7 +587,7 @@ describe("projectFloor", () => {
     );
   });
 
-  test("is the KL projection: no other point above the floor is closer, and doing it twice changes nothing", () => {
+  test("is the KL projection: no other point above the floor is closer, and applying it twice is the same as once", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 2, max: 8 }).chain((k) =>
@@ -616,7 +616,7 @@ describe("projectFloor", () => {
     );
   });
 
-  test("a point above the floor is left as it is; a vertex is filled up", () => {
+  test("a point above the floor is not changed; a vertex is raised to the floor", () => {
     expect(projectFloor([0.7, 0.2, 0.1], 0.1)).toEqual(Float64Array.of(0.7, 0.2, 0.1));
     expectClose(projectFloor([1, 0, 0], 0.05), [0.9, 0.05, 0.05], 1e-15);
     // Scaling the first down must not push the second under the floor unnoticed.
@@ -626,7 +626,7 @@ describe("projectFloor", () => {
 });
 
 describe("checkSimplex", () => {
-  test("passes weights within the tolerance, summing to 1 afterwards", () => {
+  test("accepts weights within the tolerance, which then sum to 1", () => {
     fc.assert(
       fc.property(
         sizes.chain((k) => simplexPoint(k)),
@@ -659,7 +659,7 @@ describe("checkSimplex", () => {
 });
 
 describe("entropy and KL divergence", () => {
-  test("log k at the centre, 0 at a vertex; KL is 0 only at equality and ∞ off the support", () => {
+  test("entropy is log k at the centre and 0 at a vertex; KL is 0 only for equal points and ∞ off the support", () => {
     expectNear(entropy(uniformWeights(7)), Math.log(7), 1e-12);
     expect(entropy([0, 1, 0])).toBe(0);
     expectNear(
@@ -690,7 +690,7 @@ describe("spreadExcess", () => {
     }),
   );
 
-  test("stays on the simplex and within the caps; where they leave less than 1, weights are in proportion to them", () => {
+  test("stays on the simplex and below the caps; if the caps sum to less than 1, weights are in proportion to them", () => {
     fc.assert(
       fc.property(cases, ({ alpha, caps }) => {
         const before = Array.from(alpha);
@@ -714,7 +714,7 @@ describe("spreadExcess", () => {
     );
   });
 
-  test("changes nothing where no cap is exceeded, to the bit", () => {
+  test("changes nothing if no cap is exceeded, to the bit", () => {
     fc.assert(
       fc.property(
         sizes.chain((k) => simplexPoint(k)),
@@ -728,7 +728,7 @@ describe("spreadExcess", () => {
     );
   });
 
-  test("gives what is above a cap in proportion to the room, and so keeps the order of equal caps", () => {
+  test("moves the excess above a cap in proportion to the room, and so keeps the order under equal caps", () => {
     expectClose(spreadExcess([0.7, 0.2, 0.1], [0.4, 0.5, 0.4]), [0.4, 0.35, 0.25], 1e-15);
     fc.assert(
       fc.property(cases, fc.double({ min: 1e-6, max: 1, noNaN: true }), ({ alpha }, cap) => {
@@ -760,7 +760,7 @@ describe("spreadExcess", () => {
     expect(errorOf(() => spreadExcess([0.5, 0.5], [0, 0])).message).toMatch(/^caps: they sum to 0/);
   });
 
-  test("of thousands of domains, however many caps are exceeded", () => {
+  test("is right for thousands of domains, however many caps are exceeded", () => {
     const next = random(4);
     for (const k of [1000, 10_000])
       for (const spare of [1e-9, 0.1, 3]) {

@@ -33,7 +33,7 @@ const domains = [batch(1, 3), batch(2, 1), batch(3, 2)];
 const target = batch(1, 5);
 
 describe.each(["llama", "gpt2"] as const)("%s", (preset) => {
-  test("inner products are unbiased, and their spread is below the bound and falls like 1/√r", async () => {
+  test("inner products are unbiased, and their spread is below the bound and decreases like 1/√r", async () => {
     const model = tiny(2, preset);
     const live = backend.liveBytes;
     const exact = await estimateAlignments("segmented", model, target, domains);
@@ -65,7 +65,7 @@ describe.each(["llama", "gpt2"] as const)("%s", (preset) => {
     expect(backend.liveBytes).toBe(live);
   });
 
-  test("norms are near the gradients' own", async () => {
+  test("norms are close to those of the gradients", async () => {
     const model = tiny(2, preset);
     const exact = await estimateAlignments("segmented", model, target, domains);
     const { norms } = await sketchGradients(model, domains, { sketch: { rank: 32 } });
@@ -73,7 +73,7 @@ describe.each(["llama", "gpt2"] as const)("%s", (preset) => {
   });
 });
 
-test("a sketch does not depend on what it is made together with", async () => {
+test("a sketch does not depend on the other batches of the call", async () => {
   const model = tiny(2);
   const together = await sketchGradients(model, domains);
   const rows: number[] = [];
@@ -103,7 +103,7 @@ test("a sketch does not depend on what it is made together with", async () => {
   }
 });
 
-test("a sketch is linear: that of a ragged batch is the mean of its examples', by their tokens", async () => {
+test("a sketch is linear: that of a ragged batch is the mean over its examples, weighted by tokens", async () => {
   const model = tiny(2);
   const all = batch(4, 3);
   const counts = [time, 3, 0];
@@ -142,7 +142,7 @@ test("a sketch is linear: that of a ragged batch is the mean of its examples', b
   expect([singles.losses[2], singles.norms[2], ...none].every((value) => value === 0)).toBe(true);
 });
 
-test("the defaults are 16 numbers per side and seed 1; without batches there is no sketch", async () => {
+test("the defaults are 16 numbers per side and the seed 1; without batches there is no sketch", async () => {
   const model = tiny(2);
   const plain = await sketchGradients(model, domains);
   expect([plain.rank, plain.seed]).toEqual([16, 1]);
@@ -158,7 +158,7 @@ test("the defaults are 16 numbers per side and seed 1; without batches there is 
   });
 });
 
-test("alignments of sketches are their inner products with the first of the target's", () => {
+test("alignments of sketches are inner products with the target's first sketch", () => {
   const common = { rank: 4, seed: 1, size: 3, losses: Float64Array.of(2, 3), tokens: Float64Array.of(5, 0) };
   const first = { ...common, values: Float64Array.of(1, 2, 3, 0, -1, 0.5), norms: Float64Array.of(7, 0.5) };
   const second = { ...common, values: Float64Array.of(2, 0, -1, 9, 9, 9), norms: Float64Array.of(6, 8) };
@@ -186,7 +186,7 @@ test("alignments of sketches are their inner products with the first of the targ
   }
 });
 
-test("kept sketches are aligned with several targets; only with those made alike", async () => {
+test("stored sketches can be aligned with several targets, but only with sketches of the same options", async () => {
   const model = tiny(2);
   const kept = JSON.parse(JSON.stringify(await sketchGradients(model, domains))) as typeof made;
   const made = await sketchGradients(model, [target]);
@@ -211,7 +211,7 @@ test("kept sketches are aligned with several targets; only with those made alike
   );
 });
 
-test("of some parameters only: sketches are shorter, and unbiased for the alignments of those", async () => {
+test("sketches of some parameters are shorter, and unbiased for the alignments of these parameters", async () => {
   const model = tiny(2);
   const parameters = lastBlocks(model, 0);
   const exact = await estimateAlignments("segmented", model, target, domains, { parameters });
@@ -235,7 +235,7 @@ test("of some parameters only: sketches are shorter, and unbiased for the alignm
   });
 });
 
-test("they cannot be preconditioned: said when asked, and before a run that would ask", async () => {
+test("sketches cannot be preconditioned; a run that would need it is refused before it starts", async () => {
   const model = tiny(2);
   const optimizer = adamw(model.parameters);
   const precondition = { v: optimizer.v, bias: 0.1, eps: 1e-8 };

@@ -17,7 +17,7 @@ const dot = (a: readonly number[], b: readonly number[]): number =>
   a.reduce((sum, x, i) => sum + x * b[i], 0);
 
 describe("domainAlignments", () => {
-  test("is the dot of the target with the domain's gradient, made by adding up the examples' gradients", () => {
+  test("is the inner product of the target with the domain's gradient, summed over the examples", () => {
     fc.assert(
       fc.property(examples, target, (batch, direction) => {
         const tokens = batch.reduce((sum, e) => sum + e.tokens, 0);
@@ -33,7 +33,7 @@ describe("domainAlignments", () => {
     );
   });
 
-  test("with equal token counts the standard error is that of a mean", () => {
+  test("with equal token counts, the standard error is that of a mean", () => {
     fc.assert(
       fc.property(
         fc.array(fc.double({ min: -9, max: 9, noNaN: true }), { minLength: 2, maxLength: 30 }),
@@ -54,7 +54,7 @@ describe("domainAlignments", () => {
     );
   });
 
-  test("is the delta method's: the linearised ratio, differentiated numerically", () => {
+  test("the standard error is that of the delta method, differentiated numerically", () => {
     fc.assert(
       fc.property(fc.array(example, { minLength: 2, maxLength: 12 }), target, (batch, direction) => {
         const dots = batch.map((e) => dot(e.gradient, direction));
@@ -74,7 +74,7 @@ describe("domainAlignments", () => {
     );
   });
 
-  test("covers: over many ragged batches the spread of the estimates is what the standard errors say", () => {
+  test("over many ragged batches, the spread of the estimates equals the standard errors", () => {
     const next = random(11);
     const estimates: number[] = [];
     let meanSquare = 0;
@@ -95,7 +95,7 @@ describe("domainAlignments", () => {
     expect(meanSquare / variance).toBeLessThan(1.1);
   });
 
-  test("one example has no standard error, none has alignment 0, and examples without tokens do not count", () => {
+  test("one example gives no standard error, no examples give alignment 0, and examples without tokens do not count", () => {
     expect(domainAlignments([6], [3])).toEqual({ alignment: 2, standardError: null });
     expect(domainAlignments([], [])).toEqual({ alignment: 0, standardError: null });
     expect(domainAlignments([0, 0], [0, 0])).toEqual({ alignment: 0, standardError: null });
@@ -122,7 +122,7 @@ describe("domainAlignments", () => {
 });
 
 describe("alignmentsByDomain", () => {
-  test("is domainAlignments of each domain's examples, in whatever order they come", () => {
+  test("equals domainAlignments of each domain's examples, in any order", () => {
     const labelled = fc.array(
       fc.record({ dot: fc.double({ min: -9, max: 9, noNaN: true }), tokens: fc.nat(9), domain: fc.nat(3) }),
       { maxLength: 40 },
@@ -148,7 +148,7 @@ describe("alignmentsByDomain", () => {
     );
   });
 
-  test("refuses arrays that do not fit each other, and domains that do not exist", () => {
+  test("refuses arrays that do not fit each other, and unknown domains", () => {
     expect(errorOf(() => domainAlignments([1, 2], [1]))).toMatchObject({
       code: "shape",
       message: "2 dots for 1 token counts",
@@ -181,7 +181,7 @@ describe("domainNorms", () => {
     squares: one.examples === 0 ? 0 : one.squares,
     pairTokens: one.examples < 2 ? 0 : one.pairTokens,
   }));
-  test("is the root of the mean product of pairs, not below what noise alone has; without a pair as coherent as all others", () => {
+  test("is the root of the mean product of pairs, but at least what noise alone gives; without pairs, as coherent as all others", () => {
     fc.assert(
       fc.property(fc.array(possible, { minLength: 1, maxLength: 6 }), (all) => {
         const single = all.map(({ squares, examples }) => (examples === 0 ? 0 : squares / examples));
@@ -199,7 +199,7 @@ describe("domainNorms", () => {
       }),
     );
   });
-  test("of gradients that are all alike is their norm; of independent ones without a mean, that of their mean", () => {
+  test("equals the norm of gradients that are all alike, and the norm of the mean of independent ones", () => {
     const same = { pairDots: 6 * 4 * 25, pairTokens: 6 * 4, squares: 3 * 25, examples: 3 };
     expectNear(domainNorms([same]), [5], 1e-15);
     const noise = { pairDots: -1, pairTokens: 6, squares: 75, examples: 3 };

@@ -39,7 +39,7 @@ function setup(
 }
 
 describe.each(["batch", "step"] as const)("alignments from a %s", (from) => {
-  test("a domain of which no example has a token has no loss, and the others have theirs", async () => {
+  test("a domain whose examples have no tokens has no loss, and the others have theirs", async () => {
     const trainer = createTrainer(setup([text(1), silent], { alignment: { from } }));
     const seen = new Set<number>();
     for (let i = 0; i < 4; i++) {
@@ -55,7 +55,7 @@ describe.each(["batch", "step"] as const)("alignments from a %s", (from) => {
     expect(seen).toEqual(new Set([0, 1]));
   });
 
-  test("a batch without a token is refused, with its step", async () => {
+  test("a batch without tokens is refused with its step", async () => {
     const mute = createTrainer(setup([silent, silent], { alignment: { from } }));
     await expect(mute.step()).rejects.toMatchObject({
       code: "data",
@@ -77,7 +77,7 @@ describe.each(["batch", "step"] as const)("alignments from a %s", (from) => {
   });
 });
 
-test("the target's gradient has a place where a rule aligns, and only there", () => {
+test("memory for the target's gradient exists only if a rule aligns", () => {
   const training = createTraining(setup([text(1), text(2)]));
   expect(directionOf(training)).toBe(training.device.direction);
   const still = createTraining(setup([text(1), text(2)], {}, { name: "uniform" }));
@@ -86,7 +86,7 @@ test("the target's gradient has a place where a rule aligns, and only there", ()
   for (const { device } of [training, still]) device.dispose();
 });
 
-test("the target's gradient is refreshed at the first step behind an update, and every refreshEvery steps from there", async () => {
+test("the target's gradient is computed at the first step after an update, and again every refreshEvery steps", async () => {
   const run = (updateEvery: number, refreshEvery: number): Trainer =>
     createTrainer(
       setup([text(1), text(2)], {
@@ -106,7 +106,7 @@ test("the target's gradient is refreshed at the first step behind an update, and
     counts.push(await noted(trainer));
   }
   expect(counts).toEqual([1, 1, 2, 2, 0, 1, 1, 2]);
-  // Under another interval a run goes on in the midst of one, of which nothing is known yet.
+  // With another interval, a run continues in the middle of an interval without measurements.
   const first = run(4, 10);
   for (let i = 0; i < 4; i++) await first.step();
   const second = run(3, 10);
@@ -116,7 +116,7 @@ test("the target's gradient is refreshed at the first step behind an update, and
   expect((await second.step()).alignments?.targetNorm).toBeGreaterThan(0);
 });
 
-test("a reference is asked of the examples of those steps that an update covers, and of no others", async () => {
+test("the reference model computes only examples of steps that an update covers", async () => {
   let passes = 0;
   const model = tiny(2);
   const reference: Model = {
@@ -136,7 +136,7 @@ test("a reference is asked of the examples of those steps that an update covers,
   expect(counts).toEqual([0, 0, 0, 1, 2, 3, 4]);
 });
 
-test("with tied weights the steps note inner products, and no norms", async () => {
+test("with tied weights, the steps record inner products but no norms", async () => {
   const raw: RuleOptions = { name: "dga", normalise: "raw" };
   const trainer = createTrainer(
     setup(
@@ -154,7 +154,7 @@ test("with tied weights the steps note inner products, and no norms", async () =
   expect((await trainer.step()).alignments).not.toHaveProperty("norms");
 });
 
-test("what a rule asks for decides what the steps note, and whether there is a place for a target's gradient", () => {
+test("the needs of a rule decide what the steps record, and whether there is memory for a target's gradient", () => {
   const step = { alignment: { from: "step" } } as const;
   const targets = new Map([["one", text(1)]]);
   const several: RuleOptions = { name: "grape", targets: ["one"] };
@@ -191,7 +191,7 @@ test("what a rule asks for decides what the steps note, and whether there is a p
   }
 });
 
-test("an optimizer has all its parts, and none of its state is called like an array of the trainer's", () => {
+test("an optimizer must have all its parts, and its state must not use names of the trainer's arrays", () => {
   const own = { name: "own", state: {}, steps: 0, step() {}, dispose() {} };
   const refused = (optimizer: object): string =>
     codeOf(() => createTraining(setup([text(1), text(2)], { optimizer: () => optimizer as Optimizer })));
@@ -207,7 +207,7 @@ test("an optimizer has all its parts, and none of its state is called like an ar
     );
 });
 
-describe("numbers that are no longer finite", () => {
+describe("numbers that are not finite", () => {
   /** The loss of a row x is (factor of the step)·⟨w, x⟩, and its gradient that factor times x. */
   function steep(
     factors: readonly number[],
@@ -250,7 +250,7 @@ describe("numbers that are no longer finite", () => {
     // The square of the gradient's norm is more than f32 holds.
     [big, {}, "gradient became Infinity"],
     [big, { lossScale: { min: 4, initial: 4 } }, "gradient became Infinity"],
-  ] as const)("ends a run with its step (%d, %j)", async (factor, more, what) => {
+  ] as const)("end a run with its step (%d, %j)", async (factor, more, what) => {
     const { trainer, parameters } = steep([1, factor], more);
     await trainer.step();
     const before = [...(await parameters.value.data())];
@@ -262,7 +262,7 @@ describe("numbers that are no longer finite", () => {
     expect([trainer.steps, trainer.loss]).toEqual([1, 2]);
   });
 
-  test("with a smaller scale left the step is skipped, its loss told, and the scale halved", async () => {
+  test("skip the step if a smaller scale is left; its loss is returned, and the scale is halved", async () => {
     const { trainer, parameters } = steep([1, big, 1], { lossScale: { initial: 64 } });
     await trainer.step();
     const before = [...(await parameters.value.data())];

@@ -95,7 +95,7 @@ function hypergradient(p: Problem, alpha: ArrayLike<number>): Vector {
 const problems = fc.record({ seed: fc.nat(1e6), k: fc.integer({ min: 2, max: 5 }) });
 
 describe("Theorem 1", () => {
-  test("the planted weights have hypergradient zero, others have not", () => {
+  test("the hypergradient is zero at the planted weights, and not elsewhere", () => {
     fc.assert(
       fc.property(problems, ({ seed, k }) => {
         const p = problem(seed, k, 6);
@@ -109,7 +109,7 @@ describe("Theorem 1", () => {
     );
   });
 
-  test("the hypergradient is that of finite differences", () => {
+  test("the hypergradient equals finite differences", () => {
     fc.assert(
       fc.property(problems, ({ seed, k }) => {
         const p = problem(seed, k, 6);
@@ -131,7 +131,7 @@ describe("Theorem 1", () => {
     );
   });
 
-  test("the planted weights are the minimum among random others", () => {
+  test("the planted weights are better than random others", () => {
     fc.assert(
       fc.property(problems, ({ seed, k }) => {
         const p = problem(seed, k, 6);
@@ -262,13 +262,16 @@ describe("DGA", () => {
     },
   );
 
-  test.each(numbered)("with the minus sign goes away from them, to a worse loss (problem %i)", (_, p) => {
-    const eta = 0.3 * threshold(p);
-    const near = p.planted.map((x, i) => x + (i === 0 ? 1e-3 : i === 1 ? -1e-3 : 0));
-    expect(settle(p, eta, near, 3000, -1)).toBeGreaterThan(0.2);
-  });
+  test.each(numbered)(
+    "with the opposite sign, it moves away from them, to a worse loss (problem %i)",
+    (_, p) => {
+      const eta = 0.3 * threshold(p);
+      const near = p.planted.map((x, i) => x + (i === 0 ? 1e-3 : i === 1 ? -1e-3 : 0));
+      expect(settle(p, eta, near, 3000, -1)).toBeGreaterThan(0.2);
+    },
+  );
 
-  test("a moving average of the weights does not save a step size that is too large", () => {
+  test("a moving average of the weights does not help if the step size is too large", () => {
     const [[, p]] = numbered;
     const rule = rules.dga({ name: "dga", normalise: "raw", eta: 8 * threshold(p), beta: 0.1 });
     let state = rule.init(["a", "b", "c"]);
@@ -326,12 +329,12 @@ describe("noise and the moving average", () => {
     [1.6, 1],
     [1.6, 0.5],
     [1.6, 0.1],
-  ])("the weights' variance is the predicted one (κ = %f, β = %f)", (kappa, beta) => {
+  ])("the variance of the weights is the predicted one (κ = %f, β = %f)", (kappa, beta) => {
     expect(simulate(kappa, beta) / predict(kappa, beta)).toBeGreaterThan(0.88);
     expect(simulate(kappa, beta) / predict(kappa, beta)).toBeLessThan(1.12);
   });
 
-  test("the average lowers it, by (2 − β)(2 − κ)/(4 − 2β − βκ): much for large steps, hardly for small ones", () => {
+  test("the average reduces it by (2 − β)(2 − κ)/(4 − 2β − βκ): a lot for large steps, little for small ones", () => {
     for (const [kappa, beta] of [
       [1.6, 0.1],
       [1, 0.1],

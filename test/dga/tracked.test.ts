@@ -49,7 +49,7 @@ function noisy(seed: number, k: number, updates: number): Signal[] {
   }));
 }
 
-test("with η = 0 the weights stay, wherever the prior pulls", () => {
+test("with η = 0 the weights do not change, whatever the prior", () => {
   const options = fc.record({
     seed: fc.nat(),
     k: fc.integer({ min: 2, max: 8 }),
@@ -91,7 +91,7 @@ describe("where the weights move", () => {
     },
   );
 
-  test("where nothing differs by more than its error they go back to the prior, and stay there", () => {
+  test("without differences beyond the errors, the weights return to the prior and stay there", () => {
     const start = { domain0: 0.7, domain1: 0.2, domain2: 0.1 };
     const rule = make({ start, prior: [1, 2, 5], uniformShare: 0.2 });
     const prior = shares([1, 2, 5]).map((share) => 0.8 * share + 0.2 / 3);
@@ -110,7 +110,7 @@ describe("where the weights move", () => {
     );
   });
 
-  test("a target of n examples is believed n/(n + 100)", () => {
+  test("a target of n examples counts by the factor n/(n + 100)", () => {
     for (const n of [1, 100, 900]) {
       const moved = (more: Partial<Signal>): number => {
         const [, { weights }] = follow(make({ eta: 1 }), 4, [exact([1, 2, 3, 4], more)]);
@@ -126,14 +126,14 @@ describe("where the weights move", () => {
     }
   });
 
-  test("with η = 0 they stay where they start, which is the prior", () => {
+  test("with η = 0 the weights stay at their initial values, which are the prior", () => {
     const states = follow(make({ eta: 0 }), 3, noisy(1, 3, 20));
     for (const { weights } of states) expectNear(weights, [1 / 3, 1 / 3, 1 / 3], 1e-14);
   });
 });
 
 describe("domains that an update does not measure", () => {
-  test("go on with what is known of them; those that never were keep their weight", () => {
+  test("continue with their running means; domains that were never measured keep their weight", () => {
     const rule = make({ start: [0.4, 0.3, 0.2, 0.1] });
     const first = exact([1, 3, NaN, NaN], { tokens: [8, 8, 0, 0] });
     const none = exact([NaN, NaN, NaN, NaN], { tokens: [0, 0, 0, 0] });
@@ -145,7 +145,7 @@ describe("domains that an update does not measure", () => {
     }
   });
 
-  test("the numbers in their place have no effect", () => {
+  test("the numbers given for them have no effect", () => {
     const signals = noisy(3, 5, 12);
     const junk = signals.map((given) => ({
       ...given,
@@ -170,7 +170,7 @@ const limited = fc.integer({ min: 1, max: 8 }).chain((k) =>
 );
 
 describe("repetitions", () => {
-  test("are kept for any signals, 8 where nothing is said, without a limit where it is the paper's rule; where they cannot be, every domain is repeated alike", () => {
+  test("stay below the limit for any signals: 8 by default, none for the paper's rule; if that is impossible, every domain is repeated equally", () => {
     fc.assert(
       fc.property(limited, ({ k, sizes, tokens, repetitions, normalise, beta, prior, signals }) => {
         const options: Partial<DgaOptions> = {
@@ -227,7 +227,7 @@ describe("the floor, the start and the state", () => {
     }),
   );
 
-  test("no weight is below the floor, whatever the start and the prior; without one a domain at 0 stays there", () => {
+  test("no weight is below the floor, whatever the start and the prior; without a floor, a domain at 0 stays there", () => {
     fc.assert(
       fc.property(settings, ({ k, seed, floor, start, prior, beta }) => {
         const options = {
@@ -259,7 +259,7 @@ describe("the floor, the start and the state", () => {
     );
   });
 
-  test("the initial memory is that of no measurements", () => {
+  test("the initial memory is one without measurements", () => {
     expect(make().init(["a", "b"]).memory).toEqual({
       alpha: [0.5, 0.5],
       means: [0, 0],
@@ -271,7 +271,7 @@ describe("the floor, the start and the state", () => {
 });
 
 describe("the paper's form", () => {
-  test("is what it says in options, and the same rule as those written out", () => {
+  test("is the form that its options say, and the same as the rule with explicit options", () => {
     expect(paper()).toEqual({ name: "dga", normalise: "raw", eta: 1, beta: 0.1 });
     expect(paper({ eta: 3 })).toEqual({ name: "dga", normalise: "raw", eta: 3, beta: 0.1 });
     const explicit = {

@@ -42,8 +42,8 @@ const histories = fc.record({
   memory: fc.constantFrom(0, 0.3, 0.8, 0.9, 0.95),
 });
 
-describe("what is tracked", () => {
-  test("equals the statistics of the whole history", () => {
+describe("the running statistics", () => {
+  test("equal the statistics of the whole history", () => {
     let unclear = 0;
     fc.assert(
       fc.property(histories, ({ seed, k, updates, differ, memory }) => {
@@ -74,7 +74,7 @@ describe("what is tracked", () => {
     expect(unclear).toBeLessThan(20);
   });
 
-  test("τ solves its equation, or is 0 where the domains differ by less than their errors, at any number of domains", () => {
+  test("τ solves its equation, or is 0 if the domains differ by less than their errors, for any number of domains", () => {
     for (const k of [2, 3, 24, 1000])
       for (const differ of [0, 0.01, 1, 100]) {
         const found = after(historyOf(k, k, 5, differ), 0.9);
@@ -92,7 +92,7 @@ describe("what is tracked", () => {
     expect(spreadOf(after(historyOf(5, 1000, 5, 0, 0), 0.9)).spread).toBeLessThan(0.25);
   });
 
-  test("the scale of the gradients does not matter: c·alignments with c·errors are standardised alike", () => {
+  test("the scale of the gradients has no effect: c·alignments with c·errors are standardised alike", () => {
     fc.assert(
       fc.property(
         histories,
@@ -116,7 +116,7 @@ describe("what is tracked", () => {
     );
   });
 
-  test("a shift of all domains does not matter, even a million times their differences", () => {
+  test("a shift of all domains has no effect, even if it is a million times their differences", () => {
     fc.assert(
       fc.property(histories, fc.constantFrom(-1e6, 3, 1e6), ({ seed, k, updates, differ, memory }, shift) => {
         const history = historyOf(seed, k, updates, differ);
@@ -131,7 +131,7 @@ describe("what is tracked", () => {
     );
   });
 
-  test("the size of token counts does not matter: even the least positive number gives finite results", () => {
+  test("the size of token counts has no effect: even the smallest positive number gives finite results", () => {
     for (const n of [Number.MIN_VALUE, 1e-300]) {
       const one = { alignments: [1, -2], errors: [0.5, null], tokens: [n, n] };
       const found = after([one, one], 0.9);
@@ -140,7 +140,7 @@ describe("what is tracked", () => {
     }
   });
 
-  test("the order of the domains does not matter", () => {
+  test("the order of the domains has no effect", () => {
     fc.assert(
       fc.property(histories, ({ seed, k, updates, differ, memory }) => {
         const history = historyOf(seed, k, updates, differ);
@@ -167,8 +167,8 @@ const once = (
 ): Observed => ({ alignments, errors, tokens });
 const zeros = (k: number): number[] => new Array<number>(k).fill(0);
 
-describe("standardised", () => {
-  test("is the z-score where there are no errors", () => {
+describe("the standardised alignment", () => {
+  test("is the z-score if there are no errors", () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: -1000, max: 1000 }), { minLength: 2, maxLength: 40 }),
@@ -190,7 +190,7 @@ describe("standardised", () => {
     );
   });
 
-  test("is 0 where domains differ by no more than their errors, or by rounding, or where there is one", () => {
+  test("is 0 if domains differ by no more than their errors or by rounding, or if there is only one", () => {
     const still = (history: Observed[]): void =>
       expect(Array.from(standardised(after(history, 0.9)), Math.abs)).toEqual(
         zeros(history[0].tokens.length),
@@ -204,7 +204,7 @@ describe("standardised", () => {
     still([once([third, third, third * (1 + 2 ** -50)], [0, 0, 0])]);
   });
 
-  test("is less for a domain that is less well known", () => {
+  test("is smaller for a domain that is known less precisely", () => {
     const [sure, unsure] = standardised(
       after([once([1, 1, -1, -1], [0.3, 0.3, 0.3, 0.3], [640, 8, 640, 8])], 0.9),
     );
@@ -212,7 +212,7 @@ describe("standardised", () => {
     expect(unsure).toBeGreaterThan(0);
   });
 
-  test("is not known where nothing was ever measured, and stays known where it was", () => {
+  test("is unknown before the first measurement, and stays known after it", () => {
     expect([...standardised(nothingTracked(2))]).toEqual([NaN, NaN]);
     const some = after([once([1, NaN, 3], [0, null, 0], [8, 0, 8])], 0.9);
     expect([...standardised(some)].map(Number.isNaN)).toEqual([false, true, false]);
@@ -225,7 +225,7 @@ describe("standardised", () => {
 });
 
 describe("long gaps", () => {
-  test("leave a domain's mean and its error as they were, for thousands of updates", () => {
+  test("do not change a domain's mean and error, for thousands of updates", () => {
     const first = after([once([1, 2, 3], [0.5, 0.5, 0.5]), once([1.5, 2, 3], [0.5, 0.5, 0.5])], 0.8);
     let known = first;
     for (let t = 0; t < 8000; t++)
@@ -244,7 +244,7 @@ describe("clipping", () => {
       0.9,
     );
 
-  test("one window of a huge gradient moves its domain by a bounded amount", () => {
+  test("one example with a huge gradient moves its domain by a bounded amount", () => {
     const before = quiet();
     const { mean, spread } = spreadOf(before);
     const known = 0.9 * before.tokens[0];
@@ -276,7 +276,7 @@ describe("clipping", () => {
     expectNear(noise[1], kept + 128, 1e-12);
   });
 
-  test("what began without any difference and any error is no limit to what comes", () => {
+  test("a beginning without differences and errors sets no limit on later values", () => {
     const flat = once([0, 0, 0], [0, 0, 0]);
     const later = once([1, 0, 2], [0.1, 0.1, 0.1]);
     const known = after([flat, later], 0.9);
@@ -285,7 +285,7 @@ describe("clipping", () => {
     expect(standardised(known)[2]).toBeGreaterThan(0.5);
   });
 
-  test("σ remembers ten updates where alignments remember fewer", () => {
+  test("σ remembers ten updates even if alignments remember fewer", () => {
     const quick = after([once([1, 2], [1, 1]), once([1, 2], [3, 3])], 0);
     expectNear(quick.noise, [8 * Math.sqrt((0.9 + 9) / 1.9), 128 * 1.9], 1e-12, 8);
     const slow = after([once([1, 2], [1, 1]), once([1, 2], [3, 3])], 0.99);

@@ -62,7 +62,7 @@ describe("windows of one length, that fit the model", () => {
     .tuple(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 40 }), fc.nat(5), fc.nat(5))
     .filter(([s, t]) => s !== t);
 
-  test("a batch and a sampler take one length; the refusal names two sources", () => {
+  test("all sources of a batch or sampler need windows of one length; the error names two sources", () => {
     fc.assert(
       fc.property(twoOf, ([s, t, before, between]) => {
         const sources = [
@@ -90,7 +90,7 @@ describe("windows of one length, that fit the model", () => {
     );
   });
 
-  test("draws that are of no source are refused", () => {
+  test("draws from unknown sources are refused", () => {
     const sources = [windows("a", 1)];
     for (const draw of [
       { domain: 1, window: 0 },
@@ -113,7 +113,7 @@ describe("windows of one length, that fit the model", () => {
     expect(errorOf(() => sampler.draw([1], NaN)).code).toBe("config");
   });
 
-  test("a trainer refuses, naming the domain, before it takes memory", () => {
+  test("a trainer refuses other windows before it takes memory, and names the domain", () => {
     const model = tiny();
     const live = backend.liveBytes;
     const refused = (options: Setup): string => {
@@ -155,7 +155,7 @@ describe("windows of one length, that fit the model", () => {
     expect(trainer.weights().final).not.toEqual(trainer.weights().averaged);
   });
 
-  test("so does an evaluation, of what it reads", async () => {
+  test("an evaluation refuses invalid tokens among those that it reads", async () => {
     const trainer = setup();
     const tokens = language(1, 300);
     tokens[100] = vocabSize;
@@ -198,7 +198,7 @@ describe("one call at a time", () => {
   const waiting = ["step", "evaluate", "save"];
   const pairs = waiting.flatMap((first) => Object.keys(calls).map((second) => [first, second]));
 
-  test.each(pairs)("during %s a call of %s is refused, and changes nothing", async (first, second) => {
+  test.each(pairs)("during %s, a call of %s is refused, and has no effect", async (first, second) => {
     const [alone, both] = [setup(), setup()];
     for (let i = 0; i < 2; i++) for (const trainer of [alone, both]) await trainer.step();
     const wanted = await calls[first](alone);
@@ -209,7 +209,7 @@ describe("one call at a time", () => {
     expect(await both.save()).toEqual(await alone.save());
   });
 
-  test("after dispose nothing is left to call; a second dispose does nothing", async () => {
+  test("after dispose every call is refused; a second dispose has no effect", async () => {
     const model = tiny();
     const live = backend.liveBytes;
     const trainer = setup({ model });
@@ -230,10 +230,10 @@ describe("one call at a time", () => {
   });
 });
 
-describe("a checkpoint is restored whole or not at all", () => {
+describe("a checkpoint is restored completely or not at all", () => {
   const options: Setup = { alignment: { from: "step", targetExamples: 2 } };
 
-  test("arrays of another kind, length or with numbers that are none, and what is no checkpoint", async () => {
+  test("arrays of another type, length or with NaN are refused, and so is anything that is not a checkpoint", async () => {
     const ahead = setup(options);
     for (let i = 0; i < 5; i++) await ahead.step();
     const good = await ahead.save();
@@ -291,7 +291,7 @@ describe("a checkpoint is restored whole or not at all", () => {
     expect(await tried.save()).toEqual(good);
   });
 
-  test("what was saved is not changed by later steps", async () => {
+  test("saved data is not changed by later steps", async () => {
     const trainer = setup(options);
     for (let i = 0; i < 4; i++) await trainer.step();
     const saved = await trainer.save();
@@ -300,7 +300,7 @@ describe("a checkpoint is restored whole or not at all", () => {
     expect(JSON.stringify(saved.json)).toBe(text);
   });
 
-  test("a trainer that failed in the middle of a step continues only from a checkpoint", async () => {
+  test("a trainer that failed in the middle of a step continues only after a restore", async () => {
     const [alone, broken] = [setup(), setup()];
     for (const trainer of [alone, broken]) await trainer.step();
     const saved = await broken.save();
@@ -313,7 +313,7 @@ describe("a checkpoint is restored whole or not at all", () => {
     for (let i = 0; i < 4; i++) expect(await broken.step()).toEqual(await alone.step());
   });
 
-  test("so does one whose rule failed: the step is done, its update is not", async () => {
+  test("a trainer whose rule failed does so too: the step is done, but not the update", async () => {
     const rule = createRule({ name: "dga", normalise: "cosine" });
     const thrown: unknown[] = [new RangeError("no update"), "a word", new GradmixError("memory", "no more")];
     for (const fault of thrown) {
@@ -344,7 +344,7 @@ describe("a checkpoint is restored whole or not at all", () => {
     }
   });
 
-  test("a signal that is not finite, from parameters that blew up, ends a run with its step", async () => {
+  test("a signal that is not finite ends a run with its step", async () => {
     const rule: Rule = {
       ...createRule({ name: "dga", normalise: "cosine" }),
       update() {
@@ -360,7 +360,7 @@ describe("a checkpoint is restored whole or not at all", () => {
     });
   });
 
-  test("weights are those of the mixer, with bases of the domains too", async () => {
+  test("the weights are those of the mixer; with bases, those of the domains are given too", async () => {
     const bases = createBases({ left: [0.5, 0.5, 0], right: [0, 0.25, 0.75] }, names);
     const [plain, based] = [setup(), setup({ bases })];
     for (let i = 0; i < 7; i++) for (const trainer of [plain, based]) await trainer.step();
@@ -383,7 +383,7 @@ describe("a checkpoint is restored whole or not at all", () => {
   });
 });
 
-describe("memory that runs out at any allocation", () => {
+describe("if memory runs out at any allocation", () => {
   /** Calls `task` with the n-th allocation refused, for n = 1, 2, … until none is; `left` holds after each. */
   async function starve(task: () => unknown, left: () => number): Promise<number> {
     const whole = backend.alloc.bind(backend);
@@ -414,7 +414,7 @@ describe("memory that runs out at any allocation", () => {
   }
   const live = (): number => backend.liveBytes;
 
-  test("what makes something holds nothing when it throws, and frees all when it is disposed", async () => {
+  test("a constructor that fails holds no memory, and dispose frees everything", async () => {
     const spec = { name: "w", shape: [3, 4], init: { kind: "normal", deviation: 1 }, decay: true } as const;
     expect(
       await starve(() => createParameters([spec, { ...spec, name: "v" }], 0).dispose(), live),
@@ -447,29 +447,32 @@ describe("memory that runs out at any allocation", () => {
       },
     ],
   ];
-  test.each(variants)("a step that fails leaves what a trainer holds, no more (%s)", async (_, options) => {
-    const model = tiny();
-    const mixer = createMixer({
-      domains: options.bases?.names ?? names,
-      rule: options.rule ?? { name: "dga", normalise: "cosine" },
-      updateEvery: 1,
-    });
-    const trainer = setup({ ...options, model, mixer });
-    await trainer.step();
-    const saved = await trainer.save();
-    // A step that failed is gone back from.
-    const step = async (): Promise<void> => {
-      trainer.restore(saved);
+  test.each(variants)(
+    "a step that fails leaves only what the trainer already held (%s)",
+    async (_, options) => {
+      const model = tiny();
+      const mixer = createMixer({
+        domains: options.bases?.names ?? names,
+        rule: options.rule ?? { name: "dga", normalise: "cosine" },
+        updateEvery: 1,
+      });
+      const trainer = setup({ ...options, model, mixer });
       await trainer.step();
-    };
-    const allocations = await starve(step, live);
-    expect(allocations).toBeGreaterThan(20);
-    trainer.dispose();
-    model.dispose();
-    expect(backend.liveBytes).toBe(0);
-  });
+      const saved = await trainer.save();
+      // After a failed step the trainer must be restored.
+      const step = async (): Promise<void> => {
+        trainer.restore(saved);
+        await trainer.step();
+      };
+      const allocations = await starve(step, live);
+      expect(allocations).toBeGreaterThan(20);
+      trainer.dispose();
+      model.dispose();
+      expect(backend.liveBytes).toBe(0);
+    },
+  );
 
-  test.each(estimatorNames)("an estimate that fails leaves nothing (%s)", async (name) => {
+  test.each(estimatorNames)("an estimate that fails holds no memory (%s)", async (name) => {
     const model = createGPT({ vocabSize, dim: 8, layers: 1, heads: 2, context: time, preset: "gpt2" });
     const batch = (seed: number) => assembleBatch([{ domain: 0, window: 0, epoch: 0 }], [windows("x", seed)]);
     const options: EstimateOptions = name === "sketch" ? { sketch: { rank: 2 } } : {};

@@ -31,7 +31,7 @@ const told = (change: object): string => codeOf(() => checkTrainer({ ...good, ..
 const without = (of: object, name: string): object =>
   Object.fromEntries(Object.entries(of).filter(([key]) => key !== name));
 
-test("what is left out is as documented", () => {
+test("options that are left out have their documented defaults", () => {
   expect(alignmentDefaults).toEqual({
     estimator: "segmented",
     measureEvery: 2,
@@ -42,7 +42,7 @@ test("what is left out is as documented", () => {
   });
 });
 
-test("what depends on the mixer: the target's examples per step stay, and a rule's schedule comes before the default", () => {
+test("some defaults depend on the mixer: the target's examples per step stay the same, and a rule's schedule comes first", () => {
   const scheduled = { updateEvery: 5, measureEvery: 1 };
   const resolved = (
     options: AlignmentOptions | undefined,
@@ -60,12 +60,12 @@ test("what depends on the mixer: the target's examples per step stay, and a rule
   expect(resolved({ refreshEvery: 20 }, 40)).toEqual([8, 2]);
   expect(resolved(undefined, 5, { schedule: scheduled })).toEqual([4, 1]);
   expect(resolved({ targetExamples: 6, measureEvery: 3 }, 5, { schedule: scheduled })).toEqual([6, 3]);
-  // A batch of its own is as large as ever.
+  // A separate batch keeps its size.
   for (const options of [{ from: "batch" }, { domainExamples: 2 }] as const)
     expect(resolved(options, 1)).toEqual([8, 2]);
 });
 
-test("every option is taken at the ends of its range", () => {
+test("every option is accepted at the limits of its range", () => {
   const fine: object[] = [
     {},
     {
@@ -188,7 +188,7 @@ describe("domains of one batch", () => {
       throw error;
     },
   });
-  /** A single example, and no other may be asked for. */
+  /** A dataset with a single example, which fails for any other index. */
   const lone = (name: string): Dataset<never> => {
     const one = rows(name, 2, 1);
     return {
@@ -202,7 +202,7 @@ describe("domains of one batch", () => {
   const third = createMixer({ domains: ["x", "y", "z"], rule: { name: "uniform" } });
   const together = (...domains: Dataset<never>[]): string => told({ domains, target: null, mixer: third });
 
-  test("two that cannot be joined are named; what fails otherwise is passed on", () => {
+  test("domains that cannot be joined are named; other errors are rethrown", () => {
     expect(together(lone("x"), lone("y"), lone("z"))).toBe("no error");
     for (const domains of [
       [rows("x", 2), rows("y", 2), rows("z", 3)],
@@ -214,7 +214,7 @@ describe("domains of one batch", () => {
     expect(together(rows("x", 2), rows("y", 2), failing("z", new RangeError("disk")))).toBe(
       "RangeError: disk",
     );
-    // What has no examples is refused where it is drawn from, and has none to be compared.
+    // A domain without examples is refused when it is drawn from, and is not compared here.
     for (const empty of [0, 1, 2]) {
       const domains = [rows("x", 2), rows("y", 2), rows("z", 2)];
       domains[empty] = failing("empty", new RangeError("empty"), 0);
@@ -229,7 +229,7 @@ describe("domains of one batch", () => {
     );
   });
 
-  test("the model is asked of all sources, the reference of the domains, and is named", () => {
+  test("the model checks all sources, the reference the domains; errors name which", () => {
     const asked: string[] = [];
     const asking = (
       who: string,

@@ -74,7 +74,7 @@ describe("estimators", () => {
       expectNear(other.targetLoss, first.targetLoss, 1e-6);
     }
     expect(others.map((o) => o.norms === undefined)).toEqual([false, true]);
-    // One example tells nothing about its spread.
+    // One example gives no spread.
     for (const { standardErrors } of others) {
       expect(standardErrors?.[1]).toBeNull();
       expect(standardErrors?.[0]).toBeGreaterThan(0);
@@ -106,7 +106,7 @@ describe("the trainer", () => {
     ["systematic", { sampling: "systematic" }],
   ];
   test.each(variants)(
-    "saved at any step and restored, continues to the same bits (%s)",
+    "continues to the same bits if it was saved at any step and restored (%s)",
     async (_, options) => {
       const steps = 11;
       const whole = setup(options);
@@ -130,7 +130,7 @@ describe("the trainer", () => {
   );
 
   test.each(variants)(
-    "restored after steps of its own, continues to the same bits (%s)",
+    "continues to the same bits if it was restored after other steps (%s)",
     async (_, options) => {
       const whole = setup(options);
       for (let i = 0; i < 6; i++) await whole.step();
@@ -145,7 +145,7 @@ describe("the trainer", () => {
     },
   );
 
-  test("the target's gradient is saved where later steps go on with it, and only there", async () => {
+  test("saves the target's gradient only if later steps use it", async () => {
     for (const [options, wanted] of [
       [{ alignment: { from: "step" } }, ["value", "m", "v", "direction"]],
       [{ alignment: { from: "batch" } }, ["value", "m", "v"]],
@@ -154,7 +154,7 @@ describe("the trainer", () => {
       expect(Object.keys((await setup(options).save()).arrays)).toEqual(wanted);
   });
 
-  test("what is gathered is of the steps that the next update covers, so a warm-up takes no memory", async () => {
+  test("measures only the steps that the next update covers, so a warm-up takes no memory", async () => {
     const examples = async (trainer: Trainer): Promise<number> =>
       ((await trainer.save()).json["gathered"] as { domainOf: number[] }).domainOf.length;
     for (const rule of [{ name: "dga", normalise: "cosine" }, { name: "odm" }] as const) {
@@ -174,7 +174,7 @@ describe("the trainer", () => {
     }
   });
 
-  test("the two sources of alignments see the same domains as like the target", async () => {
+  test("both sources of alignments find the same domains similar to the target", async () => {
     for (const from of ["batch", "step"] as const) {
       const trainer = setup({ alignment: { from }, updateEvery: 5, batch: 12 });
       let last = null;
@@ -184,7 +184,7 @@ describe("the trainer", () => {
     }
   });
 
-  test("a step tells of the domains in its batch: their losses make up the step's, their tokens add up", async () => {
+  test("a step reports the domains in its batch: their losses give the step's loss, and their tokens add up", async () => {
     const domains = [1, 2, 3].map((seed) =>
       windows("abc".charAt(seed - 1), [language(seed, 40 * seed + 300)]),
     );
@@ -234,7 +234,7 @@ describe("the trainer", () => {
     expectNear(trainer.weights().averaged, [0.2, 0.3, 0.5], 1e-14);
   });
 
-  test("asks the rule after every step of a single example", async () => {
+  test("updates the rule after every step, even with a single example", async () => {
     const trainer = setup({ alignment: { from: "step" }, batch: 1, updateEvery: 1 });
     for (let i = 0; i < 6; i++) expect((await trainer.step()).alignments).not.toBeNull();
   });
@@ -259,7 +259,7 @@ describe("the trainer", () => {
     expect(backend.liveBytes).toBe(0);
   });
 
-  test("refuses options that do not fit together, and states of another run", async () => {
+  test("refuses options that do not fit together, and states of other runs", async () => {
     const wrong = (options: Parameters<typeof setup>[0], message: RegExp): void => {
       expect(() => setup(options)).toThrow(message);
       expect(() => setup(options)).toThrow(GradmixError);
@@ -279,7 +279,7 @@ describe("the trainer", () => {
     expect(() => setup().restore(short)).toThrow(/m has 3 values, the model has \d+/);
   });
 
-  test("a checkpoint with any part damaged or of another run leaves the trainer as it was", async () => {
+  test("a checkpoint that is damaged anywhere, or belongs to another run, leaves the trainer unchanged", async () => {
     const options = { alignment: { from: "step" } } as const;
     const plain = setup(options);
     const tried = setup(options);
@@ -318,7 +318,7 @@ describe("the trainer", () => {
     for (let i = 0; i < 6; i++) expect(await tried.step()).toEqual(await plain.step());
   });
 
-  test("a lost loss is an error with its step, and cannot be saved", async () => {
+  test("a loss that is not finite is an error with its step, and cannot be saved", async () => {
     const trainer = setup();
     await trainer.step();
     trainer.model.parameters.list[0]?.write(

@@ -5,7 +5,7 @@ import { errorOf } from "../errors.ts";
 
 const busy = "trainer.save: step() is still running; await its promise before the next call";
 
-test("while a call runs, every other is refused, naming both; after it, also one that failed, the next runs", async () => {
+test("while a call runs, every other call is refused, and the error names both; afterwards, even after a failure, the next call runs", async () => {
   const turns = createTurns("trainer");
   for (const fails of [false, true]) {
     let settle: () => void = () => expect.unreachable();
@@ -30,7 +30,7 @@ test("while a call runs, every other is refused, naming both; after it, also one
   }
 });
 
-test("a call that does not wait lets no other in, and leaves the turn when it fails", () => {
+test("a synchronous call excludes others, and lets them run again if it fails", () => {
   const turns = createTurns("trainer");
   turns.runNow("step", () => {
     expect(errorOf(() => turns.runNow("save", () => 1)).message).toBe(busy);

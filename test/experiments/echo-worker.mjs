@@ -1,4 +1,4 @@
-// A worker that answers each job with its double, dies of −1, refuses −2, and takes its time over others.
+// A worker that answers each job with its double, ends at −1, refuses −2, and is slow for others.
 process.on("message", (job) => {
   if (job.n === -1) process.exit(3);
   if (job.n === -2) process.send({ error: "no such number" });

@@ -33,7 +33,7 @@ describe("tables", () => {
   ];
   const axes = { rows: ["a", "b"], columns: ["x", "y", ALL], corner: "" };
 
-  test("means with their intervals; a single value has none, and nothing is a dash", () => {
+  test("means have intervals; a single value has none, and no value is a dash", () => {
     const table = meansTable(observations, { ...axes, rows: ["a", "c"], columns: ["x", "z"], digits: 2 });
     // t with one degree is 12.7062; the standard error is ½.
     expect(table.split("\n")).toEqual([
@@ -47,7 +47,7 @@ describe("tables", () => {
     );
   });
 
-  test("differences are of pairs, and what has no partner does not count", () => {
+  test("differences are paired, and values without a partner do not count", () => {
     const found = paired(observations, "a", "b");
     expectNear(
       found.map(({ value }) => value),
@@ -78,7 +78,7 @@ describe("charts", () => {
     ],
   };
 
-  test("equal ratios are equally far apart on a logarithmic axis, and larger values are higher", () => {
+  test("on a logarithmic axis equal ratios have equal distances; larger values are higher", () => {
     const svg = drawPanels([panel]);
     const dots = [...svg.matchAll(/<circle cx="([\d.]+)" cy="([\d.]+)"/g)].map(([, x, y]) => [
       Number(x),
@@ -96,7 +96,7 @@ describe("charts", () => {
     expect(svg).not.toContain(">none</text>");
   });
 
-  test("panels in rows lie beside and below each other", () => {
+  test("panels are placed in rows, beside and below each other", () => {
     const sizeOf = (svg: string): number[] =>
       (/viewBox="0 0 (\d+) (\d+)"/.exec(svg) ?? []).slice(1).map(Number);
     const [width, height] = sizeOf(drawPanels([panel]));
@@ -113,7 +113,7 @@ describe("mixtures tried at random", () => {
     }
   });
 
-  test("what a regression on sixteen predicts is better than the best of them, where the loss is such as it takes", () => {
+  test("the prediction of a regression on sixteen mixtures is better than the best of them, if the loss has the form of the model", () => {
     const worth = [0.5, 0.2, 0.05, 0, 0, 0, 0, 0];
     const loss = (weights: readonly number[]): number =>
       4 - weights.reduce((sum, weight, i) => sum + worth[i] * Math.log(weight + 0.01), 0);
@@ -169,7 +169,7 @@ describe.each(experiments.map((experiment) => [experiment.name, experiment] as c
   (name, experiment) => {
     const lines = allLines(experiment);
 
-    test("reports all of its results, in numbers", () => {
+    test("reports all of its results as numbers", () => {
       const { markdown, figures } = sectionOf(experiment, lines);
       expect(markdown).not.toMatch(/NaN|undefined|So far|Infinity/);
       expect(markdown).toMatch(/\d ± \d/);
@@ -182,7 +182,7 @@ describe.each(experiments.map((experiment) => [experiment.name, experiment] as c
       expect(sectionOf(experiment, lines.toReversed())).toEqual({ markdown, figures });
     });
 
-    test("says how far it is with half of them", () => {
+    test("reports its progress with half of the results", () => {
       const { markdown, figures } = sectionOf(
         experiment,
         lines.filter((_, i) => i % 2 === 0),
@@ -202,7 +202,7 @@ describe.each(experiments.map((experiment) => [experiment.name, experiment] as c
   },
 );
 
-test("all together take at most five hours on two cores, where a run that two of them need runs once", () => {
+test("all together take at most five hours on two cores, if shared runs are done once", () => {
   const planned = experiments.flatMap(
     (experiment) => experiment.planned?.(usual) ?? experiment.cells(usual, () => undefined),
   );
@@ -210,7 +210,7 @@ test("all together take at most five hours on two cores, where a run that two of
   expect(seconds / 2 / 3600).toBeLessThanOrEqual(5);
 });
 
-test("the predicted cost is what the library counts before a run", () => {
+test("the predicted cost is the one that the library computes before a run", () => {
   const [cell] = experiments[0].cells(usual, () => undefined);
   const cost = (name: keyof typeof methods, k: number): number =>
     predictedCost({ ...cell, method: methods[name] }, k);
@@ -222,7 +222,7 @@ test("the predicted cost is what the library counts before a run", () => {
   expect(cost("DGA (default)", 4096)).toBe(cost("DGA (default)", 4));
 });
 
-test("the document keeps what is around the generated part, and is the same when it is made again", async () => {
+test("the document keeps the text around the generated part, and is the same when it is generated again", async () => {
   const lines = allLines(experiments[0]);
   const { document, figures } = await reportOf(lines, frame);
   expect(document.split("## ")[0]).toBe(frame.split("## ")[0]);
@@ -231,7 +231,7 @@ test("the document keeps what is around the generated part, and is the same when
   await expect(reportOf(lines, "# Evidence")).rejects.toThrow("add them, to mark the part to write");
 });
 
-test("docs/evidence.md and its figures are what the committed results give", async () => {
+test("docs/evidence.md and its figures match the committed results", async () => {
   const { document, figures } = await reportOf(readResults(join(root, "experiments/results")), frame);
   expect(document).toBe(frame);
   const folder = join(root, "docs/evidence");

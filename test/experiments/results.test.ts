@@ -26,7 +26,7 @@ afterEach(() => {
 });
 
 describe("keys", () => {
-  test("do not depend on the order of fields, but on every value", () => {
+  test("depend on every value, but not on the order of fields", () => {
     const [cell] = cells;
     const turned = Object.fromEntries(Object.entries(cell).reverse()) as unknown as Cell;
     expect(keyOf(turned)).toBe(keyOf(cell));
@@ -43,7 +43,7 @@ describe("keys", () => {
 });
 
 describe("a file of results", () => {
-  test("gives back what was added, and a later store knows it", () => {
+  test("returns what was added, also in a store that is opened later", () => {
     const store = openStore(folder, "one", "hash");
     store.add(cells[0], resultOf(1));
     expect(store.lookup(cells[0])).toEqual(resultOf(1));
@@ -52,7 +52,7 @@ describe("a file of results", () => {
     expect(openStore(folder, "two", "hash").lookup(cells[0])).toEqual(resultOf(1));
   });
 
-  test("a last line that is not whole is dropped, and what follows is whole", () => {
+  test("drops an incomplete last line, and continues with complete lines", () => {
     const store = openStore(folder, "one", "hash");
     for (const cell of cells.slice(0, 3)) store.add(cell, resultOf(1));
     const file = join(folder, "one.jsonl");
@@ -64,7 +64,7 @@ describe("a file of results", () => {
     expect(readFileSync(file, "utf8")).toBe(whole);
   });
 
-  test("a damaged line elsewhere is refused by file and line; so are results of other text", () => {
+  test("refuses a damaged line by file and line, and results of other text", () => {
     const store = openStore(folder, "one", "hash");
     for (const cell of cells.slice(0, 2)) store.add(cell, resultOf(1));
     const file = join(folder, "one.jsonl");
@@ -102,20 +102,20 @@ describe("the pool", () => {
     ]);
   };
 
-  test("does every job once, whatever the number of processes", async () => {
+  test("does every job once, for any number of processes", async () => {
     for (const processes of [1, 2, 9])
       expect(await run([1, 2, 3, 4, 5], { processes })).toEqual([[1, 2, 3, 4, 5], []]);
     expect(await run([])).toEqual([[], []]);
   });
 
-  test("a job that fails, or whose process dies, leaves the others alone", async () => {
+  test("continues with other jobs if a job fails or its process dies", async () => {
     expect(await run([1, -1, 2, -2, 3, -1, 4], { processes: 1 })).toEqual([
       [1, 2, 3, 4],
       ["-1: its process ended (3)", "-1: its process ended (3)", "-2: no such number"],
     ]);
   });
 
-  test("stopped in the middle of a line, it continues to the same results", async () => {
+  test("continues to the same results after an interruption in the middle of a line", async () => {
     const store = openStore(folder, "one", "hash");
     const stop = new AbortController();
     const key = (n: number): Cell => cells[n];

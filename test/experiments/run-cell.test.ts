@@ -98,7 +98,7 @@ describe.each(experiments.map((experiment) => [experiment.name, experiment] as c
 
 const [sample] = experiments[0].cells(usual, () => undefined);
 
-test("the same cell gives the same numbers, and another seed others", async () => {
+test("the same cell gives the same numbers, and another seed gives others", async () => {
   const cell = tiny({ ...sample, method: methods["DGA (default)"] });
   const [{ cpuSeconds: _, ...one }, { cpuSeconds: __, ...two }] = [
     await runCell(cell, text),
@@ -113,7 +113,7 @@ test("importance sampling draws from the domain that has the target's language",
   expect(weights?.[0].weights[0]).toBeGreaterThan(0.9);
 });
 
-test("a mixture is evaluated on the targets that are asked for, and a run without a target has no loss on it", async () => {
+test("a mixture is evaluated on the requested targets, and a run without a target has no target loss", async () => {
   const probes = [targets.inaugural, targets.math];
   const weights = domains.map((_, i) => (i === 1 ? 1 : 0));
   const cell = tiny({ ...sample, method: { rule: { name: "static", weights } }, probes });
@@ -123,7 +123,7 @@ test("a mixture is evaluated on the targets that are asked for, and a run withou
   expect(found.probes?.[targets.math]).toBeLessThan(found.probes?.[targets.inaugural] ?? NaN);
 });
 
-test("the target of all domains in equal parts has as much of each domain, and nothing twice", () => {
+test("the target of all domains in equal parts has the same amount of each domain, and nothing twice", () => {
   const { train, heldOut } = targetNamed(text, ALL_EVENLY);
   const halves = [train, heldOut].map(({ tokens }) =>
     domains.map((_, i) => [...tokens.subarray(250 * i, 250 * (i + 1))]),
@@ -133,7 +133,7 @@ test("the target of all domains in equal parts has as much of each domain, and n
   });
 });
 
-test("what the corpora do not have is refused by name", async () => {
+test("domains that the corpora do not have are refused by name", async () => {
   const cell = tiny(sample);
   const refusal = await runCell({ ...cell, text: { ...cell.text, domains: ["a", "z"] } }, text).catch(
     (error: unknown) =>

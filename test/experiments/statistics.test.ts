@@ -15,7 +15,7 @@ describe("ridge regression", () => {
     },
   );
 
-  test("the derivative of what it minimises is zero", () => {
+  test("the derivative of its objective is zero", () => {
     fc.assert(
       fc.property(rows, fc.double({ min: 0.01, max: 10, noNaN: true }), fc.integer(), (x, penalty, seed) => {
         const random = randomOf(seed);
@@ -31,7 +31,7 @@ describe("ridge regression", () => {
     );
   });
 
-  test("of two penalties, the one whose predictions of rows left out are better is taken", () => {
+  test("of two penalties, the one that predicts left-out rows better is chosen", () => {
     const random = randomOf(4);
     const x = Array.from({ length: 12 }, () => [random(), random(), random()]);
     const line = x.map(([a, b, c]) => 1 + 2 * a - b + 3 * c);
@@ -64,7 +64,7 @@ describe("Dirichlet", () => {
     });
   });
 
-  test("the same seed draws the same", () => {
+  test("the same seed gives the same draws", () => {
     expect(dirichlet([1, 2], randomOf(3))).toEqual(dirichlet([1, 2], randomOf(3)));
     expect(dirichlet([1, 2], randomOf(3))).not.toEqual(dirichlet([1, 2], randomOf(4)));
   });

@@ -32,7 +32,7 @@ describe("clusters", () => {
     expect(parts.map(({ members }) => members.length)).toEqual([30, 30, 30]);
   });
 
-  test("each depth holds every window once, in clusters that are not empty and lie in those above", () => {
+  test("each depth has every window once, in non-empty clusters within those above", () => {
     const { windows } = planted(20, 40, 3);
     const { rows } = tfidf(windows);
     const root = clusterTree(rows, 3, 1);
@@ -65,7 +65,7 @@ describe("clusters", () => {
     });
   });
 
-  test("equal windows still fill as many clusters as are asked for", () => {
+  test("if most windows are equal, the requested number of clusters is still filled", () => {
     const windows = Array.from({ length: 20 }, () => [1, 2, 3]);
     const { rows } = tfidf([...windows, [7]]);
     const parts = kMeans(
@@ -103,7 +103,7 @@ test("a histogram counts the target's windows by their language", () => {
   );
 });
 
-test("streams joined and cut keep where documents begin", () => {
+test("streams that are joined or cut keep the starts of documents", () => {
   const a = { tokens: Uint16Array.of(1, 2, 3, 4, 5), documents: Float64Array.of(0, 2, 5) };
   const b = { tokens: Uint16Array.of(6, 7, 8), documents: Float64Array.of(0, 3) };
   const joined = joinStreams([a, b]);
@@ -115,7 +115,7 @@ test("streams joined and cut keep where documents begin", () => {
   expect(firstTokens(joined, null)).toBe(joined);
 });
 
-test("drawn windows are whole windows of the text, each once, in its order, and others for another seed", () => {
+test("drawn windows are complete windows of the text, each once and in order, and differ between seeds", () => {
   const stream = {
     tokens: Uint16Array.from({ length: 103 }, (_, t) => t),
     documents: Float64Array.of(0, 103),
@@ -137,7 +137,7 @@ test("drawn windows are whole windows of the text, each once, in its order, and 
   expect(starts(39, 7)).toEqual(drawn[7]);
 });
 
-test("questions have the true continuation first, and others from where they say", () => {
+test("questions have the true continuation first, and the others come from the places that they name", () => {
   const time = 8;
   // Token = 1000·document + place, so that where a passage is from can be read off it.
   const stream = (documents: readonly number[], base: number): TokenStream => {

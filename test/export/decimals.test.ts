@@ -15,7 +15,7 @@ const positive = fc
   });
 
 describe("decimalsOf", () => {
-  test("sums to exactly 1 as printed, has no 0, keeps the order, and is off by less than a unit of its last digit", () => {
+  test("gives decimals that sum to exactly 1, have no 0, keep their order, and are off by less than a unit of the last digit", () => {
     fc.assert(
       fc.property(positive, (weights) => {
         const printed = decimalsOf(weights);
@@ -35,7 +35,7 @@ describe("decimalsOf", () => {
     );
   });
 
-  test("gives what rounding leaves to the largest remainders, and more digits where weights are small", () => {
+  test("gives what rounding leaves to the largest remainders, and more digits to small weights", () => {
     expect(decimalsOf([1 / 3, 1 / 3, 1 / 3])).toEqual(["0.333334", "0.333333", "0.333333"]);
     expect(decimalsOf([0.5, 0.25, 0.25])).toEqual(["0.5", "0.25", "0.25"]);
     expect(decimalsOf([1])).toEqual(["1.0"]);
@@ -53,7 +53,7 @@ describe("decimalsOf", () => {
     expect(units[3]).toBe(units.slice(1).reduce((least, unit) => (unit < least ? unit : least)));
   });
 
-  test("many weights of less than a unit are raised to one each, and the heaviest pays", () => {
+  test("raises many weights below one unit to one unit each, at the expense of the heaviest", () => {
     const printed = decimalsOf([1 - 1000 * 4e-10, ...Array.from({ length: 1000 }, () => 4e-10)]);
     expect(printed.reduce((sum, text) => sum + billionths(text), 0n)).toBe(1_000_000_000n);
     expect(new Set(printed.slice(1))).toEqual(new Set(["0.000000001"]));

@@ -31,7 +31,7 @@ const half = mixture({ web: 0.5, code: 0.5 });
 const notes = (of: Mixture, options: Parameters<typeof exportMixture>[1]): string =>
   exportMixture(of, options).notes.join("\n");
 
-test("documents: a domain of documents four times as long is drawn a quarter as often, and that is said", () => {
+test("documents: a domain with documents four times as long is drawn a quarter as often, and a note says so", () => {
   const exported = exportMixture(half, { format: "llama-factory" });
   expect(readers["llama-factory"](exported)[0].weights).toEqual([
     ["web", "0.8"],
@@ -54,7 +54,7 @@ test("documents: a domain of documents four times as long is drawn a quarter as 
   expect(exportMixture({ ...unknown, domains }, { format: "levanter" }).files.length).toBe(1);
 });
 
-test("epochs: weight times the length of the run over the tokens of the domain", () => {
+test("epochs: the weight times the length of the run, divided by the tokens of the domain", () => {
   const of = (scaleTo?: number): number[] =>
     readers["megatron-bridge"](
       exportMixture(half, { format: "megatron-bridge", ...(scaleTo === undefined ? {} : { scaleTo }) }),
@@ -65,14 +65,14 @@ test("epochs: weight times the length of the run over the tokens of the domain",
 
 describe("what is left out", () => {
   const some = mixture({ web: 0.75, none: 0, tiny: 1e-10, code: 0.25 - 1e-10 });
-  test("weights that would print as 0, which is said", () => {
+  test("weights that would print as 0 are left out, which a note says", () => {
     const exported = exportMixture(some, { format: "levanter" });
     expect(readers["levanter"](exported)[0].weights.map(([name]) => name)).toEqual(["web", "code"]);
     expect(exported.notes).toContain(
       'left out, since their weights are 0 or would print as 0: "none", "tiny"',
     );
   });
-  test("nothing if there is a floor, and no weight is below it", () => {
+  test("with a floor no weight is left out, and none is below the floor", () => {
     const exported = exportMixture(some, { format: "levanter", floor: 0.01 });
     const [{ weights }] = readers["levanter"](exported);
     expect(weights.map(([name]) => name)).toEqual(["web", "none", "tiny", "code"]);
@@ -80,7 +80,7 @@ describe("what is left out", () => {
     expect(exported.notes.join("\n")).toContain("floor of 0.01");
     expect(codeOf(() => exportMixture(some, { format: "levanter", floor: 0.26 }))).toMatch(/^config: floor/);
   });
-  test("levanter's draws nothing below 1/2048, which is said of those domains alone", () => {
+  test("levanter draws nothing below 1/2048; a note names only these domains", () => {
     const lines = notes(mixture({ web: 1 - 1 / 2047 - 1 / 2049, more: 1 / 2047, less: 1 / 2049 }), {
       format: "levanter",
     });
@@ -88,7 +88,7 @@ describe("what is left out", () => {
   });
 });
 
-test("the limit of repetitions: carried over by OLMo-core, said of the others, with the domains that go beyond it at another length", () => {
+test("formats that cannot express the limit on repetitions say so; at another length, a note names the domains beyond the limit", () => {
   const limited = mixture({ web: 0.5, code: 0.5 }, { repetitions: 5 });
   for (const { name, repetitions } of exportFormats.values()) {
     const of = name === "olmix" ? { ...limited, metrics: new Map([["loss", 1]]) } : limited;
@@ -121,7 +121,7 @@ describe("stages", () => {
       ],
     },
   );
-  test("start at the same share of a run of another length, in the steps of that run", () => {
+  test("start at the same share of a run of another length, in steps of that run", () => {
     const read = (scaleTo: number, batch: number) =>
       readers["nanotron"](exportMixture(staged, { format: "nanotron", scaleTo, batch, context: 100 }));
     expect(read(1e6, 10).map(({ start }) => start)).toEqual([0, 200, 500]);
@@ -134,7 +134,7 @@ describe("stages", () => {
       "--phase-transition-iterations 200,500;",
     );
   });
-  test("that are shorter than what the trainer counts are left out, which is said; what is left covers the run", () => {
+  test("that are shorter than the trainer can count are left out, which a note says; the others cover the run", () => {
     for (const [scaleTo, starts] of [
       [128 * 2048 * 10, [0, 2 * 2048, 5 * 2048]],
       // 0.9 of a block, 2.2 and 4.5: the second starts at one, the third at two.
@@ -149,7 +149,7 @@ describe("stages", () => {
   });
 });
 
-test("refusals are one line that names what to do", () => {
+test("refusals are one line that names the remedy", () => {
   const refused: [Mixture, Parameters<typeof exportMixture>[1], RegExp][] = [
     [half, { format: "megatorn" }, /there is no format "megatorn"; did you mean megatron\?/],
     [half, { format: "zzzzzzzz" }, /there are megatron, .*json/],
@@ -246,7 +246,7 @@ function runOf(k = 2, other: Partial<RunRecord> = {}): RunRecord {
 }
 
 describe("mixtureOfRun", () => {
-  test("has the averaged weights unless others are asked for, and what the run knew of each domain", () => {
+  test("has the averaged weights by default, and the facts that the run recorded about each domain", () => {
     const weightsOf = (options?: Parameters<typeof mixtureOfRun>[1]): number[] =>
       mixtureOfRun(runOf(), options).mixture.domains.map(({ weight }) => weight);
     expectNear(weightsOf(), [0.7, 0.3], 1e-12);
@@ -267,7 +267,7 @@ describe("mixtureOfRun", () => {
     expectNear(of.metrics.get("d1_bpb"), (3 * 100) / (400 * Math.LN2), 1e-12);
   });
 
-  test("has stages where the weights change", () => {
+  test("has stages at changes of the weights", () => {
     const { mixture: of, notes: lines } = mixtureOfRun(runOf(), { stages: 3 });
     expect(of.stages?.map(({ start }) => start)).toEqual([0, 256]);
     expectNear(of.stages?.[1].weights, [0.5, 0.5], 1e-12);
@@ -275,7 +275,7 @@ describe("mixtureOfRun", () => {
     expect(lines.join("\n")).toMatch(/start at 0 %, 40 % of the run[^]*changed 1 times/);
   });
 
-  test("of lines that tell the heaviest domains alone, gives the others what is left as they have it on average", () => {
+  test("if lines list only the heaviest domains, the others share the remaining weight as in their average", () => {
     const run = runOf(3);
     const steps = run.steps.map((line) => ({ ...line, weights: new Map([["d0", 0.4]]) }));
     const averaged = new Map([["d0", 0.4], ["d1", 0.15], ["d2", 0.45]]); // prettier-ignore

@@ -73,9 +73,9 @@ function check(
 describe.each(formats)("$name", (format) => {
   const { name, unit } = format;
   const reader = readers[name];
-  test("has a reader here", () => expect(reader).toBeTypeOf("function"));
+  test("has a reader in these tests", () => expect(reader).toBeTypeOf("function"));
 
-  test("any names and weights are read back as they were, never 0, summing to exactly 1", () => {
+  test("any names and weights can be read back unchanged, without 0 and with the sum exactly 1", () => {
     fc.assert(
       fc.property(anyMixture(), (mixture) => {
         const shares = wanted(
@@ -96,7 +96,7 @@ describe.each(formats)("$name", (format) => {
     );
   });
 
-  test("rows of windows take the shares of tokens, whatever the documents; formats that count neither refuse", () => {
+  test("rows of windows get the shares of tokens, whatever the documents; formats that count neither refuse them", () => {
     fc.assert(
       fc.property(anyMixture({ names: fc.constantFrom("a", "b", "c", "d"), zeros: false }), (mixture) => {
         const call = (): Exported => exportMixture(mixture, { format: name, rows: "windows" });
@@ -116,7 +116,7 @@ describe.each(formats)("$name", (format) => {
     );
   });
 
-  test("stages are read back where the format has them, and refused where not", () => {
+  test("stages can be read back if the format has them, and are refused otherwise", () => {
     fc.assert(
       fc.property(
         anyMixture({ names: fc.constantFrom("a", "b c", "null", "d"), stages: true }),
@@ -142,7 +142,7 @@ describe.each(formats)("$name", (format) => {
     );
   });
 
-  test("says which version, run, step and rule: in a comment, a member, or beside", () => {
+  test("names the version, run, step and rule: in a comment, a field, or a second file", () => {
     fc.assert(
       fc.property(anyMixture({ names: fc.constantFrom("a", "b") }), (mixture) => {
         if (name === "nemo-automodel" && mixture.domains.some(({ weight }) => weight < least)) return;
@@ -164,7 +164,7 @@ describe.each(formats)("$name", (format) => {
     );
   });
 
-  test("needs a path for each domain, or does without", () => {
+  test("needs a path for each domain, or works without", () => {
     const mixture = fc.sample(anyMixture({ names: fc.constantFrom("a", "b", "c"), zeros: false }), {
       numRuns: 1,
       seed: 5,

@@ -71,7 +71,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
 
 describe.each([...exportFormats.keys()])("%s", (name) => {
-  test("is read as it was meant", (context) => {
+  test("is read by the trainer's own code as intended", (context) => {
     if (missing !== null) context.skip(missing);
     const { skip, weights = [] } = found[name] ?? {};
     if (skip !== undefined) context.skip(`${name}: ${skip}`);

@@ -52,7 +52,7 @@ function costOfStages(pieces: readonly TrajectoryPiece[], stages: ReturnType<typ
 }
 
 describe("fitStages", () => {
-  test("is as good as the best of all cuts", () => {
+  test("is as good as the best of all possible cuts", () => {
     fc.assert(
       fc.property(trajectory(9), fc.integer({ min: 1, max: 4 }), (pieces, count) => {
         const stages = fitStages(pieces, count);
@@ -63,7 +63,7 @@ describe("fitStages", () => {
     );
   });
 
-  test("each domain gets the tokens that it got in the run, and stages start in order at the ends of pieces", () => {
+  test("each domain gets as many tokens as in the run; stages start in order, at ends of pieces", () => {
     fc.assert(
       fc.property(trajectory(30), fc.integer({ min: 1, max: 8 }), (pieces, count) => {
         const stages = fitStages(pieces, count);
@@ -91,7 +91,7 @@ describe("fitStages", () => {
     );
   });
 
-  test("finds steps where they are, gives no more stages than there are different weights, and long runs are joined first", () => {
+  test("finds the steps at which weights change, gives at most as many stages as there are different weights, and first joins long runs", () => {
     const [a, b, c] = [
       [0.7, 0.2, 0.1],
       [0.1, 0.8, 0.1],
@@ -117,7 +117,7 @@ describe("fitStages", () => {
     }
   });
 
-  test("refuses a number of stages that is none, and a run without tokens", () => {
+  test("refuses an invalid number of stages, and a run without tokens", () => {
     for (const count of [0, -1, 1.5, NaN])
       expect(errorOf(() => fitStages([{ tokens: 1, weights: [1] }], count)).code).toBe("config");
     for (const none of [[], [{ tokens: 0, weights: [1] }]])

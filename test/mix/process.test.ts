@@ -92,7 +92,7 @@ const sessionAfter = (steps: readonly number[]): Session => {
   return session;
 };
 
-test("a line in, a line out, whatever is in it; the end of the input ends it", () => {
+test("answers each line with one line, whatever it contains, and stops at the end of the input", () => {
   const lines = [
     JSON.stringify(init),
     "nonsense",
@@ -108,7 +108,7 @@ test("a line in, a line out, whatever is in it; the end of the input ends it", (
   expect(out.at(-1)).toEqual({ type: "state", state: sessionAfter([1]) });
 });
 
-test("domains and rule from flags and a file, of which the rest is left aside", () => {
+test("takes domains and rule from flags and a config file, whose other sections are ignored", () => {
   const config = {
     data: { domains: { web: "w", code: "c" }, target: "t" },
     training: { steps: 3 },
@@ -201,7 +201,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   expect(text).not.toContain("\n");
 });
 
-test("bases in a config file are refused: the weights would be of the domains", async () => {
+test("refuses bases in a config file, because the weights would be those of domains", async () => {
   const path = at("bases.json");
   writeFileSync(path, JSON.stringify({ mixing: { bases: "b.json" } }));
   const flags = { ...noFlags, domains: "a,b" };
@@ -213,13 +213,13 @@ test("bases in a config file are refused: the weights would be of the domains", 
   });
 });
 
-test("its help is short, and begins with an example", () => {
+test("has a short help that begins with an example", () => {
   const { stdout } = spawnSync(process.execPath, [command, "mix", "--help"], { encoding: "utf8" });
   expect(stdout).toMatch(/^Example: .*\n.*\n {2}\$ gradmix mix/);
   expect(stdout.split("\n").length).toBeLessThan(60);
 });
 
-test("it ends when nobody reads its output", async () => {
+test("stops when nobody reads its output", async () => {
   const { child, say } = talk("--domains", "web,code");
   await say({ type: "snapshot" });
   child.stdout.destroy();
@@ -230,7 +230,7 @@ test("it ends when nobody reads its output", async () => {
 });
 
 describe("files", () => {
-  test("kill -9 at any moment loses nothing that was acknowledged, and what was not can be sent again", async () => {
+  test("kill -9 at any moment loses no acknowledged message, and other messages can be sent again", async () => {
     const files = ["--state-file", "state.json", "--weights-file", "weights.json"];
     const onDisk = (name: string): unknown => JSON.parse(readFileSync(at(name), "utf8"));
     let step = 0;
@@ -260,7 +260,7 @@ describe("files", () => {
     expect(readdirSync(folder).filter((name) => name.endsWith(".lock"))).toEqual([]);
   });
 
-  test("an init that contradicts the state file is refused, as a line or as flags; so is a file that is not a state", () => {
+  test("an init that contradicts the state file is refused, as a line or as flags, and so is a file that is not a state", () => {
     const other = `${JSON.stringify({ ...init, rule: { name: "odm" } })}\n`;
     expect(mix(["--state-file", "state.json"], other).out).toMatchObject([
       { type: "error", field: "rule.name" },
@@ -301,7 +301,7 @@ describe("files", () => {
     ]);
   });
 
-  test("one process alone keeps a state file", async () => {
+  test("only one process can use a state file", async () => {
     const { child, say } = talk("--state-file", "mine.json");
     await say(init);
     const { status, err } = mix(["--state-file", "mine.json"]);
@@ -340,7 +340,7 @@ describe("lines", () => {
     return out;
   }
 
-  test("are cut at their ends, however the stream is cut", async () => {
+  test("are found wherever the stream is cut into chunks", async () => {
     const text = `first\nzweite ü\r\n\n${"x".repeat(40)}\n${"y".repeat(41)}\nlast`;
     const bytes = Buffer.from(text);
     for (const size of [1, 2, 3, 7, 1000]) {
@@ -384,7 +384,7 @@ describe("lines", () => {
     ]);
   });
 
-  test("the first reply that cannot be written is the last", async () => {
+  test("no message is answered after a reply that cannot be written", async () => {
     const full = new Writable({
       write(_chunk, _encoding, done) {
         done(Object.assign(new Error("no space"), { code: "ENOSPC" }));
@@ -398,7 +398,7 @@ describe("lines", () => {
     expect(replies).toBe(1);
   });
 
-  test.runIf(existsSync("/dev/full"))("a full disk is told in one line", () => {
+  test.runIf(existsSync("/dev/full"))("a full disk is reported in one line", () => {
     const full = openSync("/dev/full", "w");
     for (const args of [[], ["--listen", "0"]]) {
       const { status, stderr } = spawnSync(process.execPath, [command, "mix", ...args], {
@@ -456,7 +456,7 @@ describe("HTTP", () => {
   const post = async (message: unknown): Promise<Got> =>
     ask({ method: "POST", path: "/" }, JSON.stringify(message));
 
-  test("one message per request, and GET returns the weights", async () => {
+  test("each request carries one message, and GET returns the weights", async () => {
     const early = await ask({ path: "/weights" });
     expect([early.status, early.reply]).toEqual([
       400,
@@ -532,7 +532,7 @@ describe("HTTP", () => {
       413,
       /longer than 2000 bytes/,
     ],
-  ])("%s is refused, and nothing happens", async (_, options, body, status, error) => {
+  ])("%s is refused, and the session does not change", async (_, options, body, status, error) => {
     const before = keeper.session();
     const chunked = options.headers !== undefined && "transfer-encoding" in options.headers;
     const got = await ask(options, body, chunked);
@@ -543,12 +543,12 @@ describe("HTTP", () => {
     expect(keeper.session()).toBe(before);
   });
 
-  test("loopback goes by all its names", async () => {
+  test("the host may have any name of the loopback address", async () => {
     for (const host of ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
       expect((await ask({ path: "/weights", headers: { host: `${host}:${port}` } })).status).toBe(200);
   });
 
-  test("the command keeps its token in a file of its own user, and a port in use is refused", async () => {
+  test("the command writes its token to a file that only its user can read, and refuses a port that is in use", async () => {
     const { child, next } = talk("--listen", "localhost:0", "--token-file", "token", "--domains", "web,code");
     const told = (await next()) as unknown as { type: string; url: string; tokenFile: string };
     expect(told).toEqual({
@@ -601,7 +601,7 @@ describe("replay", () => {
     return out;
   }
 
-  test("of messages gives the replies that the process gave to those that moved the weights", async () => {
+  test("of messages gives the replies that the process gave", async () => {
     const kept = [init, observe(1), { type: "snapshot" }, { type: "observe", step: 2 }, observe(3)];
     let session: Session | null = null;
     const replies: Reply[] = [];
@@ -635,7 +635,7 @@ describe("replay", () => {
     await expect(replayed(lines, fields)).rejects.toThrow(error);
   });
 
-  test("of a run with bases takes tokens for those of its domains", async () => {
+  test("of a run with bases uses the tokens of the domains", async () => {
     const line = {
       step: 1,
       weights: { even: 0.5, odd: 0.5 },
@@ -648,7 +648,7 @@ describe("replay", () => {
     await expect(replayed([line], { rule: { name: "ado" } }, false, true)).rejects.toThrow(/rule ado needs/);
   });
 
-  test("prints nothing of a run whose lines do not tell what the rule needs", async () => {
+  test("stops with an error if the lines of a run lack what the rule needs", async () => {
     const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
     const init = { rule: { name: "rnb" } };
     const lines = linesOf([Buffer.from(`${JSON.stringify(line)}\n`)] as unknown as AsyncIterable<Uint8Array>);
@@ -656,7 +656,7 @@ describe("replay", () => {
     await expect(replies.next()).rejects.toThrow(/rule rnb needs gram/);
   });
 
-  test("alignments with Adam's step are replayed on a rule that asks for them, and on no other", async () => {
+  test("of alignments preconditioned by Adam works only for a rule that needs them", async () => {
     const line = {
       step: 1,
       weights: { web: 0.5, code: 0.5 },
@@ -717,7 +717,7 @@ describe("replay", () => {
   });
 });
 
-test("the header Host names this machine with its port, which clients leave out where it is that of HTTP", () => {
+test("the header Host must name this machine with its port, which may be left out for port 80", () => {
   expect(hostHeaders(8123).toSorted()).toEqual(["127.0.0.1:8123", "[::1]:8123", "localhost:8123"]);
   expect(hostHeaders(80).toSorted()).toEqual(
     ["127.0.0.1", "[::1]", "localhost"].flatMap((host) => [host, `${host}:80`]).toSorted(),

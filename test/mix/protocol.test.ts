@@ -144,7 +144,7 @@ const errorOf = (reply: Reply): ErrorReply => {
   return reply;
 };
 
-/** Messages move the weights as calls of the library do, and go on from any state to the same bits. */
+/** Messages move the weights like calls of the library, and continue from any state to the same bits. */
 function checkDriven(rule: RuleOptions, around: readonly CombinatorOptions[], numRuns: number): void {
   fc.assert(
     fc.property(
@@ -213,7 +213,7 @@ function checkDriven(rule: RuleOptions, around: readonly CombinatorOptions[], nu
 }
 
 test.each(table.map((rule) => [JSON.stringify(rule), rule] as const))(
-  "%s moves as the library moves it, wherever it was saved and gone on from",
+  "%s moves the weights like the library, from any saved state",
   (_, rule) =>
     checkDriven(
       rule,
@@ -241,11 +241,12 @@ test("the list has every combinator", () => {
   expect(combined.map(({ name }) => name).toSorted()).toEqual(combinatorNames.toSorted());
 });
 
-test.each(combined.map((one) => [one.name, one] as const))("so it does with %s around it", (_, one) =>
-  checkDriven({ name: "dga", normalise: "raw", beta: 1 }, [one], 8),
+test.each(combined.map((one) => [one.name, one] as const))(
+  "the same holds with %s around the rule",
+  (_, one) => checkDriven({ name: "dga", normalise: "raw", beta: 1 }, [one], 8),
 );
 
-test("and with a guard around fixed weights", () =>
+test("the same holds with a guard around fixed weights", () =>
   checkDriven({ name: "uniform" }, [{ name: "guard", limits: { domain1: 1, domain2: 1.01 } }], 20));
 
 const first = (init: object = {}): Session =>
@@ -263,7 +264,7 @@ describe("steps", () => {
   const session = first({ rule: cosine });
   const { session: after, reply } = send(session, measured);
 
-  test("one that comes again has the same reply, whatever the order of its members, and moves nothing", () => {
+  test("a repeated step gets the same reply and moves nothing, whatever the order of its fields", () => {
     const turned = Object.fromEntries(Object.entries(measured).reverse());
     for (const again of [measured, { ...turned, alignments: { code: 0.4, web: 0.1 } }]) {
       const repeated = send(after, again);
@@ -280,13 +281,13 @@ describe("steps", () => {
     [{ ...measured, targetNorm: 4 }, /^step 10 was already observed/],
     [{ ...measured, losses: { web: 1 } }, /^step 10 was already observed/],
     [{ ...measured, step: 9 }, /^step 9 is before step 10, the last one; .*send init with the state/],
-  ])("that say otherwise, or go back, are refused: %j", (message, error) => {
+  ])("a repeated step with other numbers, or an earlier step, is refused: %j", (message, error) => {
     const { session: same, reply } = answer(after, message);
     expect(same).toBe(after);
     expect(errorOf(reply)).toMatchObject({ field: "step", error: expect.stringMatching(error) as unknown });
   });
 
-  test("every number of an observation counts when it comes again", () => {
+  test("a repeated step is compared in every number", () => {
     const of = { alignments: { web: 1, code: 2 }, norm: 1, loss: 1 };
     const full = {
       type: "observe",
@@ -311,14 +312,14 @@ describe("steps", () => {
     }
   });
 
-  test("a trainer that went back takes the rule with it", () => {
+  test("a trainer that goes back can restore the session's state", () => {
     const further = send(after, { ...measured, step: 20 });
     const back = send(further.session, { type: "init", state: after });
     expect(back.session).toEqual(after);
     expect(send(back.session, { ...measured, step: 20 })).toEqual(further);
   });
 
-  test("a session may begin at any step, and a rule that waits says how long", () => {
+  test("a session may begin at any step, and a rule that is not due replies with the step of its next update", () => {
     const late = first({ step: 13, updateEvery: 10 });
     const waiting = weightsOf(send(late, { type: "observe", step: 19, alignments: { web: 1 } }).reply);
     expect(waiting).toMatchObject({ changed: false, diagnostics: { updated: false, measured: 1 } });
@@ -348,7 +349,7 @@ describe("init", () => {
     targetNorm: null,
   }).session;
 
-  test("with the same options continues, and options that it leaves out keep their values", () => {
+  test("with the same options continues the session; options that are left out keep their values", () => {
     for (const same of [
       {},
       { domains: ["web", "code"] },
@@ -371,7 +372,7 @@ describe("init", () => {
     [{ updateEvery: 3 }, "updateEvery", /^the session has null, not 3/],
     [{ step: 7 }, "step", /^the session has 0 \(and is at 10 now\), not 7/],
     [{ state: first() }, "state", /belongs to another session/],
-  ])("that says otherwise is refused: %j", (message, field, error) => {
+  ])("with other options is refused: %j", (message, field, error) => {
     const made = answer(session, { type: "init", ...message });
     expect(made.session).toBe(session);
     expect(errorOf(made.reply)).toMatchObject({ field, error: expect.stringMatching(error) as unknown });
@@ -420,7 +421,7 @@ describe("init", () => {
     expect(errorOf(made.reply)).toMatchObject({ field, error: expect.stringMatching(error) as unknown });
   });
 
-  test("any damage to a state is refused, or understood, and nothing else happens", () => {
+  test("any damage to a state is refused or accepted, without any other error", () => {
     const text = JSON.stringify(session);
     const next = random(5);
     const paths = [...text.matchAll(/"(\w+)":/g)].map(({ 1: name }) => name ?? "");
@@ -508,7 +509,7 @@ describe("observe", () => {
     expect(errorOf(made.reply)).toMatchObject({ field, error: expect.stringMatching(error) as unknown });
   });
 
-  test("what a rule itself refuses is told by its field", () => {
+  test("an error of the rule names the field", () => {
     const ado = first({ rule: { name: "ado" } });
     const given = { type: "observe", step: 1, losses: { web: 1, code: -2 }, tokensSeen: { web: 1, code: 1 } };
     expect(errorOf(answer(ado, given).reply).field).toBe("losses.code");
@@ -552,7 +553,7 @@ describe("observe", () => {
     expect(seeded.diagnostics.ignored).toEqual([{ field: "seed", reason: "no rule draws random numbers" }]);
   });
 
-  test("a Gram matrix is the same by names, in any order, and by one half", () => {
+  test("a Gram matrix may be sent by names, in any order, or as one half", () => {
     const session = first({ domains: ["a", "b", "c"], rule: { name: "rnb", target: [0.2, 0.3, 0.5] } });
     const sent = (gram: object): WeightsReply =>
       weightsOf(send(session, { type: "observe", step: 1, ...gram }).reply);
@@ -570,7 +571,7 @@ describe("observe", () => {
     expect(sent({ gram: { b: { b: 3, c: 2 }, c: { c: 5 }, a: null } })).toEqual(part);
   });
 
-  test("a domain with 0 tokens was not measured, whatever else is said of it", () => {
+  test("a domain with 0 tokens counts as not measured, whatever else is sent", () => {
     const init = { rule: { name: "dga", normalise: "raw", beta: 1 }, domains: ["a", "b", "c"] };
     const sent = (alignments: object, tokens: object): unknown =>
       weightsOf(send(first(init), { type: "observe", step: 1, alignments, tokens }).reply).weights;
@@ -609,7 +610,7 @@ describe("sketches", () => {
         ],
       },
     ],
-  ])("are the numbers that they hold: %j", (rule, numbers) => {
+  ])("give the same as the numbers that they contain: %j", (rule, numbers) => {
     const session = first({ rule });
     const [found, wanted] = [{ sketches: sent }, numbers].map((part) =>
       weightsOf(send(session, { type: "observe", step: 1, ...part }).reply),
@@ -619,7 +620,7 @@ describe("sketches", () => {
     expect(found?.diagnostics).toMatchObject({ measured: 2, ignored: [] });
   });
 
-  test("of fewer domains measure those", () => {
+  test("of some domains measure only those", () => {
     const { reply } = send(first({ rule: cosine }), {
       type: "observe",
       step: 1,
@@ -658,7 +659,7 @@ describe("sketches", () => {
     expect(errorOf(made.reply)).toMatchObject({ field, error: expect.stringMatching(error) as unknown });
   });
 
-  test('a domain called "target" cannot have one', () => {
+  test('a domain called "target" cannot have a sketch', () => {
     const session = first({ domains: ["target", "b"] });
     expect(errorOf(answer(session, { type: "observe", step: 1, sketches: sent }).reply).error).toMatch(
       /is ambiguous/,
@@ -672,7 +673,7 @@ describe("loss multipliers", () => {
   const init = (more: object): WeightsReply =>
     weightsOf(send(null, { type: "init", domains, rule, ...more }).reply);
 
-  test("are the weights over what is drawn, and stay asked for", () => {
+  test("are the weights divided by the drawn shares, and are sent from then on", () => {
     expect(init({}).lossMultipliers).toBeUndefined();
     expect(init({ lossMultipliers: true }).lossMultipliers).toEqual({ web: 0.5, code: 1.5 });
     expect(init({ shares: { web: 3, code: 1 }, lossMultipliers: false }).lossMultipliers).toBeUndefined();
@@ -685,7 +686,7 @@ describe("loss multipliers", () => {
     expect(other.lossMultipliers).toEqual({ web: 0.5, code: 1.5 });
   });
 
-  test("leave out a domain that is not drawn, and say so where it has weight", () => {
+  test("leave out a domain that is not drawn, and report it if it has weight", () => {
     const reply = init({ shares: { web: 0, code: 1 } });
     expect(reply.lossMultipliers).toEqual({ code: 0.75 });
     expect(reply.diagnostics.ignored).toEqual([
@@ -694,7 +695,7 @@ describe("loss multipliers", () => {
   });
 });
 
-test("names that objects treat in a way of their own are names like others", () => {
+test("names with a special meaning for objects are handled like all others", () => {
   const strange = ["__proto__", "constructor", "7", "é\u0301", "a.b"];
   const numbers = (values: readonly number[]): string =>
     `{${strange.map((name, i) => `${JSON.stringify(name)}:${values[i]}`).join(",")}}`;
@@ -735,14 +736,14 @@ test.each<[string, string | null, RegExp]>([
   ['{"type":"obsrve"}', "type", /did you mean "observe"\?/],
   ['{"type":"toString"}', "type", /not a type of message/],
   ['{"type":"snapshot","step":1}', "step", /it is an unknown field; there are type/],
-])("a line that is no message is refused: %s", (line, field, error) => {
+])("a line that is not a message is refused: %s", (line, field, error) => {
   const session = first();
   const made = answerLine(session, line);
   expect(made.session).toBe(session);
   expect(errorOf(made.reply)).toMatchObject({ field, error: expect.stringMatching(error) as unknown });
 });
 
-test("nothing but init comes first", () => {
+test("the first message must be init", () => {
   for (const message of [measured, { type: "snapshot" }])
     expect(errorOf(answer(null, message).reply)).toMatchObject({
       field: "type",
@@ -750,7 +751,7 @@ test("nothing but init comes first", () => {
     });
 });
 
-test("huge and deep input is refused in few words", () => {
+test("huge and deeply nested input is refused in a short message", () => {
   const name = "x".repeat(1e6);
   const session = first();
   const lines = [
@@ -768,7 +769,7 @@ test("huge and deep input is refused in few words", () => {
   }
 });
 
-test("10,000 lines of nonsense: each has one reply of one line, and no refused line has an effect", () => {
+test("10,000 random lines: each gets one reply of one line, and a refused line has no effect", () => {
   const next = random(11);
   const pick = <T>(of: readonly T[]): T => of[Math.floor(next() * of.length)];
   const [example] = fc.sample(signal(K, { mild: true }), { numRuns: 1, seed: 1 });
@@ -840,7 +841,7 @@ function damaged(line: string, next: () => number, pick: <T>(of: readonly T[]) =
     case 2: {
       const members = [...line.matchAll(/"(\w+)":/g)];
       const { index, 0: found } = pick(members);
-      // A number, a text or what is up to the next comma goes.
+      // Replaces a number, a text, or everything up to the next comma.
       const rest = line
         .slice(index + found.length)
         .replace(/^("[^"]*"|[^,{}[\]]+|\{\}|\[[^\]]*\]|\{[^{}]*\})/, value());
@@ -871,7 +872,7 @@ test("facts in init have the same effect as in createMixer", () => {
 
 const text = readFileSync(join(import.meta.dirname, "../../docs/trainers.md"), "utf8");
 
-test("the session in the documentation goes as it says", () => {
+test("the session in the documentation has the replies that it shows", () => {
   const lines = [...text.matchAll(/^ {4}([→←]) (.*)$/gm)].map(([, side, line = ""]) => ({ side, line }));
   expect(lines.length).toBe(10);
   const short = (_: string, value: unknown): unknown =>

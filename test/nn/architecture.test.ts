@@ -38,17 +38,20 @@ it.each(configs)(
   },
 );
 
-it.each(configs)("$preset: packed layers are stored apart or whole, every value once", async (given) => {
-  setCurrentMemory(createReferenceBackend());
-  const model = createGPT(given, { seed: 3 });
-  const file = decodeSafetensors((await toHuggingFace(model)).get("model.safetensors") ?? new Uint8Array());
-  const sorted = (values: readonly number[]): Float64Array => Float64Array.from(values).sort();
-  const stored = [...file.values()].flatMap(({ data }) => [...data]);
-  const own = (await Promise.all(model.parameters.list.map(numbers))).flat();
-  expect(sorted(stored)).toEqual(sorted(own));
-});
+it.each(configs)(
+  "$preset: packed layers are stored divided or whole, with every value once",
+  async (given) => {
+    setCurrentMemory(createReferenceBackend());
+    const model = createGPT(given, { seed: 3 });
+    const file = decodeSafetensors((await toHuggingFace(model)).get("model.safetensors") ?? new Uint8Array());
+    const sorted = (values: readonly number[]): Float64Array => Float64Array.from(values).sort();
+    const stored = [...file.values()].flatMap(({ data }) => [...data]);
+    const own = (await Promise.all(model.parameters.list.map(numbers))).flat();
+    expect(sorted(stored)).toEqual(sorted(own));
+  },
+);
 
-it.each(configs)("$preset: the last blocks, with the norm and the head after them", (given) => {
+it.each(configs)("$preset: the last blocks include the norm and the head after them", (given) => {
   setCurrentMemory(createReferenceBackend());
   const model = createGPT(given);
   const { layers } = model.config;
@@ -66,7 +69,7 @@ it.each(configs)("$preset: the last blocks, with the norm and the head after the
     );
 });
 
-it("blocks of any model are those of its specs, whatever its names", () => {
+it("the blocks of a custom model come from its specs, rather than from names", () => {
   setCurrentMemory(createReferenceBackend());
   const spec = { shape: [1], init: { kind: "constant", value: 0 }, decay: false } as const;
   const parameters = createParameters(

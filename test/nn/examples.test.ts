@@ -51,7 +51,7 @@ const rows = (batch: Batch): unknown[] =>
     }),
   );
 
-test("joined batches hold the examples of all, in order, in arrays of the same kinds", () => {
+test("joined batches hold the examples of all, in order, in arrays of the same types", () => {
   fc.assert(
     fc.property(alike, (batches) => {
       const whole = concatenate(batches);
@@ -69,7 +69,7 @@ test("joined batches hold the examples of all, in order, in arrays of the same k
   );
 });
 
-test("picked examples are those of the indices, in their order, as often as they are named", () => {
+test("picked examples are those at the indices, in their order, as often as they occur", () => {
   fc.assert(
     fc.property(alike, fc.array(fc.nat(1000), { maxLength: 6 }), (batches, numbers) => {
       const whole = concatenate(batches);
@@ -80,7 +80,7 @@ test("picked examples are those of the indices, in their order, as often as they
   );
 });
 
-test("counts may be a list, or lists and arrays side by side", () => {
+test("counts may be a list, also of lists and arrays", () => {
   const list = { tokens: [1, 2] };
   const array = { tokens: Int32Array.of(3) };
   expect(concatenate([list, list])).toEqual({ tokens: [1, 2, 1, 2] });
@@ -90,7 +90,7 @@ test("counts may be a list, or lists and arrays side by side", () => {
   expect(pickExamples(list, [1, 0, 1])).toEqual({ tokens: [2, 1, 2] });
 });
 
-describe("what does not go together is refused, naming the field", () => {
+describe("batches that do not go together are refused, and the field is named", () => {
   const batch = { x: Float32Array.of(1, 2, 3, 4), width: 2, tokens: [1, 1] };
   const cases: [string, object, RegExp][] = [
     ["another number", { width: 3 }, /^batches 0 and 1 do not go together: width is 2 in the one and 3 in/],

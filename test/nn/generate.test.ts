@@ -34,7 +34,7 @@ async function likeliest(model: GPT, tokens: readonly number[]): Promise<number>
 
 describe.each(backends)("on $name", ({ create }) => {
   it.each(configs)(
-    "$preset: the same seed, the same text; memory as before; temperature 0 is greedy",
+    "$preset: the same seed gives the same text; no memory is left in use; temperature 0 takes the likeliest token",
     async (config) => {
       const own = await create();
       setCurrentMemory(own);
@@ -61,7 +61,7 @@ describe.each(backends)("on $name", ({ create }) => {
   );
 });
 
-it("stops at the token that ends the text, without giving it; or when the caller stops", async () => {
+it("stops before the token that ends the text, or when the caller stops", async () => {
   const model = await scrambled(configs[0]);
   const live = backend.liveBytes;
   const options = { maxTokens: 200, seed: 4, temperature: 2 };
@@ -76,13 +76,13 @@ it("stops at the token that ends the text, without giving it; or when the caller
   expect(backend.liveBytes).toBe(live);
 });
 
-it("the defaults: 100 tokens, temperature 1, of all tokens, seed 0", async () => {
+it("by default it gives 100 tokens, at temperature 1, from all tokens, with seed 0", async () => {
   const model = await scrambled(configs[0]);
   const written = { maxTokens: 100, temperature: 1, topK: 0, seed: 0 };
   expect(await collect(model, [0])).toEqual(await collect(model, [0], written));
 });
 
-it("a prompt longer than the context is cropped to its end", async () => {
+it("of a prompt longer than the context, the end is used", async () => {
   const model = await scrambled(configs[1]);
   const prompt = Array.from({ length: 30 }, (_, i) => (i * 7) % 11);
   const options = { maxTokens: 8, seed: 1 };
@@ -133,7 +133,7 @@ describe("sampleToken", () => {
     fc.double({ min: 0, max: 2, noNaN: true }),
   );
 
-  it("gives one of the topK likeliest tokens that can come", () => {
+  it("returns one of the topK likeliest tokens with a probability above 0", () => {
     fc.assert(
       fc.property(logitsArbitrary, temperature, fc.nat(15), u, (logits, t, topK, u) => {
         fc.pre(logits.some((x) => x > -Infinity));
@@ -147,7 +147,7 @@ describe("sampleToken", () => {
     );
   });
 
-  it("is the inverse of the cumulative distribution, in the order of ids", () => {
+  it("is the inverse of the cumulative distribution, in the order of the ids", () => {
     fc.assert(
       fc.property(
         fc.array(fc.double({ min: -5, max: 5, noNaN: true }), { minLength: 1, maxLength: 9 }),
@@ -164,7 +164,7 @@ describe("sampleToken", () => {
     );
   });
 
-  it("a number on the border of two tokens belongs to the second", () => {
+  it("a number on the border of two tokens gives the second", () => {
     for (let i = 0; i < 8; i++) expect(sampleToken(new Array<number>(8).fill(3), 1, 0, i / 8)).toBe(i);
   });
 
@@ -196,7 +196,7 @@ it.each<[number[], GenerateOptions, string]>([
   await expect(generate(model, prompt, options).next()).rejects.toThrow(new GradmixError("config", message));
 });
 
-it("weights that give NaN are an error", async () => {
+it("weights that give NaN are refused", async () => {
   const model = createGPT(configs[0]);
   model.parameters.byName.get("norm.weight")?.write(new Array<number>(8).fill(NaN));
   await expect(collect(model, [1])).rejects.toThrow(/^generate: the largest logit is NaN/);

@@ -152,13 +152,13 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     };
     const losses = (): Tensor => model.losses({ inputs: ids(golden.tokens), targets: ids(golden.targets) });
 
-    it("logits and losses", async () => {
+    it("gives the logits and losses of the Hugging Face model", async () => {
       const [logits, each] = scope(() => [model.logits(ids(golden.tokens)), losses()]);
       close("logit", await logits.data(), golden.logits);
       close("loss", await each.data(), golden.losses);
     });
 
-    it("gradients, and the alignments and norms of the examples", async () => {
+    it("gives its gradients, and the alignments and norms of the examples", async () => {
       const gradient = arenaLike(model.parameters);
       const sink = alignSink({
         examples: 3,
@@ -178,7 +178,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       gradient.dispose();
     });
 
-    it.each(optimizerNames)("steps of %s, with clipping and decay", async (name) => {
+    it.each(optimizerNames)("gives the same steps of %s, with clipping and decay", async (name) => {
       const { lr, options, steps, parameters } = golden.optimizers[name];
       const optimizer = optimizers[name](model.parameters, options);
       const gradient = arenaLike(model.parameters);
@@ -201,7 +201,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       gradient.dispose();
     });
 
-    it("writes the folder that it read", async () => {
+    it("writes the same folder that it read", async () => {
       const files = await toHuggingFace(model);
       const want = decodeSafetensors(folder(golden).get("model.safetensors") ?? new Uint8Array());
       const got = decodeSafetensors(files.get("model.safetensors") ?? new Uint8Array());

@@ -44,7 +44,7 @@ describe.each(configs)("$preset, f64", (config) => {
     model = await scrambled(config);
   });
 
-  it("the gradient against central differences in random directions", async () => {
+  it("the gradient equals central differences in random directions", async () => {
     const batch = batchOf(config, 3, 5);
     const gradient = await gradientOf(model, batch);
     const { value } = model.parameters;
@@ -74,7 +74,7 @@ describe.each(configs)("$preset, f64", (config) => {
     }
   });
 
-  it("⟨∇loss_b, V⟩ from one forward pass and from one backward pass an example", async () => {
+  it("⟨∇loss_b, V⟩ is the same from one forward pass and from one backward pass per example", async () => {
     const batch = batchOf(config, 3, 6);
     const arena = arenaLike(model.parameters);
     arena.arena.write(values(arena.arena.size, 77));
@@ -91,7 +91,7 @@ describe.each(configs)("$preset, f64", (config) => {
     expect(await numbers(losses)).toEqual(await numbers(lossesOf(model, batch)));
   });
 
-  it("positions after a token do not change what comes before it", async () => {
+  it("later tokens do not affect earlier positions", async () => {
     const { tokens } = batchOf(config, 1, 6);
     const changed = [tokens[0].map((id, t) => (t < 4 ? id : (id + 1) % config.vocabSize))];
     const { vocabSize } = config;
@@ -105,23 +105,26 @@ const partDot = (a: readonly number[], b: readonly number[], p: Tensor): number 
   dot(a.slice(p.offset, p.offset + p.size), b.slice(p.offset, p.offset + p.size));
 
 describe.each(backends)("on $name", ({ create }) => {
-  it.each(configs)("$preset: per-example gradients against passes over one example alone", async (config) => {
-    const backend = await create();
-    setCurrentMemory(backend);
-    const model = await scrambled(config);
-    const batch = batchOf(config, 3, 6);
-    const sink = perExampleSink(3, model.parameters.list);
-    gradients(() => lossesOf(model, batch), { parameters: model.parameters.list, sink });
-    for (let b = 0; b < 3; b++) {
-      const alone = await gradientOf(model, { tokens: [batch.tokens[b]], targets: [batch.targets[b]] });
-      for (const p of model.parameters.list) {
-        const rows = await numbers(sink.result().get(p)!);
-        const got = rows.slice(b * p.size, (b + 1) * p.size);
-        expect(differs(got, alone.slice(p.offset, p.offset + p.size), 2e-5), `${p.name}, ${b}`).toBeNull();
+  it.each(configs)(
+    "$preset: per-example gradients equal those of passes over single examples",
+    async (config) => {
+      const backend = await create();
+      setCurrentMemory(backend);
+      const model = await scrambled(config);
+      const batch = batchOf(config, 3, 6);
+      const sink = perExampleSink(3, model.parameters.list);
+      gradients(() => lossesOf(model, batch), { parameters: model.parameters.list, sink });
+      for (let b = 0; b < 3; b++) {
+        const alone = await gradientOf(model, { tokens: [batch.tokens[b]], targets: [batch.targets[b]] });
+        for (const p of model.parameters.list) {
+          const rows = await numbers(sink.result().get(p)!);
+          const got = rows.slice(b * p.size, (b + 1) * p.size);
+          expect(differs(got, alone.slice(p.offset, p.offset + p.size), 2e-5), `${p.name}, ${b}`).toBeNull();
+        }
       }
-    }
-    await backend.dispose();
-  });
+      await backend.dispose();
+    },
+  );
 
   it.each(configs)("$preset: recomputed blocks give the same bits", async (config) => {
     const backend = await create();
@@ -161,7 +164,7 @@ it("recomputed blocks save memory", () => {
   expect(peaks[1]).toBeLessThan(0.5 * peaks[0]);
 });
 
-it("without a backward pass, memory does not grow with the number of layers; forward mode's neither", () => {
+it("without a backward pass, and in forward mode, memory does not grow with the number of layers", () => {
   const peaks = [2, 12].map((layers) => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);

@@ -70,7 +70,7 @@ function changed(
 const same = (stored: Map<string, StoredTensor>): Map<string, StoredTensor> => stored;
 
 describe.each(backends)("on $name", ({ create }) => {
-  it.each(configs)("$preset: the same bits after a round trip", async (config) => {
+  it.each(configs)("$preset: the weights have the same bits after a round trip", async (config) => {
     const backend = await create();
     setCurrentMemory(backend);
     const model = await scrambled(config);
@@ -139,7 +139,7 @@ describe("what is written", () => {
     });
   });
 
-  it("configurations with every key that decides what is computed, floats as floats", async () => {
+  it("configurations with every key that affects the result, and floats written as floats", async () => {
     const files = await folderOf({ ...llama, ropeTheta: 50_000, normEps: 1 });
     expect(text(files.get("config.json"))).toMatch(/"rms_norm_eps": 1\.0,\n {2}"rope_theta": 50000\.0,/);
     expect(parse(files.get("config.json"))).toEqual({
@@ -217,9 +217,9 @@ describe("what is written", () => {
   });
 });
 
-describe("folders from other sources", () => {
+describe("folders from other programs", () => {
   it.each(configs)(
-    "$preset: without the prefix of the base model, and with tensors that are no weights",
+    "$preset: without the prefix of the base model, and with tensors that are not weights",
     async (config) => {
       const files = await folderOf(config);
       const base = changed(files, (stored) => {
@@ -254,7 +254,7 @@ describe("folders from other sources", () => {
     else expect(() => fromHuggingFace(silent)).toThrow(/"lm_head.weight" is missing/);
   });
 
-  it("several files of weights, with their index or without", async () => {
+  it("several files of weights, with or without their index", async () => {
     const files = await folderOf(llama);
     const shards = sharded(files);
     expect(await logitsOf(shards)).toEqual(await logitsOf(files));
@@ -267,7 +267,7 @@ describe("folders from other sources", () => {
     expect(await logitsOf(shards)).toEqual(await logitsOf(files));
   });
 
-  it("other files of weights beside the one that is asked for", async () => {
+  it("other files of weights beside the right one", async () => {
     const files = await folderOf(llama);
     const other = encodeSafetensors(new Map([["lora.a", { shape: [1], data: new Float32Array(1) }]]));
     const names = ["adapter_model.safetensors", "consolidated.safetensors"];
@@ -276,7 +276,7 @@ describe("folders from other sources", () => {
     expect(await logitsOf(new Map([...more, ...sharded(files)]))).toEqual(await logitsOf(files));
   });
 
-  it("a head that is stored beside the embedding that it is tied to", async () => {
+  it("a head that is stored although it is tied to the embedding", async () => {
     const files = await folderOf(llama);
     const copied = changed(
       files,
@@ -290,7 +290,7 @@ describe("folders from other sources", () => {
     expect(await numbers(head ?? expect.fail())).toEqual(await numbers(embedding ?? expect.fail()));
   });
 
-  it("F16 weights, beside a mask of a type that cannot be read", async () => {
+  it("F16 weights, beside a mask whose type cannot be read", async () => {
     const files = await folderOf(llama);
     const stored = weightsOf(files);
     // Quarters from −2 to 1.75 in both precisions.
@@ -321,7 +321,7 @@ describe("folders from other sources", () => {
     );
   });
 
-  it("a key that is left out means what `transformers` takes for it", async () => {
+  it("a key that is left out has the default of `transformers`", async () => {
     const [l, g] = [await folderOf(llama), await folderOf({ ...gpt2, hiddenDim: 32 })];
     const without = (files: ModelFiles, ...names: string[]): GPTConfig =>
       fromHuggingFace(changed(files, same, Object.fromEntries(names.map((name) => [name, undefined]))))
@@ -333,7 +333,7 @@ describe("folders from other sources", () => {
     expect(without(full, "num_key_value_heads").kvHeads).toBe(4);
   });
 
-  it("other keys for the same: defaults left out, rope_parameters, gelu by its other name", async () => {
+  it("equivalent keys: defaults left out, rope_parameters, gelu under its other name", async () => {
     const files = await folderOf({ ...llama, ropeTheta: 500 });
     const want = await logitsOf(files);
     const variant = {
@@ -482,7 +482,7 @@ describe("folders that cannot be read", () => {
   it.each<[GPTConfig, string, string]>([
     [llama, "num_hidden_layers", "model.layers.0.self_attn.q_proj.bias"],
     [gpt2, "n_layer", "transformer.h.0.crossattention.c_attn.weight"],
-  ])("$preset: layers and tensors that the configuration does not have", async (config, layers, extra) => {
+  ])("$preset: layers and tensors that the configuration lacks", async (config, layers, extra) => {
     const files = await folderOf(config);
     for (const count of [1, 3, 3e7, 1e15])
       refused(
@@ -499,7 +499,7 @@ describe("folders that cannot be read", () => {
     );
   });
 
-  it("any number in the place of another: refused, or the same model, before memory is taken", async () => {
+  it("another value in place of any number: refused, or the same model, before memory is taken", async () => {
     const folders = await Promise.all([folderOf(llama), folderOf(gpt2)]);
     const want = await Promise.all(folders.map(logitsOf));
     const odd = fc.oneof(
@@ -526,7 +526,7 @@ describe("folders that cannot be read", () => {
     );
   });
 
-  it("tensors that are missing or of another shape, the transposed one too", async () => {
+  it("tensors that are missing or have another shape, even the transposed one", async () => {
     const files = await folderOf(gpt2);
     const name = "transformer.h.1.mlp.c_fc.weight";
     refused(

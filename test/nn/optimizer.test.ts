@@ -126,49 +126,52 @@ const kinds: readonly { name: string; make: (parameters: Parameters, clip?: numb
 ];
 
 describe.each(backends)("on $name", ({ create }) => {
-  it.each(variants)("five steps by the formulas: $name", async ({ make, formula, scale, clip, decay }) => {
-    const backend = await create();
-    setCurrentMemory(backend);
-    const parameters = createParameters(specs, 4);
-    const gradient = arenaLike(parameters);
-    const optimizer = make(parameters);
-    const states = Object.keys(optimizer.state);
-    const start = await numbers(parameters.value);
-    const want = parameters.list.map((p) =>
-      Array.from({ length: p.size }, (_, i): Record<string, number> => ({
-        value: start[p.offset + i],
-        ...Object.fromEntries(states.map((name) => [name, 0])),
-      })),
-    );
-    for (let t = 1; t <= 5; t++) {
-      const lr = 0.02 / t;
-      const g = parameters.list.map((p, n) => values(p.size, 10 * t + n, -scale, scale));
-      parameters.list.forEach((p, n) => gradient.of(p).write(g[n]));
-      const sumsq = optimizer.step(gradient.arena, lr);
-      const squared = g.flat().reduce((s, x) => s + x * x, 0);
-      expectNear((await sumsq.item()) / squared, 1, 1e-6);
-      sumsq.dispose();
-      const factor = clip > 0 ? Math.min(1, clip / Math.sqrt(squared)) : 1;
-      want.forEach((ps, n) =>
-        ps.forEach((p, i) => formula(p, g[n][i] * factor, t, lr, specs[n].decay ? decay : 0)),
+  it.each(variants)(
+    "five steps follow the formulas: $name",
+    async ({ make, formula, scale, clip, decay }) => {
+      const backend = await create();
+      setCurrentMemory(backend);
+      const parameters = createParameters(specs, 4);
+      const gradient = arenaLike(parameters);
+      const optimizer = make(parameters);
+      const states = Object.keys(optimizer.state);
+      const start = await numbers(parameters.value);
+      const want = parameters.list.map((p) =>
+        Array.from({ length: p.size }, (_, i): Record<string, number> => ({
+          value: start[p.offset + i],
+          ...Object.fromEntries(states.map((name) => [name, 0])),
+        })),
       );
-      // The gradient is only read.
-      expect(await numbers(gradient.of(parameters.list[1]))).toEqual(g[1]);
-    }
-    for (const [n, p] of parameters.list.entries()) {
-      const rows = new Map([["value", await numbers(p)]]);
-      for (const name of states) rows.set(name, await numbers(optimizer.state[name].of(p)));
-      want[n].forEach((numbers, i) => {
-        expect(Object.keys(numbers)).toEqual([...rows.keys()]);
-        for (const [name, wanted] of Object.entries(numbers))
-          expect(Math.abs(rows.get(name)![i] - wanted), `${p.name}: ${name} ${i}`).toBeLessThan(
-            3e-6 * Math.max(0.05, Math.abs(wanted)),
-          );
-      });
-    }
-    expect(optimizer.steps).toBe(5);
-    await backend.dispose();
-  });
+      for (let t = 1; t <= 5; t++) {
+        const lr = 0.02 / t;
+        const g = parameters.list.map((p, n) => values(p.size, 10 * t + n, -scale, scale));
+        parameters.list.forEach((p, n) => gradient.of(p).write(g[n]));
+        const sumsq = optimizer.step(gradient.arena, lr);
+        const squared = g.flat().reduce((s, x) => s + x * x, 0);
+        expectNear((await sumsq.item()) / squared, 1, 1e-6);
+        sumsq.dispose();
+        const factor = clip > 0 ? Math.min(1, clip / Math.sqrt(squared)) : 1;
+        want.forEach((ps, n) =>
+          ps.forEach((p, i) => formula(p, g[n][i] * factor, t, lr, specs[n].decay ? decay : 0)),
+        );
+        // The gradient is only read.
+        expect(await numbers(gradient.of(parameters.list[1]))).toEqual(g[1]);
+      }
+      for (const [n, p] of parameters.list.entries()) {
+        const rows = new Map([["value", await numbers(p)]]);
+        for (const name of states) rows.set(name, await numbers(optimizer.state[name].of(p)));
+        want[n].forEach((numbers, i) => {
+          expect(Object.keys(numbers)).toEqual([...rows.keys()]);
+          for (const [name, wanted] of Object.entries(numbers))
+            expect(Math.abs(rows.get(name)![i] - wanted), `${p.name}: ${name} ${i}`).toBeLessThan(
+              3e-6 * Math.max(0.05, Math.abs(wanted)),
+            );
+        });
+      }
+      expect(optimizer.steps).toBe(5);
+      await backend.dispose();
+    },
+  );
 
   it.each(
     kinds.flatMap(({ name, make }) =>
@@ -266,7 +269,7 @@ function signum(parameters: Parameters): Optimizer {
   return optimizer;
 }
 
-it.each(backends)("an optimizer of one's own, out of ops: on $name", async ({ create }) => {
+it.each(backends)("an optimizer can be built from ops: on $name", async ({ create }) => {
   const backend = await create();
   setCurrentMemory(backend);
   const parameters = createParameters(specs, 4);
@@ -296,7 +299,7 @@ it.each(backends)("an optimizer of one's own, out of ops: on $name", async ({ cr
   await backend.dispose();
 });
 
-it("assign refuses other shapes, other types, and memory of the target's own", async () => {
+it("assign refuses other shapes, other types, and overlapping memory", async () => {
   setCurrentMemory(createReferenceBackend());
   const target = tensor([1, -0, 3, 4], [4]);
   assign(target.view([2], 1), tensor([-0, 7], [2]));
@@ -315,7 +318,7 @@ it("assign refuses other shapes, other types, and memory of the target's own", a
   expect(await numbers(target)).toEqual([7, 4, 7, 4]);
 });
 
-it("a step is free of scale when it is clipped, and moves no further than lr without decay", async () => {
+it("a clipped step does not depend on the scale of the gradient, and is at most lr without decay", async () => {
   setCurrentMemory(createReferenceBackend({ precision: "f64" }));
   await fc.assert(
     fc.asyncProperty(
@@ -394,7 +397,7 @@ describe("a saved state that does not fit is refused, and changes nothing", () =
   });
 });
 
-it("second moments as a preconditioner: v, 1 − β₂ᵗ and ε, from the first step on", () => {
+it("the preconditioner is v, 1 − β₂ᵗ and ε, from the first step on", () => {
   setCurrentMemory(createReferenceBackend());
   const parameters = createParameters(specs, 0);
   const gradient = arenaLike(parameters);
@@ -413,7 +416,7 @@ it("second moments as a preconditioner: v, 1 − β₂ᵗ and ε, from the first
 });
 
 it.each(kinds)(
-  "$name refuses a rate, a gradient and options that do not fit, before anything moves",
+  "$name refuses an invalid rate, gradient or option before it changes anything",
   async ({ make }) => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);
@@ -441,7 +444,7 @@ it.each(kinds)(
   },
 );
 
-it.each(kinds)("$name steps where its parameters live, whichever backend is the current one", async ({ make }) => {
+it.each(kinds)("$name uses the backend of its parameters, whichever is the current one", async ({ make }) => {
   const [home, other] = [createReferenceBackend(), createReferenceBackend()];
   setCurrentMemory(home);
   const parameters = createParameters(specs, 1);
@@ -458,7 +461,7 @@ it.each(kinds)("$name steps where its parameters live, whichever backend is the 
   for (const it of [optimizer, gradient, parameters]) it.dispose();
 }); // prettier-ignore
 
-it("memory: a state for each arena, none without momentum; what was made goes back when there is too little", () => {
+it("an optimizer takes one arena per state, none without momentum, and frees them if memory runs out", () => {
   const probe = createReferenceBackend();
   setCurrentMemory(probe);
   const parameters = createParameters(specs, 0);

@@ -32,7 +32,7 @@ const arbitrarySpecs = fc.uniqueArray(
 );
 
 describe("the arena", () => {
-  it("decayed parameters first, each aligned, none overlapping; values by name and seed, whatever the order", async () => {
+  it("decayed parameters come first, aligned and without overlap; values depend on name and seed, not on the order", async () => {
     setCurrentMemory(createReferenceBackend());
     await fc.assert(
       fc.asyncProperty(arbitrarySpecs, fc.integer({ min: 0, max: 2 ** 53 - 1 }), async (specs, seed) => {
@@ -64,7 +64,7 @@ describe("the arena", () => {
     );
   });
 
-  it("an arena of gradients has the same layout, and knows its parameters only", async () => {
+  it("an arena of gradients has the same layout, and accepts only its own parameters", async () => {
     setCurrentMemory(createReferenceBackend());
     const [a, b] = [1, 2].map((seed) => createGPT(configs[0], { seed }).parameters);
     const arena = arenaLike(a);
@@ -75,7 +75,7 @@ describe("the arena", () => {
     );
   });
 
-  it("normal values are those of the seed's key with the FNV-1a hash of the name folded in", async () => {
+  it("normal values use the seed's key, with the FNV-1a hash of the name folded in", async () => {
     setCurrentMemory(createReferenceBackend());
     // From the test suite of the hash's authors.
     const hashes = { a: 0xe40c292c, foobar: 0xbf9cf968 };
@@ -198,7 +198,7 @@ describe("initial values", () => {
   );
 
   it.each(configs)(
-    "$preset: the same on every backend to f32's rounding; other seeds, other values",
+    "$preset: the same on every backend up to f32 rounding, and different for other seeds",
     async (config) => {
       const all: number[][] = [];
       for (const { create } of backends) {
@@ -218,7 +218,7 @@ describe("initial values", () => {
   );
 });
 
-it("counts of well-known models", () => {
+it("the parameter counts of well-known models are right", () => {
   const gpt2: GPTConfig = {
     preset: "gpt2",
     vocabSize: 50257,

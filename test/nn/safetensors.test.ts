@@ -55,7 +55,7 @@ function attempt(bytes: Uint8Array): Tensors | string {
 }
 
 describe("round trip", () => {
-  it("any names, shapes and values, at any position in a larger buffer", () => {
+  it("any names, shapes and values are kept, at any position in a larger buffer", () => {
     fc.assert(
       fc.property(tensors, fc.nat(9), (given, margin) => {
         const bytes = encodeSafetensors(given);
@@ -65,14 +65,14 @@ describe("round trip", () => {
         expect([...read.keys()].toSorted()).toEqual([...given.keys()].toSorted());
         for (const [name, { shape, data }] of given) {
           expect(read.get(name)?.shape).toEqual(shape);
-          // toEqual tells −0 from 0, and NaN equals NaN.
+          // toEqual distinguishes −0 from 0, and NaN equals NaN.
           expect(read.get(name)?.data).toEqual(data);
         }
       }),
     );
   });
 
-  it("the published layout: a little-endian length, a header padded to eight bytes, then the data", () => {
+  it("the layout is the published one: a little-endian length, a header padded to eight bytes, then the data", () => {
     const bytes = encodeSafetensors(
       new Map([
         ["é", { shape: [2], data: Float32Array.of(1, -2) }],
@@ -125,7 +125,7 @@ describe("half precision", () => {
     ]);
   });
 
-  it("F16: all numbers, each the next of the one before", () => {
+  it("F16: all numbers, each one step above the previous one", () => {
     const positive = read(
       "F16",
       Array.from({ length: 0x7c00 }, (_, bits) => bits),
@@ -155,12 +155,12 @@ describe("half precision", () => {
     expect(read("F16", bits)).toEqual(bits.flatMap((x) => read("F16", [x])));
   });
 
-  it("a tensor that is not there is refused by its name", () => {
+  it("a missing tensor is refused by name", () => {
     const stored = openSafetensors(file({}, new Uint8Array(0)), "f");
     expect(errorOf(() => stored.read("w")).message).toBe('f: the tensor "w" is missing');
   });
 
-  it("other types are refused by name, unless they are not wanted", () => {
+  it("other types are refused by name, unless they are not requested", () => {
     const data = new Uint8Array(12);
     const header = {
       mask: { dtype: "BOOL", shape: [4], data_offsets: [0, 4] },
@@ -183,14 +183,14 @@ describe("broken files", () => {
   );
   const original = attempt(whole);
 
-  it("cut off anywhere", () => {
+  it("a file cut off anywhere is refused", () => {
     for (let length = 0; length < whole.length; length++)
       expect(typeof attempt(whole.subarray(0, length)), `${length} bytes`).toBe("string");
     expect(attempt(whole.subarray(0, whole.length - 1))).toMatch(/it is cut off$/);
     expect(attempt(new Uint8Array([...whole, 0]))).toMatch(/1 bytes at its end belong to no tensor$/);
   });
 
-  it("every byte of the length and the header changed: an error, or the same shapes and values", () => {
+  it("a change in any byte of the length or the header gives an error, or the same shapes and values", () => {
     const values = (read: Tensors): StoredTensor[] => [...read.values()];
     if (typeof original === "string") expect.fail(original);
     for (let at = 0; at < headerEnd(whole); at++)
@@ -204,7 +204,7 @@ describe("broken files", () => {
       }
   });
 
-  it("any bytes at all", () => {
+  it("any bytes are read or refused", () => {
     fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => void attempt(bytes)));
     fc.assert(
       fc.property(
@@ -215,7 +215,7 @@ describe("broken files", () => {
     );
   });
 
-  it("any entry", () => {
+  it("any entry is read or refused", () => {
     const count = fc.oneof(fc.integer({ min: -2, max: 20 }), fc.double(), fc.string({ maxLength: 3 }));
     const entry = fc.record(
       {
@@ -286,11 +286,11 @@ describe("broken files", () => {
     else expect(refused).toBe(`some.safetensors: ${message}`);
   });
 
-  it("a header that is not JSON", () => {
+  it("a header that is not JSON is refused", () => {
     expect(attempt(file("{", new Uint8Array(8)))).toMatch(/^some\.safetensors: header is not JSON \(/);
   });
 
-  it("a header longer than the format allows, which is not parsed", () => {
+  it("a header longer than the format allows is refused without parsing", () => {
     const bytes = new Uint8Array(100_000_020);
     new DataView(bytes.buffer).setBigUint64(0, 100_000_001n, true);
     expect(attempt(bytes)).toBe(
@@ -298,14 +298,14 @@ describe("broken files", () => {
     );
   });
 
-  it("a header longer than any file", () => {
+  it("a header longer than any file is refused", () => {
     const bytes = whole.slice();
     bytes.fill(255, 0, 8);
     expect(attempt(bytes)).toMatch(/^some\.safetensors: the header of \d+ bytes is cut off$/);
   });
 });
 
-it("is read by place: the header and the tensors that are wanted, of a file larger than any array", () => {
+it("the header and the requested tensors are read by position, even from a file larger than any array", () => {
   fc.assert(
     fc.property(tensors, fc.infiniteStream(fc.boolean()), (stored, choices) => {
       const wanted = new Set([...stored.keys()].filter(() => choices.next().value));

@@ -11,7 +11,7 @@ describe("arrays", () => {
   ]);
   const [a, b] = [Float32Array.of(1, -2, 0), new Float32Array(0)];
 
-  test("that are wanted, and no others, by name", () => {
+  test("are returned by name if they are expected, and no others", () => {
     expect(arraysOf({ b, a, c: "other" }, wanted)).toEqual(
       new Map([
         ["a", a],
@@ -36,7 +36,7 @@ describe("arrays", () => {
   });
 });
 
-test("parts are objects", () => {
+test("a saved part must be an object", () => {
   const saved = { json: { steps: 1 }, arrays: {} };
   expect(read(savedParts, { ...saved, other: 3 }, checkpointFault)).toEqual(saved);
   for (const bad of [undefined, null, 3, "x", []])

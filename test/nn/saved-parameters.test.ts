@@ -33,7 +33,7 @@ const specs: readonly ParameterSpec[] = [
 const make = (seed: number): Parameters => createParameters(specs, seed);
 
 describe.each(backends)("on $name", ({ create }) => {
-  it("gives back every bit, of any model", async () => {
+  it("reproduces every bit, for any model", async () => {
     const backend = await create();
     setCurrentMemory(backend);
     const pairs = [
@@ -56,7 +56,7 @@ describe.each(backends)("on $name", ({ create }) => {
   });
 });
 
-describe("refused, and nothing changed", () => {
+describe("loading or saving is refused, and nothing is changed", () => {
   const whole = async (): Promise<Map<string, StoredTensor>> =>
     decodeSafetensors(await saveParameters(make(1)));
   const gain = (data: Float32Array): StoredTensor => ({ shape: [data.length], data });
@@ -92,7 +92,7 @@ describe("refused, and nothing changed", () => {
     expect(await numbers(parameters.value)).toEqual(before);
   });
 
-  it("a type that cannot be read, and a file that is broken", async () => {
+  it("a type that cannot be read, and a broken file", async () => {
     const bytes = await saveParameters(make(1));
     const text = new TextDecoder("latin1").decode(bytes);
     const integers = Uint8Array.from(text.replace('"F32"', '"I32"'), (c) => c.charCodeAt(0));
@@ -106,7 +106,7 @@ describe("refused, and nothing changed", () => {
     expect(await numbers(parameters.value)).toEqual(before);
   });
 
-  it("values that are not finite are not saved, nor a name that the format keeps", async () => {
+  it("values that are not finite are not saved, nor a name that the format reserves", async () => {
     const parameters = make(1);
     parameters.byName.get("tower.weight")?.view([1], 4).write([NaN]);
     await expect(saveParameters(parameters)).rejects.toThrow(
@@ -125,7 +125,7 @@ describe("files", () => {
   });
   afterEach(() => rmSync(root, { recursive: true }));
 
-  it("written and read, with the folders that are not there; the bytes are those in memory", async () => {
+  it("are written with missing folders, and read back; the bytes are the same as in memory", async () => {
     const path = join(root, "a", "b", "model.safetensors");
     const [one, other] = [make(1), make(2)];
     await writeParameters(path, other);
@@ -136,7 +136,7 @@ describe("files", () => {
     expect(await numbers(other.value)).toEqual(await numbers(one.value));
   });
 
-  it("a file that cannot be read or written is named by its path, and an existing file stays", async () => {
+  it("an error names the path, and an existing file is kept", async () => {
     const path = join(root, "model.safetensors");
     const parameters = make(1);
     expect(codeOf(() => readParameters(path, parameters))).toBe(

@@ -23,7 +23,7 @@ const rates = (o: ScheduleOptions): number[] => {
 };
 
 describe("every schedule", () => {
-  it("rises to lr in equal parts, then never rises, and stays between minRatio·lr and lr", () => {
+  it("rises to lr in equal steps, never rises again, and stays between minRatio·lr and lr", () => {
     fc.assert(
       fc.property(options, (o) => {
         const all = rates(o);
@@ -43,7 +43,7 @@ describe("every schedule", () => {
     );
   });
 
-  it("cosine never falls faster than π/2 times the mean slope", () => {
+  it("cosine never falls faster than π/2 times its mean slope", () => {
     fc.assert(
       fc.property(options, (o) => {
         const all = rates({ ...o, name: "cosine" });
@@ -55,14 +55,14 @@ describe("every schedule", () => {
   });
 });
 
-it("cosine: halfway between warm-up and end it is halfway between the rates", () => {
+it("cosine is halfway between the rates in the middle between warm-up and end", () => {
   const all = rates({ name: "cosine", lr: 2, minRatio: 0.25, warmup: 10, steps: 110 });
   expect(all[10]).toBe(2);
   expectNear(all[60], 1.25, 1e-12);
   expectNear(all[109], 0.5, 1e-3);
 });
 
-it("wsd: flat, then linear down to minRatio·lr at the last step", () => {
+it("wsd is constant, then falls linearly to minRatio·lr at the last step", () => {
   const all = rates({ name: "wsd", lr: 1, minRatio: 0.1, warmup: 5, steps: 100, decayShare: 0.2 });
   expect(all.slice(5, 80)).toEqual(new Array(75).fill(1));
   expectNear(all[89], 0.55, 1e-12);
@@ -70,13 +70,13 @@ it("wsd: flat, then linear down to minRatio·lr at the last step", () => {
   for (let step = 80; step < 100; step++) expectNear(all[step - 1] - all[step], 0.045, 1e-12);
 });
 
-it("constant, and the defaults: no warm-up, down to a tenth", () => {
+it("constant stays at lr; by default, there is no warm-up and the rate falls to a tenth", () => {
   expect(new Set(rates({ name: "constant", lr: 0.3, steps: 20 }))).toEqual(new Set([0.3]));
   expectNear(createSchedule({ name: "cosine", lr: 1, steps: 10 })(10), 0.1, 1e-12);
   expect(createSchedule({ name: "wsd", lr: 1, steps: 10 })(7)).toBe(1);
 });
 
-it("usualWarmup: a quarter of a short run, 60 steps of a longer one", () => {
+it("usualWarmup is a quarter of a short run, and 60 steps of a longer one", () => {
   expect([0, 3, 4, 100, 239, 240, 1e6].map(usualWarmup)).toEqual([0, 0, 1, 25, 59, 60, 60]);
   for (const steps of [-1, 2.5, NaN])
     expect(() => usualWarmup(steps)).toThrow(

@@ -19,7 +19,7 @@ const batchOf = (inputs: number[], targets: number[], time: number, examples: nu
 });
 
 describe("a batch", () => {
-  test("becomes tensors [examples, time], if all ids are in the vocabulary; else the first that is not is named", async () => {
+  test("becomes tensors [examples, time] if all ids are in the vocabulary; otherwise the first invalid id is named", async () => {
     const rows = fc.tuple(fc.integer({ min: 1, max: 3 }), fc.nat(3)).chain(([time, examples]) => {
       const ids = (min: number) =>
         fc.array(fc.integer({ min, max: VOCABULARY }), {
@@ -79,7 +79,7 @@ describe("a source of windows", () => {
   });
   const model = { context: 3, vocabSize: VOCABULARY };
 
-  test("is refused for an invalid token in the requested windows, which is named, and not for tokens elsewhere", () => {
+  test("is refused for an invalid token in the requested windows, which is named, but not for tokens elsewhere", () => {
     const given = fc.record({
       tokens: fc.array(fc.integer({ min: 3, max: VOCABULARY }), { minLength: 2, maxLength: 12 }),
       time: fc.integer({ min: 1, max: 3 }),
@@ -107,7 +107,7 @@ describe("a source of windows", () => {
     );
   });
 
-  test("is checked to its last token, unless it declares its largest token", () => {
+  test("is checked up to its last token, unless it declares its largest token", () => {
     const tokens = new Array<number>(200_000).fill(3);
     tokens[199_999] = VOCABULARY;
     const source = sourceOf(tokens, 1);
@@ -134,13 +134,13 @@ describe("a source of windows", () => {
     expect(codeOf(() => checkTokens({ name: "s", count: 1 }, model, 0, 1))).toBe("no error");
   });
 
-  test("that shows only its tokens or only its time is trusted for the other", () => {
+  test("that shows only its tokens or only its time is not checked", () => {
     const [tokens, time] = [{ name: "s", count: 1, stream: { tokens: [99] } }, { name: "s", count: 1, time: 99 }]; // prettier-ignore
     for (const source of [tokens, time])
       expect(codeOf(() => checkTokens(source, model, 0, 1))).toBe("no error");
   });
 
-  test("is checked by the model, for all windows or for the given ones", () => {
+  test("is checked by the model, for all windows or for the given range", () => {
     const writer = tokenWriter(50, 49);
     writer.document([1, 2, 3, 4, 5, 48, 1, 2]);
     const windows = windowsOf("w", writer.finish(), 2);

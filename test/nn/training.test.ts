@@ -40,7 +40,7 @@ function step({ model, gradient, optimizer }: Training, batch: TokenBatch, lr: n
 }
 
 /**
- * Every prefix can be told apart, also without absolute positions: no two examples begin alike, none with a repeated token (to
+ * Every prefix is distinct, also without absolute positions: no two examples begin alike, none with a repeated token (to
  * attention with rotary positions, "a a" looks like "a").
  */
 function learnable(config: GPTConfig): TokenBatch {
@@ -94,7 +94,7 @@ interface Report {
   readonly peaks: readonly [number, number];
 }
 
-it("200 steps take no more memory than the first ones, in the backend, in the process, in JavaScript", async () => {
+it("200 steps take no more memory than the first ones: in the backend, the process, and JavaScript", async () => {
   // A small young generation: what V8 keeps for itself would hide what leaks.
   const { stdout } = await promisify(execFile)(process.execPath, [
     "--expose-gc",
@@ -125,7 +125,7 @@ describe("without enough memory", () => {
       create: (options: { memoryLimit?: number } = {}) => createCpuBackend({ ...options, threads: 2 }),
     },
   ])(
-    "on $name a step says so with the bytes, changes nothing, and the next one works",
+    "on $name a step reports the missing bytes, changes nothing, and the next step works",
     async ({ create }) => {
       const memoryLimit = 2 ** 23;
       const backend = await create({ memoryLimit });
@@ -160,7 +160,7 @@ describe("without enough memory", () => {
     },
   );
 
-  it("if memory runs out anywhere in a step, the parameters are as before or the step is complete", async () => {
+  it("wherever memory runs out in a step, the parameters are unchanged or the step is complete", async () => {
     const batch = batchOf(configs[0], 2, 6);
     const states = new Set<string>();
     let failures = 0;

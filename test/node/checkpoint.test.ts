@@ -39,16 +39,19 @@ function trainerOf(from: "batch" | "step", seed: number): Trainer {
 }
 
 // At step 4 the next update is half gathered.
-it.each(["batch", "step"] as const)("alignments from a %s: on to the same bits", async (from) => {
-  const path = join(root, "run", "latest.safetensors");
-  const whole = trainerOf(from, 1);
-  for (let i = 0; i < 4; i++) await whole.step();
-  const saved = await whole.save();
-  writeCheckpoint(path, saved);
-  expect(readCheckpoint(path)).toEqual(saved);
+it.each(["batch", "step"] as const)(
+  "with alignments from a %s, training continues to the same bits",
+  async (from) => {
+    const path = join(root, "run", "latest.safetensors");
+    const whole = trainerOf(from, 1);
+    for (let i = 0; i < 4; i++) await whole.step();
+    const saved = await whole.save();
+    writeCheckpoint(path, saved);
+    expect(readCheckpoint(path)).toEqual(saved);
 
-  const other = trainerOf(from, 2);
-  other.restore(readCheckpoint(path));
-  for (let i = 0; i < 4; i++) expect(await other.step()).toEqual(await whole.step());
-  expect(await other.save()).toEqual(await whole.save());
-});
+    const other = trainerOf(from, 2);
+    other.restore(readCheckpoint(path));
+    for (let i = 0; i < 4; i++) expect(await other.step()).toEqual(await whole.step());
+    expect(await other.save()).toEqual(await whole.save());
+  },
+);

@@ -353,7 +353,7 @@ def measured_by(rank, folder):
         assert same(bits_held(model), before), "the parameters were not restored"
         with torch.no_grad():
             assert mean_loss(model, target[0]).item() == loss, "the model computes something else"
-        # One rank has a batch less: all are told, and none waits.
+        # One rank has one batch less: all ranks get the error, and none waits.
         fewer = {**batches, "web": batches["web"][rank:]}
         for call in (
             lambda: two_loss_alignments(model, mean_loss, fewer, toward.tensors),
@@ -362,7 +362,7 @@ def measured_by(rank, folder):
         ):
             with refused("batches", "same number of batches"):
                 call()
-        # Training goes on from here.
+        # Training can continue from here.
         mean_loss(model, target[0]).backward()
         found[kind] = [toward.loss, *(vars(way) for way in ways)]
     (folder / f"found-{rank}.json").write_text(json.dumps(found))

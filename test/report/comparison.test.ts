@@ -45,7 +45,7 @@ const loss = fc.double({ min: 1, max: 8, noNaN: true });
 const three = fc.array(loss, { minLength: 3, maxLength: 3 });
 
 describe("differences", () => {
-  test("are means, standard errors and intervals of the formula", () => {
+  test("have the means, standard errors and intervals of the formulas", () => {
     const results = compared({ a: [3, 4, 6], b: [2.5, 3.8, 5] }, "a");
     expect(results.get("a")).toMatchObject({ difference: null, time: 1 });
     expectNear(results.get("a")?.loss.mean, 13 / 3, 1e-14);
@@ -58,7 +58,7 @@ describe("differences", () => {
     expectNear(results.get("b")?.bitsPerByte, 11.3 / 6, 1e-14);
   });
 
-  test("what a seed does to all rules alike cancels", () => {
+  test("effects of a seed that all rules share cancel", () => {
     fc.assert(
       fc.property(three, three, three, (a, b, shift) => {
         const moved = (values: readonly number[]): number[] => values.map((value, i) => value + shift[i]);
@@ -71,7 +71,7 @@ describe("differences", () => {
     );
   });
 
-  test("the other baseline turns them around", () => {
+  test("the other baseline changes their sign", () => {
     fc.assert(
       fc.property(three, three, (a, b) => {
         const there = compared({ a, b }, "a").get("b")?.difference;
@@ -82,7 +82,7 @@ describe("differences", () => {
     );
   });
 
-  test("only seeds that both rules have are paired, whatever their order", () => {
+  test("only seeds that both rules have are paired, in any order", () => {
     const results = compareRules(outcomes({ a: [1, 2, 5], b: [null, 1, 3] }).reverse(), ["a", "b"], "a");
     expectNear(results[1].difference?.mean, -1.5, 1e-14);
     expect(results[1].difference?.count).toBe(2);
@@ -94,7 +94,7 @@ describe("differences", () => {
     expect(compared({ a: [null], b: [1] }, "a").has("a")).toBe(false);
   });
 
-  test("what a guard reads is part of the cost of a rule, and what is only looked at is not", () => {
+  test("text that a guard reads adds to the cost of a rule; text that is only evaluated does not", () => {
     expect(countedCost({ alignment: 0.25, guard: 0.5, evaluation: 3 })).toBe(1.75);
     expect(countedCost({ alignment: 0.25, evaluation: 3 })).toBe(1.25);
   });
@@ -107,7 +107,7 @@ describe("differences", () => {
 });
 
 describe("sentences", () => {
-  test("call a rule lower or higher exactly where its interval leaves out 0", () => {
+  test("call a rule lower or higher exactly if its interval does not contain 0", () => {
     fc.assert(
       fc.property(three, three, three, (base, b, c) => {
         const results = compareRules(outcomes({ base, b, c }), ["base", "b", "c"], "base");
@@ -126,14 +126,14 @@ describe("sentences", () => {
     );
   });
 
-  test("one seed tells no interval", () => {
+  test("give no interval for one seed", () => {
     expect(conclusions(compareRules(outcomes({ a: [3], b: [2.5] }), ["a", "b"], "a"), "a")).toEqual([
       "b ended 0.500 nats per token below a. One seed gives no interval: another seed may reverse this.",
     ]);
     expect(conclusions(compareRules(outcomes({ a: [3] }), ["a"], "a"), "a")).toEqual([]);
   });
 
-  test("figures are those of the interval", () => {
+  test("contain the numbers of the interval", () => {
     const results = compareRules(
       outcomes({ a: [3, 4], b: [2, 3.001], c: [9, 4], d: [9, 3] }),
       ["a", "b", "c", "d"],
@@ -190,7 +190,7 @@ describe("what can be compared", () => {
       ]),
     );
 
-  test("runs that differ in rule, seed, machine and cost", () => {
+  test("runs that differ in rule, seed, machine and cost can be compared", () => {
     expect(
       against({ rule: "dga", seed: 2, threads: 8, repetitions: 4, cost: { alignment: 1, evaluation: 1 } }),
     ).toBe("no error");
@@ -223,7 +223,7 @@ describe("what can be compared", () => {
       },
       "its domains are in another order",
     ],
-  ])("not %j", (change, what) => {
+  ])("runs cannot be compared: %j", (change, what) => {
     expect(against(change)).toContain(`data: two cannot be compared with one: ${what}`);
   });
 });

@@ -118,7 +118,7 @@ describe("event files", () => {
     tag: fc.string({ unit: "binary", maxLength: 300 }),
     value: fc.float({ noNaN: true }),
   });
-  test("what is written is read by an independent reader", () => {
+  test("an independent reader reads what is written", () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(fc.integer({ min: 0, max: 2 ** 53 - 1 }), fc.array(scalar, { maxLength: 4 })), {
@@ -182,7 +182,7 @@ describe("event files", () => {
     return found;
   }
 
-  test("of a run hold all that its lines say, at times that grow; written again, one file stays", () => {
+  test("of a run hold everything that its lines say, with increasing times; writing again leaves one file", () => {
     const path = writeEvents(run, place);
     expect(scalarsIn(path)).toEqual(wantedScalars());
     const times = readEvents(readFileSync(path)).map(({ wallTime }) => wallTime);
@@ -192,7 +192,7 @@ describe("event files", () => {
     expect(readdirSync(join(place, "events-run")).length).toBe(1);
   });
 
-  test("of a run that is resumed begin with the lines that are kept, and grow", () => {
+  test("of a resumed run begin with the lines that are kept, and grow", () => {
     const folder = makeRun(join(work, "resumed"), {
       steps: 30,
       done: 20,
@@ -213,7 +213,7 @@ describe("event files", () => {
     expectNear(first20.wallTime - start.wallTime, 20 * 0.5 + 0.25 * 6, 1e-6, 10);
   });
 
-  test("are read by TensorBoard's own reader", ({ skip }) => {
+  test("can be read by TensorBoard itself", ({ skip }) => {
     const python = process.env["GRADMIX_PYTHON"];
     if (python === undefined) skip("GRADMIX_PYTHON names no Python with tensorboard");
     const { status, stdout, stderr } = spawnSync(
@@ -263,7 +263,7 @@ describe("metrics.csv", () => {
         column(row, "step") === String(step) && column(row, "of") === of && column(row, "name") === name,
     ) ?? [];
 
-  test("has every number of the lines in its place, whole", () => {
+  test("has every number of the lines in its place, unrounded", () => {
     for (const row of rows) expect(row.length).toBe(head.length);
     for (const line of lines) {
       if ("event" in line) continue;
@@ -290,7 +290,7 @@ describe("metrics.csv", () => {
     expect(Number(column(find(0, "target", ""), "held_out_loss"))).toBeGreaterThan(0);
   });
 
-  test("with bases, weights and alignments are theirs and tokens the domains'", () => {
+  test("with bases, weights and alignments are those of the bases, and tokens those of the domains", () => {
     const line = lines.find((one) => !("event" in one) && one.alignments !== undefined);
     if (line === undefined || "event" in line) throw new Error("no such line");
     const own = parseCsv(
@@ -303,7 +303,7 @@ describe("metrics.csv", () => {
     expect([column(domain, "weight"), column(domain, "trained_tokens")]).toEqual(["0.5", "2"]);
   });
 
-  test("is written beside metrics.jsonl, without the incomplete last line of a run that is still writing", () => {
+  test("is written beside metrics.jsonl, without the incomplete last line of a running run", () => {
     const folder = makeRun(join(work, "csv"), { steps: 10 });
     const jsonl = readFileSync(join(folder, "metrics.jsonl"), "utf8");
     writeFileSync(join(folder, "metrics.jsonl"), jsonl.slice(0, -20));
@@ -316,7 +316,7 @@ describe("metrics.csv", () => {
   });
 });
 
-test("figures are whole SVG files, with a panel for each of the heaviest and the last values in their places", () => {
+test("figures are complete SVG files, with a panel for each of the heaviest domains and the last values in place", () => {
   const names = ["<b>&", ...domainNames(20)];
   const folders = [1, 2].map((seed) =>
     makeRun(join(work, `svg-${seed}`), { steps: 20, seed, domains: names }),

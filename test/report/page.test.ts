@@ -206,7 +206,7 @@ async function lookAtClusters(tab: Tab, seen: Record<string, unknown>): Promise<
   seen["clustersDark"] = await tab.evaluate("getComputedStyle(document.body).backgroundColor");
 }
 
-/** A run that goes on while its page is open. */
+/** A run that continues while its page is open. */
 async function followOne(tab: Tab, seen: Record<string, unknown>): Promise<void> {
   const run = { steps: 40, domains: domainNames(3) };
   const folder = makeRun(join(work, "going"), { ...run, done: 20 });
@@ -242,18 +242,18 @@ const has = (name: string): ((colour: string) => boolean) => {
 };
 
 describe.skipIf(missing !== null)("the page", () => {
-  test("opens without an error, a request, or an element that a name made", () => {
+  test("opens without errors, requests, or elements made by the names of domains", () => {
     expect(seen["errors"]).toEqual([]);
     expect([seen["network"], seen["hostile"]]).toEqual([0, 0]);
     expect(seen["title"]).toContain("gradmix report");
   });
 
-  test("is smaller than 1 MB beside its data", () => {
+  test("takes less than 1 MB in addition to its data", () => {
     expect(seen["size"]).toBeLessThan(600_000);
     expect(seen["thousandSize"]).toBeLessThan(1_000_000);
   });
 
-  test("says what was gained, in figures that are those of the lines", () => {
+  test("says what was gained, with the numbers of the lines", () => {
     const ends = (rule: string): number[] =>
       [1, 2, 3].map((seed) => {
         const lines = madeLines({ rule, seed, domains: names, worse: rule === "uniform" ? 0.3 : 0 });
@@ -272,7 +272,7 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(list("figures")[1]).toContain(uniform.toFixed(3));
   });
 
-  test("draws each group of runs in its colour and no domain's, from step 0 on", () => {
+  test("draws each group of runs in a colour of its own, from step 0 on, and not in the colour of a domain", () => {
     expect(list("targetNames")).toEqual(["dga (3 seeds)", "uniform (3 seeds)"]);
     expect(light.runs.filter(has("target"))).toEqual(light.runs.slice(0, 2));
     expect([...light.domains, ...light.domainLines].filter(has("target"))).toEqual([]);
@@ -281,7 +281,7 @@ describe.skipIf(missing !== null)("the page", () => {
     );
   });
 
-  test("draws twelve domains and the others as areas, and no run's colour", () => {
+  test("draws twelve domains and the others as areas, and none in the colour of a run", () => {
     expect(light.domains.filter(has("weights"))).toEqual(light.domains);
     expect(has("weights")(light.others)).toBe(true);
     expect(light.runs.filter(has("weights"))).toEqual([]);
@@ -291,7 +291,7 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(list("weightNames").length).toBe(13);
   });
 
-  test("draws the cap and says which domains pass it", () => {
+  test("draws the cap, and says which domains exceed it", () => {
     expect(has("epochs")(light.warning)).toBe(true);
     const passing = names.filter((_, i) => {
       const lines = madeLines({ domains: names }).flatMap((line) => ("event" in line ? [] : [line]));
@@ -301,7 +301,7 @@ describe.skipIf(missing !== null)("the page", () => {
     for (const name of passing.slice(0, 8)) expect(list("capped")[0]).toContain(name);
   });
 
-  test("shows domains that were evaluated at the ends alone as dots, the heaviest first", () => {
+  test("shows domains that were evaluated only at the start and the end as dots, the heaviest first", () => {
     const last = rules.map((rule) =>
       madeLines({ rule, steps: 20, evaluateEvery: 20, domains: domainNames(5) }).at(-1),
     );
@@ -315,7 +315,7 @@ describe.skipIf(missing !== null)("the page", () => {
     );
   });
 
-  test("sorts and searches", () => {
+  test("tables can be sorted and searched", () => {
     const final = weightsAt(24, 39 / 40);
     const byWeight = [...names.keys()].sort((i, j) => final[j] - final[i]).map((i) => names[i]);
     expect(list("table")).toEqual(byWeight);
@@ -329,7 +329,7 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(seen["heatRows"]).toBe(names.filter((name) => name.includes("domain-2")).length);
   });
 
-  test("changes the unit, the run, and the format of the mixture", () => {
+  test("the unit, the run and the format of the mixture can be changed", () => {
     const nats = Number(/to (\d\.\d{3}) nats/.exec(list("summary")[0])?.[1]);
     expectNear(Number(list("bits")[0]), (nats * 0.25) / Math.LN2, 2e-3);
     expect(list("runs")).toEqual(rules.flatMap((rule) => [1, 2, 3].map((seed) => `${rule}, seed ${seed}`)));
@@ -337,7 +337,7 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(seen["exports"]).toBe(HOSTILE);
   });
 
-  test("fits 400 pixels, and is dark where that is wanted, but not on paper", () => {
+  test("fits 400 pixels, and is dark if the reader prefers it, but not on paper", () => {
     expect(seen["narrow"]).toBe(0);
     expect(seen["narrowCharts"]).toBeLessThanOrEqual(0);
     const rgb = (colour: string): string =>
@@ -348,13 +348,13 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(light.runs.filter(has("paperTarget"))).toEqual(light.runs.slice(0, 2));
   });
 
-  test("has a thousand domains at hand", () => {
+  test("offers all of a thousand domains", () => {
     expect(list("others")[0]).toBe("988 others");
     expect(list("thousandPanels").length).toBe(12);
     expect(list("last")).toEqual(["domain-999"]);
   });
 
-  test("of 4,096 clusters shows the largest, finds the last by a word of its text, and fits 400 pixels", () => {
+  test("of 4,096 clusters it shows the largest, finds the last one by a word of its text, and fits 400 pixels", () => {
     expect(seen["clusterTitle"]).toBe("4,096 clusters of 8,390,656 documents");
     expect(list("clusterNames").length).toBe(60);
     expect(list("clusterNames").slice(6, 9)).toEqual(["cluster-6", HOSTILE, "cluster-8"]);

@@ -30,7 +30,7 @@ function viewOf(run: MadeRun, name = "made"): RunView {
 }
 
 describe("packing", () => {
-  test("weights come back within 0.02 %, zero and what is not known exactly", () => {
+  test("weights are restored within 0.02 %; zero and unknown values exactly", () => {
     fc.assert(
       fc.property(
         fc.array(fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(NaN))),
@@ -46,7 +46,7 @@ describe("packing", () => {
     );
   });
 
-  test("floats come back bit by bit", () => {
+  test("floats are restored bit by bit", () => {
     fc.assert(
       fc.property(fc.array(fc.float()), (values) => {
         expect(unpackFloats(packFloats(values))).toEqual(values);
@@ -61,7 +61,7 @@ describe("packing", () => {
 });
 
 describe("thinning", () => {
-  test("a list of evaluations keeps the first, the last, and evenly between", () => {
+  test("a list of evaluations keeps the first, the last, and evenly spaced ones between", () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 1000 }), (count) => {
         const list: Thinned<number> = { items: [], count: 0, every: 1 };
@@ -78,7 +78,7 @@ describe("thinning", () => {
     );
   });
 
-  test("a list keeps at most so many and the last one", () => {
+  test("a list keeps at most the given number of items, and the last one", () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 3000 }), fc.integer({ min: 1, max: 500 }), (count, most) => {
         const kept = thinned([...Array(count).keys()], most);
@@ -90,7 +90,7 @@ describe("thinning", () => {
   });
 
   test.each([1, POINTS - 1, POINTS, POINTS + 1, 2 * POINTS + 7])(
-    "of %i steps there are at most so many points, the last one at the end",
+    "of %i steps a bounded number of points is kept, with the last step at the end",
     (steps) => {
       const { gathered } = viewOf({ steps, domains: domainNames(2) });
       expect(gathered.samples.length).toBeLessThanOrEqual(POINTS);
@@ -130,7 +130,7 @@ describe("curves of seeds", () => {
       };
     });
 
-  test("means and bands at all shared tokens", () => {
+  test("means and bands exist at all shared token counts", () => {
     fc.assert(
       fc.property(fc.array(run, { minLength: 1, maxLength: 4 }), (runs) => {
         const curves = curvesOf(runs);
@@ -160,7 +160,7 @@ describe("curves of seeds", () => {
     );
   });
 
-  test("the tokens until a loss", () => {
+  test("the number of tokens until a loss is right", () => {
     fc.assert(
       fc.property(run, fc.double({ min: 0.1, max: 10, noNaN: true }), (one, wanted) => {
         const at = tokensUntil(one, wanted);
@@ -174,7 +174,7 @@ describe("curves of seeds", () => {
     );
   });
 
-  test("no runs, no points", () => {
+  test("without runs there are no points", () => {
     expect(curvesOf([{ tokens: [], loss: [], bitsPerNat: null }])).toBeNull();
     expect(meanAndBand([3])).toEqual({ mean: 3, band: null });
   });
@@ -190,14 +190,14 @@ describe("groups", () => {
   const labels = (configs: Options[]): (readonly [string, number])[] =>
     groupRuns(configs, (one) => one).map(({ label, members }) => [label, members.length]);
 
-  test("runs that differ in the seed and in where they write are one", () => {
+  test("runs that differ only in the seed and in their folder form one group", () => {
     expect(labels([config("dga", 1), config("uniform", 1), config("dga", 2, {}, "b")])).toEqual([
       ["dga", 2],
       ["uniform", 1],
     ]);
   });
 
-  test("a run may bring its label", () => {
+  test("a run may have a label of its own", () => {
     const found = groupRuns(
       [config("dga", 1), config("dga", 1, { eta: 2 })],
       (one) => one,
@@ -206,7 +206,7 @@ describe("groups", () => {
     expect(found.map(({ label }) => label)).toEqual(["mine", "mine"]);
   });
 
-  test("labels say what differs, and are apart", () => {
+  test("labels name the differences, and are all different", () => {
     expect(
       labels([config("dga", 1, { eta: 1 }), config("dga", 1, { eta: 2 }), config("uniform", 1)]),
     ).toEqual([
@@ -221,7 +221,7 @@ describe("groups", () => {
 });
 
 describe("the page's data", () => {
-  test("the mixture, its matrices and its figures are those of the lines", () => {
+  test("the mixture, its matrices and its figures match the lines", () => {
     const run = { steps: 40, domains: domainNames(5), cap: 1 };
     const page = makePageData([viewOf(run)]);
     const [one] = page.runs;
@@ -264,7 +264,7 @@ describe("the page's data", () => {
     );
   });
 
-  test("with bases the weights over time are theirs, and those of the domains are known when weights.json is there", () => {
+  test("with bases, the weights over time are those of the bases; the weights of the domains are known if weights.json exists", () => {
     const { gathered: plain } = viewOf({ domains: ["a", "b"] });
     const gathered = gather({ ...plain.head, facts: { ...plain.head.facts, bases: ["x", "y", "z"] } });
     const weights = new Map([
@@ -301,7 +301,7 @@ describe("the page's data", () => {
     ]);
   });
 
-  test("guarded domains stand against their references and limits, the worst first", () => {
+  test("guarded domains are shown with their references and limits, the worst first", () => {
     const { gathered: plain } = viewOf({ domains: ["a", "b"] });
     const mixing = new Map([
       [
@@ -341,7 +341,7 @@ describe("the page's data", () => {
     expect(makePageData([viewOf({})]).runs[0].guards).toBeNull();
   });
 
-  test("of many domains and runs the numbers stay within the bound, and so does the text", () => {
+  test("with many domains and runs, the amount of numbers and text is bounded", () => {
     const domains = domainNames(1000);
     const views = [1, 2].map((seed) =>
       viewOf({ domains, steps: 120, seed, evaluateEvery: 60 }, `run-${seed}`),
@@ -359,7 +359,7 @@ describe("the page's data", () => {
     expect(page.heaviest.length).toBe(12);
   });
 
-  test("other targets, none at all, and nothing measured are refused in a line that names the runs", () => {
+  test("runs with different targets, and runs without measurements, are refused in one line that names them", () => {
     const mixed = errorOf(() => makePageData([viewOf({}, "a"), viewOf({ target: "other" }, "b")]));
     expect([mixed.code, mixed.message]).toEqual([
       "data",
@@ -382,7 +382,7 @@ describe("sentences", () => {
       .flatMap((line) => ("event" in line ? [] : (line.evaluation?.target ?? [])))
       .at(-1) ?? NaN;
 
-  test("of one run: from, to, bits, share, tokens", () => {
+  test("of one run: loss at the start and the end, bits, share, tokens", () => {
     const [start] = madeLines({});
     const from = "event" in start && start.event === "start" ? (start.evaluation.target ?? NaN) : NaN;
     const to = endOf({});
@@ -391,7 +391,7 @@ describe("sentences", () => {
     ]);
   });
 
-  test("of two groups: the difference paired by seed, and its noise", () => {
+  test("of two groups: the difference, paired by seed, and its interval", () => {
     const runs = [1, 2, 3].flatMap((seed) => [{ seed }, { seed, rule: "uniform", worse: 0.3 }]);
     const found = summary(...runs);
     expect(found[0]).toMatch(
@@ -404,7 +404,7 @@ describe("sentences", () => {
     expect(found.length).toBe(2);
   });
 
-  test("a difference within the noise is said to be none; one seed alone is said to be one", () => {
+  test("a difference within the noise is reported as such, and so is a single seed", () => {
     const near = [0, 1, 2].flatMap((i) => [
       { seed: i, worse: 0.2 * i },
       { seed: i + 3, rule: "uniform", worse: 0.2 * i + 0.1 },
@@ -424,7 +424,7 @@ describe("sentences", () => {
     );
   });
 
-  test("other tokenizers and lengths are cautioned of", () => {
+  test("a caution is given for different tokenizers and lengths", () => {
     const { cautions } = makePageData([viewOf({}, "a"), viewOf({ vocabSize: 1024, steps: 50 }, "b")]);
     expect(cautions.join(" ")).toMatch(/different tokenizers.*different lengths/);
     expect(makePageData([viewOf({}, "a"), viewOf({ seed: 2 }, "b")]).cautions).toEqual([]);
@@ -434,8 +434,8 @@ describe("sentences", () => {
   });
 });
 
-describe("the small things", () => {
-  test("significant digits", () => {
+describe("small functions", () => {
+  test("significant digits are kept", () => {
     fc.assert(
       fc.property(
         fc.double({ min: 1e-5, max: 9.99e8, noNaN: true }),
@@ -449,7 +449,7 @@ describe("the small things", () => {
     );
   });
 
-  test("counts and times", () => {
+  test("counts and times have units", () => {
     expect([0, 999, 999.6, 1000, 51_234, 1.5e6, 2e12].map(formatCount)).toEqual([
       "0",
       "999",
@@ -469,7 +469,7 @@ describe("the small things", () => {
     expect([-1.5, 0, NaN].map((value) => significant(value, 2))).toEqual(["−1.5", "0", "–"]);
   });
 
-  test("nothing in JSON ends a script", () => {
+  test("no text in JSON can end a script", () => {
     fc.assert(
       fc.property(fc.string(), (text) => {
         const found = escapeScript(JSON.stringify([text, "</script>", "<!--", "\u2028"]));
@@ -479,7 +479,7 @@ describe("the small things", () => {
     );
   });
 
-  test("rows are sorted, equal ones stay, what is not known is last", () => {
+  test("rows are sorted; equal rows keep their order, and unknown values come last", () => {
     fc.assert(
       fc.property(fc.array(fc.option(fc.integer({ max: 5 }))), fc.boolean(), (keys, descending) => {
         const rows = keys.map((key, i) => ({ key, i }));
@@ -497,7 +497,7 @@ describe("the small things", () => {
 });
 
 describe("the page's script", () => {
-  test("has each module once, before those that import it, without imports and exports", () => {
+  test("has each module once, before the modules that import it, and without imports and exports", () => {
     const files: Readonly<Record<string, string>> = {
       "file:///main.js":
         'import { b } from "./b.js";\nimport { c as d } from "./c.js";\nimport { c } from "./c.js";\nb(c);\n',
@@ -539,7 +539,7 @@ describe("colours", () => {
     ["light", light],
     ["dark", dark],
   ])("%s", (_, theme) => {
-    test("text has the contrast of WCAG's AA, lines that of graphics", () => {
+    test("text has the contrast of WCAG's AA, and lines that of graphics", () => {
       for (const ink of [theme.ink, theme.muted, theme.accent, theme.warning])
         for (const ground of [theme.background, theme.panel])
           expect(contrast(ink, ground)).toBeGreaterThanOrEqual(4.5);
@@ -547,7 +547,7 @@ describe("colours", () => {
         expect(contrast(line, theme.background), line).toBeGreaterThanOrEqual(3);
     });
 
-    test("colours of runs and of domains are apart, and neighbours among the domains differ in lightness", () => {
+    test("the colours of runs and domains are all different, and neighbouring domains differ in lightness", () => {
       const all = [...theme.runs, ...new Set([...theme.domains, ...theme.domainLines]), theme.others];
       expect(new Set(all).size).toBe(all.length);
       theme.domains
@@ -555,13 +555,13 @@ describe("colours", () => {
         .forEach((colour, i) => expect(contrast(colour, theme.domains[i])).toBeGreaterThan(1.3));
     });
 
-    test("16 runs are told apart by colour and dash together", () => {
+    test("16 runs can be distinguished by colour and dash together", () => {
       const strokes = Array.from({ length: 16 }, (_, i) => JSON.stringify(runStroke(theme, i)));
       expect(new Set(strokes).size).toBe(16);
     });
   });
 
-  test("the heat map's colours grow lighter all the way", () => {
+  test("the colours of the heat map become lighter without exception", () => {
     const shades = Array.from({ length: 65 }, (_, i) => {
       const [r, g, b] = heat(i / 64);
       return luminance(`#${[r, g, b].map((value) => value.toString(16).padStart(2, "0")).join("")}`);

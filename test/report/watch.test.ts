@@ -42,7 +42,7 @@ async function ask(url: string, options: { method?: string; host?: string } = {}
   });
 }
 
-test("only this machine's names, reading, and what there is are answered; an unchanged run sends nothing again", async () => {
+test("the server answers only reading requests, under this machine's names and for what exists; an unchanged run is not sent again", async () => {
   const folder = makeRun(join(work, "served"), { steps: 10 });
   const watch = await watchRun(folder, { port: 0, isRunning: () => false });
   try {
@@ -67,7 +67,7 @@ test("only this machine's names, reading, and what there is are answered; an unc
     await expect(watchRun(folder, { port: Number(port), isRunning: () => true })).rejects.toThrow(
       `--port ${port}: is in use; choose another one, or 0 for any free port`,
     );
-    // A run that is gone is said to be, and does not end the server.
+    // A run that was deleted is reported, and the server keeps running.
     rmSync(join(folder, "config.json"));
     rmSync(join(folder, "run.json"));
     const gone = await ask(watch.url);
@@ -78,7 +78,7 @@ test("only this machine's names, reading, and what there is are answered; an unc
   await expect(watchRun(work, { port: 0, isRunning: () => true })).rejects.toThrow("contains no run");
 });
 
-test("a run that grows, in halves of lines, and one that goes back to a checkpoint are read as they stand", () => {
+test("a run that grows by parts of lines, or returns to a checkpoint, is read as it is", () => {
   const folder = makeRun(join(work, "grows"), { steps: 12 });
   const metrics = join(folder, "metrics.jsonl");
   const text = readFileSync(metrics);

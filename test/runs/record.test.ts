@@ -122,7 +122,7 @@ const facts: RunFacts = {
   bases: null,
 };
 
-test("lines come back as they were written, all at once and piece by piece", () => {
+test("lines are read as they were written, all at once or piece by piece", () => {
   fc.assert(
     fc.property(fc.array(line, { maxLength: 6 }), fc.nat(), (lines, cut) => {
       putLines(lines);
@@ -147,7 +147,7 @@ test("lines come back as they were written, all at once and piece by piece", () 
   );
 });
 
-test("a line may be longer than what is read at once", () => {
+test("a line may be longer than one read", () => {
   const long = new Map(Array.from({ length: 60_000 }, (_, i) => [`domain-${i}-${"x".repeat(20)}`, i / 7]));
   const lines: MetricsLine[] = [1, 2].map((at) => ({
     ...{ step: at, tokens: 1, loss: 1, gradNorm: 1, lr: 1, seconds: 1 },
@@ -160,7 +160,7 @@ test("a line may be longer than what is read at once", () => {
 });
 
 describe("a whole folder", () => {
-  test("comes back, domains in their order", () => {
+  test("is read completely, with the domains in order", () => {
     put("config.json", { run: { out: "x" } });
     put("run.json", facts);
     const weights = new Map([
@@ -189,7 +189,7 @@ describe("a whole folder", () => {
     expect(record.config).toEqual(new Map([["run", new Map([["out", "x"]])]]));
   });
 
-  test("weights that were edited are refused by their file, unless they still sum to 1", () => {
+  test("weights.json is refused after an edit, unless its weights still sum to 1", () => {
     const [good, bad] = [{ a: 0.25, b: 0.75 }, { a: 0.25, b: 0.7 }];
     const file = (json: object): void => writeFileSync(join(folder, "weights.json"), JSON.stringify(json));
     for (const [key, json] of [
@@ -207,7 +207,7 @@ describe("a whole folder", () => {
     expect(readWeights(folder)?.final).toEqual(new Map(Object.entries(good)));
   });
 
-  test("without what a run writes is refused", () => {
+  test("is refused if files of a run are missing", () => {
     const empty = mkdtempSync(join(folder, "empty-"));
     expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: contains no run \(there is no .*config\.json\)/);
     expect(readWeights(empty)).toBeNull();
@@ -218,7 +218,7 @@ describe("a whole folder", () => {
     expect(codeOf(() => readRunHead(empty))).toContain("run.json: version is 2, and this gradmix reads 1; it was written by another version");
   });
 
-  test("every part of run.json that is missing or of another kind is refused by its name", () => {
+  test("every part of run.json is refused by name if it is missing or of another type", () => {
     put("config.json", {});
     for (const key of Object.keys(facts) as (keyof RunFacts)[]) {
       put("run.json", { ...facts, [key]: [["no"]] });
@@ -243,7 +243,7 @@ describe("a whole folder", () => {
   });
 });
 
-test("bits per byte", () => {
+test("bits per byte are right", () => {
   // 100 tokens of ln 2 nats are 100 bits, on 300 bytes.
   expectNear(bitsPerByte(text, Math.LN2) ?? NaN, 1 / 3, 1e-15);
   expect(bitsPerByte({ ...text, heldOutTokens: 0, heldOutBytes: 0 }, 1)).toBeNull();

@@ -1,4 +1,5 @@
 /** `npm run mutate`: its mutants are the edits that they name, they do not change messages, and the sample is fair. */
+import { existsSync, readFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -6,7 +7,7 @@ import { findMutants, instrument } from "../../scripts/mutate/mutants.mjs";
 import { drawSample, interval, summarise } from "../../scripts/mutate/sample.mjs";
 import { expectNear } from "../near.ts";
 
-/** A source map by which a module is its own source. */
+/** A source map that maps a module to itself. */
 const identityMap = (code: string): string =>
   JSON.stringify({
     version: 3,
@@ -67,7 +68,7 @@ export function f(x) {
 `;
 
 describe("mutants", () => {
-  test("each is, behind its switch, what its edit of the text is; without one nothing changes", async () => {
+  test("each mutant behaves like its edit of the text; without an active mutant nothing changes", async () => {
     const mutants = mutantsOf(every);
     expect(mutants.length).toBeGreaterThan(80);
     const run = (active: number): Promise<unknown[]> =>
@@ -85,7 +86,7 @@ describe("mutants", () => {
     expect(seen).toBeGreaterThan(70);
   });
 
-  test("are named by line and change", () => {
+  test("mutants are named by line and change", () => {
     expect(mutantsOf("f();\nconst a = b < 7;\n").map(({ line, change }) => `${line}: ${change}`)).toEqual([
       "1: removed: f();",
       "2: b < 7 → b <= 7",
@@ -106,11 +107,11 @@ describe("mutants", () => {
     ["a && b", ["a && b → a || b"]],
     ["`a` + b", []],
     ["'text'", []],
-  ])("of %s", (text, changes) => {
+  ])("the mutants of %s", (text, changes) => {
     expect(changesOf(`const x = ${text};`).map((change) => change.replaceAll(/\s+/g, " "))).toEqual(changes);
   });
 
-  test("leave errors' messages, imports and what the compiler adds alone", () => {
+  test("error messages, imports and helpers of the compiler have no mutants", () => {
     const throws = 'throw new Error(a < 1 ? "x" : `${b + 1}`);';
     expect(changesOf(`if (c) {\n${throws}\n}`)).toEqual(["c → !(c)", `removed: ${throws}`]);
     expect(changesOf('import { a } from "b" with { type: "json" };')).toEqual([]);
@@ -120,10 +121,26 @@ describe("mutants", () => {
   });
 });
 
+interface Equivalent {
+  readonly file: string;
+  readonly line?: string;
+}
+
+test("every entry of equivalent.json names code that exists", () => {
+  const entries = JSON.parse(readFileSync("scripts/mutate/equivalent.json", "utf8")) as Equivalent[];
+  const stale = entries.filter(({ file, line }) => {
+    if (line === undefined) return !existsSync(file);
+    return !(existsSync(file) ? readFileSync(file, "utf8") : "")
+      .split("\n")
+      .some((text) => text.trim() === line);
+  });
+  expect(stale, "correct or remove these entries: their lines have changed").toEqual([]);
+});
+
 describe("the sample", () => {
   const items = Array.from({ length: 40 }, (_, i) => i);
 
-  test("has no item twice, keeps the order, and follows the seed", () => {
+  test("has no item twice, keeps the order, and depends only on the seed", () => {
     fc.assert(
       fc.property(fc.nat(50), fc.nat(), (count, seed) => {
         const drawn = drawSample(items, count, seed);
@@ -142,14 +159,14 @@ describe("the sample", () => {
       expect(Math.abs(count - 1000)).toBeLessThan(5 * Math.sqrt(4000 * 0.25 * 0.75));
   });
 
-  test("the interval is Wilson's", () => {
+  test("the interval is that of Wilson's formula", () => {
     const { low, high } = interval(90, 100);
     expectNear([low, high], [0.82563, 0.94477], 1e-5);
     expectNear(interval(0, 10).low, 0, 1e-12, 1);
     expect(interval(0, 0)).toEqual({ low: 0, high: 1 });
   });
 
-  test("the table counts by place, without what is judged equivalent", () => {
+  test("the table counts per place, and counts equivalent mutants separately", () => {
     const mutant = (file: string, reason: string | null = null): { file: string; reason: string | null } => ({
       file,
       reason,

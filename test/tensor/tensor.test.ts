@@ -20,7 +20,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
     await backend.dispose();
   });
 
-  it("data() is an array of the tensor's type, in the types too", async () => {
+  it("data() returns an array of the tensor's type, also in the TypeScript types", async () => {
     expect(await tensor([1, 2]).data()).toEqual(Float32Array.of(1, 2));
     expect(await tensor(Int32Array.of(1, -2), [2, 1]).data()).toEqual(Int32Array.of(1, -2));
     expectTypeOf(tensor([1]).data()).resolves.toEqualTypeOf<Float32Array>();
@@ -36,7 +36,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
       expect(await t.data()).toBeInstanceOf(t.dtype === "f32" ? Float32Array : Int32Array);
   });
 
-  it("a tensor of any type and one of a known type go into each other's place, one of the other type does not", async () => {
+  it("a tensor of a known type and a tensor of any type can replace each other; a tensor of the other type cannot", async () => {
     const layer = (t: Tensor): Tensor => add(t, t);
     let h = zeros([2]);
     h = layer(h);
@@ -50,7 +50,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
     expect(wrong.dtype).toBe("i32");
   });
 
-  it("prints its elements, or how to get them", () => {
+  it("prints its elements, or how to read them", () => {
     const weight = tensor([[1, 2.5, -0.1], [4, 5e-7, NaN]]); // prettier-ignore
     weight.name = "weight";
     const printed = "Tensor weight f32[2, 3]\n[[1, 2.5, -0.1],\n [4, 5e-7, NaN]]";
@@ -99,7 +99,7 @@ describe("the type of the numbers", () => {
   }); // prettier-ignore
 });
 
-describe("in print", () => {
+describe("a printed tensor", () => {
   beforeAll(() => void setCurrentMemory(createReferenceBackend()));
 
   it.each<[() => Tensor, string]>([
@@ -134,7 +134,7 @@ describe("in print", () => {
     );
   });
 
-  it("says when the backend is gone", async () => {
+  it("says that the backend was shut down", async () => {
     const backend = createReferenceBackend();
     const other: Memory | null = setCurrentMemory(backend);
     const t = ones([2]);

@@ -83,7 +83,7 @@ const inputs = (): [Tensor, Tensor] => [
 ];
 
 describe("rules of an op", () => {
-  it("that are right pass, to the second order; nothing is left, and the backend is the caller's again", async () => {
+  it("that are right pass up to the second order; no memory is left in use, and the caller's backend is current again", async () => {
     const before = backend.liveBytes;
     const given = inputs();
     await checkGradients(product(rightVjp, rightJvp), given, { order: 2 });
@@ -104,7 +104,7 @@ describe("rules of an op", () => {
     ["a cotangent that is forgotten", ([a, b]) => slopes(a, b), /input 0/],
     ["a derivative that is NaN", first((t) => log(neg(square(t)))), /input 0, element \[0, 0\]: the vjp gives NaN/],
     ["a power", second((t) => mul(t, t)), /input 1/],
-  ])("of which the vjp has %s are caught", async (_, vjp, message) => {
+  ])("whose vjp has %s are caught", async (_, vjp, message) => {
     const found = await refusal(checkGradients(product(vjp, rightJvp), inputs()));
     expect(found).toMatch(/^GradmixError: checkGradients: /);
     expect(found).toMatch(message);
@@ -118,12 +118,12 @@ describe("rules of an op", () => {
     ["one element that is off", (s, [a, b]) => rightJvp(s, [mul(a, but(1.001, 3)), b]), /input 0, element \[1, 0\]: the jvp gives/],
     ["no tangent", () => [null], /input 0, element \[0, 0\]: the jvp gives 0/],
     ["a square, which is 1 along each element", (s, [a, b]) => rightJvp(s, [square(a), b]), /input 0: the jvp gives ⟨J·t, ct⟩ = .*must be linear/],
-  ])("of which the jvp has %s are caught", async (_, jvp, message) => {
+  ])("whose jvp has %s are caught", async (_, jvp, message) => {
     expect(await refusal(checkGradients(product(rightVjp, jvp), inputs()))).toMatch(message);
     await checkGradients(product(rightVjp, jvp), inputs(), { forwardMode: false });
   }); // prettier-ignore
 
-  it("both numbers are told, and they are what they say", async () => {
+  it("an error gives both numbers, and they are right", async () => {
     const f = customGradient((x: Tensor) => square(x), ([ct], { inputs: [x] }) => mul(ct, affine(x, 3, 0))); // prettier-ignore
     const found = await refusal(checkGradients((x) => f(x), [tensor([3])], { forwardMode: false }));
     const [, got, want] =
@@ -132,7 +132,7 @@ describe("rules of an op", () => {
     expect(Number(got) / Number(want)).toBeLessThan(1.5001);
   });
 
-  it("small derivatives are held to the same digits", async () => {
+  it("small derivatives are checked to the same number of digits", async () => {
     const f = (factor: number) =>
       customGradient((x: Tensor) => affine(square(x), 1e-6, 0), ([ct], { inputs: [x] }) => mul(ct, affine(x, 2e-6 * factor, 0))); // prettier-ignore
     const options = { forwardMode: false };
@@ -147,11 +147,11 @@ describe("rules of an op", () => {
       );
     await checkGradients(pushed(1), [tensor([3, 4])]);
     expect(await refusal(checkGradients(pushed(1.0001), [tensor([3, 4])]))).toMatch(/the jvp gives/);
-    // Zeros are zeros.
+    // A derivative of 0 passes too.
     await checkGradients((x) => affine(x, 0, 0), [tensor([3, 4])]);
   });
 
-  it("derivatives of derivatives that are wrong are caught at the second order alone", async () => {
+  it("wrong second derivatives are caught only at the second order", async () => {
     // Saved as if it were a constant: the slope is right, its own slope is lost.
     const op = defineOp({
       name: "frozen",
@@ -197,7 +197,7 @@ describe("options", () => {
   const outcome = async (f: (x: Tensor) => Tensor, options: CheckGradientsOptions): Promise<boolean> =>
     (await refusal(checkGradients(f, [tensor([3])], { ...alone, ...options }))) === "no error";
 
-  it("tolerance: how far a derivative may be off, 1e-6 by default; ten times that at the second order", async () => {
+  it("tolerance: the allowed error of a derivative, 1e-6 by default; ten times that at the second order", async () => {
     for (const [options, tolerance] of [
       [{}, 1e-6],
       [{ tolerance: 1e-4 }, 1e-4],
@@ -218,7 +218,7 @@ describe("options", () => {
       }
   });
 
-  it("step: how far elements are moved, times their size above 1; 1e-5 by default", async () => {
+  it("step: the distance by which elements are moved, times their size above 1; 1e-5 by default", async () => {
     for (const [options, step] of [
       [{}, 1e-5],
       [{ step: 1e-3 }, 1e-3],
@@ -234,7 +234,7 @@ describe("options", () => {
     }
   });
 
-  it("seed: of the directions, 1 by default; the same each time", async () => {
+  it("seed: that of the directions, 1 by default; the same seed gives the same result", async () => {
     const told = (options: CheckGradientsOptions) =>
       refusal(checkGradients(off(2), [tensor([3])], { ...alone, ...options }));
     const [byDefault, one, two] = [await told({}), await told({ seed: 1 }), await told({ seed: 2 })];
@@ -244,7 +244,7 @@ describe("options", () => {
     expect(await told({ seed: 0 })).toMatch(/the vjp gives/);
   });
 
-  it("a tangent may be off by rounding alone", async () => {
+  it("a tangent may deviate from linearity only by rounding", async () => {
     const pushed = (error: number) =>
       customGradient(
         (x: Tensor) => square(x),
@@ -255,7 +255,7 @@ describe("options", () => {
     expect(await refusal(checkGradients(pushed(1e-7), [tensor([3])]))).toMatch(/a derivative must be linear/);
   });
 
-  it("wrt: positions of f32 inputs", async () => {
+  it("wrt: the positions of f32 inputs", async () => {
     const given = (): Tensor[] => [tensor([1, 2]), tensor(Int32Array.of(1)), tensor([3, 4])];
     const f = (x: Tensor, _: Tensor, y: Tensor): Tensor => mul(x, y);
     for (const wrt of [[0], [2], [2, 0]])
@@ -285,7 +285,7 @@ describe("options", () => {
   });
 });
 
-describe("what ops say of axis 0", () => {
+describe("what ops declare about axis 0", () => {
   const centred = (keepsBatch: "mixes" | "elementwise" | (() => boolean)) =>
     defineOp({
       name: "centred",
@@ -298,7 +298,7 @@ describe("what ops say of axis 0", () => {
     });
   const x = (): Tensor => tensor(values(12, 6), [4, 3]);
 
-  it("is checked: a wrong answer is caught, also between other ops and in a flattened batch", async () => {
+  it("is checked: a wrong declaration is caught, even between other ops and in a flattened batch", async () => {
     await checkGradients((x) => exp(centred("mixes")(x)), [x()]);
     for (const wrong of ["elementwise", () => true] as const) {
       const op = centred(wrong);
@@ -343,7 +343,7 @@ describe("what ops say of axis 0", () => {
 });
 
 describe("functions", () => {
-  it("of integers, of several outputs, and of some inputs", async () => {
+  it("may have integers, several outputs, and only some inputs of interest", async () => {
     const table = tensor(values(12, 3), [4, 3]);
     const ids = tensor(Int32Array.of(3, 0, 3));
     await checkGradients((table, ids) => [gather(table, ids), ids, square(table)], [table, ids], {
@@ -356,12 +356,12 @@ describe("functions", () => {
     expect(await refusal(checkGradients(stuck, [a, b], { ...some, wrt: [1] }))).toMatch(/input 1, element/);
   });
 
-  it("of scalars, and of tensors without elements", async () => {
+  it("may have scalars, and tensors without elements", async () => {
     await checkGradients((x, y) => mul(x, square(y)), [tensor([3], []), tensor([2], [])], { order: 2 });
     await checkGradients((x, y) => [square(x), exp(y)], [tensor([], [0]), tensor([2])], { order: 2 });
   });
 
-  it("whose inputs are large or small, and whose sums cancel", async () => {
+  it("may have large or small inputs, and sums that cancel", async () => {
     await checkGradients((x) => sum(square(x)), [tensor([1e6, -3, 1e-3])]);
     await checkGradients((x) => sum(sub(affine(x, 1e4, 1e4), affine(x, 9999, 1e4))), [tensor([1, -2, 3])]);
     await checkGradients(
@@ -378,7 +378,7 @@ describe("functions", () => {
     ["captured from another backend", () => { const other = ones([1]); return checkGradients((x) => mul(x, other), [tensor([1])]); }, /operands live on different backends/],
     ["without a jvp", () => checkGradients(customGradient((x: Tensor) => exp(x), ([ct], { outputs: [y] }) => mul(ct, y)), [tensor([1])]), /has no jvp rule/],
     ["at a kink", () => checkGradients((x) => relu(x), [tensor([0])]), /input 0, element \[0\]/],
-  ])("%s: refused", async (_, run, message) => {
+  ])("invalid use is refused: %s", async (_, run, message) => {
     expect(await refusal(run())).toMatch(message);
     expect(currentMemory()).toBe(backend);
     expect(scope(() => square(tensor([1])).dtype)).toBe("f32");

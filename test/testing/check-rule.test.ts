@@ -60,7 +60,7 @@ describe("the rules of this package", () => {
     expect(checkRule(histogram, { promises: { splits: false } })).toEqual(expect.arrayContaining(always));
   });
   // test/dga/every-rule.test.ts runs all of them.
-  test("dga has every invariant that is left out for no other rule", () => {
+  test("dga has every invariant that any rule can have", () => {
     const done = checkRule((_, knobs) => rules.dga({ name: "dga", normalise: "raw", ...knobs }), {
       knobs: ["eta", "beta", "start"],
       promises: { mirror: true },
@@ -146,11 +146,11 @@ const all: CheckRuleOptions = {
 const good = algorithm({});
 
 describe("a broken rule is caught", () => {
-  test("none of them is, while nothing is broken", () => {
+  test("no invariant is reported if nothing is broken", () => {
     expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(19);
   });
 
-  test("nor by the formula as the docs print it, which rounds at η = 0", () => {
+  test("nor for the formula as the documentation prints it, which rounds at η = 0", () => {
     const step: Parameters<typeof algorithm>[0]["step"] = (w, a, eta) => {
       const top = Math.max(...a);
       const scaled = w.map((x, i) => Math.max(1e-300, x * Math.exp(eta * (a[i] - top))));
@@ -160,7 +160,7 @@ describe("a broken rule is caught", () => {
     expect(checkRule((_, knobs) => algorithm({ step }, knobs), all).length).toBe(19);
   });
 
-  test("every invariant that it breaks is reported, with what the rule needs and no more", () => {
+  test("every invariant that it breaks is reported, with the signals that the rule needs and no others", () => {
     const report = brokenBy(
       (_, knobs) => algorithm({ step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, knobs),
       all,
@@ -174,7 +174,7 @@ describe("a broken rule is caught", () => {
     }
   });
 
-  test("a case can be run again by what was printed, alone", () => {
+  test("a single case can be run again from the printed line", () => {
     const make: MakeRule = (_, knobs) => algorithm({ step: (w, a) => exponentiatedGradient(w, a, 1) }, knobs);
     const lines = brokenBy(make, { ...all, seed: 77 }).split("\n");
     expect(lines.length).toBeGreaterThan(1);
@@ -209,7 +209,7 @@ describe("a broken rule is caught", () => {
       /^checkRule: replay: invariant: "none"/,
     ],
     ["no object", null, /^checkRule: the options are null/],
-  ])("%s that is none is refused", (_, options, message) => {
+  ])("invalid options are refused: %s", (_, options, message) => {
     const error = errorOf(() => checkRule(() => rules.uniform(), options as CheckRuleOptions));
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
@@ -343,7 +343,7 @@ describe("a broken rule is caught", () => {
     expect(found).toMatch(/the smallest case: /);
   });
 
-  test("what is remembered outside the state", () => {
+  test("memory outside the state", () => {
     const make: MakeRule = (_, knobs) => {
       let steps = 0;
       const rule = algorithm({}, knobs);
@@ -362,7 +362,7 @@ describe("a broken rule is caught", () => {
     expect(brokenBy(() => vanishing)).toMatch(/"keeps the support": domain \d went from/);
   });
 
-  test("a floor and a ceiling that are promised and not kept", () => {
+  test("a floor and a ceiling that are declared and not kept", () => {
     const make: MakeRule = (_, knobs) => algorithm({}, knobs);
     expect(brokenBy(make, { promises: { floor: 0.05 } })).toMatch(/not in \[0.05, 1\]/);
     expect(brokenBy(make, { promises: { ceiling: 0.6 }, domains: { least: 2, most: 8 } })).toMatch(
@@ -380,7 +380,7 @@ describe("a broken rule is caught", () => {
   });
 });
 
-test("vertices and nearly degenerate weights are what they say", () => {
+test("vertices and nearly degenerate weights have their properties", () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 9 }).chain((k) => fc.tuple(vertex(k), nearlyDegenerate(k))),

@@ -45,7 +45,7 @@ describe("projectBounds", () => {
         caps: middle.map((m, i) => m + (1 - m) * high[i]),
       })),
   );
-  test("lies on the simplex within the bounds, and no feasible point is closer in KL", () => {
+  test("gives a point on the simplex within the bounds, and no other such point is closer in KL", () => {
     fc.assert(
       fc.property(cases, ({ alpha, floors, caps, middle, rival }) => {
         const out = projectBounds(alpha, floors, caps);
@@ -67,7 +67,7 @@ describe("projectBounds", () => {
       { numRuns: 500 },
     );
   });
-  test("is projectFloor without caps; keeps order; refuses bounds without a point between them", () => {
+  test("equals projectFloor without caps, keeps the order, and refuses bounds without a point between them", () => {
     fc.assert(
       fc.property(
         fc
@@ -165,7 +165,7 @@ const last = (rule: Rule, signals: readonly ReturnType<typeof Object>[]): readon
   return state.weights;
 };
 
-test("ema of dga without its own average is dga's average", () => {
+test("ema around dga without its own average equals dga's average", () => {
   fc.assert(
     fc.property(runs, (signals) => {
       expect(last(combinators.ema(inner(), 0.3), signals)).toEqual(last(inner({ beta: 0.3 }), signals));
@@ -173,7 +173,7 @@ test("ema of dga without its own average is dga's average", () => {
   );
 });
 
-test("a constant schedule is a smaller η; a warm-up takes only what follows it", () => {
+test("a constant schedule equals a smaller η; a warm-up uses only the signals after it", () => {
   fc.assert(
     fc.property(runs, (signals) => {
       const scheduled = last(
@@ -193,7 +193,7 @@ test("a constant schedule is a smaller η; a warm-up takes only what follows it"
   );
 });
 
-test("a nested state goes through the mixer's save and restore; of another nesting it is refused", () => {
+test("a nested state can be saved and restored in a mixer; a state of another nesting is refused", () => {
   fc.assert(
     fc.property(fc.tuple(signal(3), signal(3)), ([one, two]) => {
       const mixer = createMixer({

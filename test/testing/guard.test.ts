@@ -76,7 +76,7 @@ describe("the multipliers", () => {
       rate: fc.double({ min: 1, max: 100, noNaN: true }),
     }),
   );
-  test("ascend by ρ times what is ahead of the limit, bounded; weights are the closest in KL within the bounds", () => {
+  test("rise by ρ times the excess above the limit, within bounds; the weights are the closest in KL within these bounds", () => {
     let acted = 0;
     fc.assert(
       fc.property(cases, ({ k, run, limits, caps, most, rate }) => {
@@ -129,7 +129,7 @@ describe("the multipliers", () => {
     expect(acted).toBeGreaterThan(50);
   });
 
-  test("where no loss is above its limit, the weights are those of the bare rule, to the bit", () => {
+  test("if no loss is above its limit, the weights are those of the inner rule, to the bit", () => {
     const low = fc.integer({ min: 1, max: 6 }).chain((k) => updates(k).map((run) => ({ k, run })));
     fc.assert(
       fc.property(low, ({ k, run }) => {
@@ -144,7 +144,7 @@ describe("the multipliers", () => {
     );
   });
 
-  test("a rise within twice its standard error moves nothing, one beyond it does", () => {
+  test("a rise within twice its standard error has no effect, a larger one has", () => {
     for (const limit of [1, 1.001])
       for (const error of [0.01, 0.1, 0.7]) {
         const rule = guarded({ limits: { "*": limit }, references: [3, 3] });
@@ -160,7 +160,7 @@ describe("the multipliers", () => {
       }
   });
 
-  test("a trend towards the limit moves the weights before the limit is reached; the same losses at rest do not", () => {
+  test("a trend towards the limit moves the weights before the limit is reached; constant losses do not", () => {
     const rule = guarded({ references: [3, 3] });
     const follow = (losses: readonly number[]): readonly number[] => {
       let state = rule.init(["a", "b"]);
@@ -172,7 +172,7 @@ describe("the multipliers", () => {
   });
 });
 
-test("a guard that cannot hold asks for no more than it may, and lets go as soon as another", () => {
+test("a guard that cannot hold stays within its maximum, and lets go as quickly as any other", () => {
   const rule = guarded({ references: [3, 3] }, rules.static({ name: "static", weights: [0.99, 0.01] }));
   const step = (state: RuleState, loss: number): RuleState =>
     rule.update(state, { heldOutLosses: [3, loss] });
@@ -184,19 +184,19 @@ test("a guard that cannot hold asks for no more than it may, and lets go as soon
     before = state.weights[1];
   }
   expectNear(state.weights, [1 - guardDefaults.most, guardDefaults.most], 1e-12);
-  // However long it was asked for too much, the way back is as long.
+  // The way back takes as long, however long the limit was exceeded.
   for (let n = 0; n < 13; n++) state = step(state, 2);
   expect(state.weights[1]).toBeLessThan(0.05);
 });
 
-test("several guards share what they may ask for, and the rule keeps the rest", () => {
+test("several guards share the maximum, and the rule keeps the rest", () => {
   const rule = guarded({ references: [3, 3, 3] }, rules.static({ name: "static", weights: [1, 0, 0] }));
   let state = rule.init(["a", "b", "c"]);
   for (let n = 0; n < 20; n++) state = rule.update(state, { heldOutLosses: [3, 5, 5] });
   expectNear(state.weights, [1 - guardDefaults.most, guardDefaults.most / 2, guardDefaults.most / 2], 1e-12);
 });
 
-test("what is compared with is what was given, else what the signal says, else the first loss; and stays", () => {
+test("the reference is the given one, otherwise that of the signal, otherwise the first loss; it does not change", () => {
   const references = (options: Partial<GuardOptions>, ...signals: Partial<Signal>[]): readonly number[] => {
     const rule = guarded(options);
     let state = rule.init(["a", "b", "c"]);
@@ -209,12 +209,12 @@ test("what is compared with is what was given, else what the signal says, else t
   expect(references({}, first)).toEqual([2.5, 4, 0]);
   expect(references({}, first, {}, second)).toEqual([2.5, 4, 8]);
   expect(references({ references: { a: 1.5 } }, first, second)).toEqual([1.5, 4, 8]);
-  // A loss of 0 is nothing to compare with.
+  // A loss of 0 cannot be a reference.
   expect(references({}, { heldOutLosses: [0, 1, 1] })).toEqual([0, 1, 1]);
   expect(references({ limits: { b: 1 } }, first, second)).toEqual([0, 4, 0]);
 });
 
-test("only the domains that are named are guarded, and * is the others", () => {
+test("only the named domains are guarded, and * stands for the others", () => {
   const rule = guarded({ limits: { "*": 1.5, b: 1 }, references: [3, 3, 3] });
   const found = (loss: number): readonly number[] => {
     const given = { alignments: [0, 0, 0], heldOutLosses: [loss, loss, loss] };
@@ -225,7 +225,7 @@ test("only the domains that are named are guarded, and * is the others", () => {
   expect(found(5)).toEqual([1, 1, 1]);
 });
 
-test("around fixed weights it acts, asks for held-out losses, and does nothing in updates without them", () => {
+test("around fixed weights it acts, needs held-out losses, and does nothing in updates without them", () => {
   const rule = guarded({ references: [3, 3] }, rules.static({ name: "static", weights: [1, 0] }));
   expect(rule.needs).toEqual(["heldOutLosses"]);
   expect(guarded().needs).toEqual([...inner().needs, "heldOutLosses"]);
@@ -238,7 +238,7 @@ test("around fixed weights it acts, asks for held-out losses, and does nothing i
   expect(next.updates).toBe(2);
 });
 
-test("the mixer saves and restores its state, which continues to the same bits; a state with negative numbers is refused", () => {
+test("its state can be saved and restored in a mixer, and continues to the same bits; negative numbers are refused", () => {
   const mixer = createMixer({ domains: names(3), rule: combinators.floor(guarded(), 0.01) });
   fc.assert(
     fc.property(updates(3), updates(3), (first, second) => {
@@ -312,7 +312,7 @@ test.each<[Partial<Signal>, "config" | "numeric", string]>([
 
 describe("floors and ceilings by name", () => {
   const fixed = (weights: readonly number[]): Rule => rules.static({ name: "static", weights });
-  test("hold for the domains that are named, and leave the others their ratios", () => {
+  test("hold for the named domains, and keep the ratios of the others", () => {
     const floors = combinators.floor(fixed([0.9, 0.06, 0.04]), { b: 0.2 }).init(["a", "b", "c"]);
     expectNear(floors.weights, [0.8 * (0.9 / 0.94), 0.2, 0.8 * (0.04 / 0.94)], 1e-12);
     const ceilings = combinators.ceiling(fixed([0.9, 0.06, 0.04]), { a: 0.5 }).init(["a", "b", "c"]);

@@ -41,7 +41,7 @@ const dotOf = (values: Float32Array, dim: number, i: number, j: number): number 
 };
 
 describe("words", () => {
-  test("are runs of letters and digits in lower case; scripts without spaces give pairs", () => {
+  test("are runs of letters and digits in lower case; scripts without spaces give pairs of letters", () => {
     expect([...wordsOf("The CAT's 42 a_b, naïve-été x")]).toEqual([
       "the",
       "cat",
@@ -55,7 +55,7 @@ describe("words", () => {
     expect([...wordsOf(" .,;! ")]).toEqual([]);
   });
 
-  test("are counted by their hashes, which spread evenly", () => {
+  test("are counted by their hashes, which are evenly distributed", () => {
     expect([...countWords("b a1 a1 bb").values()].toSorted((a, b) => a - b)).toEqual([1, 2]);
     const bins = new Float64Array(64);
     for (let i = 0; i < 64_000; i++) bins[hashOf(`w${i}`) & 63]++;
@@ -67,7 +67,7 @@ describe("words", () => {
   });
 });
 
-test("with all directions inner products are those of exact TF-IDF, but for the projection", async () => {
+test("with all directions, inner products equal those of exact TF-IDF up to the random projection", async () => {
   const texts = topical(3, 60, 5).map(({ text }) => text);
   const embedder = await fitEmbedder(texts, { dim: 64 });
   const { values } = await embedTexts(embedder, texts);
@@ -100,7 +100,7 @@ test("with all directions inner products are those of exact TF-IDF, but for the 
   expect(Math.abs(bias)).toBeLessThan(0.01);
 });
 
-test("the leading directions are orthonormal and hold as much as any of their number can", async () => {
+test("the leading directions are orthonormal and hold as much as any other directions of the same number", async () => {
   const texts = topical(8, 200, 6).map(({ text }) => text);
   const dim = 6;
   const { directions } = await fitEmbedder(texts, { dim });
@@ -120,7 +120,7 @@ test("the leading directions are orthonormal and hold as much as any of their nu
   }
 });
 
-test("texts are points of unit length, alike within a topic; a text without words is the zero point", async () => {
+test("texts have unit length and are similar within a topic; a text without words is the zero vector", async () => {
   const all = topical(1, 120, 4);
   const embedder = await fitEmbedder(
     all.slice(0, 80).map(({ text }) => text),
@@ -143,7 +143,7 @@ test("texts are points of unit length, alike within a topic; a text without word
   expect(within - between).toBeGreaterThan(0.3);
 });
 
-test("the seed decides; texts one by one are embedded as all together", async () => {
+test("the result depends on the seed; single texts get the same vectors as all together", async () => {
   const texts = topical(4, 30, 3).map(({ text }) => text);
   const [one, same, other] = [
     await fitEmbedder(texts, { dim: 8, seed: 1 }),
@@ -162,7 +162,7 @@ test("the seed decides; texts one by one are embedded as all together", async ()
   );
 });
 
-test("what cannot be embedded is refused", async () => {
+test("invalid input is refused", async () => {
   const refused = (promise: Promise<unknown>): Promise<unknown> =>
     promise.then(
       () => "no error",

@@ -48,7 +48,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
   afterAll(() => backend.dispose());
   const runs = name.startsWith("webgpu") ? 3 : 20;
 
-  test("the nearest centroid is the nearest by brute force, across blocks", async () => {
+  test("the nearest centroid is the one found by brute force, across blocks", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.nat(1e9),
@@ -72,7 +72,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
     );
   });
 
-  test("centroids are the means of their points, sizes count them, and more updates never do worse", async () => {
+  test("centroids are the means of their points, sizes count the points, and more updates never give a worse result", async () => {
     const points = planted(7, 300, 12, 9, 0.8);
     let before = Infinity;
     for (const iterations of [1, 2, 4, 50]) {
@@ -104,7 +104,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
     }
   });
 
-  test("clusters that lie apart are found, each by itself", async () => {
+  test("well separated clusters are found", async () => {
     const [n, k] = [400, 25];
     const points = planted(5, n, k, 16, 0.02);
     const { ids } = await kMeans(points, { clusters: k });
@@ -121,7 +121,7 @@ describe("on the cpu", () => {
   });
   afterAll(() => backend.dispose());
 
-  test("the bits do not depend on the number of threads, and follow the seed", async () => {
+  test("the bits do not depend on the number of threads, but on the seed", async () => {
     const points = planted(2, 500, 40, 20, 1);
     const fit = (seed: number): ReturnType<typeof fitClusters> =>
       fitClusters(points, { levels: [5, 6], seed });
@@ -135,7 +135,7 @@ describe("on the cpu", () => {
     await three.dispose();
   });
 
-  test("of as many different points as clusters each gets its own, however often points repeat", async () => {
+  test("with as many different points as clusters, each point gets its own cluster, however often points repeat", async () => {
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 12 }), fc.nat(1e9), async (k, seed) => {
         const next = random(seed);
@@ -153,13 +153,13 @@ describe("on the cpu", () => {
     );
   });
 
-  test("more clusters than different points leave some without any", async () => {
+  test("with more clusters than different points, some clusters are empty", async () => {
     const found = await kMeans({ values: new Float32Array(12).fill(3), dim: 2 }, { clusters: 4 });
     expect(found.sizes.toSorted()).toEqual(Int32Array.of(0, 0, 0, 6));
     expect(found.centroids.every((value) => value === 3)).toBe(true);
   });
 
-  test("a tree has its leaves within each other, and assigns its own points as it fitted them", async () => {
+  test("in a tree, each cluster lies within its parent, and points are assigned as they were fitted", async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.nat(1e9),
@@ -188,7 +188,7 @@ describe("on the cpu", () => {
     );
   });
 
-  test("balanced clusters keep their bound at every level, and others are assigned by the same prices", async () => {
+  test("balanced clusters respect their bound at every level, and new points are assigned by the same prices", async () => {
     await fc.assert(
       fc.asyncProperty(fc.nat(1e9), fc.constantFrom(1.1, 1.5, 3), async (seed, balance) => {
         // Two thirds of the points are of one of the centres.
@@ -224,7 +224,7 @@ describe("on the cpu", () => {
     expect(Math.max(...copies.sizes)).toBe(20);
   });
 
-  test("a fit that is stopped anywhere continues from its saved state, to the same bits", async () => {
+  test("a fit that is stopped at any point continues from its saved state to the same bits", async () => {
     const points = planted(11, 300, 20, 6, 0.7);
     const options = { levels: [4, 5], balance: 1.5, seed: 3 };
     const whole = await fitClusters(points, options);
@@ -252,14 +252,14 @@ describe("on the cpu", () => {
     }
   });
 
-  test("of more points than centroids are chosen from, clusters are found as well", async () => {
+  test("clusters are also found among more points than the initial centroids are chosen from", async () => {
     const points = planted(5, 70_000, 6, 3, 0.01);
     const { ids, sizes } = await kMeans(points, { clusters: 6 });
     for (let i = 6; i < 70_000; i += 997) expect(ids[i]).toBe(ids[i % 6]);
     expect(Math.min(...sizes)).toBeGreaterThan(10_000);
   });
 
-  test("very many clusters are chosen by chance, each with points of its own", async () => {
+  test("very many clusters get random initial centroids, and each has points", async () => {
     const points = planted(9, 4000, 900, 8, 0.05);
     const found = await kMeans(points, { clusters: 900, iterations: 3 });
     expect(new Set(found.ids).size).toBe(900);
@@ -267,7 +267,7 @@ describe("on the cpu", () => {
     expect(found.meanSquare).toBeLessThan(0.5);
   });
 
-  test("what cannot be clustered is refused", async () => {
+  test("invalid input is refused", async () => {
     const points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
     expect(await rejected(kMeans(points, { clusters: 3 }))).toBe(
       "config: kMeans: 2 points cannot make 3 clusters; ask for at most 2",

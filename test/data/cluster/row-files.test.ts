@@ -51,7 +51,7 @@ function half(x: number): number {
 }
 const bytesOf = (array: Uint16Array | Float64Array): Uint8Array => new Uint8Array(array.buffer);
 
-test("the same rows come out of every format, in parts and by their numbers", async () => {
+test("every format gives the same rows, in parts and by number", async () => {
   const tensor = { shape: [60, 4], data: values };
   const paths = [
     put("f4.npy", encodeNpy({ shape: [60, 4], values })),

@@ -85,7 +85,7 @@ const example = fc.record({ cluster: fc.nat(leaves - 1), document: fc.nat(3) });
 const sizesOf = fc.array(fc.constantFrom(0, 1, 3, 10), { minLength: leaves, maxLength: leaves });
 
 describe("the estimate", () => {
-  test("is that of the formula, level by level, for any tree, documents and sizes", () => {
+  test("equals the formula, level by level, for any tree, documents and sizes", () => {
     fc.assert(
       fc.property(fc.array(example, { maxLength: 25 }), sizesOf, fc.boolean(), (examples, sizes, flat) => {
         fc.pre(sum(sizes) > 0);
@@ -112,7 +112,7 @@ describe("the estimate", () => {
     );
   });
 
-  test("of no examples is the corpus, of many is theirs", () => {
+  test("equals the corpus without examples, and the examples if there are many", () => {
     const none = clusterShares([], [], [1, 0, 3]);
     expectNear(none.shares, [0.25, 0, 0.75], 1e-12);
     expect([none.own, none.examples]).toEqual([0, 0]);
@@ -129,7 +129,7 @@ describe("the estimate", () => {
     expectNear(many.shares, many.counts.map((n) => n / 30_000), 1e-3, 1); // prettier-ignore
   });
 
-  test("is more likely on further text of the target than the examples' own shares and the corpus, however many there are", () => {
+  test("gives further text of the target a higher likelihood than the examples' own shares or the corpus, for any number of examples", () => {
     const next = random(11);
     const k = 48;
     const starts = Array.from({ length: 7 }, (_, j) => 8 * j);
@@ -194,7 +194,7 @@ describe("the estimate", () => {
 });
 
 describe("standard errors", () => {
-  test("are how far the shares of targets differ, whether documents are of one kind each or of all", () => {
+  test("equal the spread between targets, whether each document has one kind of text or all kinds", () => {
     const next = random(8);
     const planted = [0.5, 0.3, 0.2];
     const draw = (): number => {
@@ -231,7 +231,7 @@ describe("texts", () => {
   });
   afterAll(() => backend.dispose());
 
-  test("are cut into equal pieces about as long as asked, with nothing lost", () => {
+  test("are cut into equal pieces of about the requested length, and nothing is lost", () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 0, max: 9000 }), { maxLength: 5 }),
@@ -253,7 +253,7 @@ describe("texts", () => {
     expect(cutTexts(["", " \n"], 500).pieces).toEqual([]);
   });
 
-  test("go to the clusters of their topics, and are grouped by them", async () => {
+  test("are assigned to the clusters of their topics, and grouped by topic", async () => {
     const next = random(4);
     const about = (topic: number): string =>
       Array.from({ length: 30 }, () =>
