@@ -165,13 +165,8 @@ describe("a folder that is replaced", () => {
   });
 });
 
-<<<<<<< HEAD
-test("the best model is the one of the step with the lowest held-out target loss", async () => {
-  const config = configOf({ training: { steps: 4 } });
-=======
 test("the best model is that of the step with the lowest held-out target loss", async () => {
-  const config = configOf({ training: { steps: 4, seed: 2 } });
->>>>>>> words
+  const config = configOf({ training: { steps: 4 } });
   const { out } = config.run;
   const { best, step } = await train(config);
   const { start, steps } = readRunRecord(out);
