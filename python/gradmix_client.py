@@ -159,6 +159,8 @@ def _sketches(sketches: Any) -> Dict[str, str]:
 
 
 def _targets(targets: Any) -> Dict[str, Dict[str, Any]]:
+    if not isinstance(targets, Mapping):
+        raise GradmixError(f"targets is {_shown(targets)}; it must map names of targets to their measurements", "targets")
     out = {}
     for name, target in targets.items():
         field = f"targets.{name}"
@@ -460,6 +462,13 @@ class Mixer:
             raise GradmixError(
                 f'command is {_shown(command)}; it must be a list of words, such as ["gradmix", "mix"]', "command"
             )
+        if not isinstance(rule, (str, Mapping)):
+            raise GradmixError(f'rule is {_shown(rule)}; it must be a name or options, such as {{"name": "dga"}}', "rule")
+        if isinstance(combinators, (str, Mapping)):
+            raise GradmixError(
+                f'combinators is {_shown(combinators)}; it must be a list, such as [{{"name": "floor", "least": 0.01}}]',
+                "combinators",
+            )
         if url is None and token is not None:
             raise GradmixError("token is for url=; a process that is started here needs none", "token")
         #: The options that determine the weights, with which a state must agree.
@@ -474,6 +483,10 @@ class Mixer:
             updateAfter=_unless_none(_integer, update_after, "update_after"),
             seed=_unless_none(_integer, seed, "seed"),
         )
+        #: How the trainer draws, which may differ from the state.
+        self._drawn = _given(
+            shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=_unless_none(bool, multipliers)
+        )
         self._open: Callable[[], _Transport] = (
             (lambda: _Process(command)) if url is None else (lambda: _Server(url, token))
         )
@@ -481,14 +494,7 @@ class Mixer:
         self._last: Dict[str, Any] = {}
         self._talk = self._open()
         try:
-            self._take(
-                type="init",
-                v=1,
-                **self._settings,
-                **_given(
-                    shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=_unless_none(bool, multipliers)
-                ),
-            )
+            self._take(type="init", v=1, **self._settings, **self._drawn)
         except BaseException:
             self._talk.close()
             raise
@@ -548,6 +554,9 @@ class Mixer:
         targets: Optional[Mapping[str, Mapping[str, Any]]] = None,
         preconditioned_alignments: Optional[Mapping[str, Any]] = None,
         preconditioned_target_norm: Any = None,
+        held_out_losses: Optional[Mapping[str, Any]] = None,
+        held_out_references: Optional[Mapping[str, Any]] = None,
+        held_out_errors: Optional[Mapping[str, Any]] = None,
         shares: Optional[Mapping[str, Any]] = None,
     ) -> Dict[str, float]:
         """Sends the measurements after `step` training steps, and returns the weights to sample with from then on.
@@ -565,6 +574,8 @@ class Mixer:
             sketches: projections of the gradients, of all measured domains and of "target", each a list, array or tensor of one axis.
             targets: {target: {"alignments": {...}, "norm": x, "loss": x}} for a rule with several targets.
             preconditioned_alignments, preconditioned_target_norm: the same with Adam's step for the target instead of ∇L_target.
+            held_out_losses: for the combinator guard: losses on held-out text, which is the same text every time.
+            held_out_references, held_out_errors: the losses to compare with (default: the first that were sent), and the standard error of the difference.
             shares: the shares with which the trainer draws from then on, for `loss_multipliers`.
 
         Raises GradmixError, and changes nothing, if a number is not finite, if the rule needs other measurements, or if `step` is before the last one.
@@ -589,6 +600,9 @@ class Mixer:
                 targets=_unless_none(_targets, targets),
                 preconditionedAlignments=_unless_none(_by_name, preconditioned_alignments, "preconditionedAlignments"),
                 preconditionedTargetNorm=_unless_none(_number, preconditioned_target_norm, "preconditionedTargetNorm"),
+                heldOutLosses=_unless_none(_by_name, held_out_losses, "heldOutLosses"),
+                heldOutReferences=_unless_none(_by_name, held_out_references, "heldOutReferences"),
+                heldOutErrors=_unless_none(_by_name, held_out_errors, "heldOutErrors"),
                 shares=_unless_none(_by_name, shares, "shares"),
             ),
         )
@@ -606,11 +620,15 @@ class Mixer:
         """
         if not isinstance(state, Mapping) or state.get("version") != 1 or "state" not in state:
             raise GradmixError("state is not a result of state_dict; pass one unchanged", "state")
+        saved = state["state"]
+        # `observe` may have changed the shares of `Mixer`, so those of the state come first; a state without shares does not replace them.
+        has_shares = isinstance(saved, Mapping) and (saved.get("multipliers") or {}).get("shares") is not None
+        drawn = {name: value for name, value in self._drawn.items() if name != "shares" or not has_shares}
         before = self._talk
         if before.broken is not None:
             self._talk = self._open()
         try:
-            self._take(type="init", v=1, **self._settings, state=state["state"])
+            self._take(type="init", v=1, **self._settings, **drawn, state=saved)
         except BaseException:
             if self._talk is not before:
                 self._talk.close()

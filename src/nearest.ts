@@ -16,7 +16,10 @@ export function nearest(word: string, candidates: Iterable<string>): string | nu
       bestDistance = distance;
     }
   }
-  return bestDistance <= Math.max(1, Math.floor(plain.length / 3)) ? best : null;
+  // A single letter is at a distance of 1 from every other one, so it suggests nothing.
+  return bestDistance < plain.length && bestDistance <= Math.max(1, Math.floor(plain.length / 3))
+    ? best
+    : null;
 }
 
 function fold(word: string): string {

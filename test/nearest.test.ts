@@ -15,6 +15,10 @@ test("finds the flag that was meant", () => {
 test("returns null if no word is near", () => {
   expect(nearest("--zzzzzz", flags)).toBeNull();
   expect(nearest("x", [])).toBeNull();
+  // One letter in place of another is another word.
+  expect(nearest("c", ["a", "b"])).toBeNull();
+  expect(nearest("A", ["b", "a"])).toBe("a");
+  expect(nearest("ab", ["b", "cb"])).toBe("b");
 });
 
 test("returns a known word for itself, and finds a long word with one typing mistake", () => {

@@ -402,9 +402,13 @@ function checkBounds(
 
 function checkNames(given: ReadonlyMap<string, number>, domains: readonly string[], label: string): void {
   const known = new Set(domains);
-  for (const name of given.keys())
-    if (!known.has(name))
-      throw configError(`${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains)}`);
+  for (const name of given.keys()) {
+    if (known.has(name)) continue;
+    const few = domains.length <= 20 ? `; its domains are ${domains.join(", ")}` : "";
+    throw configError(
+      `${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains) || few}`,
+    );
+  }
 }
 
 /**

@@ -60,7 +60,7 @@ Only this machine can open the page. From another machine, forward the port:
 it sends the alignments of two domains with the target at step 10:
   $ gradmix mix --domains web,code --state-file mix.json
   {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},"standardErrors":{"web":0.05,"code":0.05}}
-  {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}
+  {"type":"weights","step":10,"changed":true,"weights":{"web":0.335,"code":0.665},…}
 `,
   doctor: `Example: which backends run on this machine, and how fast?
   $ gradmix doctor

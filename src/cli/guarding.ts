@@ -180,4 +180,6 @@ function shown(outcome: GuardOutcome): string {
 }
 
 const signed = (ratio: number): string => `${ratio < 1 ? "−" : "+"}${digits(Math.abs(100 * (ratio - 1)))}`;
-const digits = (value: number): string => String(Number(value.toFixed(value < 10 ? 1 : 0)));
+/** Small values have more digits, since an error that is shown as 0 looks like none. */
+const digits = (value: number): string =>
+  String(Number(value.toFixed(value < 0.05 ? 3 : value < 10 ? 1 : 0)));

@@ -22,7 +22,7 @@ import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-
 import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
 import { MAX_NAMES } from "./metrics.ts";
-import { mixerOptionsOf, presetOf } from "./mixing.ts";
+import { mixerOptionsOf, presetOf, unusedLines } from "./mixing.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
 import { checkValue, fromArguments, type Raw, configError } from "./values.ts";
@@ -89,7 +89,7 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;
   checkTogether(flags);
   if (flags.replay !== null) return replayFile(flags.replay, args, err);
-  const init = initOf(args, null);
+  const init = initOf(args, null, err);
   if (init !== null && !("domains" in init))
     throw configError(
       "the rule is given without domains: add --domains A,B, or give both in the first line (init)",
@@ -169,9 +169,14 @@ interface ReplayedRun {
 
 /**
  * The `init` message of flags, config file and run; earlier ones take precedence. null if none of them gives any options, and without
- * `domains` if none names them. The options of a run's own rule are ignored if another rule is requested.
+ * `domains` if none names them. The options of a run's own rule are ignored if another rule is requested. Options that the rule does not use are
+ * named on `err`.
  */
-function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun | null): Message | null {
+function initOf(
+  { config: file, given, flags }: MixArguments,
+  run: ReplayedRun | null,
+  err: Output,
+): Message | null {
   const inFile = file === null ? null : fileLayer(file);
   if (inFile?.values.has("mixing.bases") === true)
     throw configError(
@@ -202,6 +207,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
     );
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
+  for (const line of unusedLines(mixing)) err.write(`${line}\n`);
   const { tokens } = resolved.training;
   const known = {
     ...run?.facts,
@@ -405,7 +411,7 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
   const metrics = existsSync(path) && statSync(path).isDirectory() ? join(path, "metrics.jsonl") : path;
   const run = await runOf(metrics);
   const init = Object.fromEntries(
-    Object.entries(initOf(args, run) ?? {}).filter(([, value]) => value !== null),
+    Object.entries(initOf(args, run, err) ?? {}).filter(([, value]) => value !== null),
   );
   const many = namesIn(run?.layer ?? null, "data.domains")?.length ?? 0;
   if (many > MAX_NAMES)
@@ -416,7 +422,7 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
     err.write(
       `${metrics} does not have the tokens of the bases, which limit their repetitions; without --sizes BASIS=N,… the weights may differ from those of the run\n`,
     );
-  const [{ linesOf, writeLine }, { replay }] = await Promise.all([
+  const [{ linesOf, MOST_BYTES, writeLine }, { replay }] = await Promise.all([
     import("../mix/lines.ts"),
     import("../mix/replay.ts"),
   ]);
@@ -424,8 +430,9 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
   try {
     const { preconditioned = false, bases = false } = run ?? {};
     const options = { source: metrics, init, preconditioned, bases };
-    for await (const reply of replay(linesOf(input), options))
-      if (!(await writeLine(process.stdout, reply))) break;
+    // A run that still trains, or was killed, may have written only a part of its last line.
+    const lines = linesOf(input, MOST_BYTES, run === null ? "take" : "drop");
+    for await (const reply of replay(lines, options)) if (!(await writeLine(process.stdout, reply))) break;
   } catch (error) {
     if (error instanceof GradmixError || errorCode(error) === "") throw error;
     throw new GradmixError("io", `--replay: ${metrics} cannot be read (${reason(error)})`, { cause: error });

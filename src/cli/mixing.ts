@@ -89,6 +89,7 @@ export function planMixing(
   const { mixing, alignment } = presetOf(config);
   const bases = readBases(mixing.bases, names);
   const targets = [...data.targets.keys()];
+  if (bases !== null) checkBasisNames(mixing, bases.names);
   const of = bases?.names ?? names;
   const build = ({ sizes, histogram }: ReadFacts): Mixer =>
     mixerFor(mixing, targets, of, {
@@ -149,9 +150,7 @@ export function planMixing(
       const offered = sumOf(Object.values(bases === null ? sizes : basisSizes(bases, sizes)));
       return repetitions !== null && repetitions * offered < tokens ? tokens / offered : null;
     },
-    unused: unusedOptions(mixing).map(
-      (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not use it`,
-    ),
+    unused: unusedLines(mixing),
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) =>
       build({ sizes: bases === null ? sizes : basisSizes(bases, sizes), histogram }),
@@ -173,6 +172,23 @@ function checkGuarded({ guard, combinators }: MixingConfig, names: readonly stri
       throw new GradmixError(
         "config",
         `mixing.combinators[${i}]: its guard needs evaluations of "${names[blind]}", and a run evaluates only domains that --guard names; add --guard "${names[blind]}<=X", instead of this guard or in addition`,
+      );
+  }
+}
+
+/** Throws `config` for an option that names something other than a basis, such as a domain, where the rule moves the weights of bases. */
+function checkBasisNames(
+  { floor, ceiling, weights, histogram }: MixingConfig,
+  names: readonly string[],
+): void {
+  const known = new Set(["*", ...names]);
+  for (const [option, given] of Object.entries({ floor, ceiling, weights, histogram })) {
+    if (!(given instanceof Map)) continue;
+    const other = [...(given as ReadonlyMap<string, number>).keys()].find((name) => !known.has(name));
+    if (other !== undefined)
+      throw new GradmixError(
+        "config",
+        `--${option}: "${other}" is not a basis; with --bases the rule moves the weights of the bases: ${names.slice(0, 20).join(", ")}${names.length > 20 ? ", …" : ""}`,
       );
   }
 }
@@ -261,8 +277,36 @@ export function unusedOptions(mixing: MixingConfig): string[] {
     ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
     // A moving average can be put around any rule that moves the weights.
     ...(mixing.beta !== null && ruleTraits(rule).fixed === true ? ["beta"] : []),
+    ...(mixing.prior === "uniform" && typeof ruleTraits(rule).histogram !== "object" ? ["prior"] : []),
   ];
 }
+
+/** A line for each option that was given and has no effect with this rule. */
+export function unusedLines(mixing: MixingConfig): string[] {
+  return [
+    ...unusedOptions(mixing).map(
+      (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not use it`,
+    ),
+    ...overriddenOptions(mixing).map(
+      ([option, name]) => `mixing.${option} has no effect: mixing.ruleOptions sets ${name}`,
+    ),
+  ];
+}
+
+/** Options that were given, and that the options of the rule set in another way: each with the rule's name of it. */
+function overriddenOptions(mixing: MixingConfig): [Common, string][] {
+  const { rule, ruleOptions, floor, guard } = mixing;
+  return keysOf(common).flatMap((option): [Common, string][] => {
+    const name = nameIn(rule, option);
+    // Other floors are a combinator around the rule, and hold as well.
+    const given = option === "floor" ? ownFloor(floor, rule, guard) : mixing[option] !== null;
+    return given && name !== undefined && Object.hasOwn(ruleOptions, name) ? [[option, name]] : [];
+  });
+}
+
+/** Whether the rule itself keeps the floor; otherwise a combinator does. */
+const ownFloor = (floor: MixingConfig["floor"], rule: RuleName, guard: MixingConfig["guard"]): boolean =>
+  typeof floor === "number" && ruleTakes(rule, "floor") && guard === null;
 
 /** What is known of a run when its rule is made. */
 interface SizedFacts {
@@ -369,7 +413,7 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): Combina
           // A name that is not a domain's is then refused.
           ...Object.fromEntries([...given].filter(([name]) => name !== "*")),
         };
-  const own = typeof floor === "number" && ruleTakes(rule, "floor") && guard === null;
+  const own = ownFloor(floor, rule, guard);
   return [
     ...(floor === null || floor === 0 || own ? [] : [{ name: "floor", least: byName(floor, 0) } as const]),
     ...(ceiling === null ? [] : [{ name: "ceiling", most: byName(ceiling, 1) } as const]),

@@ -17,7 +17,8 @@ const MOST_BYTES = 2 ** 26;
  */
 export function pageExports(runs: number): (folder: string) => readonly ExportedText[] {
   return (folder) => {
-    const { size } = statSync(join(folder, "metrics.jsonl"));
+    // A run that has not finished a step may have no such file yet.
+    const size = statSync(join(folder, "metrics.jsonl"), { throwIfNoEntry: false })?.size ?? 0;
     if (size > MOST_BYTES) return [];
     const record = readRunRecord(folder);
     if (record.weights === null || record.steps.length === 0) return [];

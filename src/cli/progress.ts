@@ -114,7 +114,7 @@ export function formatResult(result: RunResult, folder: string, page: string | n
   const lines = [
     result.interrupted
       ? `stopped after step ${result.step}; continue with: gradmix train --resume ${folder}`
-      : `done: ${result.step} steps, ${formatCount(result.tokens)} tokens`,
+      : `done: ${result.step} ${result.step === 1 ? "step" : "steps"}, ${formatCount(result.tokens)} tokens`,
     `  loss     ${formatLoss(result.loss)}${result.targetLoss === null ? "" : `, held-out target ${formatLoss(result.targetLoss)}`}`,
     ...(result.best === null
       ? []

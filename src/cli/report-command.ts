@@ -1,5 +1,5 @@
 /** `gradmix report`: writes an HTML page of runs, and their metrics for other tools. */
-import { join } from "node:path";
+import { join, resolve, sep } from "node:path";
 import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
 import { writeEvents } from "../report/tensorboard.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
@@ -33,10 +33,27 @@ export function report({ runs, out: file, svg, tensorboard, csv }: ReportArgumen
   const written = [
     path,
     ...(svg === null ? [] : writeFigures(data, svg)),
-    ...(tensorboard === null ? [] : runs.map((run) => writeEvents(run, tensorboard))),
+    ...(tensorboard === null ? [] : eventsOf(runs, tensorboard)),
     ...(csv ? runs.map((run) => writeCsv(run)) : []),
   ];
   for (const sentence of [...data.summary, ...data.cautions]) out.write(`${sentence}\n`);
   for (const one of written) out.write(`written to ${one}\n`);
   return 0;
+}
+
+/** Writes the event files of the runs, each into a folder of its own, and returns their paths. */
+function eventsOf(runs: readonly string[], place: string): string[] {
+  const names = namesOf(runs);
+  return runs.map((run, i) => writeEvents(run, place, names[i]));
+}
+
+/** The last part of each run's path, with as many parts before it as tell the runs apart. The paths are different. */
+function namesOf(runs: readonly string[]): string[] {
+  const paths = runs.map((run) => resolve(run).split(sep));
+  const end = (path: readonly string[], parts: number): string => path.slice(-parts).join("/");
+  return paths.map((path) => {
+    let parts = 1;
+    while (paths.some((other) => other !== path && end(other, parts) === end(path, parts))) parts++;
+    return end(path, parts);
+  });
 }

@@ -36,7 +36,7 @@ import {
   type Start,
 } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
+import { checkRepetitions, planTraining, stepChanges, unreachedRate } from "./training.ts";
 
 /**
  * Trains as `config` describes. `read` reads the text; a caller that already has the data can pass its own. Throws `data` and `config` before
@@ -54,6 +54,8 @@ export async function runTraining(
   const plan = planRun(config, names);
   const reference = await readReferenceOf(plan.mixing, hooks.signal);
   for (const line of plan.mixing.unused) hooks.onEvent(line);
+  const unreached = unreachedRate(config);
+  if (unreached !== null) hooks.onEvent(unreached);
   const saved = hooks.store.load();
   const resumed = saved?.checkpoint ?? null;
   checkReference(plan.mixing, reference, resumed);

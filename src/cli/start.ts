@@ -4,7 +4,8 @@
  */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
+import { byteTokenizer, openTokenizer, type Tokenizer } from "../data/index.node.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import {
@@ -125,6 +126,13 @@ export function checkSameTokenizer(
     );
 }
 
+/** The JSON of the tokenizer that `--tokenizer` names; null for one that is trained, or none. Throws `config` for a file that cannot be read. */
+function namedTokenizer(name: string): unknown {
+  if (name === "byte") return byteTokenizer().toJSON();
+  if (gptVocabularies.includes(name)) return openTokenizer(name).toJSON();
+  return name.endsWith(".json") ? readJson(name, `--tokenizer ${name}`) : null;
+}
+
 /** A hint that the run also kept its best model, if it did. */
 function bestBeside(path: string): string {
   const folder = join(path, "best");
@@ -215,9 +223,7 @@ export function checkStart(
       );
     return;
   }
-  const same =
-    data.tokenizer.endsWith(".json") &&
-    JSON.stringify(readJson(data.tokenizer, `--tokenizer ${data.tokenizer}`)) ===
-      JSON.stringify(tokenizer.toJSON());
-  if (!same) throw refuse("--tokenizer", data.tokenizer, "whose model was trained with another tokenizer");
+  const named = namedTokenizer(data.tokenizer);
+  if (named === null || JSON.stringify(named) !== JSON.stringify(tokenizer.toJSON()))
+    throw refuse("--tokenizer", data.tokenizer, "whose model was trained with another tokenizer");
 }

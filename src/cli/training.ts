@@ -2,7 +2,7 @@
 import type { LossScaleOptions } from "../dga/loss-scale.ts";
 import { GradmixError } from "../errors.ts";
 import type { AdamWOptions } from "../nn/optimizer.ts";
-import { createSchedule, type Schedule } from "../nn/schedules.ts";
+import { createSchedule, type Schedule, usualWarmup } from "../nn/schedules.ts";
 import type { RunChanges } from "../runs/lines.ts";
 import { type ScheduleName, totalSteps, type TrainConfig, warmupOf } from "./train-config.ts";
 
@@ -34,6 +34,14 @@ export function planTraining(config: TrainConfig): TrainingPlan {
     optimizer: { beta1, beta2, weightDecay, clip },
     lossScale: run.precision === "f16" ? {} : null,
   };
+}
+
+/** A line for the user if the run ends within its warm-up, as one from the config.json of a longer run may; null otherwise. */
+export function unreachedRate(config: TrainConfig): string | null {
+  const [warmup, steps] = [warmupOf(config), totalSteps(config)];
+  if (warmup <= steps) return null;
+  const share = Number(((100 * steps) / warmup).toPrecision(2));
+  return `the warm-up of ${warmup} steps is longer than the run of ${steps}, so the learning rate reaches only ${share} % of --lr; the default is --warmup ${usualWarmup(steps)}`;
 }
 
 /**

@@ -85,7 +85,8 @@ function shares(text: string, label: string): Map<string, unknown> {
   for (const item of text.split(",")) {
     const [name, value] = split(item, label, "NAME=X,NAME=X, for example code=0.7,prose=0.3");
     if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
-    out.set(name, value.trim() === "" ? value : Number(value));
+    // What is no number stays as it is, so that the error shows it.
+    out.set(name, value.trim() === "" || Number.isNaN(Number(value)) ? value : Number(value));
   }
   return out;
 }
@@ -186,7 +187,7 @@ export function checkByName(
   const number = (item: unknown, what: string): number =>
     checkNumber({ type: "number", min, max, openMin }, item, what);
   if (all && membersOf(value) === null) return number(value, label);
-  const checked = checkRecord(value, label, (item, name) => number(item, `${label} ${quote(name)}`), ["*"]);
+  const checked = checkNamed(value, label, (item, name) => number(item, `${label} ${quote(name)}`));
   if (checked.size === 0) throw configError(`${label}: names no domain`);
   return all && checked.size === 1 ? (checked.get("*") ?? checked) : checked;
 }
@@ -240,19 +241,34 @@ export function checkGlobs(value: unknown, label: string): string[] {
   });
 }
 
+/** Values by name, for an option that names the domains. */
 function checkRecord<V>(
   value: unknown,
   label: string,
   check: (item: unknown, name: string) => V,
-  others: readonly string[] = [],
+): Map<string, V> {
+  return checkNamed(value, label, (item, name) => {
+    if (!domainName.test(name))
+      throw configError(
+        `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
+      );
+    return check(item, name);
+  });
+}
+
+/** Values by the names of domains, which are checked once the domains are known. The domains of gradmix mix may have any names. */
+function checkNamed<V>(
+  value: unknown,
+  label: string,
+  check: (item: unknown, name: string) => V,
 ): Map<string, V> {
   const out = new Map<string, V>();
   for (const [given, item] of namesOf(value, label)) {
     // Names are composed (NFC), so that é is the same name however it was typed.
     const name = given.normalize();
-    if (!domainName.test(name) && !others.includes(name))
+    if (!/^\P{Cc}+$/u.test(name))
       throw configError(
-        `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
+        `${label}: ${quote(name)} is not a name for a domain: it ${name === "" ? "is empty" : "has a control character"}`,
       );
     if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
     out.set(name, check(item, name));
@@ -286,7 +302,7 @@ function checkBases(given: readonly (readonly [string, unknown])[], label: strin
 export function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<string, number> {
   if (typeof value === "string")
     return checkShares(sumsToOne, readShares(value, label), `${label} (${value})`);
-  const checked = checkRecord(value, label, (item, name) => {
+  const checked = checkNamed(value, label, (item, name) => {
     if (typeof item === "number" && Number.isFinite(item) && item >= 0) return item;
     throw configError(`${label}: ${quote(name)} is ${show(item)}, not a number of at least 0`);
   });

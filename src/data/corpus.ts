@@ -1,6 +1,7 @@
 /** A domain's text as tokens, split by document into a training and a held-out stream. */
 import { GradmixError } from "../errors.ts";
-import { callback, checkOptions, integerIn, numberIn, required } from "../options.ts";
+import { isObject } from "../json.ts";
+import { callback, checkOptions, integerIn, numberIn, required, show } from "../options.ts";
 import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
@@ -104,7 +105,8 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
   let [bytes, heldOutBytes, firstBytes] = [0, 0, 0];
   let firstText = "";
   return {
-    add({ text, source }) {
+    add(document) {
+      const { text, source } = checkedText(document, name, count);
       // The first document waits until it is known whether the others leave one side empty.
       const isHeldOut = count > 0 && chosen(count);
       if (isHeldOut) heldOutDocuments++;
@@ -140,6 +142,17 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
       };
     },
   };
+}
+
+/** Throws `data`, naming the document, for one without text. Without types, as in JavaScript, a number would be encoded without end. */
+function checkedText(document: Text, name: string, index: number): Text {
+  const given: unknown = document;
+  if (isObject(given) && typeof given["text"] === "string") return document;
+  const what = isObject(given) ? `has ${show(given["text"])} as its text` : `is ${show(given)}`;
+  throw new GradmixError(
+    "data",
+    `"${name}": document ${index + 1} ${what}; a document is an object with its text, { text: "…" }`,
+  );
 }
 
 /** Whether the first of two or more documents is held out, after all others were decided: by its index, unless one side would stay empty. */

@@ -17,6 +17,7 @@ import {
   oneOf,
   orNull,
   required,
+  show,
   valueThat,
   withDefaults,
 } from "../options.ts";
@@ -108,7 +109,7 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
   readonly model: Model<NoInfer<B>>;
   /** The rule and its domains, made by `createMixer`. */
   readonly mixer: Mixer;
-  /** Training examples of each domain of the mixer, in its order. */
+  /** Training examples of each domain of the mixer, in its order. Text with the name of another of its domains is refused. */
   readonly domains: readonly Dataset<B>[];
   /** Examples of the target to align with; null for rules that need no target. */
   readonly target: Dataset<NoInfer<B>> | null;
@@ -173,7 +174,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
   if (options.heldOut !== undefined) checkHeldOut("createTrainer: heldOut", options.heldOut);
   if (options.alignment !== undefined) checkAlignment("createTrainer: alignment", options.alignment);
   checkOptionSet(options);
-  const { model, mixer, reference, domains, target, targets, heldOut } = options;
+  const { model, mixer, bases, reference, domains, target, targets, heldOut } = options;
   if (heldOut !== undefined && heldOut.sets.length !== mixer.domains.length)
     throw new GradmixError(
       "config",
@@ -181,6 +182,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
     );
   const sets = heldOut?.sets.filter((set) => set !== null) ?? [];
   if (domains.length === 0) throw new GradmixError("config", "createTrainer: at least one domain is needed");
+  checkOrder(domains, bases === undefined ? mixer.domains : bases.domains);
   checkTogether(domains);
   for (const source of [
     ...domains,
@@ -190,6 +192,22 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
   ])
     model.check?.(source);
   for (const source of [...domains, ...sets]) aboutReference(() => reference?.check?.(source));
+}
+
+/**
+ * Throws `config` if a domain has the name that `names` gives to another one, because domains are matched by their position, and the text of one
+ * would silently get the weight of the other. Other names are only labels of the text and may differ.
+ */
+function checkOrder(domains: readonly { readonly name: string }[], names: readonly string[]): void {
+  const places = new Map(names.map((name, i) => [name, i]));
+  for (const [i, { name }] of domains.entries()) {
+    const place = places.get(name);
+    if (place !== undefined && place !== i && domains[place]!.name !== name)
+      throw new GradmixError(
+        "config",
+        `createTrainer: domains[${i}] is the text of ${show(name)}, but the mixer's domain ${i} is ${show(names[i])}; give the domains in the order of the mixer: ${names.slice(0, 5).map(show).join(", ")}${names.length > 5 ? ", …" : ""}`,
+      );
+  }
 }
 
 /** Throws `data`, naming two domains, unless one batch can hold examples of all of them. */

@@ -148,8 +148,17 @@ function settle(
     context: context ?? mixture.context,
     batch: batch ?? mixture.batch,
     unit: rows ?? unit,
-    notes: floor > 0 ? [`no weight is below the floor of ${plainDecimal(floor)}`] : [],
+    notes: floor > 0 ? [floorNote(mixture, floor)] : [],
   };
+}
+
+/** Says which domains the floor raises, in any stage. */
+function floorNote({ domains, stages }: Mixture, floor: number): string {
+  const own = stages ?? [{ weights: domains.map(({ weight }) => weight) }];
+  const raised = domains.filter((_, i) => own.some(({ weights }) => weights[i]! < floor));
+  return raised.length === 0
+    ? `no weight is below the floor of ${plainDecimal(floor)}, so it changes nothing`
+    : `raised to the floor of ${plainDecimal(floor)}, at the cost of the others: ${listOfNames(raised.map(({ name }) => name))}`;
 }
 
 /** Lines on where the weights come from and what they count. */

@@ -37,6 +37,11 @@ export function mixtureOfRun(
   checkOptions("mixtureOfRun", options, checks);
   const { weights: kind = recommendedWeights, stages: count = null, paths = new Map() } = options;
   const last = steps.at(-1);
+  if (weights !== null && last === undefined)
+    throw new GradmixError(
+      "data",
+      `${folder}: has weights.json, but metrics.jsonl has no line of a step; restore metrics.jsonl, or copy the whole folder again`,
+    );
   if (weights === null || last === undefined)
     throw new GradmixError(
       "data",

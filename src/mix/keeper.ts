@@ -1,7 +1,7 @@
 /** Holds the session of a process and stores it in files. A reply is only given after the state behind it has been written. */
 import { existsSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
-import { reading, writeFileAtomic } from "../node/files.ts";
+import { type FileParts, reading, writeFilesAtomic } from "../node/files.ts";
 import { faultOf, jsonOf } from "../schema.ts";
 import {
   type Answer,
@@ -36,12 +36,16 @@ export interface KeeperFiles {
 export function createKeeper(files: KeeperFiles): Keeper {
   let session = files.state === null || !existsSync(files.state) ? null : readSession(files.state);
   // A process that was killed between its two writes has stored the session but not the weights, so they are written now.
-  if (session !== null) writeWeights(files.weights, session);
+  if (session !== null && files.weights !== null) writeFilesAtomic([weightsFile(files.weights, session)]);
   const kept = (made: Answer): Reply => {
     if (made.session === session || made.session === null) return made.reply;
+    const weighted = session === null || changed(session, made.session);
     try {
-      if (files.state !== null) writeFileAtomic(files.state, [encoded(made.session)]);
-      if (session === null || changed(session, made.session)) writeWeights(files.weights, made.session);
+      // Both or none: after an error, a process that is started again must not continue from a message that had no effect.
+      writeFilesAtomic([
+        ...(files.state === null ? [] : [{ path: files.state, parts: [encoded(made.session)] }]),
+        ...(files.weights === null || !weighted ? [] : [weightsFile(files.weights, made.session)]),
+      ]);
     } catch (error) {
       // The session stays as it was if it could not be stored, so the trainer can send the same message again.
       return errorReply(error);
@@ -63,11 +67,10 @@ function changed(before: Session, after: Session): boolean {
   return after.mixer.rule.weights.some((weight, i) => weight !== weights[i]);
 }
 
-function writeWeights(path: string | null, session: Session): void {
-  if (path === null) return;
+function weightsFile(path: string, session: Session): FileParts {
   const { domains, weights } = session.mixer.rule;
   const byName = Object.fromEntries(domains.map((name, i) => [name, weights[i]]));
-  writeFileAtomic(path, [encoded({ version: 1, step: stepOf(session), weights: byName })]);
+  return { path, parts: [encoded({ version: 1, step: stepOf(session), weights: byName })] };
 }
 
 function readSession(path: string): Session {

@@ -10,12 +10,13 @@ export const MOST_BYTES: number = 64 * 2 ** 20;
 export type Line = string | MessageError;
 
 /**
- * Yields the lines of a stream, including a last line without a newline unless it is empty. A line of more than `most` bytes, or one that is not UTF-8,
- * yields an error.
+ * Yields the lines of a stream, including a last line without a newline unless it is empty, or `unfinished` is "drop". A line of more than `most`
+ * bytes, or one that is not UTF-8, yields an error.
  */
 export async function* linesOf(
   input: AsyncIterable<Uint8Array | string>,
   most: number = MOST_BYTES,
+  unfinished: "take" | "drop" = "take",
 ): AsyncGenerator<Line, void> {
   let parts: Uint8Array[] = [];
   let size = 0;
@@ -41,7 +42,7 @@ export async function* linesOf(
     }
     add(bytes.subarray(from));
   }
-  if (size > 0) yield finishLine();
+  if (size > 0 && unfinished === "take") yield finishLine();
 }
 
 /** The error for a message of more than `most` bytes. */

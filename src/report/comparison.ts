@@ -141,8 +141,12 @@ function differenceText(
   return `${rule} is ${side(mean)} ${baseline} (95 % interval ${ends.map(nats).join(" to ")})`;
 }
 
-const side = (difference: number): string =>
-  `${nats(Math.abs(difference))} nats per token ${difference < 0 ? "below" : "above"}`;
+/** For example `0.120 nats per token below`. A difference that would print as 0 is not said to be one. */
+function side(difference: number): string {
+  if (difference === 0) return "level with";
+  const size = Math.abs(difference);
+  return `${size < 0.0005 ? "less than 0.001" : nats(size)} nats per token ${difference < 0 ? "below" : "above"}`;
+}
 
 const nats = (value: number): string => value.toFixed(3);
 

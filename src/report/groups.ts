@@ -43,7 +43,7 @@ const LONGEST_LABEL = 48;
 
 /** The name of the rule, if this distinguishes all groups; else with the options that differ, or numbered if those are too long. */
 function labelsOf(groups: readonly ReadonlyMap<string, string>[]): string[] {
-  const plain = (text: string | undefined): string => (text ?? "–").replace(/^"(.*)"$/, "$1");
+  const plain = (text = "null"): string => (text === "null" ? "–" : text.replace(/^"(.*)"$/, "$1"));
   const rules = groups.map((options) => plain(options.get("mixing.rule")));
   if (new Set(rules).size === rules.length) return rules;
   const keys = [...new Set(groups.flatMap((options) => [...options.keys()]))];

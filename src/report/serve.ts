@@ -49,7 +49,10 @@ export async function watchRun(folder: string, { port, isRunning }: WatchOptions
   const answerTo = (request: IncomingMessage): Answer => {
     const refused = refusal(request, portOf(server));
     if (refused !== null) return { status: refused };
-    const url = new URL(request.url ?? "/", `http://${HOST}`);
+    const [asked, base] = [request.url ?? "/", `http://${HOST}`];
+    // Not everything that a client may send is a URL: "//" is none.
+    if (!URL.canParse(asked, base)) return { status: 404 };
+    const url = new URL(asked, base);
     if (url.pathname !== "/" && url.pathname !== "/data") return { status: 404 };
     try {
       const { data, version } = follower.look();

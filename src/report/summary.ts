@@ -51,7 +51,9 @@ function describeBest({ group, curves, start, end, ends, tokens }: Ending, sever
   const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1]!)} bits per byte)`;
   if (curves.tokens.length === 1)
     return `${subject} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
-  const direction = end < start ? "fell" : end > start ? "rose" : "stayed the same,";
+  if (end === start)
+    return `${subject} held-out loss on the target stayed at ${formatLoss(end)} nats per token${inBits} over ${formatCount(tokens)} tokens${seeds}.`;
+  const direction = end < start ? "fell" : "rose";
   const share = formatShare(Math.abs(end / start - 1));
   return `${subject} held-out loss on the target ${direction} from ${formatLoss(start)} to ${formatLoss(end)} nats per token${inBits}, by ${share}, over ${formatCount(tokens)} tokens${seeds}.`;
 }
@@ -59,6 +61,7 @@ function describeBest({ group, curves, start, end, ends, tokens }: Ending, sever
 function describeDifference(best: Ending, other: Ending): string {
   const gap = other.end - best.end;
   const noise = noiseOf(best, other);
+  if (gap === 0 && noise === null) return `${other.group.label} ends at the same loss.`;
   const between = (noise: number): string =>
     ` (95 % interval ${formatLoss(gap - noise)} to ${formatLoss(gap + noise)})`;
   const figure = `${formatLoss(gap)} nats, ${formatShare(gap / best.end)} higher${noise === null ? "" : between(noise)}`;

@@ -67,13 +67,13 @@ function recordsOf(folder: string, end: number, written: Written): { began: numb
 }
 
 /**
- * Writes the run in `folder` as an event file, into a folder of `place` that has the name of the run, and returns its path. Earlier event files there
+ * Writes the run in `folder` as an event file, into the folder `name` of `place`, and returns its path. TensorBoard shows this name. Earlier event files there
  * are removed. The run is assumed to have ended when its metrics.jsonl was last changed. Throws like `scanMetrics`, and `io`.
  */
-export function writeEvents(folder: string, place: string): string {
+export function writeEvents(folder: string, place: string, name: string = basename(resolve(folder))): string {
   const end = statSync(join(folder, "metrics.jsonl")).mtimeMs / 1000;
   const { began, records } = recordsOf(folder, end, { weights: null });
-  const own = join(place, basename(resolve(folder)));
+  const own = join(place, name);
   const path = join(own, eventFileName(began));
   writeFileAtomic(path, records);
   removeEvents(own, path);

@@ -95,6 +95,9 @@ test("the outcome of guards is put into words: the worst domain first, with erro
     "all 2 held; nearest to its limit: c +0.3 % ± 0.3 (limit +0 %, within twice its error)",
   );
   expect(formatGuards(outcomes.slice(2))).toBe("held; nearest to its limit: a +1 % ± 0.1 (limit +2 %)");
+  expect(formatGuards([{ name: "a", limit: 1.01, ratio: 0.9996, error: 0.000086 }])).toBe(
+    "held; nearest to its limit: a −0.04 % ± 0.009 (limit +1 %)",
+  );
   const many = Array.from({ length: 7 }, (_, i) => ({ name: `d${i}`, limit: 1, ratio: 2, error: null }));
   expect(formatGuards(many)).toBe(
     "0 of 7 held; did not hold: d0 +100 % (limit +0 %), d1 +100 % (limit +0 %), d2 +100 % (limit +0 %), d3 +100 % (limit +0 %), d4 +100 % (limit +0 %) and 2 more",

@@ -13,7 +13,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "#dist/cli/config.js";
 import { measuredFrom } from "#dist/dga/plan.js";
-import { mixerFor, planMixing, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
+import { mixerFor, planMixing, ruleTakes, unusedLines, unusedOptions } from "#dist/cli/mixing.js";
 import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 
 const domains = names(3);
@@ -212,8 +212,31 @@ test("options that have no effect are reported", () => {
     const name = rule as MixingConfig["rule"];
     expect(unused(name, all).join(" "), rule).toBe(words);
     expect(unused(name, {})).toEqual([]);
+    expect(unused(name, { prior: "uniform" })).toEqual(rule === "dga" ? [] : ["prior"]);
     expect(ruleTakes(name, "eta")).toBe(!words.includes("eta "));
   }
+});
+
+test("options that the rule options set otherwise are named", () => {
+  const lines = (given: Partial<MixingConfig>): string[] =>
+    unusedLines(configured({ rule: "dga", eta: 1, floor: 0.01, ...given }));
+  expect(lines({ ruleOptions: { pull: 0 } })).toEqual([]);
+  expect(lines({ ruleOptions: { eta: 5, floor: 0.1 } })).toEqual([
+    "mixing.eta has no effect: mixing.ruleOptions sets eta",
+    "mixing.floor has no effect: mixing.ruleOptions sets floor",
+  ]);
+  // These floors are around the rule, whatever its own one is.
+  for (const around of [{ floor: new Map([["a", 0.1]]) }, { guard: new Map([["a", 1.1]]) }])
+    expect(lines({ ruleOptions: { floor: 0.1 }, ...around })).toEqual([]);
+  expect(
+    lines({
+      ruleOptions: { start: [1, 1] },
+      weights: new Map([
+        ["a", 0.5],
+        ["b", 0.5],
+      ]),
+    }),
+  ).toEqual(["mixing.weights has no effect: mixing.ruleOptions sets start"]);
 });
 
 test("the steps are those given, or enough for the tokens", () => {

@@ -107,6 +107,7 @@ describe("formats", () => {
     expect(formatResult({ ...result, interrupted: false }, "runs/a")).toContain(
       "done: 5 steps, 10.2k tokens",
     );
+    expect(formatResult({ ...result, step: 1, interrupted: false }, "runs/a")).toContain("done: 1 step, ");
     expect(formatResult(result, "runs/a")).not.toMatch(/guards|best/);
   });
 

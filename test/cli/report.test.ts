@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { report } from "#dist/cli/report-command.js";
 import { writePage } from "#dist/cli/side-files.js";
@@ -64,10 +64,28 @@ test("the page of one run is written into its folder, and other files to the giv
   expect(readFileSync(written[0])).toEqual(page);
 });
 
+test("runs whose folders have one name have their own event files", async () => {
+  const runs = ["a/run", "b/run", "x/b/run", "single"].map((name) =>
+    makeRun(join(work, "events", name), { steps: 4 }),
+  );
+  const place = join(work, "event-files");
+  const text = await run(runs, { out: join(work, "several.html"), tensorboard: place });
+  const written = Array.from(text.matchAll(/^written to (.*tfevents.*)$/gm), ([, path]) => path);
+  expect(written.map((path) => relative(place, dirname(path)))).toEqual([
+    "a/run",
+    "events/b/run",
+    "x/b/run",
+    "single",
+  ]);
+  expect(written.every((path) => existsSync(path))).toBe(true);
+});
+
 describe("the command is refused in one line, and nothing is written:", () => {
   const good = makeRun(join(work, "good"), { steps: 10 });
   const empty = makeRun(join(work, "empty"), { steps: 10 });
   writeFileSync(join(empty, "metrics.jsonl"), "");
+  const unwritten = makeRun(join(work, "unwritten"), { steps: 10 });
+  rmSync(join(unwritten, "metrics.jsonl"));
   const broken = makeRun(join(work, "broken"), { steps: 10 });
   writeFileSync(join(broken, "metrics.jsonl"), '{"step": 1}\n');
   const twice = makeRun(join(work, "twice"), { steps: 10 });
@@ -79,6 +97,7 @@ describe("the command is refused in one line, and nothing is written:", () => {
     ["no run", [good, work], /contains no run \(there is no .*config\.json\); give the folder of a run/],
     ["a folder that is not there", [join(work, "nowhere")], /nowhere: contains no run/],
     ["nothing measured", [empty], /empty: has no measurements yet; wait for its first step/],
+    ["no measurements at all", [unwritten], /unwritten: has no measurements yet; wait for its first step/],
     ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1: tokens is missing/],
     ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
     ["one run twice", [good, `${good}/`], /good\/: is listed twice/],

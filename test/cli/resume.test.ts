@@ -1,7 +1,13 @@
 /** Options that a resumed run may change: the number of steps if all completed steps stay valid, and the backend or SIMD level on request. */
 import { jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { type Engine, engineChanges, savedEngine } from "#dist/cli/engine.js";
-import { checkRepetitions, planTraining, stepChanges, type TrainingPlan } from "#dist/cli/training.js";
+import {
+  checkRepetitions,
+  planTraining,
+  stepChanges,
+  type TrainingPlan,
+  unreachedRate,
+} from "#dist/cli/training.js";
 import { GradmixError } from "#dist/errors.js";
 import { createSchedule, usualWarmup } from "gradmix/nn";
 import fc from "fast-check";
@@ -69,6 +75,20 @@ test("without --warmup, the warm-up follows from the first number of steps, and 
   ].map((training) => resolveConfig([layer(training)]));
   expect(given.training.warmup).toBe(0);
   expect(byTokens.training.warmup).toBe(usualWarmup(Math.ceil(6400 / byTokens.model.context)));
+});
+
+test("a warm-up that is longer than the run is reported, with the share of the learning rate that is reached", () => {
+  const of = (training: object): string | null => unreachedRate(resolveConfig([layer(training)]));
+  // The options of a longer run, with the warm-up that was recorded there.
+  const { training } = resolveConfig([layer({ steps: 1000 })]);
+  expect(unreachedRate(resolveConfig([layer({ steps: 24 }), layer(training)]))).toBe(
+    "the warm-up of 60 steps is longer than the run of 24, so the learning rate reaches only 40 % of --lr; the default is --warmup 6",
+  );
+  expect(of({ tokens: 64, batch: 1, warmup: 7 })).toMatch(
+    /^the warm-up of 7 steps is longer than the run of \d, /,
+  );
+  for (const steps of [1, 3, 4, 24, 1000]) expect(of({ steps })).toBeNull();
+  expect(of({ steps: 5, warmup: 5 })).toBeNull();
 });
 
 test("another length is refused if the rule would limit a domain differently, with the names of the domain and the option", () => {

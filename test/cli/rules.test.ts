@@ -267,6 +267,16 @@ describe("bases", () => {
       ["--bases", "unknown.csv"],
       /unknown\.csv.*line 3.*"cod"; did you mean "code"\?/,
     ],
+    [
+      "a floor of a domain, where bases have the weights",
+      ["--bases", "bases.json", "--floor", "code=0.1"],
+      /--floor: "code" is not a basis; with --bases the rule moves the weights of the bases: left, right/,
+    ],
+    [
+      "initial weights of the domains, where bases have the weights",
+      ["--bases", "bases.json", "--weights", "prose=0.2,code=0.3,list=0.5"],
+      /--weights: "prose" is not a basis; /,
+    ],
     ["a basis without weight", ["--bases", "empty.json"], /empty\.json: basis "right": it has no weight/],
     [
       "a basis in the config file that is none",

@@ -1,5 +1,5 @@
 /** A run that starts from a model takes the options that describe the model from it; options that contradict the model are refused, naming the flag. */
-import { byteTokenizer, trainBpe } from "gradmix/data";
+import { byteTokenizer, openTokenizer, trainBpe } from "gradmix/data";
 import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { optionRows } from "#dist/cli/options.js";
 import { checkStart, readStart, type Start, startLayer } from "#dist/cli/start.js";
@@ -85,6 +85,23 @@ test("the tokenizer is that of the model: the same tokenizer under another name 
     for (const wrong of ["bpe", file("other.json", other.toJSON())])
       expect(messageOf(() => check(run, resolve(run, given("data.tokenizer", wrong))))).toBe(
         `--tokenizer: ${wrong} does not fit --init-from runs/x, whose model was trained with another tokenizer; leave --tokenizer out`,
+      );
+    // A folder names its file, and the option may name the tokenizer in it.
+    const inFolder: Start = { ...run, tokenizerName: same, vocabSize: null };
+    check(inFolder, resolve(inFolder, given("data.tokenizer", "byte")));
+    const vocabulary = openTokenizer("gpt2");
+    const published: Start = {
+      ...inFolder,
+      tokenizer: openTokenizer(vocabulary.toJSON()),
+      tokenizerName: "tokenizer.json",
+    };
+    check(published, resolve(published, given("data.tokenizer", "gpt2")));
+    for (const [start, wrong] of [
+      [inFolder, "gpt2"],
+      [published, "byte"],
+    ] as const)
+      expect(messageOf(() => check(start, resolve(start, given("data.tokenizer", wrong))))).toMatch(
+        `--tokenizer: ${wrong} does not fit --init-from runs/x, whose model was trained with another tokenizer`,
       );
     const learned: Start = { ...run, tokenizer: other, tokenizerName: "bpe", vocabSize: 260 };
     check(learned, resolve(learned));

@@ -408,6 +408,22 @@ describe("a corpus", () => {
     );
   });
 
+  test("refuses a document that has no text, and does not encode it without end", async () => {
+    for (const [wrong, what] of [
+      [{ text: 3 }, "has 3 as its text"],
+      [{ text: null }, "has null as its text"],
+      [{}, "has undefined as its text"],
+      ["text", 'is "text"'],
+      [undefined, "is undefined"],
+    ] as const) {
+      const given = [{ text: "good" }, wrong] as unknown as { text: string }[];
+      await expect(buildCorpus("d", given, tokenizer, { heldOut: 0, seed: 1 })).rejects.toMatchObject({
+        code: "data",
+        message: `"d": document 2 ${what}; a document is an object with its text, { text: "…" }`,
+      });
+    }
+  });
+
   test("holds nothing out with a share of 0, and splits a single document at a token", async () => {
     const whole = await buildCorpus("d", documents(5), tokenizer, { heldOut: 0, seed: 1 });
     expect([whole.heldOut, whole.heldOutDocuments]).toEqual([null, 0]);

@@ -565,10 +565,13 @@ describe("combinators", () => {
       { name: "tokenBudget", budgets: "x", tokens: 1 },
       'tokenBudget: budgets: "x" does not fit; it must be a list with a number per domain, or numbers by name',
     ],
-    [{ ...options.tokenBudget, budgets: [-1, NaN, 1] }, 'budgets: "a" has -1; they are finite and ≥ 0'],
+    [
+      { ...options.tokenBudget, budgets: [-1, NaN, 1] },
+      'tokenBudget: budgets: "a" has -1; they are finite and ≥ 0',
+    ],
     [
       { ...options.tokenBudget, budgets: [1, Infinity, NaN] },
-      'budgets: "b" has Infinity; they are finite and ≥ 0',
+      'tokenBudget: budgets: "b" has Infinity; they are finite and ≥ 0',
     ],
     [{ name: "repetitionCap", sizes: [1, 1, 1], tokens: 1 }, "repetitionCap: repetitions is missing"],
     [{ name: "repetitionCap", repetitions: 1, tokens: 1 }, "repetitionCap: it needs sizes"],
@@ -579,7 +582,7 @@ describe("combinators", () => {
     ],
     [
       { ...options.repetitionCap, sizes: { a: 1, b: 1 } },
-      'sizes: there is no number for domain "c"; every domain needs one',
+      'repetitionCap: sizes: there is no number for domain "c"; every domain needs one',
     ],
     [{ name: "etaSchedule", updates: 1 }, "etaSchedule: decay is missing"],
     [{ name: "etaSchedule", decay: "linear" }, "etaSchedule: updates is missing"],

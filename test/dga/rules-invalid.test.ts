@@ -309,7 +309,7 @@ describe("numbers by name", () => {
       { name: "tokenBudget", budgets: { a: 50, b: 60 }, tokens: 100 },
     ]);
     expect(errorOf(() => rule.init(["a", "b", "c"])).message).toBe(
-      'budgets: there is no number for domain "c"; every domain needs one',
+      'tokenBudget: budgets: there is no number for domain "c"; every domain needs one',
     );
   });
 });

@@ -174,6 +174,31 @@ describe("an option is refused by name", () => {
   });
 });
 
+describe("the order of the domains", () => {
+  const others = ["x", "y", "z"];
+  const three = createMixer({ domains: others, rule: { name: "uniform" } });
+  const inOrder = (...given: string[]): string =>
+    told({ mixer: three, target: null, domains: given.map((name) => windows(name, [language(1, 100)])) });
+
+  test("is the mixer's; one that gives a domain the weight of another is refused", () => {
+    expect(inOrder("x", "z", "y")).toBe(
+      'config: createTrainer: domains[1] is the text of "z", but the mixer\'s domain 1 is "y"; give the domains in the order of the mixer: "x", "y", "z"',
+    );
+    expect(inOrder("other", "x", "z")).toMatch(/domains\[1\] is the text of "x"/);
+    expect(told({ bases, mixer: createMixer({ domains: ["a", "b"], rule: { name: "uniform" } }), domains: sources.toReversed() })).toMatch(/domains\[0\] is the text of "b"/); // prettier-ignore
+  });
+
+  test("is not known from other names, nor from one text that is several domains", () => {
+    for (const given of [
+      ["1", "2", "3"],
+      ["x", "2", "z"],
+      ["x", "x", "x"],
+    ])
+      // prettier-ignore
+      expect(inOrder(...given)).toBe("no error");
+  });
+});
+
 describe("domains of one batch", () => {
   const rows = (name: string, width: number, count = 2): Dataset<never> =>
     rowsOf(name, {
@@ -199,7 +224,7 @@ describe("domains of one batch", () => {
       },
     };
   };
-  const third = createMixer({ domains: ["x", "y", "z"], rule: { name: "uniform" } });
+  const third = createMixer({ domains: ["1", "2", "3"], rule: { name: "uniform" } });
   const together = (...domains: Dataset<never>[]): string => told({ domains, target: null, mixer: third });
 
   test("domains that cannot be joined are named; other errors are rethrown", () => {

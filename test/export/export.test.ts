@@ -77,7 +77,14 @@ describe("what is left out", () => {
     const [{ weights }] = readers["levanter"](exported);
     expect(weights.map(([name]) => name)).toEqual(["web", "none", "tiny", "code"]);
     expect(Math.min(...weights.map(([, share]) => Number(share)))).toBe(0.01);
-    expect(exported.notes.join("\n")).toContain("floor of 0.01");
+    const raised = some.domains.flatMap(({ name, weight }) => (weight < 0.01 ? [name] : []));
+    expect(raised.length).toBeGreaterThan(0);
+    expect(exported.notes).toContain(
+      `raised to the floor of 0.01, at the cost of the others: ${raised.map((name) => `"${name}"`).join(", ")}`,
+    );
+    expect(notes(mixture({ web: 0.5, code: 0.5 }), { format: "levanter", floor: 0.01 })).toContain(
+      "no weight is below the floor of 0.01, so it changes nothing",
+    );
     expect(codeOf(() => exportMixture(some, { format: "levanter", floor: 0.26 }))).toMatch(/^config: floor/);
   });
   test("levanter draws nothing below 1/2048; a note names only these domains", () => {
@@ -291,7 +298,9 @@ describe("mixtureOfRun", () => {
     expect(codeOf(() => mixtureOfRun(runOf(2, { weights: null })))).toMatch(
       /^data: runs\/first: has no weights yet/,
     );
-    expect(codeOf(() => mixtureOfRun(runOf(2, { steps: [] })))).toMatch(/^data/);
+    expect(codeOf(() => mixtureOfRun(runOf(2, { steps: [] })))).toMatch(
+      /^data: runs\/first: has weights\.json, but metrics\.jsonl has no line of a step; /,
+    );
     const { weights } = runOf(1);
     expect(codeOf(() => mixtureOfRun(runOf(2, { weights })))).toMatch(/^data: .*"d1"/);
     const { facts } = runOf();

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import {
   closeSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -201,6 +202,43 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   expect(text).not.toContain("\n");
 });
 
+test("domains may have any names, in flags as in messages", () => {
+  const flags =
+    "--domains web/cc,books:old --sizes web/cc=5,books:old=7 --floor web/cc=0.1 --histogram web/cc=1,books:old=3";
+  const { status, out, err } = mix(flags.split(" "), '{"type":"snapshot"}\n');
+  expect([status, err]).toEqual([0, ""]);
+  expect(out).toMatchObject([
+    { state: { setup: { domains: ["web/cc", "books:old"], sizes: { "web/cc": 5, "books:old": 7 } } } },
+  ]);
+});
+
+test("options that the rule does not use are named, also by a replay", () => {
+  writeFileSync(at("few.jsonl"), `${JSON.stringify(init)}\n`);
+  for (const more of [
+    ["--domains", "web,code"],
+    ["--replay", "few.jsonl", "--domains", "web,code"],
+  ]) {
+    const args = [command, "mix", ...more, "--rule", "uniform", "--eta", "2", "--normalise", "raw"];
+    const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+      cwd: folder,
+      encoding: "utf8",
+      input: "",
+    });
+    expect(status).toBe(0);
+    expect(stderr).toBe(
+      "mixing.eta has no effect: rule uniform does not use it\nmixing.normalise has no effect: rule uniform does not use it\n",
+    );
+    if (more[0] === "--replay") expect(stdout).toContain('"weights":{"web":0.5,"code":0.5}');
+  }
+});
+
+test("sizes that are not numbers are shown as they were written", async () => {
+  const flags = { ...noFlags, domains: "a,b", sizes: "a=100K,b=2" };
+  await expect(mixCommand({ config: null, given: new Map(), flags }, silent)).rejects.toThrow(
+    '--sizes: "a" is "100K", not a number of at least 0',
+  );
+});
+
 test("refuses bases in a config file, because the weights would be those of domains", async () => {
   const path = at("bases.json");
   writeFileSync(path, JSON.stringify({ mixing: { bases: "b.json" } }));
@@ -217,6 +255,14 @@ test("has a short help that begins with an example", () => {
   const { stdout } = spawnSync(process.execPath, [command, "mix", "--help"], { encoding: "utf8" });
   expect(stdout).toMatch(/^Example: .*\n.*\n {2}\$ gradmix mix/);
   expect(stdout.split("\n").length).toBeLessThan(60);
+  // The example prints what the command replies, with three digits.
+  const [line = "", shown = ""] = stdout.split("\n").filter((text) => text.startsWith('  {"type"'));
+  const { session } = answer(null, { type: "init", domains });
+  const { reply } = answer(session, JSON.parse(line));
+  const rounded = JSON.stringify(reply, (_, value: unknown) =>
+    typeof value === "number" ? Number(value.toPrecision(3)) : value,
+  );
+  expect(rounded).toContain(shown.trim().replace(/,…\}$/, ""));
 });
 
 test("stops when nobody reads its output", async () => {
@@ -327,6 +373,25 @@ describe("files", () => {
     });
     expect(blocked.session()).toBe(null);
     expect(before).not.toBe(null);
+  });
+
+  test("nor does one whose weights cannot be saved, also after a new start", () => {
+    const files = { state: at("both.json"), weights: at("both-weights.json") };
+    const keeper = createKeeper(files);
+    keeper.message(init);
+    const kept = readFileSync(files.state, "utf8");
+    rmSync(files.weights);
+    mkdirSync(files.weights);
+    const moving = { type: "observe", step: 1, alignments: { web: 1, code: 2 }, standardErrors: { web: 0.1, code: 0.1 } }; // prettier-ignore
+    expect(keeper.message(moving)).toMatchObject({ type: "error" });
+    expect(readFileSync(files.state, "utf8")).toBe(kept);
+    rmSync(files.weights, { recursive: true });
+    // A new process has not heard of that step, so another message may be sent for it.
+    const next = createKeeper(files);
+    expect(next.message({ ...moving, alignments: { web: 2, code: 1 } })).toMatchObject({
+      step: 1,
+      changed: true,
+    });
   });
 });
 
@@ -704,6 +769,10 @@ describe("replay", () => {
     expect(
       new Set(out.map((reply) => JSON.stringify(reply.type === "weights" && reply.weights))).size,
     ).toBeGreaterThan(1);
+    // A line that the run is still writing is left for later; a stored message may be the last line without a newline.
+    writeFileSync(at("run/metrics.jsonl"), `${lines.join("\n")}\n{"step":17,"tok`);
+    expect(mix(["--replay", "run"])).toEqual({ status, out, err });
+    writeFileSync(at("run/metrics.jsonl"), `${lines.join("\n")}\n`);
     // Another rule on what this one measured.
     const other = mix([
       "--replay",

@@ -2,9 +2,11 @@
 
 import base64
 import contextlib
+import inspect
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -23,6 +25,7 @@ MIX = ["node", str(ROOT / "dist/cli/main.js"), "mix"]
 DOMAINS = ["web", "code", "mail"]
 RULE = {"name": "dga", "normalise": "raw", "beta": 1}
 FIRST = {"web": 0.1, "code": 0.4, "mail": -0.2}
+FIRST_ERRORS = {"web": 0.1, "code": 0.1, "mail": 0.1}
 SECOND = {"web": 0.3, "code": 0.1}
 
 
@@ -142,6 +145,7 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
             ("gram.web.code", "finite", {"gram": {"web": {"code": nan}}}),
             ("sketches.web", "one number", {"sketches": {"web": ["a"], "target": [1]}}),
             ("sketches.web", "too large", {"sketches": {"web": [1e39], "target": [1]}}),
+            ("targets", "map names of targets", {"targets": [1, 2]}),
             ("targets.t", "norm", {"targets": {"t": {"alignments": FIRST}}}),
             # By gradmix itself:
             (
@@ -171,6 +175,8 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
         ("token", "is for url", {"token": "x"}),
         ("url", "http://", {"url": "https://127.0.0.1"}),
         ("rule", 'rule: there is no rule "dgaa"', {"rule": "dgaa"}),
+        ("rule", "a name or options", {"rule": 3}),
+        ("combinators", "must be a list", {"combinators": {"name": "floor", "least": 0.01}}),
     ]:
         with refused(field, words):
             Mixer(**{"domains": DOMAINS, "command": MIX, **given})
@@ -220,6 +226,57 @@ def test_a_state_goes_on_to_the_same_bits_and_only_where_it_belongs(folder):
         with refused("state"):
             other.load_state_dict(json.loads(saved))
         assert other.state_dict() == before
+
+
+def test_multipliers_that_a_mixer_was_made_with_are_there_after_a_state_without_them(folder):
+    with Mixer(DOMAINS, command=MIX) as mixer:
+        mixer.observe(10, alignments=FIRST)
+        plain = mixer.state_dict()
+    half = {"web": 2, "code": 1, "mail": 1}
+    with Mixer(DOMAINS, shares=half, command=MIX) as mixer:
+        mixer.load_state_dict(plain)
+        third = {name: 3 * weight for name, weight in mixer.weights.items()}
+        assert mixer.loss_multipliers == {name: mixer.weights[name] / (half[name] / 4) for name in DOMAINS}
+        mixer.observe(20, shares={"web": 1, "code": 1, "mail": 2})
+        moved, newer = mixer.loss_multipliers, mixer.state_dict()
+    # Shares that changed during the run are in the state, and are newer than those that the program begins with.
+    with Mixer(DOMAINS, shares=half, command=MIX) as mixer:
+        mixer.load_state_dict(newer)
+        assert mixer.loss_multipliers == moved
+    with Mixer(DOMAINS, multipliers=True, command=MIX) as mixer:
+        mixer.load_state_dict(plain)
+        found = mixer.loss_multipliers
+        assert all(abs(found[name] - third[name]) < 1e-12 for name in DOMAINS)
+
+
+def test_every_field_of_observe_in_the_documentation_is_an_argument(folder):
+    text = (ROOT / "docs/trainers.md").read_text("utf-8")
+    table = text.split("\n### observe\n")[1].split("\n### ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    fields = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    # Those that `Mixer` sends itself or is made with; rows of `gram` are in the order of its domains.
+    own = {"averaged", "snapshot", "lossMultipliers", "gramDomains"}
+    assert own < fields and "heldOutLosses" in fields
+    wanted = {re.sub("[A-Z]", lambda letter: "_" + letter[0].lower(), name) for name in fields - own}
+    assert wanted == set(inspect.signature(Mixer.observe).parameters) - {"self"}
+
+
+def test_a_guard_gives_weight_back_to_a_domain_whose_held_out_loss_rises(folder):
+    guard = [{"name": "guard", "limits": {"mail": 1}}]
+    first = {"web": 2.0, "code": 3.0, "mail": 4}
+    risen = {"web": 2.0, "code": 3.0, "mail": Scalar(5.0)}
+    given = {"held_out_references": first, "held_out_errors": {"mail": 0.001}}
+    with Mixer(DOMAINS, combinators=guard, command=MIX) as mixer:
+        start = mixer.state_dict()
+        still = mixer.observe(10, alignments=FIRST, standard_errors=FIRST_ERRORS, held_out_losses=first, **given)
+        mixer.load_state_dict(start)
+        guarded = mixer.observe(10, alignments=FIRST, standard_errors=FIRST_ERRORS, held_out_losses=risen, **given)
+        assert guarded["mail"] > still["mail"]
+        assert mixer.diagnostics["ignored"] == []
+        with refused("heldOutLosses"):
+            mixer.observe(20, alignments=FIRST, held_out_errors={"mail": 0.001})
+        with refused("heldOutLosses.web", "finite"):
+            mixer.observe(20, alignments=FIRST, held_out_losses={"web": float("nan")})
 
 
 def test_sketches_gram_matrices_and_several_targets_are_told_as_the_protocol_has_them(folder):

@@ -131,6 +131,15 @@ describe("sentences", () => {
       "b ended 0.500 nats per token below a. One seed gives no interval: another seed may reverse this.",
     ]);
     expect(conclusions(compareRules(outcomes({ a: [3] }), ["a"], "a"), "a")).toEqual([]);
+    // No difference is said that would print as 0.
+    const close = compareRules(
+      outcomes({ a: [3], b: [3], c: [3.0004], d: [2.9996] }),
+      ["a", "b", "c", "d"],
+      "a",
+    );
+    expect(conclusions(close, "a")).toEqual([
+      "b ended level with a, c ended less than 0.001 nats per token above a and d ended less than 0.001 nats per token below a. One seed gives no interval: another seed may reverse these.",
+    ]);
   });
 
   test("contain the numbers of the interval", () => {

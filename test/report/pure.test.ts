@@ -181,10 +181,10 @@ describe("curves of seeds", () => {
 });
 
 describe("groups", () => {
-  const config = (rule: string, seed: number, more: Record<string, number> = {}, out = "a"): Options =>
+  const config = (rule: string, seed: number, more: Record<string, number | null> = {}, out = "a"): Options =>
     new Map([
       ["training", new Map([["seed", seed]])],
-      ["mixing", new Map<string, string | number>([["rule", rule], ...Object.entries(more)])],
+      ["mixing", new Map<string, string | number | null>([["rule", rule], ...Object.entries(more)])],
       ["run", new Map([["out", out]])],
     ]);
   const labels = (configs: Options[]): (readonly [string, number])[] =>
@@ -213,6 +213,11 @@ describe("groups", () => {
       ["dga, eta 1", 1],
       ["dga, eta 2", 1],
       ["uniform, eta –", 1],
+    ]);
+    // An option that was not given is null in config.json.
+    expect(labels([config("dga", 1, { eta: 1 }), config("dga", 1, { eta: null })])).toEqual([
+      ["dga, eta 1", 1],
+      ["dga, eta –", 1],
     ]);
     const long = Array.from({ length: 9 }, (_, i) => [`option-${i}`, 0] as const);
     const found = labels([config("dga", 1, Object.fromEntries(long)), config("dga", 1)]);
@@ -414,6 +419,15 @@ describe("sentences", () => {
     );
     expect(summary({}, { rule: "uniform", worse: 0.3 })).toContain(
       "For a rule with a single run, the effect of the seed is not known.",
+    );
+  });
+
+  test("losses that are equal are not said to differ", () => {
+    expect(summary({}, { rule: "uniform", worse: 0 })).toContain("uniform ends at the same loss.");
+    const { gathered, ...view } = viewOf({});
+    for (const item of gathered.target.items) Object.assign(item, { loss: 3 });
+    expect(makePageData([{ gathered, ...view }]).summary[0]).toMatch(
+      /^The held-out loss on the target stayed at 3\.000 nats per token \(\d\.\d{3} bits per byte\) over 40k tokens\.$/,
     );
   });
 

@@ -26,10 +26,13 @@ interface Reply {
   readonly body: string;
 }
 
-async function ask(url: string, options: { method?: string; host?: string } = {}): Promise<Reply> {
-  const { method = "GET", host } = options;
+async function ask(
+  url: string,
+  options: { method?: string; host?: string; path?: string } = {},
+): Promise<Reply> {
+  const { method = "GET", host, path = new URL(url).pathname + new URL(url).search } = options;
   return new Promise((resolve, reject) => {
-    request(url, { method, headers: host === undefined ? {} : { Host: host } }, (response) => {
+    request(url, { method, path, headers: host === undefined ? {} : { Host: host } }, (response) => {
       let body = "";
       response.setEncoding("utf8");
       response.on("data", (text: string) => (body += text));
@@ -60,6 +63,9 @@ test("the server answers only reading requests, under this machine's names and f
       expect((await ask(watch.url, { host })).status, host).toBe(403);
     expect((await ask(watch.url, { method: "POST" })).status).toBe(405);
     expect((await ask(`${watch.url}../config.json`)).status).toBe(404);
+    // What is no URL does not end the server.
+    for (const path of ["//", "///", "//:", "/%zz", "*"])
+      expect((await ask(watch.url, { path })).status, path).toBe(404);
     const data = await ask(`${watch.url}data`);
     expect(JSON.parse(data.body)).toEqual(readPageData([folder]));
     expect((await ask(`${watch.url}data?after=${encodeURIComponent(data.etag)}`)).status).toBe(204);

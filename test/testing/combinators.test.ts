@@ -221,7 +221,7 @@ test("caps that cannot be kept, and options out of range, are refused", () => {
     "all domains together can supply only 0.8 of the run's tokens",
   );
   expect(errorOf(caps({ web: 40, cod: 40 })).message).toContain('did you mean "code"?');
-  expect(errorOf(caps({ web: 40, code: NaN })).message).toMatch(/^budgets: "code" has NaN/);
+  expect(errorOf(caps({ web: 40, code: NaN })).message).toMatch(/^tokenBudget: budgets: "code" has NaN/);
   expect(errorOf(() => combinators.floor(inner(), 0.6).init(["a", "b"])).message).toMatch(
     /^floor: least: 0.6 /,
   );

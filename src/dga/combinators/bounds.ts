@@ -107,12 +107,12 @@ function capped(rule: Rule, name: string, given: ByDomain, what: string, factor:
   return wrap(rule, {
     name,
     weights(inner, _, domains) {
-      const values = byDomain(given, domains, what, { mustName: true });
+      const values = byDomain(given, domains, `${name}: ${what}`, { mustName: true });
       const bad = values.findIndex((value) => !Number.isFinite(value) || value < 0);
       if (bad >= 0)
         throw new GradmixError(
           "config",
-          `${what}: "${domains[bad]}" has ${show(values[bad])}; they are finite and ≥ 0`,
+          `${name}: ${what}: "${domains[bad]}" has ${show(values[bad])}; they are finite and ≥ 0`,
         );
       const caps = values.map((value) => Math.min(1, factor * value));
       const most = sumOf(caps);
