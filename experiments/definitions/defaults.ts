@@ -10,7 +10,6 @@ import {
   allDomains,
   cellOf,
   eightDomains,
-  formerWarmup,
   observe,
   type Run,
   seedsOf,
@@ -107,10 +106,7 @@ function runsOf({ columns, rows: names }: Part, settings: Settings): Run[] {
         row,
         column,
         group: column,
-        cell: withText(
-          cellOf({ method: compared[row], target: null, seed, warmup: formerWarmup }, settings),
-          text,
-        ),
+        cell: withText(cellOf({ method: compared[row], target: null, seed }, settings), text),
       })),
     ),
   );
