@@ -183,8 +183,8 @@ function checkBasisNames(
 ): void {
   const known = new Set(["*", ...names]);
   for (const [option, given] of Object.entries({ floor, ceiling, weights, histogram })) {
-    if (!(given instanceof Map)) continue;
-    const other = [...(given as ReadonlyMap<string, number>).keys()].find((name) => !known.has(name));
+    if (given === null || typeof given === "number") continue;
+    const other = [...given.keys()].find((name) => !known.has(name));
     if (other !== undefined)
       throw new GradmixError(
         "config",

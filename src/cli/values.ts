@@ -85,7 +85,7 @@ function shares(text: string, label: string): Map<string, unknown> {
   for (const item of text.split(",")) {
     const [name, value] = split(item, label, "NAME=X,NAME=X, for example code=0.7,prose=0.3");
     if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
-    // What is no number stays as it is, so that the error shows it.
+    // Text that is not a number is kept, so that the error shows it.
     out.set(name, value.trim() === "" || Number.isNaN(Number(value)) ? value : Number(value));
   }
   return out;

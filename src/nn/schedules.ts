@@ -27,13 +27,16 @@ export interface ScheduleOptions {
 /** Defaults of the options of `createSchedule`. */
 export const scheduleDefaults = { minRatio: 0.1, warmup: 0, decayShare: 0.2 };
 
+/** The warm-up that `usualWarmup` returns: a number of steps, and at most a share of the run. Not part of the package's interface. */
+export const warmupLimits = { steps: 60, share: 0.25 };
+
 /**
  * Returns a number of warm-up steps that suits AdamW at its defaults: 60, but at most a quarter of the run. With β₂ = 0.95 the second moments need about 40 steps
- * (2/(1 − β₂); Ma & Yarats 2021); 60 gave lower losses in runs of 240 steps than 20 or 40. Throws `config` unless `steps` is a whole number.
+ * (2/(1 − β₂); Ma & Yarats 2021), and runs of 240 steps ended lower with 60 than with 20 (docs/optimizers.md). Throws `config` unless `steps` is a whole number.
  */
 export function usualWarmup(steps: number): number {
   integerIn(0)("usualWarmup: steps", steps);
-  return Math.min(60, Math.floor(steps / 4));
+  return Math.min(warmupLimits.steps, Math.floor(steps * warmupLimits.share));
 }
 
 /**

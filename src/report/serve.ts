@@ -50,7 +50,7 @@ export async function watchRun(folder: string, { port, isRunning }: WatchOptions
     const refused = refusal(request, portOf(server));
     if (refused !== null) return { status: refused };
     const [asked, base] = [request.url ?? "/", `http://${HOST}`];
-    // Not everything that a client may send is a URL: "//" is none.
+    // A client may send an address that is not a URL, such as "//".
     if (!URL.canParse(asked, base)) return { status: 404 };
     const url = new URL(asked, base);
     if (url.pathname !== "/" && url.pathname !== "/data") return { status: 404 };

@@ -1,7 +1,7 @@
 /** Options of the training steps and the optimizer. */
 import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { adamwOptions } from "../../nn/optimizer.ts";
-import { scheduleDefaults } from "../../nn/schedules.ts";
+import { scheduleDefaults, warmupLimits } from "../../nn/schedules.ts";
 import { choice, decimal, share, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
@@ -63,7 +63,7 @@ export const trainingOptions: SectionTable<"training"> = {
     value: "N",
     kind: integer(0),
     default: null,
-    auto: "60, at most a quarter of the steps",
+    auto: `${warmupLimits.steps}, at most ${100 * warmupLimits.share} % of the steps`,
     help: "steps of the warm-up: in step i ≤ N the learning rate is i/N of --lr",
   },
   weightDecay: {
