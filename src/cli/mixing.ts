@@ -8,7 +8,7 @@ import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
 import { limitsOf } from "../dga/combinators/guard.ts";
 import type { RunFacts } from "../dga/facts.ts";
-import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
+import { createMixer, type Mixer, mixerDefaults, type MixerOptions } from "../dga/mixer.ts";
 import { checkOptionSet, planOf } from "../dga/plan.ts";
 import {
   mostRepetitionsOf,
@@ -272,11 +272,14 @@ function givenRepetitions({ repetitionCap, combinators, ruleOptions }: MixingCon
 /** Options that were given and have no effect with this rule. */
 export function unusedOptions(mixing: MixingConfig): string[] {
   const { rule } = mixing;
+  const fixed = ruleTraits(rule).fixed === true;
   return [
     ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
     ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
     // A moving average can be put around any rule that moves the weights.
-    ...(mixing.beta !== null && ruleTraits(rule).fixed === true ? ["beta"] : []),
+    ...(mixing.beta !== null && fixed ? ["beta"] : []),
+    ...(mixing.updateEvery !== null && fixed ? ["updateEvery"] : []),
+    ...(mixing.updateAfter !== mixerDefaults.updateAfter && fixed ? ["updateAfter"] : []),
     ...(mixing.prior === "uniform" && typeof ruleTraits(rule).histogram !== "object" ? ["prior"] : []),
   ];
 }

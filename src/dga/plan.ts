@@ -19,19 +19,19 @@ export interface Plan {
 }
 
 export function planOf(needs: readonly SignalName[]): Plan {
-  const any = (...names: SignalName[]): boolean => names.some((name) => needs.includes(name));
-  const targets = any("targets");
-  const preconditioned = any("preconditionedAlignments", "preconditionedTargetNorm");
+  const anyOf = (...names: SignalName[]): boolean => names.some((name) => needs.includes(name));
+  const targets = anyOf("targets");
+  const preconditioned = anyOf("preconditionedAlignments", "preconditionedTargetNorm");
   return {
     aligns:
       preconditioned ||
-      any("alignments", "targetNorm", "targetLoss", "standardErrors") ||
-      (!targets && any("norms")),
+      anyOf("alignments", "targetNorm", "targetLoss", "standardErrors") ||
+      (!targets && anyOf("norms")),
     preconditioned,
-    gram: any("gram"),
+    gram: anyOf("gram"),
     targets,
-    reference: any("referenceLosses"),
-    heldOut: any("heldOutLosses"),
+    reference: anyOf("referenceLosses"),
+    heldOut: anyOf("heldOutLosses"),
   };
 }
 

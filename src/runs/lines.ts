@@ -94,7 +94,7 @@ export type MetricsLine = StartLine | StepMetrics | ResumeLine;
 
 /** Weights by name, on the simplex. */
 export interface NamedWeights {
-  /** Weights with which the last step's batch was drawn. */
+  /** Weights after the last step, with which the next batch would be drawn. */
   final: ReadonlyMap<string, number>;
   /** Mean of the weights over all steps. */
   averaged: ReadonlyMap<string, number>;

@@ -13,6 +13,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "#dist/cli/config.js";
 import { measuredFrom } from "#dist/dga/plan.js";
+import { ruleNames } from "#dist/dga/rules/index.js";
 import { mixerFor, planMixing, ruleTakes, unusedLines, unusedOptions } from "#dist/cli/mixing.js";
 import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 
@@ -237,6 +238,15 @@ test("options that the rule options set otherwise are named", () => {
       ]),
     }),
   ).toEqual(["mixing.weights has no effect: mixing.ruleOptions sets start"]);
+});
+
+test("when to update is reported as unused by rules with fixed weights, and by no other rule", () => {
+  for (const rule of ruleNames)
+    for (const given of [{ updateEvery: 3 }, { updateAfter: 7 }, { updateEvery: 3, updateAfter: 7 }]) {
+      const fixed = ["uniform", "static", "temperature", "importanceSampling"].includes(rule);
+      expect(unusedOptions(configured({ rule, ...given }))).toEqual(fixed ? Object.keys(given) : []);
+      expect(unusedOptions(configured({ rule }))).toEqual([]);
+    }
 });
 
 test("the steps are those given, or enough for the tokens", () => {
