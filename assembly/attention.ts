@@ -1,7 +1,7 @@
 // Causal attention: forward, vjp and jvp.
 //
 // A task processes the queries of a head, or a part of them (vjp: all heads that share a key/value head). It packs keys and
-// values into panels in its scratch, then processes strips of 4 queries. The scores of a strip with all visible keys are stored
+// values into panels in its scratch (transposed ones for the scores, rows of 8 columns for sums over keys), then processes strips of 4 queries. The scores of a strip with all visible keys are stored
 // in scratch as tiles, so every product runs in a 4×8 register tile and softmax needs no rescaling; nothing of size
 // time × time is stored. The vjp processes blocks of QUERIES queries and KEY_CHUNK keys. Head sizes are padded to a multiple of 8
 // with zeros.
@@ -9,7 +9,7 @@
 // A tile is 4 queries × 8 keys in two halves of 4 keys, `step` bytes apart; the rows of a half are 16 bytes apart. All halves of
 // a strip are at this distance, so a query's scores are vectors `step` bytes apart.
 import {
-  ATTENTION_KEYS as KEY_CHUNK, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
+  ATTENTION_KEYS as KEY_CHUNK, ATTENTION_NEAR as NEAR, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
 } from "../src/backends/cpu/blocks";
 import { expClamped4, log4 } from "./functions";
 import { expBelow4 } from "./math";
@@ -20,34 +20,43 @@ const OUT_TILE: usize = 128; // bytes of an output tile [4][8]
 const STRIP_STEP: usize = 16 * STRIP;
 const BLOCK_STEP: usize = 16 * QUERIES;
 
-// Takes two steps of k at a time: with longer bodies V8 spills accumulators (and with 6×8 tiles at any length).
-// Scores: row r of a tile = Σ_k a[k][4]ᵣ·b[k][8]; k is even.
-function product(a: usize, b: usize, k: i32, tile: usize, step: usize): void {
+// The loops below take two steps of the sum at a time. With longer bodies V8 spills accumulators, and so it does with arithmetic behind the loop, or with 6×8 tiles.
+
+// Scores: row r of a tile = Σ_k a[r][k]·b[k][8]. `a` is in a row panel: `blocks` blocks [4 rows][8 columns], `next` bytes apart.
+function product(a: usize, next: usize, blocks: i32, b: usize, tile: usize, step: usize): void {
   let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
-  for (; k > 0; k -= 2) {
-    let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    b0 = v128.load(b, 32); b1 = v128.load(b, 48);
-    x = v128.load_splat<f32>(a, 16); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 20); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 24); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 28); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    a += 32; b += 64;
+  for (; blocks > 0; blocks--) {
+    const end = a + 32;
+    do {
+      let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+      let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+      x = v128.load_splat<f32>(a, 32); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+      x = v128.load_splat<f32>(a, 64); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+      x = v128.load_splat<f32>(a, 96); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+      b0 = v128.load(b, 32); b1 = v128.load(b, 48);
+      x = v128.load_splat<f32>(a, 4); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+      x = v128.load_splat<f32>(a, 36); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+      x = v128.load_splat<f32>(a, 68); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+      x = v128.load_splat<f32>(a, 100); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+      a += 8; b += 64;
+    } while (a < end);
+    a += next - 32;
   }
   const high = tile + step;
   v128.store(tile, c00, 0); v128.store(high, c01, 0); v128.store(tile, c10, 16); v128.store(high, c11, 16);
   v128.store(tile, c20, 32); v128.store(high, c21, 32); v128.store(tile, c30, 48); v128.store(high, c31, 48);
 }
 
-// out[4][8] += Σ_keys p[query][key]·v[key][8], two keys at a time: `p` advances by 8 bytes, then to the next half tile.
-function contract(p: usize, step: usize, v: usize, blocks: i32, out: usize): void {
-  let c00 = v128.load(out, 0), c01 = v128.load(out, 16), c10 = v128.load(out, 32), c11 = v128.load(out, 48);
-  let c20 = v128.load(out, 64), c21 = v128.load(out, 80), c30 = v128.load(out, 96), c31 = v128.load(out, 112);
+// Writes init[4][8] + Σ_keys p[query][key]·v[key][8] to 4 rows `ld` bytes apart; without `init` (0) the sum alone. Takes two keys at a time: `p` advances by
+// 8 bytes, then to the next half tile.
+function contract(p: usize, step: usize, v: usize, pairs: i32, init: usize, to: usize, ld: usize): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  if (init != 0) {
+    c00 = v128.load(init, 0); c01 = v128.load(init, 16); c10 = v128.load(init, 32); c11 = v128.load(init, 48);
+    c20 = v128.load(init, 64); c21 = v128.load(init, 80); c30 = v128.load(init, 96); c31 = v128.load(init, 112);
+  }
   let next: usize = 8;
-  for (let pairs = 4 * blocks; pairs > 0; pairs--) {
+  for (; pairs > 0; pairs--) {
     let b0 = v128.load(v, 0), b1 = v128.load(v, 16);
     let x = v128.load_splat<f32>(p, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
     x = v128.load_splat<f32>(p, 16); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
@@ -60,14 +69,19 @@ function contract(p: usize, step: usize, v: usize, blocks: i32, out: usize): voi
     x = v128.load_splat<f32>(p, 52); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
     p += next; next = step - next; v += 64;
   }
-  v128.store(out, c00, 0); v128.store(out, c01, 16); v128.store(out, c10, 32); v128.store(out, c11, 48);
-  v128.store(out, c20, 64); v128.store(out, c21, 80); v128.store(out, c30, 96); v128.store(out, c31, 112);
+  v128.store(to, c00); v128.store(to, c01, 16); to += ld;
+  v128.store(to, c10); v128.store(to, c11, 16); to += ld;
+  v128.store(to, c20); v128.store(to, c21, 16); to += ld;
+  v128.store(to, c30); v128.store(to, c31, 16);
 }
 
-// out[4 keys][8] += Σ_queries p[query][4 keys]·b[query][8] over an even number of queries.
-function transposed(p: usize, b: usize, queries: i32, out: usize): void {
-  let c00 = v128.load(out, 0), c01 = v128.load(out, 16), c10 = v128.load(out, 32), c11 = v128.load(out, 48);
-  let c20 = v128.load(out, 64), c21 = v128.load(out, 80), c30 = v128.load(out, 96), c31 = v128.load(out, 112);
+// Writes init[4 keys][8] + Σ_queries p[query][4 keys]·b[query][8], over an even number of queries, to 4 rows `ld` bytes apart; without `init` (0) the sum alone.
+function transposed(p: usize, b: usize, queries: i32, init: usize, to: usize, ld: usize): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  if (init != 0) {
+    c00 = v128.load(init, 0); c01 = v128.load(init, 16); c10 = v128.load(init, 32); c11 = v128.load(init, 48);
+    c20 = v128.load(init, 64); c21 = v128.load(init, 80); c30 = v128.load(init, 96); c31 = v128.load(init, 112);
+  }
   for (; queries > 0; queries -= 2) {
     let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
     let x = v128.load_splat<f32>(p, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
@@ -81,84 +95,87 @@ function transposed(p: usize, b: usize, queries: i32, out: usize): void {
     x = v128.load_splat<f32>(p, 28); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
     p += 32; b += 64;
   }
-  v128.store(out, c00, 0); v128.store(out, c01, 16); v128.store(out, c10, 32); v128.store(out, c11, 48);
-  v128.store(out, c20, 64); v128.store(out, c21, 80); v128.store(out, c30, 96); v128.store(out, c31, 112);
+  v128.store(to, c00); v128.store(to, c01, 16); to += ld;
+  v128.store(to, c10); v128.store(to, c11, 16); to += ld;
+  v128.store(to, c20); v128.store(to, c21, 16); to += ld;
+  v128.store(to, c30); v128.store(to, c31, 16);
 }
 
 // --- Packing. `from` is the first element of the first row, `stride` bytes between rows, `size` the head size.
 
-// Transposed panels of 4 or 8 rows, [panel][size padded to 8][lanes], times `scale`; rows beyond `rows` are zero.
-function packTransposed(from: usize, stride: usize, rows: i32, size: i32, lanes: i32, scale: f32, to: usize): void {
-  const padded = (size + 7) & ~7, step = <usize>lanes << 2, factor = f32x4.splat(scale);
-  for (let row = 0; row < rows; row += lanes) {
-    for (let l = 0; l < lanes; l += 4) {
-      const count = rows - row - l, a = from + <usize>(row + l) * stride;
-      let out = to + (<usize>l << 2);
-      let d = 0;
-      if (count >= 4)
-        for (; d + 4 <= size; d += 4) {
-          const at = a + (<usize>d << 2);
-          const r0 = f32x4.mul(v128.load(at), factor), r1 = f32x4.mul(v128.load(at + stride), factor);
-          const r2 = f32x4.mul(v128.load(at + 2 * stride), factor), r3 = f32x4.mul(v128.load(at + 3 * stride), factor);
-          const low0 = i32x4.shuffle(r0, r1, 0, 4, 1, 5), high0 = i32x4.shuffle(r0, r1, 2, 6, 3, 7);
-          const low1 = i32x4.shuffle(r2, r3, 0, 4, 1, 5), high1 = i32x4.shuffle(r2, r3, 2, 6, 3, 7);
-          v128.store(out, i64x2.shuffle(low0, low1, 0, 2));
-          v128.store(out + step, i64x2.shuffle(low0, low1, 1, 3));
-          v128.store(out + 2 * step, i64x2.shuffle(high0, high1, 0, 2));
-          v128.store(out + 3 * step, i64x2.shuffle(high0, high1, 1, 3));
-          out += 4 * step;
-        }
-      for (; d < padded; d++) {
-        for (let r = 0; r < 4; r++) {
-          const inside = r < count && d < size;
-          const x: f32 = inside ? load<f32>(a + <usize>r * stride + (<usize>d << 2)) * scale : 0;
-          store<f32>(out + (<usize>r << 2), x);
-        }
-        out += step;
+// Reads a word of each cache line of `rows` rows of `bytes` bytes, and stores the sum at `sink`, so that the reads are not removed. They wait for nothing, so many lines
+// arrive at a time. Without this, packing waits for few lines at a time, and stores of results for one after another.
+function touch(from: usize, stride: usize, rows: i32, bytes: usize, sink: usize): void {
+  let sum = 0;
+  for (let r = 0; r < rows; r++) {
+    const end = from + bytes - 4;
+    for (let at = from; at < end; at += 64) sum += load<i32>(at);
+    sum += load<i32>(end);
+    from += stride;
+  }
+  store<i32>(sink, sum);
+}
+
+// Transposed panels of 8 rows, [panel][size padded to 8][8]; rows beyond `rows` are zero.
+function packTransposed(from: usize, stride: usize, rows: i32, size: i32, to: usize): void {
+  const padded = (size + 7) & ~7;
+  for (let row = 0; row < rows; row += 4) {
+    const count = rows - row, a = from + <usize>row * stride;
+    let out = to + (<usize>(row & ~7) * <usize>padded << 2) + (<usize>(row & 4) << 2);
+    let d = 0;
+    if (count >= 4)
+      for (; d + 4 <= size; d += 4) {
+        const at = a + (<usize>d << 2);
+        const r0 = v128.load(at), r1 = v128.load(at + stride);
+        const r2 = v128.load(at + 2 * stride), r3 = v128.load(at + 3 * stride);
+        const low0 = i32x4.shuffle(r0, r1, 0, 4, 1, 5), high0 = i32x4.shuffle(r0, r1, 2, 6, 3, 7);
+        const low1 = i32x4.shuffle(r2, r3, 0, 4, 1, 5), high1 = i32x4.shuffle(r2, r3, 2, 6, 3, 7);
+        v128.store(out, i64x2.shuffle(low0, low1, 0, 2));
+        v128.store(out, i64x2.shuffle(low0, low1, 1, 3), 32);
+        v128.store(out, i64x2.shuffle(high0, high1, 0, 2), 64);
+        v128.store(out, i64x2.shuffle(high0, high1, 1, 3), 96);
+        out += 128;
       }
+    for (; d < padded; d++) {
+      for (let r = 0; r < 4; r++) {
+        const inside = r < count && d < size;
+        const x: f32 = inside ? load<f32>(a + <usize>r * stride + (<usize>d << 2)) : 0;
+        store<f32>(out + (<usize>r << 2), x);
+      }
+      out += 32;
     }
-    to += <usize>padded * step;
+    // The other half of the last panel.
+    if (count <= 4 && (row & 4) == 0)
+      for (out -= <usize>padded << 5, d = 0; d < padded; d++, out += 32) v128.store(out, f32x4.splat(0), 16);
   }
 }
 
-// Row panels, [block of 8 columns][`panelRows` rows][8]; rows beyond `rows` are zero.
-function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i32, to: usize): void {
+// Row panels, [block of 8 columns][`panelRows` rows][8], times `scale`; rows beyond `rows` are zero.
+function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i32, scale: f32, to: usize): void {
+  const factor = f32x4.splat(scale);
   for (let d = 0; d < size; d += 8) {
     let source = from + (<usize>d << 2);
-    for (let r = 0; r < rows; r++) {
-      if (d + 8 <= size) {
-        v128.store(to, v128.load(source));
-        v128.store(to, v128.load(source, 16), 16);
-      } else {
-        for (let i = 0; i < 8; i++)
-          store<f32>(to + (<usize>i << 2), d + i < size ? load<f32>(source + (<usize>i << 2)) : 0);
+    if (d + 8 <= size)
+      for (let r = 0; r < rows; r++, source += stride, to += 32) {
+        v128.store(to, f32x4.mul(v128.load(source), factor));
+        v128.store(to, f32x4.mul(v128.load(source, 16), factor), 16);
       }
-      source += stride;
-      to += 32;
-    }
+    else
+      for (let r = 0; r < rows; r++, source += stride, to += 32)
+        for (let i = 0; i < 8; i++)
+          store<f32>(to + (<usize>i << 2), d + i < size ? load<f32>(source + (<usize>i << 2)) * scale : 0);
     const missing = <usize>(panelRows - rows) << 5;
     if (missing > 0) memory.fill(to, 0, missing);
     to += missing;
   }
 }
 
-// Writes the first `columns` elements of one row of a panel [rows][8], times `scale`. The row in the panel may change.
-// @ts-ignore: decorator
-@inline function storeRow(from: usize, to: usize, columns: i32, scale: v128): void {
-  const low = f32x4.mul(v128.load(from), scale), high = f32x4.mul(v128.load(from, 16), scale);
-  if (columns >= 8) {
-    v128.store(to, low);
-    v128.store(to, high, 16);
-  } else {
-    v128.store(from, low);
-    v128.store(from, high, 16);
-    for (let i = 0; i < columns; i++) store<f32>(to + (<usize>i << 2), load<f32>(from + (<usize>i << 2)));
+// Writes the first `rows` rows and `columns` columns of a tile [4][8] to rows `ld` bytes apart.
+function clipTile(tile: usize, rows: i32, columns: i32, to: usize, ld: usize): void {
+  for (let r = min(STRIP, rows); r > 0; r--) {
+    for (let i = min(8, columns) - 1; i >= 0; i--) store<f32>(to + (<usize>i << 2), load<f32>(tile + (<usize>i << 2)));
+    tile += 32; to += ld;
   }
-}
-
-// @ts-ignore: decorator
-@inline function clearTile(tile: usize): void {
-  for (let i: usize = 0; i < OUT_TILE; i += 16) v128.store(tile + i, f32x4.splat(0));
 }
 
 // --- Rows of scores. A vector holds keys first … first+3; those from `valid` on are masked.
@@ -321,14 +338,25 @@ export function attention(p: AttentionSlots, task: i32): void {
   const keys = scratch(p), values = keys + area;
   const query = values + area, tile = query + (<usize>padded << 4), inverse = tile + OUT_TILE;
   const strip = inverse + 32;
-  packTransposed(k, stride, last, size, 8, 1, keys);
-  packRows(v, stride, last, size, keyBlocks << 3, values);
+  if (<usize>time * stride <= <usize>NEAR) {
+    // The first task of a window, for all its heads, whose rows share lines.
+    if (task % (heads * parts) == 0) {
+      touch(item, 0, 1, <usize>time * stride, tile);
+      touch(p.o + <usize>b * <usize>time * outStride, 0, 1, <usize>time * outStride, tile);
+    }
+  } else {
+    touch(k, stride, last, <usize>size << 2, tile);
+    touch(v, stride, last, <usize>size << 2, tile);
+    touch(q + <usize>first * stride, stride, last - first, <usize>size << 2, tile);
+  }
+  packTransposed(k, stride, last, size, keys);
+  packRows(v, stride, last, size, keyBlocks << 3, 1, values);
 
   for (let i = first; i < last; i += STRIP) {
     const rows = min(STRIP, last - i), blocks = (i + rows + 7) >> 3;
-    packTransposed(q + <usize>i * stride, stride, rows, size, STRIP, p.scale, query);
+    packRows(q + <usize>i * stride, stride, rows, size, STRIP, p.scale, query);
     for (let j = 0; j < blocks; j++)
-      product(query, keys + <usize>j * keyPanel, padded, strip + <usize>(2 * j) * STRIP_STEP, STRIP_STEP);
+      product(query, STRIP << 5, padded >> 3, keys + <usize>j * keyPanel, strip + <usize>(2 * j) * STRIP_STEP, STRIP_STEP);
     const sums = softmaxStrip(strip, i, blocks, inverse), to = lse + (<usize>i << 2);
     if (rows == STRIP) v128.store(to, sums);
     else {
@@ -336,19 +364,24 @@ export function attention(p: AttentionSlots, task: i32): void {
       if (rows > 1) v128.store_lane<f32>(to + 4, sums, 1);
       if (rows > 2) v128.store_lane<f32>(to + 8, sums, 2);
     }
+    const pairs = (i + rows + 1) >> 1, out = o + <usize>i * outStride;
     for (let d = 0; d < size; d += 8) {
-      clearTile(tile);
-      contract(strip, STRIP_STEP, values + <usize>(d >> 3) * valuePanel, blocks, tile);
-      for (let r = 0; r < rows; r++) {
-        const to = o + <usize>(i + r) * outStride + (<usize>d << 2);
-        storeRow(tile + (<usize>r << 5), to, size - d, v128.load_splat<f32>(inverse + (<usize>r << 2)));
+      const whole = rows == STRIP && d + 8 <= size, at = out + (<usize>d << 2);
+      const panel = values + <usize>(d >> 3) * valuePanel;
+      contract(strip, STRIP_STEP, panel, pairs, 0, tile, 32);
+      for (let r: usize = 0; r < <usize>STRIP; r++) {
+        const row = tile + (r << 5), factor = v128.load_splat<f32>(inverse + (r << 2)), to = whole ? at + r * outStride : row;
+        const low = f32x4.mul(v128.load(row), factor), high = f32x4.mul(v128.load(row, 16), factor);
+        v128.store(to, low);
+        v128.store(to, high, 16);
       }
+      if (!whole) clipTile(tile, rows, size - d, at, outStride);
     }
   }
 }
 
 // Tasks: (batch item, key/value head); the query heads that share it are processed one after another. Scratch floats: 5·d₈·t₈ +
-// 5·QUERIES·d₈ + QUERIES + 2·QUERIES·KEY_CHUNK.
+// 3·QUERIES·d₈ + QUERIES + 2·QUERIES·KEY_CHUNK.
 export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
   const time = p.time, heads = p.heads, kvHeads = p.kvHeads, size = p.headDim;
   const b = task / kvHeads, kvHead = task % kvHeads;
@@ -360,22 +393,32 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
 
   const padded = (size + 7) & ~7, keyBlocks = (time + 7) >> 3;
   const keyPanel = <usize>padded << 5, rowPanel = <usize>keyBlocks << 8, area = <usize>keyBlocks * keyPanel;
-  const stripPanel = <usize>padded << 4; // transposed queries, and a strip's dq as output tiles
+  const stripPanel = <usize>padded << 4; // a strip's dq as output tiles
   const block = <usize>(QUERIES * padded) << 2;
   const queryPanel: usize = QUERIES << 5; // 8 columns of a block of queries
   const keysT = scratch(p), valuesT = keysT + area, keyRows = valuesT + area;
   const dKeys = keyRows + area, dValues = dKeys + area;
-  const queryT = dValues + area, doT = queryT + block, queryRows = doT + block, doRows = queryRows + block;
+  const queryRows = dValues + area, doRows = queryRows + block;
   const dQueries = doRows + block, deltas = dQueries + block;
   const probs = deltas + (QUERIES << 2), dScores = probs + <usize>((QUERIES * KEY_CHUNK) << 2);
 
-  packTransposed(item + kAt, stride, time, size, 8, 1, keysT);
-  packTransposed(item + vAt, stride, time, size, 8, 1, valuesT);
-  packRows(item + kAt, stride, time, size, keyBlocks << 3, keyRows);
-  memory.fill(dKeys, 0, 2 * area);
+  const near = <usize>time * stride <= <usize>NEAR, bytes = <usize>size << 2;
+  if (!near) {
+    touch(item + kAt, stride, time, bytes, deltas);
+    touch(item + vAt, stride, time, bytes, deltas);
+  } else if (kvHead == 0) {
+    const window = <usize>time * stride, outWindow = <usize>time * outStride, outFrom = <usize>b * outWindow;
+    touch(item, 0, 1, window, deltas);
+    touch(p.o + outFrom, 0, 1, outWindow, deltas);
+    touch(p.dOut + outFrom, 0, 1, outWindow, deltas);
+    touch(dItem, 0, 1, window, deltas);
+  }
+  packTransposed(item + kAt, stride, time, size, keysT);
+  packTransposed(item + vAt, stride, time, size, valuesT);
+  packRows(item + kAt, stride, time, size, keyBlocks << 3, scale, keyRows);
 
-  for (let h = 0; h < heads; h++) {
-    if ((h * kvHeads) / heads != kvHead) continue;
+  const group = heads / kvHeads, firstHead = kvHead * group, lastHead = firstHead + group - 1;
+  for (let h = firstHead; h <= lastHead; h++) {
     const qAt = <usize>(h * size) << 2;
     const outAt = <usize>b * <usize>time * outStride + qAt;
     const o = p.o + outAt, dOut = p.dOut + outAt;
@@ -383,15 +426,19 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
 
     for (let i = 0; i < time; i += QUERIES) {
       const rows = min(QUERIES, time - i), strips = (rows + 3) >> 2;
+      const dqAt = dItem + qAt + <usize>i * stride;
       const qFrom = item + qAt + <usize>i * stride, doFrom = dOut + <usize>i * outStride;
-      packTransposed(qFrom, stride, rows, size, STRIP, scale, queryT);
-      packTransposed(doFrom, outStride, rows, size, STRIP, 1, doT);
-      packRows(qFrom, stride, rows, size, QUERIES, queryRows);
-      packRows(doFrom, outStride, rows, size, QUERIES, doRows);
+      if (!near) {
+        touch(qFrom, stride, rows, bytes, probs);
+        touch(doFrom, outStride, rows, bytes, probs);
+        touch(o + <usize>i * outStride, outStride, rows, bytes, probs);
+      }
+      packRows(qFrom, stride, rows, size, QUERIES, scale, queryRows);
+      packRows(doFrom, outStride, rows, size, QUERIES, 1, doRows);
       rowDots(o + <usize>i * outStride, doFrom, outStride, rows, size, deltas);
-      memory.fill(dQueries, 0, <usize>strips * stripPanel);
 
       for (let j = 0; j < i + rows; j += KEY_CHUNK) {
+        const ends = j + KEY_CHUNK >= i + rows;
         const first = j >> 3, chunkBlocks = (min(KEY_CHUNK, i + rows - j) + 7) >> 3;
         for (let s = 0; s < strips; s++) {
           const query = STRIP * s;
@@ -400,16 +447,22 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
           const p0 = probs + (<usize>query << 4), d0 = dScores + (<usize>query << 4);
           for (let n = 0; n < blocks; n++) {
             const panel = <usize>(first + n) * keyPanel, at = <usize>(2 * n) * BLOCK_STEP;
-            product(queryT + <usize>s * stripPanel, keysT + panel, padded, p0 + at, BLOCK_STEP);
-            product(doT + <usize>s * stripPanel, valuesT + panel, padded, d0 + at, BLOCK_STEP);
+            const row = <usize>query << 5;
+            product(queryRows + row, queryPanel, padded >> 3, keysT + panel, p0 + at, BLOCK_STEP);
+            product(doRows + row, queryPanel, padded >> 3, valuesT + panel, d0 + at, BLOCK_STEP);
           }
           scoreGradients(
             p0, d0, i + query + 1 - j, rows - query, blocks,
             lse + (<usize>(i + query) << 2), deltas + (<usize>query << 2),
           );
+          const pairs = (max(0, min(8 * blocks, min(i + query + STRIP, time) - j)) + 1) >> 1;
           for (let d = 0; d < padded; d += 8) {
             const rowsAt = keyRows + <usize>(d >> 3) * rowPanel + (<usize>first << 8);
-            contract(d0, BLOCK_STEP, rowsAt, blocks, dQueries + <usize>s * stripPanel + <usize>(d >> 3) * OUT_TILE);
+            const at = dQueries + <usize>s * stripPanel + <usize>(d >> 3) * OUT_TILE;
+            const to = dqAt + <usize>query * stride + (<usize>d << 2);
+            const whole = ends && query + STRIP <= rows && d + 8 <= size;
+            contract(d0, BLOCK_STEP, rowsAt, pairs, j > 0 ? at : 0, whole ? to : at, whole ? stride : 32);
+            if (ends && !whole) clipTile(at, rows - query, size - d, to, stride);
           }
         }
         for (let n = 0; n < 2 * chunkBlocks; n++) {
@@ -417,28 +470,21 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
           // The first strip with a query that sees these keys.
           const query = max(0, (key - i) & ~3), count = STRIP * strips - query;
           const from = <usize>n * BLOCK_STEP + (<usize>query << 4);
+          // The first and the last of the sums over blocks of queries and over heads.
+          const begins = h == firstHead && key >= i, ends = h == lastHead && i + rows == time;
           for (let d = 0; d < padded; d += 8) {
-            const panel = <usize>(d >> 3) * rowPanel + (<usize>key << 5);
+            const panel = <usize>(d >> 3) * rowPanel + (<usize>key << 5), dk = dKeys + panel, dv = dValues + panel;
             const queryAt = <usize>(d >> 3) * queryPanel + (<usize>query << 5);
-            transposed(probs + from, doRows + queryAt, count, dValues + panel);
-            transposed(dScores + from, queryRows + queryAt, count, dKeys + panel);
+            const to = dItem + <usize>key * stride + (<usize>d << 2);
+            const whole = ends && key + 4 <= time && d + 8 <= size, ld = whole ? stride : 32;
+            transposed(probs + from, doRows + queryAt, count, begins ? 0 : dv, whole ? to + vAt : dv, ld);
+            transposed(dScores + from, queryRows + queryAt, count, begins ? 0 : dk, whole ? to + kAt : dk, ld);
+            if (!ends || whole) continue;
+            clipTile(dv, time - key, size - d, to + vAt, stride);
+            clipTile(dk, time - key, size - d, to + kAt, stride);
           }
         }
       }
-      for (let r = 0; r < rows; r++) {
-        const from = dQueries + <usize>(r >> 2) * stripPanel + (<usize>(r & 3) << 5);
-        const to = dItem + qAt + <usize>(i + r) * stride;
-        for (let d = 0; d < size; d += 8)
-          storeRow(from + <usize>(d >> 3) * OUT_TILE, to + (<usize>d << 2), size - d, f32x4.splat(scale));
-      }
-    }
-  }
-  for (let d = 0; d < size; d += 8) {
-    const panel = <usize>(d >> 3) * rowPanel;
-    for (let r = 0; r < time; r++) {
-      const to = dItem + <usize>r * stride + (<usize>d << 2), from = panel + (<usize>r << 5);
-      storeRow(dKeys + from, to + kAt, size - d, f32x4.splat(scale));
-      storeRow(dValues + from, to + vAt, size - d, f32x4.splat(1));
     }
   }
 }
@@ -467,34 +513,32 @@ export function attentionJvp(p: AttentionJvpSlots, task: i32): void {
   const probs = tile + OUT_TILE, tangents = probs + <usize>(2 * keyBlocks) * STRIP_STEP;
   for (let j = 0; j < keyBlocks; j++) {
     const at = <usize>(8 * j) * stride, to = keys + <usize>(2 * j) * keyPanel, rows = min(8, last - 8 * j);
-    packTransposed(item + kAt + at, stride, rows, size, 8, 1, to);
-    packTransposed(dItem + kAt + at, stride, rows, size, 8, 1, to + keyPanel);
+    packTransposed(item + kAt + at, stride, rows, size, to);
+    packTransposed(dItem + kAt + at, stride, rows, size, to + keyPanel);
   }
-  packRows(item + vAt, stride, last, size, keyBlocks << 3, values);
-  packRows(dItem + vAt, stride, last, size, keyBlocks << 3, dValues);
+  packRows(item + vAt, stride, last, size, keyBlocks << 3, 1, values);
+  packRows(dItem + vAt, stride, last, size, keyBlocks << 3, 1, dValues);
 
   for (let i = first; i < last; i += STRIP) {
     const rows = min(STRIP, last - i), blocks = (i + rows + 7) >> 3;
-    packTransposed(dItem + qAt + <usize>i * stride, stride, rows, size, STRIP, scale, dQuery);
-    packTransposed(item + qAt + <usize>i * stride, stride, rows, size, STRIP, scale, query);
+    packRows(dItem + qAt + <usize>i * stride, stride, rows, size, STRIP, scale, dQuery);
+    packRows(item + qAt + <usize>i * stride, stride, rows, size, STRIP, scale, query);
     for (let j = 0; j < blocks; j++) {
       const at = <usize>(2 * j) * STRIP_STEP, panel = keys + <usize>(2 * j) * keyPanel;
-      product(query, panel, padded, probs + at, STRIP_STEP);
-      product(dQuery, panel, 2 * padded, tangents + at, STRIP_STEP);
+      product(query, STRIP << 5, padded >> 3, panel, probs + at, STRIP_STEP);
+      product(dQuery, STRIP << 5, padded >> 2, panel, tangents + at, STRIP_STEP);
     }
     for (let r = 0; r < rows; r++) {
       const row = <usize>r << 4;
       scoreTangent(probs + row, tangents + row, i + r + 1, blocks, load<f32>(lse + (<usize>(i + r) << 2)));
     }
+    const pairs = (i + rows + 1) >> 1, out = dOut + <usize>i * outStride;
     for (let d = 0; d < size; d += 8) {
+      const whole = rows == STRIP && d + 8 <= size, at = out + (<usize>d << 2);
       const panel = <usize>(d >> 3) * valuePanel;
-      clearTile(tile);
-      contract(tangents, STRIP_STEP, values + panel, blocks, tile);
-      contract(probs, STRIP_STEP, dValues + panel, blocks, tile);
-      for (let r = 0; r < rows; r++) {
-        const to = dOut + <usize>(i + r) * outStride + (<usize>d << 2);
-        storeRow(tile + (<usize>r << 5), to, size - d, f32x4.splat(1));
-      }
+      contract(tangents, STRIP_STEP, values + panel, pairs, 0, tile, 32);
+      contract(probs, STRIP_STEP, dValues + panel, pairs, tile, whole ? at : tile, whole ? outStride : 32);
+      if (!whole) clipTile(tile, rows, size - d, at, outStride);
     }
   }
 }

@@ -366,6 +366,11 @@ const ATTENTIONS: readonly AttentionParams[] = [
     ...past("cpu", "ATTENTION_KEYS"),
     ...around(16),
   ].map((time, at) => ({ batch: 1, time, heads: 2, kvHeads: 1 + (at % 2), headDim: 9, scale: 0.33 })),
+  // A window, of 1,024 bytes per position, that is too large to be fetched as a whole.
+  {
+    ...{ batch: 1, time: block("cpu", "ATTENTION_NEAR") / 1024 + 1, heads: 2, kvHeads: 1 },
+    ...{ headDim: 64, scale: 0.125 },
+  },
   // Scores up to about ±80.
   { batch: 1, time: 40, heads: 2, kvHeads: 1, headDim: 16, scale: 12 },
 ];

@@ -39,6 +39,8 @@ export const ATTENTION_STRIP = 4;
 export const ATTENTION_QUERIES = 32;
 export const ATTENTION_KEYS = 128;
 export const ATTENTION_PART = 64;
+/** Largest window, in bytes of its queries, keys and values, that attention brings into the second-level cache as a whole. */
+export const ATTENTION_NEAR = 262144;
 
 /** Elements per task of most kernels: enough to hide the cost of taking a task, few enough to divide a launch evenly. */
 export const TASK_ELEMENTS = 16384;

@@ -75,7 +75,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         headDim: p.headDim,
         scale: p.scale,
       },
-      scratch: 4 * (5 * size * time + 5 * QUERIES * size + QUERIES + 2 * QUERIES * KEY_CHUNK),
+      scratch: 4 * (5 * size * time + 3 * QUERIES * size + QUERIES + 2 * QUERIES * KEY_CHUNK),
       work: work(p, 5),
     });
   },
