@@ -63,6 +63,8 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
   const limits = limitsOf(machine, capabilities);
   const tallies = new Map<string, Tally>();
   let tally: Tally | null = null;
+  /** Seconds that this module itself took, beside the calls; they are no part of the work. */
+  let keeping = 0;
   const watched: CpuMachine = {
     ...machine,
     launch(launch) {
@@ -81,6 +83,7 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
   const backend: Backend = Object.create(own, {
     run: {
       value: (...call: Parameters<Backend["run"]>) => {
+        const entered = performance.now();
         const [kernel, params, inputs, outputs] = call;
         const views = [...Object.values(inputs), ...Object.values(outputs)];
         const name = nameOf(kernel, params);
@@ -100,12 +103,14 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
         }
         const began = performance.now();
         own.run(...call);
-        tally.seconds += (performance.now() - began) / 1000;
+        const ended = performance.now();
+        tally.seconds += (ended - began) / 1000;
         tally.calls++;
         tally.flops += flopsOf(kernel, params);
         for (const view of views)
           if (view !== null && view !== undefined) tally.bytes += 4 * view.shape.reduce((a, b) => a * b, 1);
         tally = null;
+        keeping += (began - entered + performance.now() - ended) / 1000;
       },
     },
   }) as Backend;
@@ -117,9 +122,10 @@ export async function startProfiled(options: CpuOptions): Promise<ProfiledBacken
       const warm = performance.now();
       for (let i = 0; i < 3 || performance.now() - warm < WARM_MS; i++) await work();
       tallies.clear();
+      keeping = 0;
       const began = performance.now();
       for (let i = 0; i < repetitions; i++) await work();
-      const seconds = (performance.now() - began) / 1000;
+      const seconds = (performance.now() - began) / 1000 - keeping;
       return profileOf(tallies, seconds, repetitions, limits);
     },
   };

@@ -58,8 +58,9 @@ export function follow<A>(
   known: readonly (Blocks | "all" | null)[],
 ): Blocks | null {
   let found: Blocks | null = null;
-  const rows = output.shape.at(0) ?? 1;
-  for (const [slot, blocks] of known.entries()) {
+  const rows = output.shape[0] ?? 1;
+  for (let slot = 0; slot < known.length; slot++) {
+    const blocks = known[slot]!;
     if (blocks === null) continue;
     let own: Blocks;
     if (blocks === "all") own = { count: rows, reason: null };

@@ -148,8 +148,10 @@ export interface Transform {
   record<A>(application: Application<A>): void;
 }
 
+/** No active transformation. */
+const alone: readonly Transform[] = [];
 /** Active transformations, outermost first. */
-let active: readonly Transform[] = [];
+let active: readonly Transform[] = alone;
 
 /** Runs `fn` with `transform` as the innermost transformation. */
 export function withTransform<T>(transform: Transform, fn: () => T): T {
@@ -159,7 +161,7 @@ export function withTransform<T>(transform: Transform, fn: () => T): T {
 /** Runs `fn` as if `transform`, and everything inside it, were not active. */
 export function withoutTransform<T>(transform: Transform, fn: () => T): T {
   const index = active.indexOf(transform);
-  return index < 0 ? fn() : withActive(active.slice(0, index), fn);
+  return index < 0 ? fn() : withActive(index === 0 ? alone : active.slice(0, index), fn);
 }
 
 /** Runs `fn` with `other` in place of `transform`. */
@@ -202,28 +204,53 @@ export function transforming(): boolean {
 
 /** Whether an active transformation follows any of these. An op whose inputs none follows need not compute what only its rules use. */
 export function followed(inputs: readonly Tensor[]): boolean {
-  return active.some((transform) => transform.tracks(inputs));
+  for (let i = 0; i < active.length; i++) if (active[i]!.tracks(inputs)) return true;
+  return false;
 }
+
+/** The number of transformations that follow any of these. */
+function watching(stack: readonly Transform[], inputs: readonly Tensor[]): number {
+  let count = 0;
+  for (let i = 0; i < stack.length; i++) if (stack[i]!.tracks(inputs)) count++;
+  return count;
+}
+
+/** Outermost first: the rule of an inner transformation may use the outputs, so the outer ones must know them by then. */
+function recordIn<A>(stack: readonly Transform[], application: Application<A>): void {
+  try {
+    for (let i = 0; i < stack.length; i++) {
+      const transform = stack[i]!;
+      if (!transform.tracks(application.inputs)) continue;
+      active = i === 0 ? alone : stack.slice(0, i);
+      transform.record(application);
+    }
+  } finally {
+    active = stack;
+  }
+}
+
+const nothing: readonly Tensor[] = [];
 
 /** Applies an op: checks shapes, computes, and lets the active transformations record it. */
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
   wantTensors(op.name, inputs);
   const specs = op.infer(inputs, attrs);
-  for (const transform of active) transform.observe?.(inputs);
-  if (op.compose !== undefined && active.length > 0) {
-    const watching = active.filter((transform) => transform.tracks(inputs)).length;
-    if (watching > (op.vjp === undefined ? 0 : 1)) return op.compose(inputs, attrs);
-  }
-  const { outputs, saved = [] } = op.forward(inputs, attrs, specs);
-  if (active.length > 0 && op.constant !== true) {
-    const application = { op, attrs, inputs, outputs, saved };
-    // Outermost first: the rule of an inner transformation may use the outputs, so the outer ones must know them by then.
-    active.forEach((transform, i, stack) => {
-      if (transform.tracks(inputs)) withActive(stack.slice(0, i), () => transform.record(application));
-    });
-  }
+  const stack = active;
+  for (let i = 0; i < stack.length; i++) stack[i]!.observe?.(inputs);
+  // With one transformation, `compose` is only for ops without a rule.
+  if (
+    op.compose !== undefined &&
+    (stack.length > 1 || (stack.length === 1 && op.vjp === undefined)) &&
+    watching(stack, inputs) > (op.vjp === undefined ? 0 : 1)
+  )
+    return op.compose(inputs, attrs);
+  const { outputs, saved = nothing } = op.forward(inputs, attrs, specs);
+  if (stack.length > 0 && op.constant !== true) recordIn(stack, { op, attrs, inputs, outputs, saved });
   // Whoever needs these has retained them by now.
-  for (const t of saved) if (!inputs.includes(t) && !outputs.includes(t)) t.dispose();
+  for (let i = 0; i < saved.length; i++) {
+    const t = saved[i]!;
+    if (!inputs.includes(t) && !outputs.includes(t)) t.dispose();
+  }
   return outputs;
 }
 

@@ -14,7 +14,6 @@ import {
   withoutTransform,
   filled,
   type Op,
-  type Spec,
   specOf,
   type Transform,
   transforming,
@@ -24,7 +23,6 @@ import type { GradientSink } from "./sink.ts";
 
 /** A computed value, or a leaf. It holds its cotangent. */
 interface Value {
-  readonly spec: Spec;
   /** Whether axis 0 is still the batch; null if this is not needed. */
   readonly blocks: Blocks | null;
   /** Version of the tensor when it was defined. */
@@ -71,7 +69,7 @@ export class Tape implements Transform {
     this.#leaves = leaves;
     this.#parameters = parameters;
     for (const leaf of leaves)
-      this.#values.set(leaf, { spec: specOf(leaf), blocks: null, version: leaf.version, cotangent: null });
+      this.#values.set(leaf, { blocks: null, version: leaf.version, cotangent: null });
   }
 
   get parameters(): ReadonlySet<Tensor> {
@@ -79,7 +77,11 @@ export class Tape implements Transform {
   }
 
   tracks(inputs: readonly Tensor[]): boolean {
-    return inputs.some((t) => this.#values.has(t) || this.#parameters.has(t));
+    for (let slot = 0; slot < inputs.length; slot++) {
+      const t = inputs[slot]!;
+      if (this.#values.has(t) || this.#parameters.has(t)) return true;
+    }
+    return false;
   }
 
   /** Whether the tensor depends on a leaf or on the output of a recorded op (parameters themselves do not count). */
@@ -106,33 +108,38 @@ export class Tape implements Transform {
   }
 
   record<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
-    if (op.vjp === undefined)
-      throw new GradmixError("autograd", `${op.name} has no vjp rule; build the function out of other ops`);
-    const rule = op.vjp.bind(op);
-    const emits = op.emits ?? [];
-    const values = inputs.map((t) => this.#valueOf(t, op.name));
-    const own = inputs.map((t) => (this.#parameters.has(t) ? t : null));
-    const dense = own.map((t, slot) => (emits.includes(slot) ? null : t));
+    const { name, vjp, emits } = op;
+    if (vjp === undefined)
+      throw new GradmixError("autograd", `${name} has no vjp rule; build the function out of other ops`);
+    // Lists of the right length: engines give one that grows room for many elements.
+    const count = inputs.length;
+    const values = new Array<Value | null>(count);
+    const known = new Array<Blocks | "all" | null>(count);
+    const needs = new Array<boolean>(count);
+    /** The parameters that the rule gives to the sink, and those whose gradients are given to it afterwards; null if there are none. */
+    const parameters = new Array<Tensor | null>(count);
+    let dense: (Tensor | null)[] | null = null;
+    for (let slot = 0; slot < count; slot++) {
+      const t = inputs[slot]!;
+      const value = this.#valueOf(t, name);
+      const own = this.#parameters.has(t) ? t : null;
+      const emitted = own !== null && emits?.includes(slot) === true;
+      values[slot] = value;
+      known[slot] = value !== null ? value.blocks : own === null ? null : emitted ? "all" : shared(own, name);
+      needs[slot] = value !== null || (own !== null && !emitted);
+      parameters[slot] = emitted ? own : null;
+      if (own !== null && !emitted) (dense ??= new Array<Tensor | null>(count).fill(null))[slot] = own;
+    }
     // Before anything is retained, because this may throw.
-    const known = inputs.map((t, slot) => this.known(op, t, slot));
     const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
     const retained = saved.map((t) => t.retain());
     const [ins, outs] = [inputs.map(specOf), outputs.map(specOf)];
-    const needs = values.map((value, slot) => value !== null || dense[slot] !== null);
-    const parameters = own.map((t, slot) => (emits.includes(slot) ? t : null));
-    this.#push(op.name, values, defined, retained, (cotangents, sink) => {
-      const gradients = rule(cotangents, {
-        attrs,
-        saved: retained,
-        inputs: ins,
-        outputs: outs,
-        needs,
-        parameters,
-        sink,
-      });
-      dense.forEach((parameter, slot) => {
+    this.#push(name, values, defined, retained, (cotangents, sink) => {
+      const context = { attrs, saved: retained, inputs: ins, outputs: outs, needs, parameters, sink };
+      const gradients = vjp.call(op, cotangents, context);
+      dense?.forEach((parameter, slot) => {
         const gradient = gradients[slot] ?? null;
-        if (parameter !== null && gradient !== null) sink.dense(parameter, op.name, gradient);
+        if (parameter !== null && gradient !== null) sink.dense(parameter, name, gradient);
       });
       return gradients;
     });
@@ -171,7 +178,7 @@ export class Tape implements Transform {
     pull: Pull,
   ): void {
     const defined = outputs.map(({ t, blocks }) => {
-      const value: Value = { spec: specOf(t), blocks, version: t.version, cotangent: null };
+      const value: Value = { blocks, version: t.version, cotangent: null };
       this.#values.set(t, value);
       return value;
     });
@@ -219,22 +226,24 @@ export class Tape implements Transform {
   }
 
   #play(entry: Entry, sink: GradientSink): void {
-    const incoming = entry.outputs.map((value) => value.cotangent);
+    const { name, inputs, outputs, retained, versions } = entry;
     try {
-      if (incoming.every((t) => t === null)) return;
-      for (const [i, t] of entry.retained.entries())
-        if (t.version !== entry.versions[i])
-          throw overwritten(t, `and ${entry.name} needs it for the gradient`);
+      if (outputs.every(untouched)) return;
+      const incoming = outputs.map(cotangentOf);
+      for (let i = 0; i < retained.length; i++)
+        if (retained[i]!.version !== versions[i])
+          throw overwritten(retained[i]!, `and ${name} needs it for the gradient`);
       const gradients = scope(() => withoutTransform(this, () => entry.pull(incoming, sink)));
-      gradients.forEach((gradient, slot) => {
-        const value = entry.inputs[slot];
+      for (let slot = 0; slot < gradients.length; slot++) {
+        const value = inputs[slot];
         if (value === undefined)
-          throw new GradmixError("autograd", `${entry.name}: its vjp gives ${gradients.length} cotangents`);
+          throw new GradmixError("autograd", `${name}: its vjp gives ${gradients.length} cotangents`);
+        const gradient = gradients[slot]!;
         if (gradient !== null && value !== null) addTo(value, gradient);
-      });
+      }
       // A rule may return its incoming cotangent, or a saved tensor; those keep their owner.
       for (const gradient of gradients)
-        if (gradient !== null && !incoming.includes(gradient) && !entry.retained.includes(gradient))
+        if (gradient !== null && !incoming.includes(gradient) && !retained.includes(gradient))
           gradient.dispose();
     } finally {
       letGo(entry);
@@ -259,6 +268,9 @@ export function overwritten(t: Tensor, reason: string): GradmixError {
     `tensor ${t.name ?? ""}${formatShape(t.shape)}, or what shares its memory, was overwritten (by write, or by an optimizer's step) after it was recorded, ${reason}; overwrite it before recording or after playing back`,
   );
 }
+
+const untouched = ({ cotangent }: Value): boolean => cotangent === null;
+const cotangentOf = ({ cotangent }: Value): Tensor | null => cotangent;
 
 function letGo(entry: Entry): void {
   for (const t of entry.retained) t.release();

@@ -10,7 +10,7 @@ import { checkOptions, checkRange, integerIn, oneOf, required, valueThat } from 
 import * as schema from "../schema.ts";
 import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
 import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts";
-import { permute } from "./permutation.ts";
+import { permutationSums, permute } from "./permutation.ts";
 import { commonTime } from "./tokens.ts";
 
 /** A domain, as the sampler uses it. */
@@ -34,6 +34,16 @@ export interface Draw {
   /** Number of times that the whole domain had been drawn before. */
   readonly epoch: number;
 }
+
+/** The order of a domain's windows in one epoch. */
+interface Order {
+  readonly epoch: number;
+  readonly key: Key;
+  readonly sums: Float64Array;
+}
+
+/** Most orders that are remembered. */
+const MOST_ORDERS = 1024;
 
 /** State of a sampler: plain JSON. */
 export interface SamplerState {
@@ -116,6 +126,7 @@ export function createSampler(options: SamplerOptions): Sampler {
   const taken = new Array<number>(domains.length).fill(0);
   const tokens = new Array<number>(domains.length).fill(0);
   let draws = 0;
+  const orders = new Map<number, Order>();
 
   const checkDomain = (domain: number): void =>
     checkRange("domain", domain, { min: 0, max: domains.length - 1, integer: true });
@@ -124,8 +135,14 @@ export function createSampler(options: SamplerOptions): Sampler {
     const windows = domains[domain]!;
     const { count } = windows;
     const epoch = Math.floor(taken[domain]! / count);
-    const order: Key = foldIn(foldIn(root, domain + 1), epoch);
-    const window = permute(order, count, taken[domain]! % count);
+    let order = orders.get(domain);
+    if (order === undefined || order.epoch !== epoch) {
+      const own = foldIn(foldIn(root, domain + 1), epoch);
+      order = { epoch, key: own, sums: permutationSums(own, count) };
+      if (orders.size >= MOST_ORDERS) orders.clear();
+      orders.set(domain, order);
+    }
+    const window = permute(order.key, count, taken[domain]! % count, order.sums);
     taken[domain]!++;
     tokens[domain]! += windows.tokensOf(window);
     return { domain, window, epoch };

@@ -154,6 +154,12 @@ interface Residual {
   readonly more: Tensor | null;
 }
 
+/** The parameters of a layer; it may have no bias. */
+interface LayerParameters {
+  readonly weight: Tensor;
+  readonly bias: Tensor | undefined;
+}
+
 /** Builds and initialises a model on the current backend. Throws `config` for an invalid configuration. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const architecture = architectureFrom(given);
@@ -168,29 +174,46 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     if (parameter === undefined) throw new GradmixError("config", `the model has no parameter "${name}"`);
     return parameter;
   };
-  const bias = (name: string): Tensor | undefined => parameters.byName.get(`${name}.bias`);
-  const project = (x: Tensor, name: string, activation: "none" | "gelu" = "none"): Tensor =>
-    linear(x, get(`${name}.weight`), bias(name), { activation });
-  const normalise = (x: Tensor, name: string): Tensor =>
-    norm === "layer"
-      ? layerNorm(x, get(`${name}.weight`), bias(name), normEps)
-      : rmsNorm(x, get(`${name}.weight`), normEps);
+  // Looked up once: every pass uses all of them.
+  const layerOf = (name: LayerName, block: number | null = null): LayerParameters => {
+    const path = pathOf({ name, block });
+    return { weight: get(`${path}.weight`), bias: parameters.byName.get(`${path}.bias`) };
+  };
+  const blocks = Array.from({ length: layers }, (_, block) => ({
+    norm1: layerOf("norm1", block),
+    qkv: layerOf("qkv", block),
+    out: layerOf("out", block),
+    norm2: layerOf("norm2", block),
+    up: layerOf("up", block),
+    down: layerOf("down", block),
+  }));
+  const tokenTable = layerOf("embedding").weight;
+  const positionTable = positions === "learned" ? layerOf("positions").weight : null;
+  const [lastNorm, head] = [layerOf("norm"), layerOf("head")];
+
+  const project = (
+    x: Tensor,
+    { weight, bias }: LayerParameters,
+    activation: "none" | "gelu" = "none",
+  ): Tensor => linear(x, weight, bias, { activation });
+  const normalise = (x: Tensor, { weight, bias }: LayerParameters): Tensor =>
+    norm === "layer" ? layerNorm(x, weight, bias, normEps) : rmsNorm(x, weight, normEps);
 
   /** Adds the output of the layer to the stream. Returns the norm of the sum, and the sum. */
-  const joined = ({ stream, more }: Residual, name: string): [norm: Tensor, sum: Tensor] =>
+  const joined = ({ stream, more }: Residual, layer: LayerParameters): [norm: Tensor, sum: Tensor] =>
     more === null
-      ? [normalise(stream, name), stream]
-      : addNorm(norm, stream, more, get(`${name}.weight`), bias(name), normEps);
+      ? [normalise(stream, layer), stream]
+      : addNorm(norm, stream, more, layer.weight, layer.bias, normEps);
 
   const runBlock = (before: Residual, block: number): Residual => {
-    const at = (name: LayerName): string => pathOf({ name, block });
-    const [outer, x] = joined(before, at("norm1"));
-    let qkv = project(outer, at("qkv"));
+    const { norm1, qkv: first, out, norm2, up, down } = blocks[block]!;
+    const [outer, x] = joined(before, norm1);
+    let qkv = project(outer, first);
     if (positions === "rotary") qkv = rope(qkv, { heads: heads + kvHeads, headDim, theta: ropeTheta });
-    const more = project(causalAttention(qkv, { heads, kvHeads }), at("out"));
-    const [inner, mixed] = joined({ stream: x, more }, at("norm2"));
-    const hidden = mlp === "gelu" ? project(inner, at("up"), "gelu") : swiglu(project(inner, at("up")));
-    return { stream: mixed, more: project(hidden, at("down")) };
+    const more = project(causalAttention(qkv, { heads, kvHeads }), out);
+    const [inner, mixed] = joined({ stream: x, more }, norm2);
+    const hidden = mlp === "gelu" ? project(inner, up, "gelu") : swiglu(project(inner, up));
+    return { stream: mixed, more: project(hidden, down) };
   };
 
   const recomputed = ({ stream, more }: Residual, block: number): Residual => {
@@ -213,8 +236,8 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     // The scope frees a block's intermediates as soon as no tape needs them.
     return scope(() => {
       let residual: Residual = {
-        stream: embedding(get("embedding.weight"), tokens),
-        more: positions === "learned" ? embedding(get("positions.weight"), positionsOf(tokens)) : null,
+        stream: embedding(tokenTable, tokens),
+        more: positionTable === null ? null : embedding(positionTable, positionsOf(tokens)),
       };
       for (let i = 0; i < layers; i++) {
         const before = residual;
@@ -223,10 +246,10 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
         before.stream.dispose();
         before.more?.dispose();
       }
-      return joined(residual, "norm")[0];
+      return joined(residual, lastNorm)[0];
     });
   };
-  const logits = (tokens: Tensor): Tensor => scope(() => project(hidden(tokens), "head"));
+  const logits = (tokens: Tensor): Tensor => scope(() => project(hidden(tokens), head));
 
   return {
     config,

@@ -10,6 +10,33 @@ export type Key = readonly [number, number];
 
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 
+/** The second word of the block that `firstWord` computed last: a pair would be an allocation for each block. */
+let secondWord = 0;
+
+/** The first word of a block, as in `threefry2x32`. */
+export function firstWord(key0: number, key1: number, counter0: number, counter1: number): number {
+  // The key words that are added next; they take turns.
+  let [a, b, c] = [key0 | 0, key1 | 0, key0 ^ key1 ^ 0x1bd11bda];
+  let x0 = (counter0 + a) | 0;
+  let x1 = (counter1 + b) | 0;
+  for (let group = 0; group < 5; group++) {
+    const base = (group & 1) * 4;
+    for (let r = 0; r < 4; r++) {
+      const rotation = ROTATIONS[base + r]!;
+      x0 = (x0 + x1) | 0;
+      x1 = ((x1 << rotation) | (x1 >>> (32 - rotation))) ^ x0;
+    }
+    x0 = (x0 + b) | 0;
+    x1 = (x1 + c + group + 1) | 0;
+    const first = a;
+    a = b;
+    b = c;
+    c = first;
+  }
+  secondWord = x1 >>> 0;
+  return x0 >>> 0;
+}
+
 /** Computes one block: two 32-bit words (unsigned) from a key and a two-word counter. */
 export function threefry2x32(
   key0: number,
@@ -17,22 +44,8 @@ export function threefry2x32(
   counter0: number,
   counter1: number,
 ): [number, number] {
-  const k2 = (key0 ^ key1 ^ 0x1bd11bda) >>> 0;
-  const ks = [key0 >>> 0, key1 >>> 0, k2];
-  let x0 = (counter0 + ks[0]!) >>> 0;
-  let x1 = (counter1 + ks[1]!) >>> 0;
-  for (let group = 0; group < 5; group++) {
-    const base = (group & 1) * 4;
-    for (let r = 0; r < 4; r++) {
-      const rotation = ROTATIONS[base + r]!;
-      x0 = (x0 + x1) >>> 0;
-      x1 = ((x1 << rotation) | (x1 >>> (32 - rotation))) >>> 0;
-      x1 = (x1 ^ x0) >>> 0;
-    }
-    x0 = (x0 + ks[(group + 1) % 3]!) >>> 0;
-    x1 = (x1 + ks[(group + 2) % 3]! + group + 1) >>> 0;
-  }
-  return [x0, x1];
+  const first = firstWord(key0, key1, counter0, counter1);
+  return [first, secondWord];
 }
 
 /** The key of a seed: its high and low 32 bits (JAX's PRNGKey). Seeds are integers 0 ≤ seed < 2⁵³; others throw `config`. */

@@ -7,8 +7,15 @@ export type Shape = readonly number[];
 
 export function sizeOf(shape: Shape): number {
   let size = 1;
-  for (const extent of shape) size *= extent;
+  for (let axis = 0; axis < shape.length; axis++) size *= shape[axis]!;
   return size;
+}
+
+/** Number of rows: the product of all extents but the last. */
+export function rowsIn(shape: Shape): number {
+  let rows = 1;
+  for (let axis = 0; axis < shape.length - 1; axis++) rows *= shape[axis]!;
+  return rows;
 }
 
 export function formatShape(shape: Shape): string {
@@ -94,12 +101,17 @@ export function checkShape(shape: Shape, op: string): void {
       "shape",
       `${op}: ${show(shape)} is not a shape; a shape is a list of integers ≥ 0`,
     );
-  for (const extent of shape)
+  const extents: Shape = shape;
+  let size = 1;
+  for (let axis = 0; axis < extents.length; axis++) {
+    const extent = extents[axis]!;
     if (!Number.isSafeInteger(extent) || extent < 0)
       throw new GradmixError(
         "shape",
         `${op}: ${formatShape(shape)} is not a shape; extents are integers ≥ 0`,
       );
-  if (!Number.isSafeInteger(sizeOf(shape)))
+    size *= extent;
+  }
+  if (!Number.isSafeInteger(size))
     throw new GradmixError("shape", `${op}: ${formatShape(shape)} has more elements than any memory`);
 }

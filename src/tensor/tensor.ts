@@ -55,6 +55,7 @@ function giveBack(storage: Storage): void {
  * than a small op.
  */
 interface Owned {
+  readonly outer: Owned | null;
   first: Tensor | null;
   last: Tensor | null;
 }
@@ -114,8 +115,8 @@ export class Tensor<D extends DType = DType> implements View {
 
   /** Gives ownership to the innermost scope or, if there is none, to the net. */
   #enter(): void {
-    const scope = scopes.at(-1);
-    if (scope === undefined) {
+    const scope = innermost;
+    if (scope === null) {
       intoNet(this.#storage);
       return;
     }
@@ -129,7 +130,8 @@ export class Tensor<D extends DType = DType> implements View {
   #leave(): void {
     const scope = this.#scope;
     if (scope === null) return;
-    const [before, after] = [this.#before, this.#after];
+    const before = this.#before;
+    const after = this.#after;
     if (before === null) scope.first = after;
     else before.#after = after;
     if (after === null) scope.last = before;
@@ -349,7 +351,7 @@ export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tenso
   return out;
 }
 
-const scopes: Owned[] = [];
+let innermost: Owned | null = null;
 
 /** Takes a tensor out of its scope: the caller owns it and disposes it. */
 export function keep<T extends Tensor>(t: T): T {
@@ -367,8 +369,8 @@ export function keep<T extends Tensor>(t: T): T {
  * scope.
  */
 export function scope<T>(fn: () => T): T {
-  const mine: Owned = { first: null, last: null };
-  scopes.push(mine);
+  const mine: Owned = { outer: innermost, first: null, last: null };
+  innermost = mine;
   let result: T;
   try {
     result = fn();
@@ -394,16 +396,17 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 }
 
 function closeScope(mine: Owned, result: unknown): void {
-  scopes.pop();
-  forEachTensor(result, (t) => t.pass(mine));
+  innermost = mine.outer;
+  passTensors(result, mine);
   for (let t = mine.first; t !== null; t = mine.first) t.dispose();
 }
 
-/** Visits the tensors in a value: a tensor, or arrays, maps and plain objects of them. */
-function forEachTensor(value: unknown, visit: (t: Tensor) => void): void {
-  if (isTensor(value)) visit(value);
-  else if (Array.isArray(value)) for (const item of value) forEachTensor(item, visit);
-  else if (value instanceof Map) for (const item of value.values()) forEachTensor(item, visit);
-  else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype)
-    for (const item of Object.values(value)) forEachTensor(item, visit);
+/** Passes the tensors in a value (a tensor, or arrays, maps and plain objects of them) from a scope that ends to the one around it. */
+function passTensors(value: unknown, from: Owned): void {
+  if (typeof value !== "object" || value === null) return;
+  if (isTensor(value)) value.pass(from);
+  else if (Array.isArray(value)) for (const item of value) passTensors(item, from);
+  else if (value instanceof Map) for (const item of value.values()) passTensors(item, from);
+  else if (Object.getPrototypeOf(value) === Object.prototype)
+    for (const item of Object.values(value)) passTensors(item, from);
 }

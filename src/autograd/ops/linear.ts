@@ -3,7 +3,7 @@ import { run } from "../../backends/backend.ts";
 import { type Activation, activations } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, oneOf, unchecked } from "../../options.ts";
-import { extentsOf, formatShape, sizeOf } from "../../tensor/shape.ts";
+import { extentsOf, formatShape, rowsIn } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, followed, type Op, wantType } from "../op.ts";
@@ -53,7 +53,7 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight slope?">
         ? null
         : allocate(spec, x);
     const [n, k] = extentsOf(weight.shape, 2);
-    const m = sizeOf(x.shape.slice(0, -1));
+    const m = rowsIn(x.shape);
     run(
       "gemm",
       {

@@ -2,14 +2,7 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, unchecked } from "../../options.ts";
-import {
-  extentsOf,
-  broadcastShapes,
-  formatShape,
-  sameShape,
-  type Shape,
-  sizeOf,
-} from "../../tensor/shape.ts";
+import { broadcastShapes, formatShape, sameShape, type Shape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
 import { wantTensors } from "../checks.ts";
@@ -31,22 +24,30 @@ interface Plan {
   readonly shape: number[];
 }
 
-const batchOf = (shape: Shape): Shape => shape.slice(0, -2);
+const noAxes: Shape = [];
+const batchOf = (shape: Shape): Shape => (shape.length === 2 ? noAxes : shape.slice(0, -2));
+
+const describe = (a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): string =>
+  `matmul: ${formatShape(a.shape)}${transposeA ? "ᵀ" : ""} and ${formatShape(b.shape)}${transposeB ? "ᵀ" : ""}`;
 
 /** Either both operands have the same leading axes, or one has none and is shared. */
-function plan(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): Plan {
-  const describe = (): string =>
-    `matmul: ${formatShape(a.shape)}${transposeA ? "ᵀ" : ""} and ${formatShape(b.shape)}${transposeB ? "ᵀ" : ""}`;
+function plan(a: Spec, b: Spec, attrs: MatmulAttrs): Plan {
+  const { transposeA, transposeB } = attrs;
   if (a.shape.length < 2 || b.shape.length < 2)
-    throw new GradmixError("shape", `${describe()} must both have at least two axes`);
-  const [ra, ca] = extentsOf(a.shape.slice(-2), 2);
-  const [rb, cb] = extentsOf(b.shape.slice(-2), 2);
-  const [m, k] = transposeA ? [ca, ra] : [ra, ca];
-  const [kb, n] = transposeB ? [cb, rb] : [rb, cb];
-  if (k !== kb) throw new GradmixError("shape", `${describe()} do not multiply: inner sizes ${k} and ${kb}`);
+    throw new GradmixError("shape", `${describe(a, b, attrs)} must both have at least two axes`);
+  const ra = a.shape[a.shape.length - 2]!;
+  const ca = a.shape[a.shape.length - 1]!;
+  const rb = b.shape[b.shape.length - 2]!;
+  const cb = b.shape[b.shape.length - 1]!;
+  const m = transposeA ? ca : ra;
+  const k = transposeA ? ra : ca;
+  const kb = transposeB ? cb : rb;
+  const n = transposeB ? rb : cb;
+  if (k !== kb)
+    throw new GradmixError("shape", `${describe(a, b, attrs)} do not multiply: inner sizes ${k} and ${kb}`);
   const [batchA, batchB] = [batchOf(a.shape), batchOf(b.shape)];
   if (batchB.length > 0 && batchA.length > 0 && !sameShape(batchA, batchB))
-    throw new GradmixError("shape", `${describe()} have different leading axes`);
+    throw new GradmixError("shape", `${describe(a, b, attrs)} have different leading axes`);
   const lead = batchA.length > 0 ? batchA : batchB;
   const shape = [...lead, m, n];
   const batch = sizeOf(lead);

@@ -3,7 +3,7 @@ import { run } from "../../backends/backend.ts";
 import { type NormKind, normKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, numberIn, oneOf } from "../../options.ts";
-import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import { formatShape, rowsIn } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows, keepsRowsOfFirst } from "../batch.ts";
 import {
@@ -37,7 +37,7 @@ interface RuleAttrs {
 }
 
 const widthOf = (x: Spec): number => x.shape[x.shape.length - 1]!;
-const rowsOf = (x: Spec): number => sizeOf(x.shape.slice(0, -1));
+const rowsOf = (x: Spec): number => rowsIn(x.shape);
 
 /** Kernels read it as an f32. */
 const checkEps = numberIn({ min: 0, max: MOST });

@@ -2,7 +2,7 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, callback, type OptionChecks, required } from "../../options.ts";
-import { sizeOf } from "../../tensor/shape.ts";
+import { rowsIn } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
 interface OffsetSet {
@@ -44,7 +44,7 @@ function scaled(offsets: readonly number[], scale: number, values: readonly numb
 
 /** Number of rows of a factor [batch, …, width]. */
 export function rowsOf(factor: Tensor): number {
-  return sizeOf(factor.shape.slice(0, -1));
+  return rowsIn(factor.shape);
 }
 
 /**

@@ -31,14 +31,23 @@ export function createAllocator(start: number, limit: number, grow: (end: number
     allocate(bytes) {
       const size = blockOf(bytes);
       let best = -1;
-      for (let i = 0; i < free.length; i++)
-        if (free[i]!.bytes >= size && (best < 0 || free[i]!.bytes < free[best]!.bytes)) best = i;
+      let least = Infinity;
+      for (let i = 0; i < free.length; i++) {
+        const { bytes: room } = free[i]!;
+        if (room < size || room >= least) continue;
+        best = i;
+        least = room;
+        if (room === size) break;
+      }
       let at: number;
       if (best >= 0) {
         const block = free[best]!;
         at = block.at;
         if (block.bytes === size) free.splice(best, 1);
-        else free[best] = { at: at + size, bytes: block.bytes - size };
+        else {
+          block.at += size;
+          block.bytes -= size;
+        }
       } else {
         // A free block at the very end is extended instead of left behind.
         const last = free.at(-1);
@@ -67,11 +76,15 @@ export function createAllocator(start: number, limit: number, grow: (end: number
       const after = low < free.length ? free[low] : undefined;
       const joinsBefore = before !== undefined && before.at + before.bytes === address;
       const joinsAfter = after !== undefined && address + bytes === after.at;
-      const block = {
-        at: joinsBefore ? before.at : address,
-        bytes: bytes + (joinsBefore ? before.bytes : 0) + (joinsAfter ? after.bytes : 0),
-      };
-      free.splice(joinsBefore ? low - 1 : low, (joinsBefore ? 1 : 0) + (joinsAfter ? 1 : 0), block);
+      if (joinsBefore) {
+        before.bytes += bytes;
+        if (!joinsAfter) return;
+        before.bytes += after.bytes;
+        free.splice(low, 1);
+      } else if (joinsAfter) {
+        after.at = address;
+        after.bytes += bytes;
+      } else free.splice(low, 0, { at: address, bytes });
     },
     get live() {
       return live;
