@@ -79,8 +79,9 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight slope?">
     if (ct === null) return needs.map(() => null);
     const dy = slope === undefined ? ct : mul(ct, slope);
     const [, weightParameter, biasParameter = null] = parameters;
-    if (weightParameter !== null) sink.linear(weightParameter, x, dy);
+    // The bias comes first, because it only reads dy, of which more is still in the cache before the product than after it.
     if (biasParameter !== null) sink.bias(biasParameter, dy);
+    if (weightParameter !== null) sink.linear(weightParameter, x, dy);
     return needs.map((needed, slot) => {
       if (!needed) return null;
       if (slot === 0) return matmul(dy, weight);
