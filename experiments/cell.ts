@@ -20,6 +20,8 @@ export interface Method {
    */
   readonly rule: Readonly<Record<string, unknown>> & { readonly name: string };
   readonly combinators?: readonly CombinatorOptions[];
+  /** Limits repetitions as the default of `dga` does. */
+  readonly usualCap?: true;
   readonly alignment?: Pick<
     AlignmentOptions,
     "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery" | "measureEvery"

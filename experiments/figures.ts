@@ -13,20 +13,20 @@ import type { Lookup } from "./results.ts";
 import { interval } from "#dist/runs/statistics.js";
 import type { Observation } from "./tables.ts";
 
-/** A method has the same colour in every figure. */
-const coloured = [
-  "DGA (default)",
-  "uniform",
-  "importance sampling",
-  "importance sampling, cap",
-  "DGA (paper)",
-];
+/** The colour of a method is the same in every figure. The two caps are never in one figure. */
+const places: Readonly<Record<string, number>> = {
+  "DGA (default)": 0,
+  uniform: 1,
+  "importance sampling": 2,
+  "importance sampling, cap": 3,
+  "importance sampling, usual cap": 3,
+  "DGA (paper)": 4,
+};
+const PLACES = 5;
 
 export function colourOf(row: string, rows: readonly string[]): string {
-  const known = coloured.indexOf(row);
-  const others = rows.filter((one) => !coloured.includes(one));
-  const at = known < 0 ? coloured.length + others.indexOf(row) : known;
-  return colours[at % colours.length];
+  const others = rows.filter((one) => !Object.hasOwn(places, one));
+  return colours[(places[row] ?? PLACES + others.indexOf(row)) % colours.length];
 }
 
 /** Mean, lowest and highest. */

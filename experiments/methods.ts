@@ -2,9 +2,9 @@
 import type { Method } from "./cell.ts";
 
 /** Raised when the library's default changes. */
-const revision = 2;
+const revision = 3;
 /** Raised when the default without a histogram changes. */
-const revisionWithoutPrior = 3;
+const revisionWithoutPrior = 4;
 
 /** The library's default. Raise `revision` when it changes, so that results of the former default are not used for it. */
 export const DEFAULT: Method = {
@@ -41,6 +41,13 @@ export const WITHOUT_PRIOR: Method = {
   revision: revisionWithoutPrior,
 };
 
+/** Returns the method with the library's former limit on repetitions, if it takes the present one. */
+export function withFormerLimit(method: Method): Method {
+  const { rule } = method;
+  const usual = rule.name === "dga" && rule["normalise"] === undefined && rule["repetitions"] === undefined;
+  return usual ? { ...method, rule: { ...rule, repetitions: 8 } } : method;
+}
+
 /** The default before revision 2: cosines of batches of every domain, from uniform weights. */
 export const FORMER: Method = {
   rule: { name: "dga", normalise: "cosine", eta: 1, beta: 0.1 },
@@ -60,6 +67,7 @@ export const methods = {
     ...importanceSampling,
     combinators: [{ name: "repetitionCap", repetitions: 8 }],
   },
+  "importance sampling, usual cap": { ...importanceSampling, usualCap: true },
   "DGA (default)": DEFAULT,
   "DGA (paper)": paperWith({}),
   "DGA (paper), no average": paperWith({ beta: 1 }),

@@ -4,6 +4,7 @@ import { evaluationWindows, type TokenStream, windowsOf } from "gradmix/data";
 import {
   type Bases,
   combine,
+  type CombinatorOptions,
   createBases,
   createMixer,
   createRule,
@@ -12,6 +13,7 @@ import {
   type Mixer,
   type RuleOptions,
   type Trainer,
+  usualRepetitions,
 } from "gradmix/dga";
 import { createGPT, createSchedule, type GPT } from "gradmix/nn";
 import { type Cell, guarding, type Result } from "./cell.ts";
@@ -176,7 +178,10 @@ function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const tokens = steps * batch * model.context;
   const given = { ...method.rule, ...placed(method.rule, domains, target, tokens) };
   // The package checks the names of the options, as in a configuration file.
-  const rule = combine(createRule(given as RuleOptions), method.combinators ?? [], {
+  const { combinators = [], usualCap = false } = method;
+  const repetitions = usualRepetitions(domains.sizes, tokens);
+  const cap: CombinatorOptions[] = usualCap ? [{ name: "repetitionCap", repetitions }] : [];
+  const rule = combine(createRule(given as RuleOptions), [...combinators, ...cap], {
     sizes: domains.sizes,
     tokens,
   });

@@ -2,6 +2,7 @@
 import { usualWarmup } from "gradmix/nn";
 import type { Cell, Method, Result } from "../cell.ts";
 import type { Settings } from "../experiment.ts";
+import { withFormerLimit } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { ALL, type Observation } from "../tables.ts";
 
@@ -39,8 +40,8 @@ export const tunedTargets: readonly TargetName[] = ["inaugural", "math", "travel
 
 export const STEPS = 240;
 
-/** The library's former warm-up. Experiments that were not repeated since it changed use it. */
-export const formerWarmup = (steps: number): number => Math.min(20, steps >> 1);
+/** The library's former warm-up. */
+const formerWarmup = (steps: number): number => Math.min(20, steps >> 1);
 
 /** The cell of a method on a target; by default with the base model, on all text of all domains. */
 export function cellOf(
@@ -53,11 +54,12 @@ export function cellOf(
     readonly target: TargetName | null;
     readonly text?: Partial<Cell["text"]>;
     readonly steps?: number;
-    readonly warmup?: typeof usualWarmup;
+    /** The library's former warm-up and limit on repetitions, for experiments that were not repeated since these defaults changed. */
+    readonly former?: boolean;
   } & Partial<Pick<Cell, "before" | "questions" | "probes">>,
   settings: Settings,
 ): Cell {
-  const { text, steps: own = STEPS, warmup = usualWarmup, ...asked } = rest;
+  const { text, steps: own = STEPS, former = false, ...asked } = rest;
   const steps = settings.steps ?? own;
   return {
     text: {
@@ -68,12 +70,12 @@ export function cellOf(
       targetTokens: null,
       ...text,
     },
-    method,
+    method: former ? withFormerLimit(method) : method,
     model: { dim: 96, layers: 3, heads: 4, context: 64 },
     steps,
     batch: 16,
     lr: 0.003,
-    warmup: warmup(steps),
+    warmup: (former ? formerWarmup : usualWarmup)(steps),
     seed,
     ...asked,
   };

@@ -4,7 +4,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { type MethodName, methods } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import { cellOf, formerWarmup, gridByTarget, observe, type Run, tunedTargets } from "./common.ts";
+import { cellOf, gridByTarget, observe, type Run, tunedTargets } from "./common.ts";
 
 const groups = tunedTargets;
 const rows: readonly MethodName[] = [
@@ -20,7 +20,7 @@ const QUESTIONS = 300;
 
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
-    cellOf({ method: methods[row], target, seed, questions: QUESTIONS, warmup: formerWarmup }, settings),
+    cellOf({ method: methods[row], target, seed, questions: QUESTIONS, former: true }, settings),
   );
 
 const percent = (share: number | null | undefined): number | null =>

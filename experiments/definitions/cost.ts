@@ -5,7 +5,7 @@ import { linesOver } from "../figures.ts";
 import { DEFAULT, methods, paperWith } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { meansTable, type Observation } from "../tables.ts";
-import { cellOf, formerWarmup, gridOf, type Run, seedsOf } from "./common.ts";
+import { cellOf, gridOf, type Run, seedsOf } from "./common.ts";
 
 const counts = [4, 16, 64, 256, 1024, 4096];
 const columns = counts.map((count) => count.toLocaleString("en"));
@@ -23,7 +23,7 @@ const runsOf = (settings: Settings): Run[] =>
       cellOf(
         {
           method: row === "uniform" ? methods.uniform : compared[row],
-          ...{ target, seed, steps: STEPS, warmup: formerWarmup },
+          ...{ target, seed, steps: STEPS, former: true },
           text: { cut: { by: "pieces", count: counts[columns.indexOf(column)] } },
         },
         settings,

@@ -3,16 +3,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, curvesPanel, linesOver, weightsPanel } from "../figures.ts";
 import { type MethodName, methods } from "../methods.ts";
 import { differencesTable, meansTable } from "../tables.ts";
-import {
-  cellOf,
-  eightDomains,
-  formerWarmup,
-  gridOf,
-  namesOf,
-  observe,
-  type Run,
-  type TargetName,
-} from "./common.ts";
+import { cellOf, eightDomains, gridOf, namesOf, observe, type Run, type TargetName } from "./common.ts";
 
 const caps: Readonly<Record<string, number | null>> = {
   "6,000": 6_000,
@@ -25,7 +16,7 @@ const groups: readonly TargetName[] = ["inaugural", "travel"];
 const rows = namesOf(methods);
 /** Lines in the figures: eleven would hide each other. */
 const drawn: readonly MethodName[] = [
-  ...(["uniform", "importance sampling", "importance sampling, cap"] as const),
+  ...(["uniform", "importance sampling", "importance sampling, usual cap"] as const),
   ...(["DGA (paper)", "DGA (default)"] as const),
 ];
 
@@ -34,7 +25,7 @@ const runsOf = (settings: Settings): Run[] =>
     cellOf(
       {
         method: methods[row as MethodName],
-        ...{ target, seed, warmup: formerWarmup },
+        ...{ target, seed },
         text: { domains: eightDomains, cap: caps[column], targetTokens: 20_000 },
       },
       settings,
@@ -45,7 +36,7 @@ export const fewTokens: Experiment = {
   name: "few-tokens",
   title: "Few generic tokens",
   about:
-    "Each of eight domains has at most 6,000, 30,000 or 100,000 training tokens, or all its tokens. The target has 20,000 tokens, and a run trains on 245,760 tokens. The paper shows this in figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it chooses, and memorises them.",
+    'Each of eight domains has at most 6,000, 30,000 or 100,000 training tokens, or all its tokens. The target has 20,000 tokens, and a run trains on 245,760 tokens. The paper shows this in figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it chooses, and memorises them. "Cap" limits its repetitions to 8, "usual cap" as the default of `dga` does: to 4, or to three more than if all text were used equally often.',
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);

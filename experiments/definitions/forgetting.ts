@@ -5,16 +5,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { DEFAULT, methods, paperWith } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import {
-  cellOf,
-  formerWarmup,
-  gridByTarget,
-  namesOf,
-  observe,
-  type Run,
-  STEPS,
-  type TargetName,
-} from "./common.ts";
+import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
 
 const groups: readonly TargetName[] = ["inaugural", "math", "travel"];
 const floor = (method: Method): Method => ({
@@ -45,10 +36,7 @@ const rows = namesOf(compared);
 
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
-    cellOf(
-      { method: compared[row], target, seed, before: settings.steps ?? STEPS, warmup: formerWarmup },
-      settings,
-    ),
+    cellOf({ method: compared[row], target, seed, before: settings.steps ?? STEPS, former: true }, settings),
   );
 
 const outside = ({ before, outside }: Result): number | null =>

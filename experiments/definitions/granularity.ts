@@ -4,7 +4,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, linesOver } from "../figures.ts";
 import { DEFAULT, methods, paperWith } from "../methods.ts";
 import { differencesTable, meansTable } from "../tables.ts";
-import { cellOf, formerWarmup, gridOf, observe, type Run, type TargetName, targets } from "./common.ts";
+import { cellOf, gridOf, observe, type Run, type TargetName, targets } from "./common.ts";
 
 const counts = [8, 64, 512, 4096];
 const columns = counts.map((count) => count.toLocaleString("en"));
@@ -35,10 +35,7 @@ const runsOf = (settings: Settings): Run[] =>
     const { method, most = Infinity, always } = compared[row];
     const count = always ?? counts[columns.indexOf(column)];
     if (count > most) return null;
-    return cellOf(
-      { method, target, seed, text: { cut: { by: "clusters", count } }, warmup: formerWarmup },
-      settings,
-    );
+    return cellOf({ method, target, seed, text: { cut: { by: "clusters", count } }, former: true }, settings);
   });
 
 export const granularity: Experiment = {

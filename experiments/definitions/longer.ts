@@ -4,16 +4,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { methods, WITHOUT_PRIOR } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import {
-  cellOf,
-  formerWarmup,
-  gridByTarget,
-  namesOf,
-  observe,
-  type Run,
-  STEPS,
-  tunedTargets,
-} from "./common.ts";
+import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, tunedTargets } from "./common.ts";
 
 const groups = tunedTargets;
 /** How many times as long as the runs of the other experiments. */
@@ -27,7 +18,7 @@ const rows = namesOf(compared);
 
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
-    cellOf({ method: compared[row], target, seed, steps: TIMES * STEPS, warmup: formerWarmup }, settings),
+    cellOf({ method: compared[row], target, seed, steps: TIMES * STEPS, former: true }, settings),
   );
 
 export const longer: Experiment = {

@@ -8,7 +8,6 @@ import type { Lookup } from "../results.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
-  formerWarmup,
   eightDomains,
   gridByTarget,
   observe,
@@ -36,10 +35,7 @@ function tried(search: string, seed: number, settings: Settings): { weights: num
     const method = { rule: { name: "static", weights } };
     return {
       weights,
-      cell: cellOf(
-        { method, target: null, seed, text, probes, warmup: formerWarmup },
-        { ...settings, steps },
-      ),
+      cell: cellOf({ method, target: null, seed, text, probes, former: true }, { ...settings, steps }),
     };
   });
 }
@@ -64,7 +60,7 @@ function final(
     seed,
   );
   return cellOf(
-    { method: { rule: { name: "static", weights } }, target, seed, text, warmup: formerWarmup },
+    { method: { rule: { name: "static", weights } }, target, seed, text, former: true },
     settings,
   );
 }
@@ -73,7 +69,7 @@ const runsOf = (settings: Settings, results: Lookup): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     Object.hasOwn(searches, row)
       ? final(row, target, seed, settings, results)
-      : cellOf({ method: methods[row as MethodName], target, seed, text, warmup: formerWarmup }, settings),
+      : cellOf({ method: methods[row as MethodName], target, seed, text, former: true }, settings),
   );
 
 const triedCells = (settings: Settings): Cell[] =>
@@ -96,10 +92,7 @@ export const mixtures: Experiment = {
     ...Object.keys(searches).flatMap((found) =>
       groups.flatMap((target) =>
         seedsOf(settings).map((seed) =>
-          cellOf(
-            { method: { rule: { name: "static", found } }, target, seed, text, warmup: formerWarmup },
-            settings,
-          ),
+          cellOf({ method: { rule: { name: "static", found } }, target, seed, text, former: true }, settings),
         ),
       ),
     ),

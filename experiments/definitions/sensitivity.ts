@@ -4,7 +4,7 @@ import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, colourOf, linesOver } from "../figures.ts";
 import { defaultWith, methods, paperWith } from "../methods.ts";
 import { meansTable, type Observation, paired } from "../tables.ts";
-import { cellOf, formerWarmup, eightDomains, gridOf, observe, type Run, type TargetName } from "./common.ts";
+import { cellOf, eightDomains, gridOf, observe, type Run, type TargetName } from "./common.ts";
 
 const groups: readonly TargetName[] = ["inaugural", "travel"];
 
@@ -41,7 +41,7 @@ function sweepRuns({ of, constant, values, method }: Swept, settings: Settings):
   const columns = values.map(String);
   return gridOf({ rows: [`${of}, ${constant}`], columns, groups }, settings, (_row, column, target, seed) =>
     cellOf(
-      { method: method(Number(column)), target, seed, text: { domains: eightDomains }, warmup: formerWarmup },
+      { method: method(Number(column)), target, seed, text: { domains: eightDomains }, former: true },
       settings,
     ),
   );
@@ -56,7 +56,7 @@ function referenceRuns({ values }: Swept, settings: Settings): Run[] {
         method: methods[row],
         ...{ target, seed },
         text: { domains: eightDomains },
-        warmup: formerWarmup,
+        former: true,
       },
       settings,
     ),

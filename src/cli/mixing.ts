@@ -53,8 +53,8 @@ export interface MixingPlan {
   readonly countsTokens: boolean;
   /** The first domain whose repetitions the rule would limit differently in a run of `tokens` tokens than in this one; null if there is none. */
   limitedOtherwise(tokens: number, sizes: Readonly<Record<string, number>>): string | null;
-  /** Largest number of repetitions of a domain over the run that the rule and its combinators allow; null if there is no limit. */
-  readonly repetitions: number | null;
+  /** Largest number of repetitions of a domain over the run that the rule and its combinators allow for these sizes; null if there is no limit. */
+  repetitions(sizes: Readonly<Record<string, number>>): number | null;
   /**
    * If repetitions are limited and the text, repeated to that limit, has fewer tokens than the run, no weights can respect the limit: returns
    * how many times the run goes through the text. null otherwise.
@@ -113,7 +113,11 @@ export function planMixing(
       "config",
       `--rule ${mixing.rule} needs a target: add --target GLOB, text that the model should become good at, or choose --rule uniform`,
     );
-  const repetitions = repetitionsOf(mixing);
+  /** Sizes of what the rule weighs. */
+  const offered = (sizes: Readonly<Record<string, number>>): Readonly<Record<string, number>> =>
+    bases === null ? sizes : basisSizes(bases, sizes);
+  const repetitions = (sizes: Readonly<Record<string, number>>): number | null =>
+    repetitionsOf(mixing, of, { sizes: offered(sizes), tokens });
   checkOptionSet({
     mixer: planned,
     domains: names,
@@ -137,9 +141,8 @@ export function planMixing(
     // The length of the run determines how often guarded domains are evaluated, and on how much text.
     countsTokens: countsRunTokens(combinators) || mixing.guard !== null,
     limitedOtherwise(otherTokens, sizes) {
-      const offered = bases === null ? sizes : basisSizes(bases, sizes);
       const capsOf = (n: number): readonly number[] | null => {
-        const options = limitedOptions(mixing, { sizes: offered, tokens: n });
+        const options = limitedOptions(mixing, { sizes: offered(sizes), tokens: n });
         return options === null ? null : repetitionCapsOf(options, of);
       };
       const [own, other] = [capsOf(tokens), capsOf(otherTokens)];
@@ -147,13 +150,13 @@ export function planMixing(
     },
     repetitions,
     repeatsAnyway(sizes) {
-      const offered = sumOf(Object.values(bases === null ? sizes : basisSizes(bases, sizes)));
-      return repetitions !== null && repetitions * offered < tokens ? tokens / offered : null;
+      const text = sumOf(Object.values(offered(sizes)));
+      const most = repetitions(sizes);
+      return most !== null && most * text < tokens ? tokens / text : null;
     },
     unused: unusedLines(mixing),
     wantsHistogram,
-    mixerOf: ({ sizes, histogram }) =>
-      build({ sizes: bases === null ? sizes : basisSizes(bases, sizes), histogram }),
+    mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };
 }
 
@@ -251,9 +254,9 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 }
 
 /** The smallest limit of the rule and the combinators around it. */
-function repetitionsOf(mixing: MixingConfig): number | null {
-  const options = limitedOptions(mixing, {});
-  const own = options === null ? Infinity : mostRepetitionsOf(options);
+function repetitionsOf(mixing: MixingConfig, names: readonly string[], facts: SizedFacts): number | null {
+  const options = limitedOptions(mixing, facts);
+  const own = options === null ? Infinity : mostRepetitionsOf(options, names);
   const least = Math.min(own, givenRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
 }

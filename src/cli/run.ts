@@ -87,7 +87,7 @@ export async function runTraining(
     const repeated = plan.mixing.repeatsAnyway(data.sizes);
     if (repeated !== null)
       hooks.onEvent(
-        `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${plan.mixing.repetitions}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
+        `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${plan.mixing.repetitions(data.sizes)}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
       );
     const heldOut = heldOutOf(data, plan.mixing.names);
     const guarded = guardedOf(plan, data, mixer, hooks);
@@ -283,7 +283,7 @@ function factsOf(
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
     // A limit that the run cannot keep is not recorded.
-    repetitions: mixing.repeatsAnyway(data.sizes) === null ? mixing.repetitions : null,
+    repetitions: mixing.repeatsAnyway(data.sizes) === null ? mixing.repetitions(data.sizes) : null,
     evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
     cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,

@@ -36,6 +36,7 @@ export {
   dgaNormalisations,
   type DgaOptions,
   paper,
+  usualRepetitions,
 } from "./rules/dga.ts";
 export { type Normalisation, normalisations } from "./rules/normalisation.ts";
 export type { AdoOptions } from "./rules/ado.ts";

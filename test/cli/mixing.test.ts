@@ -138,16 +138,16 @@ describe("the rule of a run", () => {
 describe("a rule would limit a run of another length differently", () => {
   const limited = (mixing: Partial<MixingConfig>, tokens: number, other: number): string | null =>
     planMixing({ ...base, mixing: configured(mixing) }, tokens).limitedOtherwise(other, sizes);
-  test("if it is dga and, now or before, 8 repetitions of a domain are fewer tokens than the run has; the first such domain is named", () => {
-    expect(limited({}, 80, 80)).toBe(null);
-    expect(limited({}, 80, 40)).toBe(null);
-    expect(limited({}, 80, 81)).toBe("domain0");
-    expect(limited({}, 81, 80)).toBe("domain0");
-    expect(limited({}, 200, 81)).toBe("domain0");
+  test("if it is dga and, now or before, 4 repetitions of a domain are fewer tokens than the run has; the first such domain is named", () => {
+    expect(limited({}, 40, 40)).toBe(null);
+    expect(limited({}, 40, 20)).toBe(null);
+    expect(limited({}, 40, 41)).toBe("domain0");
+    expect(limited({}, 41, 40)).toBe("domain0");
+    expect(limited({}, 200, 41)).toBe("domain0");
     expect(limited({ ruleOptions: { repetitions: 9 } }, 80, 90)).toBe(null);
     expect(limited({ ruleOptions: { repetitions: 9 } }, 80, 91)).toBe("domain0");
     const large = { sizes: { domain0: 1000, domain1: 20, domain2: 70 } };
-    expect(limited({ ruleOptions: large }, 80, 161)).toBe("domain1");
+    expect(limited({ ruleOptions: large }, 80, 81)).toBe("domain1");
   });
   test("but not without a limit or with tokens of its own, and not if it is another rule", () => {
     expect(limited({ normalise: "raw" }, 80, 8000)).toBe(null);
@@ -190,12 +190,26 @@ test("a guard among the combinators requires that its domains are evaluated", ()
   plan({ domain1: 1.2 }, { domain1: 1.1 });
 });
 
+test("the limit of a run follows from its tokens and the sizes, and the smallest one holds", () => {
+  const limit = (mixing: Partial<MixingConfig>, tokens: number): number | null =>
+    planMixing({ ...base, mixing: configured(mixing) }, tokens).repetitions(sizes);
+  expect(limit({}, 90)).toBe(4);
+  expect(limit({}, 250)).toBe(5.5);
+  expect(limit({ repetitionCap: 3 }, 250)).toBe(3);
+  expect(limit({ combinators: [{ name: "repetitionCap", repetitions: 7 }] }, 90)).toBe(4);
+  expect(limit({ combinators: [{ name: "repetitionCap", repetitions: 7 }] }, 500)).toBe(7);
+  expect(limit({ rule: "uniform" }, 90)).toBe(null);
+  expect(limit({ normalise: "raw" }, 90)).toBe(null);
+});
+
 test("the limit on repetitions is reported as ineffective if there is too little text", () => {
   const often = (mixing: Partial<MixingConfig>, tokens: number): number | null =>
     planMixing({ ...base, mixing: configured(mixing) }, tokens).repeatsAnyway(sizes);
   const all = Object.values(sizes).reduce((sum, size) => sum + size, 0);
-  expect(often({}, 8 * all)).toBe(null);
-  expect(often({}, 16 * all)).toBe(16);
+  // The usual limit leaves room, however little text there is.
+  expect(often({}, 16 * all)).toBe(null);
+  expect(often({ ruleOptions: { repetitions: 8 } }, 8 * all)).toBe(null);
+  expect(often({ ruleOptions: { repetitions: 8 } }, 16 * all)).toBe(16);
   expect(often({ ruleOptions: { repetitions: 17 } }, 16 * all)).toBe(null);
   expect(often({ preset: "paper" }, 16 * all)).toBe(null);
   expect(often({ rule: "uniform" }, 16 * all)).toBe(null);

@@ -235,7 +235,7 @@ test("by default, a share of the cost goes to evaluation, before the first step,
     batch: 4,
     context: 32,
     vocabSize: 257,
-    repetitions: 8,
+    repetitions: 4,
   });
   expect([...domains.keys()]).toEqual(["prose", "code"]);
   // Bytes are tokens here, and each document has an end-of-text token.

@@ -194,7 +194,7 @@ describe.each(sizes)("of %i domains", (k) => {
     { pull: 1 },
   ])("dga tracked %j", (options) => {
     const around = options.prior !== undefined;
-    const { beta = 1, floor = 0, repetitions = 8 } = options;
+    const { beta = 1, floor = 0 } = options;
     const { eta = around ? 0.1 : 0.5, pull = around ? 0.1 : 0.05, memory = around ? 0.9 : 0.5 } = options;
     const uniform = shares(new Array<number>(k).fill(1));
     const begin = options.start as number[] | undefined;
@@ -202,6 +202,8 @@ describe.each(sizes)("of %i domains", (k) => {
       ? smooth(options.prior as number[], options.uniformShare ?? 0.01)
       : (begin ?? uniform);
     const { sizes: tokensOf, tokens = 1 } = options;
+    const even = tokensOf === undefined ? 0 : tokens / total(tokensOf as number[]);
+    const { repetitions = Math.max(4, 3 + even) } = options;
     const caps = uniform.map((_, i) =>
       tokensOf === undefined ? 1 : Math.min(1, (repetitions * (tokensOf as number[])[i]) / tokens),
     );

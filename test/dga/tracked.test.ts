@@ -10,6 +10,7 @@ import {
   type RuleState,
   type Signal,
   sumOf,
+  usualRepetitions,
 } from "gradmix/dga";
 import { histogram, names, signal, simplexPoint } from "gradmix/testing";
 import fc from "fast-check";
@@ -170,7 +171,7 @@ const limited = fc.integer({ min: 1, max: 8 }).chain((k) =>
 );
 
 describe("repetitions", () => {
-  test("stay below the limit for any signals: 8 by default, none for the paper's rule; if that is impossible, every domain is repeated equally", () => {
+  test("stay below the limit for any signals: by default 4, or 3 more than if all text were used equally often; none for the paper's rule. If the limit is impossible, every domain is repeated equally", () => {
     fc.assert(
       fc.property(limited, ({ k, sizes, tokens, repetitions, normalise, beta, prior, signals }) => {
         const options: Partial<DgaOptions> = {
@@ -179,8 +180,9 @@ describe("repetitions", () => {
           ...(beta === undefined ? {} : { beta }),
           ...(prior === undefined ? {} : { prior }),
         };
-        const most = repetitions ?? (normalise === "tracked" ? 8 : Infinity);
         const all = sumOf(sizes);
+        const usual = Math.max(4, 3 + tokens / all);
+        const most = repetitions ?? (normalise === "tracked" ? usual : Infinity);
         for (const { weights } of follow(make(options), k, signals)) {
           if (sumOf(sizes.map((size) => Math.min(1, (most * size) / tokens))) <= 1 && most < Infinity)
             expectNear(
@@ -205,11 +207,12 @@ describe("repetitions", () => {
     expect(caps({ sizes: [1, 2] })).toBe(null);
     expect(caps({ tokens: 10 })).toBe(null);
     expect(caps({ sizes: [1, 2], tokens: 10, normalise: "cosine" })).toBe(null);
-    expect(caps({ sizes: { b: 2, a: 1 }, tokens: 10 })).toEqual([0.8, 1]);
-    expect(caps({ sizes: [1, 2], tokens: 40, prior: [1, 1] })).toEqual([0.2, 0.4]);
+    expect(caps({ sizes: { b: 2, a: 1 }, tokens: 3 })).toEqual([1, 1]);
+    expect(caps({ sizes: { b: 20, a: 1 }, tokens: 10 })).toEqual([0.4, 1]);
+    expect(caps({ sizes: [1, 2], tokens: 30, prior: [1, 1] })).toEqual([13 / 30, 26 / 30]);
     expect(caps({ sizes: [1, 2], tokens: 10, normalise: "raw", repetitions: 2 })).toEqual([0.2, 0.4]);
     const free = follow(make(), 4, repeated(exact([1, 2, 3, 4]), 20));
-    const held = follow(make({ sizes: [10, 10, 10, 1], tokens: 20 }), 4, repeated(exact([1, 2, 3, 4]), 20));
+    const held = follow(make({ sizes: [10, 10, 10, 1], tokens: 10 }), 4, repeated(exact([1, 2, 3, 4]), 20));
     expect(held.map(({ memory }) => memory["alpha"])).toEqual(free.map(({ memory }) => memory["alpha"]));
     expectNear(last(held)[3], 0.4, 1e-12);
   });
@@ -296,10 +299,35 @@ describe("the paper's form", () => {
   test("the defaults are as documented", () => {
     expect(dgaDefaults).toEqual({
       ...{ normalise: "tracked", floor: 0, uniformShare: 0.01 },
-      aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
-      withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, repetitions: 8 },
-      untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
+      aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9 },
+      withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5 },
+      untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0 },
+      repetitions: { least: 4, beyondEven: 3 },
       schedule: { updateEvery: 5, measureEvery: 1 },
     });
+  });
+
+  test("the usual limit on repetitions: 4 while there is enough text, and always room to choose", () => {
+    expect(usualRepetitions([100, 300], 10)).toBe(4);
+    expect(usualRepetitions([100, 300], 400)).toBe(4);
+    expect(usualRepetitions([100, 300], 600)).toBe(4.5);
+    const positive = fc.integer({ min: 1, max: 1e6 });
+    fc.assert(
+      fc.property(fc.array(positive, { minLength: 1, maxLength: 20 }), positive, (sizes, tokens) => {
+        const most = usualRepetitions(sizes, tokens);
+        expect(most).toBeGreaterThanOrEqual(4);
+        // The limit never leaves the weights without a choice.
+        expect(sumOf(sizes.map((size) => (most * size) / tokens))).toBeGreaterThan(1);
+        // The limits follow the unit of the text, such as tokens or windows.
+        expectNear(
+          usualRepetitions(
+            sizes.map((size) => 64 * size),
+            64 * tokens,
+          ),
+          most,
+          1e-12 * most,
+        );
+      }),
+    );
   });
 });

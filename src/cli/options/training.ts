@@ -1,5 +1,4 @@
 /** Options of the training steps and the optimizer. */
-import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { adamwOptions } from "../../nn/optimizer.ts";
 import { scheduleDefaults, warmupLimits } from "../../nn/schedules.ts";
 import { choice, decimal, share, integer } from "./kinds.ts";
@@ -17,7 +16,7 @@ export const trainingOptions: SectionTable<"training"> = {
     kind: integer(1),
     default: null,
     auto: `${stepsOtherwise} unless --tokens is given`,
-    help: `optimizer steps. With --resume, a larger N extends the run, if the learning rates so far do not depend on N (constant, or wsd before its decay), and if the repetition limit of dga (${dgaDefaults.aroundPrior.repetitions}) affects neither length`,
+    help: `optimizer steps. With --resume, a larger N extends the run, if the learning rates so far do not depend on N (constant, or wsd before its decay), and if the repetition limit of dga affects neither length`,
     recorded: true,
   },
   tokens: {

@@ -40,6 +40,7 @@ import {
   movingAverage,
   projectFloor,
   spreadExcess,
+  sumOf,
   uniformWeights,
   type Weights,
   within,
@@ -80,7 +81,10 @@ export interface DgaOptions {
   readonly uniformShare?: number;
   /** ρ with "tracked", 0 ≤ ρ < 1: the weight of earlier updates relative to the next one. Default: `dgaDefaults`. */
   readonly memory?: number;
-  /** How many times the run may go through a domain, in expectation, if `sizes` and `tokens` are known. Default 8 with "tracked", otherwise no limit. */
+  /**
+   * How many times the run may go through a domain, in expectation, if `sizes` and `tokens` are known. Default with "tracked": `usualRepetitions`;
+   * otherwise no limit.
+   */
   readonly repetitions?: number;
   /** Tokens of each domain, by which `repetitions` limits the weights. */
   readonly sizes?: ByDomain;
@@ -106,20 +110,33 @@ export const dgaDefaults: {
   readonly uniformShare: number;
 } & {
   readonly [K in "aroundPrior" | "withoutPrior" | "untracked"]: Readonly<
-    Record<"eta" | "beta" | "pull" | "memory" | "repetitions", number>
+    Record<"eta" | "beta" | "pull" | "memory", number>
   >;
 } & {
+  /** The two numbers of `usualRepetitions`. */
+  readonly repetitions: { readonly least: number; readonly beyondEven: number };
   /** The schedule of `dga` without a prior. */
   readonly schedule: RuleSchedule;
 } = {
   normalise: "tracked",
   floor: 0,
   uniformShare: 0.01,
-  aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
-  withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, repetitions: 8 },
-  untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
+  aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9 },
+  withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5 },
+  untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0 },
+  repetitions: { least: 4, beyondEven: 3 },
   schedule: { updateEvery: 5, measureEvery: 1 },
 };
+
+/**
+ * The default limit on repetitions for domains of `sizes` tokens and a run of `tokens` tokens: three more than if the run used all text equally often,
+ * and at least 4. Language models lose almost nothing with up to four epochs of the same text (Muennighoff and others, arXiv:2305.16264). Where a run
+ * must repeat all of its text, the three leave room to choose.
+ */
+export function usualRepetitions(sizes: readonly number[], tokens: number): number {
+  const { least, beyondEven } = dgaDefaults.repetitions;
+  return Math.max(least, beyondEven + tokens / sumOf(sizes));
+}
 
 /**
  * The options of the paper's algorithm as printed: raw alignments (from batches of every domain: `alignment: { from: "batch" }`), β = 0.1, a uniform
@@ -240,10 +257,12 @@ function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly s
   return mixUniform(counts, uniformShare ?? dgaDefaults.uniformShare);
 }
 
-/** How many times a run may go through a domain, in expectation; Infinity for no limit. */
-function mostRepetitions(options: DgaOptions): number {
-  const { normalise = dgaDefaults.normalise } = options;
-  return withDefaults(defaultsOf(normalise, options), options).repetitions;
+/** How many times a run may go through a domain, in expectation; Infinity if there is no limit, or if it depends on sizes or tokens that are unknown. */
+function mostRepetitions(options: DgaOptions, domains: readonly string[]): number {
+  const { normalise = dgaDefaults.normalise, repetitions, sizes, tokens } = options;
+  if (repetitions !== undefined) return repetitions;
+  if (normalise !== "tracked" || sizes === undefined || tokens === undefined) return Infinity;
+  return usualRepetitions(sizesOf(sizes, domains), tokens);
 }
 
 /**
@@ -252,7 +271,7 @@ function mostRepetitions(options: DgaOptions): number {
  */
 export function repetitionCaps(options: DgaOptions, domains: readonly string[]): readonly number[] | null {
   const { sizes, tokens } = options;
-  const repetitions = mostRepetitions(options);
+  const repetitions = mostRepetitions(options, domains);
   if (sizes === undefined || tokens === undefined || repetitions === Infinity) return null;
   return sizesOf(sizes, domains).map((size) => Math.min(1, repetitions * (size / tokens)));
 }

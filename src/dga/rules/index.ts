@@ -101,8 +101,8 @@ export function rulesWith(trait: keyof RuleTraits): readonly RuleName[] {
 }
 
 /** How often the rule's weights let a domain be repeated; Infinity for a rule that does not limit it. */
-export function mostRepetitionsOf<K extends RuleName>(options: Of<K>): number {
-  return registry[options.name].traits?.repetitions?.most(options) ?? Infinity;
+export function mostRepetitionsOf<K extends RuleName>(options: Of<K>, domains: readonly string[]): number {
+  return registry[options.name].traits?.repetitions?.most(options, domains) ?? Infinity;
 }
 
 /** The largest weight of each domain for the limit of repetitions; null for a rule without one. */

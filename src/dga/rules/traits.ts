@@ -21,8 +21,8 @@ export interface RuleTraits<O = unknown> {
   };
   /** How often its weights let a domain be repeated over a run. */
   readonly repetitions?: {
-    /** Largest number of repetitions of any domain. */
-    readonly most: (options: O) => number;
+    /** Largest number of repetitions of any domain; Infinity if it is not limited. */
+    readonly most: (options: O, domains: readonly string[]) => number;
     /** The largest weight of each domain; null if the options limit none. */
     readonly caps: (options: O, domains: readonly string[]) => readonly number[] | null;
   };
