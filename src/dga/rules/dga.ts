@@ -114,7 +114,12 @@ export const dgaDefaults: {
   >;
 } & {
   /** The two numbers of `usualRepetitions`. */
-  readonly repetitions: { readonly least: number; readonly beyondEven: number };
+  readonly repetitions: {
+    /** The limit while there is enough text. */
+    readonly least: number;
+    /** How much it is above the number of times that a run goes through all text, if there is little. */
+    readonly beyondEven: number;
+  };
   /** The schedule of `dga` without a prior. */
   readonly schedule: RuleSchedule;
 } = {
