@@ -193,7 +193,7 @@ describe("traits", () => {
     for (const name of ruleNames) {
       const options = ruleHas(name, "repetitions") ? { sizes: [1, 2, 3], tokens: 60 } : {};
       const limits = promised[name].map((one) =>
-        mostRepetitionsOf({ ...one.options(names(3), {}), ...options } as RuleOptions, names(3)),
+        mostRepetitionsOf({ ...one.options(names(3), {}), ...options }, names(3)),
       );
       expect(limits.some(Number.isFinite)).toBe(ruleHas(name, "repetitions"));
     }
