@@ -439,8 +439,8 @@ function guardCaps(mixing: MixingConfig, facts: SizedFacts): { readonly caps?: R
 }
 
 /**
- * Throws `config` if the run cannot respect the cap, because there is too little text or a floor requires more. (The limit that `dga` has by
- * default distributes too little text in proportion.)
+ * Throws `config` if the run cannot respect the cap, because there is too little text or a floor requires more. (A limit among the options of `dga`
+ * itself distributes too little text in proportion.)
  */
 function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
   if (repetitionCap === null || tokens === undefined) return;

@@ -288,7 +288,8 @@ function repetitionNotes(
   });
   // Sampling and rounding exceed the limit a little.
   const over = [...passes].filter(([, count]) => count > repetitions * 1.01).map(([domain]) => domain);
-  const limit = `the run repeated no domain more than ${plainDecimal(repetitions)} times`;
+  // The usual limit of `dga` has as many digits as a double.
+  const limit = `the run repeated no domain more than ${plainDecimal(Number(repetitions.toPrecision(4)))} times`;
   if (over.length > 0)
     return [
       `${limit}; over ${plainDecimal(tokens)} tokens, and with the same text, these weights repeat these domains more often: ${listOfNames(over)}; give them more text, or find the weights with a run of that length`,

@@ -112,6 +112,8 @@ test("formats that cannot express the limit on repetitions say so; at another le
     "max_repetition_ratio: 5\n",
   );
   expect(exportMixture(half, { format: "olmo-core" }).files[0].text).not.toContain("max_repetition_ratio");
+  const long = mixture({ web: 0.5, code: 0.5 }, { repetitions: 3 + 245_760 / 47_999 });
+  expect(notes(long, { format: "nanotron" })).toContain("the run repeated no domain more than 8.12 times,");
   const less = exportMixture({ ...limited, repetitions: 0.5 }, { format: "olmo-core", scaleTo: 100 });
   expect(less.files[0].text).toContain("max_repetition_ratio: 1\n");
   expect(less.notes.join("\n")).toContain("limit of 0.5, raised");
