@@ -276,16 +276,18 @@ describe.skipIf(off)("mixed precision", () => {
     found.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN))).toBeLessThan(2e-5));
   });
 
-  // With the plain kernels on a software adapter, and with the shaders for tensor cores.
+  // With the plain kernels on a software adapter, and with the shaders for tensor cores. The emulation multiplies tiles of 128 × 128 slowly, so it leaves out the
+  // largest cases; their sizes are there for the blocks of the CPU.
   test.each([
-    ["by hand", { software: true }],
-    ["emulated tensor cores", { software: false, tensorCores: { subgroup: 32, emulated: true } }],
+    ["by hand", { software: true }, Infinity],
+    ["emulated tensor cores", { software: false, tensorCores: { subgroup: 32, emulated: true } }, 3_000_000],
   ] as const)(
     "the segmented weight gradient of rounded operands (%s)",
-    async (_, options) => {
+    async (_, options, largest) => {
       const backend = await start({ ...options, precision: "f16" });
       const oracle = createReferenceBackend({ precision: "f64" });
-      const rounded = cases.gemmSegmented().map((c) => ({
+      const fitting = cases.gemmSegmented().filter(({ params: { rows, m, n } }) => rows * m * n <= largest);
+      const rounded = fitting.map((c) => ({
         ...c,
         inputs: {
           ...c.inputs,
