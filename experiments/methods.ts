@@ -2,9 +2,9 @@
 import type { Method } from "./cell.ts";
 
 /** Raised when the library's default changes. */
-const revision = 3;
+const revision = 4;
 /** Raised when the default without a histogram changes. */
-const revisionWithoutPrior = 4;
+const revisionWithoutPrior = 5;
 
 /** The library's default. Raise `revision` when it changes, so that results of the former default are not used for it. */
 export const DEFAULT: Method = {
@@ -41,11 +41,15 @@ export const WITHOUT_PRIOR: Method = {
   revision: revisionWithoutPrior,
 };
 
-/** Returns the method with the library's former limit on repetitions, if it takes the present one. */
+/** Returns the method with the library's former limit on repetitions and the revision of that time, if it takes the present one. */
 export function withFormerLimit(method: Method): Method {
-  const { rule } = method;
-  const usual = rule.name === "dga" && rule["normalise"] === undefined && rule["repetitions"] === undefined;
-  return usual ? { ...method, rule: { ...rule, repetitions: 8 } } : method;
+  const { rule, revision: now } = method;
+  if (rule.name !== "dga" || rule["normalise"] !== undefined) return method;
+  return {
+    ...method,
+    rule: { repetitions: 8, ...rule },
+    ...(now === undefined ? {} : { revision: now - 1 }),
+  };
 }
 
 /** The default before revision 2: cosines of batches of every domain, from uniform weights. */

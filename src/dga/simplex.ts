@@ -161,6 +161,21 @@ export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>):
   );
 }
 
+/**
+ * Limits weights by caps on how much each domain can supply. All domains together can supply C = Σ capᵢ times what is drawn, so C − 1 of it is spare. A
+ * share min(1, 1/(C − 1)) of the result is `spreadExcess(α)`, which uses the spare supply of all domains evenly. The rest is the KL projection
+ * (`projectBounds`), which keeps the ratios of the weights below their caps. So with much to spare, the domains with the largest weights replace those
+ * at their caps; with little, all domains do. Caps that are not exceeded change nothing. If the caps sum to less than 1, the weights are in proportion
+ * to them.
+ */
+export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
+  const even = spreadExcess(alpha, caps);
+  const spare = sumOf(caps) - 1;
+  if (spare <= 1 || even.every((weight, i) => weight === alpha[i])) return even;
+  const near = projectBounds(alpha, new Float64Array(even.length), caps);
+  return near.map((weight, i) => weight + (even[i]! - weight) / spare);
+}
+
 /** Mixes in uniform weights: (1 − share)·α + share/k. */
 export function mixUniform(alpha: Weights, share: number): Weights {
   return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));

@@ -33,9 +33,10 @@ const smooth = (alpha: readonly number[], c: number): number[] =>
   alpha.map((a) => (1 - c) * a + c / alpha.length);
 
 /** The KL projection onto floors and caps: min(cap, max(floor, c·α)) with the c at which it sums to 1, by bisection. */
-function project(alpha: readonly number[], floor: number, cap = 1): number[] {
-  const at = (c: number): number[] => alpha.map((a) => Math.min(cap, Math.max(floor, c * a)));
-  if (alpha.every((a) => a >= floor && a <= cap)) return [...alpha];
+function project(alpha: readonly number[], floor: number, cap: number | readonly number[] = 1): number[] {
+  const caps = alpha.map((_, i) => (typeof cap === "number" ? cap : cap[i]));
+  const at = (c: number): number[] => alpha.map((a, i) => Math.min(caps[i], Math.max(floor, c * a)));
+  if (alpha.every((a, i) => a >= floor && a <= caps[i])) return [...alpha];
   let [low, high] = [0, 1];
   while (total(at(high)) < 1) high *= 2;
   for (let i = 0; i < 100; i++) {
@@ -207,13 +208,18 @@ describe.each(sizes)("of %i domains", (k) => {
     const caps = uniform.map((_, i) =>
       tokensOf === undefined ? 1 : Math.min(1, (repetitions * (tokensOf as number[])[i]) / tokens),
     );
-    /** Within the caps, what is above them going where there is room; in proportion to the caps where they leave no choice. */
+    /**
+     * Within the caps. What is above them goes where there is room and, the more the caps leave to spare, to the largest weights instead; in proportion to the
+     * caps where they leave no choice.
+     */
     const limit = (alpha: readonly number[]): number[] => {
       if (total(caps) <= 1) return shares(caps);
       const kept = alpha.map((a, i) => Math.min(a, caps[i]));
       const room = kept.map((a, i) => caps[i] - a);
       const left = 1 - total(kept);
-      return kept.map((a, i) => (left <= 1e-15 ? a : a + (left * room[i]) / total(room)));
+      const even = kept.map((a, i) => (left <= 1e-15 ? a : a + (left * room[i]) / total(room)));
+      const share = Math.min(1, 1 / (total(caps) - 1));
+      return share === 1 ? even : project(alpha, 0, caps).map((a, i) => share * even[i] + (1 - share) * a);
     };
     let alpha = project(begin ?? prior, floor);
     let weights = project(limit(alpha), floor);

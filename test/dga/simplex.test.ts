@@ -16,7 +16,7 @@ import {
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { alignments, names, simplexPoint } from "gradmix/testing";
-import { within } from "#dist/dga/simplex.js";
+import { limitByCaps, within } from "#dist/dga/simplex.js";
 import { gaussian, random } from "./arbitraries.ts";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -676,6 +676,93 @@ describe("entropy and KL divergence", () => {
     expect(klDivergence(p, p)).toBe(0);
     // KL(p‖uniform) = log k − H(p).
     expectNear(klDivergence(p, uniformWeights(6)), Math.log(6) - entropy(p), 1e-12);
+  });
+});
+
+describe("limitByCaps", () => {
+  const cases = fc.integer({ min: 1, max: 12 }).chain((k) =>
+    fc.record({
+      alpha: simplexPoint(k),
+      caps: fc.array(
+        fc.oneof(fc.double({ min: 1e-6, max: 1, noNaN: true }), fc.constantFrom(1, 0.2, 1e-300)),
+        { minLength: k, maxLength: k },
+      ),
+    }),
+  );
+
+  test("is a mixture of the even spread and the KL projection, with a share of 1 over the spare supply, at most 1", () => {
+    fc.assert(
+      fc.property(cases, ({ alpha, caps }) => {
+        const supply = sumOf(caps);
+        fc.pre(supply > 0);
+        const before = Array.from(alpha);
+        const out = limitByCaps(alpha, caps);
+        expect(Array.from(alpha)).toEqual(before);
+        const even = spreadExcess(alpha, caps);
+        const share = supply <= 1 ? 1 : Math.min(1, 1 / (supply - 1));
+        const near = share === 1 ? even : projectBounds(alpha, new Float64Array(alpha.length), caps);
+        expectClose(
+          out,
+          near.map((weight, i) => (1 - share) * weight + share * even[i]),
+          1e-14,
+        );
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("stays on the simplex and below the caps, and keeps the order under equal caps", () => {
+    fc.assert(
+      fc.property(cases, fc.double({ min: 1e-6, max: 1, noNaN: true }), ({ alpha, caps }, cap) => {
+        const out = limitByCaps(alpha, caps);
+        expect(Math.abs(sumOf(out) - 1)).toBeLessThanOrEqual(1e-12);
+        if (sumOf(caps) > 1)
+          out.forEach((weight, i) => {
+            expect(weight).toBeGreaterThanOrEqual(0);
+            expect(weight).toBeLessThanOrEqual(caps[i] * (1 + 1e-12));
+          });
+        const equal = limitByCaps(
+          alpha,
+          Array.from(alpha, () => cap),
+        );
+        alpha.forEach((a, i) =>
+          alpha.forEach((b, j) => {
+            if (a <= b) expect(equal[i]).toBeLessThanOrEqual(equal[j] + 1e-15);
+          }),
+        );
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("changes nothing if no cap is exceeded, to the bit", () => {
+    fc.assert(
+      fc.property(
+        sizes.chain((k) => simplexPoint(k)),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (alpha, room) => {
+          const caps = Array.from(alpha, (weight) => Math.min(1, weight + room));
+          fc.pre(sumOf(caps) > 1);
+          expect(Array.from(limitByCaps(alpha, caps))).toEqual(Array.from(alpha));
+        },
+      ),
+    );
+  });
+
+  test("by hand: with twice the need to spare, half of the result is even and half keeps ratios", () => {
+    // The excess is 0.4. Evenly, it goes to rooms of 1.25 and 1.15; by ratios, 0.05 and 0.15 are multiplied by 3.
+    const even = [0.05 + (0.4 * 1.25) / 2.4, 0.15 + (0.4 * 1.15) / 2.4];
+    expectClose(
+      limitByCaps([0.8, 0.05, 0.15], [0.4, 1.3, 1.3]),
+      [0.4, (even[0] + 0.15) / 2, (even[1] + 0.45) / 2],
+      1e-15,
+    );
+    // With no more to spare than is needed, all of it is even.
+    expectClose(
+      limitByCaps([0.8, 0.05, 0.15], [0.4, 0.8, 0.8]),
+      spreadExcess([0.8, 0.05, 0.15], [0.4, 0.8, 0.8]),
+      0,
+    );
   });
 });
 

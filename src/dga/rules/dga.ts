@@ -35,11 +35,11 @@ import {
 } from "../rule.ts";
 import {
   exponentiatedGradient,
+  limitByCaps,
   liesOnSimplex,
   mixUniform,
   movingAverage,
   projectFloor,
-  spreadExcess,
   sumOf,
   uniformWeights,
   type Weights,
@@ -194,7 +194,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
   /** The weights sampled for α: first limited by the caps, then raised to the floor. */
   const sampled = (alpha: Weights, domains: readonly string[]): Weights => {
     const caps = repetitionCaps(options, domains);
-    return projectFloor(caps === null ? alpha : spreadExcess(alpha, caps), floor);
+    return projectFloor(caps === null ? alpha : limitByCaps(alpha, caps), floor);
   };
   return {
     name: "dga",
