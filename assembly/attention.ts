@@ -187,8 +187,8 @@ function clipTile(tile: usize, rows: i32, columns: i32, to: usize, ld: usize): v
 
 // The scores, with −∞ for masked keys.
 // @ts-ignore: decorator
-@inline function visible(at: usize, key: i32, valid: i32): v128 {
-  const x = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(key, valid));
+@inline function visible(at: usize, valid: i32): v128 {
+  const x = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(0, valid));
   v128.store(at, x);
   return x;
 }
@@ -206,13 +206,10 @@ function clipTile(tile: usize, rows: i32, columns: i32, to: usize, ld: usize): v
 @inline function odds(a: v128, b: v128): v128 { return v128.shuffle<f32>(a, b, 1, 3, 5, 7); }
 
 // The unnormalised softmax of a strip's rows in place: row r gets e^{score − max} for keys up to first + r, and 0 beyond. Writes 1/Σ of each row to `inverse`, and returns
-// the log-sum-exps. Keys are masked only in the last block.
-function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v128 {
-  const key = (blocks - 1) << 3, tail = strip + <usize>(2 * (blocks - 1)) * STRIP_STEP, end = tail + 2 * STRIP_STEP;
-  let m0 = f32x4.pmax(visible(tail, key, first + 1), visible(tail + STRIP_STEP, key + 4, first + 1));
-  let m1 = f32x4.pmax(visible(tail + 16, key, first + 2), visible(tail + STRIP_STEP + 16, key + 4, first + 2));
-  let m2 = f32x4.pmax(visible(tail + 32, key, first + 3), visible(tail + STRIP_STEP + 32, key + 4, first + 3));
-  let m3 = f32x4.pmax(visible(tail + 48, key, first + 4), visible(tail + STRIP_STEP + 48, key + 4, first + 4));
+// the log-sum-exps. Keys are masked only in the last half tile that is seen, whose first key is `first`.
+function softmaxStrip(strip: usize, first: i32, inverse: usize): v128 {
+  const tail = strip + <usize>(first >> 2) * STRIP_STEP, end = tail + STRIP_STEP;
+  let m0 = visible(tail, 1), m1 = visible(tail + 16, 2), m2 = visible(tail + 32, 3), m3 = v128.load(tail, 48);
   for (let at = strip; at < tail; at += STRIP_STEP) {
     m0 = f32x4.pmax(v128.load(at), m0);
     m1 = f32x4.pmax(v128.load(at, 16), m1);
@@ -227,12 +224,14 @@ function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v1
   m2 = v128.shuffle<f32>(top, top, 2, 2, 2, 2);
   m3 = v128.shuffle<f32>(top, top, 3, 3, 3, 3);
   let s0 = f32x4.splat(0), s1 = s0, s2 = s0, s3 = s0;
-  for (let at = strip; at < end; at += STRIP_STEP) {
+  let at = strip;
+  do {
     s0 = exponential(at, m0, s0);
     s1 = exponential(at + 16, m1, s1);
     s2 = exponential(at + 32, m2, s2);
     s3 = exponential(at + 48, m3, s3);
-  }
+    at += STRIP_STEP;
+  } while (at < end);
   s0 = f32x4.add(evens(s0, s1), odds(s0, s1));
   s2 = f32x4.add(evens(s2, s3), odds(s2, s3));
   const sum = f32x4.add(evens(s0, s2), odds(s0, s2));
@@ -257,12 +256,12 @@ function softmaxStrip(strip: usize, first: i32, blocks: i32, inverse: usize): v1
 }
 
 // Applies gradient4 to the scores of a strip of a block. Row r sees the keys below `valid` + r; rows from `rows` on see none.
-function scoreGradients(p: usize, d: usize, valid: i32, rows: i32, blocks: i32, lse: usize, deltas: usize): void {
+function scoreGradients(p: usize, d: usize, valid: i32, rows: i32, halves: i32, lse: usize, deltas: usize): void {
   const l0 = v128.load_splat<f32>(lse), l1 = v128.load_splat<f32>(lse, 4);
   const l2 = v128.load_splat<f32>(lse, 8), l3 = v128.load_splat<f32>(lse, 12);
   const d0 = v128.load_splat<f32>(deltas), d1 = v128.load_splat<f32>(deltas, 4);
   const d2 = v128.load_splat<f32>(deltas, 8), d3 = v128.load_splat<f32>(deltas, 12);
-  const whole = rows >= STRIP ? min(2 * blocks, max(0, valid >> 2)) : 0;
+  const whole = rows >= STRIP ? min(halves, max(0, valid >> 2)) : 0;
   let half = 0;
   for (; half < whole; half++) {
     gradient4(p, d, l0, d0);
@@ -271,7 +270,7 @@ function scoreGradients(p: usize, d: usize, valid: i32, rows: i32, blocks: i32, 
     gradient4(p + 48, d + 48, l3, d3);
     p += BLOCK_STEP; d += BLOCK_STEP;
   }
-  for (; half < 2 * blocks; half++) {
+  for (; half < halves; half++) {
     const key = half << 2;
     masked4(p, d, l0, d0, key, rows > 0 ? valid : 0);
     masked4(p + 16, d + 16, l1, d1, key, rows > 1 ? valid + 1 : 0);
@@ -353,11 +352,11 @@ export function attention(p: AttentionSlots, task: i32): void {
   packRows(v, stride, last, size, keyBlocks << 3, 1, values);
 
   for (let i = first; i < last; i += STRIP) {
-    const rows = min(STRIP, last - i), blocks = (i + rows + 7) >> 3;
+    const rows = min(STRIP, last - i);
     packRows(q + <usize>i * stride, stride, rows, size, STRIP, p.scale, query);
-    for (let j = 0; j < blocks; j++)
+    for (let j = 0, blocks = (i + rows + 7) >> 3; j < blocks; j++)
       product(query, STRIP << 5, padded >> 3, keys + <usize>j * keyPanel, strip + <usize>(2 * j) * STRIP_STEP, STRIP_STEP);
-    const sums = softmaxStrip(strip, i, blocks, inverse), to = lse + (<usize>i << 2);
+    const sums = softmaxStrip(strip, i, inverse), to = lse + (<usize>i << 2);
     if (rows == STRIP) v128.store(to, sums);
     else {
       v128.store_lane<f32>(to, sums, 0);
@@ -442,8 +441,8 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
         const first = j >> 3, chunkBlocks = (min(KEY_CHUNK, i + rows - j) + 7) >> 3;
         for (let s = 0; s < strips; s++) {
           const query = STRIP * s;
-          // Number of key blocks that the strip's last query may see.
-          const blocks = min(chunkBlocks, (max(0, min(i + query + STRIP, i + rows) - j) + 7) >> 3);
+          // Number of keys that the strip's last query may see.
+          const keys = min(KEY_CHUNK, i + min(query + STRIP, rows) - j), blocks = (keys + 7) >> 3;
           const p0 = probs + (<usize>query << 4), d0 = dScores + (<usize>query << 4);
           for (let n = 0; n < blocks; n++) {
             const panel = <usize>(first + n) * keyPanel, at = <usize>(2 * n) * BLOCK_STEP;
@@ -452,16 +451,15 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
             product(doRows + row, queryPanel, padded >> 3, valuesT + panel, d0 + at, BLOCK_STEP);
           }
           scoreGradients(
-            p0, d0, i + query + 1 - j, rows - query, blocks,
+            p0, d0, i + query + 1 - j, rows - query, (keys + 3) >> 2,
             lse + (<usize>(i + query) << 2), deltas + (<usize>query << 2),
           );
-          const pairs = (max(0, min(8 * blocks, min(i + query + STRIP, time) - j)) + 1) >> 1;
           for (let d = 0; d < padded; d += 8) {
             const rowsAt = keyRows + <usize>(d >> 3) * rowPanel + (<usize>first << 8);
             const at = dQueries + <usize>s * stripPanel + <usize>(d >> 3) * OUT_TILE;
             const to = dqAt + <usize>query * stride + (<usize>d << 2);
             const whole = ends && query + STRIP <= rows && d + 8 <= size;
-            contract(d0, BLOCK_STEP, rowsAt, pairs, j > 0 ? at : 0, whole ? to : at, whole ? stride : 32);
+            contract(d0, BLOCK_STEP, rowsAt, (keys + 1) >> 1, j > 0 ? at : 0, whole ? to : at, whole ? stride : 32);
             if (ends && !whole) clipTile(at, rows - query, size - d, to, stride);
           }
         }
