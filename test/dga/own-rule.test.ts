@@ -1,5 +1,4 @@
 /** A rule of a user's own: members that are missing or wrong, and what `init` and `update` return, are refused before weights are drawn. */
-import { GradmixError } from "gradmix";
 import {
   advance,
   averageWeights,
@@ -17,6 +16,7 @@ import {
 } from "gradmix/dga";
 import { checkRule } from "gradmix/testing";
 import { describe, expect, test } from "vitest";
+import { errorOf } from "../errors.ts";
 
 const domains = ["web", "code"];
 
@@ -32,16 +32,6 @@ const own: Rule = {
 const untyped = (call: (...given: never[]) => unknown, ...given: unknown[]): (() => unknown) => {
   return () => Reflect.apply(call, undefined, given);
 };
-
-function errorOf(run: () => unknown): { code: string; message: string } {
-  try {
-    run();
-  } catch (error) {
-    if (error instanceof GradmixError) return { code: error.code, message: error.message };
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
 
 describe("the members of a rule", () => {
   const cases: [what: string, members: object, message: string][] = [
@@ -86,7 +76,7 @@ describe("the members of a rule", () => {
       ["checkRule: what make returned", untyped(checkRule, () => rule)],
     ];
     for (const [where, take] of takers)
-      expect(errorOf(take)).toEqual({ code: "config", message: `${where}: ${message}` });
+      expect(errorOf(take)).toMatchObject({ code: "config", message: `${where}: ${message}` });
   });
 
   test("a rule in place of make", () => {
@@ -167,12 +157,12 @@ test("something that is not a state of the mixer", () => {
       ["currentWeights", untyped(currentWeights, given)],
       ["averageWeights", untyped(averageWeights, given)],
     ] as const)
-      expect(errorOf(call)).toEqual({
+      expect(errorOf(call)).toMatchObject({
         code: "config",
         message: `${name}: ${given === undefined || given === null ? String(given) : "an object"} is not the state of a mixer; ${advice}`,
       });
   const other = createMixer({ domains: ["a", "b", "c"], rule: { name: "uniform" } });
-  expect(errorOf(() => update(mixer, other.initial, { losses: [1, 2] }))).toEqual({
+  expect(errorOf(() => update(mixer, other.initial, { losses: [1, 2] }))).toMatchObject({
     code: "config",
     message:
       'update: the state belongs to another mixer: its rule is "uniform" over 3 domains, not "own" over 2',
