@@ -7,7 +7,6 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
-  realpathSync,
   statSync,
   writeSync,
 } from "node:fs";
@@ -25,6 +24,7 @@ import { MAX_NAMES } from "./metrics.ts";
 import { mixerOptionsOf, presetOf, unusedLines } from "./mixing.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
+import { checkOutputs, filesAmong } from "./outputs.ts";
 import { checkValue, fromArguments, type Raw, configError } from "./values.ts";
 
 /** Short help of the options of `gradmix train` that have the same meaning here. */
@@ -88,6 +88,12 @@ export interface MixArguments {
 export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;
   checkTogether(flags);
+  checkOutputs(
+    Object.entries({ "--state-file": flags.stateFile, "--weights-file": flags.weightsFile }).flatMap(
+      ([flag, path]) => (path === null ? [] : [[flag, path] as const]),
+    ),
+    filesAmong([args.config, flags.sizes, flags.tokenFile, ...args.given.values()]),
+  );
   if (flags.replay !== null) return replayFile(flags.replay, args, err);
   const init = initOf(args, null, err);
   if (init !== null && !("domains" in init))
@@ -143,18 +149,6 @@ function checkTogether(flags: MixFlags): void {
   }))
     if (replay !== null && value !== null)
       throw configError(`${flag}: --replay only prints weights and saves nothing; leave one of them out`);
-  if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
-    throw configError(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
-}
-
-/** Resolves symbolic links in a path. */
-function endOf(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    // The file does not exist yet.
-    return resolve(path);
-  }
 }
 
 /** A run whose signals are replayed, and what is known of it. */

@@ -66,6 +66,7 @@ test("an interruption ends the counting of the target's histogram", async () => 
   const told: string[] = [];
   const hooks = {
     signal: controller.signal,
+    onInputs: () => {},
     onEvent(line: string) {
       told.push(line);
       // All text is read by then.
@@ -76,6 +77,7 @@ test("an interruption ends the counting of the target's histogram", async () => 
   expect(told.at(-1)).toMatch(/^training tokens/);
   const { targets } = await domainHistograms(config, 1, {
     onEvent: () => {},
+    onInputs: () => {},
     signal: new AbortController().signal,
   });
   expect(targets.map(({ name }) => name)).toEqual(["target"]);

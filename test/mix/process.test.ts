@@ -181,7 +181,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
-  [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
+  [{ stateFile: "same", weightsFile: "./same" }, {}, /--state-file writes it too/],
   [{ domains: "a,b" }, { repetitionCap: "1" }, /^--repetition-cap: .*; add --sizes NAME=N,… and --tokens N$/],
   [
     { domains: "a,b", sizes: "a=1,b=2" },
@@ -343,7 +343,7 @@ describe("files", () => {
     ]);
     expect([status, err]).toEqual([
       2,
-      "gradmix: --weights-file: link.json is the file of --state-file; choose another\n",
+      "gradmix: --weights-file: link.json would be replaced, but --state-file writes it too; choose another file\n",
     ]);
   });
 
