@@ -404,7 +404,7 @@ describe("sentences", () => {
     );
     // The two rules have the same noise of the seed, so that the difference has none.
     expect(found[1]).toMatch(
-      /^uniform ends at \d\.\d{3}, 0\.300 nats, \d+\.\d % higher \(95 % interval 0\.300 to 0\.300\); dga reached this loss after \d+\.\d % of its tokens\.$/,
+      /^uniform ends at \d\.\d{3}, 0\.300 nats, \d+\.\d % higher \(95 % interval 0\.300 to 0\.300\); dga needed \d+\.\d % as many tokens to reach this loss\.$/,
     );
     expect(found.length).toBe(2);
   });
