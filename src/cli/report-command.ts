@@ -30,7 +30,7 @@ export function report({ runs, out: file, svg, tensorboard, csv }: ReportArgumen
       `${clusters} is a folder of clusters, not of a run; open its page instead: ${join(clusters, "clusters.html")}`,
     );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
-  checkOutputs([["--out", path]], []);
+  if (file !== null) checkOutputs([["--out", file]], []);
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [
     path,
