@@ -70,8 +70,7 @@ export function checkRuleMembers(where: string, value: unknown): asserts value i
 
 /**
  * Returns what `init` or `update` of a rule made, if it is a state for these domains. `memory` is a memory of the rule, whose names and lengths have to
- * stay; null for `init`, which fixes them. Throws `numeric` for weights that are not on the simplex and for a memory with numbers that are not finite,
- * and `config` for anything else that is not such a state.
+ * stay; null for `init`, which fixes them. Throws `config` for anything else; not `numeric`, which a trainer explains by the learning rate.
  */
 export function checkedState(
   { name }: Rule,
@@ -80,8 +79,8 @@ export function checkedState(
   domains: readonly string[],
   memory: RuleState["memory"] | null,
 ): RuleState {
-  const refuse = (what: string, code: "config" | "numeric" = "config"): GradmixError =>
-    new GradmixError(code, `rule "${name}": ${by} returned ${what}`);
+  const refuse = (what: string): GradmixError =>
+    new GradmixError("config", `rule "${name}": ${by} returned ${what}`);
   if (!isState(made)) {
     const kind = isObject(made) && typeof made["then"] === "function" ? "a promise" : show(made);
     throw refuse(
@@ -108,10 +107,7 @@ export function checkedState(
       throw refuse(`a memory whose "${one}" has ${values.length} numbers; init gave it ${length}`);
     const bad = values.findIndex((value) => !Number.isFinite(value));
     if (bad >= 0)
-      throw refuse(
-        `a memory whose "${one}" has ${show(values[bad])} at ${bad}; numbers are finite`,
-        "numeric",
-      );
+      throw refuse(`a memory whose "${one}" has ${show(values[bad])} at ${bad}; numbers are finite`);
   }
   return made;
 }
@@ -130,7 +126,7 @@ function isState(made: unknown): made is RuleState {
 function checkWeights(
   weights: unknown,
   domains: readonly string[],
-  refuse: (what: string, code?: "numeric") => GradmixError,
+  refuse: (what: string) => GradmixError,
 ): void {
   if (!Array.isArray(weights))
     throw refuse(`weights that are ${show(weights)}, not a list of numbers (Array.from makes one)`);
@@ -143,9 +139,8 @@ function checkWeights(
   if (bad >= 0)
     throw refuse(
       `a weight of ${show(numbers[bad])} for domain "${domains[bad]}"; weights are finite and ≥ 0`,
-      "numeric",
     );
-  if (!liesOnSimplex(weights)) throw refuse(`weights that sum to ${sumOf(weights)}, not to 1`, "numeric");
+  if (!liesOnSimplex(weights)) throw refuse(`weights that sum to ${sumOf(weights)}, not to 1`);
 }
 
 const listed = (names: readonly string[]): string =>
