@@ -282,9 +282,13 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const counted = join(folder, "histogram.json");
   const uniform = layer.values.get("mixing.prior") === "uniform";
   const { bases, domains, steps, batch, context } = facts;
-  const names = bases === null ? [] : [["data.domains", new Map(bases.map((name) => [name, []]))] as const];
+  // Of the domains that were found in folders, files or fields (data.domainsFrom), the configuration does not have the names.
+  const names = bases ?? [...domains.keys()];
   return {
-    layer: { ...layer, values: new Map([...layer.values, ...names]) },
+    layer: {
+      ...layer,
+      values: new Map([...layer.values, ["data.domains", new Map(names.map((name) => [name, []]))]]),
+    },
     facts: {
       // The run does not record the sizes of bases.
       ...(bases === null

@@ -784,6 +784,48 @@ describe("replay", () => {
     ]);
     expect(other.out.map((reply) => reply.type === "weights" && reply.weights)).toHaveLength(5);
   });
+
+  test.each([
+    ["a folder", ["--domains", "texts"]],
+    ["a folder and a name", ["--domain", "more=more.jsonl", "--domains", "texts"]],
+    ["a field", ["--domains", "mixed.jsonl", "--domain-field", "kind"]],
+    ["prepared text", ["--domains", "prepared"]],
+  ])("of a run whose domains come from %s, to the bit", (source, domains) => {
+    const lines = (word: string, kind: string): string =>
+      Array.from({ length: 30 }, (_, j) =>
+        JSON.stringify({ text: `the ${word} sees ${(j * 7919) % 97} houses`, kind }),
+      ).join("\n");
+    mkdirSync(at("texts"), { recursive: true });
+    for (const [word, name] of [
+      ["dog", "texts/9.jsonl"],
+      ["cat", "texts/web page.jsonl"],
+      ["cow", "more.jsonl"],
+      ["dog's", "target.jsonl"],
+    ])
+      writeFileSync(at(name), lines(word, name));
+    writeFileSync(at("mixed.jsonl"), `${lines("dog", "10")}\n${lines("cat", "b c")}`);
+    const gradmix = (args: readonly string[]): void => {
+      const { status, stderr } = spawnSync(process.execPath, [command, ...args], {
+        ...{ cwd: folder, encoding: "utf8" },
+      });
+      expect([status, stderr]).toEqual([0, args[0] === "train" ? "" : expect.anything()]);
+    };
+    const run = `run on ${source}`;
+    const target = ["--target", "target.jsonl"];
+    const given = domains.includes("prepared") ? domains : [...domains, ...target, "--tokenizer", "byte"];
+    if (domains.includes("prepared"))
+      gradmix(["prepare", "--domains", "texts", ...target, "--tokenizer", "byte", "--out", "prepared"]);
+    const model = "--dim 8 --layers 1 --heads 1 --context 8 --batch 16 --lr 0.02 --threads 1 --backend cpu";
+    const when = "--update-every 4 --steps 16 --eval-every 0 --eval-tokens 16 --quiet";
+    gradmix(["train", "--out", run, ...given, ...`${model} ${when}`.split(" ")]);
+    const { final } = JSON.parse(readFileSync(at(`${run}/weights.json`), "utf8")) as {
+      final: Record<string, number>;
+    };
+    const { status, out, err } = mix(["--replay", run]);
+    expect([status, err]).toEqual([0, ""]);
+    expect(out.at(-1)).toMatchObject({ step: 16, weights: final });
+    expect(new Set(Object.values(final)).size).toBeGreaterThan(1);
+  });
 });
 
 test("the header Host must name this machine with its port, which may be left out for port 80", () => {
