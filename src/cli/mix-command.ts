@@ -341,6 +341,11 @@ function domainsOf(text: string): string[] {
   const at = names.indexOf("");
   if (at >= 0)
     throw configError(`--domains: "${text}" has an empty name at position ${at + 1}; write names as A,B,C`);
+  // One domain alone always has the weight 1, so a folder was meant.
+  if (names.length === 1 && statSync(text, { throwIfNoEntry: false })?.isDirectory() === true)
+    throw configError(
+      `--domains: ${text} is a folder, but not one of gradmix cluster or gradmix prepare, whose domains have names; write the names as A,B,C`,
+    );
   return names;
 }
 

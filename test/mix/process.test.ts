@@ -177,6 +177,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^rule: grape: mu: -1 does not fit/,
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
+  [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster or gradmix prepare/],
   [{ domains: "a,b", sizes: "a=1" }, {}, /^sizes\.b: it is missing/],
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
