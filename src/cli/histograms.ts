@@ -147,7 +147,7 @@ export async function clusterHistograms(
     if (groups !== null) {
       if (groups > all.length)
         throw configError(
-          `--groups: ${all.length} documents of the target cannot make ${groups} groups; use fewer groups, or more documents`,
+          `--groups: ${all.length} ${all.length === 1 ? "document" : "documents"} of the target cannot make ${groups} groups; use fewer groups, or more documents`,
         );
       const ids = await groupTexts(all, model.embedder, { groups, seed, signal: hooks.signal });
       const words = labelsOf(all, ids, groups);

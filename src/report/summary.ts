@@ -94,7 +94,7 @@ function describeWithoutTarget(groups: readonly GroupData[]): string[] {
     const meanOf = (at: number): number => mean(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN));
     const several = domains.every(({ loss }) => loss.tokens.length > 1);
     const from = several ? `went from ${formatLoss(meanOf(0))} to` : "is";
-    return `${label}: there is no target; the mean of the held-out losses of ${domains.length} domains ${from} ${formatLoss(meanOf(-1))} nats per token.`;
+    return `${label}: there is no target; the ${domains.length === 1 ? "held-out loss of the domain" : `mean of the held-out losses of ${domains.length} domains`} ${from} ${formatLoss(meanOf(-1))} nats per token.`;
   });
 }
 

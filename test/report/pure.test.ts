@@ -436,6 +436,9 @@ describe("sentences", () => {
     expect(summary({ target: null })[0]).toMatch(
       /^dga: there is no target; the mean of the held-out losses of 4 domains went from 5\.\d+ to 3\.\d+ nats/,
     );
+    expect(summary({ target: null, domains: ["only"] })[0]).toMatch(
+      /^dga: there is no target; the held-out loss of the domain went from 5\.\d+ to /,
+    );
   });
 
   test("a caution is given for different tokenizers and lengths", () => {
