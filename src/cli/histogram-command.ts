@@ -3,7 +3,7 @@ import { rulesWith } from "../dga/rules/index.ts";
 import { formatJson } from "../json.ts";
 import { type FileParts, writeFilesAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
-import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
+import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
 import type { TargetHistogram } from "./histograms.ts";
 import type { Inputs } from "./inputs.ts";
@@ -130,9 +130,7 @@ async function readConfig(
   });
   // No rule runs, so a rule is chosen that needs nothing. If several targets were given or prepared, it is one that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
-  const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(({ values }) =>
-    values.has("data.targets"),
-  );
+  const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(namesTargets);
   const noRule = ruleOf(several ? severalTargets : "uniform");
   return configOf([noRule, ...layers]);
 }

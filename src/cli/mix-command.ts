@@ -306,7 +306,8 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
 
 function namesIn(layer: Layer | null, path: string): string[] | null {
   const value = layer?.values.get(path);
-  return value instanceof Map ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
+  // A run writes an empty list if its domains were found in folders.
+  return value instanceof Map && value.size > 0 ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
 }
 
 /**
@@ -320,14 +321,28 @@ function clustersOf(
   const from = domains === null ? file?.values.get("data.domainsFrom") : [domains];
   const paths = Array.isArray(from) ? from.map(String) : [];
   const folder = paths.find(isClusterFolder);
+  // A run has these domains, too, before those of the folders.
+  const named = domains === null ? (namesIn(file, "data.domains") ?? []) : [];
+  const other = paths.find((path) => path !== folder && preparedAmong([path]).length === 0);
+  if (domains === null && other !== undefined)
+    throw configError(
+      `${file?.label("data.domainsFrom") ?? ""}: gradmix mix does not look for domains in ${other}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…`,
+    );
   if (folder === undefined) {
     const prepared = preparedAmong(paths).flatMap(({ domains }) => [...domains]);
     if (prepared.length === 0) return null;
     return {
-      names: prepared.map(([name]) => name),
-      sizes: Object.fromEntries(prepared.map(([name, { tokens }]) => [name, tokens])),
+      names: [...named, ...prepared.map(([name]) => name)],
+      // The sizes of the named domains are not known, and sizes are for all domains.
+      ...(named.length > 0
+        ? {}
+        : { sizes: Object.fromEntries(prepared.map(([name, { tokens }]) => [name, tokens])) }),
     };
   }
+  if (named.length > 0)
+    throw configError(
+      `${file?.label("data.domains") ?? ""}: a folder of clusters cannot be combined with other domains; leave out ${named[0]}`,
+    );
   const clusters = readClusterFolder(folder);
   const names = clustersWithText(clusters);
   const sizes = new Map<string, number>();

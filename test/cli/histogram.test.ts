@@ -123,6 +123,19 @@ describe("gradmix histogram", () => {
     }
   });
 
+  test("histogram and prepare take the config.json that a run writes, which holds every option", () => {
+    const config = join("from-importanceSampling", "config.json");
+    const run = JSON.parse(text(config)) as { data: { targets: unknown } };
+    expect(run.data.targets).toEqual({});
+    const found = gradmix("histogram", config, "--out", "again.json");
+    expect([found.code, found.out.split("\nwritten")[0]]).toEqual([0, printed.split("\nwritten")[0]]);
+    expect(text("again.json")).toBe(text("new/shares.json"));
+    expect(gradmix("prepare", config, "--out", "prepared")).toMatchObject({ code: 0 });
+    const prepared = gradmix("histogram", "--domains", "prepared", "--context", "16", "--out", "third.json");
+    expect(prepared.code).toBe(0);
+    expect(text("third.json")).toBe(text("again.json"));
+  });
+
   test("uses only the text options of a run's config file, and the tokenizer of a model", () => {
     const config = {
       data: { domains: { prose: "prose.jsonl", code: "code.jsonl", 7: "7.jsonl" }, target: "target.jsonl" },

@@ -825,6 +825,19 @@ describe("replay", () => {
     const { status, out, err } = mix(["--replay", run]);
     expect([status, err]).toEqual([0, ""]);
     expect(out.at(-1)).toMatchObject({ step: 16, weights: final });
+    // The run's configuration has no names, except of prepared text, which is found by its folder.
+    const session = mix([`${run}/config.json`], '{"type":"snapshot"}\n');
+    const looked = domains.at(domains.indexOf("--domains") + 1);
+    if (source === "prepared text")
+      expect(session).toMatchObject({
+        err: "",
+        out: [{ state: { setup: { domains: Object.keys(final) } } }],
+      });
+    else
+      expect([session.status, session.err]).toEqual([
+        2,
+        `gradmix: ${run}/config.json: data.domainsFrom: gradmix mix does not look for domains in ${looked}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…\n`,
+      ]);
     expect(new Set(Object.values(final)).size).toBeGreaterThan(1);
   });
 });
