@@ -714,6 +714,19 @@ describe("replay", () => {
     await expect(replayed([line], { rule: { name: "ado" } }, false, true)).rejects.toThrow(/rule ado needs/);
   });
 
+  test("of a run with many domains, whose lines have some of them", async () => {
+    const line = {
+      step: 1,
+      weights: { web: 0.4, code: 0.4 },
+      domains: { web: { tokens: 3 }, mail: { tokens: 4 } },
+      alignments: { web: { value: 1 }, code: { value: 0 } },
+    };
+    const fields = { domains: ["web", "code", "mail"], rule: { name: "dga", normalise: "raw", beta: 1 } };
+    const [first, moved] = await replayed([line, { ...line, step: 2 }], fields);
+    expect(first).toMatchObject({ weights: { web: 1 / 3, code: 1 / 3, mail: 1 / 3 } });
+    expect(moved).toMatchObject({ changed: true, diagnostics: { measured: 2 }, weights: { mail: 1 / 3 } });
+  });
+
   test("stops with an error if the lines of a run lack what the rule needs", async () => {
     const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
     const init = { rule: { name: "rnb" } };
