@@ -1,5 +1,6 @@
 /** The mirror step of all rules: among the domains that were measured, and after the changes of the combinators around the rule. */
 import { GradmixError } from "../errors.ts";
+import { checkRange } from "../options.ts";
 import type { ChangeStep, Step } from "./rule.ts";
 import { exponentiatedGradient, type Weights, within } from "./simplex.ts";
 
@@ -18,6 +19,7 @@ export function mirrorStep(
   from: ArrayLike<number> = weights,
 ): Weights {
   const { eta, direction, among } = change(step);
+  checkRange("the step size η of the mirror step", eta, { min: 0, max: Infinity, openMax: true });
   // Only the entries of domains that take part reach the step below.
   if (direction.length !== weights.length)
     throw new GradmixError(

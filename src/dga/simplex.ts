@@ -68,7 +68,8 @@ export function normalise(values: ArrayLike<number>, what = "weights"): Weights 
  * It is computed on logarithms after subtracting the maximum, so any finite direction is safe. The support is kept: a weight of 0 stays exactly 0,
  * and a positive one stays positive (at least 2^−1022, so that a domain can return).
  *
- * Throws `numeric` for a direction or a weight that is not finite, and `config` for lists of different lengths and for an η that is not at least 0.
+ * Throws `numeric` for a direction or a weight that is not finite, and `config` for lists of different lengths and for an η that is not
+ * finite.
  */
 export function exponentiatedGradient(
   alpha: ArrayLike<number>,
@@ -77,7 +78,9 @@ export function exponentiatedGradient(
 ): Weights {
   const k = alpha.length;
   checkNumbers("the weights of the mirror step", alpha);
-  checkRange("the step size η of the mirror step", eta, { min: 0, max: Infinity, openMax: true });
+  // A negative η is a step down; it is mirrorStep that takes steps up only.
+  const finite = { min: -Infinity, max: Infinity, openMin: true, openMax: true };
+  checkRange("the step size η of the mirror step", eta, finite);
   if (direction.length !== k)
     throw new GradmixError(
       "config",
