@@ -166,7 +166,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most)
     throw configError(
-      `--clusters: ${texts.length} documents cannot make ${most} clusters; use fewer clusters, or more text`,
+      `--clusters: ${texts.length} ${texts.length === 1 ? "document" : "documents"} cannot make ${most} clusters; use fewer clusters, or more text`,
     );
   print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
   await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });

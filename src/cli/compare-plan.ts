@@ -115,7 +115,7 @@ export function checkRules(rules: readonly RuleEntry[]): void {
   for (const { name } of rules) {
     if (!/^[\p{L}\p{N}][\p{L}\p{M}\p{N}_:.-]*$/u.test(name) || name.length > 80)
       throw configError(
-        `--rules: ${show(name)} cannot name a folder: letters with their marks, digits, "_", "-", "." and ":"`,
+        `--rules: ${show(name)} cannot name a folder; such a name begins with a letter or digit, and has letters with their marks, digits, "_", "-", "." and ":"`,
       );
     // On file systems that ignore case, both names are the same folder.
     const folder = folderOf(name).toLowerCase();

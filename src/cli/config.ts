@@ -87,6 +87,12 @@ export function jsonLayer(json: unknown, source: string): Layer {
   return { values, label };
 }
 
+/** Whether a layer names several targets. The configuration that a run writes holds every option, also `targets` without any. */
+export function namesTargets({ values }: Layer): boolean {
+  const targets = values.get("data.targets");
+  return targets instanceof Map && targets.size > 0;
+}
+
 /** Suggests the nearest key, first in the same section, then in all. */
 function suggest(word: string, section?: string): string {
   const here = rows.filter((row) => section === undefined || row.section === section).map((row) => row.path);

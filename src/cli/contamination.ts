@@ -127,7 +127,7 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
   const { source, words: shared } = examples[0]!;
   return [
-    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of the target's held-out documents (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
+    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of ${number(foundDocuments)} of ${heldOut} held-out documents of the target (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}): ${shown.join(", ")}${rest}`,
     `for example ${source}: "${shorten(shared)}"`,
     facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
   ].join("; ");

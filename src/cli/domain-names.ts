@@ -1,8 +1,15 @@
 /** Names of domains that are found in the paths of folders and files, or in a field of documents. */
 import { GradmixError } from "../errors.ts";
 
-/** Allowed names of domains. The joiners (U+200C, U+200D) are part of the spelling of Persian and Indic words. */
-export const domainName: RegExp = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}\p{Join_Control}_. -]*$/u;
+/**
+ * Allowed names of domains. The joiners (U+200C, U+200D) are part of the spelling of Persian and Indic words. A space at the end would not be seen in
+ * any list of names.
+ */
+export const domainName: RegExp = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}\p{Join_Control}_. -]*(?<! )$/u;
+
+/** What such names are, for messages. */
+export const domainNameForm =
+  'it begins with a letter or digit, has letters with their marks, digits, "_", "-", "." and spaces, and does not end with a space';
 
 /** Longest name. A field with longer values does not name domains. */
 const LONGEST = 200;

@@ -4,6 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { formatJson, type Json } from "../json.ts";
 import { writeFilesAtomic } from "../node/files.ts";
 import type { Output } from "./output.ts";
+import { checkOutputs, filesAmong } from "./outputs.ts";
 import {
   checkValue,
   didYouMean,
@@ -77,6 +78,10 @@ export async function exportRun(
     ...(given.floor === null ? {} : { floor: numberOf(given.floor, "--floor") }),
   });
   const written = place(given, exported.files, exported.sidecar);
+  checkOutputs(
+    written.map(({ path }) => ["--out", path] as const),
+    filesAmong([given.mapFile]),
+  );
   writeFilesAtomic(written.map(({ path, text }) => ({ path, parts: [new TextEncoder().encode(text)] })));
   for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
   if (given.out === null) out.write(exported.files[0]!.text);

@@ -1,13 +1,15 @@
 /** `gradmix histogram`: shows the share of each target that each domain has, and writes it for rules that use a histogram, or as bases. */
 import { rulesWith } from "../dga/rules/index.ts";
 import { formatJson } from "../json.ts";
-import { writeFileAtomic } from "../node/files.ts";
+import { type FileParts, writeFilesAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
-import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
+import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
 import type { TargetHistogram } from "./histograms.ts";
+import type { Inputs } from "./inputs.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
+import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
 import { preparedLayer } from "./prepared-folder.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
@@ -45,6 +47,12 @@ export async function showHistogram(
 ): Promise<number> {
   const config = await readConfig(file, given, rows);
   checkTogether(config, args);
+  const outputs = [
+    ...(args.out === null ? [] : [["--out", args.out] as const]),
+    ...(args.bases === null ? [] : [["--bases", args.bases] as const]),
+  ];
+  const others = filesAmong([file, config.data.tokenizer, config.model.initFrom, ...given.values()]);
+  checkOutputs(outputs, others);
   const progress = startProgress(err, 0);
   const interrupt = listenForInterrupt({
     output: err,
@@ -58,6 +66,7 @@ export async function showHistogram(
       onEvent(line: string) {
         if (!config.run.quiet) progress.line(line);
       },
+      onInputs: (inputs: Inputs) => checkOutputs(outputs, [...others, ...filesOf(inputs)]),
       signal: interrupt.signal,
     };
     const clusters = clustersIn(config);
@@ -70,25 +79,25 @@ export async function showHistogram(
             hooks,
           );
     const { domains, targets, groups, sizes } = found;
-    const written: string[] = [];
+    const files: FileParts[] = [];
     if (args.out !== null) {
       // There is exactly one target.
       const { shares } = targets[0]!;
       const named = new Map(domains.map((name, i) => [name, shares[i]!]));
-      writeFileAtomic(args.out, [encode(`${formatJson(named, 2)}\n`)]);
-      written.push(args.out);
+      files.push({ path: args.out, parts: [encode(`${formatJson(named, 2)}\n`)] });
     }
     if (args.bases !== null) {
       const bases = [...targets, ...groups, ...mixed(targets, args.mixtures), domainBasis(sizes)];
-      writeFileAtomic(args.bases, [encode(basesText(args.bases, domains, bases))]);
-      written.push(args.bases);
+      files.push({ path: args.bases, parts: [encode(basesText(args.bases, domains, bases))] });
     }
+    // Together, so that either both are written or neither is.
+    writeFilesAtomic(files);
     await err.flush();
     for (const target of targets) {
       if (targets.length > 1) out.write(`${target.name}\n`);
       out.write(formatTable(domains, target, clusters === null ? Infinity : SHOWN));
     }
-    for (const path of written) out.write(`written to ${path}\n`);
+    for (const { path } of files) out.write(`written to ${path}\n`);
     return 0;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
@@ -121,9 +130,7 @@ async function readConfig(
   });
   // No rule runs, so a rule is chosen that needs nothing. If several targets were given or prepared, it is one that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
-  const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(({ values }) =>
-    values.has("data.targets"),
-  );
+  const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(namesTargets);
   const noRule = ruleOf(several ? severalTargets : "uniform");
   return configOf([noRule, ...layers]);
 }

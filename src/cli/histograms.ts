@@ -12,7 +12,7 @@ import type { NamedShares } from "./bases-file.ts";
 import { clustersWithText, readClusterFolder } from "./cluster-folder.ts";
 import { readTextClusters } from "./cluster-model.ts";
 import { meanCharacters, textsOf } from "./histogram.ts";
-import { listInputs } from "./inputs.ts";
+import { type Inputs, listInputs } from "./inputs.ts";
 import { readData } from "./read-data.ts";
 import { readStart } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -42,6 +42,8 @@ export interface Histograms {
 /** Callbacks and the signal of a computation. */
 export interface HistogramHooks {
   readonly onEvent: (line: string) => void;
+  /** Called once the files are known, before they are read. */
+  readonly onInputs: (inputs: Inputs) => void;
   readonly signal: AbortSignal;
 }
 
@@ -52,10 +54,14 @@ export async function domainHistograms(
   hooks: HistogramHooks,
 ): Promise<Histograms> {
   const { initFrom, context } = model;
+  const plan = { ...data, context, seed, out: null };
+  const inputs = await listInputs(plan, hooks);
+  hooks.onInputs(inputs);
   const read = await readData(
-    { ...data, context, seed, out: null },
+    plan,
     { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
     hooks,
+    inputs,
   );
   const windows = read.domains.map(({ train }) => train);
   // If no single target was given, the first of several takes its place.
@@ -112,10 +118,9 @@ export async function clusterHistograms(
       "data",
       `${path}: cannot assign text to its clusters, because their embeddings come from elsewhere; train with --histogram of your own`,
     );
-  const { target, targets } = await listInputs(
-    { ...config.data, domains: new Map(), domainsFrom: [], out: null },
-    hooks,
-  );
+  const inputs = await listInputs({ ...config.data, domains: new Map(), domainsFrom: [], out: null }, hooks);
+  hooks.onInputs(inputs);
+  const { target, targets } = inputs;
   const sizes = folder.clusters.map(({ bytes }) => bytes);
   const corpus = { ...model, sizes, characters: meanCharacters(folder) };
   const domains = clustersWithText(folder);
@@ -142,7 +147,7 @@ export async function clusterHistograms(
     if (groups !== null) {
       if (groups > all.length)
         throw configError(
-          `--groups: ${all.length} documents of the target cannot make ${groups} groups; use fewer groups, or more documents`,
+          `--groups: ${all.length} ${all.length === 1 ? "document" : "documents"} of the target cannot make ${groups} groups; use fewer groups, or more documents`,
         );
       const ids = await groupTexts(all, model.embedder, { groups, seed, signal: hooks.signal });
       const words = labelsOf(all, ids, groups);

@@ -7,7 +7,6 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
-  realpathSync,
   statSync,
   writeSync,
 } from "node:fs";
@@ -25,6 +24,7 @@ import { MAX_NAMES } from "./metrics.ts";
 import { mixerOptionsOf, presetOf, unusedLines } from "./mixing.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
+import { checkOutputs, filesAmong } from "./outputs.ts";
 import { checkValue, fromArguments, type Raw, configError } from "./values.ts";
 
 /** Short help of the options of `gradmix train` that have the same meaning here. */
@@ -88,6 +88,12 @@ export interface MixArguments {
 export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;
   checkTogether(flags);
+  checkOutputs(
+    Object.entries({ "--state-file": flags.stateFile, "--weights-file": flags.weightsFile }).flatMap(
+      ([flag, path]) => (path === null ? [] : [[flag, path] as const]),
+    ),
+    filesAmong([args.config, flags.sizes, flags.tokenFile, ...args.given.values()]),
+  );
   if (flags.replay !== null) return replayFile(flags.replay, args, err);
   const init = initOf(args, null, err);
   if (init !== null && !("domains" in init))
@@ -143,18 +149,6 @@ function checkTogether(flags: MixFlags): void {
   }))
     if (replay !== null && value !== null)
       throw configError(`${flag}: --replay only prints weights and saves nothing; leave one of them out`);
-  if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
-    throw configError(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
-}
-
-/** Resolves symbolic links in a path. */
-function endOf(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    // The file does not exist yet.
-    return resolve(path);
-  }
 }
 
 /** A run whose signals are replayed, and what is known of it. */
@@ -288,9 +282,13 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const counted = join(folder, "histogram.json");
   const uniform = layer.values.get("mixing.prior") === "uniform";
   const { bases, domains, steps, batch, context } = facts;
-  const names = bases === null ? [] : [["data.domains", new Map(bases.map((name) => [name, []]))] as const];
+  // Of the domains that were found in folders, files or fields (data.domainsFrom), the configuration does not have the names.
+  const names = bases ?? [...domains.keys()];
   return {
-    layer: { ...layer, values: new Map([...layer.values, ...names]) },
+    layer: {
+      ...layer,
+      values: new Map([...layer.values, ["data.domains", new Map(names.map((name) => [name, []]))]]),
+    },
     facts: {
       // The run does not record the sizes of bases.
       ...(bases === null
@@ -308,7 +306,8 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
 
 function namesIn(layer: Layer | null, path: string): string[] | null {
   const value = layer?.values.get(path);
-  return value instanceof Map ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
+  // A run writes an empty list if its domains were found in folders.
+  return value instanceof Map && value.size > 0 ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
 }
 
 /**
@@ -322,14 +321,28 @@ function clustersOf(
   const from = domains === null ? file?.values.get("data.domainsFrom") : [domains];
   const paths = Array.isArray(from) ? from.map(String) : [];
   const folder = paths.find(isClusterFolder);
+  // A run has these domains, too, before those of the folders.
+  const named = domains === null ? (namesIn(file, "data.domains") ?? []) : [];
+  const other = paths.find((path) => path !== folder && preparedAmong([path]).length === 0);
+  if (domains === null && other !== undefined)
+    throw configError(
+      `${file?.label("data.domainsFrom") ?? ""}: gradmix mix does not look for domains in ${other}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…`,
+    );
   if (folder === undefined) {
     const prepared = preparedAmong(paths).flatMap(({ domains }) => [...domains]);
     if (prepared.length === 0) return null;
     return {
-      names: prepared.map(([name]) => name),
-      sizes: Object.fromEntries(prepared.map(([name, { tokens }]) => [name, tokens])),
+      names: [...named, ...prepared.map(([name]) => name)],
+      // The sizes of the named domains are not known, and sizes are for all domains.
+      ...(named.length > 0
+        ? {}
+        : { sizes: Object.fromEntries(prepared.map(([name, { tokens }]) => [name, tokens])) }),
     };
   }
+  if (named.length > 0)
+    throw configError(
+      `${file?.label("data.domains") ?? ""}: a folder of clusters cannot be combined with other domains; leave out ${named[0]}`,
+    );
   const clusters = readClusterFolder(folder);
   const names = clustersWithText(clusters);
   const sizes = new Map<string, number>();
@@ -343,6 +356,11 @@ function domainsOf(text: string): string[] {
   const at = names.indexOf("");
   if (at >= 0)
     throw configError(`--domains: "${text}" has an empty name at position ${at + 1}; write names as A,B,C`);
+  // One domain alone always has the weight 1, so a folder was meant.
+  if (names.length === 1 && statSync(text, { throwIfNoEntry: false })?.isDirectory() === true)
+    throw configError(
+      `--domains: ${text} is a folder, but not one of gradmix cluster or gradmix prepare, whose domains have names; write the names as A,B,C`,
+    );
   return names;
 }
 

@@ -6,7 +6,7 @@ import { rulesWith } from "../dga/rules/index.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
-import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
+import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
 import { listInputs } from "./inputs.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
 import { removeLockRemains, takeLock } from "./lock.ts";
@@ -88,7 +88,7 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
     ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
   );
-  const targets = layers.some(({ values }) => values.has("data.targets"));
+  const targets = layers.some(namesTargets);
   // No rule runs; this is a rule that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
   const rule: Layer = {

@@ -5,6 +5,7 @@ import { writeEvents } from "../report/tensorboard.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
+import { checkOutputs } from "./outputs.ts";
 import { pageExports } from "./page-exports.ts";
 import { configError } from "./values.ts";
 
@@ -29,6 +30,7 @@ export function report({ runs, out: file, svg, tensorboard, csv }: ReportArgumen
       `${clusters} is a folder of clusters, not of a run; open its page instead: ${join(clusters, "clusters.html")}`,
     );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
+  if (file !== null) checkOutputs([["--out", file]], []);
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [
     path,

@@ -129,6 +129,12 @@ export async function train(
       signal: interrupt.signal,
       store: {
         ...folder,
+        load() {
+          const saved = folder.load();
+          if (saved === null && resume !== null && !quiet)
+            progress.line(`${resume.folder} has no checkpoint, so the run begins again at its first step`);
+          return saved;
+        },
         begin() {
           folder.begin();
           events.begin();

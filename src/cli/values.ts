@@ -10,7 +10,7 @@ import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
 import { jsonOf } from "../schema.ts";
 import { timesShare } from "../share.ts";
-import { domainName } from "./domain-names.ts";
+import { domainName, domainNameForm } from "./domain-names.ts";
 import type { Kind } from "./options/spec.ts";
 
 /** A value as the command line gives it: all arguments of a repeated flag, or the state of a switch. */
@@ -250,7 +250,7 @@ function checkRecord<V>(
   return checkNamed(value, label, (item, name) => {
     if (!domainName.test(name))
       throw configError(
-        `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
+        `${label}: ${quote(name)} is not a name for a domain, which has this form: ${domainNameForm}`,
       );
     return check(item, name);
   });

@@ -91,9 +91,9 @@ export async function findFiles(
   const all = patterns.join(", ");
   const reason =
     counts.excluded > 0
-      ? `all ${counts.excluded} files of ${all} belong to the target too; a target file cannot be in a domain`
+      ? `${allOf(counts.excluded, all, "belongs", "belong")} to the target too; a target file cannot be in a domain`
       : counts["passed over"] > 0
-        ? `all ${counts["passed over"]} files of ${all} were written by a run; to use one as text, name it by its own path`
+        ? `${allOf(counts["passed over"], all, "was", "were")} written by a run; to use one as text, name it by its own path`
         : counts.unreadable > 0
           ? `none of ${all} can be read`
           : counts.link > 0
@@ -101,6 +101,9 @@ export async function findFiles(
             : "no files were named";
   throw new GradmixError("data", `${what}: ${reason}`);
 }
+
+const allOf = (count: number, patterns: string, one: string, several: string): string =>
+  count === 1 ? `the only file of ${patterns} ${one}` : `all ${count} files of ${patterns} ${several}`;
 
 /** Sorts in place in the order that `sort()` gives texts. */
 function sortBy<T>(items: T[], textOf: (item: T) => string): T[] {

@@ -171,7 +171,7 @@ export function assemble(
     if (!counts && Math.abs(sum - 1) > SUM_TOLERANCE)
       throw new GradmixError(
         code,
-        `basis "${name}": its weights sum to ${sum}, not to 1; if they are counts, set the option counts`,
+        `basis "${name}": its weights sum to ${sum}, not to 1; divide them by their sum (in a program, the option counts does)`,
       );
     values.set(normalise(own), start);
     offsets[++j] = end;

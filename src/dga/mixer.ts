@@ -3,7 +3,9 @@ import { GradmixError } from "../errors.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
 import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleSchedule, type RuleState, type Signal } from "./rule.ts";
-import { checkOptions, integerIn, list, object, required } from "../options.ts";
+import { checkedState, checkRuleMembers, isRule } from "./rule-checks.ts";
+import { isObject } from "../json.ts";
+import { checkOptions, integerIn, list, object, required, show } from "../options.ts";
 import * as schema from "../schema.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
@@ -67,6 +69,7 @@ export function createMixer(options: MixerOptions): Mixer {
   const { domains, rule, combinators = [], updateAfter = mixerDefaults.updateAfter } = options;
   checkDomains(domains);
   checkFacts(options, domains);
+  if (isRule(rule)) checkRuleMembers("createMixer: rule", rule);
   if (isRule(rule) && combinators.length === 0)
     for (const fact of Object.keys(factChecks))
       if (Reflect.get(options, fact) !== undefined)
@@ -83,19 +86,17 @@ export function createMixer(options: MixerOptions): Mixer {
   const updateEvery = options.updateEvery ?? combined.schedule?.updateEvery ?? mixerDefaults.updateEvery;
   const initial: MixerState = {
     version: 1,
-    rule: combined.init(domains),
+    rule: checkedState(combined, combined.init(domains), "init", domains, null),
     steps: 0,
     weightSums: domains.map(() => 0),
   };
   return { rule: combined, domains: [...domains], updateEvery, updateAfter, initial };
 }
 
-/** Whether the option is a rule object. Options may come from a file and have any property. */
-const isRule = (rule: RuleOptions | Rule): rule is Rule =>
-  "update" in rule && typeof rule.update === "function";
-
-/** Records training steps that were taken with the current weights. `steps` defaults to 1. */
+/** Records training steps that were taken with the current weights. `steps` defaults to 1. Throws `config` for a number of steps that is not whole. */
 export function advance(state: MixerState, steps: number = 1): MixerState {
+  checkIsState("advance", state);
+  countOfSteps("advance: steps", steps);
   const { weights } = state.rule;
   return {
     ...state,
@@ -106,6 +107,7 @@ export function advance(state: MixerState, steps: number = 1): MixerState {
 
 /** Whether a weight update is due after the steps taken so far. Always false for fixed weights. */
 export function updateDue(mixer: Mixer, state: MixerState): boolean {
+  checkIsState("updateDue", state);
   return nextUpdate(mixer, state.steps - 1) === state.steps;
 }
 
@@ -118,18 +120,45 @@ export function nextUpdate({ rule, updateEvery, updateAfter }: Mixer, steps: num
   return updateEvery * Math.max(1, Math.floor(steps / updateEvery) + 1, Math.ceil(updateAfter / updateEvery));
 }
 
-/** The state after the rule has processed a signal. Throws `numeric` for a signal that is not finite; `state` is never changed. */
+const countOfSteps = integerIn(0);
+
+/** Throws `config` for something other than the state of a mixer, such as the mixer itself. */
+function checkIsState(where: string, state: MixerState): void {
+  const given: unknown = state;
+  if (!isObject(given) || !isObject(given["rule"]) || !Array.isArray(given["rule"]["weights"]))
+    throw new GradmixError(
+      "config",
+      `${where}: ${show(given)} is not the state of a mixer; pass mixer.initial, or what advance, update or restoreMixer returned`,
+    );
+}
+
+/**
+ * The state after the rule has processed a signal. Throws `numeric` for a signal that is not finite, and `config` for a state of another mixer and if
+ * a rule of your own returns something other than a state. `state` is never changed.
+ */
 export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerState {
-  return { ...state, rule: mixer.rule.update(state.rule, signal) };
+  const { rule, domains, initial } = mixer;
+  checkIsState("update", state);
+  if (state.rule.rule !== rule.name || state.rule.weights.length !== domains.length)
+    throw new GradmixError(
+      "config",
+      `update: the state belongs to another mixer: its rule is ${show(state.rule.rule)} over ${state.rule.weights.length} domains, not "${rule.name}" over ${domains.length}`,
+    );
+  if (!isObject(signal))
+    throw new GradmixError("config", `update: the signal is ${show(signal)}, not an object`);
+  const next = rule.update(state.rule, signal);
+  return { ...state, rule: checkedState(rule, next, "update", domains, initial.rule.memory) };
 }
 
 /** The weights that are sampled now, one per domain. */
 export function currentWeights(state: MixerState): Float64Array {
+  checkIsState("currentWeights", state);
   return Float64Array.from(state.rule.weights);
 }
 
 /** The mean over the steps of the sampled weights; before the first step, the current weights. */
 export function averageWeights(state: MixerState): Float64Array {
+  checkIsState("averageWeights", state);
   if (state.steps === 0) return currentWeights(state);
   // The sums add up to the number of steps, up to rounding.
   return normalise(state.weightSums);

@@ -4,7 +4,7 @@
  * All functions return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
  */
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
+import { checkRange, show } from "../options.ts";
 
 /** Weights of domains: numbers of at least 0 that sum to 1. */
 export type Weights = Float64Array;
@@ -15,8 +15,21 @@ export const SUM_TOLERANCE = 1e-6;
 /** The smallest weight that an exponentiated-gradient step leaves to a domain with positive weight: the smallest normal double. */
 const LEAST_WEIGHT = 2 ** -1022;
 
-/** k equal weights. */
+/**
+ * Throws unless there are `length` numbers (`config`) and all are finite and ≥ 0 (`numeric`). The functions of this file are for rules of a user's own
+ * too, and without the check a wrong list would give NaN, or weights that look right.
+ */
+function checkNumbers(what: string, values: ArrayLike<number>, length: number = values.length): void {
+  if (values.length !== length)
+    throw new GradmixError("config", `${what}: ${values.length} numbers for ${length} weights`);
+  for (let i = 0; i < length; i++)
+    if (!Number.isFinite(values[i]) || values[i]! < 0)
+      throw new GradmixError("numeric", `${what}: ${show(values[i])} at ${i}; they are finite and ≥ 0`);
+}
+
+/** k equal weights. Throws `config` unless k is a whole number. */
 export function uniformWeights(k: number): Weights {
+  checkRange("uniformWeights: k", k, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   return new Float64Array(k).fill(1 / k);
 }
 
@@ -55,7 +68,8 @@ export function normalise(values: ArrayLike<number>, what = "weights"): Weights 
  * It is computed on logarithms after subtracting the maximum, so any finite direction is safe. The support is kept: a weight of 0 stays exactly 0,
  * and a positive one stays positive (at least 2^−1022, so that a domain can return).
  *
- * Throws `numeric` for a direction that is not finite.
+ * Throws `numeric` for a direction or a weight that is not finite, and `config` for lists of different lengths and for an η that is not
+ * finite.
  */
 export function exponentiatedGradient(
   alpha: ArrayLike<number>,
@@ -63,6 +77,15 @@ export function exponentiatedGradient(
   eta: number,
 ): Weights {
   const k = alpha.length;
+  checkNumbers("the weights of the mirror step", alpha);
+  // A negative η is a step down; it is mirrorStep that takes steps up only.
+  const finite = { min: -Infinity, max: Infinity, openMin: true, openMax: true };
+  checkRange("the step size η of the mirror step", eta, finite);
+  if (direction.length !== k)
+    throw new GradmixError(
+      "config",
+      `the direction of the mirror step has ${direction.length} numbers for ${k} weights`,
+    );
   for (let i = 0; i < k; i++)
     if (!Number.isFinite(direction[i]))
       throw new GradmixError("numeric", `the direction of the mirror step is ${direction[i]} at ${i}`);
@@ -83,9 +106,13 @@ export function exponentiatedGradient(
 
 /**
  * (1 − β)·average + β·next of two points of the simplex. β is the weight of the NEW value; with β = 1 there is no averaging (the convention of the
- * DGA paper). Each weight stays between its two values, so a floor that both respect is kept.
+ * DGA paper). Each weight stays between its two values, so a floor that both respect is kept. Throws `config` for a β outside [0, 1] and for lists of
+ * different lengths, and `numeric` for weights that are not finite and ≥ 0.
  */
 export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number>, beta: number): Weights {
+  checkRange("movingAverage: beta", beta, { min: 0, max: 1 });
+  checkNumbers("movingAverage: average", average);
+  checkNumbers("movingAverage: next", next, average.length);
   if (beta === 1) return Float64Array.from(next);
   const mixed = Float64Array.from(next, (b, i) => {
     const a = average[i]!;
@@ -102,10 +129,12 @@ function settled(alpha: Weights): Weights {
 
 /**
  * The KL projection on {α : αᵢ ≥ floor}, argmin of KL(α′‖α): α′ᵢ = max(floor, c·αᵢ) with the c for which they sum to 1. It keeps the order of the
- * weights and the ratios of those above the floor. Needs 0 ≤ floor ≤ 1/k. A point that respects the floor is returned unchanged; a weight of 0 is
- * raised too.
+ * weights and the ratios of those above the floor. Throws `config` unless 0 ≤ floor ≤ 1/k. A point that respects the floor is returned unchanged; a
+ * weight of 0 is raised too.
  */
 export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
+  checkNumbers("projectFloor: weights", alpha);
+  checkRange("projectFloor: floor", floor, { min: 0, max: 1 / alpha.length });
   const out = Float64Array.from(alpha);
   if (out.every((weight) => weight >= floor)) return out;
   // With the weights in descending order, the first m stay free: c = (1 − (k − m)·floor) / (their sum), for the largest m whose last weight, scaled,
@@ -123,13 +152,19 @@ export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
 
 /**
  * Changes the weights among some of the domains: `change` receives their weights, divided by their total, and its result is scaled to that total. The
- * other weights, and the support of these, stay. `among` null means all domains; a single domain keeps its weight.
+ * other weights, and the support of these, stay. `among` null means all domains; a single domain keeps its weight. Throws `config` for an `among` of
+ * another length.
  */
 export function within(
   alpha: ArrayLike<number>,
   among: readonly boolean[] | null,
   change: (part: Weights, total: number, indices: readonly number[]) => Weights,
 ): Weights {
+  if (among !== null && (!Array.isArray(among) || among.length !== alpha.length))
+    throw new GradmixError(
+      "config",
+      `among: ${Array.isArray(among) ? `${among.length} values` : show(among)} for ${alpha.length} domains; give true or false for each, or null for all`,
+    );
   const out = Float64Array.from(alpha);
   const indices = [...out.keys()].filter((i) => among === null || among[i]);
   if (indices.length === out.length) return change(out, 1, indices);
@@ -147,9 +182,12 @@ export function within(
 /**
  * Limits weights by caps: the excess over the caps goes to all domains in proportion to the room below their caps, capᵢ − αᵢ. (`projectBounds`
  * distributes it in proportion to the weights, so that the next largest domains reach their caps too.) If the caps sum to less than 1, the weights
- * are in proportion to them. Caps that are not exceeded change nothing.
+ * are in proportion to them. Caps that are not exceeded change nothing. Throws `config` for lists of different lengths, and `numeric` for numbers that
+ * are not finite and ≥ 0.
  */
 export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
+  checkNumbers("spreadExcess: weights", alpha);
+  checkNumbers("spreadExcess: caps", caps, alpha.length);
   const all = sumOf(caps);
   if (all <= 1) return normalise(caps, "caps");
   const within = Float64Array.from(alpha, (weight, i) => Math.min(weight, caps[i]!));
@@ -166,7 +204,7 @@ export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>):
  * share min(1, 1/(C − 1)) of the result is `spreadExcess(α)`, which uses the spare supply of all domains evenly. The rest is the KL projection
  * (`projectBounds`), which keeps the ratios of the weights below their caps. So with much to spare, the domains with the largest weights replace those
  * at their caps; with little, all domains do. Caps that are not exceeded change nothing. If the caps sum to less than 1, the weights are in proportion
- * to them.
+ * to them. Throws like `spreadExcess`.
  */
 export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
   const even = spreadExcess(alpha, caps);
@@ -176,8 +214,9 @@ export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): 
   return near.map((weight, i) => weight + (even[i]! - weight) / spare);
 }
 
-/** Mixes in uniform weights: (1 − share)·α + share/k. */
+/** Mixes in uniform weights: (1 − share)·α + share/k. Throws `config` for a share outside [0, 1]. */
 export function mixUniform(alpha: Weights, share: number): Weights {
+  checkRange("mixUniform: share", share, { min: 0, max: 1 });
   return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));
 }
 
@@ -211,15 +250,18 @@ export function liesOnSimplex(numbers: readonly number[]): boolean {
   return Math.abs(sumOf(numbers) - 1) <= 1e-9 && numbers.every((weight) => weight >= 0);
 }
 
-/** Entropy −Σ αᵢ log αᵢ, in nats. */
+/** Entropy −Σ αᵢ log αᵢ, in nats. Throws `numeric` for weights that are not finite and ≥ 0. */
 export function entropy(alpha: ArrayLike<number>): number {
+  checkNumbers("entropy: weights", alpha);
   let sum = 0;
   for (let i = 0; i < alpha.length; i++) if (alpha[i]! > 0) sum -= alpha[i]! * Math.log(alpha[i]!);
   return sum;
 }
 
-/** Kullback–Leibler divergence KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ if q is 0 where p is positive. */
+/** Kullback–Leibler divergence KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ if q is 0 where p is positive. Throws like `entropy`, and `config` for lists of different lengths. */
 export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number {
+  checkNumbers("klDivergence: p", p);
+  checkNumbers("klDivergence: q", q, p.length);
   let sum = 0;
   for (let i = 0; i < p.length; i++) if (p[i]! > 0) sum += p[i]! * Math.log(p[i]! / q[i]!);
   return sum;
@@ -231,7 +273,8 @@ export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number
  * bounds is returned unchanged. If the positive weights cannot fill the simplex, weights of 0 share the rest in proportion to the room below their
  * caps.
  *
- * Throws `config` if no point respects the bounds: Σ floorᵢ > 1, Σ capᵢ < 1 or a floor above its cap.
+ * Throws `config` if no point respects the bounds: Σ floorᵢ > 1, Σ capᵢ < 1 or a floor above its cap; also for lists of different lengths. Throws
+ * `numeric` for weights that are not finite and ≥ 0.
  */
 export function projectBounds(
   alpha: ArrayLike<number>,
@@ -240,6 +283,11 @@ export function projectBounds(
 ): Weights {
   const out = Float64Array.from(alpha);
   const k = out.length;
+  if (floors.length !== k || caps.length !== k)
+    throw new GradmixError(
+      "config",
+      `projectBounds: ${floors.length} floors and ${caps.length} caps for ${k} weights`,
+    );
   if (out.every((weight, i) => weight >= floors[i]! && weight <= caps[i]!)) return out;
   for (let i = 0; i < k; i++)
     if (!(floors[i]! >= 0 && floors[i]! <= caps[i]!))
@@ -253,6 +301,7 @@ export function projectBounds(
       "config",
       `weights: none lie between floors that sum to ${low} and caps that sum to ${high}; floors must sum to at most 1, caps to at least 1`,
     );
+  checkNumbers("projectBounds: weights", out);
   const at = (c: number): Weights =>
     out.map((weight, i) => Math.min(caps[i]!, Math.max(floors[i]!, c * weight)));
   // Σ at(c) is piecewise linear and never falls in c. It has a kink where a weight leaves its floor and where it reaches its cap. A weight of 0 has

@@ -82,6 +82,9 @@ export function alignmentsByDomain(
 ): DomainAlignment[] {
   if (dots.length !== domainOf.length)
     throw new GradmixError("shape", `${dots.length} dots for ${domainOf.length} domain indices`);
+  // Only one domain's numbers reach domainAlignments at a time, so a list of another length would not be noticed there.
+  if (dots.length !== tokens.length)
+    throw new GradmixError("shape", `${dots.length} dots for ${tokens.length} token counts`);
   const dotsOf = Array.from({ length: k }, (): number[] => []);
   const tokensOf = Array.from({ length: k }, (): number[] => []);
   for (let j = 0; j < dots.length; j++) {

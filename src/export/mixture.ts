@@ -95,6 +95,6 @@ export function checkMixture(mixture: Mixture): void {
     starts.some((start, i) => (i === 0 ? start !== 0 : !(start > starts[i - 1]! && start < mixture.tokens)))
   )
     throw invalid(
-      `the stages start at ${show(starts)}: not at 0 and then in ascending order within ${mixture.tokens} tokens`,
+      `the stages start at ${starts.join(", ")}: not at 0 and then in ascending order within ${mixture.tokens} tokens`,
     );
 }

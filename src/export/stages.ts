@@ -1,5 +1,7 @@
 /** Approximates a trajectory of weights by a few stages of constant weights. */
+import { SUM_TOLERANCE, sumOf } from "../dga/simplex.ts";
 import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
 import type { MixtureStage } from "./mixture.ts";
 
 /** Constant weights with which `tokens` training tokens were drawn. */
@@ -13,6 +15,20 @@ export interface TrajectoryPiece {
 /** A longer trajectory is first reduced to this many pieces of about equal length. */
 const MOST_PIECES = 400;
 
+/** Throws `config`, naming its place, for a piece without a number of tokens, and for one whose weights are not those of the first piece's domains. */
+function checkPiece({ tokens, weights }: TrajectoryPiece, at: number, all: readonly TrajectoryPiece[]): void {
+  const invalid = (what: string): GradmixError =>
+    new GradmixError("config", `fitStages: piece ${at} of the trajectory ${what}`);
+  if (!(tokens >= 0 && tokens < Infinity)) throw invalid(`has ${show(tokens)} tokens`);
+  const count = all[0]!.weights.length;
+  if (weights.length !== count)
+    throw invalid(`has ${weights.length} weights, but the first piece has ${count}`);
+  const bad = weights.find((weight) => !(weight >= 0 && weight < Infinity));
+  if (bad !== undefined) throw invalid(`has a weight of ${show(bad)}; weights are finite and ≥ 0`);
+  const sum = sumOf(weights);
+  if (Math.abs(sum - 1) > SUM_TOLERANCE) throw invalid(`has weights that sum to ${sum}, not to 1`);
+}
+
 /**
  * Finds the `count` stages of constant weights that are closest to a trajectory: those with the smallest Σ tokens·KL(weights of the piece ‖ weights
  * of its stage), by dynamic programming (optimal over all ends of pieces). KL is in nats per drawn token, so a rare domain that doubles counts in
@@ -20,12 +36,13 @@ const MOST_PIECES = 400;
  * tokens, so over a stage each domain gets as many tokens as in the run.
  *
  * Neighbours with the same weights are one piece. A trajectory of more than 400 pieces is first reduced to 400 of about equal length. If there are
- * fewer pieces than `count`, there are as many stages as pieces. Throws `config` for a trajectory without tokens, and unless `count` is an integer of
- * at least 1.
+ * fewer pieces than `count`, there are as many stages as pieces. Throws `config` for a trajectory without tokens, for a piece whose weights are not on
+ * the simplex, and unless `count` is an integer of at least 1.
  */
 export function fitStages(trajectory: readonly TrajectoryPiece[], count: number): MixtureStage[] {
   if (!Number.isSafeInteger(count) || count < 1)
     throw new GradmixError("config", `fitStages: count is ${count}, not a whole number of at least 1`);
+  trajectory.forEach(checkPiece);
   const pieces = joinTo(MOST_PIECES, joinEqual(trajectory.filter(({ tokens }) => tokens > 0)));
   if (pieces.length === 0) throw new GradmixError("config", "fitStages: the trajectory has no tokens");
   const n = pieces.length;

@@ -71,6 +71,11 @@ export async function* replay(
     session = made.session;
     return reply;
   };
+  /** The number of domains; null before they are known. */
+  const known = (): number | null => {
+    const names: unknown = session?.setup.domains ?? init["domains"];
+    return Array.isArray(names) ? names.length : null;
+  };
   for await (const line of lines) {
     count++;
     const value = messageOf(line, place(source, count));
@@ -81,7 +86,8 @@ export async function* replay(
     }
     // Replies and requests for a snapshot contain no measurements.
     if (type !== undefined && type !== "observe") continue;
-    const message = type === "observe" ? value : observeOf(value, recorded, place(source, count));
+    const message =
+      type === "observe" ? value : observeOf(value, { ...recorded, all: known() }, place(source, count));
     if (session === null) {
       const { weights } = read(namedWeights, value, faultOf(place(source, count)));
       const names = weights === undefined ? {} : { domains: [...weights.keys()] };
@@ -134,8 +140,12 @@ const measuredLine = object<MeasuredLine>({
   domains: optional(map(object<{ tokens: number | null }>({ tokens: orNull(number) }))),
 });
 
-/** Turns a line of metrics.jsonl into an `observe` message; null for a line without alignments. */
-function observeOf(line: Message, { preconditioned, bases }: Recorded, source: Source): Message | null {
+/** Turns a line of metrics.jsonl into an `observe` message; null for a line without alignments. `all`: the number of domains, if it is known. */
+function observeOf(
+  line: Message,
+  { preconditioned, bases, all }: Recorded & { readonly all: number | null },
+  source: Source,
+): Message | null {
   const { alignments, targetNorm, targetExamples, domains } = read(measuredLine, line, faultOf(source));
   if (alignments === undefined) return null;
   const of = (part: keyof Measured): Readonly<Record<string, number | null>> | null => {
@@ -155,7 +165,8 @@ function observeOf(line: Message, { preconditioned, bases }: Recorded, source: S
     norms: of("norm"),
     tokens: of("tokens"),
     targetExamples,
-    ...(seen === null || Object.keys(seen).length < alignments.size ? {} : { tokensSeen: seen }),
+    // With many domains, a line has only those of the batch, and the rule needs the tokens of all or none.
+    ...(seen === null || Object.keys(seen).length < (all ?? alignments.size) ? {} : { tokensSeen: seen }),
   };
 }
 

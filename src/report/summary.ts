@@ -70,7 +70,7 @@ function describeDifference(best: Ending, other: Ending): string {
     return `${first}: these seeds do not distinguish it from ${best.group.label}, because the interval contains 0.`;
   const reached = tokensUntil({ tokens: best.curves.tokens, loss: best.curves.nats.mean }, other.end);
   if (reached === null || other.tokens === 0) return `${first}.`;
-  return `${first}; ${best.group.label} reached this loss after ${formatShare(reached / other.tokens)} of its tokens.`;
+  return `${first}; ${best.group.label} needed ${formatShare(reached / other.tokens)} as many tokens to reach this loss.`;
 }
 
 /** Half of the 95 % interval of the difference of two means, paired if both have the same seeds; null if a group has one run. */
@@ -94,7 +94,7 @@ function describeWithoutTarget(groups: readonly GroupData[]): string[] {
     const meanOf = (at: number): number => mean(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN));
     const several = domains.every(({ loss }) => loss.tokens.length > 1);
     const from = several ? `went from ${formatLoss(meanOf(0))} to` : "is";
-    return `${label}: there is no target; the mean of the held-out losses of ${domains.length} domains ${from} ${formatLoss(meanOf(-1))} nats per token.`;
+    return `${label}: there is no target; the ${domains.length === 1 ? "held-out loss of the domain" : `mean of the held-out losses of ${domains.length} domains`} ${from} ${formatLoss(meanOf(-1))} nats per token.`;
   });
 }
 

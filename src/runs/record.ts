@@ -89,6 +89,11 @@ export function readRunHead(folder: string): RunHead {
   if (!(config instanceof Map)) throw faultOf(ofRun(file))("", "is not an object");
   const place = join(folder, "run.json");
   const facts = readOrNull(place);
+  if (facts === null && existsSync(join(folder, "model.safetensors")))
+    throw new GradmixError(
+      "data",
+      `${folder}: is the folder of a model, not of a run; give ${existsSync(join(folder, "..", "run.json")) ? `that of the run, ${join(folder, "..")}` : "the folder of a run"}`,
+    );
   if (facts === null)
     throw new GradmixError(
       "data",

@@ -4,6 +4,7 @@
  */
 import fc from "fast-check";
 import type { Signal } from "../dga/rule.ts";
+import { checkRuleMembers } from "../dga/rule-checks.ts";
 import { GradmixError } from "../errors.ts";
 import {
   boolean,
@@ -103,7 +104,9 @@ function check(options: CheckRuleOptions): void {
 
 function contextOf(make: MakeRule, options: CheckRuleOptions): Context {
   const { least, most } = options.domains ?? { least: 1, most: 8 };
+  callback("checkRule: make", make);
   const rule = make(names(most), {});
+  checkRuleMembers("checkRule: what make returned", rule);
   const { floor = 0, ceiling = 1, splits = floor === 0 && ceiling === 1 } = options.promises ?? {};
   return {
     make,

@@ -66,6 +66,7 @@ test("an interruption ends the counting of the target's histogram", async () => 
   const told: string[] = [];
   const hooks = {
     signal: controller.signal,
+    onInputs: () => {},
     onEvent(line: string) {
       told.push(line);
       // All text is read by then.
@@ -76,6 +77,7 @@ test("an interruption ends the counting of the target's histogram", async () => 
   expect(told.at(-1)).toMatch(/^training tokens/);
   const { targets } = await domainHistograms(config, 1, {
     onEvent: () => {},
+    onInputs: () => {},
     signal: new AbortController().signal,
   });
   expect(targets.map(({ name }) => name)).toEqual(["target"]);
@@ -119,6 +121,19 @@ describe("gradmix histogram", () => {
       // Given shares are not written as counted ones.
       expect(existsSync(join(folder, out, "histogram.json"))).toBe(false);
     }
+  });
+
+  test("histogram and prepare take the config.json that a run writes, which holds every option", () => {
+    const config = join("from-importanceSampling", "config.json");
+    const run = JSON.parse(text(config)) as { data: { targets: unknown } };
+    expect(run.data.targets).toEqual({});
+    const found = gradmix("histogram", config, "--out", "again.json");
+    expect([found.code, found.out.split("\nwritten")[0]]).toEqual([0, printed.split("\nwritten")[0]]);
+    expect(text("again.json")).toBe(text("new/shares.json"));
+    expect(gradmix("prepare", config, "--out", "prepared")).toMatchObject({ code: 0 });
+    const prepared = gradmix("histogram", "--domains", "prepared", "--context", "16", "--out", "third.json");
+    expect(prepared.code).toBe(0);
+    expect(text("third.json")).toBe(text("again.json"));
   });
 
   test("uses only the text options of a run's config file, and the tokenizer of a model", () => {

@@ -259,6 +259,18 @@ describe("signals", () => {
     },
   );
 
+  test("a run that is resumed without a checkpoint says that it begins again", async () => {
+    expect((await gradmix(tiny("--steps", "4"))).code).toBe(0);
+    const before = outcome("run");
+    rmSync(join(folder, "run/checkpoints"), { recursive: true });
+    const { code, err } = await gradmix(["train", "--resume", "run"]);
+    expect([code, err]).toEqual([
+      0,
+      expect.stringMatching(/^run has no checkpoint, so the run begins again at its first step\n/),
+    ]);
+    expect(outcome("run")).toEqual(before);
+  });
+
   test("while text is read: reading stops and nothing is written; a resumed run stays as it was", async () => {
     const atA = {
       SIGNAL: JSON.stringify({ call: "read", path: "a.jsonl$", nth: 1, signals: ["SIGINT"] }),

@@ -1,6 +1,14 @@
 /** `gradmix report` and `gradmix watch` from the command line: the files, and refusals before anything is written. */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
@@ -91,6 +99,12 @@ describe("the command is refused in one line, and nothing is written:", () => {
   const twice = makeRun(join(work, "twice"), { steps: 10 });
   const lines = readFileSync(join(twice, "metrics.jsonl"), "utf8").split("\n");
   writeFileSync(join(twice, "metrics.jsonl"), [...lines.slice(0, 4), lines[3], ""].join("\n"));
+  // As a run writes it to model/ and best/, and as anybody may have it elsewhere.
+  const [ofRun, elsewhere] = [join(good, "best"), join(work, "weights")];
+  for (const model of [ofRun, elsewhere]) {
+    mkdirSync(model);
+    for (const name of ["config.json", "model.safetensors"]) writeFileSync(join(model, name), "{}");
+  }
   const other = makeRun(join(work, "other"), { steps: 10, target: "another" });
 
   test.each([
@@ -101,6 +115,12 @@ describe("the command is refused in one line, and nothing is written:", () => {
     ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1: tokens is missing/],
     ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
     ["one run twice", [good, `${good}/`], /good\/: is listed twice/],
+    [
+      "the model of a run",
+      [ofRun],
+      `${ofRun}: is the folder of a model, not of a run; give that of the run, ${good}`,
+    ],
+    ["a model", [elsewhere], "weights: is the folder of a model, not of a run; give the folder of a run"],
     ["other targets", [good, other], /good and .*other have different targets/],
   ])("%s", async (_, runs, message) => {
     const place = join(work, "refused");
@@ -109,6 +129,8 @@ describe("the command is refused in one line, and nothing is written:", () => {
     ).rejects.toThrow(message);
     expect(existsSync(place)).toBe(false);
     expect(runs.some((folder) => existsSync(join(folder, "metrics.csv")))).toBe(false);
+    // The page of a single run goes to its own folder.
+    if (runs.length === 1) await expect(run(runs)).rejects.toThrow(message);
   });
 
   test("when started as a command, with exit code 2", () => {

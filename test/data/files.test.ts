@@ -435,9 +435,9 @@ describe("no file is lost", () => {
     expect(await listFiles(["d", "d/**/*.txt"], options)).toEqual(["d/a.txt", "d/e/mine/f.txt"]);
     expect(told.sort()).toEqual(["passed over d/mine/b.txt", "passed over d/mine/deep/c.txt"]);
     await expect(listFiles(["d/mine/*"], options)).rejects.toThrow(
-      /^files: all 1 files of d\/mine\/\* were written by a run; to use one as text, name it by its own path/,
+      /^files: the only file of d\/mine\/\* was written by a run; to use one as text, name it by its own path/,
     );
-    await expect(listFiles(["d/mine/deep"], options)).rejects.toThrow(/were written by a run/);
+    await expect(listFiles(["d/mine/deep"], options)).rejects.toThrow(/was written by a run/);
     expect(await listFiles(["d/mine/b.txt"], options)).toEqual(["d/mine/b.txt"]);
   });
 });

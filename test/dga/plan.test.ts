@@ -53,7 +53,12 @@ test("a rule that needs several signals gets all of them; with several targets, 
   );
 });
 
-const ruleOf = (needs: readonly SignalName[]): Rule => ({ ...rules.uniform(), name: "r", needs });
+const ruleOf = (needs: readonly SignalName[]): Rule => ({
+  ...rules.uniform(),
+  name: "r",
+  needs,
+  init: (domains) => ({ ...rules.uniform().init(domains), rule: "r" }),
+});
 const names = ["a", "b", "c"];
 const mixed = createBases({ x: [0.5, 0.5, 0], y: [0, 0.5, 0.5] }, names);
 const single = createBases({ x: [1, 0, 0], y: [0, 0, 1] }, names);

@@ -132,7 +132,7 @@ describe("bases", () => {
     [{ a: [1] }, 'basis "a": 1 values for 3 domains'],
     [
       { a: [0.5, 0.5, 0.5] },
-      'basis "a": its weights sum to 1.5, not to 1; if they are counts, set the option counts',
+      'basis "a": its weights sum to 1.5, not to 1; divide them by their sum (in a program, the option counts does)',
     ],
     [{ a: { web: 1.5, code: -0.5 } }, 'basis "a": domain "code" has -0.5; weights are finite and ≥ 0'],
     [{ a: [NaN, 0, 1] }, 'basis "a": domain "web" has NaN; weights are finite and ≥ 0'],
@@ -274,12 +274,12 @@ describe("bases", () => {
     ],
     [
       "config",
-      'basis "a": its weights sum to 1.0000015, not to 1; if they are counts, set the option counts',
+      'basis "a": its weights sum to 1.0000015, not to 1; divide them by their sum (in a program, the option counts does)',
       () => createBases({ a: [1.0000015] }, ["x"]),
     ],
     [
       "config",
-      'basis "b": its weights sum to 0.9999985, not to 1; if they are counts, set the option counts',
+      'basis "b": its weights sum to 0.9999985, not to 1; divide them by their sum (in a program, the option counts does)',
       () => createBases({ a: [1], b: [0.9999985] }, ["x"]),
     ],
     [

@@ -439,7 +439,28 @@ describe("refusals and their messages", () => {
       make({ name: "dga", start: { domain: 1 } }, many),
     ],
     ["config", "start: 2 values for 3 domains", make({ name: "dga", start: [0.5, 0.5] })],
-    ["config", "start: they sum to 0, not to 1", make({ name: "dga", start: {} })],
+    ["config", "start: they sum to 0, not to 1", make({ name: "dga", start: [0, 0, 0] })],
+    // A forgotten domain would have the weight 0 for the whole run.
+    [
+      "config",
+      'start: there is no number for domain "b"; every domain needs one',
+      make({ name: "dga", start: { a: 1 } }),
+    ],
+    [
+      "config",
+      'weights: there is no number for domain "c"; every domain needs one',
+      make({ name: "static", weights: { a: 0.5, b: 0.5 } }),
+    ],
+    [
+      "config",
+      'target: there is no number for domain "a"; every domain needs one',
+      make({ name: "rnb", target: { b: 0.5, c: 0.5 } }),
+    ],
+    [
+      "config",
+      'targetWeights: there is no number for target "t"; every target needs one',
+      make({ name: "grape", targets: ["s", "t"], targetWeights: { s: 1 } }),
+    ],
     [
       "config",
       'start: "b" has Infinity; weights are finite and ≥ 0',

@@ -4,6 +4,8 @@ import {
   entropy,
   exponentiatedGradient,
   klDivergence,
+  mirrorStep,
+  mixUniform,
   movingAverage,
   normalise,
   projectBounds,
@@ -11,6 +13,7 @@ import {
   spreadExcess,
   sumOf,
   uniformWeights,
+  usualRepetitions,
   type Weights,
 } from "#dist/dga/index.js";
 import fc from "fast-check";
@@ -859,4 +862,46 @@ describe("spreadExcess", () => {
         out.forEach((weight, i) => expect(weight).toBeLessThanOrEqual(caps[i] * (1 + 1e-12)));
       }
   });
+});
+
+test("numbers that cannot be weights, bounds or steps are refused, and lists of other lengths", () => {
+  const half = [0.5, 0.5];
+  const step = { eta: 1, direction: Float64Array.of(1, 2), among: null };
+  const untyped = (call: (...given: never[]) => unknown, ...given: unknown[]): (() => unknown) => {
+    return () => Reflect.apply(call, undefined, given);
+  };
+  const refused: [call: () => unknown, code: string, message: RegExp][] = [
+    [untyped(mirrorStep, half, { ...step, eta: NaN }), "config", /^the step size η of the mirror step: NaN does not fit/],
+    [untyped(mirrorStep, half, { ...step, eta: -1 }), "config", /^the step size η of the mirror step: -1 does not fit/],
+    [untyped(mirrorStep, half, { ...step, direction: [1, 2, 3] }), "config", /has 3 numbers for 2 weights$/],
+    [untyped(mirrorStep, half, { ...step, direction: [1] }), "config", /has 1 numbers for 2 weights$/],
+    [untyped(mirrorStep, [NaN, 1], step), "numeric", /^the weights of the mirror step: NaN at 0; they are finite and ≥ 0$/],
+    [untyped(mirrorStep, [1.5, -0.5], step), "numeric", /^the weights of the mirror step: -0.5 at 1/],
+    [untyped(mirrorStep, half, { ...step, among: [true] }), "config", /^among: 1 values for 2 domains; give true or false for each, or null for all$/],
+    [untyped(mirrorStep, half, { eta: 1, direction: [1, 2] }), "config", /^among: undefined for 2 domains/],
+    [untyped(exponentiatedGradient, half, [1, 2], "1"), "config", /^the step size η of the mirror step: "1" does not fit/],
+    [untyped(movingAverage, half, [1], 0.5), "config", /^movingAverage: next: 1 numbers for 2 weights$/],
+    [untyped(movingAverage, half, [1, 0], 2), "config", /^movingAverage: beta: 2 does not fit/],
+    [untyped(movingAverage, half, [1, NaN], 1), "numeric", /^movingAverage: next: NaN at 1/],
+    [untyped(mixUniform, Float64Array.from(half), 2), "config", /^mixUniform: share: 2 does not fit/],
+    [untyped(projectFloor, half, 0.6), "config", /^projectFloor: floor: 0.6 does not fit; it must be at least 0 and at most 0.5$/],
+    [untyped(projectFloor, half, NaN), "config", /^projectFloor: floor: NaN/],
+    [untyped(projectFloor, [NaN, 0.5], 0.1), "numeric", /^projectFloor: weights: NaN at 0/],
+    [untyped(projectBounds, half, [0, 0], [1]), "config", /^projectBounds: 2 floors and 1 caps for 2 weights$/],
+    [untyped(projectBounds, [NaN, 1], [0, 0], [1, 1]), "numeric", /^projectBounds: weights: NaN at 0/],
+    [untyped(spreadExcess, half, [0.9]), "config", /^spreadExcess: caps: 1 numbers for 2 weights$/],
+    [untyped(spreadExcess, [2, -1], [0.9, 0.9]), "numeric", /^spreadExcess: weights: -1 at 1/],
+    [untyped(uniformWeights, 1.5), "config", /^uniformWeights: k: 1.5 does not fit/],
+    [untyped(uniformWeights, -1), "config", /^uniformWeights: k: -1 does not fit/],
+    [untyped(uniformWeights, "3"), "config", /^uniformWeights: k: "3" does not fit/],
+    [untyped(entropy, [NaN, 1]), "numeric", /^entropy: weights: NaN at 0/],
+    [untyped(klDivergence, half, [1]), "config", /^klDivergence: q: 1 numbers for 2 weights$/],
+    [untyped(usualRepetitions, [100, 0], 1000), "config", /^usualRepetitions: sizes: 0 does not fit/],
+    [untyped(usualRepetitions, [100], NaN), "config", /^usualRepetitions: tokens: NaN does not fit/],
+    [untyped(usualRepetitions, [], 1), "config", /^usualRepetitions: sizes: a list does not fit/],
+  ]; // prettier-ignore
+  for (const [call, code, message] of refused)
+    expect(call, String(message)).toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(message) }),
+    );
 });

@@ -158,6 +158,12 @@ describe("alignmentsByDomain", () => {
         code: "shape",
         message: `example 1 is of domain ${bad}, but there are 2`,
       });
+    // A list of tokens of another length, also where each domain's own numbers would fit.
+    for (const tokens of [[1], [1, 1, 1]])
+      expect(errorOf(() => alignmentsByDomain([1, 2], tokens, [0, 0], 1))).toMatchObject({
+        code: "shape",
+        message: `2 dots for ${tokens.length} token counts`,
+      });
     expect(errorOf(() => alignmentsByDomain([1, 2], [1, 1], [0], 1)).message).toBe(
       "2 dots for 1 domain indices",
     );

@@ -171,7 +171,11 @@ test("refusals are one line that names the remedy", () => {
     [mixture({ web: 0.7, code: 0.7 }), { format: "json" }, /sum to 1/],
     [mixture({ web: 1.5, code: -0.5 }), { format: "json" }, /at least 0/],
     [{ ...half, tokens: 0 }, { format: "json" }, /tokens is 0/],
-    [{ ...half, stages: [{ start: 5, weights: [1, 0] }] }, { format: "json" }, /stages start/],
+    [
+      { ...half, stages: [{ start: 5, weights: [1, 0] }] },
+      { format: "json" },
+      /the stages start at 5: not at 0/,
+    ],
     [
       { ...half, stages: [0, 0].map((start) => ({ start, weights: [1, 0] })) },
       { format: "json" },

@@ -122,5 +122,19 @@ describe("fitStages", () => {
       expect(errorOf(() => fitStages([{ tokens: 1, weights: [1] }], count)).code).toBe("config");
     for (const none of [[], [{ tokens: 0, weights: [1] }]])
       expect(errorOf(() => fitStages(none, 1)).code).toBe("config");
+    const good = { tokens: 1, weights: [0.5, 0.5] };
+    const bad: [TrajectoryPiece, string][] = [
+      [{ tokens: -1, weights: [0.5, 0.5] }, "has -1 tokens"],
+      [{ tokens: NaN, weights: [0.5, 0.5] }, "has NaN tokens"],
+      [{ tokens: 1, weights: [1] }, "has 1 weights, but the first piece has 2"],
+      [{ tokens: 1, weights: [NaN, 1] }, "has a weight of NaN; weights are finite and ≥ 0"],
+      [{ tokens: 1, weights: [-0.5, 1.5] }, "has a weight of -0.5; weights are finite and ≥ 0"],
+      [{ tokens: 1, weights: [2, 3] }, "has weights that sum to 5, not to 1"],
+    ];
+    for (const [piece, what] of bad)
+      expect(errorOf(() => fitStages([good, piece], 1))).toMatchObject({
+        code: "config",
+        message: `fitStages: piece 1 of the trajectory ${what}`,
+      });
   });
 });

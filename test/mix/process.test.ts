@@ -177,11 +177,12 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^rule: grape: mu: -1 does not fit/,
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
+  [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster or gradmix prepare/],
   [{ domains: "a,b", sizes: "a=1" }, {}, /^sizes\.b: it is missing/],
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
-  [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
+  [{ stateFile: "same", weightsFile: "./same" }, {}, /--state-file writes it too/],
   [{ domains: "a,b" }, { repetitionCap: "1" }, /^--repetition-cap: .*; add --sizes NAME=N,… and --tokens N$/],
   [
     { domains: "a,b", sizes: "a=1,b=2" },
@@ -343,7 +344,7 @@ describe("files", () => {
     ]);
     expect([status, err]).toEqual([
       2,
-      "gradmix: --weights-file: link.json is the file of --state-file; choose another\n",
+      "gradmix: --weights-file: link.json would be replaced, but --state-file writes it too; choose another file\n",
     ]);
   });
 
@@ -713,6 +714,19 @@ describe("replay", () => {
     await expect(replayed([line], { rule: { name: "ado" } }, false, true)).rejects.toThrow(/rule ado needs/);
   });
 
+  test("of a run with many domains, whose lines have some of them", async () => {
+    const line = {
+      step: 1,
+      weights: { web: 0.4, code: 0.4 },
+      domains: { web: { tokens: 3 }, mail: { tokens: 4 } },
+      alignments: { web: { value: 1 }, code: { value: 0 } },
+    };
+    const fields = { domains: ["web", "code", "mail"], rule: { name: "dga", normalise: "raw", beta: 1 } };
+    const [first, moved] = await replayed([line, { ...line, step: 2 }], fields);
+    expect(first).toMatchObject({ weights: { web: 1 / 3, code: 1 / 3, mail: 1 / 3 } });
+    expect(moved).toMatchObject({ changed: true, diagnostics: { measured: 2 }, weights: { mail: 1 / 3 } });
+  });
+
   test("stops with an error if the lines of a run lack what the rule needs", async () => {
     const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
     const init = { rule: { name: "rnb" } };
@@ -783,6 +797,61 @@ describe("replay", () => {
       '{"normalise":"cosine","eta":0}',
     ]);
     expect(other.out.map((reply) => reply.type === "weights" && reply.weights)).toHaveLength(5);
+  });
+
+  test.each([
+    ["a folder", ["--domains", "texts"]],
+    ["a folder and a name", ["--domain", "more=more.jsonl", "--domains", "texts"]],
+    ["a field", ["--domains", "mixed.jsonl", "--domain-field", "kind"]],
+    ["prepared text", ["--domains", "prepared"]],
+  ])("of a run whose domains come from %s, to the bit", (source, domains) => {
+    const lines = (word: string, kind: string): string =>
+      Array.from({ length: 30 }, (_, j) =>
+        JSON.stringify({ text: `the ${word} sees ${(j * 7919) % 97} houses`, kind }),
+      ).join("\n");
+    mkdirSync(at("texts"), { recursive: true });
+    for (const [word, name] of [
+      ["dog", "texts/9.jsonl"],
+      ["cat", "texts/web page.jsonl"],
+      ["cow", "more.jsonl"],
+      ["dog's", "target.jsonl"],
+    ])
+      writeFileSync(at(name), lines(word, name));
+    writeFileSync(at("mixed.jsonl"), `${lines("dog", "10")}\n${lines("cat", "b c")}`);
+    const gradmix = (args: readonly string[]): void => {
+      const { status, stderr } = spawnSync(process.execPath, [command, ...args], {
+        ...{ cwd: folder, encoding: "utf8" },
+      });
+      expect([status, stderr]).toEqual([0, args[0] === "train" ? "" : expect.anything()]);
+    };
+    const run = `run on ${source}`;
+    const target = ["--target", "target.jsonl"];
+    const given = domains.includes("prepared") ? domains : [...domains, ...target, "--tokenizer", "byte"];
+    if (domains.includes("prepared"))
+      gradmix(["prepare", "--domains", "texts", ...target, "--tokenizer", "byte", "--out", "prepared"]);
+    const model = "--dim 8 --layers 1 --heads 1 --context 8 --batch 16 --lr 0.02 --threads 1 --backend cpu";
+    const when = "--update-every 4 --steps 16 --eval-every 0 --eval-tokens 16 --quiet";
+    gradmix(["train", "--out", run, ...given, ...`${model} ${when}`.split(" ")]);
+    const { final } = JSON.parse(readFileSync(at(`${run}/weights.json`), "utf8")) as {
+      final: Record<string, number>;
+    };
+    const { status, out, err } = mix(["--replay", run]);
+    expect([status, err]).toEqual([0, ""]);
+    expect(out.at(-1)).toMatchObject({ step: 16, weights: final });
+    // The run's configuration has no names, except of prepared text, which is found by its folder.
+    const session = mix([`${run}/config.json`], '{"type":"snapshot"}\n');
+    const looked = domains.at(domains.indexOf("--domains") + 1);
+    if (source === "prepared text")
+      expect(session).toMatchObject({
+        err: "",
+        out: [{ state: { setup: { domains: Object.keys(final) } } }],
+      });
+    else
+      expect([session.status, session.err]).toEqual([
+        2,
+        `gradmix: ${run}/config.json: data.domainsFrom: gradmix mix does not look for domains in ${looked}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…\n`,
+      ]);
+    expect(new Set(Object.values(final)).size).toBeGreaterThan(1);
   });
 });
 

@@ -155,7 +155,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "DIR",
     kind: text,
     default: null,
-    help: "for --rule doremi and --guard: the folder of an earlier run with the same domains and tokenizer; its model gives the reference losses",
+    help: "for --rule doremi and --guard: the folder of a finished run with the same tokenizer, usually on the same domains; its model gives the reference losses",
   },
   bases: {
     flag: "--bases",

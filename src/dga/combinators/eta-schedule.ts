@@ -2,6 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { callback, checkRange } from "../../options.ts";
 import { type Rule } from "../rule.ts";
+import { checkRuleMembers } from "../rule-checks.ts";
 import { wrap } from "./wrap.ts";
 
 /**
@@ -11,6 +12,7 @@ import { wrap } from "./wrap.ts";
  */
 export function etaSchedule(rule: Rule, factor: (update: number) => number): Rule {
   callback("etaSchedule: factor", factor);
+  checkRuleMembers("etaSchedule: rule", rule);
   if (rule.needs.length > 0 && rule.stepsOn === undefined)
     throw new GradmixError(
       "config",

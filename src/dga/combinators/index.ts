@@ -16,6 +16,7 @@ import {
 } from "../../options.ts";
 import type { RunFacts } from "../facts.ts";
 import type { Rule } from "../rule.ts";
+import { checkRuleMembers } from "../rule-checks.ts";
 import type { ByDomain } from "../rules/by-domain.ts";
 import { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
 import { ema } from "./ema.ts";
@@ -150,6 +151,7 @@ export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
  * option (the message suggests the nearest one) and for options out of range.
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
+  checkRuleMembers("combine: rule", rule);
   return placed(list).reduce<Rule>(
     (inner, { at, options }) => inPlace(at, () => build(inner, checked(options), facts)),
     rule,

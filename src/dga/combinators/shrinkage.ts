@@ -1,6 +1,7 @@
 /** Shrinkage: the noisy entries of a direction count less. */
 import { GradmixError } from "../../errors.ts";
 import { needErrors, type Rule, type Step } from "../rule.ts";
+import { checkRuleMembers } from "../rule-checks.ts";
 import { sumOf } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 
@@ -12,6 +13,7 @@ import { wrap } from "./wrap.ts";
  * known one; if none is known, nothing is shrunk. Throws `config` around a rule that does not step on the alignments with one target.
  */
 export function shrinkage(rule: Rule): Rule {
+  checkRuleMembers("shrinkage: rule", rule);
   const { needs, stepsOn } = rule;
   if (needs.length > 0 && stepsOn !== "alignments" && stepsOn !== "preconditionedAlignments")
     throw new GradmixError(

@@ -4,6 +4,7 @@
  */
 import { type ChangeStep, remembered, type Rule, type RuleState } from "../rule.ts";
 import type { Signal, SignalName, Step } from "../rule.ts";
+import { checkedState, checkRuleMembers } from "../rule-checks.ts";
 
 export interface Wrapping {
   /** Prefix of the inner rule's name: `name(inner)`. */
@@ -40,6 +41,7 @@ const PREFIX = "inner.";
 
 export function wrap(inner: Rule, wrapping: Wrapping): Rule {
   const { name, needs = [], always = false, memory, weights, step, drops } = wrapping;
+  checkRuleMembers(`${name}: rule`, inner);
   const fullName = `${name}(${inner.name})`;
   const rests = inner.needs.length === 0 && !always;
   const outer = (made: RuleState, before: RuleState | null, own: RuleState["memory"]): RuleState => ({
@@ -60,7 +62,12 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     needs: rests ? [] : [...new Set([...inner.needs, ...needs])],
     ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
     ...(inner.schedule === undefined ? {} : { schedule: inner.schedule }),
-    init: (domains) => outer(inner.init(domains), null, memory?.first(domains) ?? {}),
+    init: (domains) =>
+      outer(
+        checkedState(inner, inner.init(domains), "init", domains, null),
+        null,
+        memory?.first(domains) ?? {},
+      ),
     update(state, given, change) {
       if (rests) return state;
       const [own, innerMemory] = splitMemory(state.memory);
@@ -76,7 +83,8 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
         const next = step === undefined ? own : step(own, given, state, state.updates);
         return change === undefined ? next : change(next);
       };
-      const next = inner.update(old, given, inner.stepsOn === undefined ? undefined : changed);
+      const made = inner.update(old, given, inner.stepsOn === undefined ? undefined : changed);
+      const next = checkedState(inner, made, "update", state.domains, innerMemory);
       const ownNext = memory?.next(own, given, state) ?? {};
       return outer(drops?.(state.updates) === true ? old : next, state, ownNext);
     },

@@ -107,7 +107,7 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
         if (rho === null) return part;
         const earlier = normalise(atIndices(average));
         const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * earlier[i]!);
-        return projectFloor(normalise(mixed), floorOf(k) / total);
+        return projectFloor(normalise(mixed), Math.min(floorOf(k) / total, 1 / mixed.length));
       });
       const policy = projectFloor(stepped, floorOf(k));
       const t = state.updates + 1;

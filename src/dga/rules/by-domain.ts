@@ -52,11 +52,22 @@ export function byDomain(
   return domains.map((name) => (values.has(name) ? (values.get(name) as number) : 0));
 }
 
-/** Initial weights: the given ones, which must lie on the simplex, or uniform. Throws `config`. */
+/**
+ * Weights that a user gives: they lie on the simplex, and every domain has one. A domain that was forgotten would have the weight 0, and a mirror step
+ * never raises it from there. Throws `config`.
+ */
+export function weightsOf(
+  given: ByDomain,
+  domains: readonly string[],
+  what: string,
+  of: "domain" | "target" = "domain",
+): Weights {
+  return checkSimplex(byDomain(given, domains, what, { mustName: true, of }), domains, what);
+}
+
+/** Initial weights: the given ones, or uniform. Throws like `weightsOf`. */
 export function startOf(given: ByDomain | undefined, domains: readonly string[]): Weights {
-  return given === undefined
-    ? uniformWeights(domains.length)
-    : checkSimplex(byDomain(given, domains, "start"), domains, "start");
+  return given === undefined ? uniformWeights(domains.length) : weightsOf(given, domains, "start");
 }
 
 /**

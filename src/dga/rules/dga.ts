@@ -136,9 +136,16 @@ export const dgaDefaults: {
 /**
  * The default limit on repetitions for domains of `sizes` tokens and a run of `tokens` tokens: three more than if the run used all text equally often,
  * and at least 4. Language models lose almost nothing with up to four epochs of the same text (Muennighoff and others, arXiv:2305.16264). Where a run
- * must repeat all of its text, the three leave room to choose.
+ * must repeat all of its text, the three leave room to choose. Throws `config` unless all sizes and the tokens are finite and positive.
  */
 export function usualRepetitions(sizes: readonly number[], tokens: number): number {
+  if (!Array.isArray(sizes) || sizes.length === 0)
+    throw new GradmixError(
+      "config",
+      `usualRepetitions: sizes: ${show(sizes)} does not fit; it must be a list of sizes`,
+    );
+  for (const size of sizes) positive("usualRepetitions: sizes", size);
+  positive("usualRepetitions: tokens", tokens);
   const { least, beyondEven } = dgaDefaults.repetitions;
   return Math.max(least, beyondEven + tokens / sumOf(sizes));
 }
@@ -214,7 +221,9 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       const old = remembered("dga", state.memory, "alpha");
       const pulled = pull === 0 ? old : pulledTo(priorOf(options, state.domains), old, pull, step.among);
       // The floor is applied among the domains that step, so that the others stay; a final pass over all domains removes rounding errors.
-      const kept = (part: Weights, total: number): Weights => projectFloor(part, floor / total);
+      // A step that starts near the prior may start below the floor, so that the part's total has no room for it.
+      const kept = (part: Weights, total: number): Weights =>
+        projectFloor(part, Math.min(floor / total, 1 / part.length));
       const alpha = projectFloor(mirrorStep(old, step, change, kept, pulled), floor);
       // An average of points above the floor stays above it; only the correction of rounding may not.
       const weights = projectFloor(movingAverage(state.weights, sampled(alpha, state.domains), beta), floor);

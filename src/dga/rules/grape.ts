@@ -33,7 +33,6 @@ import {
   type Signal,
 } from "../rule.ts";
 import {
-  checkSimplex,
   exponentiatedGradient,
   liesOnSimplex,
   mixUniform,
@@ -42,7 +41,7 @@ import {
   uniformWeights,
   type Weights,
 } from "../simplex.ts";
-import { byDomain, type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, startOf, weightsOf } from "./by-domain.ts";
 import { scaled } from "./normalisation.ts";
 import type { RuleTraits } from "./traits.ts";
 
@@ -115,11 +114,7 @@ export function grape(options: GrapeOptions): Rule {
   const z =
     options.targetWeights === undefined
       ? uniformWeights(targets.length)
-      : checkSimplex(
-          byDomain(options.targetWeights, targets, "targetWeights", { of: "target" }),
-          targets,
-          "targetWeights",
-        );
+      : weightsOf(options.targetWeights, targets, "targetWeights", "target");
   return {
     name: "grape",
     needs: normalise === "raw" ? ["targets"] : ["targets", "norms"],

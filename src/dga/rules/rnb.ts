@@ -7,8 +7,8 @@
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, measuredDomains, needGram, type Rule } from "../rule.ts";
-import { checkSimplex, exponentiatedGradient, sumOf, uniformWeights, within } from "../simplex.ts";
-import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
+import { exponentiatedGradient, sumOf, uniformWeights, within } from "../simplex.ts";
+import { type ByDomain, numbersByDomain, weightsOf } from "./by-domain.ts";
 
 /** Options of the rule `rnb`. */
 export interface RnbOptions {
@@ -36,7 +36,7 @@ export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
   const shares = (domains: readonly string[]): Float64Array =>
     options.target === undefined
       ? uniformWeights(domains.length)
-      : checkSimplex(byDomain(options.target, domains, "target"), domains, "target");
+      : weightsOf(options.target, domains, "target");
   return {
     name: "rnb",
     needs: ["gram"],

@@ -1,15 +1,14 @@
 /** Fixed weights, given by the user. */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
-import { checkSimplex } from "../simplex.ts";
-import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, weightsOf } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `static`. */
 export interface StaticOptions {
   /** Selects this rule. */
   readonly name: "static";
-  /** One weight per domain, in the order of the domains or by name; they must sum to 1. */
+  /** One weight per domain, in the order of the domains or by name, 0 for a domain that is not drawn; they must sum to 1. */
   readonly weights: ByDomain;
 }
 
@@ -26,8 +25,7 @@ export function staticWeights(options: StaticOptions): Rule {
   return {
     name: "static",
     needs: [],
-    init: (domains) =>
-      initialState("static", domains, checkSimplex(byDomain(options.weights, domains, "weights"), domains)),
+    init: (domains) => initialState("static", domains, weightsOf(options.weights, domains, "weights")),
     update: (state) => state,
   };
 }

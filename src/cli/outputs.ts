@@ -1,0 +1,86 @@
+/**
+ * Files that a command writes under a name that the user gave. An existing file is replaced, except one that the same command reads, and one without
+ * which a run, a comparison, prepared text or clusters could not be used any more.
+ */
+import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { isClusterFolder } from "./cluster-folder.ts";
+import type { Inputs } from "./inputs.ts";
+import { runNames } from "./run-folder.ts";
+import { configError } from "./values.ts";
+
+/** The flag that names an output, and its path. */
+export type NamedOutput = readonly [flag: string, path: string];
+
+/** Throws `config`, naming the flag, for an output that would replace another output, one of the files that the command `reads`, or a file of a run. */
+export function checkOutputs(outputs: readonly NamedOutput[], reads: Iterable<string>): void {
+  const taken = new Map<string, string>();
+  for (const path of reads) taken.set(realPath(path), "the command reads this file");
+  for (const [flag, path] of outputs) {
+    const place = realPath(path);
+    const why = taken.get(place) ?? ownerOf(place);
+    if (why !== null)
+      throw configError(`${flag}: ${path} would be replaced, but ${why}; choose another file`);
+    taken.set(place, `${flag} writes it too`);
+  }
+}
+
+/** The values among arguments that are existing files, and so are read. */
+export function filesAmong(values: Iterable<unknown>): string[] {
+  return [...values].flat().filter((value): value is string => typeof value === "string" && isFile(value));
+}
+
+/** All files of the inputs. */
+export function filesOf({ domains, mixed, target, targets }: Inputs): string[] {
+  return [
+    ...[...domains.values()].flat(),
+    ...(mixed?.files ?? []),
+    ...target,
+    ...[...targets.values()].flat(),
+  ];
+}
+
+const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+
+/** The path without symbolic links, also of a file that does not exist yet. */
+function realPath(path: string): string {
+  const whole = resolve(path);
+  if (existsSync(whole)) return realpathSync(whole);
+  const parent = dirname(whole);
+  return parent === whole ? whole : join(realPath(parent), basename(whole));
+}
+
+const ofClusters: ReadonlySet<string> = new Set([
+  "clusters.json",
+  "ids",
+  "centroids.npy",
+  "embedder.safetensors",
+]);
+
+/** Pages and tables that are made again from the other files. */
+const remade: ReadonlySet<string> = new Set(["report.html", "metrics.csv"]);
+
+/** To what a file belongs that a command wrote: to the folder above it, or (model/config.json of a run) to the one above that. null: to nothing. */
+function ownerOf(place: string): string | null {
+  let name = basename(place);
+  let folder = dirname(place);
+  for (let level = 0; level < 2; level++) {
+    if (!remade.has(name) && ownNames(folder).has(name))
+      return `it is a part of what gradmix wrote in ${folder}`;
+    name = basename(folder);
+    folder = dirname(folder);
+  }
+  return null;
+}
+
+function ownNames(folder: string): ReadonlySet<string> {
+  if (isClusterFolder(folder)) return ofClusters;
+  try {
+    const names = new Set(readdirSync(folder));
+    // A run whose checkpoints were deleted is still a run here.
+    return runNames(names, names.has("run.json") && names.has("metrics.jsonl"));
+  } catch {
+    // There is no such folder yet, or it cannot be read; the error of the write says so.
+    return new Set();
+  }
+}
