@@ -495,7 +495,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     [
       "the target's own file",
       ["--domain", "x=target.jsonl"],
-      /domain "x": all 1 files of target\.jsonl belong to the target/,
+      /domain "x": the only file of target\.jsonl belongs to the target/,
     ],
     [
       "a forward estimator with cosines",
