@@ -35,7 +35,7 @@ function tried(search: string, seed: number, settings: Settings): { weights: num
     const method = { rule: { name: "static", weights } };
     return {
       weights,
-      cell: cellOf({ method, target: null, seed, text, probes, former: true }, { ...settings, steps }),
+      cell: cellOf({ method, target: null, seed, text, probes }, { ...settings, steps }),
     };
   });
 }
@@ -59,17 +59,14 @@ function final(
     losses,
     seed,
   );
-  return cellOf(
-    { method: { rule: { name: "static", weights } }, target, seed, text, former: true },
-    settings,
-  );
+  return cellOf({ method: { rule: { name: "static", weights } }, target, seed, text }, settings);
 }
 
 const runsOf = (settings: Settings, results: Lookup): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     Object.hasOwn(searches, row)
       ? final(row, target, seed, settings, results)
-      : cellOf({ method: methods[row as MethodName], target, seed, text, former: true }, settings),
+      : cellOf({ method: methods[row as MethodName], target, seed, text }, settings),
   );
 
 const triedCells = (settings: Settings): Cell[] =>
@@ -92,7 +89,7 @@ export const mixtures: Experiment = {
     ...Object.keys(searches).flatMap((found) =>
       groups.flatMap((target) =>
         seedsOf(settings).map((seed) =>
-          cellOf({ method: { rule: { name: "static", found } }, target, seed, text, former: true }, settings),
+          cellOf({ method: { rule: { name: "static", found } }, target, seed, text }, settings),
         ),
       ),
     ),
