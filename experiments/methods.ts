@@ -41,7 +41,7 @@ export const WITHOUT_PRIOR: Method = {
   revision: revisionWithoutPrior,
 };
 
-/** Returns the method with the library's former limit on repetitions and the revision of that time, if it takes the present one. */
+/** Returns the method as before the present revision of the default: with a limit of 8 repetitions, unless it has one of its own. Its results are kept under that revision. */
 export function withFormerLimit(method: Method): Method {
   const { rule, revision: now } = method;
   if (rule.name !== "dga" || rule["normalise"] !== undefined) return method;

@@ -13,7 +13,7 @@ const BEGIN = "<!-- experiments: begin. `npm run experiments -- report` writes w
 const END = "<!-- experiments: end -->";
 
 const FORMER =
-  "These runs have a warm-up of 20 steps, and the default of `dga` a limit of 8 repetitions, as in earlier versions. They were not repeated since these defaults changed.";
+  "These runs have a warm-up of 20 steps, and the default of `dga` a limit of 8 repetitions, whose excess is spread evenly, as in earlier versions. They were not repeated since these defaults changed.";
 
 export interface Report {
   /** The whole of docs/evidence.md. */

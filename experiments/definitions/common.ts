@@ -54,7 +54,7 @@ export function cellOf(
     readonly target: TargetName | null;
     readonly text?: Partial<Cell["text"]>;
     readonly steps?: number;
-    /** The library's former warm-up and limit on repetitions, for experiments that were not repeated since these defaults changed. */
+    /** The library's former warm-up and limit on repetitions (`withFormerLimit`), for experiments that were not repeated since these defaults changed. */
     readonly former?: boolean;
   } & Partial<Pick<Cell, "before" | "questions" | "probes">>,
   settings: Settings,

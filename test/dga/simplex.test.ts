@@ -682,49 +682,28 @@ describe("entropy and KL divergence", () => {
   });
 });
 
-describe("limitByCaps", () => {
-  const cases = fc.integer({ min: 1, max: 12 }).chain((k) =>
-    fc.record({
-      alpha: simplexPoint(k),
-      caps: fc.array(
-        fc.oneof(fc.double({ min: 1e-6, max: 1, noNaN: true }), fc.constantFrom(1, 0.2, 1e-300)),
-        { minLength: k, maxLength: k },
-      ),
+/** Weights and caps of as many domains. */
+const capped = fc.integer({ min: 1, max: 12 }).chain((k) =>
+  fc.record({
+    alpha: simplexPoint(k),
+    caps: fc.array(fc.oneof(fc.double({ min: 1e-6, max: 1, noNaN: true }), fc.constantFrom(1, 0.2, 1e-300)), {
+      minLength: k,
+      maxLength: k,
     }),
-  );
+  }),
+);
 
-  test("is a mixture of the even spread and the KL projection, with a share of 1 over the spare supply, at most 1", () => {
+describe.each([
+  ["limitByCaps", limitByCaps],
+  ["spreadExcess", spreadExcess],
+])("%s", (_, limited) => {
+  test("keeps its argument, and the order under equal caps", () => {
     fc.assert(
-      fc.property(cases, ({ alpha, caps }) => {
-        const supply = sumOf(caps);
-        fc.pre(supply > 0);
+      fc.property(capped, fc.double({ min: 1e-6, max: 1, noNaN: true }), ({ alpha, caps }, cap) => {
         const before = Array.from(alpha);
-        const out = limitByCaps(alpha, caps);
+        limited(alpha, caps);
         expect(Array.from(alpha)).toEqual(before);
-        const even = spreadExcess(alpha, caps);
-        const share = supply <= 1 ? 1 : Math.min(1, 1 / (supply - 1));
-        const near = share === 1 ? even : projectBounds(alpha, new Float64Array(alpha.length), caps);
-        expectClose(
-          out,
-          near.map((weight, i) => (1 - share) * weight + share * even[i]),
-          1e-14,
-        );
-      }),
-      { numRuns: 500 },
-    );
-  });
-
-  test("stays on the simplex and below the caps, and keeps the order under equal caps", () => {
-    fc.assert(
-      fc.property(cases, fc.double({ min: 1e-6, max: 1, noNaN: true }), ({ alpha, caps }, cap) => {
-        const out = limitByCaps(alpha, caps);
-        expect(Math.abs(sumOf(out) - 1)).toBeLessThanOrEqual(1e-12);
-        if (sumOf(caps) > 1)
-          out.forEach((weight, i) => {
-            expect(weight).toBeGreaterThanOrEqual(0);
-            expect(weight).toBeLessThanOrEqual(caps[i] * (1 + 1e-12));
-          });
-        const equal = limitByCaps(
+        const equal = limited(
           alpha,
           Array.from(alpha, () => cap),
         );
@@ -738,54 +717,10 @@ describe("limitByCaps", () => {
     );
   });
 
-  test("changes nothing if no cap is exceeded, to the bit", () => {
-    fc.assert(
-      fc.property(
-        sizes.chain((k) => simplexPoint(k)),
-        fc.double({ min: 0, max: 1, noNaN: true }),
-        (alpha, room) => {
-          const caps = Array.from(alpha, (weight) => Math.min(1, weight + room));
-          fc.pre(sumOf(caps) > 1);
-          expect(Array.from(limitByCaps(alpha, caps))).toEqual(Array.from(alpha));
-        },
-      ),
-    );
-  });
-
-  test("by hand: with twice the need to spare, half of the result is even and half keeps ratios", () => {
-    // The excess is 0.4. Evenly, it goes to rooms of 1.25 and 1.15; by ratios, 0.05 and 0.15 are multiplied by 3.
-    const even = [0.05 + (0.4 * 1.25) / 2.4, 0.15 + (0.4 * 1.15) / 2.4];
-    expectClose(
-      limitByCaps([0.8, 0.05, 0.15], [0.4, 1.3, 1.3]),
-      [0.4, (even[0] + 0.15) / 2, (even[1] + 0.45) / 2],
-      1e-15,
-    );
-    // With no more to spare than is needed, all of it is even.
-    expectClose(
-      limitByCaps([0.8, 0.05, 0.15], [0.4, 0.8, 0.8]),
-      spreadExcess([0.8, 0.05, 0.15], [0.4, 0.8, 0.8]),
-      0,
-    );
-  });
-});
-
-describe("spreadExcess", () => {
-  const cases = fc.integer({ min: 1, max: 12 }).chain((k) =>
-    fc.record({
-      alpha: simplexPoint(k),
-      caps: fc.array(
-        fc.oneof(fc.double({ min: 1e-6, max: 1, noNaN: true }), fc.constantFrom(1, 0.2, 1e-300)),
-        { minLength: k, maxLength: k },
-      ),
-    }),
-  );
-
   test("stays on the simplex and below the caps; if the caps sum to less than 1, weights are in proportion to them", () => {
     fc.assert(
-      fc.property(cases, ({ alpha, caps }) => {
-        const before = Array.from(alpha);
-        const out = spreadExcess(alpha, caps);
-        expect(Array.from(alpha)).toEqual(before);
+      fc.property(capped, ({ alpha, caps }) => {
+        const out = limited(alpha, caps);
         expect(Math.abs(sumOf(out) - 1)).toBeLessThanOrEqual(1e-12);
         const all = sumOf(caps);
         if (all <= 1)
@@ -812,30 +747,56 @@ describe("spreadExcess", () => {
         (alpha, room) => {
           const caps = Array.from(alpha, (weight) => Math.min(1, weight + room));
           fc.pre(sumOf(caps) > 1);
-          expect(Array.from(spreadExcess(alpha, caps))).toEqual(Array.from(alpha));
+          expect(Array.from(limited(alpha, caps))).toEqual(Array.from(alpha));
         },
       ),
     );
   });
+});
 
-  test("moves the excess above a cap in proportion to the room, and so keeps the order under equal caps", () => {
-    expectClose(spreadExcess([0.7, 0.2, 0.1], [0.4, 0.5, 0.4]), [0.4, 0.35, 0.25], 1e-15);
+describe("limitByCaps", () => {
+  test("is a mixture of the even spread and the KL projection, with a share of 1 over the spare supply, at most 1", () => {
     fc.assert(
-      fc.property(cases, fc.double({ min: 1e-6, max: 1, noNaN: true }), ({ alpha }, cap) => {
-        const out = spreadExcess(
-          alpha,
-          Array.from(alpha, () => cap),
-        );
-        alpha.forEach((a, i) =>
-          alpha.forEach((b, j) => {
-            if (a <= b) expect(out[i]).toBeLessThanOrEqual(out[j] + 1e-15);
-          }),
+      fc.property(capped, ({ alpha, caps }) => {
+        const supply = sumOf(caps);
+        fc.pre(supply > 0);
+        const out = limitByCaps(alpha, caps);
+        const even = spreadExcess(alpha, caps);
+        const share = supply <= 1 ? 1 : Math.min(1, 1 / (supply - 1));
+        const near = share === 1 ? even : projectBounds(alpha, new Float64Array(alpha.length), caps);
+        expectClose(
+          out,
+          near.map((weight, i) => (1 - share) * weight + share * even[i]),
+          1e-14,
         );
       }),
+      { numRuns: 500 },
     );
+  });
+
+  test("by hand: with twice the need to spare, half of the result is even and half keeps ratios", () => {
+    // The excess is 0.4. Evenly, it goes to rooms of 1.25 and 1.15; by ratios, 0.05 and 0.15 are multiplied by 3.
+    const even = [0.05 + (0.4 * 1.25) / 2.4, 0.15 + (0.4 * 1.15) / 2.4];
+    expectClose(
+      limitByCaps([0.8, 0.05, 0.15], [0.4, 1.3, 1.3]),
+      [0.4, (even[0] + 0.15) / 2, (even[1] + 0.45) / 2],
+      1e-15,
+    );
+    // With no more to spare than is needed, all of it is even.
+    expectClose(
+      limitByCaps([0.8, 0.05, 0.15], [0.4, 0.8, 0.8]),
+      spreadExcess([0.8, 0.05, 0.15], [0.4, 0.8, 0.8]),
+      0,
+    );
+  });
+});
+
+describe("spreadExcess", () => {
+  test("moves the excess above a cap in proportion to the room", () => {
+    expectClose(spreadExcess([0.7, 0.2, 0.1], [0.4, 0.5, 0.4]), [0.4, 0.35, 0.25], 1e-15);
     // What is at its cap stays there; every other one has got the same share of its room.
     fc.assert(
-      fc.property(cases, ({ alpha, caps }) => {
+      fc.property(capped, ({ alpha, caps }) => {
         fc.pre(sumOf(caps) > 1 + 1e-6);
         const out = spreadExcess(alpha, caps);
         const shares = Array.from(alpha, (weight, i) => [caps[i] - weight, out[i] - weight] as const).filter(
