@@ -200,17 +200,25 @@ export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>):
 }
 
 /**
- * Limits weights by caps on how much each domain can supply. All domains together can supply C = Σ capᵢ times what is drawn, so C − 1 of it is spare. A
- * share min(1, 1/(C − 1)) of the result is `spreadExcess(α)`, which uses the spare supply of all domains evenly. The rest is the KL projection
- * (`projectBounds`), which keeps the ratios of the weights below their caps. So with much to spare, the domains with the largest weights replace those
- * at their caps; with little, all domains do. Caps that are not exceeded change nothing. If the caps sum to less than 1, the weights are in proportion
- * to them. Throws like `spreadExcess`.
+ * Limits weights by caps on how much each domain can supply. The domains with positive weight can supply C = Σ capᵢ times what is drawn, so C − 1 of
+ * it is spare. A share min(1, 1/(C − 1)) of the result is `spreadExcess(α)`, which uses the spare supply of these domains evenly. The rest is the KL
+ * projection (`projectBounds`), which keeps the ratios of the weights below their caps. So with much to spare, the domains with the largest weights
+ * replace those at their caps; with little, all of these domains do. Caps that are not exceeded change nothing.
+ *
+ * A weight of 0 stays 0 while the others can supply everything. Otherwise the others are at their caps, and the weights of 0 share the rest in
+ * proportion to their caps. If all caps sum to less than 1, the weights are in proportion to them. Throws like `spreadExcess`.
  */
 export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
-  const even = spreadExcess(alpha, caps);
-  const spare = sumOf(caps) - 1;
+  checkNumbers("limitByCaps: weights", alpha);
+  checkNumbers("limitByCaps: caps", caps, alpha.length);
+  if (sumOf(caps) <= 1) return normalise(caps, "caps");
+  const none = new Float64Array(alpha.length);
+  const used = Float64Array.from(caps, (cap, i) => (alpha[i]! > 0 ? cap : 0));
+  const spare = sumOf(used) - 1;
+  if (spare <= 0) return projectBounds(alpha, none, caps);
+  const even = spreadExcess(alpha, used);
   if (spare <= 1 || even.every((weight, i) => weight === alpha[i])) return even;
-  const near = projectBounds(alpha, new Float64Array(even.length), caps);
+  const near = projectBounds(alpha, none, used);
   return near.map((weight, i) => weight + (even[i]! - weight) / spare);
 }
 

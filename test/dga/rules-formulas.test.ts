@@ -452,10 +452,21 @@ describe("combine", () => {
   });
   test("passes the facts of the run to them", () => {
     const cap: CombinatorOptions = { name: "repetitionCap", repetitions: 2 };
-    close(weights([cap], { sizes: { a: 25, b: 100, c: 100 }, tokens: 100 }), [0.5, 1 / 3, 1 / 6]);
+    // The excess of 0.2 goes to rooms of 0.8 and 0.9, or as the ratio 2 : 1. The spare supply is 1.5.
+    const even = [0.2 + 0.2 * (0.8 / 1.7), 0.1 + 0.2 * (0.9 / 1.7)];
+    close(weights([cap], { sizes: { a: 25, b: 100, c: 100 }, tokens: 100 }), [
+      0.5,
+      1 / 3 + (even[0] - 1 / 3) / 1.5,
+      1 / 6 + (even[1] - 1 / 6) / 1.5,
+    ]);
     expect(errorOf(() => weights([cap])).message).toBe("combinators[0]: repetitionCap: it needs sizes");
     const budget: CombinatorOptions = { name: "tokenBudget", budgets: { a: 40, b: 100, c: 100 } };
-    close(weights([budget], { tokens: 100 }), [0.4, 0.4, 0.2]);
+    // Now the excess is 0.3, and the spare supply 1.4.
+    close(weights([budget], { tokens: 100 }), [
+      0.4,
+      0.4 + (0.2 + 0.3 * (0.8 / 1.7) - 0.4) / 1.4,
+      0.2 + (0.1 + 0.3 * (0.9 / 1.7) - 0.2) / 1.4,
+    ]);
   });
   test("a schedule of η falls to its final value", () => {
     const scheduled = combine(rules.dga({ name: "dga", normalise: "raw", eta: 1, beta: 1 }), [

@@ -755,20 +755,40 @@ describe.each([
 });
 
 describe("limitByCaps", () => {
+  const supplyOf = (alpha: ArrayLike<number>, caps: readonly number[]): number[] =>
+    caps.map((cap, i) => (alpha[i] > 0 ? cap : 0));
+
   test("is a mixture of the even spread and the KL projection, with a share of 1 over the spare supply, at most 1", () => {
     fc.assert(
       fc.property(capped, ({ alpha, caps }) => {
-        const supply = sumOf(caps);
-        fc.pre(supply > 0);
+        const used = supplyOf(alpha, caps);
+        const supply = sumOf(used);
+        fc.pre(supply > 1);
         const out = limitByCaps(alpha, caps);
-        const even = spreadExcess(alpha, caps);
-        const share = supply <= 1 ? 1 : Math.min(1, 1 / (supply - 1));
-        const near = share === 1 ? even : projectBounds(alpha, new Float64Array(alpha.length), caps);
+        const even = spreadExcess(alpha, used);
+        const share = Math.min(1, 1 / (supply - 1));
+        const near = projectBounds(alpha, new Float64Array(alpha.length), used);
         expectClose(
           out,
           near.map((weight, i) => (1 - share) * weight + share * even[i]),
           1e-14,
         );
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("uses domains of weight 0 only for what the others cannot supply", () => {
+    expectClose(limitByCaps([0.8, 0.2, 0], [0.5, 0.9, 5]), [0.5, 0.5, 0], 1e-15);
+    expectClose(limitByCaps([0.8, 0.2, 0, 0], [0.5, 0.3, 1, 3]), [0.5, 0.3, 0.05, 0.15], 1e-15);
+    fc.assert(
+      fc.property(capped, ({ alpha, caps }) => {
+        fc.pre(sumOf(caps) > 1 + 1e-9);
+        const supply = sumOf(supplyOf(alpha, caps));
+        const out = limitByCaps(alpha, caps);
+        const zeros = [...out.keys()].filter((i) => alpha[i] === 0);
+        expectNear(sumOf(zeros.map((i) => out[i])), Math.max(0, 1 - supply), 1e-12, 1);
+        if (supply >= 1) for (const i of zeros) expect(out[i]).toBe(0);
       }),
       { numRuns: 500 },
     );

@@ -1,12 +1,13 @@
 /**
- * Bounds on the sampled weights, by the KL projection onto them (`projectBounds`). The inner rule continues without the bounds, so a weight that it
- * has driven far below a floor needs as many updates to return as it took to get there.
+ * Bounds on the sampled weights. A floor and a ceiling project the weights in KL divergence (`projectBounds`). Limits on what the domains can supply
+ * distribute the excess as `dga` does (`limitByCaps`). The inner rule continues without the bounds, so a weight that it has driven far below a floor
+ * needs as many updates to return as it took to get there.
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, required, show } from "../../options.ts";
 import { type Rule } from "../rule.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
-import { projectBounds, sumOf } from "../simplex.ts";
+import { limitByCaps, projectBounds, sumOf } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 
 const positive = numberIn({ min: 0, openMin: true });
@@ -74,8 +75,8 @@ function ceilingsOf(most: number | ByDomain, domains: readonly string[]): ArrayL
 }
 
 /**
- * Limits the tokens that a run of `tokens` tokens draws from domain i to `budgets[i]` in expectation: αᵢ ≤ budgetᵢ / tokens. Throws `config` when the
- * budgets together are less than `tokens`.
+ * Limits the tokens that a run of `tokens` tokens draws from domain i to `budgets[i]` in expectation: αᵢ ≤ budgetᵢ / tokens. What exceeds
+ * the budgets goes to the other domains (`limitByCaps`). Throws `config` when the budgets together are less than `tokens`.
  */
 export function tokenBudget(
   rule: Rule,
@@ -86,8 +87,8 @@ export function tokenBudget(
 }
 
 /**
- * Limits how often a run of `tokens` tokens goes through a domain of `sizes[i]` tokens to `repetitions` times in expectation. Throws `config` when
- * all domains together cannot supply `tokens`.
+ * Limits how often a run of `tokens` tokens goes through a domain of `sizes[i]` tokens to `repetitions` times in expectation. What exceeds
+ * this goes to the other domains (`limitByCaps`). Throws `config` when all domains together cannot supply `tokens`.
  */
 export function repetitionCap(
   rule: Rule,
@@ -121,7 +122,7 @@ function capped(rule: Rule, name: string, given: ByDomain, what: string, factor:
           "config",
           `${name}: ${what}: all domains together can supply only ${Number(most.toPrecision(3))} of the run's tokens; train on fewer tokens, or allow more ${what === "sizes" ? "repetitions" : "tokens of a domain"}`,
         );
-      return projectBounds(inner, new Float64Array(domains.length), caps);
+      return limitByCaps(inner, caps);
     },
   });
 }
