@@ -45,6 +45,7 @@ import {
   usualSeeds,
 } from "./compare-plan.ts";
 import { startCompareProgress } from "./compare-progress.ts";
+import { checkSameDomains, domainNames, listedOnce } from "./compare-inputs.ts";
 import { formatRoughly, formatTable } from "./compare-table.ts";
 import { checkDomains, commandLineLayer, isEqual, jsonLayer, type Layer, mergeLayers } from "./config.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
@@ -56,7 +57,7 @@ import { preparedLayer } from "./prepared-folder.ts";
 import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import { writePage } from "./side-files.ts";
-import { totalSteps, type TrainConfig } from "./train-config.ts";
+import { totalSteps } from "./train-config.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
 import { type Raw, readInput, configError } from "./values.ts";
 
@@ -168,31 +169,14 @@ async function runsOf(
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
   // Errors in a rule's own options are reported before any text is read.
-  const namesOf = domainNames();
+  const list = listedOnce();
   for (const { config } of runs) {
-    const names = await namesOf(config);
+    const names = await domainNames(config, list);
     if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
     planRun(config, names);
   }
+  await checkSameDomains(runs, list);
   return { runs, warnings };
-}
-
-/** Returns a function that finds the names of a run's domains. It reads the files that contain them once per target. */
-function domainNames(): (config: TrainConfig) => Promise<readonly string[]> {
-  const known = new Map<string, readonly string[]>();
-  return async (config) => {
-    if (config.data.domainsFrom.length === 0) return [...config.data.domains.keys()];
-    const key = formatJson(config.data);
-    let names = known.get(key);
-    if (names === undefined) {
-      const { listInputs } = await import("./inputs.ts");
-      // Messages about omitted files come later, when the text is read.
-      const silent = { onEvent: () => {}, signal: new AbortController().signal };
-      names = [...(await listInputs({ ...config.data, out: null }, silent)).domains.keys()];
-      known.set(key, names);
-    }
-    return names;
-  };
 }
 
 /** Runs the command and returns the exit code. Throws `config`, `checkpoint`, `data`, `io`. */

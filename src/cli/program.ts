@@ -98,7 +98,12 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     out.write(program.helpInformation());
     return 0;
   }
-  await program.parseAsync(args, { from: "user" });
+  // `gradmix help train` is what many other commands offer; the option is the one that this command documents.
+  const [first, ...rest] = args;
+  const [subject] = rest;
+  const known = [undefined, "-h", "--help", ...program.commands.map((command) => command.name())];
+  if (first === "help" && !known.includes(subject)) throw unknownCommand(subject ?? "", program);
+  await program.parseAsync(first === "help" ? [...rest, "--help"] : args, { from: "user" });
   return ran.code;
 }
 
@@ -115,12 +120,7 @@ function oneLine(error: CommanderError, command: Command): Error {
       return configError(`unknown option ${flag}${didYouMean(flag, [...flags, "--help"])}`);
     }
     case "commander.unknownCommand":
-      return configError(
-        `unknown command ${subject}${didYouMean(
-          subject,
-          command.commands.map((c) => c.name()),
-        )}`,
-      );
+      return unknownCommand(subject, command);
     case "commander.missingArgument":
       return configError(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
     case "commander.optionMissingArgument":
@@ -132,4 +132,9 @@ function oneLine(error: CommanderError, command: Command): Error {
     default:
       return configError(error.message.replace(/^error: /, ""));
   }
+}
+
+function unknownCommand(name: string, program: Command): Error {
+  const names = program.commands.map((command) => command.name());
+  return configError(`unknown command ${name}${didYouMean(name, names)}`);
 }

@@ -91,6 +91,12 @@ describe("help", () => {
     }
   });
 
+  test("help with or without a command prints what --help does", () => {
+    expect(gradmix("help")).toEqual(gradmix("--help"));
+    expect(gradmix("help", "--help")).toEqual(gradmix("--help"));
+    expect(gradmix("help", "export")).toEqual(gradmix("export", "--help"));
+  });
+
   test("train --help has every option of the table, with its help, and an example", () => {
     const { code, out } = gradmix("train", "--help");
     expect(code).toBe(0);
@@ -127,6 +133,7 @@ describe("bad input: one line, exit code 2, nothing written", () => {
   const valid = ["--domain", "a=a.txt", "--target", "t.txt"];
   const cases: [args: string[], message: string | RegExp][] = [
     [["trian"], "unknown command trian; did you mean train?"],
+    [["help", "trian"], "unknown command trian; did you mean train?"],
     [["--helpp"], "unknown option --helpp; did you mean --help?"],
     [["train", "--lrr", "1"], "unknown option --lrr; did you mean --lr?"],
     [["train", "--lrr=1"], "unknown option --lrr; did you mean --lr?"],

@@ -585,6 +585,27 @@ describe("runs", () => {
     });
   });
 
+  test("rules that would train on other text than each other are refused before the first run", async () => {
+    const file = join(root, "targets.json");
+    const text = (name: string): string => join(root, `${name}.jsonl`);
+    const { data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const targets = { exam: text("target"), mail: text("b") };
+    const folder = join(root, "other-text");
+    for (const domains of [
+      { domainsFrom: [join(root, "{a,b}.jsonl")] },
+      { domains: { ab: [text("a"), text("b")] } },
+    ]) {
+      const shared = { ...data, domains: {}, ...domains, target: [], targets };
+      writeFileSync(file, JSON.stringify({ ...rest, data: shared, compare: { seeds: 1 } }));
+      for (const rules of ["uniform,grape", "grape,uniform"])
+        expect(await refusalOf({ path: file, rules, given: into(folder) })).toBe(
+          `config: rule grape learns for all targets, and ${text("b")} is text of one of them and of a domain; the rules would train on different text. Leave this file out of the domains, or compare grape on its own`,
+        );
+      expect(existsSync(folder)).toBe(false);
+    }
+    expect((await compared({ path: file, rules: "grape", given: into(folder) })).code).toBe(0);
+  });
+
   test("a folder with other content is refused, and nothing is written", async () => {
     const other = join(root, "other");
     mkdirSync(join(other, "uniform", "seed-1"), { recursive: true });
