@@ -41,12 +41,14 @@ import threading
 import time
 import urllib.parse
 import weakref
+import zlib
 from typing import (
     IO,
     Any,
     Callable,
     Deque,
     Dict,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -93,7 +95,8 @@ def _number(value: Any, field: str) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise GradmixError(f"{field} is {_shown(value)}; it must be one number", field) from None
     if not math.isfinite(number):
-        raise GradmixError(f"{field} is {number}; it must be finite. Leave out a domain that was not measured", field)
+        advice = ". Leave out a domain that was not measured" if "." in field else ""
+        raise GradmixError(f"{field} is {number}; it must be finite{advice}", field)
     return number
 
 
@@ -371,14 +374,20 @@ class _Server(_Transport):
     """The transport to `gradmix mix --listen`: one message per request. After a failed request the next one uses a new connection."""
 
     def __init__(self, url: str, token: Optional[str]) -> None:
-        parts = urllib.parse.urlsplit(url)
+        wrong = GradmixError(f'url is {_shown(url)}; it must be like "http://127.0.0.1:8123"', "url")
+        if not isinstance(url, str):
+            raise wrong
+        try:
+            parts = urllib.parse.urlsplit(url)
+            self.port = parts.port or 80
+        except ValueError:
+            raise wrong from None
         if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise GradmixError(f'url is {_shown(url)}; it must be like "http://127.0.0.1:8123"', "url")
-        self.name = url
-        self.host, self.port = parts.hostname, parts.port or 80
+            raise wrong
+        self.name, self.host = url, parts.hostname
         self.headers = {"Content-Type": "application/json"}
         if token is not None:
-            self.headers["Authorization"] = f"Bearer {token}"
+            self.headers["Authorization"] = f"Bearer {_token(token)}"
 
     def exchange(self, line: bytes, timeout: float) -> bytes:
         # The time-out of a socket applies to each piece of a reply, that of the watchdog to the whole reply.
@@ -395,6 +404,14 @@ class _Server(_Transport):
         if time.monotonic() >= deadline:
             raise GradmixError(f"{self.name} did not answer within {timeout:g} s")
         return answer
+
+
+def _token(token: Any) -> str:
+    """Returns a token without the end of the line that its file has. A message about a token does not show it."""
+    text = token.strip() if isinstance(token, str) else ""
+    if not (text.isascii() and text.isprintable() and len(text.split()) == 1):
+        raise GradmixError("token is not a token; pass the one that gradmix mix --listen prints, or the text of its --token-file", "token")
+    return text
 
 
 def _shut(connection: http.client.HTTPConnection) -> None:
@@ -453,7 +470,8 @@ class Mixer:
         token: Optional[str] = None,
         timeout: float = 60.0,
     ) -> None:
-        if isinstance(domains, str) or not all(isinstance(name, str) for name in domains):
+        names = [] if isinstance(domains, str) or not isinstance(domains, Iterable) else list(domains)
+        if not names or not all(isinstance(name, str) for name in names):
             raise GradmixError(f"domains is {_shown(domains)}; it must be a list of names", "domains")
         self._timeout = _number(timeout, "timeout")
         if self._timeout <= 0:
@@ -473,7 +491,7 @@ class Mixer:
             raise GradmixError("token is for url=; a process that is started here needs none", "token")
         #: The options that determine the weights, with which a state must agree.
         self._settings = _given(
-            domains=list(domains),
+            domains=names,
             rule={"name": rule} if isinstance(rule, str) else dict(rule),
             combinators=_unless_none(list, combinators),
             sizes=_unless_none(_by_name, sizes, "sizes"),
@@ -492,6 +510,7 @@ class Mixer:
         )
         self._lock = threading.Lock()
         self._last: Dict[str, Any] = {}
+        self._averaged: Optional[Dict[str, float]] = None
         self._talk = self._open()
         try:
             self._take(type="init", v=1, **self._settings, **self._drawn)
@@ -503,20 +522,18 @@ class Mixer:
 
     @property
     def weights(self) -> Dict[str, float]:
-        """The weights to sample with, by domain, with a sum of 1."""
-        return dict(self._last["weights"])
+        """The weights to sample with, by domain in the order of `domains`, with a sum of 1."""
+        return self._ordered(self._last["weights"])
 
     @property
     def loss_multipliers(self) -> Optional[Dict[str, float]]:
         """Factors for the losses of each domain, for a trainer that cannot change its sampler; None without `shares` and `multipliers`."""
-        found = self._last.get("lossMultipliers")
-        return None if found is None else dict(found)
+        return _unless_none(self._ordered, self._last.get("lossMultipliers"))
 
     @property
     def averaged(self) -> Optional[Dict[str, float]]:
-        """The mean of the weights over the steps, as of the last `observe`; None before the first."""
-        found = self._last.get("averaged")
-        return None if found is None else dict(found)
+        """The mean of the weights over the steps, as of the last `observe` (also one before `state_dict`); None before the first."""
+        return _unless_none(self._ordered, self._averaged)
 
     @property
     def step(self) -> int:
@@ -532,6 +549,10 @@ class Mixer:
     def diagnostics(self) -> Dict[str, Any]:
         """Facts about the last reply: updates, measured, entropy, and the ignored fields with the reasons."""
         return dict(self._last.get("diagnostics", {}))
+
+    def _ordered(self, numbers: Mapping[str, float]) -> Dict[str, float]:
+        """Returns numbers in the order of the domains. A reply has names that are whole numbers first."""
+        return {name: numbers[name] for name in self._settings["domains"] if name in numbers}
 
     # Requests
 
@@ -610,7 +631,8 @@ class Mixer:
 
     def state_dict(self) -> Dict[str, Any]:
         """Returns the state of the last reply as plain JSON values, for the trainer's checkpoint. It sends no message, so it works after the process has died."""
-        copy: Dict[str, Any] = json.loads(json.dumps({"version": 1, "state": self._last["state"]}))
+        saved = {"version": 1, "state": self._last["state"], **_given(averaged=self._averaged)}
+        copy: Dict[str, Any] = json.loads(json.dumps(saved))
         return copy
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -622,8 +644,12 @@ class Mixer:
             raise GradmixError("state is not a result of state_dict; pass one unchanged", "state")
         saved = state["state"]
         # `observe` may have changed the shares of `Mixer`, so those of the state come first; a state without shares does not replace them.
-        has_shares = isinstance(saved, Mapping) and (saved.get("multipliers") or {}).get("shares") is not None
+        multipliers = saved.get("multipliers") if isinstance(saved, Mapping) else None
+        has_shares = isinstance(multipliers, Mapping) and multipliers.get("shares") is not None
         drawn = {name: value for name, value in self._drawn.items() if name != "shares" or not has_shares}
+        averaged = state.get("averaged")
+        if averaged is not None and set(_by_name(averaged, "averaged")) != set(self._settings["domains"]):
+            raise GradmixError("averaged of the state has other domains than this mixer", "averaged")
         before = self._talk
         if before.broken is not None:
             self._talk = self._open()
@@ -634,6 +660,7 @@ class Mixer:
                 self._talk.close()
                 self._talk = before
             raise
+        self._averaged = averaged
 
     def close(self) -> None:
         """Ends the process. `weights` and `state_dict` keep their values."""
@@ -662,6 +689,7 @@ class Mixer:
         try:
             raw = self._talk.exchange(line, self._timeout)
             self._last = _checked(raw, self._settings["domains"], self._talk.name)
+            self._averaged = self._last.get("averaged", self._averaged)
         finally:
             self._lock.release()
 
@@ -809,7 +837,7 @@ def two_loss_alignments(
     if eps <= 0:
         raise GradmixError(f"eps is {eps}; it must be more than 0", "eps")
     world = _world(group)
-    counts = _counts(batches)
+    mark = _mark(batches)
     with _evaluating(model), torch.no_grad():
         params = _trainable(model)
         for name, param in model.named_parameters():
@@ -822,7 +850,7 @@ def two_loss_alignments(
         direction = _directions(params, target_direction)
         copies = [_copies(param, world) for param in params]
         norms = [_inner(held, held, copies), _inner(direction, direction, copies)]
-        parameters, target = map(math.sqrt, _checked_sums(norms, counts, held, world))
+        parameters, target = map(math.sqrt, _checked_sums(norms, mark, held, world))
         if not math.isfinite(target) or target == 0:
             raise GradmixError(f"the target's gradient has the norm {target}, so it has no direction; the norm must be positive and finite", "target_direction")
         delta = eps * parameters
@@ -863,13 +891,13 @@ def exact_alignments(
     Raises GradmixError if a gradient is pending, for a direction that does not fit, and for losses or gradients that are not finite.
     """
     world = _world(group)
-    counts = _counts(batches)
+    mark = _mark(batches)
     with _evaluating(model):
         params = _trainable(model)
         _check_no_gradient(params)
         direction = _directions(params, target_direction)
         copies = [_copies(param, world) for param in params]
-        (squared,) = _checked_sums([_inner(direction, direction, copies)], counts, direction, world)
+        (squared,) = _checked_sums([_inner(direction, direction, copies)], mark, direction, world)
         slopes, means, norms = [], [], []
         try:
             for own in batches.values():
@@ -913,7 +941,7 @@ def last_layer_alignments(
     """
     torch = _torch()
     world = _world(group)
-    counts = _counts(batches)
+    mark = _mark(batches)
     if not target_batches:
         raise GradmixError("the target has no batch", "target_batches")
     with _evaluating(model):
@@ -923,7 +951,7 @@ def last_layer_alignments(
             torch.distributed.all_reduce(gradient, group=world.group)
             gradient /= world.size
         # Every rank holds the same sum, so it counts once.
-        (squared,) = _checked_sums([_inner([gradient], [gradient], [world.size])], counts, [gradient], world)
+        (squared,) = _checked_sums([_inner([gradient], [gradient], [world.size])], mark, [gradient], world)
         slopes, means = [], []
         for own in batches.values():
             for batch in own:
@@ -1071,24 +1099,24 @@ def _sum_over(numbers: Sequence[float], like: Sequence[Any], world: _World) -> L
     return [float(number) for number in sums.tolist()]
 
 
-def _counts(batches: Mapping[str, Sequence[Any]]) -> List[int]:
-    counts = [len(own) for own in batches.values()]
-    if not counts or 0 in counts:
+def _mark(batches: Mapping[str, Sequence[Any]]) -> int:
+    """Returns a number that differs (nearly always) between other domains, other orders of them, and other numbers of their batches. Its square is exact in f64."""
+    counts = [[str(name), len(own)] for name, own in batches.items()]
+    if not counts or any(count == 0 for _, count in counts):
         raise GradmixError(
             "every domain that is measured needs a batch; leave out those that are not measured", "batches"
         )
-    return counts
+    return zlib.crc32(json.dumps(counts).encode("ascii")) % (1 << 20)
 
 
-def _checked_sums(numbers: Sequence[float], counts: Sequence[int], like: Sequence[Any], world: _World) -> List[float]:
-    """Sums over the ranks. All ranks refuse if their numbers of batches differ, because they would later wait for each other."""
-    # A polynomial in the counts, which is exact in f64, so that swapped counts differ too.
-    mark = 0
-    for count in counts:
-        mark = (mark * 31 + count) % (1 << 20)
+def _checked_sums(numbers: Sequence[float], mark: int, like: Sequence[Any], world: _World) -> List[float]:
+    """Sums over the ranks. All ranks refuse if their marks differ: with other numbers of batches they would later wait for each other, and in another order
+    the numbers of different domains would be added."""
     *sums, first, second = _sum_over([*numbers, mark, mark * mark], like, world)
     if second * world.size != first * first:
-        raise GradmixError("the ranks do not have the same number of batches of every domain", "batches")
+        raise GradmixError(
+            "the ranks do not have the same domains in the same order, with the same number of batches of every domain", "batches"
+        )
     return sums
 
 

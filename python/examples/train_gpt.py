@@ -82,8 +82,11 @@ def mean_loss(model: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
 def read_tokens(file: Path) -> Tensor:
     """Reads the texts of a .jsonl file as one stream of token ids."""
     ids: List[int] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        ids += [*json.loads(line)["text"].encode("utf-8"), END]
+    # Lines of the file end at line feeds only; splitlines() would also cut at separators of Unicode within a text.
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                ids += [*json.loads(line)["text"].encode("utf-8"), END]
     return torch.tensor(ids)
 
 
@@ -179,7 +182,7 @@ def start_mixer(args: argparse.Namespace, texts: Dict[str, Tensor]) -> gradmix.M
 def train(args: argparse.Namespace) -> None:
     lead = dist.get_rank() == 0
     texts = {file.stem: read_tokens(file) for file in sorted(args.data.glob("*.jsonl"))}
-    streams = [stream for name, stream in texts.items() if name != "target"]
+    streams = {name: stream for name, stream in texts.items() if name != "target"}
     torch.manual_seed(args.seed)
     gpt = GPT(args.dim, args.layers, args.heads, args.context)
     model = parallel(args.parallel, gpt)
@@ -193,12 +196,13 @@ def train(args: argparse.Namespace) -> None:
 
         def share_weights() -> None:
             if mixer is not None:
-                weights.copy_(torch.tensor(list(mixer.weights.values()), dtype=torch.float64))
+                found = mixer.weights
+                weights.copy_(torch.tensor([found[name] for name in streams], dtype=torch.float64))
             dist.broadcast(weights, src=0)
 
         share_weights()
         for step in range(start + 1, args.steps + 1):
-            batch = mixed_batch(streams, weights, args.rows, args.context, generator(args.seed, step, TRAINING))
+            batch = mixed_batch([*streams.values()], weights, args.rows, args.context, generator(args.seed, step, TRAINING))
             optimizer.zero_grad(set_to_none=True)
             mean_loss(model, batch).backward()
             optimizer.step()

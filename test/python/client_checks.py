@@ -173,13 +173,31 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
         ("command", "list of words", {"command": "gradmix mix"}),
         ("command", "could not be started", {"command": ["no-such-program-anywhere"]}),
         ("token", "is for url", {"token": "x"}),
+        ("domains", "list of names", {"domains": 3}),
+        ("domains", "list of names", {"domains": []}),
         ("url", "http://", {"url": "https://127.0.0.1"}),
+        ("url", "http://", {"url": "http://127.0.0.1:99999"}),
+        ("url", "http://", {"url": "http://[::1"}),
+        ("url", "http://", {"url": 8123}),
+        *(("token", "is not a token", {"url": "http://127.0.0.1:1", "token": bad}) for bad in ("", "a\nb", "ä", b"ab", 1)),
+        ("timeout", "it must be finite", {"timeout": inf}),
         ("rule", 'rule: there is no rule "dgaa"', {"rule": "dgaa"}),
         ("rule", "a name or options", {"rule": 3}),
         ("combinators", "must be a list", {"combinators": {"name": "floor", "least": 0.01}}),
     ]:
         with refused(field, words):
             Mixer(**{"domains": DOMAINS, "command": MIX, **given})
+
+
+def test_numbers_are_in_the_order_of_the_domains_whatever_their_names(folder):
+    # JavaScript moves names that are whole numbers to the front of an object.
+    domains = ["web", "10", "9", "__proto__", "1"]
+    with Mixer((name for name in domains), multipliers=True, command=MIX) as mixer:
+        assert list(mixer.weights) == list(mixer.loss_multipliers) == domains
+        errors = dict.fromkeys(domains, 0.1)
+        found = mixer.observe(10, alignments={"9": 0.5, "10": 0.2, "web": 0.1, "1": 0, "__proto__": 0}, standard_errors=errors)
+        assert list(found) == list(mixer.averaged) == domains
+        assert found["9"] > found["10"] > found["web"] > found["1"]
 
 
 def test_a_state_goes_on_to_the_same_bits_and_only_where_it_belongs(folder):
@@ -191,10 +209,21 @@ def test_a_state_goes_on_to_the_same_bits_and_only_where_it_belongs(folder):
         # In the same process, back and on again.
         mixer.load_state_dict(json.loads(saved))
         assert mixer.step == 10
+        # A run that was interrupted after its last update ends without another one.
+        assert mixer.averaged == json.loads(saved)["averaged"] != None  # noqa: E711
         assert mixer.observe(20, alignments=SECOND, standard_errors={"web": 0.05}) == later
-        for wrong in ({}, {"version": 2, "state": {}}, {"version": 1, "state": {"version": 1}}, None):
+        for wrong in (
+            {},
+            {"version": 2, "state": {}},
+            {"version": 1, "state": {"version": 1}},
+            {"version": 1, "state": {"version": 1, "multipliers": 3}},
+            None,
+        ):
             with refused("state"):
                 mixer.load_state_dict(wrong)
+        for wrong in ({"web": 1}, {"web": 0.5, "code": 0.5, "male": 0}, [0.5, 0.25, 0.25]):
+            with refused("averaged"):
+                mixer.load_state_dict({**json.loads(saved), "averaged": wrong})
         assert (mixer.averaged, mixer.state_dict()) == after
         # What is handed out is a copy.
         mixer.state_dict()["state"].clear()
@@ -454,7 +483,8 @@ def test_over_http_the_same_and_a_server_that_misbehaves_is_not_waited_for(folde
             url = json.loads(server.stdout.readline())["url"]
             with refused(None, "token"):
                 Mixer(DOMAINS, rule=RULE, url=url, token="another")
-            there = Mixer(DOMAINS, rule=RULE, url=url + "/", token=token.read_text().strip())
+            # The text of the file ends with a line feed.
+            there = Mixer(DOMAINS, rule=RULE, url=url + "/", token=token.read_text())
             assert there.weights == here.weights
             start = there.state_dict()
             with refused("alignments.wob"):

@@ -353,15 +353,20 @@ def measured_by(rank, folder):
         assert same(bits_held(model), before), "the parameters were not restored"
         with torch.no_grad():
             assert mean_loss(model, target[0]).item() == loss, "the model computes something else"
-        # One rank has one batch less: all ranks get the error, and none waits.
-        fewer = {**batches, "web": batches["web"][rank:]}
-        for call in (
-            lambda: two_loss_alignments(model, mean_loss, fewer, toward.tensors),
-            lambda: exact_alignments(model, mean_loss, fewer, toward.tensors),
-            lambda: last_layer_alignments(model, mean_loss, fewer, target, head=gpt.head),
+        # One rank has one batch less, the domains in another order, or another domain: all ranks get the error, and none waits or adds what does not belong together.
+        names = list(batches)
+        for other in (
+            {**batches, "web": batches["web"][rank:]},
+            {name: batches[name] for name in (names if rank == 0 else names[::-1])},
+            {name if rank == 0 or name != "web" else "wob": own for name, own in batches.items()},
         ):
-            with refused("batches", "same number of batches"):
-                call()
+            for call in (
+                lambda other=other: two_loss_alignments(model, mean_loss, other, toward.tensors),
+                lambda other=other: exact_alignments(model, mean_loss, other, toward.tensors),
+                lambda other=other: last_layer_alignments(model, mean_loss, other, target, head=gpt.head),
+            ):
+                with refused("batches", "same order, with the same number of batches"):
+                    call()
         # Training can continue from here.
         mean_loss(model, target[0]).backward()
         found[kind] = [toward.loss, *(vars(way) for way in ways)]
@@ -451,6 +456,32 @@ def test_the_example_killed_and_resumed_ends_with_the_weights_of_a_run_that_was_
     assert ends(int((folder / "mixer.pid").read_text())), "gradmix mix outlived its trainer"
     assert ranks(folder, trained, words(folder, "killed", **options)) == [0, 0], said(folder)
     assert weights_of(folder, "killed") == weights_of(folder, "whole")
+    # A run that has ended, or was killed before it wrote its weights, makes no more updates.
+    (folder / "killed/weights.json").unlink()
+    assert ranks(folder, trained, words(folder, "killed", **options)) == [0, 0], said(folder)
+    assert weights_of(folder, "killed") == weights_of(folder, "whole")
+
+
+def test_the_example_finds_the_same_whatever_the_domains_are_called(folder):
+    planted.write(str(folder / "planted"), characters=20_000)
+    options = {"steps": 4, "update_every": 2, "checkpoint_every": 4}
+    assert ranks(folder, trained, words(folder, "out", **options)) == [0, 0], said(folder)
+    # The files have the same order, but JavaScript puts 2 and 3 before 10 and 11.
+    names = dict(zip(planted.PLANTED, ("10", "11", "2", "3")))
+    for name, number in names.items():
+        (folder / f"planted/{name}.jsonl").rename(folder / f"planted/{number}.jsonl")
+    assert ranks(folder, trained, words(folder, "numbers", **options)) == [0, 0], said(folder)
+    found, wanted = weights_of(folder, "numbers"), weights_of(folder, "out")
+    for kind in ("final", "averaged"):
+        assert found[kind] == {names[name]: weight for name, weight in wanted[kind].items()}
+
+
+def test_the_example_reads_texts_with_any_separators(folder):
+    texts = ["a\u2028b", "c\x85d\u2029", "e"]
+    file = folder / "a.jsonl"
+    file.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts) + "\n", encoding="utf-8")
+    want = [number for text in texts for number in (*text.encode(), train_gpt.END)]
+    assert train_gpt.read_tokens(file).tolist() == want
 
 
 def test_the_example_and_gradmix_train_find_the_same_planted_mixture(folder):
