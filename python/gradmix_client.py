@@ -739,7 +739,7 @@ def read_weights(path: Union[str, "os.PathLike[str]"]) -> WeightsFile:
 #
 # Under DistributedDataParallel every rank holds every parameter; under FSDP2 a rank holds its shard (`DTensor`). The same code serves both: a rank works on the
 # tensors that it holds, and in sums over elements each element is divided by the number of ranks that hold it, so that it counts once. Every rank calls these functions
-# with batches of its own text, for the same domains and in the same number. Losses and gradients are means over the batches of all ranks, and all ranks get the same results.
+# with batches of its own text, for the same domains in the same order, with the same number of batches. Losses and gradients are means over the batches of all ranks, and all ranks get the same results.
 
 #: loss_fn(model, batch): the mean loss per token of the batch, as a tensor without axes. It calls `model` as training does.
 LossFunction = Callable[[Any, Any], Any]

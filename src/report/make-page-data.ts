@@ -12,8 +12,9 @@ import {
   trainingPoints,
 } from "./run-data.ts";
 import { curvesOf } from "./curves.ts";
+import { comparedEndings, type Ending, endingOf } from "./endings.ts";
 import { type Group, groupRuns } from "./groups.ts";
-import type { GroupData, PageData } from "./page-data.ts";
+import type { GroupData, GroupEnd, PageData } from "./page-data.ts";
 import { cautionsOf, sameSeeds, summaryOf } from "./summary.ts";
 
 /** Largest total number of values, of two bytes each, in the pictures of the weights of all runs; beyond it there are fewer points in time. */
@@ -37,7 +38,13 @@ export function makePageData(
     ({ label }) => label,
   );
   const groupOf = new Map(grouped.flatMap(({ members }, i) => members.map((run) => [run, i])));
-  const groups = grouped.map((group) => groupData(group, runs, names));
+  const endings = grouped.map(({ label, members }) => endingOf(label, members));
+  const compared = comparedEndings(endings);
+  const groups = grouped.map((group, i) => {
+    const ending = endings[i] ?? null;
+    const end = ending === null ? null : groupEnd(ending, runs, compared.has(ending));
+    return { ...groupData(group, runs, names), end };
+  });
   const data = runs.map((run) => runData(run, names, groupOf.get(run) ?? 0, mostWeights / runs.length));
   return {
     title: titleOf(heads),
@@ -45,7 +52,7 @@ export function makePageData(
     runs: data,
     groups,
     heaviest: heaviestOf(runs, names),
-    summary: summaryOf(groups, data),
+    summary: summaryOf(endings, compared, groups, data),
     cautions: [...cautionsOf(heads), ...sameSeeds(groups, data)],
   };
 }
@@ -75,7 +82,23 @@ function titleOf(heads: readonly RunHead[]): string {
     : `${names.slice(0, 2).join(", ")} and ${names.length - 2} more`;
 }
 
-function groupData({ label, members }: Group<RunView>, runs: readonly RunView[], names: Names): GroupData {
+function groupEnd({ members, curves, done }: Ending, runs: readonly RunView[], compared: boolean): GroupEnd {
+  const { nats, bits } = curves;
+  const last = curves.tokens.length - 1;
+  return {
+    runs: members.map((run) => runs.indexOf(run)),
+    ...{ done, compared },
+    nats: nats.mean[last]!,
+    band: nats.band[last] ?? null,
+    bits: bits?.mean[last] ?? null,
+  };
+}
+
+function groupData(
+  { label, members }: Group<RunView>,
+  runs: readonly RunView[],
+  names: Names,
+): Omit<GroupData, "end"> {
   const gathered = members.map((run) => run.gathered);
   const evaluated = new Set(
     gathered.flatMap(({ losses }) => losses.items.flatMap(({ loss }) => [...loss.keys()])),

@@ -30,10 +30,26 @@ export interface GroupData {
   readonly runs: readonly number[];
   /** Loss on the target; null without a target, or if it was never evaluated. */
   readonly target: LossCurves | null;
+  /** Loss on the target at the end; null like `target`. */
+  readonly end: GroupEnd | null;
   /** Training loss in nats per token, on batches drawn from each run's own mixture. */
   readonly training: LossCurves | null;
   /** Losses on domains, by index of the domain. */
   readonly domains: readonly { readonly domain: number; readonly loss: LossCurves }[];
+}
+
+/** The figures of a group at its end: of the runs that have reached their last step; if there are none, of all runs at the last tokens that all have. */
+export interface GroupEnd {
+  /** Indices of these runs. */
+  readonly runs: readonly number[];
+  /** Whether these runs have reached their last step. */
+  readonly done: boolean;
+  /** Whether the loss can be compared with that of other groups: a run that goes on does not end with its present loss. */
+  readonly compared: boolean;
+  /** Mean loss in nats per token, twice its standard error (null with a single run), and the loss in bits per byte (null if it is unknown). */
+  readonly nats: number;
+  readonly band: number | null;
+  readonly bits: number | null;
 }
 
 /** A domain in one run (with bases: a basis, of which only the weights are known). null means unknown. */

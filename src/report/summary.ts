@@ -2,50 +2,47 @@
 import type { RunHead } from "../runs/record.ts";
 import { interval, mean } from "../runs/statistics.ts";
 import { tokensUntil } from "./curves.ts";
-import type { GroupData, LossCurves, RunData } from "./page-data.ts";
+import type { Ending } from "./endings.ts";
+import type { GroupData, RunData } from "./page-data.ts";
 import { formatCount, formatLoss, formatShare, significant } from "./page/format.ts";
 
-/** The final losses of a group's runs. */
-interface Ending {
-  readonly group: GroupData;
-  readonly curves: LossCurves;
-  readonly start: number;
-  readonly end: number;
-  /** Final loss of each run in nats per token, with its seed. */
-  readonly ends: readonly { readonly seed: number; readonly loss: number }[];
-  readonly tokens: number;
-}
-
-/** Sentences, the most important first. */
-export function summaryOf(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
-  const endings = groups.flatMap((group) => endingOf(group, runs));
-  if (endings.length === 0) return [...describeWithoutTarget(groups), ...describeUnfinished(runs)];
-  const best = endings.reduce((one, other) => (other.end < one.end ? other : one));
-  const others = endings.filter((one) => one !== best).sort((one, other) => one.end - other.end);
+/** Sentences, the most important first. `endings` are those of the groups, of which those in `compared` are ranked. */
+export function summaryOf(
+  endings: readonly (Ending | null)[],
+  compared: ReadonlySet<Ending>,
+  groups: readonly GroupData[],
+  runs: readonly RunData[],
+): string[] {
+  const known = endings.filter((ending) => ending !== null);
+  if (known.length === 0) return [...describeWithoutTarget(groups), ...describeUnfinished(runs)];
+  const ranked = known.filter((one) => compared.has(one)).sort((one, other) => one.end - other.end);
+  const open = known.filter((one) => !compared.has(one));
+  const [best, ...others] = ranked;
   return [
-    describeBest(best, endings.length > 1),
-    ...others.map((other) => describeDifference(best, other)),
-    ...(others.length > 0 && endings.some(({ ends }) => ends.length < 2)
+    ...(best === undefined
+      ? []
+      : [describeLoss(best, known.length === 1 ? "The" : `${best.label} ends lowest: its`)]),
+    ...others.flatMap((other) => (best === undefined ? [] : [describeDifference(best, other)])),
+    ...(others.length > 0 && ranked.some(({ ends }) => ends.length < 2)
       ? ["For a rule with a single run, the effect of the seed is not known."]
       : []),
+    ...open.map((one) =>
+      describeLoss(one, `${one.label} has not reached its last step, so it is not compared: its`),
+    ),
+    ...known.flatMap(describeLeft),
     ...describeUnfinished(runs),
   ];
 }
 
-function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
-  const { target: curves } = group;
-  if (curves === null) return [];
-  const ends = group.runs.flatMap((i) => {
-    const { seed, target } = runs[i]!;
-    return target === null ? [] : [{ seed, loss: target.end }];
-  });
-  const { mean } = curves.nats;
-  const last = mean.length - 1;
-  return [{ group, curves, ends, start: mean[0]!, end: mean[last]!, tokens: curves.tokens[last]! }];
+function describeLeft({ label, left, ends }: Ending): string[] {
+  return left === 0
+    ? []
+    : [
+        `The figures of ${label} are of ${ends.length} of its ${ends.length + left} runs; ${left === 1 ? "the other has" : "the others have"} not reached the last step.`,
+      ];
 }
 
-function describeBest({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
-  const subject = several ? `${group.label} ends lowest: its` : "The";
+function describeLoss({ curves, start, end, ends, tokens }: Ending, subject: string): string {
   const seeds = ends.length > 1 ? `, the mean of ${ends.length} seeds` : "";
   const { bits } = curves;
   const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1]!)} bits per byte)`;
@@ -61,16 +58,16 @@ function describeBest({ group, curves, start, end, ends, tokens }: Ending, sever
 function describeDifference(best: Ending, other: Ending): string {
   const gap = other.end - best.end;
   const noise = noiseOf(best, other);
-  if (gap === 0 && noise === null) return `${other.group.label} ends at the same loss.`;
+  if (gap === 0 && noise === null) return `${other.label} ends at the same loss.`;
   const between = (noise: number): string =>
     ` (95 % interval ${formatLoss(gap - noise)} to ${formatLoss(gap + noise)})`;
   const figure = `${formatLoss(gap)} nats, ${formatShare(gap / best.end)} higher${noise === null ? "" : between(noise)}`;
-  const first = `${other.group.label} ends at ${formatLoss(other.end)}, ${figure}`;
+  const first = `${other.label} ends at ${formatLoss(other.end)}, ${figure}`;
   if (noise !== null && gap <= noise)
-    return `${first}: these seeds do not distinguish it from ${best.group.label}, because the interval contains 0.`;
+    return `${first}: these seeds do not distinguish it from ${best.label}, because the interval contains 0.`;
   const reached = tokensUntil({ tokens: best.curves.tokens, loss: best.curves.nats.mean }, other.end);
   if (reached === null || other.tokens === 0) return `${first}.`;
-  return `${first}; ${best.group.label} needed ${formatShare(reached / other.tokens)} as many tokens to reach this loss.`;
+  return `${first}; ${best.label} needed ${formatShare(reached / other.tokens)} as many tokens to reach this loss.`;
 }
 
 /** Half of the 95 % interval of the difference of two means, paired if both have the same seeds; null if a group has one run. */

@@ -422,6 +422,57 @@ describe("sentences", () => {
     );
   });
 
+  describe("of runs that have not reached their last step", () => {
+    const seeds = (count: number, run: MadeRun): MadeRun[] =>
+      Array.from({ length: count }, (_, i) => ({ ...run, seed: i + 1 }));
+    const pageOf = (...runs: MadeRun[]): ReturnType<typeof makePageData> =>
+      makePageData(runs.map((run, i) => viewOf(run, `run-${i}`)));
+    const uniform = { rule: "uniform", worse: 0.3 };
+
+    test("the figures of a group are of its other runs", () => {
+      const whole = pageOf(...seeds(2, {}), ...seeds(3, uniform));
+      const page = pageOf(...seeds(2, {}), ...seeds(3, uniform), { seed: 3, done: 8 });
+      expect(page.groups.map(({ end }) => end)).toEqual(whole.groups.map(({ end }) => end));
+      expect(page.groups[0]).toMatchObject({ runs: [0, 1, 5], end: { runs: [0, 1], done: true, compared: true } }); // prettier-ignore
+      expect(page.summary).toEqual([
+        ...whole.summary,
+        "The figures of dga are of 2 of its 3 runs; the other has not reached the last step.",
+        "run-5 was stopped: 8 of 40 steps are done.",
+      ]);
+    });
+
+    test("a group of such runs is not ranked among those that have ended, whatever its loss", () => {
+      fc.assert(
+        fc.property(
+          fc.integer({ min: 1, max: 39 }),
+          fc.double({ min: -2, max: 2, noNaN: true }),
+          (done, worse) => {
+            const { summary: found, groups } = pageOf({ done, worse }, { rule: "uniform" }, { rule: "odm", worse: 0.1 }); // prettier-ignore
+            expect(groups.map(({ end }) => end?.compared)).toEqual([false, true, true]);
+            expect(found[0]).toMatch(/^uniform ends lowest/);
+            expect(found[1]).toMatch(/^odm ends at /);
+            expect(found.join(" ")).not.toMatch(/dga ends/);
+            expect(found.join(" ")).toMatch(/ dga has not reached its last step, so it is not compared: its held-out loss .* (over|after) \d+k? tokens/); // prettier-ignore
+          },
+        ),
+        { numRuns: 20 },
+      );
+    });
+
+    test("groups that were all stopped are ranked after the same tokens only, and their interval is that of the losses there", () => {
+      const stopped = (run: MadeRun, ...done: number[]): MadeRun[] =>
+        done.map((steps, i) => ({ ...run, done: steps, seed: i + 1 }));
+      const [first, second] = pageOf(...stopped({}, 20, 28), ...stopped(uniform, 28, 20)).summary;
+      expect(first).toMatch(/^dga ends lowest: .* over 20k tokens, the mean of 2 seeds\.$/);
+      // Half of the way, the loss is half of 0.3 higher for every seed.
+      expect(second).toContain("0.150 nats");
+      expect(second).toContain("(95 % interval 0.150 to 0.150)");
+      const other = pageOf(...stopped({}, 20, 28), ...stopped(uniform, 28, 24));
+      expect(other.groups.map(({ end }) => end?.compared)).toEqual([false, false]);
+      expect(other.summary.join(" ")).not.toMatch(/ends|higher/);
+    });
+  });
+
   test("losses that are equal are not said to differ", () => {
     expect(summary({}, { rule: "uniform", worse: 0 })).toContain("uniform ends at the same loss.");
     const { gathered, ...view } = viewOf({});

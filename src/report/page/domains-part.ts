@@ -73,7 +73,8 @@ const columns: readonly TableColumn<Row>[] = [
   },
   {
     title: "weight",
-    explanation: "The weight at the end, with which the last batch was drawn",
+    explanation:
+      "The weight at the end; in a run that goes on, the weight with which the last batch was drawn",
     key: ({ weight }) => weight,
     cell: ({ weight }) => or(weight, formatShare),
   },

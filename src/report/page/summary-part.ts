@@ -59,7 +59,9 @@ function tiles({ names, runs }: PageData): HTMLElement {
 
 /** The figures of several runs: one row per group. */
 function figures(data: PageData): HTMLElement {
-  const best = Math.min(...data.groups.map((group) => endOf(group)?.nats ?? Infinity));
+  const best = Math.min(
+    ...data.groups.map(({ end }) => (end === null || !end.compared ? Infinity : end.nats)),
+  );
   const head = ["", "runs", "nats per token", "against the best", "bits per byte", "tokens", "time"];
   const rows = data.groups.map((group, i) => figuresOf(group, i, best, data.runs));
   return h(
@@ -68,7 +70,7 @@ function figures(data: PageData): HTMLElement {
     h(
       "p",
       { class: "note above" },
-      "Held-out loss on the target at the end, ± two standard errors over the seeds; tokens and time of one run.",
+      `Held-out loss on the target at the end, ± two standard errors over the seeds; tokens and time of one run.${data.groups.some(({ end }) => end?.compared === false) ? " Runs that have not reached their last step are not compared." : ""}`,
     ),
     h(
       "div",
@@ -92,14 +94,17 @@ function figures(data: PageData): HTMLElement {
 }
 
 function figuresOf(group: GroupData, index: number, best: number, runs: readonly RunData[]): HTMLElement {
-  const end = endOf(group);
-  const members = group.runs.map((i) => runs[i]!);
+  const { end } = group;
+  const counted = end?.runs ?? group.runs;
+  const members = counted.map((i) => runs[i]!);
   const mean = (of: (run: RunData) => number): number =>
     members.reduce((sum, run) => sum + of(run), 0) / members.length;
   const cells = [
-    String(members.length),
+    counted.length === group.runs.length
+      ? String(counted.length)
+      : `${counted.length} of ${group.runs.length}`,
     end === null ? "–" : withBand(end.nats, end.band),
-    end === null ? "–" : end.nats === best ? "best" : `+${formatShare(end.nats / best - 1)}`,
+    end === null || !end.compared ? "–" : end.nats === best ? "best" : `+${formatShare(end.nats / best - 1)}`,
     end?.bits === null || end === null ? "–" : formatLoss(end.bits),
     formatCount(mean(({ tokens }) => tokens)),
     formatSeconds(mean(({ cost }) => cost.training + cost.evaluation)),
@@ -115,14 +120,4 @@ function figuresOf(group: GroupData, index: number, best: number, runs: readonly
 
 function withBand(value: number, band: number | null): string {
   return band === null ? formatLoss(value) : `${formatLoss(value)} ± ${formatLoss(band)}`;
-}
-
-function endOf({ target }: GroupData): { nats: number; band: number | null; bits: number | null } | null {
-  if (target === null) return null;
-  const last = target.tokens.length - 1;
-  return {
-    nats: target.nats.mean[last]!,
-    band: target.nats.band[last] ?? null,
-    bits: target.bits?.mean[last] ?? null,
-  };
 }
