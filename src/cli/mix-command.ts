@@ -272,12 +272,15 @@ function placeholders(
   return { values, label: (path) => path };
 }
 
-/** The run of a metrics file; null if the file is not in the folder of a run. Throws like `readRunHead`. */
+/** The run of a metrics file; null if the file is not in the folder of a run. Throws like `readRunHead` and `readOwnWeights`. */
 async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const folder = dirname(metrics);
-  if (basename(metrics) !== "metrics.jsonl" || !existsSync(join(folder, "run.json"))) return null;
-  const { readRunHead } = await import("../runs/record.ts");
-  const { config, facts } = readRunHead(folder);
+  if (basename(metrics) !== "metrics.jsonl" || !isRunFolder(folder)) return null;
+  const { readOwnWeights, readRunHead } = await import("../runs/record.ts");
+  const head = readRunHead(folder);
+  const { config, facts } = head;
+  // Refuses the lines of a run that has ended if they are not complete.
+  readOwnWeights(head);
   const layer = jsonLayer(config, join(folder, "config.json"));
   const counted = join(folder, "histogram.json");
   const uniform = layer.values.get("mixing.prior") === "uniform";
@@ -302,6 +305,11 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
     preconditioned: layer.values.get("mixing.normalise") === "adam",
     bases: bases !== null,
   };
+}
+
+/** Also true for a folder from which a file of the run is missing, which is then refused: without its facts, the lines would give other weights. */
+function isRunFolder(folder: string): boolean {
+  return ["run.json", "config.json"].some((name) => existsSync(join(folder, name)));
 }
 
 function namesIn(layer: Layer | null, path: string): string[] | null {
@@ -426,8 +434,13 @@ function tokenOf(path: string): string {
 }
 
 async function replayFile(path: string, args: MixArguments, err: Output): Promise<number> {
-  const metrics = existsSync(path) && statSync(path).isDirectory() ? join(path, "metrics.jsonl") : path;
+  const isFolder = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  const metrics = isFolder ? join(path, "metrics.jsonl") : path;
   const run = await runOf(metrics);
+  if (isFolder && run === null)
+    throw configError(
+      `--replay: ${path} is a folder, but not of a run (it has no run.json); give the folder of a run, or a file of messages`,
+    );
   const init = Object.fromEntries(
     Object.entries(initOf(args, run, err) ?? {}).filter(([, value]) => value !== null),
   );
@@ -447,7 +460,7 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
   const input = createReadStream(metrics);
   try {
     const { preconditioned = false, bases = false } = run ?? {};
-    const options = { source: metrics, init, preconditioned, bases };
+    const options = { source: metrics, init, preconditioned, bases, isRun: run !== null };
     // A run that still trains, or was killed, may have written only a part of its last line.
     const lines = linesOf(input, MOST_BYTES, run === null ? "take" : "drop");
     for await (const reply of replay(lines, options)) if (!(await writeLine(process.stdout, reply))) break;

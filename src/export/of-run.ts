@@ -75,6 +75,12 @@ function domainsOf(
   paths: ReadonlyMap<string, readonly string[]>,
   folder: string,
 ): MixtureDomain[] {
+  const stranger = [...weights.keys()].find((name) => !domains.has(name));
+  if (stranger !== undefined)
+    throw new GradmixError(
+      "data",
+      `${folder}: weights.json has a weight for "${stranger}", which is not a domain of run.json; the files belong to different runs`,
+    );
   return Array.from(domains, ([name, facts]) => {
     const weight = weights.get(name);
     if (weight === undefined)

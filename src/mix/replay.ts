@@ -3,6 +3,7 @@ import { GradmixError } from "../errors.ts";
 import type { SignalName } from "../dga/rule.ts";
 import {
   anything,
+  count as countOf,
   faultOf,
   map,
   number,
@@ -27,6 +28,8 @@ export interface ReplayOptions {
   readonly init: Message;
   /** Whether the alignments in the lines of a run are with Adam's step for the target instead of the target's gradient. */
   readonly preconditioned: boolean;
+  /** Whether the lines are those of a run, which writes each step once, in order. */
+  readonly isRun: boolean;
   /** Whether the rule of the run updated the weights of bases. The token counts in its lines are then of domains and cannot be used. */
   readonly bases: boolean;
 }
@@ -51,7 +54,7 @@ const recordedSignals = ({ preconditioned, bases }: Recorded): readonly SignalNa
  */
 export async function* replay(
   lines: AsyncIterable<Line>,
-  { source, init, ...recorded }: ReplayOptions,
+  { source, init, isRun, ...recorded }: ReplayOptions,
 ): AsyncGenerator<WeightsReply, void> {
   let session: Session | null = null;
   let count = 0;
@@ -76,10 +79,12 @@ export async function* replay(
     const names: unknown = session?.setup.domains ?? init["domains"];
     return Array.isArray(names) ? names.length : null;
   };
+  let step = 0;
   for await (const line of lines) {
     count++;
     const value = messageOf(line, place(source, count));
     const { type } = value;
+    if (isRun) step = nextStep(value, step, place(source, count));
     if (type === "init") {
       if (session === null) yield send({ ...value, ...init });
       continue;
@@ -110,6 +115,20 @@ const place = (source: string, line: number): Source => ({ source: `${source}, l
 function messageOf(line: Line, source: Source): Message {
   if (line instanceof MessageError) throw faultOf(source)("", line.message);
   return parse(plainObject, line, { ...source, advice: "give lines of metrics.jsonl, or messages" });
+}
+
+const stepOfLine = object<{ step: number; event: unknown }>({ step: countOf, event: anything });
+
+/** The step of a line of a run. Throws `data` for a line that does not follow the one of step `before`: with a part missing or repeated, the weights would be others. */
+function nextStep(line: Message, before: number, source: Source): number {
+  const { step, event } = read(stepOfLine, line, faultOf(source));
+  const wanted = event === undefined || event === null ? before + 1 : before;
+  if (step !== wanted)
+    throw faultOf(source)(
+      "step",
+      `is ${step}, and the line before has ${before}; a run writes each step once, in order`,
+    );
+  return step;
 }
 
 /** The members of a line of metrics.jsonl that are used. */

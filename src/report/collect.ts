@@ -3,7 +3,7 @@
  * only on the number of planned steps; so watching a run gives the same page as reading it at the end.
  */
 import type { Evaluation, MetricsLine, StepMetrics } from "../runs/lines.ts";
-import type { RunHead } from "../runs/record.ts";
+import { follows, type RunHead } from "../runs/record.ts";
 
 /** Largest number of points in time of a run. */
 export const POINTS = 400;
@@ -98,9 +98,9 @@ export function addLine(to: Gathered, line: MetricsLine): boolean {
       addEvaluation(to, 0, line.evaluation);
       to.evaluationSeconds += line.seconds;
     }
-    return line.event !== "resumed" || line.step === to.step;
+    return follows(line, to.step);
   }
-  if (line.step !== to.step + 1) return false;
+  if (!follows(line, to.step)) return false;
   to.step = line.step;
   to.tokens = line.tokens;
   to.seconds += line.seconds - (line.evaluationSeconds ?? 0);

@@ -2,7 +2,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
-import { type MetricsPosition, readWeights, scanMetrics } from "../runs/record.ts";
+import { type MetricsPosition, readOwnWeights, scanMetrics } from "../runs/record.ts";
 import { addLine, type Gathered } from "./collect.ts";
 import { makePageData } from "./make-page-data.ts";
 import type { PageData } from "./page-data.ts";
@@ -28,7 +28,7 @@ export function followRun(folder: string, isRunning: (folder: string) => boolean
       const running = isRunning(folder);
       reading = (reading === null ? null : readOn(folder, reading)) ?? readAnew(folder);
       const { gathered, position } = reading;
-      const weights = running ? null : readWeights(folder);
+      const weights = running ? null : readOwnWeights(gathered.head);
       const data = makePageData([{ gathered, weights, running, label: null, exports: [] }], { live: true });
       return { data, version: `"${position.lines}-${position.bytes}-${data.runs[0]!.state}"` };
     },

@@ -2,7 +2,7 @@
 import { join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { writeFileAtomic } from "../node/files.ts";
-import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
+import { readOwnWeights, readRunHead, scanMetrics } from "../runs/record.ts";
 import { csvHeader, csvRows } from "./csv.ts";
 import { figuresOf } from "./figures.ts";
 import { makePageData } from "./make-page-data.ts";
@@ -23,9 +23,10 @@ export interface ReportOptions {
 
 /** Reads a run; an incomplete one is read as far as it goes. Throws like `readRunRecord`. */
 function readRunView(folder: string, options: ReportOptions = {}): RunView {
+  const weights = readOwnWeights(readRunHead(folder));
   return {
     gathered: gatherFolder(folder).gathered,
-    weights: readWeights(folder),
+    weights,
     running: options.isRunning?.(folder) ?? false,
     label: options.labelOf?.(folder) ?? null,
     exports: options.exportsOf?.(folder) ?? [],

@@ -1,7 +1,5 @@
 /** Reads a run's folder for the page. */
-import { join } from "node:path";
-import { GradmixError } from "../errors.ts";
-import { type MetricsPosition, readRunHead, scanMetrics } from "../runs/record.ts";
+import { type MetricsPosition, misplaced, readRunHead, scanMetrics } from "../runs/record.ts";
 import { addLine, gather, type Gathered } from "./collect.ts";
 
 /** Collects everything that is in the folder, and the position after it. Throws like `readRunRecord`, and `data` for lines that do not follow each other. */
@@ -9,11 +7,7 @@ export function gatherFolder(folder: string): { gathered: Gathered; position: Me
   const gathered = gather(readRunHead(folder));
   const position = scanMetrics(folder, (line) => {
     const { step } = gathered;
-    if (!addLine(gathered, line))
-      throw new GradmixError(
-        "data",
-        `${join(folder, "metrics.jsonl")}: a line of step ${line.step} follows one of step ${step}; a run writes each step once, in order`,
-      );
+    if (!addLine(gathered, line)) throw misplaced(folder, line, step);
   });
   return { gathered, position };
 }

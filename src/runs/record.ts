@@ -6,7 +6,7 @@
  *     metrics.jsonl   a line per step (lines.ts)
  *     weights.json    the weights, once the run has ended or was stopped
  */
-import { closeSync, existsSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { type Json, parseJson } from "../json.ts";
@@ -65,18 +65,84 @@ export interface RunRecord {
 /** A run without its lines. */
 export type RunHead = Pick<RunRecord, "folder" | "name" | "config" | "facts">;
 
-/** Reads a run. Throws `data` for a folder that contains no run and for files that a run does not write, and `io` for files that cannot be read. */
+/**
+ * Reads a run. Throws `data` for a folder that contains no run, for files that a run does not write, and for lines that do not follow each other, and
+ * `io` for files that cannot be read.
+ */
 export function readRunRecord(folder: string): RunRecord {
   const head = readRunHead(folder);
+  const weights = readOwnWeights(head);
   let start: StartLine | null = null;
   const steps: StepMetrics[] = [];
   const resumes: ResumeLine[] = [];
   scanMetrics(folder, (line) => {
+    const step = steps.at(-1)?.step ?? 0;
+    if (!follows(line, step)) throw misplaced(folder, line, step);
     if (!("event" in line)) steps.push(line);
     else if (line.event === "start") start = line;
     else resumes.push(line);
   });
-  return { ...head, start, steps, resumes, weights: readWeights(folder) };
+  return { ...head, start, steps, resumes, weights };
+}
+
+/** Whether a line may follow the one of step `step` (0: none). A run writes each step once, in order. */
+export function follows(line: MetricsLine, step: number): boolean {
+  return line.step === ("event" in line ? step : step + 1);
+}
+
+/** The error for a line that does not follow the one of step `step`. */
+export function misplaced(folder: string, line: MetricsLine, step: number): GradmixError {
+  return new GradmixError(
+    "data",
+    `${join(folder, "metrics.jsonl")}: a line of step ${line.step} follows ${step === 0 ? "the beginning" : `one of step ${step}`}; a run writes each step once, in order`,
+  );
+}
+
+/**
+ * Reads the weights of a run; null if weights.json does not exist yet. Call it before the lines are read: a run writes weights.json after its last line.
+ * Throws like `readWeights`, and `data` if the file does not belong to this run, or if metrics.jsonl is not complete, as after an interrupted copy.
+ */
+export function readOwnWeights({ folder, facts }: RunHead): RunWeights | null {
+  const weights = readWeights(folder);
+  if (weights === null) return null;
+  const file = join(folder, "weights.json");
+  for (const [own, names] of [
+    [weights, new Set(facts.domains.keys())],
+    [weights.bases, new Set(facts.bases)],
+  ] as const)
+    for (const part of own === undefined ? [] : [own.final, own.averaged]) {
+      const name = [...names].find((one) => !part.has(one)) ?? [...part.keys()].find((one) => !names.has(one));
+      if (name !== undefined)
+        throw new GradmixError(
+          "data",
+          `${file}: ${part.has(name) ? `has a weight for "${name}", which run.json does not name` : `has no weight for "${name}" of run.json`}; the files belong to different runs`,
+        );
+    }
+  // A run that was resumed in the meantime has removed weights.json.
+  if (!endsWithLine(join(folder, "metrics.jsonl")) && existsSync(file))
+    throw new GradmixError(
+      "data",
+      `${join(folder, "metrics.jsonl")}: its last line is incomplete, although the run has ended (there is ${file}); copy the whole folder again, or delete ${file} to read the lines before`,
+    );
+  return weights;
+}
+
+/** Whether a file ends with a line feed; true for an empty or missing file. */
+function endsWithLine(path: string): boolean {
+  let file: number;
+  try {
+    file = openSync(path, "r");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return true;
+    throw ioError(path, error);
+  }
+  try {
+    const { size } = fstatSync(file);
+    const last = Buffer.alloc(1);
+    return size === 0 || readSync(file, last, 0, 1, size - 1) === 0 || last[0] === 10;
+  } finally {
+    closeSync(file);
+  }
 }
 
 /** Reads what is known of a run before its first step. Throws like `readRunRecord`. */

@@ -199,6 +199,15 @@ test("refusals are one line that names the remedy", () => {
       expect(
         codeOf(() => exportMixture({ ...half, domains: [{ ...web, paths: [path] }, code] }, { format })),
       ).toMatch(/strips/);
+  // Megatron's BlendedDataset asserts `len(datasets) < 32767`.
+  const many = (count: number): Mixture => ({
+    ...half,
+    domains: Array.from({ length: count }, (_, i) => ({ ...web, name: `d${i}`, weight: 1 / count })),
+  });
+  expect(codeOf(() => exportMixture(many(32_767), { format: "megatron" }))).toMatch(
+    /^config: megatron: 32767 datasets are more than the 32766 that its index holds/,
+  );
+  expect(exportMixture(many(32_766), { format: "megatron" }).files.length).toBe(3);
   // A space within is kept where the file can, and the one that cannot is left out.
   const spaced = exportMixture(
     { ...half, domains: [{ ...web, paths: ["/a b"] }, code] },
@@ -309,6 +318,9 @@ describe("mixtureOfRun", () => {
     );
     const { weights } = runOf(1);
     expect(codeOf(() => mixtureOfRun(runOf(2, { weights })))).toMatch(/^data: .*"d1"/);
+    expect(codeOf(() => mixtureOfRun({ ...runOf(1), weights: runOf(2).weights }))).toMatch(
+      /^data: runs\/first: weights\.json has a weight for "d1", which is not a domain of run\.json; /,
+    );
     const { facts } = runOf();
     expect(
       codeOf(() => mixtureOfRun(runOf(2, { facts: { ...facts, bases: ["a"] } }), { stages: 2 })),

@@ -9,6 +9,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -657,13 +658,14 @@ describe("replay", () => {
     fields: object = {},
     preconditioned = false,
     bases = false,
+    isRun = false,
   ): Promise<Reply[]> {
     async function* input(): AsyncGenerator<Line, void> {
       for (const line of lines) yield typeof line === "string" ? line : JSON.stringify(line);
     }
     const out: Reply[] = [];
-    for await (const reply of replay(input(), { source: "log", init: { ...fields }, preconditioned, bases }))
-      out.push(reply);
+    const options = { source: "log", init: { ...fields }, preconditioned, bases, isRun };
+    for await (const reply of replay(input(), options)) out.push(reply);
     return out;
   }
 
@@ -731,8 +733,29 @@ describe("replay", () => {
     const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
     const init = { rule: { name: "rnb" } };
     const lines = linesOf([Buffer.from(`${JSON.stringify(line)}\n`)] as unknown as AsyncIterable<Uint8Array>);
-    const replies = replay(lines, { source: "log", init, preconditioned: false, bases: false });
+    const options = { source: "log", init, preconditioned: false, bases: false, isRun: false };
+    const replies = replay(lines, options);
     await expect(replies.next()).rejects.toThrow(/rule rnb needs gram/);
+  });
+
+  test("of a run stops at lines that are missing or repeated, which would give other weights", async () => {
+    const line = (step: number): object => ({
+      ...{ step, weights: { web: 0.5, code: 0.5 } },
+      ...(step % 2 === 0 ? { alignments: { web: { value: 1 }, code: { value: 0 } } } : {}),
+    });
+    const start = { step: 0, event: "start" };
+    const resumed = (step: number): object => ({ step, event: "resumed", changes: {} });
+    const lines = [start, line(1), line(2), resumed(2), line(3), line(4)];
+    expect(await replayed(lines, {}, false, false, true)).toEqual(await replayed(lines));
+    for (const at of [1, 2, 4, 5])
+      for (const other of [
+        lines.toSpliced(at, 0, ...lines.slice(at - 1, at + 1)),
+        // A last line that is missing may not have been written yet.
+        ...(at === 5 ? [] : [lines.toSpliced(at, 1)]),
+      ])
+        await expect(replayed(other, {}, false, false, true)).rejects.toThrow(
+          /^log, line \d+: step is \d, and the line before has \d; a run writes each step once, in order$/,
+        );
   });
 
   test("of alignments preconditioned by Adam works only for a rule that needs them", async () => {
@@ -785,8 +808,19 @@ describe("replay", () => {
     ).toBeGreaterThan(1);
     // A line that the run is still writing is left for later; a stored message may be the last line without a newline.
     writeFileSync(at("run/metrics.jsonl"), `${lines.join("\n")}\n{"step":17,"tok`);
+    const damaged = mix(["--replay", "run"]);
+    expect([damaged.status, damaged.err]).toEqual([2, expect.stringContaining("its last line is incomplete, although the run has ended")]); // prettier-ignore
+    renameSync(at("run/weights.json"), at("weights.json"));
     expect(mix(["--replay", "run"])).toEqual({ status, out, err });
     writeFileSync(at("run/metrics.jsonl"), `${lines.join("\n")}\n`);
+    // Without its facts, the run would be replayed with other options.
+    renameSync(at("run/run.json"), at("run.json"));
+    for (const path of ["run", "run/metrics.jsonl"])
+      expect(mix(["--replay", path]).err).toContain("run: has no run.json, which a run writes before its first step"); // prettier-ignore
+    renameSync(at("run/config.json"), at("config.json"));
+    expect(mix(["--replay", "run"]).err).toContain("--replay: run is a folder, but not of a run");
+    renameSync(at("config.json"), at("run/config.json"));
+    renameSync(at("run.json"), at("run/run.json"));
     // Another rule on what this one measured.
     const other = mix([
       "--replay",

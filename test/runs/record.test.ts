@@ -189,6 +189,45 @@ describe("a whole folder", () => {
     expect(record.config).toEqual(new Map([["run", new Map([["out", "x"]])]]));
   });
 
+  test("is refused if its parts do not belong together: weights of another run, lines that are incomplete, missing or repeated", () => {
+    put("config.json", {});
+    put("run.json", facts);
+    const stepOf = (step: number): MetricsLine => ({
+      ...{ step, tokens: 16 * step, loss: 2, gradNorm: null, lr: 1, seconds: 1 },
+      ...{ weights: new Map(), domains: new Map() },
+    });
+    const own = (names: Readonly<Record<string, number>>) => ({ final: names, averaged: names });
+    const refusal = (): string => codeOf(() => readRunRecord(folder));
+    putLines([1, 2, 3].map(stepOf));
+    for (const [json, message] of [
+      [own({ "10": 1 }), 'weights.json: has no weight for "2" of run.json; the files belong to different runs'],
+      [own({ "10": 0.5, "2": 0.5, c: 0 }), 'weights.json: has a weight for "c", which run.json does not name; '],
+      [{ ...own({ "10": 0.5, "2": 0.5 }), bases: own({ b: 1 }) }, 'weights.json: has a weight for "b", which'],
+    ] as const) {
+      writeFileSync(join(folder, "weights.json"), JSON.stringify(json));
+      expect(refusal()).toContain(message);
+    }
+    writeFileSync(join(folder, "weights.json"), JSON.stringify(own({ "10": 0.5, "2": 0.5 })));
+    expect(readRunRecord(folder).steps.length).toBe(3);
+    // While a run writes its last line, it has no weights.json yet.
+    appendFileSync(join(folder, "metrics.jsonl"), '{"step":4,');
+    expect(refusal()).toMatch(/^data: .*metrics\.jsonl: its last line is incomplete, although the run has ended \(there is .*weights\.json\); copy/);
+    rmSync(join(folder, "weights.json"));
+    expect(readRunRecord(folder).steps.length).toBe(3);
+    const resumed = (step: number): MetricsLine => ({ step, event: "resumed", changes: {} });
+    putLines([resumed(0), stepOf(1), stepOf(2), resumed(2), stepOf(3)]);
+    expect(readRunRecord(folder).steps.length).toBe(3);
+    for (const [lines, message] of [
+      [[stepOf(1), stepOf(2), stepOf(2)], "a line of step 2 follows one of step 2; a run writes each step once, in order"],
+      [[stepOf(1), stepOf(3)], "a line of step 3 follows one of step 1"],
+      [[stepOf(2)], "a line of step 2 follows the beginning"],
+      [[stepOf(1), resumed(0)], "a line of step 0 follows one of step 1"],
+    ] as const) {
+      putLines(lines);
+      expect(refusal()).toContain(`metrics.jsonl: ${message}`);
+    }
+  });
+
   test("weights.json is refused after an edit, unless its weights still sum to 1", () => {
     const [good, bad] = [{ a: 0.25, b: 0.75 }, { a: 0.25, b: 0.7 }];
     const file = (json: object): void => writeFileSync(join(folder, "weights.json"), JSON.stringify(json));

@@ -15,8 +15,8 @@ import {
   yaml,
 } from "./shared.ts";
 
-/** BlendedDataset stores the index of a dataset in an i16. */
-const MOST_DATASETS = 32_767;
+/** BlendedDataset stores the index of a dataset in an i16, and asserts that there are fewer than 32,767. */
+const MOST_DATASETS = 32_766;
 
 /** megatron/core/datasets/utils.py, get_blend_from_list; megatron/training/utils/common_utils.py, get_blend_and_blend_per_split (August 2026). */
 const megatron: ExportFormat = {
