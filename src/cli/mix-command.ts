@@ -105,10 +105,14 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   if (stateFile !== null) lock(stateFile);
   const { createKeeper } = await import("../mix/keeper.ts");
   const keeper = createKeeper({ state: stateFile, weights: weightsFile });
+  const continued = keeper.session() !== null;
   if (init !== null) {
     const reply = keeper.message(init);
     if (reply.type === "error")
-      throw new GradmixError("config", `${reply.field === null ? "" : `${reply.field}: `}${reply.error}`);
+      throw new GradmixError(
+        "config",
+        `${continued ? `--state-file ${stateFile ?? ""}: ` : ""}${reply.field === null ? "" : `${reply.field}: `}${reply.error}${continued ? "; for a new session, name another file" : ""}`,
+      );
   }
   if (address !== null) {
     const [{ startServer }, { writeLine }] = await Promise.all([

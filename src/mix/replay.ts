@@ -61,11 +61,13 @@ export async function* replay(
   const send = (message: Message): WeightsReply => {
     const made = answer(session, message);
     const { reply } = made;
-    if (reply.type === "error")
-      throw new GradmixError(
-        "data",
-        `${source}, line ${count}: ${reply.field === null ? "" : `${reply.field}: `}${reply.error}`,
-      );
+    if (reply.type === "error") {
+      const { field, error } = reply;
+      // The options of the replay, or of the run, are not in the line.
+      const ours = message["type"] === "init" && Object.hasOwn(init, field?.split(".")[0] ?? "");
+      const where = ours ? `${source}, the options of its replay` : `${source}, line ${count}`;
+      throw new GradmixError("data", `${where}: ${field === null ? "" : `${field}: `}${error}`);
+    }
     if (reply.type === "state")
       throw new GradmixError(
         "data",
@@ -107,7 +109,13 @@ export async function* replay(
     const reply = send(message);
     if (reply.diagnostics.updated) yield reply;
   }
-  if (count === 0) throw new GradmixError("data", `${source}: it has no lines`);
+  if (session === null)
+    throw new GradmixError(
+      "data",
+      count === 0
+        ? `${source}: it has no lines`
+        : `${source}: none of its lines is the step of a run, an init or an observe, so there is nothing to replay`,
+    );
 }
 
 const place = (source: string, line: number): Source => ({ source: `${source}, line ${line}`, code: "data" });

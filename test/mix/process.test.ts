@@ -316,7 +316,9 @@ describe("files", () => {
     const flags = mix(["--state-file", "state.json", "--domains", "code,web"]);
     expect([flags.status, flags.err]).toEqual([
       2,
-      expect.stringMatching(/^gradmix: domains: the session has \["web","code"\]/),
+      expect.stringMatching(
+        /^gradmix: --state-file state\.json: domains: the session has \["web","code"\].*; for a new session, name another file\n$/,
+      ),
     ]);
     for (const [text, message] of [
       ['{"version":1}', /broken\.json: .*the session cannot continue from it/],
@@ -694,6 +696,16 @@ describe("replay", () => {
     [["3"], {}, /^log, line 1: is 3, not an object; give lines of metrics\.jsonl, or messages/],
     [[init, observe(2), observe(1)], {}, /^log, line 3: step: step 1 is before step 2, the last one/],
     [[observe(1)], {}, /^log, line 1: domains: it is missing/],
+    [
+      [observe(1)],
+      { domains: ["web"], sizes: { web: 1, cod: 1 } },
+      /^log, the options of its replay: sizes\.cod: it is not a domain/,
+    ],
+    [
+      [{ text: "a" }, { type: "weights" }, { step: 0, event: "start" }],
+      {},
+      /^log: none of its lines is the step of a run, an init or an observe, so there is nothing to replay$/,
+    ],
     [
       [{ step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } }],
       { rule: { name: "rnb" } },
