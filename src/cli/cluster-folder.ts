@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { decodeNpy } from "../data/npy.ts";
 import type { Document } from "../data/sources.ts";
 import { GradmixError } from "../errors.ts";
-import { ioError } from "../node/files.ts";
+import { readError } from "../node/files.ts";
 import { textHash } from "./text-hash.ts";
 import {
   count,
@@ -113,7 +113,7 @@ function bytesOf(path: string): Uint8Array {
   try {
     return new Uint8Array(readFileSync(path));
   } catch (error) {
-    throw ioError(path, error);
+    throw readError(path, error);
   }
 }
 

@@ -15,7 +15,7 @@ import { decodeNpy } from "../data/npy.ts";
 import { tokenDocuments } from "../data/token-documents.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
-import { ioError } from "../node/files.ts";
+import { readError } from "../node/files.ts";
 import type { ReadOptions } from "../data/sources.ts";
 import { configError } from "./values.ts";
 
@@ -85,7 +85,7 @@ function idsIn(path: string, clusters: number | null): FileIds {
   try {
     bytes = new Uint8Array(readFileSync(path));
   } catch (error) {
-    throw ioError(path, error);
+    throw readError(path, error);
   }
   const { shape, values } = decodeNpy(bytes, path);
   if (!(values instanceof Int32Array) || shape.length !== 1)

@@ -29,7 +29,7 @@ import { dirname, join, resolve } from "node:path";
 import { crc32 } from "node:zlib";
 import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
-import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
+import { ioError, readError, writeAll, writeFileAtomic } from "../node/files.ts";
 import {
   anything,
   count,
@@ -90,7 +90,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
       return new Uint8Array(readFileSync(at(name)));
     } catch (error) {
       if (errorCode(error) === "ENOENT") return null;
-      throw ioError(at(name), error);
+      throw readError(at(name), error);
     }
   };
   const write = (name: string, parts: Iterable<Uint8Array>): void => writeFileAtomic(at(name), parts);

@@ -15,7 +15,7 @@ import type { Tokenizer } from "../data/byte-level.ts";
 import type { KnownTokenFile } from "../data/stored-tokens.ts";
 import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
-import { ioError } from "../node/files.ts";
+import { readError } from "../node/files.ts";
 import {
   count,
   list,
@@ -163,7 +163,7 @@ export function readManifest(folder: string): Manifest {
   try {
     bytes = readFileSync(at);
   } catch (error) {
-    throw ioError(at, error);
+    throw readError(at, error);
   }
   return parseOrdered(manifest, new TextDecoder().decode(bytes), { source: at, code: "data" });
 }

@@ -201,12 +201,17 @@ export function ioError(path: string, error: unknown): GradmixError {
   return new GradmixError("io", `${path}: cannot be written (${reason(error)})`, { cause: error });
 }
 
+/** The error for a path that cannot be read. */
+export function readError(path: string, error: unknown): GradmixError {
+  if (error instanceof GradmixError) return error;
+  return new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
+}
+
 /** Returns the result of `use` on an open file. Throws `io` if it cannot be read; a GradmixError of `use` passes unchanged. */
 export function reading<T>(path: string, use: (source: ByteSource) => T): T {
   try {
     return withFile(path, use);
   } catch (error) {
-    if (error instanceof GradmixError) throw error;
-    throw new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
+    throw readError(path, error);
   }
 }

@@ -11,7 +11,7 @@ import { basename, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { type Json, parseJson } from "../json.ts";
 import { liesOnSimplex, sumOf } from "../dga/simplex.ts";
-import { ioError } from "../node/files.ts";
+import { readError } from "../node/files.ts";
 import {
   boolean,
   count,
@@ -134,12 +134,14 @@ function endsWithLine(path: string): boolean {
     file = openSync(path, "r");
   } catch (error) {
     if (errorCode(error) === "ENOENT") return true;
-    throw ioError(path, error);
+    throw readError(path, error);
   }
   try {
     const { size } = fstatSync(file);
     const last = Buffer.alloc(1);
     return size === 0 || readSync(file, last, 0, 1, size - 1) === 0 || last[0] === 10;
+  } catch (error) {
+    throw readError(path, error);
   } finally {
     closeSync(file);
   }
@@ -199,7 +201,7 @@ export function scanMetrics(
   try {
     file = openSync(path, "r");
   } catch (error) {
-    throw ioError(path, error);
+    throw readError(path, error);
   }
   try {
     const chunk = Buffer.alloc(2 ** 20);
@@ -219,6 +221,8 @@ export function scanMetrics(
       bytes += start;
       rest = block.subarray(start);
     }
+  } catch (error) {
+    throw errorCode(error) === "" ? error : readError(path, error);
   } finally {
     closeSync(file);
   }
@@ -231,7 +235,7 @@ function readOrNull(path: string): string | null {
   } catch (error) {
     const code = errorCode(error);
     if (code === "ENOENT" || code === "ENOTDIR") return null;
-    throw ioError(path, error);
+    throw readError(path, error);
   }
 }
 

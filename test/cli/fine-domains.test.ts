@@ -425,6 +425,11 @@ describe("clusters made elsewhere", () => {
     expect(files.map((file) => Array.from(file.ids))).toEqual(truth);
     expect(clusters.map(({ documents }) => documents)).toEqual([20, 20, 20, 20, 20, 20, 20, 20, 0, 0]);
     expect([...topicsOf("taken").values()].slice(0, 8)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+    cpSync(at("taken"), at("taken without ids"), { recursive: true });
+    rmSync(at("taken without ids", "ids"), { recursive: true });
+    expect(() => readClusterFolder(at("taken without ids"))).toThrow(
+      /ids.*\.npy: cannot be read \(no such file or folder\)/,
+    );
     await run(
       "histogram",
       "--domains",

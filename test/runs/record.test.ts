@@ -1,5 +1,5 @@
 /** Reading a run's folder: what was written is read back, an incomplete last line waits, and content that no run writes is refused, naming its place. */
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -244,6 +244,17 @@ describe("a whole folder", () => {
     }
     file({ final: good, averaged: good });
     expect(readWeights(folder)?.final).toEqual(new Map(Object.entries(good)));
+  });
+
+  test("is refused if something else is in the place of a file, as what cannot be read", () => {
+    for (const name of ["config.json", "run.json", "weights.json", "metrics.jsonl"]) {
+      const own = mkdtempSync(join(folder, "own-"));
+      writeFileSync(join(own, "config.json"), "{}");
+      writeFileSync(join(own, "run.json"), formatJson(facts));
+      rmSync(join(own, name), { force: true });
+      mkdirSync(join(own, name));
+      expect(codeOf(() => readRunRecord(own))).toBe(`io: ${join(own, name)}: cannot be read (it is a folder)`);
+    }
   });
 
   test("is refused if files of a run are missing", () => {
