@@ -15,7 +15,9 @@ function comparedOptions(config: Options): ReadonlyMap<string, string> {
   for (const [section, members] of config)
     if (section !== "run" && members instanceof Map)
       for (const [key, value] of members as Options)
-        if (section !== "training" || key !== "seed") flat.set(`${section}.${key}`, formatJson(value));
+        // An option of a later version is missing where an option that was not given is null.
+        if (value !== null && (section !== "training" || key !== "seed"))
+          flat.set(`${section}.${key}`, formatJson(value));
   return flat;
 }
 

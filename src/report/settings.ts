@@ -66,10 +66,11 @@ function sizeOf(texts: Iterable<TextFacts>): number {
   return sum;
 }
 
-/** SHA-256 of the names and the texts' own SHA-256: equal for runs on equal data. */
+/** SHA-256 of the names and the texts' own SHA-256: equal for runs on equal data, in any order of the domains. */
 function fingerprintOf(texts: readonly (readonly [string, TextFacts])[]): string {
   const hash = createHash("sha256");
-  for (const [name, { sha256 }] of texts) hash.update(`${JSON.stringify(name)}: ${sha256}\n`);
+  for (const line of texts.map(([name, { sha256 }]) => `${JSON.stringify(name)}: ${sha256}\n`).sort())
+    hash.update(line);
   return hash.digest("hex").slice(0, 16);
 }
 

@@ -111,6 +111,10 @@ async function look(tab: Tab): Promise<Seen> {
   await ask(type("Search the heat map", "domain-2"));
   await ask(drawn);
   seen["heatRows"] = await ask("parseFloat(document.querySelector('.heat canvas').style.height) / 20");
+  await ask(type("Search the heat map", "no domain has this name"));
+  await ask(drawn);
+  seen["heatNone"] = await ask(texts("#weights .readout"));
+  await ask(type("Search the heat map", ""));
   await ask("document.querySelector('input[value=bits]').click()");
   seen["bits"] = await ask(texts("[data-figure=target] .legend .value"));
   await ask(
@@ -157,6 +161,7 @@ async function look(tab: Tab): Promise<Seen> {
     "[...document.querySelectorAll('#loss .bar-row')].map((row) => [row.querySelector('.name').textContent, row.querySelectorAll('.dot').length, row.querySelector('.value').textContent])",
   );
   await lookAtClusters(tab, seen);
+  await followNew(tab, seen);
   await followOne(tab, seen);
   seen["errors"] = tab.errors;
   return seen;
@@ -206,6 +211,26 @@ async function lookAtClusters(tab: Tab, seen: Record<string, unknown>): Promise<
   seen["clustersDark"] = await tab.evaluate("getComputedStyle(document.body).backgroundColor");
 }
 
+/** A run that has no line yet, and one that has only the evaluation before its first step. */
+async function followNew(tab: Tab, seen: Record<string, unknown>): Promise<void> {
+  for (const [name, lines] of [
+    ["empty", 0],
+    ["started", 1],
+  ] as const) {
+    const folder = makeRun(join(work, name), { domains: domainNames(3), done: 0 });
+    const all = readFileSync(join(folder, "metrics.jsonl"), "utf8").split("\n");
+    writeFileSync(join(folder, "metrics.jsonl"), all.slice(0, lines).map((line) => `${line}\n`).join("")); // prettier-ignore
+    const watch = await watchRun(folder, { port: 0, isRunning: () => true });
+    try {
+      await tab.open(watch.url, { width: 1000 });
+      await tab.evaluate(drawn);
+      seen[name] = await tab.evaluate(texts("#page p, #page figcaption"));
+    } finally {
+      await watch.close();
+    }
+  }
+}
+
 /** A run that continues while its page is open. */
 async function followOne(tab: Tab, seen: Record<string, unknown>): Promise<void> {
   const run = { steps: 40, domains: domainNames(3) };
@@ -246,6 +271,18 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(seen["errors"]).toEqual([]);
     expect([seen["network"], seen["hostile"]]).toEqual([0, 0]);
     expect(seen["title"]).toContain("gradmix report");
+  });
+
+  test("shows a run before its first step, and a search that finds nothing", () => {
+    for (const name of ["empty", "started"]) {
+      expect(list(name)).toContain("The run continues: step 0 of 40. This page follows it.");
+      expect(list(name)).toContain("No step is complete so far.");
+      // Its rule, dga, measures them at its first update.
+      expect(list(name)).toContain("No alignments were measured so far.");
+      expect(list(name)).toContain("No domain passes the cap of 8 epochs.");
+      expect(list(name).join(" ")).not.toMatch(/many domains|at the end|Point at/);
+    }
+    expect(seen["heatNone"]).toEqual(["No name contains this text."]);
   });
 
   test("takes less than 1 MB in addition to its data", () => {
@@ -333,7 +370,7 @@ describe.skipIf(missing !== null)("the page", () => {
     const nats = Number(/to (\d\.\d{3}) nats/.exec(list("summary")[0])?.[1]);
     expectNear(Number(list("bits")[0]), (nats * 0.25) / Math.LN2, 2e-3);
     expect(list("runs")).toEqual(rules.flatMap((rule) => [1, 2, 3].map((seed) => `${rule}, seed ${seed}`)));
-    expect(list("uniformAlignments")).toContain("This run's rule measures no alignments.");
+    expect(list("uniformAlignments")).toContain("No alignments were measured.");
     expect(seen["exports"]).toBe(HOSTILE);
   });
 

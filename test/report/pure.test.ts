@@ -197,6 +197,10 @@ describe("groups", () => {
     ]);
   });
 
+  test("an option that is null and one that an earlier version did not have are the same", () => {
+    expect(labels([config("dga", 1), config("dga", 2, { eta: null })])).toEqual([["dga", 2]]);
+  });
+
   test("a run may have a label of its own", () => {
     const found = groupRuns(
       [config("dga", 1), config("dga", 1, { eta: 2 })],
@@ -490,6 +494,18 @@ describe("sentences", () => {
     expect(summary({ target: null, domains: ["only"] })[0]).toMatch(
       /^dga: there is no target; the held-out loss of the domain went from 5\.\d+ to /,
     );
+  });
+
+  test("the order of the domains is not other text, but other text is", () => {
+    const pageOf = (...orders: string[][]): ReturnType<typeof makePageData> =>
+      makePageData(orders.map((domains, i) => viewOf({ domains }, `run-${i}`)));
+    const fingerprints = ({ runs }: ReturnType<typeof makePageData>): number =>
+      new Set(runs.map(({ settings }) => settings.find(({ name }) => name === "fingerprint")?.value)).size;
+    const same = pageOf(["a", "10", "b"], ["b", "a", "10"]);
+    expect([same.cautions, fingerprints(same)]).toEqual([[expect.stringContaining("same seed")], 1]);
+    const other = pageOf(["a", "10", "b"], ["b", "a", "9"]);
+    expect(other.cautions[0]).toBe("The runs were trained on different domains or different text.");
+    expect(fingerprints(other)).toBe(2);
   });
 
   test("a caution is given for different tokenizers and lengths", () => {

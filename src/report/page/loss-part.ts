@@ -128,7 +128,7 @@ function endsOf({ data, unit }: View): HTMLElement {
     h(
       "p",
       { class: "note" },
-      "Losses at the end. A larger --eval-share evaluates the domains more often and shows them over time.",
+      "Losses at the last evaluation. A larger --eval-share evaluates the domains more often and shows them over time.",
     ),
     dots(
       rows,

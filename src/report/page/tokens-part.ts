@@ -116,7 +116,9 @@ function capSentence({ cap, domains }: RunData, names: readonly string[]): strin
   const passed = domains.filter((domain) => domain.passed !== null);
   if (passed.length === 0) {
     const most = domains.reduce((one, other) => (epochsIn(other) > epochsIn(one) ? other : one));
-    return `No domain passes the cap of ${epochsText(cap)}; ${names[most.domain]} comes closest with ${significant(epochsIn(most), 3)}.`;
+    const closest =
+      most.tokens === 0 ? "" : `; ${names[most.domain]} comes closest with ${significant(epochsIn(most), 3)}`;
+    return `No domain passes the cap of ${epochsText(cap)}${closest}.`;
   }
   const places = passed
     .slice(0, 8)

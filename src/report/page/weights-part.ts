@@ -27,7 +27,7 @@ export function weightsPart(): Part {
     ),
     aligned.element,
   );
-  const noAlignments = h("p", { class: "note" }, "This run's rule measures no alignments.");
+  const noAlignments = h("p", { class: "note" });
   let drawn: { chart: Chart; map: HeatMap } | null = null;
   let last: View | null = null;
   let query = "";
@@ -76,12 +76,15 @@ export function weightsPart(): Part {
       heatPlace.replaceChildren(map.element);
       const [kept, all] = [run.weights.rows.length, countOf(run)];
       heatTitle.textContent = `Every ${run.mixes === "domains" ? "domain" : "basis"}, against the uniform weight`;
-      heatNote.hidden = kept === all;
+      // Before its first step, a run has no weights.
+      heatNote.hidden = kept === all || kept === 0;
       heatNote.textContent = `${kept.toLocaleString("en")} of ${all.toLocaleString("en")}: a run with many domains keeps only the weights of the heaviest at every step. The table below has all.`;
       search.hidden = run.weights.rows.length < 13;
       const panels = alignmentPanels(view);
       alignedBlock.hidden = panels.length === 0;
       noAlignments.hidden = panels.length > 0;
+      // A rule that measures alignments has none before its first update.
+      noAlignments.textContent = `No alignments were measured${run.state === "done" ? "" : " so far"}.`;
       aligned.show(panels);
     },
   };
@@ -120,11 +123,10 @@ function heatOf(view: View, query: string): HeatMap {
     name: view.data.names[name]!,
     values: rowOf(weights, tokens.length, i),
   }));
-  return heatMap(
-    all.filter(({ name }) => name.toLowerCase().includes(query)),
-    tokens,
-    countOf(run),
-  );
+  const found = all.filter(({ name }) => name.toLowerCase().includes(query));
+  if (found.length > 0) return heatMap(found, tokens, countOf(run));
+  const reason = all.length === 0 ? "No step is complete so far." : "No name contains this text.";
+  return { element: h("p", { class: "readout" }, reason), destroy: () => {} };
 }
 
 function alignmentPanels(view: View): Panel[] {
