@@ -30,7 +30,9 @@ export function followRun(folder: string, isRunning: (folder: string) => boolean
       const { gathered, position } = reading;
       const weights = running ? null : readOwnWeights(gathered.head);
       const data = makePageData([{ gathered, weights, running, label: null, exports: [] }], { live: true });
-      return { data, version: `"${position.lines}-${position.bytes}-${data.runs[0]!.state}"` };
+      // A run writes its weights after its last line, and its state is the same then.
+      const state = `${data.runs[0]!.state}${weights === null ? "" : "-weights"}`;
+      return { data, version: `"${position.lines}-${position.bytes}-${state}"` };
     },
   };
 }

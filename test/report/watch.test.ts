@@ -15,7 +15,7 @@ import { afterAll, expect, test } from "vitest";
 import { followRun } from "#dist/report/follow.js";
 import { readPageData } from "#dist/report/index.js";
 import { watchRun } from "#dist/report/serve.js";
-import { makeRun } from "./made-runs.ts";
+import { domainNames, makeRun } from "./made-runs.ts";
 
 const work = mkdtempSync(join(tmpdir(), "gradmix-watch-"));
 afterAll(() => rmSync(work, { recursive: true, force: true }));
@@ -82,6 +82,22 @@ test("the server answers only reading requests, under this machine's names and f
     await watch.close();
   }
   await expect(watchRun(work, { port: 0, isRunning: () => true })).rejects.toThrow("contains no run");
+});
+
+test("the weights of a run that wrote its last line before them are sent when they are there", () => {
+  // With many domains, the weights of all are only in weights.json.
+  const folder = makeRun(join(work, "ends"), { steps: 12, domains: domainNames(150) });
+  let running = true;
+  const { look } = followRun(folder, () => running);
+  const [before, again] = [look(), look()];
+  expect(before.data.runs[0].state).toBe("done");
+  expect(again.version).toBe(before.version);
+  running = false;
+  const after = look();
+  const known = ({ data }: typeof after): number =>
+    data.runs[0].domains.filter(({ averaged }) => averaged !== null).length;
+  expect([known(before), known(after)]).toEqual([0, 150]);
+  expect(after.version).not.toBe(before.version);
 });
 
 test("a run that grows by parts of lines, or returns to a checkpoint, is read as it is", () => {
