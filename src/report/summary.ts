@@ -110,7 +110,8 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
   const differ = (of: (head: RunHead) => unknown): boolean =>
     new Set(heads.map((head) => JSON.stringify(of(head)))).size > 1;
   const found: string[] = [];
-  if (differ(({ facts, config }) => [facts.vocabSize, tokenizerOf(config)]))
+  const tokenizers = differ(({ facts, config }) => [facts.vocabSize, tokenizerOf(config)]);
+  if (tokenizers)
     found.push("The runs have different tokenizers: compare bits per byte, not nats per token.");
   // The order in which domains are given changes nothing about their text.
   if (differ(({ facts }) => Array.from(facts.domains, ([name, { sha256 }]) => `${name}\n${sha256}`).sort()))
@@ -121,6 +122,16 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
   if (differ(({ facts }) => facts.dataSeed))
     found.push(
       "The runs hold out different text, since the split follows the seed; part of the difference of their losses comes from this (--data-seed keeps the split).",
+    );
+  else if (
+    // Numbers of tokens depend on the tokenizer, and numbers of bytes are not known for files of tokens.
+    differ(({ facts: { target } }) =>
+      target === null ? null : target.heldOutBytes || target.heldOutTokens,
+    ) ||
+    (!tokenizers && differ(({ facts }) => facts.evaluatedTokens))
+  )
+    found.push(
+      "The runs were evaluated on different text of the target (--held-out, --eval-tokens); part of the difference of their losses comes from this.",
     );
   return found;
 }

@@ -11,6 +11,7 @@ import { packFloats, packWeights, unpackFloats, unpackWeights } from "#dist/repo
 import { dark, heat, light, runStroke } from "#dist/report/page/theme.js";
 import { sortedRows } from "#dist/report/page/table.js";
 import { type RunView, thinned } from "#dist/report/run-data.js";
+import type { RunFacts } from "#dist/runs/facts.js";
 import { escapeScript } from "#dist/report/render.js";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -506,6 +507,39 @@ describe("sentences", () => {
     const other = pageOf(["a", "10", "b"], ["b", "a", "9"]);
     expect(other.cautions[0]).toBe("The runs were trained on different domains or different text.");
     expect(fingerprints(other)).toBe(2);
+  });
+
+  test("a caution is given for other held-out text, whether the seed of the split, its share or the evaluated part differs", () => {
+    const cautionsFor = (other: (facts: RunFacts) => RunFacts): readonly string[] => {
+      const view = viewOf({ rule: "uniform" }, "other");
+      const { head } = view.gathered;
+      const changed = {
+        ...view,
+        gathered: { ...view.gathered, head: { ...head, facts: other(head.facts) } },
+      };
+      return makePageData([viewOf({}, "one"), changed]).cautions;
+    };
+    const evaluated =
+      /^The runs were evaluated on different text of the target \(--held-out, --eval-tokens\); /;
+    const { target } = madeFacts({});
+    if (target === null) expect.unreachable();
+    const tokens = { ...target, heldOutBytes: 0 };
+    expect(cautionsFor((facts) => facts)).toEqual([]);
+    for (const [other, caution] of [
+      [
+        { dataSeed: 2, evaluatedTokens: 7 },
+        /^The runs hold out different text, since the split follows the seed/,
+      ],
+      [{ target: { ...target, heldOutBytes: 5 } }, evaluated],
+      [{ target: tokens }, evaluated],
+      [{ evaluatedTokens: 999 }, evaluated],
+    ] as const)
+      expect(cautionsFor((facts) => ({ ...facts, ...other }))).toEqual([expect.stringMatching(caution)]);
+    // Another tokenizer cuts the same text into other numbers of tokens.
+    const other = { vocabSize: 999, evaluatedTokens: 5, target: { ...target, heldOutTokens: 5 } };
+    expect(cautionsFor((facts) => ({ ...facts, ...other }))).toEqual([
+      expect.stringContaining("different tokenizers"),
+    ]);
   });
 
   test("a caution is given for different tokenizers and lengths", () => {
