@@ -3,20 +3,16 @@ import { curvesOf, valueAt } from "./curves.ts";
 import type { LossCurves } from "./page-data.ts";
 import { type RunView, targetPoints } from "./run-data.ts";
 
-/** How a group ends: its runs that have reached their last step; if there are none, all of its runs, at the last tokens that all have. */
+/** How the counted runs of a group end, at the last tokens that all of them have. */
 export interface Ending {
   readonly label: string;
-  /** The runs of which the figures are. */
-  readonly members: readonly RunView[];
-  /** Number of runs that are left out, because others have reached their last step and these have not. */
-  readonly left: number;
-  /** Whether the members have reached their last step. */
+  /** Whether the runs have reached their last step. */
   readonly done: boolean;
-  /** The loss of the members; its last point is the end. */
+  /** The loss of the runs; its last point is the end. */
   readonly curves: LossCurves;
   readonly start: number;
   readonly end: number;
-  /** Loss of each member at the same tokens in nats per token, with its seed. */
+  /** Loss of each run at the same tokens in nats per token, with its seed. */
   readonly ends: readonly { readonly seed: number; readonly loss: number }[];
   readonly tokens: number;
 }
@@ -25,20 +21,23 @@ function isDone({ gathered: { step, head } }: RunView): boolean {
   return step >= head.facts.steps;
 }
 
+/** The runs of a group that its curves and figures are of: those that have reached their last step, since one that was stopped would end them; if there are none, all. */
+export function countedOf(runs: readonly RunView[]): readonly RunView[] {
+  const done = runs.filter(isDone);
+  return done.length > 0 ? done : runs;
+}
+
 /** The ending of a group; null if its runs were never evaluated on a target. */
 export function endingOf(label: string, runs: readonly RunView[]): Ending | null {
-  const evaluated = runs.filter(({ gathered }) => gathered.target.items.length > 0);
-  const finished = evaluated.filter(isDone);
-  const members = finished.length > 0 ? finished : evaluated;
+  const members = countedOf(runs).filter(({ gathered }) => gathered.target.items.length > 0);
   const points = members.map(({ gathered }) => targetPoints(gathered));
   const curves = curvesOf(points);
   if (curves === null) return null;
   const { mean } = curves.nats;
   const tokens = curves.tokens[curves.tokens.length - 1]!;
   return {
-    ...{ label, members, curves, tokens },
-    left: runs.length - members.length,
-    done: finished.length > 0,
+    ...{ label, curves, tokens },
+    done: members.every(isDone),
     start: mean[0]!,
     end: mean[mean.length - 1]!,
     ends: members.map(({ gathered }, i) => ({

@@ -12,7 +12,7 @@ import {
   trainingPoints,
 } from "./run-data.ts";
 import { curvesOf } from "./curves.ts";
-import { comparedEndings, type Ending, endingOf } from "./endings.ts";
+import { comparedEndings, countedOf, type Ending, endingOf } from "./endings.ts";
 import { type Group, groupRuns } from "./groups.ts";
 import type { GroupData, GroupEnd, PageData } from "./page-data.ts";
 import { cautionsOf, sameSeeds, summaryOf } from "./summary.ts";
@@ -42,7 +42,7 @@ export function makePageData(
   const compared = comparedEndings(endings);
   const groups = grouped.map((group, i) => {
     const ending = endings[i] ?? null;
-    const end = ending === null ? null : groupEnd(ending, runs, compared.has(ending));
+    const end = ending === null ? null : groupEnd(ending, compared.has(ending));
     return { ...groupData(group, runs, names), end };
   });
   const data = runs.map((run) => runData(run, names, groupOf.get(run) ?? 0, mostWeights / runs.length));
@@ -82,12 +82,11 @@ function titleOf(heads: readonly RunHead[]): string {
     : `${names.slice(0, 2).join(", ")} and ${names.length - 2} more`;
 }
 
-function groupEnd({ members, curves, done }: Ending, runs: readonly RunView[], compared: boolean): GroupEnd {
+function groupEnd({ curves }: Ending, compared: boolean): GroupEnd {
   const { nats, bits } = curves;
   const last = curves.tokens.length - 1;
   return {
-    runs: members.map((run) => runs.indexOf(run)),
-    ...{ done, compared },
+    compared,
     nats: nats.mean[last]!,
     band: nats.band[last] ?? null,
     bits: bits?.mean[last] ?? null,
@@ -99,13 +98,15 @@ function groupData(
   runs: readonly RunView[],
   names: Names,
 ): Omit<GroupData, "end"> {
-  const gathered = members.map((run) => run.gathered);
+  const counted = countedOf(members);
+  const gathered = counted.map((run) => run.gathered);
   const evaluated = new Set(
     gathered.flatMap(({ losses }) => losses.items.flatMap(({ loss }) => [...loss.keys()])),
   );
   return {
     label,
     runs: members.map((run) => runs.indexOf(run)),
+    counted: counted.map((run) => runs.indexOf(run)),
     target: curvesOf(gathered.map(targetPoints)),
     training: curvesOf(gathered.map(trainingPoints)),
     domains: [...evaluated].flatMap((name) => {

@@ -28,6 +28,8 @@ export interface GroupData {
   readonly label: string;
   /** Indices of the runs of the group. */
   readonly runs: readonly number[];
+  /** Indices of the runs that the curves and figures are of: those that have reached their last step; if there are none, all. */
+  readonly counted: readonly number[];
   /** Loss on the target; null without a target, or if it was never evaluated. */
   readonly target: LossCurves | null;
   /** Loss on the target at the end; null like `target`. */
@@ -38,12 +40,8 @@ export interface GroupData {
   readonly domains: readonly { readonly domain: number; readonly loss: LossCurves }[];
 }
 
-/** The figures of a group at its end: of the runs that have reached their last step; if there are none, of all runs at the last tokens that all have. */
+/** The figures of the counted runs of a group at the last tokens that all of them have. */
 export interface GroupEnd {
-  /** Indices of these runs. */
-  readonly runs: readonly number[];
-  /** Whether these runs have reached their last step. */
-  readonly done: boolean;
   /** Whether the loss can be compared with that of other groups: a run that goes on does not end with its present loss. */
   readonly compared: boolean;
   /** Mean loss in nats per token, twice its standard error (null with a single run), and the loss in bits per byte (null if it is unknown). */

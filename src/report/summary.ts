@@ -14,7 +14,8 @@ export function summaryOf(
   runs: readonly RunData[],
 ): string[] {
   const known = endings.filter((ending) => ending !== null);
-  if (known.length === 0) return [...describeWithoutTarget(groups), ...describeUnfinished(runs)];
+  const left = [...groups.flatMap(describeLeft), ...describeUnfinished(runs)];
+  if (known.length === 0) return [...describeWithoutTarget(groups), ...left];
   const ranked = known.filter((one) => compared.has(one)).sort((one, other) => one.end - other.end);
   const open = known.filter((one) => !compared.has(one));
   const [best, ...others] = ranked;
@@ -29,16 +30,16 @@ export function summaryOf(
     ...open.map((one) =>
       describeLoss(one, `${one.label} has not reached its last step, so it is not compared: its`),
     ),
-    ...known.flatMap(describeLeft),
-    ...describeUnfinished(runs),
+    ...left,
   ];
 }
 
-function describeLeft({ label, left, ends }: Ending): string[] {
+function describeLeft({ label, runs, counted }: GroupData): string[] {
+  const left = runs.length - counted.length;
   return left === 0
     ? []
     : [
-        `The figures of ${label} are of ${ends.length} of its ${ends.length + left} runs; ${left === 1 ? "the other has" : "the others have"} not reached the last step.`,
+        `The figures of ${label} are of ${counted.length} of its ${runs.length} runs; ${left === 1 ? "the other has" : "the others have"} not reached the last step.`,
       ];
 }
 

@@ -437,12 +437,24 @@ describe("sentences", () => {
     test("the figures of a group are of its other runs", () => {
       const whole = pageOf(...seeds(2, {}), ...seeds(3, uniform));
       const page = pageOf(...seeds(2, {}), ...seeds(3, uniform), { seed: 3, done: 8 });
-      expect(page.groups.map(({ end }) => end)).toEqual(whole.groups.map(({ end }) => end));
-      expect(page.groups[0]).toMatchObject({ runs: [0, 1, 5], end: { runs: [0, 1], done: true, compared: true } }); // prettier-ignore
+      const [dga, other] = whole.groups;
+      // The lines, too: they would end where the shortest run ends.
+      expect(page.groups).toEqual([{ ...dga, runs: [0, 1, 5], counted: [0, 1] }, other]);
+      expect(dga.end?.compared).toBe(true);
       expect(page.summary).toEqual([
         ...whole.summary,
         "The figures of dga are of 2 of its 3 runs; the other has not reached the last step.",
         "run-5 was stopped: 8 of 40 steps are done.",
+      ]);
+    });
+
+    test("the same holds without a target", () => {
+      const whole = pageOf(...seeds(2, { target: null }));
+      const page = pageOf(...seeds(2, { target: null }), { target: null, seed: 3, done: 8 });
+      expect(page.groups).toEqual([{ ...whole.groups[0], runs: [0, 1, 2], counted: [0, 1] }]);
+      expect(page.summary.slice(0, 2)).toEqual([
+        ...whole.summary,
+        "The figures of dga are of 2 of its 3 runs; the other has not reached the last step.",
       ]);
     });
 

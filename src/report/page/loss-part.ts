@@ -43,7 +43,7 @@ export function lossPart(): Part {
     element: section("loss", "Loss", note, zoom, large, heading, domains.element, ends),
     show(view) {
       last = view;
-      const seeds = view.data.groups.some((group) => group.runs.length > 1);
+      const seeds = view.data.groups.some((group) => group.counted.length > 1);
       note.textContent = `${seeds ? "Lines are means over the seeds, bands two standard errors of them. " : ""}Drag across a chart to look closer, double-click to go back.`;
       showLarge(view);
       const panels = domainPanels(view);
@@ -102,7 +102,7 @@ function secondHalf(lines: readonly Line[]): { from: number; shown: readonly Lin
 function lineOf(group: GroupData, index: number, curves: LossCurves | null, unit: Unit): Line | null {
   const found = curves === null ? null : inUnit(curves, unit);
   if (curves === null || found === null) return null;
-  const seeds = group.runs.length > 1 ? ` (${group.runs.length} seeds)` : "";
+  const seeds = group.counted.length > 1 ? ` (${group.counted.length} seeds)` : "";
   return {
     label: `${group.label}${seeds}`,
     ...runStroke(theme(), index),

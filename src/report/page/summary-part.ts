@@ -94,8 +94,7 @@ function figures(data: PageData): HTMLElement {
 }
 
 function figuresOf(group: GroupData, index: number, best: number, runs: readonly RunData[]): HTMLElement {
-  const { end } = group;
-  const counted = end?.runs ?? group.runs;
+  const { end, counted } = group;
   const members = counted.map((i) => runs[i]!);
   const mean = (of: (run: RunData) => number): number =>
     members.reduce((sum, run) => sum + of(run), 0) / members.length;
