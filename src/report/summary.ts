@@ -19,10 +19,11 @@ export function summaryOf(
   const ranked = known.filter((one) => compared.has(one)).sort((one, other) => one.end - other.end);
   const open = known.filter((one) => !compared.has(one));
   const [best, ...others] = ranked;
+  const verb = others.length > 0 ? "ends lowest" : "has ended";
   return [
     ...(best === undefined
       ? []
-      : [describeLoss(best, known.length === 1 ? "The" : `${best.label} ends lowest: its`)]),
+      : [describeLoss(best, known.length === 1 ? "The" : `${best.label} ${verb}: its`)]),
     ...others.flatMap((other) => (best === undefined ? [] : [describeDifference(best, other)])),
     ...(others.length > 0 && ranked.some(({ ends }) => ends.length < 2)
       ? ["For a rule with a single run, the effect of the seed is not known."]

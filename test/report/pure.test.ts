@@ -476,6 +476,10 @@ describe("sentences", () => {
       );
     });
 
+    test("the only group that has ended is not called the lowest", () => {
+      expect(pageOf({ done: 8 }, uniform).summary[0]).toMatch(/^uniform has ended: its held-out loss on the target fell from /); // prettier-ignore
+    });
+
     test("groups that were all stopped are ranked after the same tokens only, and their interval is that of the losses there", () => {
       const stopped = (run: MadeRun, ...done: number[]): MadeRun[] =>
         done.map((steps, i) => ({ ...run, done: steps, seed: i + 1 }));
