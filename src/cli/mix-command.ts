@@ -445,6 +445,10 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
     throw configError(
       `--replay: ${path} is a folder, but not of a run (it has no run.json); give the folder of a run, or a file of messages`,
     );
+  if (run === null && basename(metrics) === "metrics.jsonl")
+    err.write(
+      `${metrics} is not in the folder of a run, so the rule and the facts of its run are not known; the weights follow from the given options\n`,
+    );
   const init = Object.fromEntries(
     Object.entries(initOf(args, run, err) ?? {}).filter(([, value]) => value !== null),
   );

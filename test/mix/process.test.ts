@@ -831,6 +831,9 @@ describe("replay", () => {
       expect(mix(["--replay", path]).err).toContain("run: has no run.json, which a run writes before its first step"); // prettier-ignore
     renameSync(at("run/config.json"), at("config.json"));
     expect(mix(["--replay", "run"]).err).toContain("--replay: run is a folder, but not of a run");
+    const alone = mix(["--replay", "run/metrics.jsonl"]);
+    expect([alone.status, alone.err]).toEqual([0, expect.stringMatching(/^run.metrics\.jsonl is not in the folder of a run, so the rule and the facts of its run are not known; [^\n]*\n$/)]); // prettier-ignore
+    expect(alone.out[0]).toMatchObject({ weights: { a: 0.5, b: 0.5 } });
     renameSync(at("config.json"), at("run/config.json"));
     renameSync(at("run.json"), at("run/run.json"));
     // Another rule on what this one measured.
