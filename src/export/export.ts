@@ -237,7 +237,7 @@ function inUnit(
   if (unknown.length > 0)
     throw new GradmixError(
       "config",
-      `the format counts ${unit}, and ${unit === "documents" ? "the mean length of a document" : "the number of tokens"} is unknown for ${listOfNames(unknown)}`,
+      `the format counts ${unit}, and ${unit === "documents" ? "the mean length of a document" : "the number of tokens"} is unknown for ${listOfNames(unknown)}${unit === "documents" ? "; if your rows are windows of one length, choose rows windows" : ""}`,
     );
   const divided = domains.map((domain, i) => weights[i]! / (domain[part] ?? 1));
   if (unit === "epochs") return divided.map((share) => share * tokens);

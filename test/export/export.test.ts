@@ -199,6 +199,22 @@ test("refusals are one line that names the remedy", () => {
       expect(
         codeOf(() => exportMixture({ ...half, domains: [{ ...web, paths: [path] }, code] }, { format })),
       ).toMatch(/strips/);
+  // A table has one field for all paths.
+  const lists = {
+    ...half,
+    domains: [
+      { ...web, paths: ["/a b", "/c"] },
+      { ...code, paths: ["/d e"] },
+    ],
+  };
+  expect(notes(lists, { format: "csv" })).toMatch(
+    /csv: paths of a domain are separated by spaces, and those of "web" contain some; the format json keeps them apart$/,
+  );
+  const unknown = { ...half, domains: [{ ...web, documentTokens: null }, code] };
+  expect(codeOf(() => exportMixture(unknown, { format: "energon" }))).toMatch(
+    /unknown for "web"; if your rows are windows of one length, choose rows windows$/,
+  );
+  expect(exportMixture(unknown, { format: "energon", rows: "windows" }).files.length).toBe(1);
   // Megatron's BlendedDataset asserts `len(datasets) < 32767`.
   const many = (count: number): Mixture => ({
     ...half,

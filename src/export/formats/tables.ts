@@ -82,7 +82,18 @@ const csv: ExportFormat = {
       ]),
     );
     const header = ["stage", "start_token", "domain", "weight", "tokens", "epochs", "path"];
-    return { files: [{ name: "mixture.csv", text: csvText([header, ...rows]) }], notes: [] };
+    const unclear = plan.mixture.domains.filter(
+      ({ paths }) => paths.length > 1 && paths.some((path) => /\s/.test(path)),
+    );
+    return {
+      files: [{ name: "mixture.csv", text: csvText([header, ...rows]) }],
+      notes:
+        unclear.length === 0
+          ? []
+          : [
+              `csv: paths of a domain are separated by spaces, and those of ${listOfNames(unclear.map(({ name }) => name))} contain some; the format json keeps them apart`,
+            ],
+    };
   },
 };
 
