@@ -85,8 +85,8 @@ class GradmixError(Exception):
 # Numbers
 
 
-def _number(value: Any, field: str) -> float:
-    """Returns a finite number from a Python, NumPy or PyTorch scalar."""
+def _number(value: Any, field: str, advice: str = "") -> float:
+    """Returns a finite number from a Python, NumPy or PyTorch scalar. `advice` says what else to do about one that is not finite."""
     try:
         plain = value.item() if callable(getattr(value, "item", None)) else value
         if isinstance(plain, (bool, str, bytes, bytearray)):
@@ -95,7 +95,6 @@ def _number(value: Any, field: str) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise GradmixError(f"{field} is {_shown(value)}; it must be one number", field) from None
     if not math.isfinite(number):
-        advice = ". Leave out a domain that was not measured" if "." in field else ""
         raise GradmixError(f"{field} is {number}; it must be finite{advice}", field)
     return number
 
@@ -123,7 +122,8 @@ def _by_name(values: Any, field: str) -> Dict[str, Optional[float]]:
     """Returns numbers by domain; None stays None, which means "not measured" (or "not known")."""
     if not isinstance(values, Mapping):
         raise GradmixError(f"{field} is {_shown(values)}; it must map names of domains to numbers", field)
-    return {name: None if value is None else _number(value, f"{field}.{name}") for name, value in values.items()}
+    advice = ". Leave out a domain that was not measured"
+    return {name: None if value is None else _number(value, f"{field}.{name}", advice) for name, value in values.items()}
 
 
 def _listed(values: Any, field: str) -> List[Any]:
@@ -476,13 +476,14 @@ class Mixer:
         self._timeout = _number(timeout, "timeout")
         if self._timeout <= 0:
             raise GradmixError(f"timeout is {timeout}; it must be more than 0 s", "timeout")
-        if isinstance(command, str) or not command:
+        words = [] if isinstance(command, str) or not isinstance(command, Iterable) else list(command)
+        if not words or not all(isinstance(word, (str, os.PathLike)) for word in words):
             raise GradmixError(
                 f'command is {_shown(command)}; it must be a list of words, such as ["gradmix", "mix"]', "command"
             )
         if not isinstance(rule, (str, Mapping)):
             raise GradmixError(f'rule is {_shown(rule)}; it must be a name or options, such as {{"name": "dga"}}', "rule")
-        if isinstance(combinators, (str, Mapping)):
+        if isinstance(combinators, (str, Mapping)) or not isinstance(combinators, (Iterable, type(None))):
             raise GradmixError(
                 f'combinators is {_shown(combinators)}; it must be a list, such as [{{"name": "floor", "least": 0.01}}]',
                 "combinators",
@@ -506,7 +507,7 @@ class Mixer:
             shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=_unless_none(bool, multipliers)
         )
         self._open: Callable[[], _Transport] = (
-            (lambda: _Process(command)) if url is None else (lambda: _Server(url, token))
+            (lambda: _Process([os.fspath(word) for word in words])) if url is None else (lambda: _Server(url, token))
         )
         self._lock = threading.Lock()
         self._last: Dict[str, Any] = {}
@@ -640,11 +641,11 @@ class Mixer:
 
         Raises GradmixError, and changes nothing, for a state of other domains, of another rule, or with other options than this mixer has.
         """
-        if not isinstance(state, Mapping) or state.get("version") != 1 or "state" not in state:
+        if not isinstance(state, Mapping) or state.get("version") != 1 or not isinstance(state.get("state"), Mapping):
             raise GradmixError("state is not a result of state_dict; pass one unchanged", "state")
         saved = state["state"]
         # `observe` may have changed the shares of `Mixer`, so those of the state come first; a state without shares does not replace them.
-        multipliers = saved.get("multipliers") if isinstance(saved, Mapping) else None
+        multipliers = saved.get("multipliers")
         has_shares = isinstance(multipliers, Mapping) and multipliers.get("shares") is not None
         drawn = {name: value for name, value in self._drawn.items() if name != "shares" or not has_shares}
         averaged = state.get("averaged")

@@ -564,9 +564,18 @@ describe("combinators", () => {
     },
   );
   test.each<[unknown, string]>([
-    ...[null, undefined, 3, [], {}].map((given): [unknown, string] => [
+    ...(
+      [
+        [null, "null has"],
+        [undefined, "undefined has"],
+        ["floor", '"floor" has'],
+        [3, "3 has"],
+        [[], "a list has"],
+        [{}, "the options have"],
+      ] as const
+    ).map(([given, what]): [unknown, string] => [
       given,
-      `there is no combinator undefined; the combinators are ${combinatorNames.join(", ")}`,
+      `${what} no name of a combinator; the combinators are ${combinatorNames.join(", ")}`,
     ]),
     [{ name: "ema" }, "ema: beta is missing"],
     [{ name: "floor" }, "floor: least is missing"],

@@ -112,7 +112,11 @@ describe("createRule", () => {
     }
     const far = errorOf(() => createRule({ name: "constructor" } as unknown as RuleOptions));
     expect(far.message).toContain("the rules are uniform, static, temperature, importanceSampling, dga,");
-    expect(errorOf(() => createRule({} as unknown as RuleOptions)).code).toBe("config");
+    const none = errorOf(() => createRule({ eta: 1 } as unknown as RuleOptions));
+    expect([none.code, none.message]).toEqual([
+      "config",
+      expect.stringMatching(/^rule: the options have no name of a rule; the rules are uniform, /),
+    ]);
   });
 });
 

@@ -174,6 +174,10 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
         ("command", "could not be started", {"command": ["no-such-program-anywhere"]}),
         ("token", "is for url", {"token": "x"}),
         ("domains", "list of names", {"domains": 3}),
+        ("command", "list of words", {"command": [1]}),
+        ("combinators", "must be a list", {"combinators": 3}),
+        ("combinators", "has no name of a combinator", {"combinators": ["floor"]}),
+        ("rule", "the options have no name of a rule", {"rule": {"eta": 1}}),
         ("domains", "list of names", {"domains": []}),
         ("url", "http://", {"url": "https://127.0.0.1"}),
         ("url", "http://", {"url": "http://127.0.0.1:99999"}),
@@ -217,6 +221,7 @@ def test_a_state_goes_on_to_the_same_bits_and_only_where_it_belongs(folder):
             {"version": 2, "state": {}},
             {"version": 1, "state": {"version": 1}},
             {"version": 1, "state": {"version": 1, "multipliers": 3}},
+            {"version": 1, "state": None},
             None,
         ):
             with refused("state"):

@@ -199,7 +199,11 @@ function nameOf(options: unknown): CombinatorOptions["name"] {
   const close = typeof name === "string" ? nearest(name, combinatorNames) : null;
   const hint =
     close === null ? `the combinators are ${combinatorNames.join(", ")}` : `did you mean "${close}"?`;
-  throw new GradmixError("config", `there is no combinator ${show(name)}; ${hint}`);
+  const what =
+    name === undefined
+      ? `${isObject(options) ? "the options have" : `${show(options)} has`} no name of a combinator`
+      : `there is no combinator ${show(name)}`;
+  throw new GradmixError("config", `${what}; ${hint}`);
 }
 
 /** Checks the options other than `name`, which selects the combinator. */

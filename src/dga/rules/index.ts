@@ -124,7 +124,8 @@ function nameOf(given: unknown): RuleName {
   if (isRuleName(name)) return name;
   const close = typeof name === "string" ? nearest(name, ruleNames) : null;
   const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;
-  throw new GradmixError("config", `rule: there is no rule ${show(name)}; ${hint}`);
+  const what = name === undefined ? "the options have no name of a rule" : `there is no rule ${show(name)}`;
+  throw new GradmixError("config", `rule: ${what}; ${hint}`);
 }
 
 function checkedOptions<K extends RuleName>(name: K, given: unknown, facts: RunFacts): Of<K> {
