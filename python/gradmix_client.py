@@ -55,6 +55,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Sized,
     Tuple,
     Union,
 )
@@ -1055,7 +1056,7 @@ def _directions(params: Sequence[Any], direction: Sequence[Any]) -> List[Any]:
     given = list(direction)
     if len(given) != len(params):
         raise GradmixError(
-            f"{len(given)} tensors for {len(params)} parameters that require a gradient", "target_direction"
+            f"{len(given)} tensors for {len(params)} parameters that require a gradient; pass target_gradient(…).tensors", "target_direction"
         )
     out = []
     for i, (param, tensor) in enumerate(zip(params, given)):
@@ -1102,6 +1103,8 @@ def _sum_over(numbers: Sequence[float], like: Sequence[Any], world: _World) -> L
 
 def _mark(batches: Mapping[str, Sequence[Any]]) -> int:
     """Returns a number that differs (nearly always) between other domains, other orders of them, and other numbers of their batches. Its square is exact in f64."""
+    if not isinstance(batches, Mapping) or not all(isinstance(own, Sized) for own in batches.values()):
+        raise GradmixError(f"batches is {_shown(batches)}; it must map names of domains to lists of batches", "batches")
     counts = [[str(name), len(own)] for name, own in batches.items()]
     if not counts or any(count == 0 for _, count in counts):
         raise GradmixError(

@@ -235,6 +235,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_moved(folder):
             measure(model, mean_loss, {"web": []}, toward)
         with refused("batches", "needs a batch"):
             measure(model, mean_loss, {}, toward)
+        for wrong in (list(batches.values()), {"web": (batch for batch in batches["web"])}):
+            with refused("batches", "must map names of domains to lists"):
+                measure(model, mean_loss, wrong, toward)
+        with refused("target_direction", "pass target_gradient(…).tensors"):
+            measure(model, mean_loss, batches, target_gradient(model, mean_loss, target))
         with refused("loss_fn", "without axes"):
             measure(model, lambda model, batch: mean_loss(model, batch)[None], batches, toward)
     with refused("target_direction", "norm 0"):
