@@ -215,6 +215,12 @@ test("refusals are one line that names the remedy", () => {
     /unknown for "web"; if your rows are windows of one length, choose rows windows$/,
   );
   expect(exportMixture(unknown, { format: "energon", rows: "windows" }).files.length).toBe(1);
+  const some = { ...half, domains: [web, { ...code, paths: [] }] };
+  expect(notes(some, { format: "hf-datasets" })).toMatch(
+    /the paths are not written, since there is none for "code"$/m,
+  );
+  const none = { ...half, domains: some.domains.map((domain) => ({ ...domain, paths: [] })) };
+  for (const other of [half, none]) expect(notes(other, { format: "hf-datasets" })).not.toContain("paths");
   // Megatron's BlendedDataset asserts `len(datasets) < 32767`.
   const many = (count: number): Mixture => ({
     ...half,

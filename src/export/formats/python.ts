@@ -1,7 +1,7 @@
 /** Trainers whose mixtures are defined in Python. Each format names the source code that was read. */
 import type { ExportFormat, FormatOutput, Plan } from "../format.ts";
 import { comment, type Data, jsonText } from "../text.ts";
-import { pathOf, sharesOf, steady } from "./shared.ts";
+import { listOfNames, pathOf, sharesOf, steady } from "./shared.ts";
 
 /** A Python module with the weights by name, followed by the given code. */
 function module(
@@ -24,9 +24,9 @@ const hfDatasets: ExportFormat = steady({
   paths: "optional",
   write(stage, plan) {
     const { entries } = stage;
-    const paths: readonly (readonly [string, Data])[] = entries.every((entry) => entry.paths.length > 0)
-      ? [["PATHS", new Map(entries.map((entry) => [entry.name, entry.paths]))]]
-      : [];
+    const without = entries.filter((entry) => entry.paths.length === 0).map(({ name }) => name);
+    const paths: readonly (readonly [string, Data])[] =
+      without.length === 0 ? [["PATHS", new Map(entries.map((entry) => [entry.name, entry.paths]))]] : [];
     return module(
       plan,
       "from datasets import interleave_datasets",
@@ -41,6 +41,9 @@ const hfDatasets: ExportFormat = steady({
     )
 `,
       [
+        ...(without.length === 0 || without.length === entries.length
+          ? []
+          : [`hf-datasets: the paths are not written, since there is none for ${listOfNames(without)}`]),
         'hf-datasets: "all_exhausted" continues until every dataset was read once, and repeats those that end earlier; limit the run by its steps',
       ],
     );
