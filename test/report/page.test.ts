@@ -163,7 +163,8 @@ async function look(tab: Tab): Promise<Seen> {
   await lookAtClusters(tab, seen);
   await followNew(tab, seen);
   await followOne(tab, seen);
-  seen["errors"] = tab.errors;
+  // The browser itself reports an answer with the status 500.
+  seen["errors"] = tab.errors.filter((error) => !error.includes("the server responded with a status of 500"));
   return seen;
 }
 
@@ -250,6 +251,8 @@ async function followOne(tab: Tab, seen: Record<string, unknown>): Promise<void>
     running = false;
     seen["ended"] = await status("has ended");
     seen["endedTarget"] = await tab.evaluate(texts("[data-figure=target] .legend .value"));
+    writeFileSync(join(folder, "weights.json"), "");
+    seen["unreadable"] = await status("cannot read");
   } finally {
     await watch.close();
   }
@@ -411,5 +414,8 @@ describe.skipIf(missing !== null)("the page", () => {
     const last = madeLines({ steps: 40, domains: domainNames(3) }).at(-1);
     if (last === undefined || "event" in last) throw new Error("no last line");
     expect(list("endedTarget")).toEqual([(last.evaluation?.target ?? NaN).toFixed(3)]);
+    expect(seen["unreadable"]).toMatch(
+      /^gradmix watch cannot read the run; the page shows the last data it received\. .*weights\.json, line 1, column 1: /,
+    );
   });
 });

@@ -1,5 +1,5 @@
 /** The page's script: shows the data that is stored in the page and, if a server sends updates, the new data. */
-import type { PageData } from "../page-data.ts";
+import type { PageData, RunData } from "../page-data.ts";
 import { h } from "./dom.ts";
 import { domainsPart } from "./domains-part.ts";
 import { guardsPart } from "./guards-part.ts";
@@ -76,23 +76,26 @@ async function follow(version: string): Promise<void> {
   let next = version;
   try {
     const answer = await fetch(`data?after=${encodeURIComponent(version)}`);
-    if (!answer.ok) throw new Error(String(answer.status));
-    if (answer.status !== 204) {
+    if (answer.ok && answer.status !== 204) {
       next = answer.headers.get("ETag") ?? "";
       view = { ...view, data: (await answer.json()) as PageData };
       show();
     }
-    const run = view.data.runs[0]!;
-    status.textContent =
-      run.state === "running"
-        ? `The run continues: step ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}. This page follows it.`
-        : run.state === "done"
-          ? `The run has ended after ${run.step.toLocaleString("en")} steps.`
-          : `The run was stopped after ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")} steps.`;
+    status.textContent = answer.ok
+      ? progressOf(view.data.runs[0]!)
+      : `gradmix watch cannot read the run; the page shows the last data it received. ${(await answer.text()).trim()}`;
   } catch {
     status.textContent = "gradmix watch no longer answers; the page shows the last data it received.";
   }
   setTimeout(() => void follow(next), POLL_MILLISECONDS);
+}
+
+function progressOf({ state, step, steps }: RunData): string {
+  const [done, planned] = [step.toLocaleString("en"), steps.toLocaleString("en")];
+  if (state === "running") return `The run continues: step ${done} of ${planned}. This page follows it.`;
+  return state === "done"
+    ? `The run has ended after ${done} steps.`
+    : `The run was stopped after ${done} of ${planned} steps.`;
 }
 
 document
