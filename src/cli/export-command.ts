@@ -1,5 +1,5 @@
 /** `gradmix export`: writes the mixture of a run in the formats of other trainers. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { formatJson, type Json } from "../json.ts";
 import { writeFilesAtomic } from "../node/files.ts";
@@ -85,10 +85,25 @@ export async function exportRun(
   writeFilesAtomic(written.map(({ path, text }) => ({ path, parts: [new TextEncoder().encode(text)] })));
   for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
   if (given.out === null) out.write(exported.files[0]!.text);
-  else for (const { path } of written) err.write(`written: ${path}\n`);
+  else {
+    for (const { path } of written) err.write(`written: ${path}\n`);
+    const stale = staleStages(written.map(({ path }) => path));
+    if (stale.length > 0)
+      err.write(`not of this export, but of one with other stages: ${stale.join(", ")}; delete them\n`);
+  }
   await out.flush();
   await err.flush();
   return 0;
+}
+
+/** Files beside the written ones that an earlier export with another number of stages has left. */
+function staleStages(written: readonly string[]): string[] {
+  const plain = (path: string): string => path.replace(/\.stage-\d+(?=\.\w+$)/, "");
+  const [now, forms] = [new Set(written), new Set(written.map(plain))];
+  return [...new Set(written.map((path) => dirname(path)))]
+    .flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
+    .filter((path) => !now.has(path) && forms.has(plain(path)))
+    .sort();
 }
 
 interface Written {

@@ -131,6 +131,22 @@ describe("gradmix export", () => {
     expect(existsSync(at("c", "mixture.yaml"))).toBe(true);
   });
 
+  test("names the files of an earlier export with other stages, which the trainer would still find", async () => {
+    const megatron = async (more: Partial<ExportArguments>): Promise<string> =>
+      (await exported({ ...run(), to: "megatron", map: both, out: at("staged"), ...more })).err;
+    const staged = { stages: "2", scaleTo: "100steps" };
+    for (let turn = 0; turn < 2; turn++) expect(await megatron(staged)).not.toContain("not of this export");
+    const files = ["data-args", "data-path", "per-split"].flatMap((name) =>
+      [1, 2].map((stage) =>
+        at("staged", `${name}.stage-${stage}.${{ "data-args": "txt", "data-path": "sh" }[name] ?? "json"}`),
+      ),
+    );
+    expect(await megatron({})).toContain(
+      `not of this export, but of one with other stages: ${files.join(", ")}; delete them\n`,
+    );
+    expect(await megatron(staged)).toContain(`: ${["data-args.txt", "data-path.sh", "per-split.json"].map((name) => at("staged", name)).join(", ")}; delete`); // prettier-ignore
+  });
+
   test("several files are written together or not at all", async () => {
     mkdirSync(at("half", "per-split.json"), { recursive: true });
     const error: unknown = await exported({ ...run(), to: "megatron", map: both, out: at("half") }).catch(
