@@ -30,7 +30,10 @@ export function groupRuns<T>(
   const byOptions = new Map<string, { options: ReadonlyMap<string, string>; members: T[] }>();
   for (const run of runs) {
     const options = comparedOptions(configOf(run));
-    const key = formatJson(options);
+    const key = [...options]
+      .map((option) => option.join(" "))
+      .sort()
+      .join("\n");
     const group = byOptions.get(key);
     if (group === undefined) byOptions.set(key, { options, members: [run] });
     else group.members.push(run);

@@ -200,6 +200,8 @@ describe("groups", () => {
 
   test("an option that is null and one that an earlier version did not have are the same", () => {
     expect(labels([config("dga", 1), config("dga", 2, { eta: null })])).toEqual([["dga", 2]]);
+    // Nor does the order of the options matter.
+    expect(labels([config("dga", 1, { eta: 1, beta: 2 }), config("dga", 2, { beta: 2, eta: 1 })])).toEqual([["dga", 2]]); // prettier-ignore
   });
 
   test("a run may have a label of its own", () => {
