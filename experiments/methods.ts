@@ -5,6 +5,8 @@ import type { Method } from "./cell.ts";
 const revision = 4;
 /** Raised when the default without a histogram changes. */
 const revisionWithoutPrior = 5;
+/** Raised when the combinator `repetitionCap` changes. */
+const capRevision = 1;
 
 /** The library's default. Raise `revision` when it changes, so that results of the former default are not used for it. */
 export const DEFAULT: Method = {
@@ -70,8 +72,13 @@ export const methods = {
   "importance sampling, cap": {
     ...importanceSampling,
     combinators: [{ name: "repetitionCap", repetitions: 8 }],
+    revision: capRevision,
   },
-  "importance sampling, usual cap": { ...importanceSampling, usualCap: true },
+  "importance sampling, usual cap": {
+    ...importanceSampling,
+    usualCap: true,
+    revision: capRevision,
+  },
   "DGA (default)": DEFAULT,
   "DGA (paper)": paperWith({}),
   "DGA (paper), no average": paperWith({ beta: 1 }),
