@@ -49,7 +49,7 @@ export async function* generate(
     const logits = keep(
       scope(() => {
         const all = model.logits(tensor(seen, [1, seen.length], "i32"));
-        return all.view([vocabSize], (seen.length - 1) * vocabSize);
+        return all.part([vocabSize], (seen.length - 1) * vocabSize);
       }),
     );
     const last = await logits.data().finally(() => logits.dispose());

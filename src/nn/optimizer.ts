@@ -235,13 +235,13 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
         const { squaredNorm, scale } = gradientScale(gradient, clip, options);
         optimizer.steps++;
         for (const { from, size, weightDecay } of ranges) {
-          const part = (arena: Tensor): Tensor => arena.view([size], from);
+          const part = (arena: Tensor): Tensor => arena.part([size], from);
           const own: Record<string, Tensor> = {};
           for (const [name, { arena }] of arenas) own[name] = part(arena);
           const [grad, val] = [part(gradient), part(value)];
           update({ lr, weightDecay, step: optimizer.steps, gradient: grad, scale, value: val, state: own });
         }
-        return squaredNorm === options.squaredNorm ? squaredNorm.view(squaredNorm.shape) : squaredNorm;
+        return squaredNorm === options.squaredNorm ? squaredNorm.part(squaredNorm.shape) : squaredNorm;
       });
     },
     dispose() {

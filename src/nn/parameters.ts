@@ -118,7 +118,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
   orDispose(() => run("fill", { value: 0 }, {}, { out: value }), value);
   const byName = new Map<string, Tensor>();
   const list = specs.map((spec) => {
-    const parameter = keep(value.view(spec.shape, offsets.get(spec.name)));
+    const parameter = keep(value.part(spec.shape, offsets.get(spec.name)));
     parameter.name = spec.name;
     byName.set(spec.name, parameter);
     return parameter;
@@ -192,7 +192,7 @@ export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena
   const { list, value } = parameters;
   const arena = keep(empty(value.shape, "f32", value.memory));
   orDispose(() => run("fill", { value: 0 }, {}, { out: arena }), arena);
-  const views = new Map(list.map((p) => [p, keep(arena.view(p.shape, p.offset - value.offset))]));
+  const views = new Map(list.map((p) => [p, keep(arena.part(p.shape, p.offset - value.offset))]));
   return {
     arena,
     of(parameter) {
