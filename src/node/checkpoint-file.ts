@@ -70,7 +70,15 @@ export function readCheckpoint(path: string): CheckpointFile {
 }
 
 /** The parts of the file, to be written one after another; the arrays are not copied. */
-export function encodeCheckpoint({ step, json, arrays }: CheckpointFile): Uint8Array[] {
+export function encodeCheckpoint(checkpoint: CheckpointFile): Uint8Array[] {
+  const given: unknown = checkpoint;
+  if (given instanceof Promise) given.catch(() => {});
+  if (!isObject(given) || given instanceof Promise)
+    throw new GradmixError(
+      "checkpoint",
+      `checkpoint: ${given instanceof Promise ? "a promise is none; await trainer.save() first" : `${show(given)} is none; trainer.save() makes one`}`,
+    );
+  const { step, json, arrays } = checkpoint;
   for (const [name, part] of Object.entries({ json, arrays }))
     if (!isObject(part))
       throw new GradmixError("checkpoint", `checkpoint: ${name} is ${show(part)}, not an object`);
