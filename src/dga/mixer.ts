@@ -128,7 +128,13 @@ const countOfSteps = integerIn(0);
 /** Throws `config` for something other than the state of a mixer, such as the mixer itself. */
 function checkIsState(where: string, state: MixerState): void {
   const given: unknown = state;
-  if (!isObject(given) || !isObject(given["rule"]) || !Array.isArray(given["rule"]["weights"]))
+  if (
+    !isObject(given) ||
+    !isObject(given["rule"]) ||
+    !Array.isArray(given["rule"]["weights"]) ||
+    !Array.isArray(given["weightSums"]) ||
+    typeof given["steps"] !== "number"
+  )
     throw new GradmixError(
       "config",
       `${where}: ${show(given)} is not the state of a mixer; pass mixer.initial, or what advance, update or restoreMixer returned`,
@@ -150,6 +156,7 @@ export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerSt
     );
   if (!isObject(signal))
     throw new GradmixError("config", `update: the signal is ${show(signal)}, not an object`);
+  checkedState(rule, state.rule, "given", domains, initial.rule.memory);
   const next = rule.update(state.rule, signal);
   return { ...state, rule: checkedState(rule, next, "update", domains, initial.rule.memory) };
 }

@@ -1,7 +1,9 @@
 /** Parts of the estimators: their options, a backward pass, and reading numbers. */
 import { gradients } from "../autograd/grad.ts";
 import { sumSink } from "../autograd/sinks/sum.ts";
+import { wantResult, wantTensor } from "../autograd/checks.ts";
 import { GradmixError } from "../errors.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
 import { checkExamples, exampleCount, tokenCount } from "../nn/examples.ts";
 import { checkModel, type Examples, type Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
@@ -191,7 +193,21 @@ export async function lossesOf<B extends Examples>(
   model: Model<NoInfer<B>>,
   batch: B,
 ): Promise<Float64Array> {
-  return readAndDispose(keep(scope(() => model.losses(batch))));
+  return readAndDispose(
+    keep(
+      scope(() => {
+        const losses: unknown = model.losses(batch);
+        wantResult("model.losses", losses, false);
+        wantTensor("model.losses", "what it returned", losses);
+        if (!sameShape(losses.shape, [exampleCount(batch)]))
+          throw new GradmixError(
+            "shape",
+            `model.losses: it returned ${formatShape(losses.shape)} for ${exampleCount(batch)} examples; one summed loss per example is needed, [${exampleCount(batch)}]`,
+          );
+        return losses;
+      }),
+    ),
+  );
 }
 
 /** Reads the numbers of a tensor and disposes it. Meanwhile it is outside every scope, because a scope may end before the numbers arrive. */
