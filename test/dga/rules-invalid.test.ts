@@ -200,10 +200,12 @@ describe.each(Object.entries(entries))("the combinator %s", (_, options) => {
 const copyOf = <T extends object>(options: T): T => structuredClone(options);
 
 /** Changes all numbers in the lists and objects among the options. */
-function spoil(options: CombinatorOptions | RuleOptions): void {
-  for (const value of Object.values<unknown>(options))
+function spoil(options: object): void {
+  for (const name of Object.keys(options)) {
+    const value: unknown = Reflect.get(options, name);
     if (typeof value === "object" && value !== null)
       for (const key of Object.keys(value)) Reflect.set(value, key, 123);
+  }
 }
 
 test("options may be changed after the rule was made", () => {
