@@ -378,6 +378,8 @@ let innermost: Owned | null = null;
 
 /** Takes a tensor out of its scope: the caller owns it and disposes it. */
 export function keep<T extends Tensor>(t: T): T {
+  const given: unknown = t;
+  if (!isTensor(given)) throw new GradmixError("shape", `keep: ${show(given)} is not a tensor`);
   t.keep();
   return t;
 }
@@ -392,6 +394,8 @@ export function keep<T extends Tensor>(t: T): T {
  * scope.
  */
 export function scope<T>(fn: () => T): T {
+  if (typeof fn !== "function")
+    throw new GradmixError("config", `scope: ${show(fn)} does not fit; it must be a function`);
   const mine: Owned = { outer: innermost, first: null, last: null };
   innermost = mine;
   let result: T;

@@ -6,7 +6,7 @@ import { type Application, type Transform, withTransform } from "../autograd/op.
 import { affine } from "../autograd/ops/arithmetic.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import { GradmixError } from "../errors.ts";
-import { boolean, checkOptions, integerIn, list, numberIn, show } from "../options.ts";
+import { boolean, checkOptions, integerIn, list, numberIn, show, callback } from "../options.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Memory, setCurrentMemory } from "../tensor/memory.ts";
 import { foldIn, key } from "../tensor/rng.ts";
@@ -92,6 +92,8 @@ export async function checkGradients(
     tolerance: numberIn({ min: 0, openMin: true }),
     seed: integerIn(0),
   });
+  callback("checkGradients: f", f);
+  list("checkGradients: inputs", inputs);
   const { order = 1, step = 1e-5, tolerance = 1e-6, forwardMode = true, seed = 1 } = options;
   const given: Numbers[] = [];
   for (const [i, t] of inputs.entries()) {

@@ -21,9 +21,11 @@ import {
   max,
   mean,
   mul,
+  perExampleSink,
   reshape,
   scope,
   sin,
+  sketchSink,
   square,
   stopGradient,
   sub,
@@ -464,6 +466,21 @@ describe("what is passed in place of functions, tensors and their results", () =
     expect(codeOf(() => x.view([4]))).toBe("no error");
   });
 });
+
+it.each([undefined, null, 3, "x", {}, [], [3]])(
+  "%j is no tensor to keep, no function for a scope, no list of parameters",
+  (bad) => {
+    expect(codeOf(() => keep(bad as never))).toMatch(/^shape: keep: .* is not a tensor$/);
+    expect(codeOf(() => scope(bad as never))).toMatch(
+      /^config: scope: .* does not fit; it must be a function$/,
+    );
+    if (Array.isArray(bad) && bad.length === 0) return;
+    expect(codeOf(() => perExampleSink(1, bad as never))).toMatch(/^config: segmentSink: parameters/);
+    expect(codeOf(() => sketchSink({ segments: [0, 1], parameters: bad as never }))).toMatch(
+      /^(config|shape): sketchSink: parameter/,
+    );
+  },
+);
 
 describe("shape errors name both shapes", () => {
   const t = (...shape: number[]): Tensor => tensor(new Float64Array(shape.reduce((a, b) => a * b, 1)), shape);

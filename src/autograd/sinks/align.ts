@@ -433,6 +433,7 @@ async function resultOf({ plan, statistics, tied, pass }: State): Promise<AlignR
 
 /** Makes an `alignSink` without a direction, which computes norms only. Throws `config` for options that do not fit. */
 export function normSink(options: Omit<AlignSinkOptions, "direction">): AlignSink {
+  object("normSink: the options", options);
   if (Object.hasOwn(options, "direction"))
     throw new GradmixError("config", 'normSink: there is no option "direction"; use alignSink');
   return alignSinkOf("normSink", { ...options, direction: null });

@@ -4,9 +4,9 @@
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, integerIn, list, object, required } from "../../options.ts";
+import { checkOptions, integerIn, list, object, required, show } from "../../options.ts";
 import { extentsOf } from "../../tensor/shape.ts";
-import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
+import { empty, isTensor, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample, WholePass } from "./rows.ts";
 import { weightGradient } from "./sum.ts";
@@ -42,7 +42,8 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     parameters: required(object),
     examples: integerIn(0),
   });
-  const { parameters, examples: given } = options;
+  const { examples: given } = options;
+  const parameters = tensorsOf("segmentSink: parameters", options.parameters);
   const segments = options.segments.slice();
   checkOffsets("segmentSink", "segments", segments, given);
   const examples = given ?? segments[segments.length - 1]!;
@@ -125,6 +126,18 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       uploaded.dispose();
     },
   };
+}
+
+/** The tensors of a list. Throws `config` for anything else, such as the parameters of a model in place of their list. */
+function tensorsOf(where: string, given: Iterable<Tensor>): Tensor[] {
+  const tensors: unknown[] = Symbol.iterator in given ? [...given] : [given];
+  return tensors.map((t) => {
+    if (isTensor(t)) return t;
+    throw new GradmixError(
+      "config",
+      `${where}: ${show(t)} does not fit; it must be a list of tensors, such as the list of a model's parameters`,
+    );
+  });
 }
 
 interface SegmentGradients {

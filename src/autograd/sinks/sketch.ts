@@ -18,6 +18,7 @@ import { checkOptions, integerIn, list, required } from "../../options.ts";
 import { type Key, foldIn, key } from "../../tensor/rng.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
+import { wantTensor } from "../checks.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample, WholePass } from "./rows.ts";
 
@@ -78,6 +79,7 @@ function stateOf(options: SketchSinkOptions): State {
     rank: integerIn(1),
     seed: integerIn(0),
   });
+  for (const [i, t] of options.parameters.entries()) wantTensor("sketchSink", `parameter ${i}`, t);
   const { parameters, rank = 16, seed = 1 } = options;
   const segments = options.segments.slice();
   checkOffsets("sketchSink", "segments", segments, options.examples);
