@@ -1,4 +1,5 @@
 /** Checks derivatives: by central finite differences in double precision, and the two modes against each other. */
+import { wantResult } from "../autograd/checks.ts";
 import { type Blocks, follow } from "../autograd/batch.ts";
 import { randomUniform } from "../autograd/create.ts";
 import { jvp, type TensorFunction, vjp } from "../autograd/grad.ts";
@@ -117,7 +118,14 @@ export async function checkGradients(
       const all = given.map(({ data, shape, dtype }) => tensor(Array.from(data), shape, dtype));
       const f0: TensorFunction = (...primals) => {
         const outputs = f(...all.map((t, i) => (wrt.includes(i) ? primals[wrt.indexOf(i)]! : t)));
-        return asList(outputs).filter((t) => t.dtype === "f32");
+        wantResult("checkGradients", outputs, true);
+        const differentiable = asList(outputs).filter((t) => t.dtype === "f32");
+        if (differentiable.length === 0)
+          throw new GradmixError(
+            "config",
+            "checkGradients: the function returned no f32 tensor, so there is nothing to check",
+          );
+        return differentiable;
       };
       const primals = wrt.map((i) => all[i]!);
       const first: Problem = {
