@@ -206,6 +206,7 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   checkRange("endOfText", endOfText, { min: 0, max: vocabSize - 1, integer: true });
   const writer = corpusWriter(vocabSize, endOfText);
   const append = (ids: ArrayLike<number>): void => {
+    numberList("tokenWriter: ids", ids);
     for (let i = 0; i < ids.length; i++)
       if (!Number.isInteger(ids[i]) || ids[i]! < 0 || ids[i]! >= vocabSize)
         throw new GradmixError("data", `token ${i} is ${ids[i]}, which is not an id below ${vocabSize}`);
@@ -328,6 +329,7 @@ function cut<S extends StoredStream>(
     count,
     tokensOf: (index) => Math.min(time, pairs - index * time),
     batchOf(indices) {
+      numberList(`"${name}": indices`, indices);
       const inputs = new Int32Array(indices.length * time);
       const targets = new Int32Array(indices.length * time);
       indices.forEach((index, row) => readWindow(windows, index, inputs, targets, row));
