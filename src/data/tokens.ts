@@ -225,12 +225,22 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
 
 const hasMembers = objectWith("a stream of tokens, such as `train` of a corpus", "tokens", "documents");
 
+const hasTokens = objectWith("a Uint16Array or a Uint32Array, or tokens in files", "length", "subarray");
+
 /** Accepts a stream of tokens. */
 export const checkStream: OptionCheck = (name, value) => {
   // A corpus is taken for its stream easily.
   if (typeof value === "object" && value !== null && "train" in value)
     throw new GradmixError("config", `${name}: it is a corpus; pass its stream, corpus.train`);
   hasMembers(name, value);
+  const tokens: unknown = Reflect.get(Object(value), "tokens");
+  hasTokens(`${name}: tokens`, tokens);
+  // Ids of another type could be negative, and targets below 0 do not count.
+  if (ArrayBuffer.isView(tokens) && !(tokens instanceof Uint16Array || tokens instanceof Uint32Array))
+    throw new GradmixError(
+      "config",
+      `${name}: tokens: ${Object.prototype.toString.call(tokens).slice(8, -1)} does not fit; it must be a Uint16Array or a Uint32Array`,
+    );
 };
 
 /** Accepts windows, such as `windowsOf` makes. */
