@@ -75,6 +75,9 @@ export interface Range {
 
 /** Throws `config` unless the value is a number in the range. */
 export function checkRange(name: string, value: unknown, range: Range): void {
+  const given: unknown = range;
+  if (typeof given !== "object" || given === null)
+    throw new GradmixError("config", `checkRange: ${name}: the range is ${show(given)}, not { min, max }`);
   const { min, max, openMin = false, openMax = false, integer = false } = range;
   const fits =
     typeof value === "number" &&
@@ -145,6 +148,23 @@ export const object: OptionCheck = valueThat(
   "an object",
   (value) => typeof value === "object" && value !== null,
 );
+/** Accepts an object that has these members, and whose members are not undefined. `what` describes such objects. */
+export function objectWith(what: string, ...names: readonly string[]): OptionCheck {
+  const isObject = valueThat(what, (value) => typeof value === "object" && value !== null);
+  return (name, value) => {
+    isObject(name, value);
+    const missing = names.find((member) => Reflect.get(Object(value), member) === undefined);
+    if (missing !== undefined)
+      throw new GradmixError("config", `${name}: it has no ${missing}; it must be ${what}`);
+  };
+}
+
+/** Whether a value is a list or a typed array. */
+export function isNumberList(value: unknown): value is ArrayLike<unknown> {
+  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+}
+/** Accepts a list or a typed array; its numbers are checked elsewhere. */
+export const numberList: OptionCheck = valueThat("a list of numbers", isNumberList);
 /** Accepts every value; it is checked elsewhere. */
 export const unchecked: OptionCheck = () => {};
 

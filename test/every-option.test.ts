@@ -481,6 +481,16 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { levels: [1], dim: 1, seed: 2 },
     wrong: { levels: [2, [0]], dim: [...counts, 5000], seed: [-1, 0.5] },
   },
+  groupTexts: {
+    call: async (options: Parameters<typeof data.groupTexts>[2]) =>
+      data.groupTexts(
+        ["some words", "other words"],
+        await data.fitEmbedder(["some words"], { dim: 1 }),
+        options,
+      ),
+    valid: { groups: 1, seed: 2 },
+    wrong: { groups: counts, seed: [-1, 0.5], signal: [{}] },
+  },
   buildCorpus: {
     call: (options: data.CorpusOptions) =>
       data.buildCorpus("a", [{ text: "one" }, { text: "two" }], data.byteTokenizer(), options),

@@ -1,7 +1,10 @@
 /** Trades time for memory: the backward pass computes parts of a function again. */
 import { GradmixError } from "../errors.ts";
+import { callback } from "../options.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
 import { scope, Tensor, lastSerial } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
+import { wantResult, wantTensors } from "./checks.ts";
 import { fresh } from "./handles.ts";
 import { type Application, innermost, withReplacement, type Transform, withTransform } from "./op.ts";
 import { Tape } from "./tape.ts";
@@ -56,11 +59,20 @@ export function checkpoint<R extends Tensor | Tensor[]>(
   f: (...inputs: Tensor[]) => R,
   ...inputs: Tensor[]
 ): R {
+  callback("checkpoint: f", f);
+  wantTensors("checkpoint", inputs);
+  const compute = (): R =>
+    fresh(() => {
+      const result = f(...inputs);
+      wantResult("checkpoint", result, true);
+      return result;
+    });
   const tape = innermost();
-  if (!(tape instanceof Tape)) return scope(() => fresh(() => f(...inputs)));
+  if (!(tape instanceof Tape)) return scope(compute);
   const rehearsal = new Rehearsal(tape, inputs);
-  const result = scope(() => withReplacement(tape, rehearsal, () => fresh(() => f(...inputs))));
+  const result = scope(() => withReplacement(tape, rehearsal, compute));
   const outputs = list(result).map((t) => ({ t, blocks: rehearsal.blocksOf(t) }));
+  const shapes = list(result).map(({ shape }) => shape);
   const dependent = outputs.flatMap(({ t, blocks }) => (blocks === undefined ? [] : [{ t, blocks }]));
   if (dependent.length === 0) return result;
   // The same tensors, not other handles on them: f may also have captured them.
@@ -72,11 +84,17 @@ export function checkpoint<R extends Tensor | Tensor[]>(
     (cotangents, sink) => {
       const replay = new Tape(leaves, tape.parameters);
       try {
-        const recomputed = scope(() => withTransform(replay, () => list(fresh(() => f(...inputs)))));
+        const recomputed = scope(() => withTransform(replay, () => list(compute())));
         if (recomputed.length !== outputs.length)
           throw new GradmixError(
             "autograd",
             `checkpoint: the function gave ${outputs.length} outputs at first and ${recomputed.length} when it ran again`,
+          );
+        const other = recomputed.findIndex(({ shape }, i) => !sameShape(shape, shapes[i]!));
+        if (other >= 0)
+          throw new GradmixError(
+            "autograd",
+            `checkpoint: the function gave ${formatShape(shapes[other]!)} at first and ${formatShape(recomputed[other]!.shape)} when it ran again`,
           );
         const tracked = recomputed.filter((_, i) => outputs[i]!.blocks !== undefined);
         return replay.backward(tracked, cotangents, sink);

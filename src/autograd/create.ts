@@ -4,7 +4,7 @@ import type { RandomKind } from "../backends/kernels/index.ts";
 import { GradmixError } from "../errors.ts";
 import { integerIn, show } from "../options.ts";
 import { checkDType, type DType } from "../tensor/dtype.ts";
-import type { Key } from "../tensor/rng.ts";
+import { checkKey, type Key } from "../tensor/rng.ts";
 import { checkShape, formatShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, type Tensor } from "../tensor/tensor.ts";
 
@@ -34,7 +34,7 @@ function constant<D extends DType>(name: string, shape: Shape, value: number, dt
       "shape",
       `${name}: ${show(value)} is not ${dtype === "i32" ? "an integer of 32 bits, as i32 needs" : "a number"}`,
     );
-  const out = empty(shape, dtype);
+  const out = empty(shape.slice(), dtype);
   run("fill", { value }, {}, { out });
   return out;
 }
@@ -75,15 +75,13 @@ function random<D extends DType>(
   shape: Shape,
 ): Tensor<D> {
   checkShape(shape, name);
-  const words: readonly unknown[] = Array.isArray(key) ? key : [];
-  if (words.length !== 2 || !words.every((word) => typeof word === "number" && word === word >>> 0))
-    throw new GradmixError("shape", `${name}: ${show(key)} is not a key; make one with key(seed)`);
+  checkKey(name, key);
   if (sizeOf(shape) > 2 ** 32)
     throw new GradmixError(
       "shape",
       `${name}: ${formatShape(shape)} has over 2³² elements; draw fewer from one key`,
     );
-  const out = empty(shape, dtype);
+  const out = empty(shape.slice(), dtype);
   const [key0, key1] = key;
   run("random", { kind, key0, key1, offset: 0 }, {}, { out });
   return out;

@@ -1,8 +1,9 @@
 /** Forward mode: keeps a tangent for each tensor that depends on the inputs. Nothing is saved: a tangent lives as long as its tensor. */
 import { GradmixError } from "../errors.ts";
-import { formatShape, sameShape } from "../tensor/shape.ts";
+import { formatShape } from "../tensor/shape.ts";
 import { scope, type Tensor } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
+import { wantDerivative, wantTensor } from "./checks.ts";
 import type { Application, Transform } from "./op.ts";
 import { overwritten } from "./tape.ts";
 
@@ -25,13 +26,18 @@ export class ForwardPass implements Transform {
   readonly #blocks = new Map<Tensor, Blocks>();
 
   /** `tangents` has a tangent of the same shape for each of its tensors. */
-  constructor(tangents: ReadonlyMap<Tensor, Tensor>) {
+  constructor(caller: string, tangents: ReadonlyMap<Tensor, Tensor>) {
     for (const [primal, tangent] of tangents) {
-      if (!sameShape(primal.shape, tangent.shape))
-        throw new GradmixError(
-          "shape",
-          `jvp: tangent ${formatShape(tangent.shape)} for ${primal.name ?? "a tensor"} of shape ${formatShape(primal.shape)}`,
-        );
+      wantTensor(caller, "a tensor that has a tangent", primal);
+      wantDerivative(
+        caller,
+        `the tangent of ${primal.name ?? `a tensor ${formatShape(primal.shape)}`}`,
+        tangent,
+        primal,
+      );
+    }
+    // Only now, so that nothing is retained if one of them is refused.
+    for (const [primal, tangent] of tangents) {
       this.#tangents.set(primal, pushed(primal, tangent));
     }
   }

@@ -6,15 +6,15 @@
  * result has a handle of its own: none is an input, and none occurs twice.
  */
 import { GradmixError } from "../errors.ts";
-import { checkOptions, object, required } from "../options.ts";
+import { callback, checkOptions, object, required, show } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import { wantExamples } from "./batch.ts";
-import { wantTensor } from "./checks.ts";
+import { wantDerivative, wantResult, wantTensor, wantTensorList } from "./checks.ts";
 import { alias, withOwnMemory, fresh } from "./handles.ts";
 import { filled, specOf, type Transform, transforming, withTransform } from "./op.ts";
-import type { GradientSink } from "./sink.ts";
+import { type GradientSink, wantSink } from "./sink.ts";
 import { Tape } from "./tape.ts";
 
 /** A function of tensors with one result or a list of results. */
@@ -96,7 +96,15 @@ function runUnder(
 ): Tensor[] {
   const uses = new Uses([...primals, ...inputs]);
   const { used } = uses;
-  const outputs = withTransform(uses, () => withTransform(transform, () => fresh(() => list(f(...inputs)))));
+  const outputs = withTransform(uses, () =>
+    withTransform(transform, () =>
+      fresh(() => {
+        const result = f(...inputs);
+        wantResult(caller, result, true);
+        return list(result);
+      }),
+    ),
+  );
   for (const [i, input] of inputs.entries())
     if (!used.has(input) && used.has(primals[i]!))
       throw new GradmixError(
@@ -116,6 +124,8 @@ function runUnder(
  * Throws `autograd` for an input that f ignores while it uses the same tensor by capture.
  */
 export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
+  callback("vjp: f", f);
+  wantTensorList("vjp", "primal", primals);
   return record("vjp", f, primals);
 }
 
@@ -138,7 +148,9 @@ function record(caller: string, f: TensorFunction, primals: readonly Tensor[], r
     return {
       outputs,
       pullback(cotangents) {
-        const given = list(cotangents);
+        // Checked before anything is played back, so that the call can be repeated.
+        const given = cotangents instanceof Tensor ? [cotangents] : cotangents;
+        wantTensorList("vjp", "cotangent", given);
         if (state.played)
           throw new GradmixError(
             "autograd",
@@ -149,6 +161,7 @@ function record(caller: string, f: TensorFunction, primals: readonly Tensor[], r
             "autograd",
             `vjp: ${given.length} cotangents were given for ${outputs.length} outputs`,
           );
+        for (const [i, t] of given.entries()) wantDerivative("vjp", `cotangent ${i}`, t, outputs[i]!);
         state.played = true;
         forgotten.unregister(state);
         return scope(() => withOwnMemory(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
@@ -173,6 +186,9 @@ export function jvp(
   /** The tangents of the outputs, each with the shape of its output. */
   tangents: Tensor<"f32">[];
 } {
+  callback("jvp: f", f);
+  wantTensorList("jvp", "primal", primals);
+  wantTensorList("jvp", "tangent", tangents);
   if (primals.length !== tangents.length)
     throw new GradmixError(
       "autograd",
@@ -180,7 +196,7 @@ export function jvp(
     );
   return scope(() => {
     const inputs = primals.map((t) => ownHandle(t, "jvp"));
-    const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]!])));
+    const pass = new ForwardPass("jvp", new Map(inputs.map((t, i) => [t, tangents[i]!])));
     try {
       const outputs = runUnder("jvp", pass, f, primals, inputs);
       const moved = outputs.map((t) => tangentOf(pass, t));
@@ -206,6 +222,7 @@ export type Gradients<I extends readonly Tensor[]> = { -readonly [K in keyof I]:
 export function grad<I extends readonly Tensor[]>(
   f: (...inputs: I) => Tensor,
 ): (...inputs: I) => Gradients<I> {
+  callback("grad: f", f);
   return (...inputs) => scope(() => withValue("grad", f, inputs).gradients);
 }
 
@@ -218,6 +235,7 @@ export function valueAndGrad<I extends readonly Tensor[]>(
   /** Its gradient, in the shape of the input or inputs. */
   gradients: Gradients<I>;
 } {
+  callback("valueAndGrad: f", f);
   return (...inputs) => withValue("valueAndGrad", f, inputs);
 }
 
@@ -269,7 +287,11 @@ const gradientsChecks = { parameters: required(object), sink: required(object), 
  */
 export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor<"f32"> {
   checkOptions("gradients", options, gradientsChecks);
+  callback("gradients: loss", loss);
   const { parameters, sink, weights } = options;
+  if (!(Symbol.iterator in parameters))
+    throw new GradmixError("config", "gradients: parameters: it must be a list of tensors");
+  wantSink(sink);
   if (transforming())
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
   const watched = new Set<Tensor>();
@@ -277,8 +299,7 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
   const tape = new Tape([], watched);
   return scope(() => {
     try {
-      const losses = scope(() => withTransform(tape, () => fresh(loss)));
-      wantLosses("gradients", losses);
+      const losses = scope(() => withTransform(tape, () => lossesOf("gradients", loss)));
       tape.wantIntact([losses]);
       if (!tape.isValue(losses))
         throw new GradmixError("autograd", "gradients: the loss depends on none of the parameters");
@@ -295,17 +316,27 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
   });
 }
 
-function wantLosses(name: string, losses: Tensor): void {
+/** What `loss` returns. Throws `autograd` unless that is one loss per example. */
+function lossesOf(name: string, loss: () => Tensor): Tensor {
+  const losses = fresh(() => {
+    const result = loss();
+    wantResult(name, result, false);
+    return result;
+  });
   if (losses.rank !== 1)
     throw new GradmixError(
       "autograd",
       `${name}: the loss has the shape ${formatShape(losses.shape)}; one loss per example is needed, [batch]`,
     );
+  return losses;
 }
 
 function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefined): Tensor {
   if (weights === undefined) return filled(1, specOf(losses), losses);
-  if ("shape" in weights) return weights;
+  if (weights instanceof Tensor) {
+    wantDerivative("gradients", "the tensor of weights", weights, losses);
+    return weights;
+  }
   if (weights.length !== losses.size)
     throw new GradmixError("shape", `gradients: ${weights.length} weights for ${losses.size} losses`);
   const out = empty(losses.shape, "f32", losses.memory);
@@ -315,7 +346,8 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
 
 /**
  * The derivative of each example's loss along `tangents` (parameter → direction of the same shape) by one forward-mode pass: ⟨∇loss_b, V⟩ for every b
- * at once, without saving anything. Both results are [batch]. Like the sinks that distinguish examples, it refuses losses that mix them (`autograd`).
+ * at once, without saving anything. Both results are [batch]. Like the sinks that distinguish examples, it refuses losses that mix them (`autograd`), and like
+ * `gradients` one that depends on none of the parameters.
  */
 export function forwardDerivative(
   loss: () => Tensor,
@@ -326,11 +358,22 @@ export function forwardDerivative(
   /** Derivative of each loss along the tangents [batch]. */
   derivatives: Tensor<"f32">;
 } {
+  callback("forwardDerivative: loss", loss);
+  const given: unknown = tangents;
+  if (!(given instanceof Map))
+    throw new GradmixError(
+      "autograd",
+      `forwardDerivative: the tangents are ${show(given)}; a Map from parameters to tangents is needed`,
+    );
   return scope(() => {
-    const pass = new ForwardPass(tangents);
+    const pass = new ForwardPass("forwardDerivative", tangents);
     try {
-      const losses = withTransform(pass, () => fresh(loss));
-      wantLosses("forwardDerivative", losses);
+      const losses = withTransform(pass, () => lossesOf("forwardDerivative", loss));
+      if (pass.tangentOf(losses) === null)
+        throw new GradmixError(
+          "autograd",
+          "forwardDerivative: the loss depends on none of the parameters that have a tangent",
+        );
       wantExamples("forwardDerivative", losses, pass.blocksOf(losses));
       const derivatives = withOwnMemory([tangentOf(pass, losses)], [...tangents.values(), losses]);
       return { losses, derivatives: derivatives[0]! };

@@ -9,7 +9,7 @@ import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
-import { empty, type Tensor } from "../tensor/tensor.ts";
+import { askWhetherFollowed, empty, type Tensor } from "../tensor/tensor.ts";
 import { wantTensors } from "./checks.ts";
 import type { KeepsBatch } from "./batch.ts";
 import type { GradientSink } from "./sink.ts";
@@ -207,6 +207,12 @@ export function followed(inputs: readonly Tensor[]): boolean {
   for (let i = 0; i < active.length; i++) if (active[i]!.tracks(inputs)) return true;
   return false;
 }
+
+// A view is no op, so no transformation would record it.
+askWhetherFollowed((t) => {
+  for (const transform of active) transform.observe?.([t]);
+  return followed([t]);
+});
 
 /** The number of transformations that follow any of these. */
 function watching(stack: readonly Transform[], inputs: readonly Tensor[]): number {

@@ -9,6 +9,7 @@
  * the examples: one row each for [B, …], and T rows each for a flattened batch [B·T, …]. This is correct as long as nothing between parameter and
  * loss mixes examples, which `gradients` ensures (batch.ts).
  */
+import { GradmixError } from "../errors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 /**
@@ -37,4 +38,16 @@ export interface GradientSink {
   embedding(parameter: Tensor, ids: Tensor, dy: Tensor): void;
   /** A contribution of an op that has no rule above, already summed over the batch. `gradient` has the parameter's shape. */
   dense(parameter: Tensor, op: string, gradient: Tensor): void;
+}
+
+const methods = ["linear", "bias", "gain", "embedding", "dense"] as const;
+
+/** Throws `config` unless the sink has all methods that it needs. */
+export function wantSink(sink: GradientSink): void {
+  const missing = methods.filter((name) => typeof sink[name] !== "function");
+  if (missing.length > 0)
+    throw new GradmixError(
+      "config",
+      `gradients: sink: it has no method ${missing.join(", ")}; take one of sumSink, alignSink, perExampleSink, …, or write them all`,
+    );
 }

@@ -7,6 +7,7 @@
  * systematic sampling needs.
  */
 import { GradmixError } from "../errors.ts";
+import { numberList } from "../options.ts";
 
 /** A table for drawing indices by weights, made by `aliasTable` or `cumulativeTable`. */
 export interface Choice {
@@ -24,6 +25,7 @@ const SUM_TOLERANCE = 1e-6;
 
 /** Returns the sum of the weights. Throws `config`, naming the first invalid one, unless they are finite, not negative and sum to 1 to within 1e-6. */
 function checked(weights: ArrayLike<number>, nameOf: (i: number) => string): number {
+  numberList("weights", weights);
   let sum = 0;
   for (let i = 0; i < weights.length; i++) {
     const weight = weights[i]!;
@@ -68,7 +70,8 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
  * indices. It takes 12 bytes per entry. The same weights give the same table. Throws `config` for invalid weights.
  */
 export function aliasTable(weights: ArrayLike<number>, nameOf: (i: number) => string = String): Choice {
-  const scale = weights.length / checked(weights, nameOf);
+  const sum = checked(weights, nameOf);
+  const scale = weights.length / sum;
   const k = weights.length;
   // The share of column i that belongs to i itself; the rest belongs to `other[i]`.
   const own = new Float64Array(k);

@@ -1,7 +1,7 @@
 /** Batches of windows that the sampler has drawn, as rows of token ids. */
-import { boolean, checkOptions } from "../options.ts";
+import { boolean, checkOptions, list, object } from "../options.ts";
 import type { TokenBatch } from "../nn/model.ts";
-import { assemble } from "./dataset.ts";
+import { assemble, checkDataset } from "./dataset.ts";
 import type { Draw } from "./sampler.ts";
 import { commonTime, type Windows } from "./tokens.ts";
 
@@ -23,6 +23,10 @@ export function assembleBatch(
   options: { readonly sortByDomain?: boolean } = {},
 ): DrawnWindows {
   checkOptions("assembleBatch", options, { sortByDomain: boolean });
+  list("assembleBatch: draws", draws);
+  for (const [i, draw] of draws.entries()) object(`assembleBatch: draws: ${i}`, draw);
+  list("assembleBatch: sources", sources);
+  for (const [i, source] of sources.entries()) checkDataset(`assembleBatch: sources: ${i}`, source);
   const rows = options.sortByDomain === true ? byDomain(draws) : draws;
   const domainOf = Int32Array.from(rows, ({ domain }) => domain);
   if (rows.length === 0) {

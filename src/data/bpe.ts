@@ -1,4 +1,5 @@
 /** Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): encodes with merges that were learned (train-bpe.ts) or read (tokenizer.ts). */
+import { numberList, string } from "../options.ts";
 import { GradmixError } from "../errors.ts";
 import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
 import { byteLevelJson } from "./byte-level-json.ts";
@@ -71,6 +72,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
   const encodeSegment = isByBytes(parts) ? byteEncoder(parts.bytes) : pieceEncoder(parts);
 
   const encodeBlocks = (text: string, onBlock: (ids: Uint32Array) => void): void => {
+    string("tokenizer.encode: text", text);
     const block = new Uint32Array(Math.min(BLOCK, text.length + 1));
     let length = 0;
     const put: Put = (ids, start, end) => {
@@ -102,6 +104,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
       return joinIds(blocks);
     },
     decode(ids) {
+      numberList("tokenizer.decode: ids", ids);
       const parts: Uint8Array[] = [];
       for (let i = 0; i < ids.length; i++) {
         const bytes = tokens[ids[i]!];

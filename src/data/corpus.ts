@@ -1,7 +1,7 @@
 /** A domain's text as tokens, split by document into a training and a held-out stream. */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
-import { callback, checkOptions, integerIn, numberIn, required, show } from "../options.ts";
+import { callback, checkOptions, integerIn, numberIn, required, show, objectWith } from "../options.ts";
 import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
@@ -72,6 +72,16 @@ export async function buildCorpus(
   tokenizer: Tokenizer,
   options: CorpusOptions,
 ): Promise<Corpus> {
+  const items: unknown = documents;
+  if (
+    typeof items !== "object" ||
+    items === null ||
+    !(Symbol.iterator in items || Symbol.asyncIterator in items)
+  )
+    throw new GradmixError(
+      "config",
+      `buildCorpus: documents: ${show(items)} does not fit; it must be a list of documents { text }, or a generator of them`,
+    );
   const builder = corpusBuilder(name, tokenizer, options);
   for await (const document of documents) builder.add(document);
   return builder.finish();
@@ -96,6 +106,12 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
     seed: required(integerIn(0)),
     onHeldOut: callback,
   });
+  objectWith(
+    "a tokenizer, such as byteTokenizer makes",
+    "encode",
+    "vocabSize",
+    "endOfText",
+  )("buildCorpus: tokenizer", tokenizer);
   const { heldOut: share, onHeldOut } = options;
   const chosen = heldOutChoice(options);
   const writer = (): CorpusWriter => corpusWriter(tokenizer.vocabSize, tokenizer.endOfText);

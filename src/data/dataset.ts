@@ -2,7 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { checkExamples, concatenate, exampleCount, pickExamples } from "../nn/examples.ts";
 import type { Examples } from "../nn/model.ts";
-import { checkOptions, integerIn, object, required } from "../options.ts";
+import { checkOptions, integerIn, object, required, show, objectWith, type OptionCheck } from "../options.ts";
 import type { Draw, SampledDomain } from "./sampler.ts";
 
 /**
@@ -14,9 +14,19 @@ export interface Dataset<B extends Examples> extends SampledDomain {
   batchOf(indices: readonly number[]): B;
 }
 
+/** Accepts a source of examples. */
+export const checkDataset: OptionCheck = objectWith(
+  "a dataset, such as windowsOf makes",
+  "name",
+  "count",
+  "tokensOf",
+  "batchOf",
+);
+
 /**
  * Makes a batch of the examples of `draws`, in order. Throws `config` for a draw from an unknown source, and `shape` for a source whose batch does
- * not have the requested examples, and for batches that are not compatible.
+ * not have the requested examples, and for batches that are not compatible, and `data` for a source whose batch is none or has other numbers of tokens
+ * than its `tokensOf`.
  */
 export function assemble<B extends Examples>(draws: readonly Draw[], sources: readonly Dataset<B>[]): B {
   for (const { domain, window } of draws)
@@ -32,11 +42,19 @@ export function assemble<B extends Examples>(draws: readonly Draw[], sources: re
     const indices = draws.slice(first, end).map(({ window }) => window);
     const source = sources[domain]!;
     const part = source.batchOf(indices);
+    checkExamples(`"${source.name}": batchOf`, part);
     if (exampleCount(part) !== indices.length)
       throw new GradmixError(
         "shape",
         `"${source.name}": batchOf returned ${exampleCount(part)} examples, but ${indices.length} were requested`,
       );
+    // The sampler and evaluations count with tokensOf, losses are divided by the tokens of the batch.
+    for (const [e, index] of indices.entries())
+      if (Math.fround(part.tokens[e]!) !== Math.fround(source.tokensOf(index)))
+        throw new GradmixError(
+          "data",
+          `"${source.name}": tokensOf(${index}) is ${show(source.tokensOf(index))}, but batchOf gives the example ${part.tokens[e]} tokens; both must be the terms of its loss`,
+        );
     parts.push(part);
   }
   return concatenate(parts);

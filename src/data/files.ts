@@ -8,7 +8,7 @@ import { readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import picomatch from "picomatch";
 import { errorCode, GradmixError } from "../errors.ts";
-import { boolean, callback, checkOptions, string, valueThat } from "../options.ts";
+import { boolean, callback, checkOptions, string, valueThat, show } from "../options.ts";
 
 const aSet = valueThat("a Set", (value) => value instanceof Set);
 
@@ -55,6 +55,12 @@ export async function findFiles(
   options: ListOptions = {},
   passedOverMemo: PassedOverMemo = new Map(),
 ): Promise<FoundFile[]> {
+  const given: unknown = patterns;
+  if (!Array.isArray(given) || given.some((pattern) => typeof pattern !== "string"))
+    throw new GradmixError(
+      "config",
+      `listFiles: patterns: ${show(given)} does not fit; it must be a list of strings`,
+    );
   checkOptions("listFiles", options, {
     ...{ what: string, exclude: aSet, passOver: callback, skipUnreadable: boolean, onLeftOut: callback },
   });

@@ -1,6 +1,6 @@
 /** Estimates by bigrams how much of a target resembles each domain: a histogram for importance sampling, and a prior for rules that move weights. */
 import { GradmixError } from "../errors.ts";
-import { boolean, checkOptions, integerIn } from "../options.ts";
+import { boolean, checkOptions, integerIn, list } from "../options.ts";
 import {
   type CountedDomain,
   type Piece,
@@ -11,7 +11,7 @@ import {
 import { calibrateInSteps, likelihoods, mixtureSharesInSteps, type Scores } from "./mixture-fit.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
-import type { StoredStream, Windows } from "./tokens.ts";
+import { checkWindows, type StoredStream, type Windows } from "./tokens.ts";
 
 /** Options of `bigramHistogram`. */
 export interface HistogramOptions {
@@ -99,6 +99,9 @@ function* histogramSteps(
     domainTokens: integerIn(1),
     standardErrors: boolean,
   });
+  checkWindows("bigramHistogram: target", target);
+  list("bigramHistogram: domains", domains);
+  for (const [i, domain] of domains.entries()) checkWindows(`bigramHistogram: domains: ${i}`, domain);
   if (domains.length === 0) throw new GradmixError("config", "bigramHistogram: no domain was given");
   const k = domains.length;
   const pairs = target.stream.tokens.length - 1;

@@ -2,6 +2,7 @@
  * Tokenizers other than byte-level BPE (Unigram, WordPiece, …), by Hugging Face's library: the package `tokenizers`, its official binding for
  * Node.js, which users install if they need it. It answers asynchronously, so it runs in a thread of its own and the caller waits.
  */
+import { numberList, string } from "../options.ts";
 import { createRequire } from "node:module";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { errorCode, GradmixError } from "../errors.ts";
@@ -21,6 +22,7 @@ export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
   const file = load(send, textOnly(json, facts));
   let decoder: number | null = null;
   const encode = (text: string): Uint32Array => {
+    string("tokenizer.encode: text", text);
     const answer = send({ file, encode: text });
     if ("ids" in answer) return answer.ids;
     throw failure(answer, "it cannot encode a text");
@@ -35,6 +37,7 @@ export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
       if (ids.length > 0) onBlock(ids);
     },
     decode(ids) {
+      numberList("tokenizer.decode: ids", ids);
       decoder ??= load(send, withoutAdditions(json));
       const known = Array.from(ids).filter((id) => id < facts.contents.length);
       const answer = send({ file: decoder, decode: known });

@@ -1,7 +1,8 @@
 /** NumPy's .npy files (format 1.0; numpy.lib.format): arrays in C order, little-endian. */
 import { GradmixError } from "../errors.ts";
 import { half } from "../nn/safetensors.ts";
-import { sizeOf } from "../tensor/shape.ts";
+import { object, show } from "../options.ts";
+import { checkShape, sizeOf } from "../tensor/shape.ts";
 
 /** Elements of a .npy file, as gradmix reads and writes them. */
 export type NpyValues = Int32Array | Float32Array;
@@ -17,7 +18,16 @@ export interface NpyArray {
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
 
 /** The bytes of a file. Throws `data` if the values do not fit the shape. */
-export function encodeNpy({ shape, values }: NpyArray): Uint8Array {
+export function encodeNpy(array: NpyArray): Uint8Array {
+  object("encodeNpy: array", array);
+  const { shape, values } = array;
+  checkShape(shape, "encodeNpy");
+  // Other arrays would be stored byte by byte under the type of these.
+  if (!(values instanceof Int32Array || values instanceof Float32Array))
+    throw new GradmixError(
+      "data",
+      `npy: the values are ${ArrayBuffer.isView(values) ? Object.prototype.toString.call(values).slice(8, -1) : show(values)}; an Int32Array or a Float32Array is needed`,
+    );
   if (sizeOf(shape) !== values.length)
     throw new GradmixError("data", `npy: ${values.length} values for the shape [${shape.join(", ")}]`);
   const descr = values instanceof Int32Array ? "<i4" : "<f4";
@@ -113,6 +123,8 @@ export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
  * axis order, or contains numbers that do not fit.
  */
 export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
+  if (!(bytes instanceof Uint8Array))
+    throw new GradmixError("data", `${file}: its contents are ${show(bytes)}, not a Uint8Array`);
   const { shape, start, bytes: each, read } = readNpyHeader(bytes, file);
   checkNpySize({ shape, start, bytes: each }, bytes.length, file);
   return { shape, values: read(bytes.subarray(start)) };

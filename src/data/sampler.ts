@@ -6,7 +6,18 @@
  * has its own order.
  */
 import { GradmixError } from "../errors.ts";
-import { checkOptions, checkRange, integerIn, oneOf, required, valueThat } from "../options.ts";
+import {
+  checkOptions,
+  checkRange,
+  integerIn,
+  oneOf,
+  required,
+  valueThat,
+  objectWith,
+  isNumberList,
+  numberList,
+  show,
+} from "../options.ts";
 import * as schema from "../schema.ts";
 import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
 import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts";
@@ -114,6 +125,7 @@ export function createSampler(options: SamplerOptions): Sampler {
     mode: oneOf("multinomial", "systematic"),
   });
   const { domains, seed, mode = "multinomial" } = options;
+  for (const [i, domain] of domains.entries()) checkDomain(`createSampler: domains: ${i}`, domain);
   commonTime(domains);
   for (const { name, count } of domains)
     if (!Number.isSafeInteger(count) || count < 1)
@@ -128,7 +140,7 @@ export function createSampler(options: SamplerOptions): Sampler {
   let draws = 0;
   const orders = new Map<number, Order>();
 
-  const checkDomain = (domain: number): void =>
+  const checkIndex = (domain: number): void =>
     checkRange("domain", domain, { min: 0, max: domains.length - 1, integer: true });
 
   const next = (domain: number): Draw => {
@@ -149,6 +161,7 @@ export function createSampler(options: SamplerOptions): Sampler {
   };
 
   const prepare = (weights: ArrayLike<number>): Choice => {
+    numberList("weights", weights);
     checkSize(weights.length, domains.length);
     const table = mode === "multinomial" && domains.length >= ALIAS_FROM ? aliasTable : cumulativeTable;
     return table(weights, (i) => `"${domains[i]!.name}"`);
@@ -171,13 +184,13 @@ export function createSampler(options: SamplerOptions): Sampler {
     },
     drawFrom(domain, n) {
       checkCount(n);
-      checkDomain(domain);
+      checkIndex(domain);
       return Array.from({ length: n }, () => next(domain));
     },
     epochs: () => taken.map((count, i) => count / domains[i]!.count),
     tokens: () => [...tokens],
     seen(domain) {
-      checkDomain(domain);
+      checkIndex(domain);
       return { tokens: tokens[domain]!, epochs: taken[domain]! / domains[domain]!.count };
     },
     state: () => ({ version: 1, seed, draws, taken: [...taken], tokens: [...tokens] }),
@@ -192,8 +205,16 @@ export function createSampler(options: SamplerOptions): Sampler {
   };
 }
 
+const checkDomain = objectWith("a domain, such as windowsOf makes", "name", "count", "tokensOf");
+
 function isChoice(weights: ArrayLike<number> | Choice): weights is Choice {
-  return "size" in weights;
+  if (isNumberList(weights)) return false;
+  const given: unknown = weights;
+  if (typeof given === "object" && given !== null && "size" in given && "at" in given) return true;
+  throw new GradmixError(
+    "config",
+    `weights: ${show(given)} does not fit; it must be a list of numbers, or what prepare returned`,
+  );
 }
 
 function checkCount(n: number): void {

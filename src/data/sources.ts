@@ -8,7 +8,7 @@
 import { isUtf8 } from "node:buffer";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
-import { boolean, callback, checkOptions, string } from "../options.ts";
+import { boolean, callback, checkOptions, string, show } from "../options.ts";
 import { jsonOrUndefined } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
@@ -53,6 +53,13 @@ export async function* readDocuments(
     onSkip: callback,
     onEmpty: callback,
   });
+  const given: unknown = files;
+  // A string would be read as a list of its characters.
+  if (typeof given !== "object" || given === null || !(Symbol.iterator in given))
+    throw new GradmixError(
+      "config",
+      `readDocuments: files: ${show(given)} does not fit; it must be a list of paths`,
+    );
   for (const file of files) yield* readPart({ path: file, from: 0, to: null }, options);
 }
 

@@ -6,7 +6,15 @@
  */
 import { GradmixError } from "../errors.ts";
 import type { TokenBatch } from "../nn/model.ts";
-import { checkOptions, checkRange, oneOf } from "../options.ts";
+import {
+  checkOptions,
+  checkRange,
+  oneOf,
+  integerIn,
+  numberList,
+  objectWith,
+  type OptionCheck,
+} from "../options.ts";
 import type { Dataset } from "./dataset.ts";
 
 /** Tokens by position, as an array in memory or in files. */
@@ -198,6 +206,7 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   checkRange("endOfText", endOfText, { min: 0, max: vocabSize - 1, integer: true });
   const writer = corpusWriter(vocabSize, endOfText);
   const append = (ids: ArrayLike<number>): void => {
+    numberList("tokenWriter: ids", ids);
     for (let i = 0; i < ids.length; i++)
       if (!Number.isInteger(ids[i]) || ids[i]! < 0 || ids[i]! >= vocabSize)
         throw new GradmixError("data", `token ${i} is ${ids[i]}, which is not an id below ${vocabSize}`);
@@ -214,8 +223,43 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   };
 }
 
-/** Cuts a stream in two at a token; a document across the cut belongs to both parts. Both share the memory of the whole. */
+const hasMembers = objectWith("a stream of tokens, such as `train` of a corpus", "tokens", "documents");
+
+const hasTokens = objectWith("a Uint16Array or a Uint32Array, or tokens in files", "length", "subarray");
+
+/** Accepts a stream of tokens. */
+export const checkStream: OptionCheck = (name, value) => {
+  // A corpus is taken for its stream easily.
+  if (typeof value === "object" && value !== null && "train" in value)
+    throw new GradmixError("config", `${name}: it is a corpus; pass its stream, corpus.train`);
+  hasMembers(name, value);
+  const tokens: unknown = Reflect.get(Object(value), "tokens");
+  hasTokens(`${name}: tokens`, tokens);
+  // Ids of another type could be negative, and targets below 0 do not count.
+  if (ArrayBuffer.isView(tokens) && !(tokens instanceof Uint16Array || tokens instanceof Uint32Array))
+    throw new GradmixError(
+      "config",
+      `${name}: tokens: ${Object.prototype.toString.call(tokens).slice(8, -1)} does not fit; it must be a Uint16Array or a Uint32Array`,
+    );
+};
+
+/** Accepts windows, such as `windowsOf` makes. */
+export const checkWindows: OptionCheck = objectWith(
+  "windows, such as windowsOf makes",
+  "name",
+  "count",
+  "stream",
+  "time",
+  "tokensOf",
+);
+
+/**
+ * Cuts a stream in two at a token; a document across the cut belongs to both parts. Both share the memory of the whole. Throws `config` unless the position is
+ * one in the stream, or its end.
+ */
 export function splitStream(stream: TokenStream, at: number): [TokenStream, TokenStream] {
+  checkStream("splitStream: stream", stream);
+  integerIn(0, stream.tokens.length)("splitStream: at", at);
   const length = stream.tokens.length;
   const inner = [...stream.documents];
   const head = [...inner.filter((start) => start < at), at];
@@ -254,6 +298,7 @@ export function windowsOf<S extends StoredStream>(
   options: WindowOptions = {},
 ): Windows<S> {
   checkOptions<WindowOptions>("windowsOf", options, { partial: oneOf("pad", "drop") });
+  checkStream("windowsOf: stream", stream);
   checkTime(time);
   const pairs = stream.tokens.length - 1;
   if (pairs < time)
@@ -270,6 +315,7 @@ export function evaluationWindows<S extends StoredStream>(
   stream: S,
   time: number,
 ): Windows<S> | null {
+  checkStream("evaluationWindows: stream", stream);
   checkTime(time);
   return stream.tokens.length < 2 ? null : cut(name, stream, time, "pad");
 }
@@ -293,6 +339,7 @@ function cut<S extends StoredStream>(
     count,
     tokensOf: (index) => Math.min(time, pairs - index * time),
     batchOf(indices) {
+      numberList(`"${name}": indices`, indices);
       const inputs = new Int32Array(indices.length * time);
       const targets = new Int32Array(indices.length * time);
       indices.forEach((index, row) => readWindow(windows, index, inputs, targets, row));
@@ -331,6 +378,9 @@ export function readWindow(
   targets: Int32Array,
   row: number,
 ): void {
+  checkWindows("readWindow: windows", windows);
+  numberList("readWindow: inputs", inputs);
+  numberList("readWindow: targets", targets);
   const { time, stream, name, count } = windows;
   if (!Number.isInteger(index) || index < 0 || index >= count)
     throw new GradmixError("data", `"${name}": there is no window ${index}; it has ${count}`);

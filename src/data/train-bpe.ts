@@ -1,7 +1,8 @@
 /** Learns a byte-level BPE from texts (Sennrich et al. 2016). */
 import type { CancelSignal } from "../cancel.ts";
+import { GradmixError } from "../errors.ts";
 import { giveTurn } from "../backends/turn.ts";
-import { abortSignal, callback, checkOptions, integerIn, required } from "../options.ts";
+import { abortSignal, callback, checkOptions, integerIn, required, show, string } from "../options.ts";
 import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { gpt2Pieces } from "./pieces.ts";
@@ -33,8 +34,19 @@ export async function trainBpe(
     signal: abortSignal,
   });
   const { vocabSize, onProgress, signal } = options;
+  const given: unknown = texts;
+  if (
+    typeof given !== "object" ||
+    given === null ||
+    !(Symbol.iterator in given || Symbol.asyncIterator in given)
+  )
+    throw new GradmixError(
+      "config",
+      `trainBpe: texts: ${show(given)} does not fit; it must be a list of strings`,
+    );
   const counts = new Map<string, number>();
-  for await (const text of texts)
+  for await (const text of texts) {
+    string("trainBpe: a text", text);
     for (const piece of gpt2Pieces(text))
       for (const [part] of piece.length <= 128 ? [[piece]] : piece.matchAll(LONGEST_LEARNED)) {
         const count = counts.get(part);
@@ -42,6 +54,7 @@ export async function trainBpe(
         if (count === undefined) counts.set(detach(part), 1);
         else counts.set(part, count + 1);
       }
+  }
 
   const tokens = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
   const utf8 = new TextEncoder();

@@ -8,6 +8,7 @@ import { GradmixError } from "../errors.ts";
 import { type Json, jsonLine, type JsonPath, parseJson } from "../json.ts";
 import { assemble, type Bases, type BasesOptions, domainFinder, type GivenRow } from "./bases.ts";
 import { boolean, checkOptions, oneOf, required, show, string } from "../options.ts";
+import { checkDomains } from "./rule.ts";
 
 /** Options of `parseBases`. */
 export interface ParseBasesOptions extends BasesOptions {
@@ -27,6 +28,8 @@ export function parseBases(text: string, domains: readonly string[], options: Pa
     source: string,
     counts: boolean,
   });
+  string("parseBases: text", text);
+  checkDomains(domains);
   const { format, source = "bases" } = options;
   const rows = format === "csv" ? readCsv(text, new Rows(source, domains)) : readJson(text, source, domains);
   try {

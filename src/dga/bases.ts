@@ -4,7 +4,8 @@
  */
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
-import { boolean, checkOptions, show } from "../options.ts";
+import { boolean, checkOptions, show, numberList, object, objectWith, type OptionCheck } from "../options.ts";
+import { checkDomains } from "./rule.ts";
 import { normalise, SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
 
 /** N distributions over k domains as compressed sparse rows: the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values` belong to basis j. */
@@ -52,6 +53,8 @@ export function createBases(
   options: BasesOptions = {},
 ): Bases {
   checkOptions("createBases", options, { counts: boolean });
+  object("createBases: given", given);
+  checkDomains(domains);
   const find = domainFinder(domains);
   const rows = new Map<string, GivenRow>();
   checkOrder(given);
@@ -185,6 +188,16 @@ export function assemble(
   };
 }
 
+/** Accepts bases. */
+export const checkBases: OptionCheck = objectWith(
+  "bases of createBases",
+  "names",
+  "domains",
+  "offsets",
+  "columns",
+  "values",
+);
+
 /**
  * Computes the domain weights α = Σⱼ wⱼ pⱼ [k], in `out` (overwritten) or a new array. Takes one multiply-add per non-zero entry. If w lies on the
  * simplex, so does α, up to rounding. With one basis per domain (P = I), α equals w bit for bit.
@@ -192,6 +205,8 @@ export function assemble(
  * Throws `config`, naming the basis, for weights that are negative or not finite and for arrays of other lengths; `out` is then unchanged.
  */
 export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weights): Weights {
+  checkBases("mixtureOf: bases", bases);
+  numberList("mixtureOf: weights", weights);
   const { names, domains, offsets, columns, values } = bases;
   if (weights.length !== names.length)
     throw new GradmixError("config", `weights: ${weights.length} values for ${names.length} bases`);

@@ -19,7 +19,7 @@ import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { type Arena, arenaLike } from "../nn/parameters.ts";
-import { checkExamples, concatenate, cutExamples, exampleCount, tokenCount } from "../nn/examples.ts";
+import { concatenate, cutExamples, exampleCount, tokenCount, checkExamples } from "../nn/examples.ts";
 import type { Examples, Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
 import { integerIn, oneOf } from "../options.ts";
@@ -40,6 +40,9 @@ import {
   scaleOf,
   readAndDispose,
   selectedParameters,
+  checkArena,
+  checkBatches,
+  checkMeasured,
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
 
@@ -64,6 +67,8 @@ export async function estimateAlignments<B extends Examples>(
 ): Promise<Alignments> {
   oneOf(...estimatorNames)("estimateAlignments: name", name);
   checkEstimate("estimateAlignments", options);
+  checkBatches("estimateAlignments", model, domains);
+  checkExamples("estimateAlignments: target", target);
   if (domains.length === 0)
     throw new GradmixError("config", "estimateAlignments: at least one domain's batch is needed");
   if (name === "sketch") {
@@ -98,6 +103,9 @@ export async function targetDirection<B extends Examples>(
   options: EstimateOptions = {},
 ): Promise<TargetMeasurements> {
   checkEstimate("targetDirection", options);
+  checkMeasured("targetDirection", model);
+  checkExamples("targetDirection", target);
+  checkArena("targetDirection: direction", direction);
   if (tokenCount(target) === 0)
     throw new GradmixError("data", "the target batch has no tokens to learn from");
   const scale = scaleOf(options);
@@ -238,7 +246,9 @@ export async function exampleNumbers<B extends Examples>(
   }
 > {
   checkEstimate("exampleNumbers", options);
+  checkMeasured("exampleNumbers", model);
   checkExamples("exampleNumbers", batch);
+  checkArena("exampleNumbers: direction", direction);
   const count = exampleCount(batch);
   const dots = new Float64Array(count);
   const losses = new Float64Array(count);
@@ -275,6 +285,7 @@ export async function estimateGram<B extends Examples>(
   losses: Float64Array;
 }> {
   checkEstimate("estimateGram", options, { held: integerIn(1) });
+  checkBatches("estimateGram", model, domains);
   const k = domains.length;
   const { held = GRAM_HELD } = options;
   const parameters = selectedParameters(model, options);

@@ -1,6 +1,6 @@
 /** The mirror step of all rules: among the domains that were measured, and after the changes of the combinators around the rule. */
 import { GradmixError } from "../errors.ts";
-import { checkRange } from "../options.ts";
+import { checkRange, numberList, object } from "../options.ts";
 import type { ChangeStep, Step } from "./rule.ts";
 import { exponentiatedGradient, type Weights, within } from "./simplex.ts";
 
@@ -18,7 +18,12 @@ export function mirrorStep(
   project: (part: Weights, total: number) => Weights = (part) => part,
   from: ArrayLike<number> = weights,
 ): Weights {
-  const { eta, direction, among } = change(step);
+  numberList("the weights of the mirror step", weights);
+  object("the mirror step", step);
+  const changed = change(step);
+  object("the mirror step, as a combinator changed it", changed);
+  const { eta, direction, among } = changed;
+  numberList("the direction of the mirror step", direction);
   checkRange("the step size η of the mirror step", eta, { min: 0, max: Infinity, openMax: true });
   // Only the entries of domains that take part reach the step below.
   if (direction.length !== weights.length)

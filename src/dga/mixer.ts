@@ -5,7 +5,7 @@ import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleSchedule, type RuleState, type Signal } from "./rule.ts";
 import { checkedState, checkRuleMembers, isRule } from "./rule-checks.ts";
 import { isObject } from "../json.ts";
-import { checkOptions, integerIn, list, object, required, show } from "../options.ts";
+import { checkOptions, integerIn, list, object, required, show, objectWith } from "../options.ts";
 import * as schema from "../schema.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
@@ -105,8 +105,11 @@ export function advance(state: MixerState, steps: number = 1): MixerState {
   };
 }
 
+const checkMixer = objectWith("a mixer of createMixer", "rule", "domains", "updateEvery", "initial");
+
 /** Whether a weight update is due after the steps taken so far. Always false for fixed weights. */
 export function updateDue(mixer: Mixer, state: MixerState): boolean {
+  checkMixer("updateDue: mixer", mixer);
   checkIsState("updateDue", state);
   return nextUpdate(mixer, state.steps - 1) === state.steps;
 }
@@ -125,7 +128,13 @@ const countOfSteps = integerIn(0);
 /** Throws `config` for something other than the state of a mixer, such as the mixer itself. */
 function checkIsState(where: string, state: MixerState): void {
   const given: unknown = state;
-  if (!isObject(given) || !isObject(given["rule"]) || !Array.isArray(given["rule"]["weights"]))
+  if (
+    !isObject(given) ||
+    !isObject(given["rule"]) ||
+    !Array.isArray(given["rule"]["weights"]) ||
+    !Array.isArray(given["weightSums"]) ||
+    typeof given["steps"] !== "number"
+  )
     throw new GradmixError(
       "config",
       `${where}: ${show(given)} is not the state of a mixer; pass mixer.initial, or what advance, update or restoreMixer returned`,
@@ -137,6 +146,7 @@ function checkIsState(where: string, state: MixerState): void {
  * a rule of your own returns something other than a state. `state` is never changed.
  */
 export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerState {
+  checkMixer("update: mixer", mixer);
   const { rule, domains, initial } = mixer;
   checkIsState("update", state);
   if (state.rule.rule !== rule.name || state.rule.weights.length !== domains.length)
@@ -146,6 +156,7 @@ export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerSt
     );
   if (!isObject(signal))
     throw new GradmixError("config", `update: the signal is ${show(signal)}, not an object`);
+  checkedState(rule, state.rule, "given", domains, initial.rule.memory);
   const next = rule.update(state.rule, signal);
   return { ...state, rule: checkedState(rule, next, "update", domains, initial.rule.memory) };
 }
@@ -166,6 +177,7 @@ export function averageWeights(state: MixerState): Float64Array {
 
 /** Reads a saved state back. Throws `checkpoint`, naming what differs from `mixer`. */
 export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
+  checkMixer("restoreMixer: mixer", mixer);
   const whole = schema.where(mixerState(mixer), ({ steps, weightSums }) =>
     Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0)
       ? `has weightSums that do not add up to the ${steps} steps`

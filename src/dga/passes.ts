@@ -1,11 +1,13 @@
 /** Parts of the estimators: their options, a backward pass, and reading numbers. */
 import { gradients } from "../autograd/grad.ts";
 import { sumSink } from "../autograd/sinks/sum.ts";
+import { wantResult, wantTensor } from "../autograd/checks.ts";
 import { GradmixError } from "../errors.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
 import { checkExamples, exampleCount, tokenCount } from "../nn/examples.ts";
-import type { Examples, Model } from "../nn/model.ts";
+import { checkModel, type Examples, type Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
-import type { Arena } from "../nn/parameters.ts";
+import { type Arena, checkParameters } from "../nn/parameters.ts";
 import { keep, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   callback,
@@ -15,6 +17,9 @@ import {
   object,
   type OptionChecks,
   required,
+  objectWith,
+  type OptionCheck,
+  list,
 } from "../options.ts";
 import { lossScaleCheck } from "./loss-scale.ts";
 
@@ -27,18 +32,24 @@ export function meanGradient<B extends Examples>(
   batch: B,
   into: Arena,
   accumulate = false,
-  parameters: readonly Tensor[] = model.parameters.list,
+  parameters?: readonly Tensor[],
   lossScale = 1,
 ): Tensor {
+  checkMeasured("meanGradient", model);
+  const selected = parameters ?? model.parameters.list;
+  checkArena("meanGradient: into", into);
   checkExamples("meanGradient", batch);
   const weights = new Float64Array(exampleCount(batch)).fill(lossScale / Math.max(1, tokenCount(batch)));
   const sink = sumSink({ gradientOf: into.of, accumulate });
   try {
-    return gradients(() => model.losses(batch), { parameters, sink, weights });
+    return gradients(() => model.losses(batch), { parameters: selected, sink, weights });
   } finally {
     sink.dispose();
   }
 }
+
+/** Accepts an arena. */
+export const checkArena: OptionCheck = objectWith("an arena, such as arenaLike makes", "arena", "of");
 
 /** Options of the estimators. */
 export interface EstimateOptions {
@@ -70,12 +81,25 @@ export interface EstimateOptions {
 
 const estimateChecks: OptionChecks<EstimateOptions> = {
   maxExamples: integerIn(1),
-  direction: object,
+  direction: checkArena,
   parameters: callback,
   sketch: object,
   precondition: object,
   lossScale: lossScaleCheck,
 };
+
+/** Throws `config` unless it is a model with parameters. */
+export function checkMeasured(where: string, model: Named): void {
+  checkModel(`${where}: model`, model);
+  checkParameters(`${where}: model: parameters`, model.parameters);
+}
+
+/** The same, and throws `data` unless these are batches. */
+export function checkBatches(where: string, model: Named, batches: readonly Examples[]): void {
+  checkMeasured(where, model);
+  list(`${where}: batches`, batches);
+  for (const [i, batch] of batches.entries()) checkExamples(`${where}: batch ${i}`, batch);
+}
 
 /** Checks the options. Throws `config`, naming the function and the option. `more` are options that only this function has. */
 export function checkEstimate<More extends object = object>(
@@ -88,7 +112,7 @@ export function checkEstimate<More extends object = object>(
     checkOptions(`${where}: sketch`, options.sketch, { rank: integerIn(1), seed: integerIn(0) });
   if (options.precondition !== undefined)
     checkOptions(`${where}: precondition`, options.precondition, {
-      v: required(object),
+      v: required(checkArena),
       bias: required(numberIn({ min: 0, max: 1, openMin: true })),
       eps: required(numberIn({ min: 0, openMin: true })),
     });
@@ -114,6 +138,11 @@ export function exampleWeight(batch: Examples, options: EstimateOptions): number
  * the backward pass then ends there. Throws `config` if the model has fewer blocks.
  */
 export function lastBlocks(model: Named, count: number): (name: string) => boolean {
+  objectWith("a model, such as createGPT makes", "parameters")("lastBlocks: model", model);
+  objectWith("parameters, such as createParameters makes", "specs")(
+    "lastBlocks: model: parameters",
+    model.parameters,
+  );
   const { specs } = model.parameters;
   const blocks = specs.reduce(
     (most, { block }) => (typeof block === "number" ? Math.max(most, block + 1) : most),
@@ -164,7 +193,21 @@ export async function lossesOf<B extends Examples>(
   model: Model<NoInfer<B>>,
   batch: B,
 ): Promise<Float64Array> {
-  return readAndDispose(keep(scope(() => model.losses(batch))));
+  return readAndDispose(
+    keep(
+      scope(() => {
+        const losses: unknown = model.losses(batch);
+        wantResult("model.losses", losses, false);
+        wantTensor("model.losses", "what it returned", losses);
+        if (!sameShape(losses.shape, [exampleCount(batch)]))
+          throw new GradmixError(
+            "shape",
+            `model.losses: it returned ${formatShape(losses.shape)} for ${exampleCount(batch)} examples; one summed loss per example is needed, [${exampleCount(batch)}]`,
+          );
+        return losses;
+      }),
+    ),
+  );
 }
 
 /** Reads the numbers of a tensor and disposes it. Meanwhile it is outside every scope, because a scope may end before the numbers arrive. */

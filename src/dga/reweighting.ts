@@ -8,8 +8,8 @@
  */
 import { GradmixError } from "../errors.ts";
 import { type Choice, cumulativeTable } from "../data/alias.ts";
-import { type Bases, mixtureOf } from "./bases.ts";
-import { checkOptions, numberIn, object } from "../options.ts";
+import { type Bases, checkBases, mixtureOf } from "./bases.ts";
+import { checkOptions, numberIn, object, integerIn, numberList } from "../options.ts";
 import { type ExampleMeasurements, type Measurements, squarePerToken } from "./measurements.ts";
 import type { Weights } from "./simplex.ts";
 
@@ -29,6 +29,8 @@ export interface ProposalOptions {
  */
 export function proposal(bases: Bases, weights: ArrayLike<number>, options: ProposalOptions = {}): Weights {
   checkOptions("proposal", options, { defensive: numberIn({ min: 0, max: 1, openMin: true }), out: object });
+  checkBases("proposal: bases", bases);
+  numberList("proposal: weights", weights);
   const { defensive = 0.5, out } = options;
   const share = defensive / bases.names.length;
   return mixtureOf(
@@ -58,6 +60,11 @@ export function basisAlignments(
   q: ArrayLike<number>,
   examples: ExampleMeasurements,
 ): BasisMeasurements {
+  checkBases("basisAlignments: bases", bases);
+  numberList("basisAlignments: q", q);
+  object("basisAlignments: examples", examples);
+  for (const name of ["domainOf", "tokens", "dots"] as const)
+    numberList(`basisAlignments: examples: ${name}`, examples[name]);
   const { names, offsets, columns, values } = bases;
   const { tokens, dots, losses, squaredNorms } = examples;
   const [n, count] = [names.length, dots.length];
@@ -156,8 +163,10 @@ function chained(
   return { first, next };
 }
 
-/** Draws a domain from basis j, for the sampler's `draw`. A draw takes O(log non-zeros of the row); the table takes 8 bytes per non-zero. */
+/** Draws a domain from basis j, for the sampler's `draw`. A draw takes O(log non-zeros of the row); the table takes 8 bytes per non-zero. Throws `config` for a basis that does not exist. */
 export function basisChoice(bases: Bases, j: number): Choice {
+  checkBases("basisChoice: bases", bases);
+  integerIn(0, bases.names.length - 1)("basisChoice: j", j);
   const columns = bases.columns.subarray(bases.offsets[j], bases.offsets[j + 1]);
   const inRow = cumulativeTable(bases.values.subarray(bases.offsets[j], bases.offsets[j + 1]));
   return { size: bases.domains.length, at: (u) => columns[inRow.at(u)]! };

@@ -69,18 +69,23 @@ export function checkRuleMembers(where: string, value: unknown): asserts value i
 }
 
 /**
- * Returns what `init` or `update` of a rule made, if it is a state for these domains. `memory` is a memory of the rule, whose names and lengths have to
+ * Returns what `init` or `update` of a rule made or, with "given", what a user passed on, if it is a state for these domains. `memory` is a memory of the rule, whose names and lengths have to
  * stay; null for `init`, which fixes them. Throws `config` for anything else; not `numeric`, which a trainer explains by the learning rate.
  */
 export function checkedState(
   { name }: Rule,
   made: unknown,
-  by: "init" | "update",
+  by: "init" | "update" | "given",
   domains: readonly string[],
   memory: RuleState["memory"] | null,
 ): RuleState {
   const refuse = (what: string): GradmixError =>
-    new GradmixError("config", `rule "${name}": ${by} returned ${what}`);
+    new GradmixError(
+      "config",
+      by === "given"
+        ? `update: the state of the rule "${name}" cannot be used: ${what}; pass mixer.initial, or what update or restoreMixer returned`
+        : `rule "${name}": ${by} returned ${what}`,
+    );
   if (!isState(made)) {
     const kind = isObject(made) && typeof made["then"] === "function" ? "a promise" : show(made);
     throw refuse(

@@ -6,7 +6,7 @@
  * that keeps its own memory beside that of the inner rule.
  */
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
+import { show, isNumberList, numberList } from "../options.ts";
 
 /** What was measured about the domains at one step; arrays have one entry per domain. */
 export interface Signal {
@@ -146,8 +146,36 @@ export function remembered(rule: string, memory: RuleState["memory"], name: stri
   return values;
 }
 
+/** Throws `config` for something other than the state of a rule. */
+function wantState(rule: string, state: RuleState): void {
+  const given: unknown = state;
+  if (
+    typeof given !== "object" ||
+    given === null ||
+    !(
+      "domains" in given &&
+      Array.isArray(given.domains) &&
+      "weights" in given &&
+      Array.isArray(given.weights)
+    )
+  )
+    throw new GradmixError(
+      "config",
+      `${rule}: ${show(given)} is not the state of a rule; pass what its init or its update returned`,
+    );
+}
+
+/** Throws `config` for something other than a signal. */
+function wantSignal(rule: string, signal: Signal): void {
+  const given: unknown = signal;
+  if (typeof given !== "object" || given === null)
+    throw new GradmixError("config", `${rule}: the signal is ${show(given)}, not an object`);
+}
+
 /** Which domains the signal measured; null means all. */
 export function measuredDomains(rule: string, state: RuleState, signal: Signal): readonly boolean[] | null {
+  wantState(rule, state);
+  wantSignal(rule, signal);
   if (signal.tokens === undefined) return null;
   const counts = numbers(rule, state, signal.tokens, "tokens", null);
   const bad = counts.findIndex((count) => count < 0);
@@ -164,6 +192,7 @@ export type DomainNumbers =
  * `numeric`). Domains that were not measured have NaN, so that they cannot be mistaken for numbers: see `within`.
  */
 export function need(rule: string, state: RuleState, signal: Signal, name: DomainNumbers): Float64Array {
+  wantState(rule, state);
   const measured = name === "tokensSeen" ? null : measuredDomains(rule, state, signal);
   const out = numbers(rule, state, partOf(rule, signal, name), name, measured);
   if (name !== "norms" && name !== "tokensSeen") return out;
@@ -195,9 +224,10 @@ const ASYMMETRY = 1e-3;
  * domains.
  */
 export function needGram(rule: string, state: RuleState, signal: Signal): Float64Array {
+  wantState(rule, state);
   const k = state.domains.length;
   const gram: unknown = partOf(rule, signal, "gram");
-  if (!isList(gram))
+  if (!isNumberList(gram))
     throw new GradmixError("config", `${rule}: gram is ${show(gram)}, not a list of numbers`);
   if (gram.length !== k * k)
     throw new GradmixError("config", `${rule}: a Gram matrix of ${gram.length} numbers for ${k} domains`);
@@ -232,6 +262,7 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
  * domains that were not measured.
  */
 export function needErrors(rule: string, state: RuleState, signal: Signal): (number | null)[] {
+  wantState(rule, state);
   const errors: unknown = partOf(rule, signal, "standardErrors");
   checkList(rule, state, errors, "standardErrors");
   const measured = measuredDomains(rule, state, signal);
@@ -259,6 +290,8 @@ export interface HeldOutNumbers {
  * `numeric`, naming the domain, for an entry that is neither null nor finite and at least 0.
  */
 export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): HeldOutNumbers | null {
+  wantState(rule, state);
+  wantSignal(rule, signal);
   const { heldOutLosses, heldOutReferences, heldOutErrors } = signal;
   if (heldOutLosses === undefined) return null;
   const entriesOf = (values: unknown, name: string): (number | null)[] => {
@@ -281,14 +314,11 @@ export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): 
 
 /** The named part of the signal. Throws `config` if the signal does not have it. */
 function partOf<N extends SignalName>(rule: string, signal: Signal, name: N): NonNullable<Signal[N]> {
+  wantSignal(rule, signal);
   const value = signal[name];
   if (value === undefined || value === null)
     throw new GradmixError("config", `${rule}: the signal has no ${name}`);
   return value;
-}
-
-function isList(value: unknown): value is ArrayLike<unknown> {
-  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
 
 function checkList(
@@ -298,7 +328,7 @@ function checkList(
   name: string,
 ): asserts values is ArrayLike<unknown> {
   const k = state.domains.length;
-  if (!isList(values))
+  if (!isNumberList(values))
     throw new GradmixError("config", `${rule}: ${name} is ${show(values)}, not a list of numbers`);
   if (values.length !== k)
     throw new GradmixError("config", `${rule}: ${values.length} ${name} for ${k} domains`);
@@ -336,6 +366,14 @@ export function initialState(
   memory: Readonly<Record<string, ArrayLike<number>>> = {},
 ): RuleState {
   checkDomains(domains);
+  numberList(`rule "${rule}": initialState: weights`, weights);
+  if (typeof memory !== "object" || memory === null)
+    throw new GradmixError(
+      "config",
+      `rule "${rule}": initialState: memory: ${show(memory)} is not an object`,
+    );
+  for (const [name, values] of Object.entries(memory))
+    numberList(`rule "${rule}": initialState: memory: ${name}`, values);
   return {
     rule,
     domains: [...domains],

@@ -40,17 +40,17 @@ function arenasOf<B extends Examples>(training: Training<B>): Map<string, Tensor
   ]);
 }
 
-/** Saves everything that `restore` needs. Throws `numeric` if a parameter is not finite. */
+/** Saves everything that `restore` needs. Throws `numeric` if a parameter, or a number of the optimizer, is not finite: `restore` would refuse it. */
 export async function save<B extends Examples>(training: Training<B>): Promise<Checkpoint> {
   const { options, drawing, device, state } = training;
   const arrays: Record<string, Float32Array> = {};
   for (const [name, arena] of arenasOf(training)) {
     const values = Float32Array.from(await arena.data());
     // The last update may have overflowed although loss and gradient had not; such a state must not replace a valid one.
-    if (name === "value" && !values.every(Number.isFinite))
+    if (!values.every(Number.isFinite))
       throw new GradmixError(
         "numeric",
-        `the parameters are no longer finite after step ${state.mixer.steps}; lower the learning rate`,
+        `${name === "value" ? "the parameters" : `the numbers of "${name}"`} are no longer finite after step ${state.mixer.steps}; lower the learning rate`,
       );
     arrays[name] = values;
   }

@@ -4,7 +4,7 @@
  * All functions return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
  */
 import { GradmixError } from "../errors.ts";
-import { checkRange, show } from "../options.ts";
+import { checkRange, show, numberList, callback, isNumberList } from "../options.ts";
 
 /** Weights of domains: numbers of at least 0 that sum to 1. */
 export type Weights = Float64Array;
@@ -19,7 +19,9 @@ const LEAST_WEIGHT = 2 ** -1022;
  * Throws unless there are `length` numbers (`config`) and all are finite and ≥ 0 (`numeric`). The functions of this file are for rules of a user's own
  * too, and without the check a wrong list would give NaN, or weights that look right.
  */
-function checkNumbers(what: string, values: ArrayLike<number>, length: number = values.length): void {
+function checkNumbers(what: string, values: ArrayLike<number>, wanted?: number): void {
+  numberList(what, values);
+  const length = wanted ?? values.length;
   if (values.length !== length)
     throw new GradmixError("config", `${what}: ${values.length} numbers for ${length} weights`);
   for (let i = 0; i < length; i++)
@@ -35,6 +37,7 @@ export function uniformWeights(k: number): Weights {
 
 /** The sum of the values with Neumaier's compensation, so that the error does not grow with their number. */
 export function sumOf(values: ArrayLike<number>): number {
+  numberList("sumOf: values", values);
   let sum = 0;
   let lost = 0;
   for (let i = 0; i < values.length; i++) {
@@ -49,6 +52,7 @@ export function sumOf(values: ArrayLike<number>): number {
 
 /** Divides the values by their sum. Throws `numeric` unless all are finite and ≥ 0 and their sum is positive. */
 export function normalise(values: ArrayLike<number>, what = "weights"): Weights {
+  numberList(`normalise: ${what}`, values);
   const out = Float64Array.from(values);
   for (const value of out)
     if (!Number.isFinite(value) || value < 0)
@@ -76,8 +80,9 @@ export function exponentiatedGradient(
   direction: ArrayLike<number>,
   eta: number,
 ): Weights {
-  const k = alpha.length;
   checkNumbers("the weights of the mirror step", alpha);
+  const k = alpha.length;
+  numberList("the direction of the mirror step", direction);
   // A negative η is a step down; it is mirrorStep that takes steps up only.
   const finite = { min: -Infinity, max: Infinity, openMin: true, openMax: true };
   checkRange("the step size η of the mirror step", eta, finite);
@@ -160,6 +165,8 @@ export function within(
   among: readonly boolean[] | null,
   change: (part: Weights, total: number, indices: readonly number[]) => Weights,
 ): Weights {
+  numberList("within: weights", alpha);
+  callback("within: change", change);
   if (among !== null && (!Array.isArray(among) || among.length !== alpha.length))
     throw new GradmixError(
       "config",
@@ -225,6 +232,7 @@ export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): 
 /** Mixes in uniform weights: (1 − share)·α + share/k. Throws `config` for a share outside [0, 1]. */
 export function mixUniform(alpha: Weights, share: number): Weights {
   checkRange("mixUniform: share", share, { min: 0, max: 1 });
+  checkNumbers("mixUniform: weights", alpha);
   return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));
 }
 
@@ -237,6 +245,9 @@ export function checkSimplex(
   domains: readonly string[],
   what = "weights",
 ): Weights {
+  numberList(what, weights);
+  if (!Array.isArray(domains))
+    throw new GradmixError("config", `${what}: the domains are ${show(domains)}, not a list of names`);
   if (weights.length !== domains.length)
     throw new GradmixError("config", `${what}: ${weights.length} values for ${domains.length} domains`);
   for (let i = 0; i < weights.length; i++) {
@@ -255,7 +266,9 @@ export function checkSimplex(
 
 /** Whether numbers that were read from a file lie on the simplex, up to rounding. */
 export function liesOnSimplex(numbers: readonly number[]): boolean {
-  return Math.abs(sumOf(numbers) - 1) <= 1e-9 && numbers.every((weight) => weight >= 0);
+  return (
+    isNumberList(numbers) && Math.abs(sumOf(numbers) - 1) <= 1e-9 && numbers.every((weight) => weight >= 0)
+  );
 }
 
 /** Entropy −Σ αᵢ log αᵢ, in nats. Throws `numeric` for weights that are not finite and ≥ 0. */
@@ -289,6 +302,9 @@ export function projectBounds(
   floors: ArrayLike<number>,
   caps: ArrayLike<number>,
 ): Weights {
+  numberList("projectBounds: weights", alpha);
+  numberList("projectBounds: floors", floors);
+  numberList("projectBounds: caps", caps);
   const out = Float64Array.from(alpha);
   const k = out.length;
   if (floors.length !== k || caps.length !== k)

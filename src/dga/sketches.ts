@@ -2,6 +2,7 @@
  * Alignments by random projection: the gradient of each domain is kept as a short sketch (autograd/sinks/sketch.ts). It can be aligned with any
  * number of targets, at any time, for the cost of a product of two short vectors each.
  */
+import { objectWith } from "../options.ts";
 import { gradients } from "../autograd/grad.ts";
 import { sketchSink } from "../autograd/sinks/sketch.ts";
 import { GradmixError } from "../errors.ts";
@@ -9,6 +10,7 @@ import { concatenate, exampleCount, tokenCount } from "../nn/examples.ts";
 import type { Examples, Model } from "../nn/model.ts";
 import { type Alignments, total } from "./measurements.ts";
 import {
+  checkBatches,
   checkEstimate,
   chunks,
   type EstimateOptions,
@@ -42,6 +44,7 @@ export async function sketchGradients<B extends Examples>(
   options: EstimateOptions = {},
 ): Promise<Sketches> {
   checkEstimate("sketchGradients", options);
+  checkBatches("sketchGradients", model, batches);
   const { rank = 16, seed = 1 } = options.sketch ?? {};
   const parameters = selectedParameters(model, options);
   const k = batches.length;
@@ -85,6 +88,9 @@ export async function sketchGradients<B extends Examples>(
  * They do not include the sampling error.
  */
 export function alignSketches(domains: Sketches, target: Sketches): Alignments {
+  const isSketch = objectWith("sketches of sketchGradients", "rank", "seed", "size", "values", "norms");
+  isSketch("alignSketches: domains", domains);
+  isSketch("alignSketches: target", target);
   for (const name of ["rank", "seed", "size"] as const)
     if (domains[name] !== target[name])
       throw new GradmixError(

@@ -1,5 +1,6 @@
 /** A domain's alignment and its standard error from measurements of its examples. */
 import { GradmixError } from "../errors.ts";
+import { integerIn, numberList } from "../options.ts";
 
 /** Alignment of one domain with the target. */
 export interface DomainAlignment {
@@ -16,6 +17,8 @@ export interface DomainAlignment {
  * lists of different lengths.
  */
 export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<number>): DomainAlignment {
+  numberList("domainAlignments: dots", dots);
+  numberList("domainAlignments: tokens", tokens);
   if (dots.length !== tokens.length)
     throw new GradmixError("shape", `${dots.length} dots for ${tokens.length} token counts`);
   let n = 0;
@@ -72,7 +75,7 @@ export function domainNorms(parts: readonly NormParts[]): Float64Array {
 
 /**
  * Computes the alignment of every domain from examples in any order; `domainOf[j]` < k is the domain of example j. A domain may have no examples.
- * Throws `shape` for lists of different lengths and for an invalid domain index.
+ * Throws `shape` for lists of different lengths and for an invalid domain index, and `config` unless k is a whole number.
  */
 export function alignmentsByDomain(
   dots: ArrayLike<number>,
@@ -80,6 +83,10 @@ export function alignmentsByDomain(
   domainOf: ArrayLike<number>,
   k: number,
 ): DomainAlignment[] {
+  numberList("alignmentsByDomain: dots", dots);
+  numberList("alignmentsByDomain: tokens", tokens);
+  numberList("alignmentsByDomain: domainOf", domainOf);
+  integerIn(0)("alignmentsByDomain: k", k);
   if (dots.length !== domainOf.length)
     throw new GradmixError("shape", `${dots.length} dots for ${domainOf.length} domain indices`);
   // Only one domain's numbers reach domainAlignments at a time, so a list of another length would not be noticed there.

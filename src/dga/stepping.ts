@@ -5,7 +5,10 @@ import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { tokenCount } from "../nn/examples.ts";
 import type { Examples, Model } from "../nn/model.ts";
-import { empty, keep } from "../tensor/tensor.ts";
+import type { Optimizer } from "../nn/optimizer.ts";
+import { show } from "../options.ts";
+import { formatShape } from "../tensor/shape.ts";
+import { empty, isTensor, keep, type Tensor } from "../tensor/tensor.ts";
 import type { Drawn } from "./drawing.ts";
 import { domainOffsets, gather, pairsOf, type StepMeasurements } from "./gathered.ts";
 import { allFinite, backoff, grow } from "./loss-scale.ts";
@@ -198,7 +201,7 @@ async function optimize<B extends Examples>(
   measured: StepMeasurements,
 ): Promise<{ gradNorm: number; overflowed: boolean }> {
   if (scaling === null || scales === null) {
-    const sumsq = optimizer.step(gradient.arena, lr);
+    const sumsq = stepOf(optimizer, gradient.arena, lr);
     return { gradNorm: Math.sqrt((await readAndDispose(sumsq))[0]!), overflowed: false };
   }
   const { step } = scales;
@@ -207,7 +210,7 @@ async function optimize<B extends Examples>(
     run("sumSquares", {}, { x: gradient.arena }, { out: squaredNorm });
     const gradNorm = Math.sqrt((await squaredNorm.data())[0]!) / step.scale;
     if (Number.isFinite(gradNorm))
-      optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
+      stepOf(optimizer, gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
     // Numbers of single examples may overflow although their sum does not.
     const overflowed = !allFinite([gradNorm, measured.dots, measured.squaredNorms, measured.pairs]);
     scales.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
@@ -215,6 +218,17 @@ async function optimize<B extends Examples>(
   } finally {
     squaredNorm.dispose();
   }
+}
+
+/** The optimizer's step. Throws `config` for an optimizer of the user's that does not return the squared norm. */
+function stepOf(optimizer: Optimizer, ...[gradient, lr, options]: Parameters<Optimizer["step"]>): Tensor {
+  const squaredNorm: unknown = optimizer.step(gradient, lr, options);
+  if (!isTensor(squaredNorm) || squaredNorm.size !== 1)
+    throw new GradmixError(
+      "config",
+      `optimizer ${optimizer.name}: step returned ${isTensor(squaredNorm) ? `a tensor ${formatShape(squaredNorm.shape)}` : show(squaredNorm)}; it must return the squared norm of the gradient, a tensor [1]`,
+    );
+  return squaredNorm;
 }
 
 /** Mean loss per token of each domain in the batch. */

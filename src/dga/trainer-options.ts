@@ -4,7 +4,7 @@ import type { SamplingMode } from "../data/sampler.ts";
 import { commonTime } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { concatenate } from "../nn/examples.ts";
-import type { Examples, Model, TokenBatch } from "../nn/model.ts";
+import { checkModel, type Examples, type Model, type TokenBatch } from "../nn/model.ts";
 import type { Optimizer } from "../nn/optimizer.ts";
 import type { Parameters } from "../nn/parameters.ts";
 import type { Schedule } from "../nn/schedules.ts";
@@ -13,7 +13,7 @@ import {
   checkOptions,
   integerIn,
   object,
-  type OptionCheck,
+  objectWith,
   oneOf,
   orNull,
   required,
@@ -146,7 +146,7 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
  */
 export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): void {
   checkOptions("createTrainer", options, {
-    model: required(objectWith("a model, such as createGPT makes", "parameters", "losses")),
+    model: required(checkModel),
     mixer: required(objectWith("a mixer of createMixer", "rule", "domains", "updateEvery", "initial")),
     domains: required(
       valueThat("a list of datasets", (value) => Array.isArray(value) && value.every(isDataset)),
@@ -156,7 +156,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
       "a Map from names to datasets",
       (value) => value instanceof Map && [...value.values()].every(isDataset),
     ),
-    reference: objectWith("a model", "parameters", "losses"),
+    reference: checkModel,
     heldOut: object,
     bases: objectWith("bases of createBases", "names", "domains", "offsets"),
     batch: required(integerIn(1)),
@@ -236,14 +236,6 @@ function aboutReference(check: () => void): void {
     if (!(error instanceof GradmixError)) throw error;
     throw new GradmixError(error.code, `reference: ${error.message}`, { cause: error });
   }
-}
-
-/** Checks that an option is an object with these properties. */
-function objectWith(what: string, ...names: string[]): OptionCheck {
-  return valueThat(
-    what,
-    (value) => typeof value === "object" && value !== null && names.every((name) => name in value),
-  );
 }
 
 function isDataset(value: unknown): boolean {

@@ -1,9 +1,8 @@
 /** What the parts of a trainer share: its options with what follows from them, its memory on the device, and its state. */
 import type { Examples } from "../nn/model.ts";
-import { adamw, type Optimizer } from "../nn/optimizer.ts";
-import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
+import { adamw, checkOptimizer as checkIsOptimizer, type Optimizer } from "../nn/optimizer.ts";
+import { type Arena, arenaLike, checkParameters, orDispose, type Parameters } from "../nn/parameters.ts";
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
 import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
@@ -64,6 +63,7 @@ export interface Training<B extends Examples> {
 /** Allocates the state of a trainer. Throws like `createTrainer`; then nothing is allocated. */
 export function createTraining<B extends Examples>(options: TrainerOptions<B>): Training<B> {
   checkTrainer(options);
+  checkParameters("createTrainer: model: parameters", options.model.parameters);
   const { model, mixer, lossScale = null } = options;
   const { needs } = mixer.rule;
   const scaling = lossScale === null ? null : lossScaleOptions(lossScale);
@@ -126,7 +126,7 @@ function makeDevice(
   };
   return orDispose(
     () => ({
-      optimizer: own(optimizerOf(parameters)),
+      optimizer: own(madeBy(optimizerOf, parameters)),
       gradient: own(arenaLike(parameters)),
       direction: directed ? own(arenaLike(parameters)) : null,
       dispose,
@@ -135,14 +135,18 @@ function makeDevice(
   );
 }
 
+/** The optimizer that a function makes. Throws `config` unless it is one. */
+function madeBy(optimizerOf: (parameters: Parameters) => Optimizer, parameters: Parameters): Optimizer {
+  const optimizer = optimizerOf(parameters);
+  checkIsOptimizer("createTrainer: optimizer", optimizer);
+  return optimizer;
+}
+
 /** Arrays of a checkpoint that are not the optimizer's. */
 const ownArrays: readonly string[] = ["value", "direction"];
 
-/** Throws `config` for a value that is not an optimizer, and for an optimizer that lacks what the rule needs. */
+/** Throws `config` for an optimizer that lacks what the rule needs, and for names in its state that the trainer needs. */
 function checkOptimizer(optimizer: Optimizer, rule: string, plan: Plan): void {
-  for (const name of ["name", "state", "steps", "step"] as const)
-    if (!(name in optimizer))
-      throw new GradmixError("config", `createTrainer: optimizer: it has no ${name} (${show(optimizer)})`);
   const reserved = Object.keys(optimizer.state).find((name) => ownArrays.includes(name));
   if (reserved !== undefined)
     throw new GradmixError(

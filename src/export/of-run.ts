@@ -1,6 +1,14 @@
 /** Makes the mixture of a run from the files in its folder. */
 import { GradmixError } from "../errors.ts";
-import { checkOptions, integerIn, oneOf, type OptionChecks, orNull, valueThat } from "../options.ts";
+import {
+  checkOptions,
+  integerIn,
+  oneOf,
+  type OptionChecks,
+  orNull,
+  valueThat,
+  objectWith,
+} from "../options.ts";
 import { bitsPerByte, type RunFacts, type TextFacts } from "../runs/facts.ts";
 import type { NamedWeights, StepMetrics } from "../runs/lines.ts";
 import type { RunRecord } from "../runs/record.ts";
@@ -26,7 +34,7 @@ const checks: OptionChecks<OfRunOptions> = {
 
 /** Makes the mixture of a run. Throws `data` for a run that has no weights yet or is incomplete, and `config` for stages that cannot be made. */
 export function mixtureOfRun(
-  { folder, name, facts, steps, weights }: RunRecord,
+  run: RunRecord,
   options: OfRunOptions = {},
 ): {
   /** The mixture, for `exportMixture`. */
@@ -34,6 +42,8 @@ export function mixtureOfRun(
   /** Lines for the user on how the mixture was made. */
   notes: readonly string[];
 } {
+  objectWith("the record of a run", "folder", "facts", "steps", "weights")("mixtureOfRun: run", run);
+  const { folder, name, facts, steps, weights } = run;
   checkOptions("mixtureOfRun", options, checks);
   const { weights: kind = recommendedWeights, stages: count = null, paths = new Map() } = options;
   const last = steps.at(-1);

@@ -1,7 +1,7 @@
 /** Approximates a trajectory of weights by a few stages of constant weights. */
 import { SUM_TOLERANCE, sumOf } from "../dga/simplex.ts";
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
+import { show, list } from "../options.ts";
 import type { MixtureStage } from "./mixture.ts";
 
 /** Constant weights with which `tokens` training tokens were drawn. */
@@ -42,6 +42,7 @@ function checkPiece({ tokens, weights }: TrajectoryPiece, at: number, all: reado
 export function fitStages(trajectory: readonly TrajectoryPiece[], count: number): MixtureStage[] {
   if (!Number.isSafeInteger(count) || count < 1)
     throw new GradmixError("config", `fitStages: count is ${count}, not a whole number of at least 1`);
+  list("fitStages: trajectory", trajectory);
   trajectory.forEach(checkPiece);
   const pieces = joinTo(MOST_PIECES, joinEqual(trajectory.filter(({ tokens }) => tokens > 0)));
   if (pieces.length === 0) throw new GradmixError("config", "fitStages: the trajectory has no tokens");

@@ -1,6 +1,6 @@
 /** Concatenates, cuts and picks batches of any kind that follow the convention of `Examples`. */
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
+import { isNumberList, show } from "../options.ts";
 import type { Examples } from "./model.ts";
 
 /** Array types whose numbers belong to examples. */
@@ -35,11 +35,24 @@ export function tokenCount({ tokens }: Examples): number {
   return sum;
 }
 
+/** Throws `data` for something other than a batch, such as a promise of one. */
+function checkIsBatch(where: string, batch: unknown): void {
+  if (batch instanceof Promise) batch.catch(() => {});
+  const tokens: unknown =
+    typeof batch === "object" && batch !== null ? Reflect.get(batch, "tokens") : undefined;
+  if (!isNumberList(tokens))
+    throw new GradmixError(
+      "data",
+      `${where}: ${batch instanceof Promise ? "a promise is not a batch; batchOf is synchronous, so read everything before training" : `${show(batch)} is not a batch; a batch is an object with tokens, a list of one number per example`}`,
+    );
+}
+
 /**
  * Throws `shape`, naming `where` and the field, for a typed array that does not have the same number of values per example, and `data` for invalid
- * token counts.
+ * token counts and for what is not a batch.
  */
 export function checkExamples(where: string, batch: Examples): void {
+  checkIsBatch(where, batch);
   const { tokens } = batch;
   for (let e = 0; e < tokens.length; e++)
     if (!(tokens[e]! >= 0 && tokens[e]! < Infinity))

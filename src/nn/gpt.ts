@@ -7,6 +7,7 @@
  * Query, key and value come from one packed linear layer, gate and up from another; the head is not tied to the embedding.
  */
 import { checkpoint } from "../autograd/checkpoint.ts";
+import { wantTensor } from "../autograd/checks.ts";
 import { add } from "../autograd/ops/arithmetic.ts";
 import { causalAttention } from "../autograd/ops/attention.ts";
 import { embedding } from "../autograd/ops/embedding.ts";
@@ -25,6 +26,7 @@ import {
   oneOf,
   type OptionChecks,
   required,
+  objectWith,
 } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
@@ -228,6 +230,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   };
 
   const hidden = (tokens: Tensor): Tensor => {
+    wantTensor("gpt", "tokens", tokens);
     if (tokens.rank !== 2 || tokens.shape[1]! > context || tokens.shape[1]! < 1)
       throw new GradmixError(
         "shape",
@@ -262,7 +265,14 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
         return exampleLosses(logits(inputs), targets);
       });
     },
-    check: (source, first = 0, end = source.count) => checkTokens(source, config, first, end),
+    check(source, first, end) {
+      objectWith(
+        "a source of examples, such as windowsOf makes",
+        "name",
+        "count",
+      )("gpt.check: source", source);
+      checkTokens(source, config, first ?? 0, end ?? source.count);
+    },
     dispose: () => parameters.dispose(),
   };
 

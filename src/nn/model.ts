@@ -1,5 +1,6 @@
 /** The interfaces of models for training and of the batches that they accept. */
 import type { Tensor } from "../tensor/tensor.ts";
+import { objectWith, type OptionCheck } from "../options.ts";
 import type { Parameters } from "./parameters.ts";
 
 /**
@@ -48,3 +49,6 @@ export interface Model<B extends Examples = TokenBatch> {
    */
   check?(source: Source, first?: number, end?: number): void;
 }
+
+/** Accepts a model; its parameters are checked where they are used. */
+export const checkModel: OptionCheck = objectWith("a model, such as createGPT makes", "parameters", "losses");

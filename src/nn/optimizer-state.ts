@@ -2,7 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { count, object, read, type Schema, string } from "../schema.ts";
-import type { Optimizer } from "./optimizer.ts";
+import { checkOptimizer, type Optimizer } from "./optimizer.ts";
 import { arraysOf, checkpointFault, savedParts, checkpointError } from "./saved-arrays.ts";
 
 /** The state of an optimizer as plain data; `saveOptimizer` returns it. */
@@ -29,6 +29,7 @@ export const savedOptimizer: Schema<SavedOptimizer["json"]> = object<SavedOptimi
  * resolves. Throws `numeric` if the state is not finite.
  */
 export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimizer> {
+  checkOptimizer("saveOptimizer: optimizer", optimizer);
   const json = { name: optimizer.name, steps: optimizer.steps };
   const arrays = await Promise.all(
     Object.entries(optimizer.state).map(
@@ -49,6 +50,7 @@ export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimize
  * arrays that are missing, unknown, of a different size or type, or not finite; the optimizer is then unchanged.
  */
 export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): void {
+  checkOptimizer("restoreOptimizer: optimizer", optimizer);
   const { json, arrays: given } = read(savedParts, saved, checkpointFault);
   const { name, steps } = read(savedOptimizer, json, checkpointFault);
   if (name !== optimizer.name)

@@ -2,11 +2,25 @@
  * Optimizers over the parameter arena: SGD, Adam, AdamW. Weight decay applies to the parameters whose spec says so (not to gains and biases).
  * Clipping by the global norm and undoing the loss scale are one factor of the gradient, computed on the device without reading back.
  */
+import { wantTensor } from "../autograd/checks.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
-import { boolean, checkOptions, checkRange, numberIn, object, type OptionChecks } from "../options.ts";
-import { empty, scope, type Tensor } from "../tensor/tensor.ts";
-import { type Arena, arenaLike, orDispose, type Parameters } from "./parameters.ts";
+import { isObject } from "../json.ts";
+import {
+  boolean,
+  callback,
+  checkOptions,
+  checkRange,
+  numberIn,
+  object,
+  objectWith,
+  type OptionCheck,
+  type OptionChecks,
+  string,
+  valueThat,
+} from "../options.ts";
+import { empty, isTensor, scope, type Tensor } from "../tensor/tensor.ts";
+import { type Arena, arenaLike, checkParameters, orDispose, type Parameters } from "./parameters.ts";
 
 /** Options of all optimizers. */
 interface CommonOptions {
@@ -97,10 +111,26 @@ export interface Adam extends Optimizer {
 /** AdamW: Adam with weight decay that is decoupled from the gradient. */
 export type AdamW = Adam;
 
+const hasMembers = objectWith("an optimizer, such as adamw makes", "name", "state", "steps", "step");
+const checkArena = objectWith("an arena, such as arenaLike makes", "arena", "of");
+
+/** Accepts an optimizer. */
+export const checkOptimizer: OptionCheck = (name, value) => {
+  hasMembers(name, value);
+  const member = (key: string): unknown => Reflect.get(Object(value), key);
+  const state = member("state");
+  string(`${name}: name`, member("name"));
+  object(`${name}: state`, state);
+  callback(`${name}: step`, member("step"));
+  callback(`${name}: dispose`, member("dispose"));
+  if (isObject(state))
+    for (const [key, arena] of Object.entries(state)) checkArena(`${name}: state: ${key}`, arena);
+};
+
 const learningRate = { min: 0, max: Infinity, openMax: true };
 const stepOptions: OptionChecks<OptimizerStepOptions> = {
   lossScale: numberIn({ min: 0, openMin: true }),
-  squaredNorm: object,
+  squaredNorm: valueThat("a tensor", isTensor),
 };
 const share = numberIn({ min: 0, max: 1, openMax: true });
 const common: OptionChecks<CommonOptions> = {
@@ -131,6 +161,7 @@ export function adamwOptions(options: AdamWOptions = {}): Required<AdamWOptions>
 
 /** Makes AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
 export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
+  checkParameters("adamw: parameters", parameters);
   return createAdam("adamw", parameters, adamwOptions(options));
 }
 
@@ -139,6 +170,7 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
  * for values out of range.
  */
 export function adam(parameters: Parameters, options: AdamOptions = {}): Adam {
+  checkParameters("adam: parameters", parameters);
   return createAdam("adam", parameters, adamOptions("adam", options, { beta2: 0.999, weightDecay: 0 }));
 }
 
@@ -148,6 +180,7 @@ export function adam(parameters: Parameters, options: AdamOptions = {}): Adam {
  * `config` for values out of range.
  */
 export function sgd(parameters: Parameters, options: SGDOptions = {}): Optimizer {
+  checkParameters("sgd: parameters", parameters);
   checkOptions("sgd", options, { ...common, momentum: share, nesterov: boolean });
   const { momentum = 0, nesterov = false, weightDecay = 0, clip = 1 } = options;
   if (nesterov && momentum === 0)
@@ -225,6 +258,7 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
     step(gradient, lr, options = {}) {
       checkOptions(where, options, stepOptions);
       checkRange(`${where}: lr`, lr, learningRate);
+      wantTensor(where, "the gradient", gradient);
       if (gradient.size !== value.size || gradient.dtype !== "f32")
         throw new GradmixError(
           "shape",
@@ -235,13 +269,13 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
         const { squaredNorm, scale } = gradientScale(gradient, clip, options);
         optimizer.steps++;
         for (const { from, size, weightDecay } of ranges) {
-          const part = (arena: Tensor): Tensor => arena.view([size], from);
+          const part = (arena: Tensor): Tensor => arena.part([size], from);
           const own: Record<string, Tensor> = {};
           for (const [name, { arena }] of arenas) own[name] = part(arena);
           const [grad, val] = [part(gradient), part(value)];
           update({ lr, weightDecay, step: optimizer.steps, gradient: grad, scale, value: val, state: own });
         }
-        return squaredNorm === options.squaredNorm ? squaredNorm.view(squaredNorm.shape) : squaredNorm;
+        return squaredNorm === options.squaredNorm ? squaredNorm.part(squaredNorm.shape) : squaredNorm;
       });
     },
     dispose() {

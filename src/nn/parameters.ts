@@ -14,7 +14,9 @@ import {
   list as isList,
   numberIn,
   object,
+  objectWith,
   oneOf,
+  type OptionCheck,
   required,
   string,
   unchecked,
@@ -22,7 +24,9 @@ import {
 } from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { checkShape, formatShape, sameShape, type Shape, sizeOf } from "../tensor/shape.ts";
-import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { MOST } from "../autograd/ops/arithmetic.ts";
+import { wantTensor } from "../autograd/checks.ts";
+import { empty, isTensor, keep, scope, type Tensor } from "../tensor/tensor.ts";
 
 /** Initial values of a parameter: normal with mean 0 and the given standard deviation, or one constant. */
 export type Init =
@@ -99,6 +103,7 @@ export function seedKey(seed: number): Key {
  * 2⁵³ − 1. Throws `config` for two parameters with the same name and for invalid seeds.
  */
 export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
+  isList("createParameters: specs", specs);
   const root = seedKey(seed);
   for (const spec of specs) checkSpec(spec);
   const offsets = new Map<string, number>();
@@ -118,7 +123,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
   orDispose(() => run("fill", { value: 0 }, {}, { out: value }), value);
   const byName = new Map<string, Tensor>();
   const list = specs.map((spec) => {
-    const parameter = keep(value.view(spec.shape, offsets.get(spec.name)));
+    const parameter = keep(value.part(spec.shape, offsets.get(spec.name)));
     parameter.name = spec.name;
     byName.set(spec.name, parameter);
     return parameter;
@@ -157,8 +162,9 @@ function checkSpec(spec: ParameterSpec): void {
   // The kind decides which options exist, so it is checked first.
   oneOf("normal", "constant")(`${where}: kind`, spec.init.kind);
   if (spec.init.kind === "normal")
-    checkOptions(where, spec.init, { kind: unchecked, deviation: required(numberIn({ min: 0 })) });
-  else checkOptions(where, spec.init, { kind: unchecked, value: required(numberIn()) });
+    checkOptions(where, spec.init, { kind: unchecked, deviation: required(numberIn({ min: 0, max: MOST })) });
+  else
+    checkOptions(where, spec.init, { kind: unchecked, value: required(numberIn({ min: -MOST, max: MOST })) });
 }
 
 function initialise(parameter: Tensor, init: Init, k: Key): void {
@@ -187,15 +193,38 @@ export interface Arena {
   dispose(): void;
 }
 
+/** Accepts parameters that have these members. */
+function parametersWith(...names: readonly (keyof Parameters)[]): OptionCheck {
+  const hasMembers = objectWith("parameters, such as createParameters makes", ...names);
+  return (name, value) => {
+    // A model is taken for its parameters easily.
+    if (typeof value === "object" && value !== null && "parameters" in value)
+      throw new GradmixError("config", `${name}: it is a model; pass its parameters, model.parameters`);
+    hasMembers(name, value);
+    if (!isTensor(Reflect.get(Object(value), "value")))
+      throw new GradmixError(
+        "config",
+        `${name}: its member value is no tensor; createParameters makes parameters`,
+      );
+  };
+}
+/** Accepts the parameters of a model. */
+export const checkParameters: OptionCheck = parametersWith("list", "byName", "value");
+/** Accepts what parameters are saved from and loaded into. */
+export const checkNamed: OptionCheck = parametersWith("byName", "value");
+const checkLayout = parametersWith("list", "value");
+
 /** Makes an arena of zeros in the layout of `parameters`. The caller disposes it. */
 export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
+  checkLayout("arenaLike: parameters", parameters);
   const { list, value } = parameters;
   const arena = keep(empty(value.shape, "f32", value.memory));
   orDispose(() => run("fill", { value: 0 }, {}, { out: arena }), arena);
-  const views = new Map(list.map((p) => [p, keep(arena.view(p.shape, p.offset - value.offset))]));
+  const views = new Map(list.map((p) => [p, keep(arena.part(p.shape, p.offset - value.offset))]));
   return {
     arena,
     of(parameter) {
+      wantTensor("arena.of", "the parameter", parameter);
       const view = views.get(parameter);
       if (view === undefined)
         throw new GradmixError(
@@ -216,6 +245,8 @@ export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena
  * it. Throws `shape` if the two differ in shape or type, and `autograd` if they share memory.
  */
 export function assign(target: Tensor, values: Tensor): void {
+  wantTensor("assign", "the target", target);
+  wantTensor("assign", "what is assigned", values);
   if (!sameShape(target.shape, values.shape) || target.dtype !== values.dtype)
     throw new GradmixError(
       "shape",

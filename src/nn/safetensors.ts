@@ -1,5 +1,6 @@
 /** Writes and reads the safetensors format (huggingface/safetensors): the length of the header in 8 bytes, a JSON header, raw little-endian data. */
 import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
 import {
   count,
   inside,
@@ -33,11 +34,22 @@ export function encodeSafetensors(
   tensors: ReadonlyMap<string, StoredTensor>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Uint8Array {
+  const given: unknown = tensors;
+  if (!(given instanceof Map))
+    throw new GradmixError("data", `safetensors: the tensors are ${show(given)}; a Map by name is needed`);
+  if (typeof metadata !== "object" || metadata === null)
+    throw new GradmixError("data", `safetensors: the metadata are ${show(metadata)}, not an object`);
+  for (const [key, value] of Object.entries(metadata))
+    if (typeof value !== "string")
+      throw new GradmixError("data", `safetensors: metadata: ${key} is ${show(value)}, not a string`);
   const header: [string, unknown][] = [[METADATA, metadata]];
   let offset = 0;
   for (const [name, { shape, data }] of tensors) {
     if (name === METADATA)
       throw new GradmixError("data", `safetensors: a tensor cannot have the name "${name}"`);
+    if (typeof name !== "string")
+      throw new GradmixError("data", `safetensors: ${show(name)} is not the name of a tensor`);
+    checkStored(name, shape, data);
     if (sizeOf(shape) !== data.length)
       throw new GradmixError(
         "data",
@@ -60,6 +72,17 @@ export function encodeSafetensors(
   return out;
 }
 
+/** Throws `data` for what is not a tensor of a file: its bytes would be stored as they are. */
+function checkStored(name: string, shape: unknown, data: unknown): void {
+  const isShape =
+    Array.isArray(shape) && shape.every((extent) => Number.isSafeInteger(extent) && Number(extent) >= 0);
+  if (isShape && data instanceof Float32Array) return;
+  throw new GradmixError(
+    "data",
+    `safetensors: "${name}" has ${isShape ? `as data ${ArrayBuffer.isView(data) ? Object.prototype.toString.call(data).slice(8, -1) : show(data)}, not a Float32Array; convert it with Float32Array.from` : `as shape ${show(shape)}, not a list of extents`}`,
+  );
+}
+
 /** Bytes that are read in parts, such as those of a file. Only the requested bytes are in memory, so a source may be larger than the largest array. */
 export interface ByteSource {
   /** Number of bytes. */
@@ -74,6 +97,24 @@ export function inMemory(bytes: Uint8Array): ByteSource {
     size: bytes.length,
     read: (at, into) => into.set(bytes.subarray(at, at + into.length)),
   };
+}
+
+/** Throws `data` for a value that is neither a Uint8Array nor a `ByteSource`, such as an ArrayBuffer. */
+export function checkSource(file: string, source: unknown): void {
+  if (
+    typeof source !== "object" ||
+    source === null ||
+    !(
+      "size" in source &&
+      typeof source.size === "number" &&
+      "read" in source &&
+      typeof source.read === "function"
+    )
+  )
+    throw new GradmixError(
+      "data",
+      `${file}: its contents are ${source instanceof ArrayBuffer ? "an ArrayBuffer; pass new Uint8Array(…) of it" : `${show(source)}, not a Uint8Array`}`,
+    );
 }
 
 /** Bytes per element of the types that can be read. */
@@ -103,6 +144,7 @@ export interface SafetensorsFile {
 export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.safetensors"): SafetensorsFile {
   const fileError = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   const source = bytes instanceof Uint8Array ? inMemory(bytes) : bytes;
+  checkSource(file, source);
   const part = (at: number, length: number): Uint8Array<ArrayBuffer> => {
     const out = new Uint8Array(length);
     source.read(at, out);

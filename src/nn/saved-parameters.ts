@@ -1,7 +1,7 @@
 /** Stores the parameters of any model in the safetensors format, under their own names. */
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
-import type { Parameters } from "./parameters.ts";
+import { checkNamed, type Parameters } from "./parameters.ts";
 import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
 
 /** The part of `Parameters` that saving and loading need. */
@@ -11,7 +11,9 @@ export type NamedParameters = Pick<Parameters, "byName" | "value">;
  * Saves all parameters by name as one file of f32 tensors, which any reader of safetensors can load (in PyTorch, `safetensors.torch.load_file`). Do
  * not take a step before it resolves. Throws `numeric`, naming the parameter, if a value is not finite.
  */
-export async function saveParameters({ byName, value }: NamedParameters): Promise<Uint8Array> {
+export async function saveParameters(parameters: NamedParameters): Promise<Uint8Array> {
+  checkNamed("saveParameters: parameters", parameters);
+  const { byName, value } = parameters;
   // A single read of the arena, so that all values are from the same moment.
   const all = Float32Array.from(await value.data());
   const stored = new Map<string, StoredTensor>();
@@ -31,10 +33,12 @@ export async function saveParameters({ byName, value }: NamedParameters): Promis
  * a broken file. Then nothing has changed.
  */
 export function loadParameters(
-  { byName, value }: NamedParameters,
+  parameters: NamedParameters,
   source: Uint8Array | ByteSource,
   file = "the file",
 ): void {
+  checkNamed("loadParameters: parameters", parameters);
+  const { byName, value } = parameters;
   const invalid = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   const { shapes, read } = openSafetensors(source, file);
   const more = [...shapes.keys()].find((name) => !byName.has(name));
@@ -59,7 +63,7 @@ export function loadParameters(
 }
 
 /** "NaN at 3", or null. */
-function notFinite(data: Float32Array): string | null {
+export function notFinite(data: Float32Array): string | null {
   const at = data.findIndex((x) => !Number.isFinite(x));
   return at < 0 ? null : `${data[at]} at ${at}`;
 }

@@ -1,5 +1,7 @@
 /** The inputs of a token model: batches of token ids as tensors, and sources of tokens that fit its vocabulary and its context. */
 import { GradmixError } from "../errors.ts";
+import { wantTensor } from "../autograd/checks.ts";
+import { numberList, objectWith } from "../options.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Source, TokenBatch } from "./model.ts";
 
@@ -27,13 +29,22 @@ interface TokenSource extends Source {
   readonly time: number;
 }
 
+const checkBatch = objectWith("a batch with inputs and targets", "inputs", "targets");
+
 /**
  * The batch's tensors, in the current scope. Throws `shape` for arrays that do not form one batch, and `data`, naming the position, for ids outside
  * the vocabulary. Tensors are used as they are.
  */
 export function tokenTensors(batch: TokenBatch | TokenTensors, vocabSize: number): TokenTensors {
+  checkBatch("gpt: batch", batch);
   // A batch without counts is already on the device.
-  if (!("tokens" in batch)) return batch;
+  if (!("tokens" in batch)) {
+    wantTensor("gpt", "inputs", batch.inputs);
+    wantTensor("gpt", "targets", batch.targets);
+    return batch;
+  }
+  numberList("gpt: inputs", batch.inputs);
+  numberList("gpt: targets", batch.targets);
   const { inputs, targets, tokens, time } = batch;
   if (!Number.isSafeInteger(time) || time < 1 || !Number.isInteger(inputs.length / time))
     throw new GradmixError("shape", `gpt: ${inputs.length} inputs are not windows of ${time}`);

@@ -8,7 +8,7 @@ import type { Checkpoint, CheckpointArray } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import { type ByteSource, headerOf, type HeaderEntry, inMemory, METADATA } from "../nn/safetensors.ts";
 import { isObject } from "../json.ts";
-import { show } from "../options.ts";
+import { show, string as checkPath } from "../options.ts";
 import {
   faultOf,
   object,
@@ -61,16 +61,26 @@ export interface CheckpointFile extends Checkpoint {
  * `io` if the file cannot be written; an existing file then stays.
  */
 export function writeCheckpoint(path: string, checkpoint: CheckpointFile, fs?: WriteFs): void {
+  checkPath("writeCheckpoint: path", path);
   writeFileAtomic(path, encodeCheckpoint(checkpoint), fs);
 }
 
 /** Reads a checkpoint and checks it against its SHA-256. Throws `checkpoint` for a file that is damaged or not a checkpoint, and `io` if it cannot be read. */
 export function readCheckpoint(path: string): CheckpointFile {
+  checkPath("readCheckpoint: path", path);
   return reading(path, (source) => decodeCheckpoint(source, path));
 }
 
 /** The parts of the file, to be written one after another; the arrays are not copied. */
-export function encodeCheckpoint({ step, json, arrays }: CheckpointFile): Uint8Array[] {
+export function encodeCheckpoint(checkpoint: CheckpointFile): Uint8Array[] {
+  const given: unknown = checkpoint;
+  if (given instanceof Promise) given.catch(() => {});
+  if (!isObject(given) || given instanceof Promise)
+    throw new GradmixError(
+      "checkpoint",
+      `checkpoint: ${given instanceof Promise ? "a promise is none; await trainer.save() first" : `${show(given)} is none; trainer.save() makes one`}`,
+    );
+  const { step, json, arrays } = checkpoint;
   for (const [name, part] of Object.entries({ json, arrays }))
     if (!isObject(part))
       throw new GradmixError("checkpoint", `checkpoint: ${name} is ${show(part)}, not an object`);

@@ -4,9 +4,9 @@
  */
 import { rmSync } from "node:fs";
 import { littleEndianBytes, tokenBytes } from "../data/token-files.ts";
-import type { StoredStream, StoredTokens } from "../data/tokens.ts";
+import { checkStream, type StoredStream, type StoredTokens } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
-import { checkOptions, integerIn, required } from "../options.ts";
+import { checkOptions, integerIn, required, string } from "../options.ts";
 import { writeFileAtomic } from "./files.ts";
 
 /** Options of `writeMegatron` and `writeNanoGPT`. */
@@ -24,6 +24,8 @@ const MEGATRON_CODES = { u16: 8, u32: 4 } as const;
  * token. Throws `io` if they cannot be written, and `data` for a document of more than 2³¹ − 1 tokens or an id that is not below `vocabSize`.
  */
 export function writeMegatron(prefix: string, stream: StoredStream, options: WriteTokensOptions): void {
+  string("writeMegatron: prefix", prefix);
+  checkStream("writeMegatron: stream", stream);
   checkOptions<WriteTokensOptions>("writeMegatron", options, { vocabSize: required(integerIn(1, 2 ** 31)) });
   writeMegatronBlocks(prefix, stream, options);
 }
@@ -100,6 +102,8 @@ function setNumber64(view: DataView, at: number, value: number): void {
  * `config` for a vocabulary of more than 65,536 tokens, and `data` for an id that is not below `vocabSize`.
  */
 export function writeNanoGPT(path: string, stream: StoredStream, options: WriteTokensOptions): void {
+  string("writeNanoGPT: path", path);
+  checkStream("writeNanoGPT: stream", stream);
   checkOptions<WriteTokensOptions>("writeNanoGPT", options, { vocabSize: required(integerIn(1, 65_536)) });
   writeNanoGPTBlocks(path, stream, options);
 }

@@ -3,7 +3,8 @@
  * of JAX. A key and a counter determine the numbers, so nothing is stored and any element can be computed separately.
  */
 
-import { integerIn } from "../options.ts";
+import { GradmixError } from "../errors.ts";
+import { integerIn, show } from "../options.ts";
 
 /** A key of the random-number generator: two 32-bit words. */
 export type Key = readonly [number, number];
@@ -54,8 +55,22 @@ export function key(seed: number): Key {
   return [Math.floor(seed / 2 ** 32) >>> 0, seed >>> 0];
 }
 
-/** An independent key for the stream number `data` (JAX's fold_in). */
+/** Throws `shape` unless the value is a key. */
+export function checkKey(where: string, value: unknown): asserts value is Key {
+  const words: readonly unknown[] = Array.isArray(value) ? value : [];
+  if (words.length !== 2 || !words.every((word) => typeof word === "number" && word === word >>> 0))
+    throw new GradmixError("shape", `${where}: ${show(value)} is not a key; make one with key(seed)`);
+}
+
+const checkStream = integerIn(0);
+
+/**
+ * An independent key for the stream number `data` (JAX's fold_in). Throws `shape` unless `k` is a key, and `config` unless `data` is an integer from 0
+ * to 2⁵³ − 1.
+ */
 export function foldIn(k: Key, data: number): Key {
+  checkKey("foldIn", k);
+  checkStream("foldIn: the stream", data);
   return threefry2x32(k[0], k[1], Math.floor(data / 2 ** 32) >>> 0, data >>> 0);
 }
 

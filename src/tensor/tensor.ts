@@ -62,6 +62,14 @@ interface Owned {
 
 let tensorsMade = 0;
 
+/** Whether a transformation follows a tensor. The layer of transformations says so, which is above this one. */
+let isFollowed: (t: Tensor) => boolean = () => false;
+
+/** @internal Called once, by the layer of transformations. */
+export function askWhetherFollowed(ask: (t: Tensor) => boolean): void {
+  isFollowed = ask;
+}
+
 /** The constructor, which is private: users call `empty`, `tensor`, `zeros` and the ops. */
 let handleOn: <D extends DType>(storage: Storage, shape: Shape, dtype: DType, offset: number) => Tensor<D>;
 
@@ -241,8 +249,22 @@ export class Tensor<D extends DType = DType> implements View {
     this.dispose();
   }
 
-  /** Another handle on the same memory: a contiguous part, or the same elements with another shape. */
+  /**
+   * Another handle on the same memory: a contiguous part, or the same elements with another shape. It is not an op, and derivatives do not pass through
+   * it. Throws `autograd` for a tensor that a transformation follows; use `reshape` or `slice` there.
+   */
   view(shape: Shape, offset = 0): Tensor<D> {
+    void this.buffer;
+    if (isFollowed(this))
+      throw new GradmixError(
+        "autograd",
+        `view: derivatives do not pass through a view of ${this.name ?? "a tensor"} ${formatShape(this.shape)}; use reshape or slice, or view stopGradient of it if it is meant as a constant`,
+      );
+    return this.part(shape, offset);
+  }
+
+  /** @internal `view` without the check, for ops and for code that no transformation sees. */
+  part(shape: Shape, offset = 0): Tensor<D> {
     void this.buffer;
     checkShape(shape, "view");
     if (!(Number.isSafeInteger(offset) && offset >= 0 && offset + sizeOf(shape) <= this.size))
@@ -250,7 +272,7 @@ export class Tensor<D extends DType = DType> implements View {
         "shape",
         `view: ${formatShape(shape)} from element ${show(offset)} does not fit into ${formatShape(this.shape)}`,
       );
-    return new Tensor(this.#storage, shape, this.dtype, this.offset + offset);
+    return new Tensor(this.#storage, shape.slice(), this.dtype, this.offset + offset);
   }
 
   /**
@@ -336,8 +358,9 @@ export function tensor(data: Int32Array | readonly Int32Array[], shape?: Shape):
 export function tensor<D extends DType = "f32">(data: NestedNumbers, shape?: Shape, dtype?: D): Tensor<D>;
 export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tensor {
   const { values, shape: own } = flatten("tensor", data);
-  const target = shape ?? own;
-  checkShape(target, "tensor");
+  const wanted = shape ?? own;
+  checkShape(wanted, "tensor");
+  const target = wanted.slice();
   if (dtype !== undefined) checkDType(dtype, "tensor");
   const type = typedAs("tensor", data, dtype) ?? dtype ?? "f32";
   if (sizeOf(target) !== values.length)
@@ -355,6 +378,8 @@ let innermost: Owned | null = null;
 
 /** Takes a tensor out of its scope: the caller owns it and disposes it. */
 export function keep<T extends Tensor>(t: T): T {
+  const given: unknown = t;
+  if (!isTensor(given)) throw new GradmixError("shape", `keep: ${show(given)} is not a tensor`);
   t.keep();
   return t;
 }
@@ -369,6 +394,8 @@ export function keep<T extends Tensor>(t: T): T {
  * scope.
  */
 export function scope<T>(fn: () => T): T {
+  if (typeof fn !== "function")
+    throw new GradmixError("config", `scope: ${show(fn)} does not fit; it must be a function`);
   const mine: Owned = { outer: innermost, first: null, last: null };
   innermost = mine;
   let result: T;

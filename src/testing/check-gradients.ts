@@ -1,4 +1,5 @@
 /** Checks derivatives: by central finite differences in double precision, and the two modes against each other. */
+import { wantResult } from "../autograd/checks.ts";
 import { type Blocks, follow } from "../autograd/batch.ts";
 import { randomUniform } from "../autograd/create.ts";
 import { jvp, type TensorFunction, vjp } from "../autograd/grad.ts";
@@ -6,7 +7,7 @@ import { type Application, type Transform, withTransform } from "../autograd/op.
 import { affine } from "../autograd/ops/arithmetic.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import { GradmixError } from "../errors.ts";
-import { boolean, checkOptions, integerIn, list, numberIn, show } from "../options.ts";
+import { boolean, checkOptions, integerIn, list, numberIn, show, callback } from "../options.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Memory, setCurrentMemory } from "../tensor/memory.ts";
 import { foldIn, key } from "../tensor/rng.ts";
@@ -92,6 +93,8 @@ export async function checkGradients(
     tolerance: numberIn({ min: 0, openMin: true }),
     seed: integerIn(0),
   });
+  callback("checkGradients: f", f);
+  list("checkGradients: inputs", inputs);
   const { order = 1, step = 1e-5, tolerance = 1e-6, forwardMode = true, seed = 1 } = options;
   const given: Numbers[] = [];
   for (const [i, t] of inputs.entries()) {
@@ -115,7 +118,14 @@ export async function checkGradients(
       const all = given.map(({ data, shape, dtype }) => tensor(Array.from(data), shape, dtype));
       const f0: TensorFunction = (...primals) => {
         const outputs = f(...all.map((t, i) => (wrt.includes(i) ? primals[wrt.indexOf(i)]! : t)));
-        return asList(outputs).filter((t) => t.dtype === "f32");
+        wantResult("checkGradients", outputs, true);
+        const differentiable = asList(outputs).filter((t) => t.dtype === "f32");
+        if (differentiable.length === 0)
+          throw new GradmixError(
+            "config",
+            "checkGradients: the function returned no f32 tensor, so there is nothing to check",
+          );
+        return differentiable;
       };
       const primals = wrt.map((i) => all[i]!);
       const first: Problem = {

@@ -5,6 +5,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import * as gradmix from "gradmix";
+import { createParameters } from "gradmix/nn";
 import { apply, type Op } from "#dist/autograd/op.js";
 import { ops } from "#dist/autograd/ops/index.js";
 import type { Backend } from "#dist/backends/backend.js";
@@ -584,6 +585,49 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
       );
     },
   );
+});
+
+/** A copy of lists of numbers, at any depth. */
+const copyOf = (value: unknown): unknown => (Array.isArray(value) ? value.map(copyOf) : value);
+
+/** Changes lists of numbers, at any depth. */
+function spoilLists(value: unknown): void {
+  if (!Array.isArray(value)) return;
+  value.forEach(spoilLists);
+  value.splice(0, value.length, 3, 1, 4, 1, 5, 9, 2, 6);
+}
+
+it("lists that a call was given may change after it: neither shapes nor gradients change with them", async () => {
+  setCurrentMemory(oracle);
+  const results = async (call: Call, spoil: boolean): Promise<unknown> => {
+    const args = call[1].map(copyOf);
+    const slots = args.flatMap((t, slot) => (t instanceof Tensor && t.dtype === "f32" ? [slot] : []));
+    const run = (...given: Tensor[]): Tensor[] => {
+      const result = callPublic([
+        call[0],
+        args.map((arg, slot) => (slots.includes(slot) ? given[slots.indexOf(slot)] : arg)),
+      ]);
+      return (Array.isArray(result) ? result : [result]).filter((t) => t.dtype === "f32");
+    };
+    const { outputs, pullback } = gradmix.vjp(
+      run,
+      slots.map((slot) => args[slot] as Tensor),
+    );
+    if (spoil) spoilLists(args);
+    const found = [
+      ...outputs,
+      ...pullback(outputs.map((t) => tensor(values(t.size, 3), t.shape))),
+      // An op that reads the shape.
+      ...outputs.map((t) => gradmix.sum(t)),
+    ];
+    return Promise.all(found.map(async (t) => [t.shape, await numbers(t)]));
+  };
+  for (const call of calls()) expect(await results(call, true), call[0]).toEqual(await results(call, false));
+  const shape = [2, 3];
+  const specs = [{ name: "w", shape, init: { kind: "constant", value: 1 }, decay: true }] as const;
+  const parameters = createParameters(specs, 1);
+  shape[0] = 50;
+  expect(parameters.list[0].shape).toEqual([2, 3]);
 });
 
 function describeValue(value: unknown): string {

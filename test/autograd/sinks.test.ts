@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   add,
   alignSink,
+  customGradient,
   exampleLosses,
   forwardDerivative,
   embedding,
@@ -18,6 +19,7 @@ import {
   perDomainSink,
   perExampleSink,
   segmentSink,
+  sketchSink,
   sum,
   sumSink,
   tensor,
@@ -526,6 +528,115 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       "total",
     );
     sink.dispose();
+  });
+});
+
+describe("what a sink is given, and when it has a result", () => {
+  beforeEach(() => void setCurrentMemory(createReferenceBackend({ precision: "f64" })));
+  const w = (): Tensor => tensor(values(6, 1), [2, 3]);
+  const x = (rows: number): Tensor => tensor(values(3 * rows, rows), [rows, 3]);
+  const losses =
+    (parameter: Tensor, rows = 2) =>
+    (): Tensor =>
+      sum(linear(x(rows), parameter), 1);
+  const message = async (call: () => unknown): Promise<string> => {
+    try {
+      await call();
+      return "no error";
+    } catch (error) {
+      return error instanceof GradmixError ? `${error.code}: ${error.message}` : String(error);
+    }
+  };
+  const zerosLike = (t: Tensor): Tensor => tensor(new Float32Array(t.size), t.shape);
+
+  it.each<[string, (parameter: Tensor) => GradientSink & { result(): unknown }]>([
+    ["alignSink", () => alignSink({ examples: 2, direction: null })],
+    ["normSink", () => normSink({ examples: 2 })],
+    ["segmentSink", (parameter) => perExampleSink(2, [parameter])],
+    ["sketchSink", (parameter) => sketchSink({ segments: [0, 1, 2], parameters: [parameter], rank: 2 })],
+  ])(
+    "%s has no result before a pass, after one that failed, and after it was disposed",
+    async (name, make) => {
+      const parameter = w();
+      const sink = make(parameter);
+      const none = new RegExp(`^autograd: ${name}: result: there is no result`);
+      const run = (loss: () => Tensor): unknown => gradients(loss, { parameters: [parameter], sink });
+      expect(await message(() => sink.result())).toMatch(none);
+      run(losses(parameter));
+      expect(await message(() => sink.result())).toBe("no error");
+      // Of another size, and one that fails in the middle of the backward pass.
+      expect(await message(() => run(losses(parameter, 3)))).toMatch(/^shape: /);
+      expect(await message(() => sink.result())).toMatch(none);
+      run(losses(parameter));
+      const broken = customGradient((t: Tensor) => mul(t, 2), () => { throw new Error("broken"); }, undefined, { keepsBatch: "rows" }); // prettier-ignore
+      const half = (): Tensor =>
+        sum(linear(broken(linear(x(2), parameter)), tensor(values(4, 2), [2, 2])), 1);
+      expect(await message(() => run(half))).toMatch(/broken/);
+      expect(await message(() => sink.result())).toMatch(none);
+      run(losses(parameter));
+      expect(await message(() => sink.result())).toBe("no error");
+      Reflect.get(sink, "dispose").call(sink);
+      expect(await message(() => sink.result())).toMatch(none);
+    },
+  );
+
+  it("a result that was asked for before the next pass began is that of its own pass", async () => {
+    const [first, second] = [w(), tensor(values(4, 2), [2, 2])];
+    const parameters = [first, second];
+    const align = alignSink({ examples: 2, direction: { given: (p) => p } });
+    const sketch = sketchSink({ segments: [0, 1, 2], parameters, rank: 2 });
+    const run = (sink: GradientSink, scale: number): void =>
+      void gradients(() => mul(sum(linear(linear(x(2), first), second), 1), scale), { parameters, sink });
+    for (const [sink, read] of [
+      [align, async () => Array.from((await align.result()).dots)],
+      [sketch, async () => Array.from(await sketch.result())],
+    ] as const) {
+      run(sink, 1);
+      const alone = await read();
+      const before = read();
+      run(sink, 100);
+      expect(await before).toEqual(alone);
+      expect(await read()).not.toEqual(alone);
+    }
+  });
+
+  it.each([
+    ["undefined", () => undefined, "is undefined, not a tensor"],
+    [
+      "of the transposed shape",
+      () => tensor(new Float32Array(6), [3, 2]),
+      "is f32[3, 2]; f32[2, 3] is needed",
+    ],
+    ["of integers", () => tensor(new Int32Array(6), [2, 3]), "is i32[2, 3]; f32[2, 3] is needed"],
+  ])("a gradient or a direction %s is refused, with the parameter's name", async (_, wrong, want) => {
+    const parameter = w();
+    parameter.name = "w";
+    const of = wrong as unknown as (p: Tensor) => Tensor;
+    const run = (sink: GradientSink): Promise<string> =>
+      message(() => gradients(losses(parameter), { parameters: [parameter], sink }));
+    expect(await run(sumSink({ gradientOf: of }))).toBe(
+      `shape: sumSink: what gradientOf returns for w ${want}`,
+    );
+    expect(await run(alignSink({ examples: 2, direction: { given: of } }))).toBe(
+      `shape: alignSink: what direction.given returns for w ${want}`,
+    );
+    const total = { gradientOf: of };
+    expect(await run(alignSink({ examples: 2, direction: { given: zerosLike }, total }))).toBe(
+      `shape: alignSink: what gradientOf returns for w ${want}`,
+    );
+  });
+
+  it("segments may be changed after the sink was made", async () => {
+    const parameter = w();
+    for (const make of [segmentSink, sketchSink]) {
+      const segments = [0, 1, 2];
+      const sink = make({ segments, parameters: [parameter] });
+      segments[1] = 2;
+      gradients(losses(parameter), { parameters: [parameter], sink });
+      const result = await sink.result();
+      const found = result instanceof Float32Array ? result : await result.get(parameter)?.data();
+      expect(Array.from(found ?? []).some((value) => value === 0)).toBe(false);
+    }
   });
 });
 

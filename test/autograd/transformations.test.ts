@@ -6,11 +6,13 @@ import {
   checkpoint,
   concat,
   crossEntropy,
+  customGradient,
   embedding,
   exp,
   forwardDerivative,
   grad,
   gradients,
+  type GradientSink,
   jvp,
   keep,
   linear,
@@ -19,9 +21,11 @@ import {
   max,
   mean,
   mul,
+  perExampleSink,
   reshape,
   scope,
   sin,
+  sketchSink,
   square,
   stopGradient,
   sub,
@@ -34,6 +38,7 @@ import {
   valueAndGrad,
   vjp,
   where,
+  zeros,
 } from "gradmix";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
@@ -337,13 +342,15 @@ describe("gradients and forwardDerivative", () => {
     expect(codeOf(() => grad((x) => x)(p))).toMatch(/grad: the function gave \[1, 2\]/);
     expect(codeOf(() => jvp((x) => x, [p], []))).toMatch(/0 tangents were given for 1/);
     expect(codeOf(() => jvp((x) => x, [p], [tensor([1])]))).toMatch(
-      /tangent \[1\] for a tensor of shape \[1, 2\]/,
+      /^shape: jvp: the tangent of a tensor \[1, 2\] is f32\[1\]; f32\[1, 2\] is needed/,
     );
     expect(codeOf(() => grad((x) => sum(x))(tensor([1], [1], "i32")))).toMatch(
       /i32; only f32 has derivatives/,
     );
     const { pullback } = vjp((x) => x, [p]);
-    expect(codeOf(() => pullback(tensor([1])))).toMatch(/cotangent \[1\] for an output of shape \[1, 2\]/);
+    expect(codeOf(() => pullback(tensor([1])))).toMatch(/^shape: vjp: cotangent 0 is f32\[1\]; f32\[1, 2\]/);
+    // A refused call uses nothing up.
+    expect(codeOf(() => pullback(p))).toBe("no error");
     expect(codeOf(() => pullback(p))).toMatch(/pullback was used already/);
     const given = vjp((x) => x, [p]);
     given.dispose();
@@ -359,6 +366,121 @@ describe("gradients and forwardDerivative", () => {
       );
   });
 });
+
+describe("what is passed in place of functions, tensors and their results", () => {
+  const p = (): Tensor => tensor([1, 2], [1, 2]);
+  const ids = (): Tensor => tensor([1, 2], [1, 2], "i32");
+  const into = (parameter: Tensor): GradientSink => sumSink({ gradientOf: () => zeros(parameter.shape) });
+  /** One call of each transformation with the function `f`. */
+  const withFunction: { readonly [name: string]: (f: never) => unknown } = {
+    grad: (f) => grad(f)(p()),
+    valueAndGrad: (f) => valueAndGrad(f)(p()),
+    vjp: (f) => vjp(f, [p()]),
+    jvp: (f) => jvp(f, [p()], [p()]),
+    checkpoint: (f) => checkpoint(f, p()),
+    "checkpoint in gradients": (f) => {
+      const w = p();
+      return gradients(() => (checkpoint(f, p()), sum(square(w), 1)), { parameters: [w], sink: into(w) });
+    },
+    gradients: (f) => {
+      const w = p();
+      return gradients(f, { parameters: [w], sink: into(w) });
+    },
+    forwardDerivative: (f) => {
+      const w = p();
+      return forwardDerivative(f, new Map([[w, w]]));
+    },
+  };
+  const noFunctions: readonly unknown[] = [undefined, null, 3, tensor];
+  const noResults: readonly unknown[] = [undefined, null, 3, "x", {}, [undefined], [3]];
+
+  it.each(Object.keys(withFunction))(
+    "%s refuses what is no function, and what returns no tensor",
+    async (name) => {
+      const call = (f: unknown): string => codeOf(() => withFunction[name](f as never));
+      const caller = name.split(" ")[0];
+      for (const f of noFunctions.slice(0, 3))
+        expect(call(f)).toMatch(new RegExp(`^config: ${caller}: (f|loss): `));
+      for (const result of noResults)
+        expect(
+          call(() => result),
+          String(result),
+        ).toMatch(new RegExp(`^autograd: ${caller}: the function returned `));
+      expect(call(() => undefined)).toContain("returned nothing");
+      expect(call(() => Promise.reject(new Error("of the function")))).toContain("a promise");
+      // The refused promise is nobody's unhandled rejection.
+      await new Promise((resolve) => setTimeout(resolve));
+    },
+  );
+
+  const w = p;
+  const cases: readonly (readonly [what: string, call: () => unknown])[] = [
+    ...[undefined, null, 3, {}, [3], [undefined]].flatMap((bad) => [
+      [`vjp: primals = ${JSON.stringify(bad)}`, () => vjp((x) => x, bad as never)] as const,
+      [`jvp: primals = ${JSON.stringify(bad)}`, () => jvp((x) => x, bad as never, [p()])] as const,
+      [`jvp: tangents = ${JSON.stringify(bad)}`, () => jvp((x) => x, [p()], bad as never)] as const,
+      [`vjp: cotangents = ${JSON.stringify(bad)}`, () => vjp((x) => x, [p()]).pullback(bad as never)] as const,
+      [`gradients: sink = ${JSON.stringify(bad)}`, () => gradients(() => sum(w(), 1), { parameters: [w()], sink: bad as never })] as const,
+      [`gradients: parameters = ${JSON.stringify(bad)}`, () => gradients(() => sum(w(), 1), { parameters: bad as never, sink: into(w()) })] as const,
+      [`forwardDerivative: tangents = ${JSON.stringify(bad)}`, () => forwardDerivative(() => sum(w(), 1), bad as never)] as const,
+      [`forwardDerivative: a tangent = ${JSON.stringify(bad)}`, () => forwardDerivative(() => sum(w(), 1), new Map([[w(), bad as never]]))] as const,
+    ]),
+    ["jvp: the tangent of a type", () => jvp((x) => x, [p()], [ids()])],
+    ["vjp: the cotangent of a type", () => vjp((x) => x, [p()]).pullback(ids())],
+    ["forwardDerivative: a tangent of a type", () => forwardDerivative(() => sum(w(), 1), new Map([[w(), ids()]]))],
+    ["forwardDerivative: the loss depends on none", () => forwardDerivative(() => sum(p(), 1), new Map([[w(), w()]]))],
+    ...Object.entries({ ids, "of another shape": () => tensor([1, 2]) }).map(([what, weights]) => [
+      `gradients: the tensor of weights, ${what}`,
+      () => {
+        const used = w();
+        return gradients(() => sum(used, 1), { parameters: [used], sink: into(used), weights: weights() });
+      },
+    ] as const),
+  ]; // prettier-ignore
+  it.each(cases)("%s is refused", (what, call) => {
+    expect(codeOf(call)).toMatch(new RegExp(`^(shape|config|autograd): ${what.split(":")[0]}: `));
+  });
+
+  it("a view of a tensor that a transformation follows is refused, as its gradient would be lost", () => {
+    const follows = /^autograd: view: derivatives do not pass through a view/;
+    const x = tensor([1, 2, 3, 4], [2, 2]);
+    const viewed = (t: Tensor): Tensor => add(square(t), tanh(t).view([2, 2]));
+    expect(codeOf(() => grad((t) => sum(viewed(t)))(x))).toMatch(follows);
+    expect(codeOf(() => jvp(viewed, [x], [x]))).toMatch(follows);
+    expect(codeOf(() => vjp((t) => checkpoint(viewed, t), [x]))).toMatch(follows);
+    expect(codeOf(() => grad((t) => sum(jvp(viewed, [x], [t]).tangents[0]))(x))).toMatch(follows);
+    const loss = (): Tensor => sum(linear(tanh(linear(x, x)).view([2, 2]), x), 1);
+    expect(codeOf(() => gradients(loss, { parameters: [x], sink: into(x) }))).toMatch(follows);
+    expect(codeOf(() => forwardDerivative(loss, new Map([[x, x]])))).toMatch(follows);
+    // Inside an op of one's own a view is hidden like every other step, unless it captures what has a gradient.
+    const hidden = customGradient(
+      (t: Tensor) => square(t.view([4]).view([2, 2])),
+      ([ct]) => ct,
+    );
+    expect(codeOf(() => grad((t) => sum(hidden(t)))(x))).toBe("no error");
+    const captures = (y: Tensor): ((t: Tensor) => Tensor) => customGradient((t: Tensor) => mul(t, y.view([2, 2])), ([ct]) => ct); // prettier-ignore
+    expect(codeOf(() => grad((y) => sum(captures(y)(x)))(x))).toMatch(/not one of its inputs/);
+    // Constants, and everything outside of transformations, may be viewed.
+    expect(codeOf(() => grad((t) => sum(mul(t, x.view([2, 2]))))(tensor([1, 2], [1, 2])))).toBe("no error");
+    expect(codeOf(() => grad((t) => sum(mul(t, stopGradient(t).view([2, 2]))))(x))).toBe("no error");
+    expect(codeOf(() => x.view([4]))).toBe("no error");
+  });
+});
+
+it.each([undefined, null, 3, "x", {}, [], [3]])(
+  "%j is no tensor to keep, no function for a scope, no list of parameters",
+  (bad) => {
+    expect(codeOf(() => keep(bad as never))).toMatch(/^shape: keep: .* is not a tensor$/);
+    expect(codeOf(() => scope(bad as never))).toMatch(
+      /^config: scope: .* does not fit; it must be a function$/,
+    );
+    if (Array.isArray(bad) && bad.length === 0) return;
+    expect(codeOf(() => perExampleSink(1, bad as never))).toMatch(/^config: segmentSink: parameters/);
+    expect(codeOf(() => sketchSink({ segments: [0, 1], parameters: bad as never }))).toMatch(
+      /^(config|shape): sketchSink: parameter/,
+    );
+  },
+);
 
 describe("shape errors name both shapes", () => {
   const t = (...shape: number[]): Tensor => tensor(new Float64Array(shape.reduce((a, b) => a * b, 1)), shape);

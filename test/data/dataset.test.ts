@@ -4,7 +4,7 @@ import { assembleBatch } from "gradmix/data";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { assemble } from "#dist/data/dataset.js";
-import { errorOf } from "../errors.ts";
+import { codeOf, errorOf } from "../errors.ts";
 
 const table = (rows: number, width: number, from = 0) => ({
   inputs: Float32Array.from({ length: rows * width }, (_, i) => from + i),
@@ -105,6 +105,36 @@ describe("draws from several sources", () => {
       code: "shape",
       message: '"short": batchOf returned 1 examples, but 2 were requested',
     });
+  });
+
+  test("a source whose batch is none, or has other numbers of tokens than it says, is refused by name", () => {
+    const source = (tokens: unknown): Dataset<{ tokens: number[] }> => ({
+      name: "own",
+      count: 9,
+      tokensOf: (i) => i + 1,
+      batchOf: () => tokens as { tokens: number[] },
+    });
+    const refused = (tokens: unknown): string =>
+      codeOf(() =>
+        assemble(
+          [3, 4].map((window) => ({ domain: 0, window, epoch: 0 })),
+          [source(tokens)],
+        ),
+      );
+    expect(refused({ tokens: [4, 5] })).toBe("no error");
+    // Numbers of single precision are enough.
+    expect(refused({ tokens: Float32Array.of(4, 5) })).toBe("no error");
+    expect(refused({ tokens: [4, 1] })).toBe(
+      'data: "own": tokensOf(4) is 5, but batchOf gives the example 1 tokens; both must be the terms of its loss',
+    );
+    expect(refused({ tokens: [4, NaN] })).toMatch(/^data: "own": batchOf: tokens of example 1 are NaN/);
+    expect(refused(Promise.reject(new Error("unread")))).toMatch(
+      /^data: "own": batchOf: a promise is not a batch; batchOf is synchronous/,
+    );
+    for (const none of [undefined, null, [], { inputs: [1] }, { tokens: 2 }])
+      expect(refused(none)).toMatch(
+        /^data: "own": batchOf: .* is not a batch; a batch is an object with tokens/,
+      );
   });
 
   test("windows of tokens are such a source, with the same batches as assembleBatch", () => {

@@ -28,6 +28,14 @@ test("data that was written can be read back, and numbers begin at a multiple of
   expect(codeOf(() => encodeNpy({ shape: [2], values: new Int32Array(3) }))).toContain(
     "3 values for the shape [2]",
   );
+  // They would be stored under the type of other numbers.
+  for (const values of [new Float64Array(2), new Uint32Array(2), new Uint8Array(8), [1, 2]])
+    expect(codeOf(() => encodeNpy({ shape: [2], values: values as never }))).toMatch(
+      /^data: npy: the values are .*; an Int32Array or a Float32Array is needed/,
+    );
+  expect(codeOf(() => encodeNpy({ shape: [-1, -2], values: new Int32Array(2) }))).toMatch(
+    /^shape: encodeNpy: /,
+  );
 });
 
 describe("files by other programs", () => {

@@ -251,6 +251,19 @@ test("the ids of a text in blocks equal the ids of the whole text", () => {
   }
 });
 
+test("what is no text, and what are no ids, is refused by every tokenizer", async () => {
+  const trained = await trainBpe(["the fox and the fox"], { vocabSize: 260 });
+  for (const tokenizer of [byteTokenizer(), trained, loadTokenizer(trained.toJSON())]) {
+    for (const bad of [undefined, null, 3, {}, ["text"]]) {
+      const what = /^tokenizer.encode: text: .* does not fit; it must be a string$/;
+      expect(() => tokenizer.encode(bad as never)).toThrow(what);
+      expect(() => tokenizer.encodeBlocks(bad as never, () => {})).toThrow(what);
+    }
+    for (const bad of [undefined, null, 3, {}, "65"])
+      expect(() => tokenizer.decode(bad as never)).toThrow(/^tokenizer.decode: ids: .* does not fit/);
+  }
+});
+
 test("the ids of bytes are the bytes", () => {
   expect([...byteTokenizer().encode("aé")]).toEqual([97, 0xc3, 0xa9]);
   expect([byteTokenizer().vocabSize, byteTokenizer().endOfText]).toEqual([257, 256]);

@@ -132,4 +132,24 @@ test("a stream that is cut keeps its documents, and a document across the cut is
     expect([...head.documents]).toEqual(within(0, at));
     expect([...tail.documents]).toEqual(within(at, 12));
   }
+  for (const at of [-1, 13, 0.5, NaN, undefined])
+    expect(codeOf(() => splitStream(stream, at as number))).toMatch(/^config: splitStream: at: /);
+});
+
+test("tokens of another type are refused: their ids could be negative, which does not count as a target", () => {
+  for (const tokens of [[1, 2, 3, 4], Int32Array.of(1, -2, 3, 4), Float32Array.of(1, 2, 3, 4), undefined])
+    expect(codeOf(() => windowsOf("a", { ...streamOf(4), tokens: tokens as never }, 2))).toMatch(
+      /^config: windowsOf: stream: /,
+    );
+  expect(codeOf(() => windowsOf("a", streamOf(4), 2))).toBe("no error");
+});
+
+test("a corpus in place of its stream is refused, and told apart", () => {
+  const corpus = { train: streamOf(12), heldOut: null };
+  for (const [name, call] of Object.entries({
+    windowsOf: () => windowsOf("a", corpus as never, 3),
+    evaluationWindows: () => evaluationWindows("a", corpus as never, 3),
+    splitStream: () => splitStream(corpus as never, 3),
+  }))
+    expect(codeOf(call)).toBe(`config: ${name}: stream: it is a corpus; pass its stream, corpus.train`);
 });

@@ -132,9 +132,51 @@ describe("a custom optimizer", () => {
     expect(refused({ optimizer: () => ({ ...stepless, dispose() {} }) as unknown as Optimizer })).toMatch(
       /^createTrainer: optimizer: it has no step/,
     );
+    for (const none of [undefined, null, 3])
+      expect(refused({ optimizer: () => none as unknown as Optimizer })).toMatch(
+        /^createTrainer: optimizer: .* does not fit; it must be an optimizer, such as adamw makes/,
+      );
+    expect(refused({ model: { ...model, parameters: model.parameters.list } as never })).toMatch(
+      /^createTrainer: model: parameters: it has no list; it must be parameters, such as createParameters makes/,
+    );
     expect(refused({ optimizer: {} as unknown as typeof momentum })).toMatch(
       /^createTrainer: optimizer: an object does not fit; it must be a function from parameters to an optimizer/,
     );
+  });
+});
+
+test("an optimizer that does not return the squared norm of the gradient is named", async () => {
+  for (const [returned, what] of [
+    [undefined, "undefined"],
+    [3, "3"],
+    [tensor([1, 2]), "a tensor [2]"],
+  ] as const)
+    for (const lossScale of [null, {}]) {
+      const trainer = setup({
+        lossScale,
+        optimizer: (parameters) => ({ ...momentum(parameters), step: () => returned as never }),
+      });
+      await expect(trainer.step()).rejects.toMatchObject({
+        code: "config",
+        message: `optimizer momentum: step returned ${what}; it must return the squared norm of the gradient, a tensor [1]`,
+      });
+    }
+});
+
+test("a state of the optimizer that could not be restored is not saved", async () => {
+  let arena: ReturnType<typeof arenaLike> | null = null;
+  const trainer = setup({
+    optimizer: (parameters) => {
+      const optimizer = momentum(parameters);
+      arena = optimizer.state["momentum"];
+      return optimizer;
+    },
+  });
+  await trainer.step();
+  (arena as ReturnType<typeof arenaLike> | null)?.arena.view([1], 3).write([Infinity]);
+  await expect(trainer.save()).rejects.toMatchObject({
+    code: "numeric",
+    message: 'the numbers of "momentum" are no longer finite after step 1; lower the learning rate',
   });
 });
 

@@ -1,5 +1,5 @@
 /** The loss on held-out examples, against the model's losses of these examples one by one. */
-import { init, shutdown } from "gradmix";
+import { init, shutdown, zeros } from "gradmix";
 import { type Dataset, examplesOf } from "gradmix/data";
 import { createMixer, createTrainer, type Trainer } from "gradmix/dga";
 import type { Model, TokenBatch } from "gradmix/nn";
@@ -92,6 +92,31 @@ test("a source without tokens is refused, and so is an invalid number of tokens"
       message: expect.stringMatching(/^evaluate: tokens: .* does not fit/),
     });
   expect(seen).toEqual([]);
+});
+
+test("a model that does not return one loss per example is refused", async () => {
+  for (const [losses, code, message] of [
+    [() => undefined, "autograd", /^model.losses: the function returned nothing/],
+    [() => Promise.resolve(1), "autograd", /^model.losses: the function returned a promise/],
+    [() => zeros([]), "shape", /^model.losses: it returned \[\] for 2 examples/],
+    [() => zeros([1]), "shape", /^model.losses: it returned \[1\] for 2 examples/],
+    [() => zeros([2, 1]), "shape", /^model.losses: it returned \[2, 1\] for 2 examples/],
+  ] as const) {
+    const trainer = createTrainer({
+      model: { ...model, losses: losses as unknown as typeof model.losses },
+      mixer: createMixer({ domains: ["a"], rule: { name: "uniform" } }),
+      domains: [windows("a", [language(1, 100)])],
+      target: null,
+      batch: 2,
+      schedule: () => 0.01,
+      seed: 1,
+    });
+    await expect(trainer.evaluate(held, 8)).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+    trainer.dispose();
+  }
 });
 
 test("ends before the next batch after its signal is aborted, and throws the reason", async () => {

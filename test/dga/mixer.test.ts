@@ -301,6 +301,36 @@ describe("weights", () => {
   });
 });
 
+test("a state that was changed by hand is refused, and names what does not fit", () => {
+  const mixer = createMixer({ domains: ["a", "b"], rule: { name: "dga" } });
+  const given = { alignments: [1, 2], standardErrors: [0.1, 0.1], tokens: [9, 9] };
+  const { initial } = mixer;
+  const refused = (change: object): string =>
+    errorOf(() => update(mixer, { ...initial, rule: { ...initial.rule, ...change } }, given)).message;
+  const memory = (change: (values: readonly number[]) => number[]): object => ({
+    memory: Object.fromEntries(
+      Object.entries(initial.rule.memory).map(([name, values]) => [name, change(values)]),
+    ),
+  });
+  for (const [change, what] of [
+    [{ weights: [2, 1] }, "weights that sum to 3, not to 1"],
+    [{ weights: [NaN, 1] }, 'a weight of NaN for domain "a"'],
+    [{ domains: ["b", "a"] }, "a state of other domains, or in another order"],
+    [{ memory: {} }, "a memory with no vector"],
+    [memory(() => []), "has 0 numbers"],
+    [memory((values) => values.map(() => NaN)), "has NaN at 0"],
+  ] as const) {
+    expect(refused(change)).toMatch(/^update: the state of the rule "dga" cannot be used: /);
+    expect(refused(change)).toContain(what);
+  }
+  for (const gone of ["weightSums", "steps"] as const) {
+    const { [gone]: _, ...rest } = initial;
+    expect(errorOf(() => advance(rest as MixerState)).message).toMatch(
+      /^advance: an object is not the state/,
+    );
+  }
+});
+
 describe("restoreMixer", () => {
   test("a run that is saved and restored midway ends with the same bits", () => {
     fc.assert(

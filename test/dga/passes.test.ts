@@ -206,12 +206,12 @@ test("the last blocks are those with the highest numbers, and include what comes
 });
 
 test("the options of an estimate are checked by name, even those that only one function has", () => {
-  const v = {};
+  const v = { arena: {}, of: () => ({}) };
   const told = (options: object, more?: Parameters<typeof checkEstimate>[2]): string =>
     codeOf(() => checkEstimate("here", options, more));
   const fine: object[] = [
     {},
-    { maxExamples: 1, direction: {}, parameters: () => true, sketch: {}, lossScale: 0.5 },
+    { maxExamples: 1, direction: v, parameters: () => true, sketch: {}, lossScale: 0.5 },
     { sketch: { rank: 1, seed: 0 } },
     { precondition: { v, bias: 1, eps: 5 } },
     { precondition: { v, bias: 1e-300, eps: 1e-300 } },
@@ -220,6 +220,8 @@ test("the options of an estimate are checked by name, even those that only one f
   const refused: [object, string][] = [
     [{ maxExamples: 0 }, "here: maxExamples: 0 "],
     [{ direction: 5 }, "here: direction: 5 "],
+    [{ direction: {} }, "here: direction: it has no arena"],
+    [{ precondition: { v: {}, bias: 1, eps: 1 } }, "here: precondition: v: it has no arena"],
     [{ parameters: "w" }, 'here: parameters: "w" '],
     [{ sketch: 8 }, "here: sketch: 8 "],
     [{ precondition: null }, "here: precondition: null "],

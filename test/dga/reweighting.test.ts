@@ -489,6 +489,12 @@ describe("the proposal", () => {
   });
 });
 
+test("a basis that does not exist cannot be drawn from", () => {
+  for (const j of [-1, 2, 0.5, NaN])
+    expect(errorOf(() => basisChoice(identity(2), j)).message).toMatch(/^basisChoice: j: /);
+  expect(basisChoice(identity(2), 1).at(0.3)).toBe(1);
+});
+
 /** Examples of a synthetic problem: domains have alignments of their own, examples noise and lengths. */
 function problem(seed: number, k: number) {
   const next = random(seed);

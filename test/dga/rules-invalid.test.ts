@@ -196,6 +196,62 @@ describe.each(Object.entries(entries))("the combinator %s", (_, options) => {
   });
 });
 
+/** A copy with copies of the lists and objects in it. */
+const copyOf = <T extends object>(options: T): T => structuredClone(options);
+
+/** Changes all numbers in the lists and objects among the options. */
+function spoil(options: object): void {
+  for (const name of Object.keys(options)) {
+    const value: unknown = Reflect.get(options, name);
+    if (typeof value === "object" && value !== null)
+      for (const key of Object.keys(value)) Reflect.set(value, key, 123);
+  }
+}
+
+test("options may be changed after the rule was made", () => {
+  const given = fc.sample(signal(K), { numRuns: 3, seed: 1 });
+  const run = (make: (change: boolean) => Rule, change: boolean): RuleState => {
+    const rule = make(change);
+    return given.reduce((state, one) => rule.update(state, one), rule.init(names(K)));
+  };
+  const makers: Readonly<Record<string, (change: boolean) => Rule>> = {
+    ...Object.fromEntries(
+      Object.entries(validOptions).map(([name, options]) => [
+        name,
+        (change: boolean) => {
+          const own = copyOf<RuleOptions>(options);
+          const rule = createRule(own);
+          if (change) spoil(own);
+          return rule;
+        },
+      ]),
+    ),
+    ...Object.fromEntries(
+      [
+        ...Object.values<CombinatorOptions>(entries),
+        { name: "floor", least: [0.1, 0.2, 0.1] } as const,
+        { name: "ceiling", most: { domain1: 0.4 } } as const,
+      ].map((options) => [
+        JSON.stringify(options),
+        (change: boolean) => {
+          const own = copyOf(options);
+          const rule = combine(rules.dga(), [own]);
+          if (change) spoil(own);
+          return rule;
+        },
+      ]),
+    ),
+  };
+  for (const [name, make] of Object.entries(makers)) expect(run(make, true), name).toEqual(run(make, false));
+});
+
+test("typed arrays in place of numbers by domain are told apart from objects", () => {
+  const weights = Float64Array.of(0.5, 0.3, 0.2) as unknown as number[];
+  expect(errorOf(() => rules.static({ name: "static", weights }).init(names(K))).message).toBe(
+    "weights: a Float64Array does not fit; Array.from makes a list of it",
+  );
+});
+
 test("the tables cover every rule and every combinator", () => {
   expect(Object.keys(validOptions)).toEqual([...ruleNames]);
   expect(Object.keys(entries)).toEqual([...combinatorNames]);

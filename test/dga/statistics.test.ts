@@ -164,6 +164,10 @@ describe("alignmentsByDomain", () => {
         code: "shape",
         message: `2 dots for ${tokens.length} token counts`,
       });
+    for (const k of [NaN, 1.5, -1, undefined])
+      expect(errorOf(() => alignmentsByDomain([1], [1], [0], k as number)).message).toMatch(
+        /^alignmentsByDomain: k: /,
+      );
     expect(errorOf(() => alignmentsByDomain([1, 2], [1, 1], [0], 1)).message).toBe(
       "2 dots for 1 domain indices",
     );

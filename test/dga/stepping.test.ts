@@ -198,13 +198,13 @@ test("an optimizer must have all its parts, and its state must not use names of 
   for (const name of ["name", "state", "steps", "step"] as const) {
     const parts = Object.entries(own).filter(([key]) => key !== name);
     expect(refused(Object.fromEntries(parts))).toBe(
-      `config: createTrainer: optimizer: it has no ${name} (an object)`,
+      `config: createTrainer: optimizer: it has no ${name}; it must be an optimizer, such as adamw makes`,
     );
   }
   for (const names of [["value"], ["direction"], ["m", "direction"], ["value", "direction"]])
-    expect(refused({ ...own, state: Object.fromEntries(names.map((name) => [name, {}])) })).toContain(
-      `config: optimizer own: its state cannot be called "${names.find((name) => name !== "m")}"`,
-    );
+    expect(
+      refused({ ...own, state: Object.fromEntries(names.map((name) => [name, { arena: {}, of() {} }])) }),
+    ).toContain(`config: optimizer own: its state cannot be called "${names.find((name) => name !== "m")}"`);
 });
 
 describe("numbers that are not finite", () => {

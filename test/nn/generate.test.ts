@@ -168,6 +168,18 @@ describe("sampleToken", () => {
     for (let i = 0; i < 8; i++) expect(sampleToken(new Array<number>(8).fill(3), 1, 0, i / 8)).toBe(i);
   });
 
+  it.each<[Parameters<typeof sampleToken>, string]>([
+    [[[1, 2], NaN, 0, 0.5], "temperature: NaN"],
+    [[[1, 2], -1, 0, 0.5], "temperature: -1"],
+    [[[1, 2], 1, -1, 0.5], "topK: -1"],
+    [[[1, 2], 1, 1.5, 0.5], "topK: 1.5"],
+    [[[1, 2], 1, 0, 1], "u: 1"],
+    [[[1, 2], 1, 0, NaN], "u: NaN"],
+    [[[1, 2], 1, 0, -0.1], "u: -0.1"],
+  ])("refuses arguments out of range: %o", (args, what) => {
+    expect(() => sampleToken(...args)).toThrow(`sampleToken: ${what} does not fit`);
+  });
+
   it.each([
     [[0, NaN], "NaN"],
     [[-Infinity, -Infinity], "-Infinity"],
@@ -190,6 +202,7 @@ it.each<[number[], GenerateOptions, string]>([
   [[1], { temperature: -0.5 }, "generate: temperature: -0.5 does not fit; it must be at least 0 and finite"],
   [[1], { temperature: NaN }, "generate: temperature: NaN does not fit; it must be at least 0 and finite"],
   [[1], { topK: 2.5 }, "generate: topK: 2.5 does not fit; it must be an integer of at least 0"],
+  [[1], { stop: 11 }, "generate: stop: 11 does not fit; it must be an integer, at least 0 and at most 10"],
   [[1], { seed: -1 }, "generate: seed: -1 does not fit; it must be an integer of at least 0"],
 ])("prompt %o with %o is refused at the first token", async (prompt, options, message) => {
   const model = createGPT(configs[0]);

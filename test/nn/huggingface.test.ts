@@ -526,6 +526,30 @@ describe("folders that cannot be read", () => {
     );
   });
 
+  it("values that are not finite, which are not written either", async () => {
+    const files = await folderOf(gpt2);
+    const name = "transformer.h.1.mlp.c_fc.weight";
+    for (const value of [NaN, Infinity])
+      refused(
+        changed(files, (stored) => (stored.get(name)?.data.fill(value, 5, 6), stored)),
+        `model.safetensors: "${name}" has ${value} at 5`,
+      );
+    const model = await scrambled(gpt2);
+    model.parameters.byName.get("blocks.1.up.weight")?.view([1], 5).write([NaN]);
+    await expect(toHuggingFace(model)).rejects.toMatchObject({
+      code: "numeric",
+      message: 'toHuggingFace: "blocks.1.up.weight" has NaN at 5; lower the learning rate',
+    });
+  });
+
+  it("all parameters that are written are of one moment", async () => {
+    const model = await scrambled(gpt2);
+    const before = weightsOf(await toHuggingFace(model));
+    const writing = toHuggingFace(model);
+    model.parameters.value.write(new Float32Array(model.parameters.value.size));
+    expect(weightsOf(await writing)).toEqual(before);
+  });
+
   it("tensors that are missing or have another shape, even the transposed one", async () => {
     const files = await folderOf(gpt2);
     const name = "transformer.h.1.mlp.c_fc.weight";

@@ -113,6 +113,8 @@ describe("the arena", () => {
     [{ init: { kind: "constant", value: NaN } }, /^config: createParameters: init of "w": value: NaN/],
     [{ init: { kind: "constant", value: 1, deviation: 1 } }, /^config: createParameters: init of "w": there is no/],
     [{ init: { kind: "constant", value: -1 } }, /^no error/],
+    [{ init: { kind: "constant", value: -1e39 } }, /^config: createParameters: init of "w": value: -1e\+39/],
+    [{ init: { kind: "normal", deviation: 1e39 } }, /^config: createParameters: init of "w": deviation: 1e\+39/],
   ])("a spec with %j", (change, message) => {
     const backend = createReferenceBackend();
     setCurrentMemory(backend);

@@ -5,6 +5,7 @@ import { GradmixError } from "gradmix";
 import { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "gradmix/nn";
 import { openSafetensors } from "#dist/nn/safetensors.js";
 import { errorOf } from "../errors.ts";
+import { codeOf } from "../errors.ts";
 
 type Tensors = Map<string, StoredTensor>;
 
@@ -94,6 +95,32 @@ describe("round trip", () => {
   it("values that do not fill their shape are refused", () => {
     expect(() => encodeSafetensors(new Map([["w", { shape: [3], data: new Float32Array(2) }]]))).toThrow(
       new GradmixError("data", 'safetensors: "w" has 2 values for the shape [3]'),
+    );
+  });
+
+  it.each<[unknown, string]>([
+    [
+      { shape: [2], data: new Float64Array(2) },
+      '"w" has as data Float64Array, not a Float32Array; convert it',
+    ],
+    [{ shape: [2], data: Int32Array.of(1, 2) }, '"w" has as data Int32Array, not a Float32Array; convert it'],
+    [{ shape: [4], data: new Uint8Array(4) }, '"w" has as data Uint8Array, not a Float32Array; convert it'],
+    [{ shape: [2], data: [1, 2] }, '"w" has as data a list, not a Float32Array; convert it'],
+    [{ shape: [-1, -2], data: new Float32Array(2) }, '"w" has as shape a list, not a list of extents'],
+    [{ shape: [0.5, 4], data: new Float32Array(2) }, '"w" has as shape a list, not a list of extents'],
+    [{ data: new Float32Array(2) }, '"w" has as shape undefined, not a list of extents'],
+  ])("what would be stored as other numbers is refused: %o", (stored, message) => {
+    expect(codeOf(() => encodeSafetensors(new Map([["w", stored as StoredTensor]])))).toContain(
+      `data: safetensors: ${message}`,
+    );
+  });
+
+  it("metadata are strings, and the source of a file is bytes", () => {
+    expect(codeOf(() => encodeSafetensors(new Map(), { step: 3 } as never))).toBe(
+      "data: safetensors: metadata: step is 3, not a string",
+    );
+    expect(codeOf(() => decodeSafetensors(new ArrayBuffer(8) as never, "a"))).toBe(
+      "data: a: its contents are an ArrayBuffer; pass new Uint8Array(…) of it",
     );
   });
 });

@@ -2,7 +2,7 @@
 import { inspect } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
-import { add, arange, type DType, ones, randomBits, key, tensor, type Tensor, zeros } from "gradmix";
+import { add, arange, type DType, foldIn, ones, randomBits, key, tensor, type Tensor, zeros } from "gradmix";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { type Memory, setCurrentMemory } from "#dist/tensor/memory.js";
@@ -97,6 +97,20 @@ describe("the type of the numbers", () => {
     expect(codeOf(make)).toMatch(message);
     expect(codeOf(make)).toMatch(/^shape: tensor: /);
   }); // prettier-ignore
+});
+
+it("foldIn refuses what is no key, and streams that would share the numbers of another", () => {
+  for (const bad of [7, undefined, null, [1], [1, 2, 3], [1, -1], [0.5, 1], "1"])
+    expect(codeOf(() => foldIn(bad as never, 1))).toMatch(
+      /^shape: foldIn: .* is not a key; make one with key\(seed\)/,
+    );
+  for (const bad of [0.5, NaN, -1, Infinity, 2 ** 53, "1", undefined])
+    expect(codeOf(() => foldIn(key(1), bad as never))).toMatch(/^config: foldIn: the stream: /);
+  fc.assert(
+    fc.property(fc.maxSafeNat(), fc.maxSafeNat(), (a, b) => {
+      expect(foldIn(key(1), a).join() === foldIn(key(1), b).join()).toBe(a === b);
+    }),
+  );
 });
 
 describe("a printed tensor", () => {

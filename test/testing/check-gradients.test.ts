@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import {
   add,
   affine,
+  cast,
   broadcastTo,
   customGradient,
   defineOp,
@@ -354,6 +355,22 @@ describe("functions", () => {
     const some = { forwardMode: false };
     await checkGradients(stuck, [a, b], { ...some, wrt: [0] });
     expect(await refusal(checkGradients(stuck, [a, b], { ...some, wrt: [1] }))).toMatch(/input 1, element/);
+  });
+
+  it("must return something that can be checked", async () => {
+    const found = (f: unknown): Promise<string> => refusal(checkGradients(f as never, [tensor([1, 2])]));
+    expect(await found(undefined)).toMatch(/^GradmixError: checkGradients: f: undefined does not fit/);
+    expect(await found(() => undefined)).toMatch(
+      /^GradmixError: checkGradients: the function returned nothing/,
+    );
+    expect(await found(() => Promise.resolve(1))).toMatch(/^GradmixError: checkGradients: .* a promise/);
+    for (const f of [() => [], (x: Tensor) => cast(x, "i32")])
+      expect(await found(f)).toBe(
+        "GradmixError: checkGradients: the function returned no f32 tensor, so there is nothing to check",
+      );
+    expect(await refusal(checkGradients(square, tensor([1]) as never))).toMatch(
+      /^GradmixError: checkGradients: inputs: an object does not fit; it must be a list/,
+    );
   });
 
   it("may have scalars, and tensors without elements", async () => {

@@ -240,7 +240,7 @@ export const stopGradientOp: Op<None, "x"> = {
     return [specOf(x)];
   },
   forward([x]) {
-    return { outputs: [x.view(x.shape)] };
+    return { outputs: [x.part(x.shape)] };
   },
 };
 

@@ -19,7 +19,7 @@ import {
   stridesOf,
 } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
-import { wantList, wantTensor } from "../checks.ts";
+import { ownList, wantList, wantTensor } from "../checks.ts";
 import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
 import { copyStrided } from "./strided.ts";
@@ -56,7 +56,7 @@ export const reshapeOp: Op<{ shape: Shape }> = moving(
       return [{ shape, dtype: x.dtype }];
     },
     forward([x], { shape }) {
-      return { outputs: [x.view(shape)] };
+      return { outputs: [x.part(shape)] };
     },
   },
   (t, { shape }) => reshape(t, shape),
@@ -77,7 +77,7 @@ export const broadcastToOp: Op<{ shape: Shape }> = moving(
       return [{ shape, dtype: x.dtype }];
     },
     forward([x], { shape }, [spec]) {
-      if (sameShape(x.shape, shape)) return { outputs: [x.view(shape)] };
+      if (sameShape(x.shape, shape)) return { outputs: [x.part(shape)] };
       const y = allocate(spec, x);
       const inStrides = broadcastStrides(x.shape, shape);
       copyStrided({ shape, inStrides, inOffset: 0, outStrides: stridesOf(shape), outOffset: 0 }, x, y);
@@ -109,7 +109,7 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
     else runs.push([axis, axis + 1]);
   }
   // Nothing to reduce: the same elements under a new handle.
-  if (runs.length === 0) return x.view(spec.shape);
+  if (runs.length === 0) return x.part(spec.shape);
   let current = x;
   let shape = x.shape;
   for (const [first, end] of runs.reverse()) {
@@ -170,7 +170,7 @@ export function reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> 
   wantTensor("reshape", "x", x);
   wantList("reshape", "the shape", shape);
   const unknown = shape.indexOf(-1);
-  if (unknown < 0) return apply1(reshapeOp, [x], { shape });
+  if (unknown < 0) return apply1(reshapeOp, [x], { shape: ownList(shape) });
   const rest = sizeOf(shape.filter((_, axis) => axis !== unknown));
   if (!Number.isInteger(x.size / rest))
     throw new GradmixError(
@@ -182,7 +182,7 @@ export function reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> 
 
 /** x repeated along its axes of extent 1 and along new leading axes. */
 export function broadcastTo<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
-  return apply1(broadcastToOp, [x], { shape });
+  return apply1(broadcastToOp, [x], { shape: ownList(shape) });
 }
 
 /** `broadcastTo` for rules: x itself if it has the shape. */

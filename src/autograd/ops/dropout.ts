@@ -29,7 +29,7 @@ export const dropoutOp: Op<DropoutAttrs> = moving(
       return [specOf(x)];
     },
     forward([x], { rate, seed, stream }, [spec]) {
-      if (rate === 0) return { outputs: [x.view(x.shape)] };
+      if (rate === 0) return { outputs: [x.part(x.shape)] };
       const y = allocate(spec, x);
       const [key0, key1] = foldIn(key(seed), stream);
       const threshold = Math.ceil(rate * 2 ** 24);

@@ -158,7 +158,7 @@ function addNormOp(kind: NormKind, name: string): AddNormOp {
         if (!needed) return null;
         if (slot === 0) return toSum;
         // A handle of its own: the tape lets go of each.
-        if (slot === 1) return toSum === null || !needs[0] ? toSum : toSum.view(toSum.shape);
+        if (slot === 1) return toSum === null || !needs[0] ? toSum : toSum.part(toSum.shape);
         return sumTo(slot === gainSlot ? mul(dy, normalised(kind, sum, attrs.eps)) : dy, [
           widthOf(inputs[0]),
         ]);

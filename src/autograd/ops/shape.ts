@@ -14,7 +14,7 @@ import {
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, filled, type Op, specOf } from "../op.ts";
-import { wantLike, wantList, wantTensor, wantTensors } from "../checks.ts";
+import { ownList, wantLike, wantList, wantTensor, wantTensors } from "../checks.ts";
 import { axesOf, type Axis, moving, reshape } from "./broadcast.ts";
 import { copyStrided } from "./strided.ts";
 
@@ -82,7 +82,7 @@ export const sliceOp: Op<Window> = moving(
       // Whole consecutive rows are a view.
       const cut = x.shape.findLastIndex((extent, axis) => sizes[axis] !== extent);
       if (sizes.every((size, axis) => axis >= cut || size === 1))
-        return { outputs: [x.view(sizes, sizeOf(sizes) === 0 ? 0 : inOffset)] };
+        return { outputs: [x.part(sizes, sizeOf(sizes) === 0 ? 0 : inOffset)] };
       const y = allocate(spec, x);
       copyStrided(
         { shape: sizes, inStrides: strides, inOffset, outStrides: stridesOf(sizes), outOffset: 0 },
@@ -205,12 +205,12 @@ export function slice<D extends DType>(
   starts: readonly number[],
   sizes: readonly number[],
 ): Tensor<D> {
-  return apply1(sliceOp, [x], { starts, sizes });
+  return apply1(sliceOp, [x], { starts: ownList(starts), sizes: ownList(sizes) });
 }
 
 /** Zeros of `shape` with x in the window that begins at `starts`. */
 export function pad<D extends DType>(x: Tensor<D>, starts: readonly number[], shape: Shape): Tensor<D> {
-  return apply1(padOp, [x], { starts, shape });
+  return apply1(padOp, [x], { starts: ownList(starts), shape: ownList(shape) });
 }
 
 /** Joins tensors along an axis. */

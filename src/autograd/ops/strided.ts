@@ -88,9 +88,9 @@ export function runPairs<K extends "binary" | "compare">(
     outer,
     ([fromA, fromB]) => {
       const [partA, partB, partC] = [
-        a.view([a.size - fromA], fromA),
-        b.view([b.size - fromB], fromB),
-        c.view([size], at),
+        a.part([a.size - fromA], fromA),
+        b.part([b.size - fromB], fromB),
+        c.part([size], at),
       ];
       run(kernel, { ...params, shape, aStrides, bStrides }, { a: partA, b: partB }, { c: partC });
       for (const part of [partA, partB, partC]) part.dispose();

@@ -12,15 +12,18 @@ import { extentsOf } from "../../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import {
+  checkedTarget,
   checkExamples,
   checkOffsets,
   noRule,
   Offsets,
+  perParameter,
   rowsOf,
   rowsPerExample,
   Sums,
   type SumTarget,
   sumTargetChecks,
+  WholePass,
 } from "./rows.ts";
 import { type Row, Statistics } from "./statistics.ts";
 import { type Block, spanning, type SumCall, Vectors } from "./vectors.ts";
@@ -73,7 +76,7 @@ export interface AlignResult {
 /** A sink of inner products and norms per segment; `alignSink` makes one. */
 export interface AlignSink extends GradientSink {
   /**
-   * Reads the numbers of the last pass. If the pass used a parameter more than once (tied weights), reading a field that is quadratic in gradients throws
+   * Reads the numbers of the last pass. Throws `autograd` before the first pass, and after a pass that failed. If the pass used a parameter more than once (tied weights), reading a field that is quadratic in gradients throws
    * `autograd`, because the square of a sum is not the sum of the squares of its parts. `dots` with a given direction are linear, so they remain readable.
    */
   result(): Promise<AlignResult>;
@@ -113,6 +116,7 @@ interface State {
   readonly offsets: Offsets;
   readonly statistics: Statistics;
   readonly vectors: Vectors;
+  readonly pass: WholePass;
   watched: ReadonlySet<Tensor>;
   readonly used: Set<Tensor>;
   /** The first parameter that the pass used more than once; null if there is none. */
@@ -138,7 +142,10 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
   if (groups !== null) checkOffsets("alignSink", "groups", groups, segmentCount);
   const groupCount = groups === null ? 0 : groups.length - 1;
   const targets = direction !== null && "first" in direction ? direction.first : 0;
-  const given = direction !== null && "given" in direction ? direction.given : null;
+  const given =
+    direction !== null && "given" in direction
+      ? perParameter(name, "direction.given", direction.given)
+      : null;
   if (!Number.isInteger(targets) || targets < 0 || targets > segmentCount)
     throw new GradmixError("config", `alignSink: direction.first is ${targets}, of ${segmentCount} segments`);
   const from = total?.from ?? 0;
@@ -154,7 +161,7 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
     groupCount,
     targets,
     given,
-    total,
+    total: total === null ? null : checkedTarget(name, total),
     from,
   };
 }
@@ -177,6 +184,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
       ...(plan.total === null ? [] : [plan.total.gradientOf(parameter)]),
       ...(plan.given === null ? [] : [plan.given(parameter)]),
     ]),
+    pass: new WholePass(name),
     watched: new Set(),
     used: new Set(),
     tied: null,
@@ -184,6 +192,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
   return {
     name: "align",
     begin(parameters, batch) {
+      state.pass.begin();
       checkExamples("alignSink", batch, plan.examples);
       state.watched = parameters;
       state.used.clear();
@@ -202,6 +211,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
       state.vectors.dispose();
       state.sums?.end(state.watched);
       squareUnused(state);
+      state.pass.end();
     },
     linear: (parameter, x, dy) => scope(() => alignMatrix(state, parameter, x, dy)),
     bias(parameter, dy) {
@@ -226,6 +236,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     },
     result: () => resultOf(state),
     dispose() {
+      state.pass.begin();
       state.statistics.dispose();
       state.vectors.dispose();
       state.offsets.dispose();
@@ -337,7 +348,7 @@ function alignVectors(state: State, { first, width, sums, parts, accumulate }: B
     sumOf(rows, [0, targets], v);
   }
   // The kernel needs some vector even without a direction; `resultOf` discards the products.
-  const along = v ?? (segmentCount === 0 ? scratch(width) : rows.view([width]));
+  const along = v ?? (segmentCount === 0 ? scratch(width) : rows.part([width]));
   run(
     "alignRows",
     { rows: segmentCount, width },
@@ -364,7 +375,7 @@ function alignTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): v
   const scatter = (first: number, end: number, into: Tensor, accumulate: boolean): void => {
     const start = segments[first]! * rowsEach;
     const rows = segments[end]! * rowsEach - start;
-    const operands = { x: dy.view([rows, width], start * width), ids: ids.view([rows], start) };
+    const operands = { x: dy.part([rows, width], start * width), ids: ids.part([rows], start) };
     run("scatterAdd", { rows, width, tableRows, accumulate }, operands, { out: into });
   };
   let v = given?.(parameter) ?? null;
@@ -385,7 +396,8 @@ function alignTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): v
   }
 }
 
-async function resultOf({ plan, statistics, tied }: State): Promise<AlignResult> {
+async function resultOf({ plan, statistics, tied, pass }: State): Promise<AlignResult> {
+  pass.want();
   const { segmentCount, groupCount, targets, given } = plan;
   const numbers = await statistics.read();
   // The target's segments were multiplied by a part of the direction only, and without a direction no product is valid.
@@ -421,6 +433,7 @@ async function resultOf({ plan, statistics, tied }: State): Promise<AlignResult>
 
 /** Makes an `alignSink` without a direction, which computes norms only. Throws `config` for options that do not fit. */
 export function normSink(options: Omit<AlignSinkOptions, "direction">): AlignSink {
+  object("normSink: the options", options);
   if (Object.hasOwn(options, "direction"))
     throw new GradmixError("config", 'normSink: there is no option "direction"; use alignSink');
   return alignSinkOf("normSink", { ...options, direction: null });

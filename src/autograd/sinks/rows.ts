@@ -4,6 +4,7 @@ import { GradmixError } from "../../errors.ts";
 import { boolean, callback, type OptionChecks, required } from "../../options.ts";
 import { rowsIn } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
+import { wantDerivative } from "../checks.ts";
 
 interface OffsetSet {
   /** The offsets and the scale with which they were asked for first. */
@@ -74,6 +75,53 @@ export const sumTargetChecks: OptionChecks<SumTarget> = {
   gradientOf: required(callback),
   accumulate: boolean,
 };
+
+/** `of`, which throws `shape` where it does not return a tensor in the shape of the parameter. `what` describes the function in messages. */
+export function perParameter(
+  sink: string,
+  what: string,
+  of: (parameter: Tensor) => Tensor,
+): (parameter: Tensor) => Tensor {
+  return (parameter) => {
+    const own = of(parameter);
+    wantDerivative(sink, `what ${what} returns for ${parameter.name ?? "a parameter"}`, own, parameter);
+    return own;
+  };
+}
+
+/** `target`, whose `gradientOf` is checked with `perParameter`. */
+export const checkedTarget = (sink: string, target: SumTarget): SumTarget => ({
+  ...target,
+  gradientOf: perParameter(sink, "gradientOf", target.gradientOf),
+});
+
+/** Whether a sink holds the numbers of a whole pass. */
+export class WholePass {
+  readonly #sink: string;
+  #ended = false;
+
+  constructor(sink: string) {
+    this.#sink = sink;
+  }
+
+  /** A pass begins, or the sink is disposed: what it holds is not that of a whole pass. */
+  begin(): void {
+    this.#ended = false;
+  }
+
+  end(): void {
+    this.#ended = true;
+  }
+
+  /** Throws `autograd` unless a pass has ended and no other has begun since. */
+  want(): void {
+    if (!this.#ended)
+      throw new GradmixError(
+        "autograd",
+        `${this.#sink}: result: there is no result, since no pass into the sink has ended, or the last one failed`,
+      );
+  }
+}
 
 /** The sums of one pass: records which have been written, and fills the others with zeros. */
 export class Sums {

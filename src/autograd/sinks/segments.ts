@@ -4,11 +4,11 @@
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, integerIn, list, object, required } from "../../options.ts";
+import { checkOptions, integerIn, list, object, required, show } from "../../options.ts";
 import { extentsOf } from "../../tensor/shape.ts";
-import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
+import { empty, isTensor, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
-import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
+import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample, WholePass } from "./rows.ts";
 import { weightGradient } from "./sum.ts";
 
 /** Options of `segmentSink`. */
@@ -23,7 +23,10 @@ export interface SegmentSinkOptions {
 
 /** A sink of one gradient per segment. `segmentSink`, `perDomainSink` and `perExampleSink` make one. */
 export interface SegmentSink extends GradientSink {
-  /** The gradients of the last pass, parameter → [S, …shape of the parameter]. They belong to the sink. */
+  /**
+   * The gradients of the last pass, parameter → [S, …shape of the parameter]. They belong to the sink. Throws `autograd` before the first pass, and after
+   * a pass that failed.
+   */
   result(): ReadonlyMap<Tensor, Tensor<"f32">>;
   /** Frees the gradients. */
   dispose(): void;
@@ -39,12 +42,14 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     parameters: required(object),
     examples: integerIn(0),
   });
-  const { parameters, examples: given } = options;
+  const { examples: given } = options;
+  const parameters = tensorsOf("segmentSink: parameters", options.parameters);
   const segments = options.segments.slice();
   checkOffsets("segmentSink", "segments", segments, given);
   const examples = given ?? segments[segments.length - 1]!;
   const gradients = segmentGradients(segments, parameters);
   const uploaded = new Offsets();
+  const pass = new WholePass("segmentSink");
   const { segmentCount, kept, written, next } = gradients;
   const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("segmentSink", parameter, factor, examples);
@@ -53,8 +58,12 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
 
   return {
     name: "segments",
-    result: () => kept,
+    result() {
+      pass.want();
+      return kept;
+    },
     begin(_, batch) {
+      pass.begin();
       checkExamples("segmentSink", batch, examples);
       written.clear();
     },
@@ -62,6 +71,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       for (const [parameter, gradient] of kept)
         if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, {}, { out: gradient });
       uploaded.dispose();
+      pass.end();
     },
     linear(parameter, x, dy) {
       const { gradient, accumulate } = next(parameter);
@@ -101,7 +111,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       eachSegment(segments, gradient, perExample(parameter, dy), (into, cut) => {
         const rows = cut(dy, width);
         const [count] = extentsOf(rows.shape, 2);
-        const cutIds = ids.view([count], count === 0 ? 0 : (rows.offset - dy.offset) / width);
+        const cutIds = ids.part([count], count === 0 ? 0 : (rows.offset - dy.offset) / width);
         const params = { rows: count, width, tableRows, accumulate };
         run("scatterAdd", params, { x: rows, ids: cutIds }, { out: into });
       });
@@ -110,11 +120,24 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       throw noRule("segmentSink", parameter, op);
     },
     dispose() {
+      pass.begin();
       for (const gradient of kept.values()) gradient.dispose();
       kept.clear();
       uploaded.dispose();
     },
   };
+}
+
+/** The tensors of a list. Throws `config` for anything else, such as the parameters of a model in place of their list. */
+function tensorsOf(where: string, given: Iterable<Tensor>): Tensor[] {
+  const tensors: unknown[] = Symbol.iterator in given ? [...given] : [given];
+  return tensors.map((t) => {
+    if (isTensor(t)) return t;
+    throw new GradmixError(
+      "config",
+      `${where}: ${show(t)} does not fit; it must be a list of tensors, such as the list of a model's parameters`,
+    );
+  });
 }
 
 interface SegmentGradients {
@@ -166,8 +189,8 @@ function eachSegment(
     scope(() => {
       const first = segments[s]! * per;
       const rows = segments[s + 1]! * per - first;
-      fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
-        t.view([rows, width], first * width),
+      fn(gradient.part(gradient.shape.slice(1), s * size), (t, width) =>
+        t.part([rows, width], first * width),
       );
     });
 }

@@ -18,8 +18,9 @@ import { checkOptions, integerIn, list, required } from "../../options.ts";
 import { type Key, foldIn, key } from "../../tensor/rng.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
+import { wantTensor } from "../checks.ts";
 import type { GradientSink } from "../sink.ts";
-import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
+import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample, WholePass } from "./rows.ts";
 
 /** Options of `sketchSink`. */
 export interface SketchSinkOptions {
@@ -39,7 +40,7 @@ export interface SketchSinkOptions {
 export interface SketchSink extends GradientSink {
   /** Numbers per sketch, over all parameters. */
   readonly size: number;
-  /** The sketches of the last pass, row-major [S, size]. */
+  /** The sketches of the last pass, row-major [S, size]. Throws `autograd` before the first pass, and after a pass that failed. */
   result(): Promise<Float32Array>;
   /** Frees the sketches. */
   dispose(): void;
@@ -54,6 +55,7 @@ interface State {
   readonly root: Key;
   readonly parts: Map<Tensor, Part>;
   readonly offsets: Offsets;
+  readonly pass: WholePass;
   /** The parts that the current pass has written. */
   readonly written: Set<Part>;
 }
@@ -77,14 +79,16 @@ function stateOf(options: SketchSinkOptions): State {
     rank: integerIn(1),
     seed: integerIn(0),
   });
-  const { segments, parameters, rank = 16, seed = 1 } = options;
+  for (const [i, t] of options.parameters.entries()) wantTensor("sketchSink", `parameter ${i}`, t);
+  const { parameters, rank = 16, seed = 1 } = options;
+  const segments = options.segments.slice();
   checkOffsets("sketchSink", "segments", segments, options.examples);
   const segmentCount = segments.length - 1;
   const examples = options.examples ?? segments[segmentCount]!;
   const parts = partsOf(parameters, segmentCount, rank);
   return {
     ...{ segments, segmentCount, examples, rank, parts },
-    ...{ root: key(seed), offsets: new Offsets(), written: new Set() },
+    ...{ root: key(seed), offsets: new Offsets(), pass: new WholePass("sketchSink"), written: new Set() },
   };
 }
 
@@ -113,6 +117,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
     name: "sketch",
     size: sizeOfSketch(state),
     begin(_, batch) {
+      state.pass.begin();
       checkExamples("sketchSink", batch, state.examples);
       state.written.clear();
     },
@@ -120,6 +125,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       for (const part of state.parts.values())
         if (!state.written.has(part) && part.out.size > 0) run("fill", { value: 0 }, {}, { out: part.out });
       state.offsets.dispose();
+      state.pass.end();
     },
     linear: (parameter, x, dy) => sketchMatrix(state, parameter, x, dy),
     bias: (parameter, dy) =>
@@ -258,7 +264,7 @@ function multiplyFactors(
   const alpha = 1 / rank;
   if (length !== undefined && length > 0 && sizes.every((size) => size === length)) {
     // Segments of one length are one batched product.
-    const cut = (t: Tensor): Tensor => t.view([segmentCount * length, rank], first * rank);
+    const cut = (t: Tensor): Tensor => t.part([segmentCount * length, rank], first * rank);
     product(part.out, cut(left), cut(right), {
       m: rank,
       n: rank,
@@ -272,8 +278,8 @@ function multiplyFactors(
   }
   let row = first;
   for (const [s, size] of sizes.entries()) {
-    const into = part.out.view([rank, rank], s * part.numbers);
-    const cut = (t: Tensor): Tensor => t.view([size, rank], row * rank);
+    const into = part.out.part([rank, rank], s * part.numbers);
+    const cut = (t: Tensor): Tensor => t.part([size, rank], row * rank);
     if (size > 0)
       product(into, cut(left), cut(right), { m: rank, n: rank, k: size, alpha, transA: true, accumulate });
     else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
@@ -282,12 +288,16 @@ function multiplyFactors(
 }
 
 async function resultOf(state: State): Promise<Float32Array> {
-  const { parts, segmentCount } = state;
+  state.pass.want();
+  const { segmentCount } = state;
+  const parts = [...state.parts.values()];
   const size = sizeOfSketch(state);
   const sketches = new Float32Array(segmentCount * size);
   let at = 0;
-  for (const { out, numbers } of [...parts.values()]) {
-    const values = await out.data();
+  // All are read before the first wait: another pass may begin during it.
+  const read = await Promise.all(parts.map(({ out }) => out.data()));
+  for (const [i, { numbers }] of parts.entries()) {
+    const values = read[i]!;
     for (let s = 0; s < segmentCount; s++)
       sketches.set(Float32Array.from(values.subarray(s * numbers, (s + 1) * numbers)), s * size + at);
     at += numbers;
@@ -295,7 +305,8 @@ async function resultOf(state: State): Promise<Float32Array> {
   return sketches;
 }
 
-function disposeState({ parts, offsets }: State): void {
+function disposeState({ parts, offsets, pass }: State): void {
+  pass.begin();
   for (const { out, projections } of parts.values()) {
     out.dispose();
     for (const tensor of projections.values()) tensor.dispose();

@@ -60,14 +60,16 @@ export class Statistics {
     const [s, g] = [this.#segments, this.#groups];
     const start = index * this.#width;
     return {
-      dots: block.view([s], start),
-      squares: block.view([s], start + s),
-      groups: g === 0 ? null : block.view([g], start + 2 * s),
-      direction: block.view([1], start + 2 * s + g),
+      dots: block.part([s], start),
+      squares: block.part([s], start + s),
+      groups: g === 0 ? null : block.part([g], start + 2 * s),
+      direction: block.part([1], start + 2 * s + g),
     };
   }
 
   async read(): Promise<Numbers> {
+    // Another pass may begin while this waits.
+    const parameters = this.#parameters;
     const blocks = await Promise.all(this.#blocks.map((block) => block.data()));
     const width = this.#width;
     const dots = new Float64Array(this.#segments);
@@ -75,7 +77,7 @@ export class Statistics {
     const groups = new Float64Array(this.#groups);
     const directions: { parameter: Tensor; direction: number }[] = [];
     let [block, start] = [0, 0];
-    for (const parameter of this.#parameters) {
+    for (const parameter of parameters) {
       if (start === blocks[block]!.length) [block, start] = [block + 1, 0];
       const data = blocks[block]!;
       addInto(dots, data, start);

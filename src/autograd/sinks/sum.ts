@@ -4,7 +4,7 @@ import { checkOptions } from "../../options.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
-import { Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
+import { checkedTarget, Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
 import { type Block, partsOf, spanning, type SumCall, Vectors } from "./vectors.ts";
 
 /** A sink of sums over the batch; `sumSink` makes one. */
@@ -14,8 +14,9 @@ export interface SumSink extends GradientSink {
 }
 
 /** Makes a sink that sums gradients over the batch. Throws `config` for an invalid target. */
-export function sumSink(target: SumTarget): SumSink {
-  checkOptions("sumSink", target, sumTargetChecks);
+export function sumSink(given: SumTarget): SumSink {
+  checkOptions("sumSink", given, sumTargetChecks);
+  const target = checkedTarget("sumSink", given);
   const sums = new Sums(target);
   const offsets = new Offsets();
   const vectors = new Vectors([0, 1], offsets, (parameter) => [target.gradientOf(parameter)]);

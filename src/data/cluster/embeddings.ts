@@ -9,7 +9,14 @@ import { linear } from "../../autograd/ops/linear.ts";
 import { transpose } from "../../autograd/ops/shape.ts";
 import { add } from "../../autograd/ops/arithmetic.ts";
 import { GradmixError } from "../../errors.ts";
-import { abortSignal, checkOptions, integerIn, type OptionCheck } from "../../options.ts";
+import {
+  abortSignal,
+  checkOptions,
+  integerIn,
+  type OptionCheck,
+  objectWith,
+  valueThat,
+} from "../../options.ts";
 import { key, threefry2x32 } from "../../tensor/rng.ts";
 import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
 import type { Points } from "./kmeans.ts";
@@ -50,6 +57,14 @@ const ITERATIONS = 12;
 /** Number of texts that are projected at once. */
 const BLOCK = 2048;
 
+const checkEmbedder = objectWith("an embedder of fitEmbedder", "dim", "seed", "idf", "directions");
+
+/** Accepts a list of texts. */
+export const checkTexts: OptionCheck = valueThat(
+  "a list of strings",
+  (value) => Array.isArray(value) && value.every((text) => typeof text === "string"),
+);
+
 /**
  * Fits an embedder to texts: the weights of words and the leading directions. A few thousand texts suffice. Needs a backend (`init`). Throws `config`
  * for options out of range, and `data` if no text has a word.
@@ -64,6 +79,7 @@ export async function fitEmbedder(
     signal: abortSignal,
   });
   const { dim = embedderDefaults.dim, seed = embedderDefaults.seed, signal } = options;
+  checkTexts("fitEmbedder: texts", texts);
   const counted = texts.map(countWords);
   const idf = new Float32Array(FEATURES);
   for (const words of counted) for (const word of words.keys()) idf[word]!++;
@@ -98,6 +114,8 @@ export async function embedTexts(
   texts: readonly string[],
   signal?: CancelSignal,
 ): Promise<Points> {
+  checkEmbedder("embedTexts: embedder", embedder);
+  checkTexts("embedTexts: texts", texts);
   const { dim, seed, idf, directions } = embedder;
   const places = placesOf(seed);
   const values = new Float32Array(texts.length * dim);

@@ -1,8 +1,8 @@
 /** The histogram of a target over clusters of text, and groups of a target's own texts. */
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkRange } from "../../options.ts";
-import { type Embedder, embedTexts } from "./embeddings.ts";
+import { checkRange, abortSignal, checkOptions, integerIn, objectWith, required } from "../../options.ts";
+import { type Embedder, embedTexts, checkTexts } from "./embeddings.ts";
 import { kMeans } from "./kmeans.ts";
 import { clusterShares, type ClusterShares } from "./shares.ts";
 import { assignTexts, LOOKED_AT, type TextClusters } from "./text-clusters.ts";
@@ -24,9 +24,12 @@ const LEAST_CHARACTERS = 400;
  */
 export async function clusterHistogram(
   texts: readonly string[],
-  { embedder, clusters, sizes, characters }: ClusteredCorpus,
+  corpus: ClusteredCorpus,
   signal?: CancelSignal,
 ): Promise<ClusterShares> {
+  const hasMembers = objectWith("a corpus with its clusters", "embedder", "clusters", "sizes", "characters");
+  hasMembers("clusterHistogram: corpus", corpus);
+  const { embedder, clusters, sizes, characters } = corpus;
   const { pieces, documents } = cutTexts(texts, characters);
   if (pieces.length === 0) throw new GradmixError("data", "clusterHistogram: the target has no text");
   const ids = await assignTexts({ embedder, clusters, labels: [] }, pieces, signal);
@@ -43,6 +46,7 @@ export function cutTexts(
   /** Index of the text of each piece. */
   readonly documents: Int32Array;
 } {
+  checkTexts("cutTexts: texts", texts);
   checkRange("characters", characters, { min: 0, max: Infinity, openMin: true });
   const length = Math.min(LOOKED_AT, Math.max(LEAST_CHARACTERS, characters));
   const pieces: string[] = [];
@@ -63,12 +67,15 @@ export function cutTexts(
 export async function groupTexts(
   texts: readonly string[],
   embedder: Embedder,
-  {
-    groups,
-    seed,
-    signal,
-  }: { readonly groups: number; readonly seed: number; readonly signal?: CancelSignal },
+  options: { readonly groups: number; readonly seed: number; readonly signal?: CancelSignal },
 ): Promise<Int32Array> {
+  checkTexts("groupTexts: texts", texts);
+  checkOptions("groupTexts", options, {
+    groups: required(integerIn(1)),
+    seed: required(integerIn(0)),
+    signal: abortSignal,
+  });
+  const { groups, seed, signal } = options;
   if (groups > texts.length)
     throw new GradmixError(
       "config",

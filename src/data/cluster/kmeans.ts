@@ -9,7 +9,7 @@ import type { CancelSignal } from "../../cancel.ts";
 import { linear } from "../../autograd/ops/linear.ts";
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
-import { abortSignal, checkOptions, integerIn, numberIn, object, required } from "../../options.ts";
+import { abortSignal, checkOptions, integerIn, numberIn, object, required, show } from "../../options.ts";
 import { foldIn, type Key, key, uniformAt } from "../../tensor/rng.ts";
 import { empty, scope, tensor } from "../../tensor/tensor.ts";
 
@@ -200,7 +200,11 @@ export async function nearestCentroids(
 }
 
 /** Number of points. Throws `shape` and `data`. */
-function countOf({ values, dim }: Points): number {
+export function countOf(points: Points): number {
+  object("points", points);
+  const { values, dim } = points;
+  if (!(values instanceof Float32Array))
+    throw new GradmixError("data", `points: values: ${show(values)} does not fit; it must be a Float32Array`);
   if (!(Number.isInteger(dim) && dim > 0) || values.length % dim !== 0)
     throw new GradmixError("shape", `points: ${values.length} numbers are not rows of ${dim}`);
   const bad = values.findIndex((value) => !Number.isFinite(value));

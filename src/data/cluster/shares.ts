@@ -10,7 +10,7 @@
  * given the others. So the shares of a target with few or scattered examples stay close to the corpus below the level that its examples distinguish.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkRange } from "../../options.ts";
+import { checkRange, list, numberList, object } from "../../options.ts";
 
 /** Shares of a target, in the order of the clusters. */
 export interface ClusterShares {
@@ -55,8 +55,14 @@ export function clusterShares(
   ids: ArrayLike<number>,
   documents: ArrayLike<number>,
   sizes: ArrayLike<number>,
-  tree: ClusterTree = [{ starts: [0, sizes.length] }],
+  levels?: ClusterTree,
 ): ClusterShares {
+  numberList("clusterShares: ids", ids);
+  numberList("clusterShares: documents", documents);
+  numberList("clusterShares: sizes", sizes);
+  const tree = levels ?? [{ starts: [0, sizes.length] }];
+  list("clusterShares: tree", tree);
+  for (const [i, level] of tree.entries()) object(`clusterShares: tree: ${i}`, level);
   const k = sizes.length;
   const parents = parentsOf(tree, k);
   if (documents.length !== ids.length)

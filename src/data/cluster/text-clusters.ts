@@ -1,8 +1,8 @@
 /** Clusters texts: an embedder, the clusters and their labels are fitted to a sample; then any text can be assigned. */
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkOptions } from "../../options.ts";
-import { dimCheck, type Embedder, embedTexts, fitEmbedder, wordsOf } from "./embeddings.ts";
+import { checkOptions, objectWith } from "../../options.ts";
+import { dimCheck, type Embedder, embedTexts, fitEmbedder, wordsOf, checkTexts } from "./embeddings.ts";
 import {
   assignClusters,
   clusterChecks,
@@ -40,6 +40,7 @@ export async function fitTextClusters(
 ): Promise<TextClusters> {
   checkOptions("fitTextClusters", given, { ...clusterChecks, dim: dimCheck });
   const { dim, ...options } = given;
+  checkTexts("fitTextClusters: sample", sample);
   const texts = sample.map((text) => text.slice(0, LOOKED_AT));
   const { seed, signal } = options;
   const embedder = await fitEmbedder(texts, {
@@ -54,10 +55,17 @@ export async function fitTextClusters(
 
 /** The leaf of each text [texts]. Needs a backend (`init`). */
 export async function assignTexts(
-  { embedder, clusters }: TextClusters,
+  textClusters: TextClusters,
   texts: readonly string[],
   signal?: CancelSignal,
 ): Promise<Int32Array> {
+  objectWith(
+    "clusters of fitTextClusters",
+    "embedder",
+    "clusters",
+  )("assignTexts: textClusters", textClusters);
+  checkTexts("assignTexts: texts", texts);
+  const { embedder, clusters } = textClusters;
   const points = await embedTexts(
     embedder,
     texts.map((text) => text.slice(0, LOOKED_AT)),

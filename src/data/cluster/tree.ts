@@ -15,6 +15,7 @@ import {
   object,
   type OptionChecks,
   required,
+  objectWith,
 } from "../../options.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
 import {
@@ -25,6 +26,7 @@ import {
   nearestCentroids,
   type Points,
   rowsOf,
+  countOf,
 } from "./kmeans.ts";
 
 /** Options of `fitClusters`. */
@@ -66,10 +68,14 @@ export interface ClusterLevel {
 }
 
 /** Number of leaves. */
-export function leafCount({ levels, dim }: Clusters): number {
+export function leafCount(clusters: Clusters): number {
+  checkClusters("leafCount: clusters", clusters);
+  const { levels, dim } = clusters;
   const last = levels.at(-1);
   return last === undefined ? 0 : last.centroids.length / dim;
 }
+
+const checkClusters = objectWith("clusters of fitClusters", "dim", "levels");
 
 export const clusterChecks: OptionChecks<ClusterOptions> = {
   levels: required(list),
@@ -100,7 +106,7 @@ export async function fitClusters(
   if (wanted.length === 0)
     throw new GradmixError("config", "fitClusters: levels is empty; give at least one");
   wanted.forEach((k, level) => integerIn(1)(`fitClusters: levels[${level}]`, k));
-  const n = points.values.length / points.dim;
+  const n = countOf(points);
   if (wanted[0]! > n)
     throw new GradmixError(
       "config",
@@ -181,10 +187,13 @@ const within = (memory: FitMemory, name: string): FitMemory => ({
  * like `nearestCentroids`.
  */
 export async function assignClusters(
-  { dim, levels }: Clusters,
+  clusters: Clusters,
   points: Points,
   signal?: CancelSignal,
 ): Promise<Int32Array> {
+  checkClusters("assignClusters: clusters", clusters);
+  countOf(points);
+  const { dim, levels } = clusters;
   if (points.dim !== dim)
     throw new GradmixError("shape", `assignClusters: points of ${points.dim} numbers, clusters of ${dim}`);
   let ids = new Int32Array(points.values.length / dim);

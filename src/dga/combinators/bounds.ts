@@ -6,7 +6,7 @@
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, required, show } from "../../options.ts";
 import { type Rule } from "../rule.ts";
-import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
+import { byDomain, type ByDomain, numbersByDomain, ownOptions } from "../rules/by-domain.ts";
 import { limitByCaps, projectBounds, sumOf } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 
@@ -18,10 +18,11 @@ const positive = numberIn({ min: 0, openMin: true });
  */
 export function floor(rule: Rule, least: number | ByDomain): Rule {
   if (!isByDomain(least)) checkRange("floor: least", least, { min: 0, max: 1 });
+  const own = ownOptions({ least });
   return wrap(rule, {
     name: "floor",
     weights: (inner, _, domains) =>
-      projectBounds(inner, floorsOf(least, domains), new Float64Array(domains.length).fill(1)),
+      projectBounds(inner, floorsOf(own.least, domains), new Float64Array(domains.length).fill(1)),
   });
 }
 
@@ -32,10 +33,11 @@ export function floor(rule: Rule, least: number | ByDomain): Rule {
  */
 export function ceiling(rule: Rule, most: number | ByDomain): Rule {
   if (!isByDomain(most)) checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
+  const own = ownOptions({ most });
   return wrap(rule, {
     name: "ceiling",
     weights: (inner, _, domains) =>
-      projectBounds(inner, new Float64Array(domains.length), ceilingsOf(most, domains)),
+      projectBounds(inner, new Float64Array(domains.length), ceilingsOf(own.most, domains)),
   });
 }
 
@@ -104,7 +106,8 @@ export function repetitionCap(
 }
 
 /** Limits αᵢ to factor·given[i], with the numbers by name or in the order of the domains. Throws `config` when the caps sum to less than 1. */
-function capped(rule: Rule, name: string, given: ByDomain, what: string, factor: number): Rule {
+function capped(rule: Rule, name: string, numbers: ByDomain, what: string, factor: number): Rule {
+  const { numbers: given } = ownOptions({ numbers });
   return wrap(rule, {
     name,
     weights(inner, _, domains) {

@@ -14,7 +14,7 @@
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, object, required, show } from "../../options.ts";
 import { heldOutNumbers, type HeldOutNumbers, remembered, type Rule, type RuleState } from "../rule.ts";
-import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
+import { byDomain, type ByDomain, numbersByDomain, ownOptions } from "../rules/by-domain.ts";
 import { projectBounds, sumOf } from "../simplex.ts";
 import { type OwnMemory, wrap } from "./wrap.ts";
 
@@ -69,6 +69,7 @@ export function guard(rule: Rule, options: GuardOptions): Rule {
     most: numberIn({ min: 0, max: 1, openMin: true, openMax: true }),
     rate: numberIn({ min: 0, openMin: true }),
   });
+  options = ownOptions(options);
   const { most = guardDefaults.most } = options;
   checkLimits(options.limits);
   return wrap(rule, {

@@ -25,7 +25,7 @@ import {
   type Signal,
 } from "../rule.ts";
 import { normalise, projectFloor, sumOf, type Weights, within } from "../simplex.ts";
-import { type ByDomain, numbersByDomain, sizesOf, startOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, sizesOf, startOf, ownOptions } from "./by-domain.ts";
 
 /** Options of the rule `ado`. */
 export interface AdoOptions {
@@ -64,6 +64,7 @@ export const adoChecks: OptionChecks<AdoOptions> = {
 
 export function ado(options: AdoOptions = { name: "ado" }): Rule {
   checkOptions("ado", options, adoChecks);
+  options = ownOptions(options);
   const { creditRate = 0.1, policyRate = 0.1, creditExponent = 0.5, minPoints = 5 } = options;
   const floorOf = (k: number): number => options.floor ?? Math.min(0.01, 1 / (2 * k));
   return {

@@ -1,11 +1,29 @@
 /** Reads numbers that a user gives by domain. */
 import { GradmixError } from "../../errors.ts";
+import { isObject } from "../../json.ts";
 import { nearest } from "../../nearest.ts";
 import { type OptionCheck, show, valueThat } from "../../options.ts";
 import { checkSimplex, normalise, uniformWeights, type Weights } from "../simplex.ts";
 
 /** Numbers by domain: a list with one number per domain, in their order, or an object with numbers by name, in any order. */
 export type ByDomain = readonly number[] | Readonly<Record<string, number>>;
+
+/** A copy of a list or of an object. Other values stay, such as typed arrays, which are refused once the domains are known. */
+function copied(value: unknown): unknown {
+  if (isList(value)) return value.slice();
+  return isObject(value) && !ArrayBuffer.isView(value) ? { ...value } : value;
+}
+
+/** A copy of options, with copies of the lists and objects in them: the user may change those after the rule was made. */
+export function ownOptions<O extends object>(options: O): O {
+  const own = { ...options };
+  for (const name of Object.keys(own)) Reflect.set(own, name, copied(Reflect.get(own, name)));
+  return own;
+}
+
+function isList(value: unknown): value is readonly unknown[] {
+  return Array.isArray(value);
+}
 
 /** Checks an option of this type; its contents are checked once the domains are known. */
 export const numbersByDomain: OptionCheck = valueThat(
@@ -31,6 +49,11 @@ export function byDomain(
       throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} ${of}s`);
     return domains.map((_, i) => (given as readonly number[])[i]!);
   }
+  if (ArrayBuffer.isView(given))
+    throw new GradmixError(
+      "config",
+      `${what}: a ${Object.prototype.toString.call(given).slice(8, -1)} does not fit; Array.from makes a list of it`,
+    );
   const values = new Map(Object.entries(given));
   const known = new Set(domains);
   for (const name of values.keys())

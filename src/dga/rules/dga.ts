@@ -46,7 +46,7 @@ import {
   within,
 } from "../simplex.ts";
 import { nothingTracked, standardised, track, type Tracked } from "../tracking.ts";
-import { type ByDomain, numbersByDomain, sharesOf, sizesOf, startOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, sharesOf, sizesOf, startOf, ownOptions } from "./by-domain.ts";
 import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
 import type { RuleTraits } from "./traits.ts";
 
@@ -196,6 +196,7 @@ export const dgaChecks: OptionChecks<DgaOptions> = {
  */
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkOptions("dga", options, dgaChecks);
+  options = ownOptions(options);
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
   const { eta, beta, pull, memory } = withDefaults(defaultsOf(normalise, options), options);
   /** The weights sampled for α: first limited by the caps, then raised to the floor. */

@@ -22,7 +22,7 @@ import {
 } from "../rule.ts";
 import { mixUniform, sumOf } from "../simplex.ts";
 import { dogeScaled, directionOf } from "./normalisation.ts";
-import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, startOf, ownOptions } from "./by-domain.ts";
 
 /** Options of the rule `doge`. */
 export interface DogeOptions {
@@ -59,6 +59,7 @@ export const dogeChecks: OptionChecks<DogeOptions> = {
  */
 export function doge(options: DogeOptions = { name: "doge" }): Rule {
   checkOptions("doge", options, dogeChecks);
+  options = ownOptions(options);
   const { towards = "domains", own = true, eta = 0.01, smoothing = 0 } = options;
   return {
     name: "doge",

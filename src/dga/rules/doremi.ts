@@ -13,7 +13,7 @@ import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.
 import { mirrorStep } from "../mirror-step.ts";
 import { initialState, measuredDomains, need, remembered, type Rule, type Step } from "../rule.ts";
 import { mixUniform } from "../simplex.ts";
-import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, startOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `doremi`. */
@@ -46,6 +46,7 @@ export const doremiChecks: OptionChecks<DoremiOptions> = {
  */
 export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
   checkOptions("doremi", options, doremiChecks);
+  options = ownOptions(options);
   const { eta = 1, smoothing = 1e-3 } = options;
   return {
     name: "doremi",

@@ -41,7 +41,7 @@ import {
   uniformWeights,
   type Weights,
 } from "../simplex.ts";
-import { type ByDomain, numbersByDomain, startOf, weightsOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, startOf, weightsOf, ownOptions } from "./by-domain.ts";
 import { scaled } from "./normalisation.ts";
 import type { RuleTraits } from "./traits.ts";
 
@@ -109,6 +109,7 @@ export const grapeDefaults: Required<Pick<GrapeOptions, "eta" | "mu" | "smoothin
  */
 export function grape(options: GrapeOptions): Rule {
   checkOptions("grape", options, grapeChecks);
+  options = ownOptions(options);
   const { eta, mu, smoothing, beta, normalise } = withDefaults(grapeDefaults, options);
   const targets = [...options.targets];
   const z =

@@ -4,7 +4,7 @@
  */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
-import { type ByDomain, numbersByDomain, sharesOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, sharesOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `importanceSampling`. */
@@ -25,6 +25,7 @@ export const importanceSamplingChecks: OptionChecks<ImportanceSamplingOptions> =
 /** Makes a rule with fixed weights in proportion to a histogram of the target over the domains. Throws `config` for invalid options. */
 export function importanceSampling(options: ImportanceSamplingOptions): Rule {
   checkOptions("importanceSampling", options, importanceSamplingChecks);
+  options = ownOptions(options);
   return {
     name: "importanceSampling",
     needs: [],

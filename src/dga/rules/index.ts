@@ -5,7 +5,7 @@ import { keysOf } from "../../keys.ts";
 import { nearest } from "../../nearest.ts";
 import type { RunFacts } from "../facts.ts";
 import type { Rule } from "../rule.ts";
-import { assertOptions, type OptionChecks, show, withDefaults } from "../../options.ts";
+import { assertOptions, type OptionChecks, show, withDefaults, object } from "../../options.ts";
 import { ado, adoChecks, type AdoOptions } from "./ado.ts";
 import { dga, dgaChecks, type DgaOptions, dgaTraits, hasPrior } from "./dga.ts";
 import { doge, dogeChecks, type DogeOptions } from "./doge.ts";
@@ -148,6 +148,7 @@ export function ruleOptionsFrom(given: unknown, facts: RunFacts = {}): RuleOptio
  * and for options out of range.
  */
 export function createRule<K extends RuleName>(options: Of<K>, facts: RunFacts = {}): Rule {
+  object("createRule: facts", facts);
   return build(ruleOptionsFrom(options, facts));
 }
 

@@ -10,6 +10,7 @@
  * text keeps its R̂, and a domain that never had text keeps its weight, because an R̂ of 0 would rank it last. In a signal that measures every domain
  * every time, as from a batch of each, all domains count as sampled.
  */
+import { ownOptions } from "./by-domain.ts";
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
 import { exponentiatedGradient, normalise, uniformWeights, within } from "../simplex.ts";
@@ -36,6 +37,7 @@ export const odmChecks: OptionChecks<OdmOptions> = {
  */
 export function odm(options: OdmOptions = { name: "odm" }): Rule {
   checkOptions("odm", options, odmChecks);
+  options = ownOptions(options);
   const decay = options.decay ?? 0.9;
   return {
     name: "odm",

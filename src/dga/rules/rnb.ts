@@ -8,7 +8,7 @@
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, measuredDomains, needGram, type Rule } from "../rule.ts";
 import { exponentiatedGradient, sumOf, uniformWeights, within } from "../simplex.ts";
-import { type ByDomain, numbersByDomain, weightsOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, weightsOf, ownOptions } from "./by-domain.ts";
 
 /** Options of the rule `rnb`. */
 export interface RnbOptions {
@@ -32,6 +32,7 @@ export const rnbChecks: OptionChecks<RnbOptions> = {
  */
 export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
   checkOptions("rnb", options, rnbChecks);
+  options = ownOptions(options);
   const lambda = options.lambda ?? 1;
   const shares = (domains: readonly string[]): Float64Array =>
     options.target === undefined

@@ -1,7 +1,7 @@
 /** Fixed weights, given by the user. */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
-import { type ByDomain, numbersByDomain, weightsOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, weightsOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `static`. */
@@ -22,6 +22,7 @@ export const staticChecks: OptionChecks<StaticOptions> = {
 /** Makes a rule with fixed weights. Throws `config` for invalid options. */
 export function staticWeights(options: StaticOptions): Rule {
   checkOptions("static", options, staticChecks);
+  options = ownOptions(options);
   return {
     name: "static",
     needs: [],

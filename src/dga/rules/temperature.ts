@@ -5,7 +5,7 @@
 import { checkOptions, numberIn, oneOf, type OptionChecks, required } from "../../options.ts";
 import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
-import { type ByDomain, numbersByDomain, sizesOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, sizesOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `temperature`. */
@@ -32,6 +32,7 @@ export const temperatureChecks: OptionChecks<TemperatureOptions> = {
  */
 export function temperature(options: TemperatureOptions): Rule {
   checkOptions("temperature", options, temperatureChecks);
+  options = ownOptions(options);
   const exponent = options.exponent ?? 0.3;
   return {
     name: "temperature",

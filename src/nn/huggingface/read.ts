@@ -1,9 +1,11 @@
 /** Makes a model from the files of a Hugging Face folder. Everything is checked before the model is made. */
 import { GradmixError } from "../../errors.ts";
+import { show } from "../../options.ts";
 import { formatShape, sameShape } from "../../tensor/shape.ts";
 import { gptSpecs } from "../architecture.ts";
 import { createGPT, type GPT, type ResolvedGPTConfig } from "../gpt.ts";
 import type { ByteSource } from "../safetensors.ts";
+import { notFinite } from "../saved-parameters.ts";
 import { type Format, readConfig } from "./config.ts";
 import { baseName, embeddingFor, slots, type Storage, storageOf, transpose } from "./layout.ts";
 import { bytesOf, openWeights, type Weights } from "./weights.ts";
@@ -11,8 +13,8 @@ import { bytesOf, openWeights, type Weights } from "./weights.ts";
 /**
  * Makes a model on the current backend from the files of a folder: `config.json` and weights as `.safetensors` (F32, F16 or BF16), in one file or in shards.
  * The head may be a separate tensor or tied to the embedding, and names may lack the prefix of the base model. Weights in a `ByteSource` are read tensor by
- * tensor. Throws `data`, naming the file, for a key or a tensor that does not fit, is missing, is unknown or cannot be computed here. All of this is checked
- * before the model is made.
+ * tensor. Throws `data`, naming the file, for a key or a tensor that does not fit, is missing, is unknown or cannot be computed here; this is checked
+ * before the model is made. Throws `data` too, and makes no model, if a value is not finite.
  */
 export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSource>): GPT {
   const { storage, weights, tied } = openModel(files);
@@ -25,7 +27,10 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
       const values = new Float32Array(target.size);
       let at = 0;
       for (const { name } of parts) {
-        const { shape, data } = weights.find(tied ? embeddingFor(name, storage.format) : name).read();
+        const weight = weights.find(tied ? embeddingFor(name, storage.format) : name);
+        const { shape, data } = weight.read();
+        const bad = notFinite(data);
+        if (bad !== null) throw new GradmixError("data", `${weight.file}: "${weight.name}" has ${bad}`);
         values.set(transposed && shape.length === 2 ? transpose(data, shape[0]!, shape[1]!) : data, at);
         at += data.length;
       }
@@ -54,8 +59,14 @@ interface OpenModel {
 
 /** Reads `config.json` and the headers of the weight files, and checks that they agree. */
 function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenModel {
+  const given: unknown = files;
+  if (!(given instanceof Map))
+    throw new GradmixError(
+      "data",
+      `fromHuggingFace: the files are ${show(given)}; a Map from file names to contents is needed`,
+    );
   const json = files.get("config.json");
-  const { config, tied } = readConfig(json === undefined ? undefined : bytesOf(json));
+  const { config, tied } = readConfig(json === undefined ? undefined : bytesOf(json, "config.json"));
   const weights = openWeights(files);
   // The number of layers is checked first, because a number that is far too large would make the next loops expensive.
   const storage = storageOf(config);

@@ -2,7 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { faultOf, map, object, parse, type Schema, string } from "../../schema.ts";
 import type { Shape } from "../../tensor/shape.ts";
-import { type ByteSource, openSafetensors, type StoredTensor } from "../safetensors.ts";
+import { type ByteSource, checkSource, openSafetensors, type StoredTensor } from "../safetensors.ts";
 import { baseName } from "./layout.ts";
 
 /** A tensor in a file, which is read on request. */
@@ -93,7 +93,7 @@ function indexedShards(
 ): readonly (readonly [string, Uint8Array | ByteSource])[] {
   const source = { source: INDEX, code: "data" } as const;
   const indexError = (what: string): GradmixError => faultOf(source)("", what);
-  const { weight_map: shards } = parse(shardIndex, bytesOf(index), source);
+  const { weight_map: shards } = parse(shardIndex, bytesOf(index, INDEX), source);
   const tensors = new Map<string, string[]>();
   for (const [tensor, shard] of shards) {
     const list = tensors.get(shard);
@@ -119,8 +119,9 @@ export const shardIndex: Schema<{ weight_map: ReadonlyMap<string, string> }> = o
 }>({ weight_map: map(string) });
 
 /** All bytes of a file. */
-export function bytesOf(file: Uint8Array | ByteSource): Uint8Array {
+export function bytesOf(file: Uint8Array | ByteSource, name: string): Uint8Array {
   if (file instanceof Uint8Array) return file;
+  checkSource(name, file);
   const bytes = new Uint8Array(file.size);
   file.read(0, bytes);
   return bytes;

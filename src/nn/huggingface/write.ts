@@ -1,8 +1,11 @@
 /** Writes a model as the files of a Hugging Face folder, which `LlamaForCausalLM` or `GPT2LMHeadModel` loads with the same logits. */
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, integerIn, unchecked } from "../../options.ts";
+import { checkOptions, integerIn, object, unchecked } from "../../options.ts";
 import type { GPT } from "../gpt.ts";
+import { checkModel } from "../model.ts";
+import { checkParameters } from "../parameters.ts";
 import { encodeSafetensors, type StoredTensor } from "../safetensors.ts";
+import { notFinite } from "../saved-parameters.ts";
 import { configJson } from "./config.ts";
 import { slots, storageOf, transpose } from "./layout.ts";
 
@@ -17,18 +20,29 @@ export interface SpecialTokens {
 
 /**
  * Makes the files of a model: `model.safetensors` (F32), `config.json` and, if `endOfText` is given, `generation_config.json`. `tokenizer` is the parsed
- * content of a `tokenizer.json`; if it is given, the files of the tokenizer are added. Throws `config` for options that do not fit.
+ * content of a `tokenizer.json`; if it is given, the files of the tokenizer are added. Do not take a step before it resolves. Throws `config` for options that do not fit, and
+ * `numeric`, naming the parameter, if a value is not finite.
  */
 export async function toHuggingFace(
   model: GPT,
   options: SpecialTokens & { readonly tokenizer?: unknown } = {},
 ): Promise<ModelFiles> {
   checkOptions("toHuggingFace", options, { endOfText: integerIn(0), tokenizer: unchecked });
+  checkModel("toHuggingFace: model", model);
+  checkParameters("toHuggingFace: model: parameters", model.parameters);
+  object("toHuggingFace: model: config", model.config);
+  const { byName, value } = model.parameters;
+  // A single read of the arena, so that all values are from the same moment.
+  const all = Float32Array.from(await value.data());
   const stored = new Map<string, StoredTensor>();
   for (const { parameter, parts, transposed } of slots(storageOf(model.config))) {
-    const source = model.parameters.byName.get(parameter);
+    const source = byName.get(parameter);
     if (source === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
-    const values = Float32Array.from(await source.data());
+    const start = source.offset - value.offset;
+    const values = all.subarray(start, start + source.size);
+    const bad = notFinite(values);
+    if (bad !== null)
+      throw new GradmixError("numeric", `toHuggingFace: "${parameter}" has ${bad}; lower the learning rate`);
     const cols = source.rank === 2 ? source.shape[1]! : 1;
     let row = 0;
     for (const { name, rows } of parts) {
