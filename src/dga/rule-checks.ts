@@ -69,8 +69,8 @@ export function checkRuleMembers(where: string, value: unknown): asserts value i
 }
 
 /**
- * Returns what `init` or `update` of a rule made or, with "given", what a user passed on, if it is a state for these domains. `memory` is a memory of the rule, whose names and lengths have to
- * stay; null for `init`, which fixes them. Throws `config` for anything else; not `numeric`, which a trainer explains by the learning rate.
+ * Returns what `init` or `update` of a rule made or, with "given", what a user passed on, if it is a state for these domains. `memory` is a memory of
+ * the rule, whose names and lengths have to stay; null for `init`, which fixes them. Throws `config` for anything else; not `numeric`, which a trainer explains by the learning rate.
  */
 export function checkedState(
   { name }: Rule,

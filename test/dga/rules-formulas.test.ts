@@ -519,8 +519,8 @@ describe("combine", () => {
       { name: "etaSchedule", decay: "steep", updates: 3 },
       /^combinators\[0\]: etaSchedule: decay: "steep" is not known/,
     ],
-    [{}, /^combinators\[0\]: there is no combinator undefined; the combinators are ema,/],
-    ["ema", /^combinators\[0\]: there is no combinator undefined/],
+    [{}, /^combinators\[0\]: the options have no name of a combinator; the combinators are ema,/],
+    ["ema", /^combinators\[0\]: "ema" has no name of a combinator/],
   ])("%j is refused", (options, message) => {
     const error = errorOf(() => combine(rule, [options as CombinatorOptions]));
     expect(error.code).toBe("config");
