@@ -40,10 +40,7 @@ const references = ["uniform", "importance sampling"] as const;
 function sweepRuns({ of, constant, values, method }: Swept, settings: Settings): Run[] {
   const columns = values.map(String);
   return gridOf({ rows: [`${of}, ${constant}`], columns, groups }, settings, (_row, column, target, seed) =>
-    cellOf(
-      { method: method(Number(column)), target, seed, text: { domains: eightDomains }, former: true },
-      settings,
-    ),
+    cellOf({ method: method(Number(column)), target, seed, text: { domains: eightDomains } }, settings),
   );
 }
 
@@ -56,7 +53,6 @@ function referenceRuns({ values }: Swept, settings: Settings): Run[] {
         method: methods[row],
         ...{ target, seed },
         text: { domains: eightDomains },
-        former: true,
       },
       settings,
     ),
