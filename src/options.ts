@@ -163,6 +163,20 @@ export function objectWith(what: string, ...names: readonly string[]): OptionChe
 export function isNumberList(value: unknown): value is ArrayLike<unknown> {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
+/** Names the type of a typed array ("Int32Array"); shows any other value. */
+export function showKind(value: unknown): string {
+  return ArrayBuffer.isView(value) ? Object.prototype.toString.call(value).slice(8, -1) : show(value);
+}
+/** Accepts what `for await` can read, except text; `what` describes it. */
+export function iterable(what: string): OptionCheck {
+  return valueThat(
+    what,
+    (value) =>
+      typeof value === "object" &&
+      value !== null &&
+      (Symbol.iterator in value || Symbol.asyncIterator in value),
+  );
+}
 /** Accepts a list or a typed array; its numbers are checked elsewhere. */
 export const numberList: OptionCheck = valueThat("a list of numbers", isNumberList);
 /** Accepts every value; it is checked elsewhere. */

@@ -1,7 +1,16 @@
 /** A domain's text as tokens, split by document into a training and a held-out stream. */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
-import { callback, checkOptions, integerIn, numberIn, required, show, objectWith } from "../options.ts";
+import {
+  callback,
+  checkOptions,
+  integerIn,
+  numberIn,
+  required,
+  show,
+  objectWith,
+  iterable,
+} from "../options.ts";
 import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
@@ -72,16 +81,7 @@ export async function buildCorpus(
   tokenizer: Tokenizer,
   options: CorpusOptions,
 ): Promise<Corpus> {
-  const items: unknown = documents;
-  if (
-    typeof items !== "object" ||
-    items === null ||
-    !(Symbol.iterator in items || Symbol.asyncIterator in items)
-  )
-    throw new GradmixError(
-      "config",
-      `buildCorpus: documents: ${show(items)} does not fit; it must be a list of documents { text }, or a generator of them`,
-    );
+  iterable("a list of documents { text }, or a generator of them")("buildCorpus: documents", documents);
   const builder = corpusBuilder(name, tokenizer, options);
   for await (const document of documents) builder.add(document);
   return builder.finish();

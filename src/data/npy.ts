@@ -1,7 +1,7 @@
 /** NumPy's .npy files (format 1.0; numpy.lib.format): arrays in C order, little-endian. */
 import { GradmixError } from "../errors.ts";
 import { half } from "../nn/safetensors.ts";
-import { object, show } from "../options.ts";
+import { object, show, showKind } from "../options.ts";
 import { checkShape, sizeOf } from "../tensor/shape.ts";
 
 /** Elements of a .npy file, as gradmix reads and writes them. */
@@ -26,7 +26,7 @@ export function encodeNpy(array: NpyArray): Uint8Array {
   if (!(values instanceof Int32Array || values instanceof Float32Array))
     throw new GradmixError(
       "data",
-      `npy: the values are ${ArrayBuffer.isView(values) ? Object.prototype.toString.call(values).slice(8, -1) : show(values)}; an Int32Array or a Float32Array is needed`,
+      `npy: the values are ${showKind(values)}; an Int32Array or a Float32Array is needed`,
     );
   if (sizeOf(shape) !== values.length)
     throw new GradmixError("data", `npy: ${values.length} values for the shape [${shape.join(", ")}]`);

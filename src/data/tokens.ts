@@ -14,6 +14,7 @@ import {
   numberList,
   objectWith,
   type OptionCheck,
+  showKind,
 } from "../options.ts";
 import type { Dataset } from "./dataset.ts";
 
@@ -239,7 +240,7 @@ export const checkStream: OptionCheck = (name, value) => {
   if (ArrayBuffer.isView(tokens) && !(tokens instanceof Uint16Array || tokens instanceof Uint32Array))
     throw new GradmixError(
       "config",
-      `${name}: tokens: ${Object.prototype.toString.call(tokens).slice(8, -1)} does not fit; it must be a Uint16Array or a Uint32Array`,
+      `${name}: tokens: ${showKind(tokens)} does not fit; it must be a Uint16Array or a Uint32Array`,
     );
 };
 

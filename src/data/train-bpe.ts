@@ -1,8 +1,7 @@
 /** Learns a byte-level BPE from texts (Sennrich et al. 2016). */
 import type { CancelSignal } from "../cancel.ts";
-import { GradmixError } from "../errors.ts";
 import { giveTurn } from "../backends/turn.ts";
-import { abortSignal, callback, checkOptions, integerIn, required, show, string } from "../options.ts";
+import { abortSignal, callback, checkOptions, integerIn, required, string, iterable } from "../options.ts";
 import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { gpt2Pieces } from "./pieces.ts";
@@ -34,16 +33,7 @@ export async function trainBpe(
     signal: abortSignal,
   });
   const { vocabSize, onProgress, signal } = options;
-  const given: unknown = texts;
-  if (
-    typeof given !== "object" ||
-    given === null ||
-    !(Symbol.iterator in given || Symbol.asyncIterator in given)
-  )
-    throw new GradmixError(
-      "config",
-      `trainBpe: texts: ${show(given)} does not fit; it must be a list of strings`,
-    );
+  iterable("a list of strings")("trainBpe: texts", texts);
   const counts = new Map<string, number>();
   for await (const text of texts) {
     string("trainBpe: a text", text);

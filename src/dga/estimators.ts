@@ -18,7 +18,7 @@ import { forwardDerivative, gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
-import { type Arena, arenaLike } from "../nn/parameters.ts";
+import { type Arena, arenaLike, checkArena } from "../nn/parameters.ts";
 import { concatenate, cutExamples, exampleCount, tokenCount, checkExamples } from "../nn/examples.ts";
 import type { Examples, Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
@@ -40,7 +40,6 @@ import {
   scaleOf,
   readAndDispose,
   selectedParameters,
-  checkArena,
   checkBatches,
   checkMeasured,
 } from "./passes.ts";

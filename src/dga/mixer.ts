@@ -5,7 +5,16 @@ import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleSchedule, type RuleState, type Signal } from "./rule.ts";
 import { checkedState, checkRuleMembers, isRule } from "./rule-checks.ts";
 import { isObject } from "../json.ts";
-import { checkOptions, integerIn, list, object, required, show, objectWith } from "../options.ts";
+import {
+  checkOptions,
+  integerIn,
+  list,
+  object,
+  required,
+  show,
+  objectWith,
+  type OptionCheck,
+} from "../options.ts";
 import * as schema from "../schema.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
@@ -105,7 +114,14 @@ export function advance(state: MixerState, steps: number = 1): MixerState {
   };
 }
 
-const checkMixer = objectWith("a mixer of createMixer", "rule", "domains", "updateEvery", "initial");
+/** Accepts a mixer. */
+export const checkMixer: OptionCheck = objectWith(
+  "a mixer of createMixer",
+  "rule",
+  "domains",
+  "updateEvery",
+  "initial",
+);
 
 /** Whether a weight update is due after the steps taken so far. Always false for fixed weights. */
 export function updateDue(mixer: Mixer, state: MixerState): boolean {

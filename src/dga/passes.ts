@@ -7,7 +7,7 @@ import { formatShape, sameShape } from "../tensor/shape.ts";
 import { checkExamples, exampleCount, tokenCount } from "../nn/examples.ts";
 import { checkModel, type Examples, type Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
-import { type Arena, checkParameters } from "../nn/parameters.ts";
+import { type Arena, checkParameters, checkArena } from "../nn/parameters.ts";
 import { keep, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   callback,
@@ -18,7 +18,6 @@ import {
   type OptionChecks,
   required,
   objectWith,
-  type OptionCheck,
   list,
 } from "../options.ts";
 import { lossScaleCheck } from "./loss-scale.ts";
@@ -47,9 +46,6 @@ export function meanGradient<B extends Examples>(
     sink.dispose();
   }
 }
-
-/** Accepts an arena. */
-export const checkArena: OptionCheck = objectWith("an arena, such as arenaLike makes", "arena", "of");
 
 /** Options of the estimators. */
 export interface EstimateOptions {

@@ -13,7 +13,6 @@ import {
   checkOptions,
   integerIn,
   object,
-  objectWith,
   oneOf,
   orNull,
   required,
@@ -21,10 +20,10 @@ import {
   valueThat,
   withDefaults,
 } from "../options.ts";
-import type { Bases } from "./bases.ts";
+import { type Bases, checkBases } from "./bases.ts";
 import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
-import type { Mixer } from "./mixer.ts";
+import { checkMixer, type Mixer } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
 import { checkOptionSet, measuredFrom, planOf } from "./plan.ts";
 
@@ -147,7 +146,7 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
 export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): void {
   checkOptions("createTrainer", options, {
     model: required(checkModel),
-    mixer: required(objectWith("a mixer of createMixer", "rule", "domains", "updateEvery", "initial")),
+    mixer: required(checkMixer),
     domains: required(
       valueThat("a list of datasets", (value) => Array.isArray(value) && value.every(isDataset)),
     ),
@@ -158,7 +157,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
     ),
     reference: checkModel,
     heldOut: object,
-    bases: objectWith("bases of createBases", "names", "domains", "offsets"),
+    bases: checkBases,
     batch: required(integerIn(1)),
     schedule: required(callback),
     optimizer: valueThat(

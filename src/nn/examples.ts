@@ -1,6 +1,6 @@
 /** Concatenates, cuts and picks batches of any kind that follow the convention of `Examples`. */
 import { GradmixError } from "../errors.ts";
-import { isNumberList, show } from "../options.ts";
+import { isNumberList, show, showKind } from "../options.ts";
 import type { Examples } from "./model.ts";
 
 /** Array types whose numbers belong to examples. */
@@ -100,11 +100,11 @@ function checkAlike(field: string, i: number, first: Examples, batch: Examples):
     new GradmixError("shape", `batches 0 and ${i} do not go together: ${field} is ${what}`);
   if (!isColumn(a) || !isColumn(b)) {
     wantScalar(field, a);
-    if (a !== b) throw incompatible(`${describe(a)} in the one and ${describe(b)} in the other`);
+    if (a !== b) throw incompatible(`${showKind(a)} in the one and ${showKind(b)} in the other`);
     return;
   }
   if (kindOf(a) !== kindOf(b))
-    throw incompatible(`${describe(a)} in the one and ${describe(b)} in the other`);
+    throw incompatible(`${showKind(a)} in the one and ${showKind(b)} in the other`);
   // Batches without examples have no width.
   const [m, n] = [exampleCount(first), exampleCount(batch)];
   if (m > 0 && n > 0 && a.length / m !== b.length / n)
@@ -118,12 +118,8 @@ function wantScalar(field: string, value: unknown): void {
   if (!scalar)
     throw new GradmixError(
       "shape",
-      `a batch's ${field} is ${describe(value)}; examples can be joined and cut where everything is a typed array with a row for each of them, or a number, a word or a boolean for all`,
+      `a batch's ${field} is ${showKind(value)}; examples can be joined and cut where everything is a typed array with a row for each of them, or a number, a word or a boolean for all`,
     );
-}
-
-function describe(value: unknown): string {
-  return ArrayBuffer.isView(value) ? Object.prototype.toString.call(value).slice(8, -1) : show(value);
 }
 
 /** Joins token counts, which may be lists or typed arrays. */

@@ -20,7 +20,14 @@ import {
   valueThat,
 } from "../options.ts";
 import { empty, isTensor, scope, type Tensor } from "../tensor/tensor.ts";
-import { type Arena, arenaLike, checkParameters, orDispose, type Parameters } from "./parameters.ts";
+import {
+  type Arena,
+  arenaLike,
+  checkParameters,
+  orDispose,
+  type Parameters,
+  checkArena,
+} from "./parameters.ts";
 
 /** Options of all optimizers. */
 interface CommonOptions {
@@ -112,7 +119,6 @@ export interface Adam extends Optimizer {
 export type AdamW = Adam;
 
 const hasMembers = objectWith("an optimizer, such as adamw makes", "name", "state", "steps", "step");
-const checkArena = objectWith("an arena, such as arenaLike makes", "arena", "of");
 
 /** Accepts an optimizer. */
 export const checkOptimizer: OptionCheck = (name, value) => {

@@ -214,6 +214,9 @@ export const checkParameters: OptionCheck = parametersWith("list", "byName", "va
 export const checkNamed: OptionCheck = parametersWith("byName", "value");
 const checkLayout = parametersWith("list", "value");
 
+/** Accepts an arena. */
+export const checkArena: OptionCheck = objectWith("an arena, such as arenaLike makes", "arena", "of");
+
 /** Makes an arena of zeros in the layout of `parameters`. The caller disposes it. */
 export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
   checkLayout("arenaLike: parameters", parameters);

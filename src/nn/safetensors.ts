@@ -1,6 +1,6 @@
 /** Writes and reads the safetensors format (huggingface/safetensors): the length of the header in 8 bytes, a JSON header, raw little-endian data. */
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
+import { show, showKind } from "../options.ts";
 import {
   count,
   inside,
@@ -79,7 +79,7 @@ function checkStored(name: string, shape: unknown, data: unknown): void {
   if (isShape && data instanceof Float32Array) return;
   throw new GradmixError(
     "data",
-    `safetensors: "${name}" has ${isShape ? `as data ${ArrayBuffer.isView(data) ? Object.prototype.toString.call(data).slice(8, -1) : show(data)}, not a Float32Array; convert it with Float32Array.from` : `as shape ${show(shape)}, not a list of extents`}`,
+    `safetensors: "${name}" has ${isShape ? `as data ${showKind(data)}, not a Float32Array; convert it with Float32Array.from` : `as shape ${show(shape)}, not a list of extents`}`,
   );
 }
 

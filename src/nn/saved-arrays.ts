@@ -1,6 +1,6 @@
 /** Checks the arrays of a saved state before any of them is written to a device. */
 import { GradmixError } from "../errors.ts";
-import { show } from "../options.ts";
+import { showKind } from "../options.ts";
 import { type Fault, faultOf, object, plainObject, type Schema } from "../schema.ts";
 
 /** Makes a `checkpoint` error with the message "checkpoint: …". */
@@ -32,7 +32,7 @@ export function arraysOf(
     const values = given[name];
     if (values === undefined) throw checkpointError(`it has no ${name}, which takes ${size} values`);
     if (!(values instanceof Float32Array))
-      throw checkpointError(`${name} is ${kindOf(values)}, not a Float32Array`);
+      throw checkpointError(`${name} is ${showKind(values)}, not a Float32Array`);
     if (values.length !== size)
       throw checkpointError(`${name} has ${values.length} values, the model has ${size}`);
     const bad = values.findIndex((value) => !Number.isFinite(value));
@@ -40,8 +40,4 @@ export function arraysOf(
     out.set(name, values);
   }
   return out;
-}
-
-function kindOf(value: unknown): string {
-  return ArrayBuffer.isView(value) ? Object.prototype.toString.call(value).slice(8, -1) : show(value);
 }

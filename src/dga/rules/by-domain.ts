@@ -2,7 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
 import { nearest } from "../../nearest.ts";
-import { type OptionCheck, show, valueThat } from "../../options.ts";
+import { type OptionCheck, show, valueThat, showKind } from "../../options.ts";
 import { checkSimplex, normalise, uniformWeights, type Weights } from "../simplex.ts";
 
 /** Numbers by domain: a list with one number per domain, in their order, or an object with numbers by name, in any order. */
@@ -52,7 +52,7 @@ export function byDomain(
   if (ArrayBuffer.isView(given))
     throw new GradmixError(
       "config",
-      `${what}: a ${Object.prototype.toString.call(given).slice(8, -1)} does not fit; Array.from makes a list of it`,
+      `${what}: a ${showKind(given)} does not fit; Array.from makes a list of it`,
     );
   const values = new Map(Object.entries(given));
   const known = new Set(domains);
