@@ -6,7 +6,7 @@ import { keep, scope } from "gradmix";
 import type { TokenStream } from "gradmix/data";
 import type { Model, TokenBatch } from "gradmix/nn";
 import type { Accuracy } from "./cell.ts";
-import { randomOf } from "./random.ts";
+import { randomOf, shuffled } from "./random.ts";
 
 type Kind = keyof Accuracy;
 const WRONG = 3;
@@ -66,15 +66,6 @@ export function questionsOf(
     target: ask((own) => passages.filter((p) => p.document !== own.document)),
     domain: ask(() => foreign),
   };
-}
-
-function shuffled<T>(items: readonly T[], random: () => number): T[] {
-  const out = [...items];
-  for (let i = out.length - 1; i > 0; i--) {
-    const j = Math.floor(random() * (i + 1));
-    [out[i], out[j]] = [out[j], out[i]];
-  }
-  return out;
 }
 
 /** Returns the shares of questions whose true continuation is likelier than the wrong ones. */

@@ -9,8 +9,9 @@ import { granularity } from "./granularity.ts";
 import { longer } from "./longer.ts";
 import { mixtures } from "./mixtures.ts";
 import { sensitivity } from "./sensitivity.ts";
+import { subsets } from "./subsets.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[defaults, longer, fewTokens, granularity, sensitivity, cost],
+  ...[defaults, subsets, longer, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];
