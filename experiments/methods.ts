@@ -43,17 +43,6 @@ export const WITHOUT_PRIOR: Method = {
   revision: revisionWithoutPrior,
 };
 
-/** Returns the method as before the present revision of the default: with a limit of 8 repetitions, unless it has one of its own. Its results are kept under that revision. */
-export function withFormerLimit(method: Method): Method {
-  const { rule, revision: now } = method;
-  if (rule.name !== "dga" || rule["normalise"] !== undefined) return method;
-  return {
-    ...method,
-    rule: { repetitions: 8, ...rule },
-    ...(now === undefined ? {} : { revision: now - 1 }),
-  };
-}
-
 /** The default before revision 2: cosines of batches of every domain, from uniform weights. */
 export const FORMER: Method = {
   rule: { name: "dga", normalise: "cosine", eta: 1, beta: 0.1 },

@@ -58,7 +58,11 @@ export const cost: Experiment = {
   name: "cost",
   title: "What it costs",
   about: `The tables show the CPU time of training steps with all measurements of a rule, divided by that of plain steps. All text is cut into 4 to 4,096 domains; each run has ${STEPS} steps on one thread. The prediction is what the library counts before a run: the windows that pass through the model, and the share of a pass that inner products take.`,
-  cells: (settings) => runsOf(settings).map(({ cell }) => cell),
+  cells: (settings) =>
+    // Runs that are divided by each other follow each other, so that the speed of the machine changes little between them.
+    runsOf(settings)
+      .sort((a, b) => columns.indexOf(a.column) - columns.indexOf(b.column) || a.cell.seed - b.cell.seed)
+      .map(({ cell }) => cell),
   report(settings, results) {
     const all = [...ratios(settings, results), ...predicted(settings)];
     const shown = rows.flatMap((row) => [row, `${row}, predicted`]);
