@@ -20,6 +20,8 @@ export interface Method {
    */
   readonly rule: Readonly<Record<string, unknown>> & { readonly name: string };
   readonly combinators?: readonly CombinatorOptions[];
+  /** "histogram" is that of this target, not of the run's own: a file of `targets/`. */
+  readonly histogramOf?: string;
   /** Limits repetitions as the default of `dga` does. */
   readonly usualCap?: true;
   readonly alignment?: Pick<

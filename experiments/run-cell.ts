@@ -176,7 +176,9 @@ function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const { method, steps, batch, model } = cell;
   const bases = method.bases === undefined ? undefined : basesOf(method.bases, domains, text);
   const tokens = steps * batch * model.context;
-  const given = { ...method.rule, ...placed(method.rule, domains, target, tokens) };
+  const { histogramOf } = method;
+  const resembled = histogramOf === undefined ? target : targetNamed(text, histogramOf).train;
+  const given = { ...method.rule, ...placed(method.rule, domains, resembled, tokens) };
   // The package checks the names of the options, as in a configuration file.
   const { combinators = [], usualCap = false } = method;
   const repetitions = usualRepetitions(domains.sizes, tokens);

@@ -10,8 +10,9 @@ import { longer } from "./longer.ts";
 import { mixtures } from "./mixtures.ts";
 import { sensitivity } from "./sensitivity.ts";
 import { subsets } from "./subsets.ts";
+import { wrongHistogram } from "./wrong-histogram.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[defaults, subsets, longer, fewTokens, granularity, sensitivity, cost],
+  ...[defaults, wrongHistogram, subsets, longer, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];
