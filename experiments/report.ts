@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import prettier from "prettier";
 import { GradmixError } from "gradmix";
+import { usualWarmup } from "gradmix/nn";
 import { distinct, estimatedSeconds } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
 import { type Experiment, type Figure, type Section, type Settings, usual } from "./experiment.ts";
@@ -10,6 +11,12 @@ import { type Line, lookupIn } from "./results.ts";
 
 const BEGIN = "<!-- experiments: begin. `npm run experiments -- report` writes what follows. -->";
 const END = "<!-- experiments: end -->";
+
+const FORMER =
+  "These runs have a warm-up of 20 steps, and the default of `dga` a limit of 8 repetitions, whose excess is spread evenly, as in earlier versions. They were not repeated since these defaults changed.";
+
+const UNCORRECTED =
+  "The default of `dga` has no correction of the histogram here (`correction: 1`), as in earlier versions. These runs were not repeated since it was added.";
 
 export interface Report {
   /** The whole of docs/evidence.md. */
@@ -62,6 +69,8 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
     about,
     `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`,
   ];
+  if (cells.some(({ warmup, steps }) => warmup !== usualWarmup(steps))) head.push(FORMER);
+  else if (cells.some(({ method }) => method.rule["correction"] === 1)) head.push(UNCORRECTED);
   if (done === 0) return { markdown: [...head, "It has not been run yet."].join("\n\n"), figures: [] };
   const { markdown, figures } = experiment.report(settings, results);
   const state = done < cells.length ? [`So far ${done} of ${cells.length} runs are done.`] : [];

@@ -40,7 +40,10 @@ const references = ["uniform", "importance sampling"] as const;
 function sweepRuns({ of, constant, values, method }: Swept, settings: Settings): Run[] {
   const columns = values.map(String);
   return gridOf({ rows: [`${of}, ${constant}`], columns, groups }, settings, (_row, column, target, seed) =>
-    cellOf({ method: method(Number(column)), target, seed, text: { domains: eightDomains } }, settings),
+    cellOf(
+      { method: method(Number(column)), target, seed, corrects: false, text: { domains: eightDomains } },
+      settings,
+    ),
   );
 }
 

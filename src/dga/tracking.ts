@@ -188,3 +188,15 @@ export function standardised(tracked: Tracked): Float64Array {
     return (value / spread - mean / spread) / (1 + noise * noise);
   });
 }
+
+/**
+ * Σ αᵢdᵢ over the measured domains, whose weights are scaled to a sum of 1: how many spreads the mixture α is above the domains' mean. Below 0, the
+ * mixture helps less than the domains do on average. 0 if the measured domains have no weight.
+ */
+export function standing(direction: ArrayLike<number>, weights: ArrayLike<number>): number {
+  const known = Array.from(weights).flatMap((weight, i) =>
+    Number.isNaN(direction[i]!) ? [] : [{ weight, d: direction[i]! }],
+  );
+  const total = sumOf(known.map(({ weight }) => weight));
+  return total === 0 ? 0 : sumOf(known.map(({ weight, d }) => (weight / total) * d));
+}

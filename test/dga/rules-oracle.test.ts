@@ -193,15 +193,18 @@ describe.each(sizes)("of %i domains", (k) => {
     },
     { pull: 0, memory: 0 },
     { pull: 1 },
+    { correction: 3, prior: start(k), pull: 0.2 },
+    { correction: 7, start: start(k) },
+    { correction: 1, prior: start(k) },
   ])("dga tracked %j", (options) => {
     const around = options.prior !== undefined;
     const { beta = 1, floor = 0 } = options;
     const { eta = around ? 0.1 : 0.5, pull = around ? 0.1 : 0.05, memory = around ? 0.9 : 0.5 } = options;
     const uniform = shares(new Array<number>(k).fill(1));
     const begin = options.start as number[] | undefined;
-    const prior = around
-      ? smooth(options.prior as number[], options.uniformShare ?? 0.01)
-      : (begin ?? uniform);
+    const { correction = around ? 20 : 1 } = options;
+    let against = 0;
+    let prior = around ? smooth(options.prior as number[], options.uniformShare ?? 0.01) : (begin ?? uniform);
     const { sizes: tokensOf, tokens = 1 } = options;
     const even = tokensOf === undefined ? 0 : tokens / total(tokensOf as number[]);
     const { repetitions = Math.max(4, 3 + even) } = options;
@@ -232,15 +235,25 @@ describe.each(sizes)("of %i domains", (k) => {
       });
       const { d } = naive(history, memory);
       const known = d.map((one) => !Number.isNaN(one));
+      // How far the mixture of the measured domains is below their mean, beyond the slack, adds up.
+      const weight = total(alpha.filter((_, i) => known[i]));
+      const below = known.some(Boolean)
+        ? -total(alpha.map((a, i) => (known[i] ? (a / weight) * d[i] : 0)))
+        : 0;
+      against = Math.max(0, against + below - 0.35);
+      const factor = Math.min(correction, 1 + against);
       const log = alpha.map((a, i) => (1 - pull) * Math.log(a) + pull * Math.log(prior[i]));
       alpha = project(
         among(alpha, known, (_, together, on) => {
           // The pull also acts only among the known domains, within their total weight.
-          const exponents = on.map((i) => log[i] + eta * d[i]);
+          const exponents = on.map((i) => log[i] + factor * eta * d[i]);
           const top = Math.max(...exponents);
           return project(shares(exponents.map((e) => Math.exp(e - top))), floor / together);
         }),
         floor,
+      );
+      prior = among(prior, known, (part, _, on) =>
+        shares(on.map((i, j) => part[j] * Math.exp((factor - 1) * eta * d[i]))),
       );
       const sampled = project(limit(alpha), floor);
       weights = weights.map((w, i) => (1 - beta) * w + beta * sampled[i]);

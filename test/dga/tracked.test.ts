@@ -86,7 +86,7 @@ describe("where the weights move", () => {
       const around = shares((prior as number[] | undefined) ?? [1, 1, 1, 1]).map(
         (share) => (1 - uniformShare) * share + uniformShare / 4,
       );
-      const states = follow(make(options), 4, repeated(exact([1, 2, 3, 4]), 400));
+      const states = follow(make({ ...options, correction: 1 }), 4, repeated(exact([1, 2, 3, 4]), 400));
       const top = (eta / pull) * z[3];
       expectNear(last(states), shares(around.map((a, i) => a * Math.exp((eta / pull) * z[i] - top))), 1e-6);
     },
@@ -130,6 +130,79 @@ describe("where the weights move", () => {
   test("with η = 0 the weights stay at their initial values, which are the prior", () => {
     const states = follow(make({ eta: 0 }), 3, noisy(1, 3, 20));
     for (const { weights } of states) expectNear(weights, [1 / 3, 1 / 3, 1 / 3], 1e-14);
+  });
+});
+
+describe("the correction of a prior that the measurements contradict", () => {
+  /** The mixture of these priors helps less than the domains do on average, if the first domain helps most. */
+  const wrong = fc.record({
+    k: fc.integer({ min: 2, max: 9 }),
+    share: fc.double({ min: 0.95, max: 0.99, noNaN: true }),
+  });
+  const signalOf = (k: number): Signal => exact(names(k).map((_, i) => (i === 0 ? 3 : 1)));
+  const priorOf = (k: number, share: number): number[] =>
+    names(k).map((_, i) => (i === k - 1 ? share : (1 - share) / (k - 1)));
+
+  test("moves the weights to the domain that helps, and the prior with them", () => {
+    fc.assert(
+      fc.property(wrong, ({ k, share }) => {
+        const given = { prior: priorOf(k, share), eta: 0.05 };
+        const states = [20, 1].map((correction) =>
+          follow(make({ ...given, correction }), k, repeated(signalOf(k), 120)),
+        );
+        const [found, plain] = states.map((all) => last(all)[0]);
+        expect(found).toBeGreaterThan(1.1 * plain);
+        // When the domains no longer differ, the weights return to the prior that was corrected.
+        const still: Signal = { ...signalOf(k), standardErrors: names(k).map(() => 1e6) };
+        const [after, before] = [20, 1].map((correction) =>
+          follow(make({ ...given, correction }), k, [...repeated(signalOf(k), 120), ...repeated(still, 300)]),
+        );
+        expectNear(last(before), last([make(given).init(names(k))]), 1e-6);
+        expect(last(after)[0]).toBeGreaterThan(1.1 * last(before)[0]);
+        expectNear(last(after), after[after.length - 1].memory["prior"], 1e-6);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test("does not act while the mixture helps at least as much as the domains do on average", () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.integer({ min: 2, max: 8 }), (seed, k) => {
+        const next = random(seed);
+        // A larger share for a domain that helps more; and for even weights, whatever helps.
+        const level = names(k).map(() => next());
+        for (const prior of [level, names(k).map(() => 1)]) {
+          const signals = repeated(exact(level), 30);
+          const [found, plain] = [20, 1].map((correction) => follow(make({ prior, correction }), k, signals));
+          expect(found.map(({ weights }) => weights)).toEqual(plain.map(({ weights }) => weights));
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  test("a step grows at most by the factor", () => {
+    const k = 4;
+    for (const correction of [1, 2, 5]) {
+      const states = follow(make({ prior: priorOf(k, 0.97), pull: 0, eta: 0.05, correction }), k, [
+        ...repeated(signalOf(k), 60),
+      ]);
+      const moves = states.slice(1).map(({ weights }, t) => {
+        const before = states[t].weights;
+        return Math.log(weights[0] / weights[k - 1]) - Math.log(before[0] / before[k - 1]);
+      });
+      // d is 1.5 and −0.5, so an update of factor 1 moves the logarithm of the ratio by 0.1.
+      if (correction < 5) expectNear(Math.max(...moves), 0.1 * correction, 1e-9);
+      expect(Math.max(...moves)).toBeLessThan(0.1 * correction + 1e-9);
+    }
+  });
+
+  test("a saved state with another prior than weights is refused", () => {
+    const rule = make({ prior: [1, 2] });
+    const { memory } = rule.init(names(2));
+    expect(rule.memoryFault?.(memory)).toBeNull();
+    expect(rule.memoryFault?.({ ...memory, prior: [0.5, 0.6] })).toBe("prior does not lie on the simplex");
+    expect(rule.memoryFault?.({ ...memory, against: [-1] })).toBe("against has a number below 0");
   });
 });
 
@@ -299,9 +372,9 @@ describe("the paper's form", () => {
   test("the defaults are as documented", () => {
     expect(dgaDefaults).toEqual({
       ...{ normalise: "tracked", floor: 0, uniformShare: 0.01 },
-      aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9 },
-      withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5 },
-      untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0 },
+      aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, correction: 20 },
+      withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, correction: 1 },
+      untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, correction: 1 },
       repetitions: { least: 4, beyondEven: 3 },
       schedule: { updateEvery: 5, measureEvery: 1 },
     });

@@ -8,7 +8,8 @@
  * The default is a mirror step around a prior α₀, such as the histogram of the target: α ← argmax over the simplex of η⟨d, α⟩ − (1 − γ)·KL(α‖α_old) −
  * γ·KL(α‖α₀), in closed form α ∝ α_old^(1−γ) ⊙ α₀^γ ⊙ exp(η d). Here d are the alignments tracked over updates, in units of the domains' spread
  * beyond their errors (tracking.ts). A domain that stays d spreads above the others ends at α₀·exp(η d/γ) before normalising: the prior limits how
- * far the weights can move, and noise does not move them. If sizes are known, no domain is sampled more than `repetitions` times in expectation.
+ * far the weights can move, and noise does not move them. If the measurements contradict the prior, the step grows by a factor c, and α₀ ← α₀ ⊙
+ * exp((c − 1)·η d) corrects the prior (`contradiction`). If sizes are known, no domain is sampled more than `repetitions` times in expectation.
  */
 import { GradmixError } from "../../errors.ts";
 import {
@@ -45,7 +46,7 @@ import {
   type Weights,
   within,
 } from "../simplex.ts";
-import { nothingTracked, standardised, track, type Tracked } from "../tracking.ts";
+import { nothingTracked, standardised, standing, track, type Tracked } from "../tracking.ts";
 import { type ByDomain, numbersByDomain, sharesOf, sizesOf, startOf, ownOptions } from "./by-domain.ts";
 import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
 import type { RuleTraits } from "./traits.ts";
@@ -77,6 +78,11 @@ export interface DgaOptions {
   readonly pull?: number;
   /** The prior α₀: shares or counts, one per domain or by name, such as the histogram of the target. Default: `start`, else uniform. */
   readonly prior?: ByDomain;
+  /**
+   * How far measurements that contradict the prior may correct it: the largest factor c ≥ 1 by which a step grows while the mixture misses the domains
+   * that help. 1 turns the correction off. Default: `dgaDefaults`.
+   */
+  readonly correction?: number;
   /** Share of the uniform weights that is mixed into the prior, so that every domain can gain, 0 ≤ share ≤ 1. Default 0.01 with a `prior`, otherwise 0. */
   readonly uniformShare?: number;
   /** ρ with "tracked", 0 ≤ ρ < 1: the weight of earlier updates relative to the next one. Default: `dgaDefaults`. */
@@ -110,7 +116,7 @@ export const dgaDefaults: {
   readonly uniformShare: number;
 } & {
   readonly [K in "aroundPrior" | "withoutPrior" | "untracked"]: Readonly<
-    Record<"eta" | "beta" | "pull" | "memory", number>
+    Record<"eta" | "beta" | "pull" | "memory" | "correction", number>
   >;
 } & {
   /** The two numbers of `usualRepetitions`. */
@@ -126,9 +132,9 @@ export const dgaDefaults: {
   normalise: "tracked",
   floor: 0,
   uniformShare: 0.01,
-  aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9 },
-  withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5 },
-  untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0 },
+  aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, correction: 20 },
+  withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, correction: 1 },
+  untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, correction: 1 },
   repetitions: { least: 4, beyondEven: 3 },
   schedule: { updateEvery: 5, measureEvery: 1 },
 };
@@ -181,6 +187,7 @@ export const dgaChecks: OptionChecks<DgaOptions> = {
   normalise: oneOf(...dgaNormalisations),
   pull: share,
   prior: numbersByDomain,
+  correction: numberIn({ min: 1 }),
   uniformShare: share,
   memory: numberIn({ min: 0, max: 1, openMax: true }),
   repetitions: positive,
@@ -198,7 +205,8 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkOptions("dga", options, dgaChecks);
   options = ownOptions(options);
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
-  const { eta, beta, pull, memory } = withDefaults(defaultsOf(normalise, options), options);
+  const { eta, beta, pull, memory, correction } = withDefaults(defaultsOf(normalise, options), options);
+  const corrects = normalise === "tracked" && correction > 1;
   /** The weights sampled for α: first limited by the caps, then raised to the floor. */
   const sampled = (alpha: Weights, domains: readonly string[]): Weights => {
     const caps = repetitionCaps(options, domains);
@@ -214,13 +222,19 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       const start = options.start === undefined ? priorOf(options, domains) : startOf(options.start, domains);
       const alpha = projectFloor(start, floor);
       const tracked = normalise === "tracked" ? { ...nothingTracked(domains.length) } : {};
-      return initialState("dga", domains, sampled(alpha, domains), { alpha, ...tracked });
+      const prior = corrects ? { prior: priorOf(options, domains), against: [0] } : {};
+      return initialState("dga", domains, sampled(alpha, domains), { alpha, ...tracked, ...prior });
     },
     update(state, signal, change) {
       const { found, tracked } = alignedBy(normalise, state, signal, memory);
-      const step: Step = { eta, ...found };
       const old = remembered("dga", state.memory, "alpha");
-      const pulled = pull === 0 ? old : pulledTo(priorOf(options, state.domains), old, pull, step.among);
+      const against = corrects
+        ? contradiction(remembered("dga", state.memory, "against")[0]!, found.direction, old)
+        : 0;
+      const factor = Math.min(1 + against, correction);
+      const step: Step = { eta: factor * eta, ...found };
+      const prior = corrects ? remembered("dga", state.memory, "prior") : priorOf(options, state.domains);
+      const pulled = pull === 0 ? old : pulledTo(prior, old, pull, step.among);
       // The floor is applied among the domains that step, so that the others stay; a final pass over all domains removes rounding errors.
       // A step that starts near the prior may start below the floor, so that the part's total has no room for it.
       const kept = (part: Weights, total: number): Weights =>
@@ -232,15 +246,34 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
         ...state,
         weights: Array.from(weights),
         updates: state.updates + 1,
-        memory: listed({ alpha, ...tracked }),
+        memory: listed({
+          alpha,
+          ...tracked,
+          // What the step grew by moves the prior too, so that the weights are not pulled back.
+          ...(corrects
+            ? { prior: mirrorStep(prior, { ...step, eta: (factor - 1) * eta }, change), against: [against] }
+            : {}),
+        }),
       };
     },
     memoryFault(saved) {
-      if (!liesOnSimplex(remembered("dga", saved, "alpha"))) return "alpha does not lie on the simplex";
-      return normalise === "tracked" ? trackedFault(trackedOf(saved)) : null;
+      for (const name of corrects ? ["alpha", "prior"] : ["alpha"])
+        if (!liesOnSimplex(remembered("dga", saved, name))) return `${name} does not lie on the simplex`;
+      const against = corrects ? { against: remembered("dga", saved, "against") } : {};
+      return normalise === "tracked" ? negativeIn({ ...trackedOf(saved), ...against }) : null;
     },
   };
 }
+
+/** How far below the mean of the domains a mixture may stand, in spreads, without contradicting the prior. */
+const SLACK = 0.35;
+
+/**
+ * What contradicts the prior, summed over updates: how far the mixture stands below the domains' mean, beyond the slack, and at least 0 (a CUSUM; Page
+ * 1954). Noise, and swings around a good mixture, cancel out; a mixture that helps less than even weights would, adds up.
+ */
+const contradiction = (before: number, direction: ArrayLike<number>, alpha: ArrayLike<number>): number =>
+  Math.max(0, before - standing(direction, alpha) - SLACK);
 
 /** The direction of the step, and the tracked values after it; null where nothing is tracked. */
 function alignedBy(
@@ -293,7 +326,7 @@ export function repetitionCaps(options: DgaOptions, domains: readonly string[]):
 
 /** α^(1−γ) ⊙ prior^γ, normalised, among the domains that step. Weights of 0 stay 0. */
 function pulledTo(
-  prior: Weights,
+  prior: ArrayLike<number>,
   alpha: readonly number[],
   pull: number,
   among: readonly boolean[] | null,
@@ -365,9 +398,14 @@ function trackedOf(memory: RuleState["memory"]): Tracked {
   };
 }
 
-function trackedFault({ tokens, variances, noise }: Tracked): string | null {
-  const negative = Object.entries({ tokens, variances, noise }).find(([, values]) =>
-    values.some((n) => n < 0),
+function negativeIn({
+  tokens,
+  variances,
+  noise,
+  against = [],
+}: Tracked & { readonly against?: ArrayLike<number> }): string | null {
+  const negative = Object.entries({ tokens, variances, noise, against }).find(([, values]) =>
+    Array.from(values).some((n) => n < 0),
   );
   return negative === undefined ? null : `${negative[0]} has a number below 0`;
 }
