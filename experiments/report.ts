@@ -4,7 +4,7 @@ import { join } from "node:path";
 import prettier from "prettier";
 import { GradmixError } from "gradmix";
 import { usualWarmup } from "gradmix/nn";
-import { distinct, estimatedSeconds } from "./cell.ts";
+import { type Cell, distinct, estimatedSeconds } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
 import { type Experiment, type Figure, type Section, type Settings, usual } from "./experiment.ts";
 import { type Line, lookupIn } from "./results.ts";
@@ -57,6 +57,10 @@ function settingsOf(experiment: Experiment, lines: readonly Line[]): Settings {
   return { ...usual, seeds };
 }
 
+const isUncorrected = ({ method: { rule } }: Cell): boolean => rule["correction"] === 1;
+const isCorrected = ({ method: { rule } }: Cell): boolean =>
+  rule["prior"] === "histogram" && rule["correction"] === undefined;
+
 /** Returns the section of one experiment, with its heading. */
 export function sectionOf(experiment: Experiment, lines: readonly Line[]): Section {
   const results = lookupIn(lines);
@@ -70,7 +74,7 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
     `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`,
   ];
   if (cells.some(({ warmup, steps }) => warmup !== usualWarmup(steps))) head.push(FORMER);
-  else if (cells.some(({ method }) => method.rule["correction"] === 1)) head.push(UNCORRECTED);
+  else if (cells.some(isUncorrected) && !cells.some(isCorrected)) head.push(UNCORRECTED);
   if (done === 0) return { markdown: [...head, "It has not been run yet."].join("\n\n"), figures: [] };
   const { markdown, figures } = experiment.report(settings, results);
   const state = done < cells.length ? [`So far ${done} of ${cells.length} runs are done.`] : [];

@@ -2,20 +2,19 @@ import { drawPanels } from "#dist/report/chart.js";
 import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { methods, WITHOUT_PRIOR } from "../methods.ts";
+import { methods } from "../methods.ts";
 import { randomOf, shuffled } from "../random.ts";
 import { ALL, differencesTable, meansTable, number, type Observation, paired } from "../tables.ts";
 import { allDomains, cellOf, gridOf, namesOf, observe, type Run, tunedTargets } from "./common.ts";
 
 const groups = tunedTargets;
-const counts = [2, 4, 8];
+const counts = [4, 8];
 const columns = counts.map(String);
 const compared: Readonly<Record<string, Method>> = {
   uniform: methods.uniform,
   "importance sampling": methods["importance sampling"],
   "importance sampling, usual cap": methods["importance sampling, usual cap"],
   "DGA (default)": methods["DGA (default)"],
-  "DGA (default), no histogram": WITHOUT_PRIOR,
 };
 const rows = namesOf(compared);
 const others = rows.filter((row) => row !== "uniform");
@@ -45,7 +44,7 @@ export const subsets: Experiment = {
   name: "subsets",
   title: "Few domains, drawn at random",
   about:
-    'Each seed draws two, four and eight of the 24 domains at random, with all their tokens. So most targets resemble none of the domains, and some domains have too little text for the whole run. "Usual cap" limits the repetitions of importance sampling as the default of `dga` does.',
+    'Each seed draws four and eight of the 24 domains at random, with all their tokens. So most targets resemble none of the domains, and some domains have too little text for the whole run. "Usual cap" limits the repetitions of importance sampling as the default of `dga` does.',
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);
