@@ -18,7 +18,7 @@ export const validOptions: { readonly [N in RuleName]: Required<Extract<RuleOpti
   importanceSampling: { name: "importanceSampling", histogram: [1, 0, 3] },
   dga: {
     ...{ name: "dga", eta: 1, beta: 0.5, normalise: "tracked", floor: 0.01, start: ofThree },
-    ...{ pull: 0.1, prior: [1, 0, 3], uniformShare: 0.1, memory: 0.8 },
+    ...{ pull: 0.1, prior: [1, 0, 3], correction: 3, uniformShare: 0.1, memory: 0.8 },
     ...{ repetitions: 4, sizes: [20, 20, 20], tokens: 100 },
   },
   doge: { name: "doge", towards: "target", own: false, eta: 0.5, smoothing: 0.1, start: ofThree },
