@@ -9,10 +9,9 @@ import { granularity } from "./granularity.ts";
 import { longer } from "./longer.ts";
 import { mixtures } from "./mixtures.ts";
 import { sensitivity } from "./sensitivity.ts";
-import { subsets } from "./subsets.ts";
 import { wrongHistogram } from "./wrong-histogram.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[defaults, wrongHistogram, subsets, longer, fewTokens, granularity, sensitivity, cost],
+  ...[defaults, wrongHistogram, longer, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];
