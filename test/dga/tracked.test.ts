@@ -198,7 +198,7 @@ describe("the correction of a prior that the measurements contradict", () => {
     }
   });
 
-  test("a saved state with another prior than weights is refused", () => {
+  test("a saved state whose prior does not lie on the simplex is refused", () => {
     const rule = make({ prior: [1, 2] });
     const { memory } = rule.init(names(2));
     expect(rule.memoryFault?.(memory)).toBeNull();
