@@ -43,20 +43,6 @@ export const WITHOUT_PRIOR: Method = {
   revision: revisionWithoutPrior,
 };
 
-/** Returns the method with a limit of 8 repetitions, as before revision 4 of the default, under which its results are kept. */
-export function withFormerLimit(method: Method): Method {
-  const { rule } = method;
-  if (!isDefault(method)) return method;
-  return { ...method, rule: { repetitions: 8, ...rule }, revision: 3 };
-}
-
-/** Returns the method as before revision 5 of the default: without the correction of the histogram, for experiments that were not repeated since. */
-export function uncorrected(method: Method): Method {
-  return isDefault(method) ? { ...method, rule: { ...method.rule, correction: 1 } } : method;
-}
-
-const isDefault = ({ rule }: Method): boolean => rule.name === "dga" && rule["prior"] === "histogram";
-
 /** The default before revision 2: cosines of batches of every domain, from uniform weights. */
 export const FORMER: Method = {
   rule: { name: "dga", normalise: "cosine", eta: 1, beta: 0.1 },

@@ -3,20 +3,13 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import prettier from "prettier";
 import { GradmixError } from "gradmix";
-import { usualWarmup } from "gradmix/nn";
-import { type Cell, distinct, estimatedSeconds } from "./cell.ts";
+import { distinct, estimatedSeconds } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
 import { type Experiment, type Figure, type Section, type Settings, usual } from "./experiment.ts";
 import { type Line, lookupIn } from "./results.ts";
 
 const BEGIN = "<!-- experiments: begin. `npm run experiments -- report` writes what follows. -->";
 const END = "<!-- experiments: end -->";
-
-const FORMER =
-  "These runs have a warm-up of 20 steps, and the default of `dga` a limit of 8 repetitions, whose excess is spread evenly, as in earlier versions. They were not repeated since these defaults changed.";
-
-const UNCORRECTED =
-  "The default of `dga` has no correction of the histogram here (`correction: 1`), as in earlier versions. These runs were not repeated since it was added.";
 
 export interface Report {
   /** The whole of docs/evidence.md. */
@@ -57,10 +50,6 @@ function settingsOf(experiment: Experiment, lines: readonly Line[]): Settings {
   return { ...usual, seeds };
 }
 
-const isUncorrected = ({ method: { rule } }: Cell): boolean => rule["correction"] === 1;
-const isCorrected = ({ method: { rule } }: Cell): boolean =>
-  rule["prior"] === "histogram" && rule["correction"] === undefined;
-
 /** Returns the section of one experiment, with its heading. */
 export function sectionOf(experiment: Experiment, lines: readonly Line[]): Section {
   const results = lookupIn(lines);
@@ -73,8 +62,6 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
     about,
     `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`,
   ];
-  if (cells.some(({ warmup, steps }) => warmup !== usualWarmup(steps))) head.push(FORMER);
-  else if (cells.some(isUncorrected) && !cells.some(isCorrected)) head.push(UNCORRECTED);
   if (done === 0) return { markdown: [...head, "It has not been run yet."].join("\n\n"), figures: [] };
   const { markdown, figures } = experiment.report(settings, results);
   const state = done < cells.length ? [`So far ${done} of ${cells.length} runs are done.`] : [];

@@ -2,7 +2,6 @@
 import { usualWarmup } from "gradmix/nn";
 import type { Cell, Method, Result } from "../cell.ts";
 import type { Settings } from "../experiment.ts";
-import { uncorrected, withFormerLimit } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { ALL, type Observation } from "../tables.ts";
 
@@ -40,9 +39,6 @@ export const tunedTargets: readonly TargetName[] = ["inaugural", "math", "travel
 
 export const STEPS = 240;
 
-/** The library's former warm-up. */
-const formerWarmup = (steps: number): number => Math.min(20, steps >> 1);
-
 /** The cell of a method on a target; by default with the base model, on all text of all domains. */
 export function cellOf(
   {
@@ -54,14 +50,10 @@ export function cellOf(
     readonly target: TargetName | null;
     readonly text?: Partial<Cell["text"]>;
     readonly steps?: number;
-    /** The library's former warm-up and limit on repetitions (`withFormerLimit`), for experiments that were not repeated since these defaults changed. */
-    readonly former?: boolean;
-    /** Without the correction of the histogram (`uncorrected`). */
-    readonly corrects?: false;
   } & Partial<Pick<Cell, "before" | "questions" | "probes">>,
   settings: Settings,
 ): Cell {
-  const { text, steps: own = STEPS, former = false, corrects = true, ...asked } = rest;
+  const { text, steps: own = STEPS, ...asked } = rest;
   const steps = settings.steps ?? own;
   return {
     text: {
@@ -72,12 +64,12 @@ export function cellOf(
       targetTokens: null,
       ...text,
     },
-    method: former ? withFormerLimit(method) : corrects ? method : uncorrected(method),
+    method,
     model: { dim: 96, layers: 3, heads: 4, context: 64 },
     steps,
     batch: 16,
     lr: 0.003,
-    warmup: (former ? formerWarmup : usualWarmup)(steps),
+    warmup: usualWarmup(steps),
     seed,
     ...asked,
   };

@@ -20,7 +20,7 @@ const QUESTIONS = 300;
 
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
-    cellOf({ method: methods[row], target, seed, corrects: false, questions: QUESTIONS }, settings),
+    cellOf({ method: methods[row], target, seed, questions: QUESTIONS }, settings),
   );
 
 const percent = (share: number | null | undefined): number | null =>

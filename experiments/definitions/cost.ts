@@ -23,7 +23,7 @@ const runsOf = (settings: Settings): Run[] =>
       cellOf(
         {
           method: row === "uniform" ? methods.uniform : compared[row],
-          ...{ target, seed, steps: STEPS, former: true },
+          ...{ target, seed, steps: STEPS },
           text: { cut: { by: "pieces", count: counts[columns.indexOf(column)] } },
         },
         settings,

@@ -37,7 +37,7 @@ const rows = namesOf(compared);
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     cellOf(
-      { method: compared[row], target, seed, corrects: false, before: settings.steps ?? STEPS },
+      { method: compared[row], target, seed, before: settings.steps ?? STEPS },
       settings,
     ),
   );

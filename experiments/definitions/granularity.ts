@@ -36,7 +36,7 @@ const runsOf = (settings: Settings): Run[] =>
     const count = always ?? counts[columns.indexOf(column)];
     if (count > most) return null;
     return cellOf(
-      { method, target, seed, corrects: false, text: { cut: { by: "clusters", count } } },
+      { method, target, seed, text: { cut: { by: "clusters", count } } },
       settings,
     );
   });

@@ -66,7 +66,7 @@ const runsOf = (settings: Settings, results: Lookup): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
     Object.hasOwn(searches, row)
       ? final(row, target, seed, settings, results)
-      : cellOf({ method: methods[row as MethodName], target, seed, corrects: false, text }, settings),
+      : cellOf({ method: methods[row as MethodName], target, seed, text }, settings),
   );
 
 const triedCells = (settings: Settings): Cell[] =>

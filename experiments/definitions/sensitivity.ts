@@ -41,7 +41,7 @@ function sweepRuns({ of, constant, values, method }: Swept, settings: Settings):
   const columns = values.map(String);
   return gridOf({ rows: [`${of}, ${constant}`], columns, groups }, settings, (_row, column, target, seed) =>
     cellOf(
-      { method: method(Number(column)), target, seed, corrects: false, text: { domains: eightDomains } },
+      { method: method(Number(column)), target, seed, text: { domains: eightDomains } },
       settings,
     ),
   );

@@ -2,7 +2,7 @@ import { drawPanels } from "#dist/report/chart.js";
 import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { methods, uncorrected, WITHOUT_PRIOR } from "../methods.ts";
+import { defaultWith, methods, WITHOUT_PRIOR } from "../methods.ts";
 import { differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
@@ -28,7 +28,7 @@ const compared: Readonly<Record<string, Method>> = {
   uniform: methods.uniform,
   "importance sampling": methods["importance sampling"],
   "DGA (default)": methods["DGA (default)"],
-  "DGA, without correction": uncorrected(methods["DGA (default)"]),
+  "DGA, without correction": defaultWith({ correction: 1 }),
   "DGA (default), no histogram": WITHOUT_PRIOR,
 };
 const rows = namesOf(compared);

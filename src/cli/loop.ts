@@ -2,6 +2,8 @@
 import type { Bases } from "../dga/bases.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { multipliersOf } from "../dga/combinators/guard.ts";
+import type { RuleState } from "../dga/rule.ts";
+import { contradictionIn } from "../dga/rules/dga.ts";
 import type { HeldOutLosses, Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
@@ -108,9 +110,11 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     if (unevaluated !== null) await finish(unevaluated);
     while (trainer.steps < steps && !signal.aborted) {
       const start = performance.now();
+      const before = trainer.mixer.rule;
       const step = await trainer.step();
       if (step.step === steps) guarded = step.heldOut;
       watch.note("guard", knownLosses(names, step.heldOut)).forEach(hooks.onEvent);
+      if (beginsToContradict(before, trainer.mixer.rule)) hooks.onEvent(contradictedAfter(step.step));
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
       await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
@@ -174,6 +178,15 @@ function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent 
     `the best step so far was measured on ${best.tokens} tokens of the target, and later steps are measured on ${target.tokens}; their losses are still compared`,
   );
 }
+
+/** Whether the measurements of an update contradict the prior so far that the next steps are at least twice as large. */
+function beginsToContradict(before: RuleState, after: RuleState): boolean {
+  const [from, to] = [contradictionIn(before) ?? 0, contradictionIn(after) ?? 0];
+  return from < 1 && to >= 1;
+}
+
+const contradictedAfter = (step: number): string =>
+  `after step ${step}, the domains that the histogram prefers help the target less than domains do on average: the measurements now correct the histogram; if it is not meant for this target, --prior uniform starts without it`;
 
 function knownLosses(names: readonly string[], found: HeldOutLosses | null): ReadonlyMap<string, number> {
   return new Map(

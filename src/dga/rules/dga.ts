@@ -275,6 +275,12 @@ const SLACK = 0.35;
 const contradiction = (before: number, direction: ArrayLike<number>, alpha: ArrayLike<number>): number =>
   Math.max(0, before - standing(direction, alpha) - SLACK);
 
+/** What contradicts the prior, from the memory of a rule that contains `dga`: S ≥ 0 of docs/rules.md. null if no prior is being corrected. */
+export function contradictionIn({ memory }: Pick<RuleState, "memory">): number | null {
+  const found = Object.entries(memory).find(([key]) => /(^|\.)against$/.test(key));
+  return found?.[1][0] ?? null;
+}
+
 /** The direction of the step, and the tracked values after it; null where nothing is tracked. */
 function alignedBy(
   normalise: DgaNormalisation,
