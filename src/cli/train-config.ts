@@ -146,7 +146,7 @@ export interface MixingConfig {
 export type AlignmentConfig = Required<
   Omit<
     AlignmentOptions,
-    "parameters" | "from" | "estimator" | "domainExamples" | "targetExamples" | "measureEvery" | "bases"
+    "parameters" | "from" | "estimator" | "domainExamples" | "targetExamples" | "measureEvery" | "probes" | "bases"
   >
 > & {
   /** In each of these options, null means that it was not given, so that `measuredFrom` and `resolveAlignment` decide. */
@@ -155,6 +155,7 @@ export type AlignmentConfig = Required<
   readonly domainExamples: number | null;
   readonly targetExamples: number | null;
   readonly measureEvery: number | null;
+  readonly probes: number | null;
   readonly bases: "shared" | "direct" | null;
 };
 

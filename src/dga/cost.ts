@@ -64,6 +64,7 @@ export function measuringPasses(facts: CostFacts): number {
   const target = GRADIENT * alignment.targetExamples;
   if (plan.aligns && alignment.from === "step")
     return (
+      (observed / mixer.updateEvery) * probing(alignment.probes, facts) +
       Math.ceil(observed / Math.min(mixer.updateEvery, alignment.refreshEvery)) * target +
       (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * GRADIENT * batch * sink(time)
     );
@@ -73,6 +74,12 @@ export function measuringPasses(facts: CostFacts): number {
   if (plan.targets) return updates * targets * aligning(facts);
   // The reference model is assumed to be as large as the trained one.
   return plan.reference ? observed * batch : 0;
+}
+
+/** Cost of the examples of domains that the steps hardly draw, for one update. */
+function probing(probes: number, { mixer, bases, time }: CostFacts): number {
+  const examples = bases === null ? Math.min(probes, mixer.domains.length) : 0;
+  return examples === 0 ? 0 : GRADIENT * (examples * (1 + sink(time)) + SEPARATE_PASS);
 }
 
 /** Number of training steps whose examples are measured if alignments come from training steps: all but those of a warm-up that no update covers. */

@@ -28,6 +28,8 @@ export interface Drawing<B extends Examples> {
   prepare(weights: Weights): Mixture;
   /** The next training batch, sorted by domain. */
   training(mixture: Mixture): Drawn<B>;
+  /** One example of each of these domains, for an alignment. */
+  examplesOf(domains: readonly number[]): B;
   /** A batch of every domain, or of every basis, for an alignment. */
   alignment(): B[];
   /** One batch for all bases, drawn with the weights `q` of the domains. */
@@ -83,6 +85,7 @@ export function createDrawing<B extends Examples>(options: TrainerOptions<B>): D
       const domainWeights = bases === undefined ? weights : mixtureOf(bases, weights);
       return { weights, domainWeights, choice: sampler.prepare(domainWeights) };
     },
+    examplesOf: (of) => assemble(of.flatMap((domain) => alignmentSampler.drawFrom(domain, 1)), domains),
     training: ({ choice }) => drawn(byDomain(sampler.draw(choice, batch))),
     alignment() {
       if (bases === undefined)

@@ -2,7 +2,7 @@
 import type { Examples } from "../nn/model.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
-import { gatheredAlignments, lossesByDomain } from "./gathered.ts";
+import { gather, gatheredAlignments, lossesByDomain } from "./gathered.ts";
 import { allFinite, backoff, grow } from "./loss-scale.ts";
 import type { Alignments } from "./measurements.ts";
 import { currentWeights } from "./mixer.ts";
@@ -49,6 +49,44 @@ export async function refreshDirection<B extends Examples>(training: Training<B>
   });
   state.gathered.targetLosses.push(found.targetLoss);
   state.gathered.targetNorms.push(found.targetNorm);
+}
+
+/**
+ * Measures one example of each domain whose turn it is among those that the steps up to the next update hardly draw. Call it after `refreshDirection`, at
+ * the first measured step after an update.
+ */
+export async function measureProbes<B extends Examples>(training: Training<B>): Promise<void> {
+  const { options, alignment, drawing, scaling, state } = training;
+  if (alignment.probes === 0 || options.bases !== undefined) return;
+  const { domainWeights } = currentMixture(training);
+  const { updateEvery } = options.mixer;
+  const drawn = options.batch * Math.ceil(updateEvery / alignment.measureEvery);
+  const domainOf = inTurn(hardlyDrawn(domainWeights, drawn), state.mixer.rule.updates, alignment.probes);
+  if (domainOf.length === 0) return;
+  const estimation = estimationOf(training);
+  const found = await exampleNumbers(
+    options.model,
+    drawing.examplesOf(domainOf),
+    directionOf(training),
+    scaling === null ? estimation : { ...estimation, lossScale: state.directionScale },
+  );
+  const { tokens, losses, dots, squaredNorms = [] } = found;
+  // After an overflow, these domains wait for their next turn.
+  if (scaling !== null && !allFinite([losses, dots, squaredNorms])) return;
+  gather(state.gathered, { domainOf, tokens, losses, dots, squaredNorms, referenceLosses: [], pairs: [] });
+}
+
+/** The domains of which fewer than one of `drawn` examples is expected; those of weight 0 are excluded from the mixture. */
+function hardlyDrawn(weights: ArrayLike<number>, drawn: number): number[] {
+  return Array.from(weights).flatMap((weight, i) => (weight > 0 && weight * drawn < 1 ? [i] : []));
+}
+
+/** The next `most` of the domains, ascending, when each of `turns` earlier turns has taken as many. */
+function inTurn(domains: readonly number[], turns: number, most: number): number[] {
+  const count = Math.min(most, domains.length);
+  return Array.from({ length: count }, (_, j) => domains[(turns * most + j) % domains.length]!).sort(
+    (a, b) => a - b,
+  );
 }
 
 /** Alignments from what the training steps collected. */

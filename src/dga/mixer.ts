@@ -89,8 +89,9 @@ export function createMixer(options: MixerOptions): Mixer {
   const combined = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
   if (combined.schedule !== undefined)
     checkOptions<RuleSchedule>(`rule "${combined.name}": schedule`, combined.schedule, {
-      updateEvery: required(integerIn(1)),
-      measureEvery: required(integerIn(1)),
+      updateEvery: integerIn(1),
+      measureEvery: integerIn(1),
+      probes: integerIn(0),
     });
   const updateEvery = options.updateEvery ?? combined.schedule?.updateEvery ?? mixerDefaults.updateEvery;
   const initial: MixerState = {

@@ -82,6 +82,7 @@ interface OptionSet {
     readonly estimator?: EstimatorName;
     readonly from?: "batch" | "step";
     readonly domainExamples?: number;
+    readonly probes?: number;
     readonly parameters?: unknown;
     readonly bases?: "shared" | "direct";
   };
@@ -124,6 +125,8 @@ export function checkOptionSet(options: OptionSet): void {
     throw invalid(
       `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
     );
+  if (bases !== undefined && (alignment.probes ?? 0) > 0)
+    throw invalid("alignment: probes measure single domains, and the weights are those of bases; leave out probes");
   if (from === "step" && (plan.gram || plan.targets))
     throw invalid(
       `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave out from, or use "batch"`,

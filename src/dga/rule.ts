@@ -100,12 +100,14 @@ export interface Step {
 /** A function with which a combinator changes a step. */
 export type ChangeStep = (step: Step) => Step;
 
-/** How often a rule wants to update, and to have the examples of training steps measured. */
+/** How often a rule wants to update, and what it wants to have measured of training steps. What is left out has the usual default. */
 export interface RuleSchedule {
   /** Training steps between two updates. */
-  readonly updateEvery: number;
+  readonly updateEvery?: number;
   /** Training steps between two steps whose examples are measured. */
-  readonly measureEvery: number;
+  readonly measureEvery?: number;
+  /** The largest number of domains per update that are measured although the steps hardly draw them. */
+  readonly probes?: number;
 }
 
 /** A rule that moves the weights of domains: two pure functions on plain JSON. */

@@ -13,7 +13,7 @@ import type { Drawn } from "./drawing.ts";
 import { domainOffsets, gather, pairsOf, type StepMeasurements } from "./gathered.ts";
 import { allFinite, backoff, grow } from "./loss-scale.ts";
 import { total } from "./measurements.ts";
-import { refreshDirection } from "./measuring.ts";
+import { measureProbes, refreshDirection } from "./measuring.ts";
 import { advance, nextUpdate } from "./mixer.ts";
 import { lossesOf, meanGradient, readAndDispose } from "./passes.ts";
 import { wantNorms } from "./plan.ts";
@@ -79,7 +79,11 @@ export async function takeStep<B extends Examples>(
   const refreshes =
     Math.floor(stepsSinceUpdate / refreshEvery) >
     Math.floor((stepsSinceUpdate - measureEvery) / refreshEvery);
-  if (aligned && (state.gathered.targetNorms.length === 0 || refreshes)) await refreshDirection(training);
+  if (aligned && (state.gathered.targetNorms.length === 0 || refreshes)) {
+    const first = state.gathered.targetNorms.length === 0;
+    await refreshDirection(training);
+    if (first) await measureProbes(training);
+  }
   const drawn = drawing.training(mixture);
   const lossScale = state.scales?.step.scale ?? null;
   const tokens = tokenCount(drawn.batch);

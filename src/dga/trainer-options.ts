@@ -52,6 +52,12 @@ export interface AlignmentOptions {
    * Default: that of the rule's `schedule`, else 2.
    */
   readonly measureEvery?: number;
+  /**
+   * With `from: "step"`: the largest number of domains per weight update that are measured although the steps hardly draw them (less than one measured
+   * example expected). One example of each is measured, without training on it; these domains take turns. Without them, a rule learns nothing about a
+   * domain of weight 0. Default: that of the rule's `schedule`, else 0. Not possible with bases.
+   */
+  readonly probes?: number;
   /** Selects the parameters whose gradients are aligned, by name. Default: all. */
   readonly parameters?: EstimateOptions["parameters"];
   /**
@@ -69,6 +75,7 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "
   targetExamples: 8,
   refreshEvery: 10,
   measureEvery: 2,
+  probes: 0,
   bases: "shared",
 };
 
@@ -82,8 +89,9 @@ export function resolveAlignment(
   { rule, updateEvery }: Mixer,
 ): ResolvedAlignment {
   const from = measuredFrom(options ?? {}, planOf(rule.needs));
-  const { schedule: { measureEvery } = alignmentDefaults } = rule;
-  const resolved = withDefaults({ ...alignmentDefaults, measureEvery }, options);
+  const { measureEvery = alignmentDefaults.measureEvery, probes = alignmentDefaults.probes } =
+    rule.schedule ?? {};
+  const resolved = withDefaults({ ...alignmentDefaults, measureEvery, probes }, options);
   if (from === "batch" || options?.targetExamples !== undefined) return { ...resolved, from };
   const share = Math.min(updateEvery, resolved.refreshEvery) / alignmentDefaults.refreshEvery;
   const targetExamples = Math.max(1, Math.round(alignmentDefaults.targetExamples * Math.min(1, share)));
@@ -268,6 +276,7 @@ function checkAlignment(where: string, alignment: AlignmentOptions): void {
     targetExamples: integerIn(1),
     refreshEvery: integerIn(1),
     measureEvery: integerIn(1),
+    probes: integerIn(0),
     parameters: callback,
     bases: oneOf("shared", "direct"),
   });

@@ -37,6 +37,8 @@ interface Case {
   readonly refreshEvery: number;
   /** Default 1. */
   readonly measureEvery?: number;
+  /** Default 0. */
+  readonly probes?: number;
   readonly batch: number;
   readonly seed: number;
 }
@@ -74,7 +76,8 @@ const row = (rows: DrawnWindows, e: number): TokenBatch => ({
 });
 
 async function algorithm1(options: Case, steps: number): Promise<Told[]> {
-  const { from, updateEvery, refreshEvery, measureEvery = 1, batch, seed, updateAfter = 0 } = options;
+  const { from, updateEvery, refreshEvery, measureEvery = 1, probes = 0 } = options;
+  const { batch, seed, updateAfter = 0 } = options;
   const rule = createRule(options.rule);
   const model = tiny();
   const adam = adamw(model.parameters, optimizer);
@@ -104,6 +107,24 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
       ({ g: v } = await gradientOf(model, nextTarget()));
       targetNorms.push(Math.sqrt(dot(v, v)));
     }
+    // Then domains that the steps hardly draw, by turns, one example each.
+    if (leads && since === 0) {
+      const measured = Array.from({ length: updateEvery }, (_, s) => s).filter((s) => s % measureEvery === 0);
+      const rare = [...names.keys()].filter(
+        (i) => weights[i] > 0 && weights[i] * batch * measured.length < 1,
+      );
+      const chosen = new Set(
+        Array.from({ length: rare.length === 0 ? 0 : probes }, (_, j) =>
+          rare.at((state.updates * probes + j) % rare.length),
+        ),
+      );
+      for (const i of rare.filter((i) => chosen.has(i))) {
+        const one = assembleBatch(alignment.drawFrom(i, 1), domains);
+        const { g } = await gradientOf(model, one);
+        const summed = g.map((x) => x * one.tokens[0]);
+        examples.push({ step: -t, domain: i, tokens: one.tokens[0], g: summed, dot: dot(summed, v) });
+      }
+    }
     const drawn = training.draw(weights, batch).sort((a, b) => a.domain - b.domain);
     const rows = assembleBatch(drawn, domains);
     if (leads)
@@ -118,7 +139,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
     const tokens = rows.tokens.reduce((a, b) => a + b, 0);
     const loss = Array.from(await losses.data()).reduce((a, b) => a + b, 0) / tokens;
     losses.dispose();
-    let found: { alignments: number[]; norms: number[]; targetNorm: number } | null = null;
+    let found: { alignments: number[]; norms: number[]; targetNorm: number; tokens?: number[] } | null = null;
     const adamLike = rule.needs.includes("preconditionedAlignments");
     if (updates(t + 1) && from === "batch") {
       let { g: direction } = await gradientOf(model, nextTarget());
@@ -145,6 +166,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
         alignments: names.map((_, i) => sum(i, "dot") / Math.max(1, sum(i, "tokens"))),
         norms: normsOf(examples),
         targetNorm: mean(targetNorms),
+        tokens: names.map((_, i) => sum(i, "tokens")),
       };
       examples = [];
       targetNorms = [];
@@ -157,12 +179,13 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
       targetNorm: found?.targetNorm ?? null,
     });
     if (found !== null) {
-      const { alignments, norms, targetNorm } = found;
+      const { alignments, norms, targetNorm, tokens: measured } = found;
       state = rule.update(state, {
         ...(adamLike
           ? { preconditionedAlignments: alignments, preconditionedTargetNorm: targetNorm }
           : { alignments, targetNorm }),
         norms,
+        ...(measured === undefined ? {} : { tokens: measured }),
       });
     }
   }
@@ -197,7 +220,8 @@ function normsOf(
 }
 
 function trainerOf(options: Case): Trainer {
-  const { rule, from, updateEvery, refreshEvery, measureEvery = 1, batch, seed, updateAfter = 0 } = options;
+  const { rule, from, updateEvery, refreshEvery, measureEvery = 1, probes = 0 } = options;
+  const { batch, seed, updateAfter = 0 } = options;
   return createTrainer({
     model: tiny(),
     mixer: createMixer({ domains: names, rule, updateEvery, updateAfter }),
@@ -206,7 +230,7 @@ function trainerOf(options: Case): Trainer {
     batch,
     optimizer: (parameters) => adamw(parameters, optimizer),
     schedule,
-    alignment: { from, refreshEvery, measureEvery, domainExamples, targetExamples },
+    alignment: { from, refreshEvery, measureEvery, probes, domainExamples, targetExamples },
     seed,
   });
 }
@@ -261,6 +285,31 @@ const cases: [string, Case][] = [
   [
     "from every second step, the target refreshed every 3",
     { rule: raw, from: "step", updateEvery: 7, refreshEvery: 3, measureEvery: 2, batch: 6, seed: 14 },
+  ],
+  [
+    "from every second step, with one domain that is hardly drawn by turns",
+    {
+      rule: { ...raw, eta: 0.1, start: [0.98, 0.01, 0.01] },
+      from: "step",
+      updateEvery: 3,
+      refreshEvery: 2,
+      measureEvery: 2,
+      probes: 1,
+      batch: 6,
+      seed: 15,
+    },
+  ],
+  [
+    "from steps, with more domains that may be hardly drawn than there are, and one of weight 0",
+    {
+      rule: { ...raw, eta: 1, start: [0.95, 0.05, 0] },
+      from: "step",
+      updateEvery: 2,
+      refreshEvery: 10,
+      probes: 5,
+      batch: 6,
+      seed: 16,
+    },
   ],
   [
     "from batches, after a warm-up",

@@ -87,6 +87,16 @@ describe("by hand, in forward passes of a window", () => {
       { steps: 25, alignment: { ...sizes, from: "step", refreshEvery: 10, measureEvery: 1 } },
       7 * 3 * 16 + 25 * 3 * 5 * 0.04,
     ],
+    [
+      "from the steps, with one example of up to 7 more domains at each update",
+      { k: 24, alignment: { ...sizes, from: "step", refreshEvery: 4, probes: 7 } },
+      3 * 3 * 16 + 6 * 3 * 5 * 0.04 + 3 * 3 * (7 * 1.04 + 0.25),
+    ],
+    [
+      "from the steps, with more examples of further domains than there are domains",
+      { k: 2, alignment: { ...sizes, from: "step", refreshEvery: 4, probes: 7 } },
+      3 * 3 * 16 + 6 * 3 * 5 * 0.04 + 3 * 3 * (2 * 1.04 + 0.25),
+    ],
     ["from the steps, in a run that ends within its warm-up", { after: 13, alignment: { from: "step" } }, 0],
     [
       "from the steps, with an update after each",

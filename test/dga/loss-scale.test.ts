@@ -241,6 +241,14 @@ const variants: [string, Setup][] = [
   ["forward", { ...estimator("forward"), rule: { name: "dga", normalise: "raw" } }],
   ["sketch", estimator("sketch")],
   ["step", { alignment: { from: "step", refreshEvery: 2 }, updateEvery: 5 }],
+  [
+    "step, with a domain that is hardly drawn",
+    {
+      alignment: { from: "step", refreshEvery: 2, probes: 1 },
+      updateEvery: 5,
+      rule: { name: "dga", normalise: "cosine", eta: 0.1, start: [0.96, 0.02, 0.02] },
+    },
+  ],
   ["preconditioned", { rule: { name: "dga", normalise: "adam" } }],
   ["not clipped", { optimizer: (parameters) => adamw(parameters, { clip: 0 }) }],
   ["shared bases", { bases: mixed }],

@@ -174,12 +174,13 @@ test("without options, updates follow the rule's schedule, or happen every tenth
   ).toEqual([3, 0]);
 });
 
-test("dga has a schedule only in its default form and without a prior", () => {
+test("dga has a schedule only in its default form, and another one with a prior", () => {
   const scheduleOf = (options: Omit<DgaOptions, "name">): unknown =>
     createRule({ name: "dga", ...options }).schedule;
-  expect(scheduleOf({})).toEqual(dgaDefaults.schedule);
-  expect(scheduleOf({ start: [1, 0], floor: 0.1 })).toEqual(dgaDefaults.schedule);
-  expect(scheduleOf({ prior: [1, 2] })).toBeUndefined();
+  const { aroundPrior, withoutPrior } = dgaDefaults.schedules;
+  expect(scheduleOf({})).toEqual(withoutPrior);
+  expect(scheduleOf({ start: [1, 0], floor: 0.1 })).toEqual(withoutPrior);
+  expect(scheduleOf({ prior: [1, 2] })).toEqual(aroundPrior);
   for (const normalise of dgaNormalisations)
     expect(scheduleOf({ normalise }) === undefined).toBe(normalise !== "tracked");
 });

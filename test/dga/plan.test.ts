@@ -151,6 +151,12 @@ test("with bases, a rule can use only alignments with one target, or no signal",
             : `config: rule r: with bases a rule can use alignments with one target only; it needs ${name}`,
       );
   expect(refusal(["alignments", "heldOutLosses"], { ...some, bases: mixed })).toBe(ofDomains);
+  for (const bases of [mixed, single]) {
+    expect(refusal(["alignments"], { bases, alignment: { ...step, probes: 0 } })).toBe("");
+    expect(refusal(["alignments"], { bases, alignment: { ...step, probes: 1 } })).toBe(
+      "config: alignment: probes measure single domains, and the weights are those of bases; leave out probes",
+    );
+  }
 });
 
 test("training steps measure neither Gram matrices nor several targets, and they cover all parameters", () => {

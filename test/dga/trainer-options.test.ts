@@ -1,6 +1,6 @@
 /** Options of a trainer: missing ones, invalid ones, and combinations that cannot be trained. Nothing is made, so the model may be a dummy. */
 import { type Dataset, rowsOf } from "gradmix/data";
-import { createBases, createMixer, estimatorNames, type TrainerOptions } from "gradmix/dga";
+import { createBases, createMixer, estimatorNames, type RuleOptions, type TrainerOptions } from "gradmix/dga";
 import { GradmixError } from "gradmix";
 import type { Model } from "gradmix/nn";
 import { describe, expect, test } from "vitest";
@@ -35,6 +35,7 @@ test("options that are left out have their documented defaults", () => {
   expect(alignmentDefaults).toEqual({
     estimator: "segmented",
     measureEvery: 2,
+    probes: 0,
     domainExamples: 4,
     targetExamples: 8,
     refreshEvery: 10,
@@ -60,6 +61,12 @@ test("some defaults depend on the mixer: the target's examples per step stay the
   expect(resolved({ refreshEvery: 20 }, 40)).toEqual([8, 2]);
   expect(resolved(undefined, 5, { schedule: scheduled })).toEqual([4, 1]);
   expect(resolved({ targetExamples: 6, measureEvery: 3 }, 5, { schedule: scheduled })).toEqual([6, 3]);
+  const probesOf = (options: AlignmentOptions, rule: RuleOptions): number =>
+    resolveAlignment(options, createMixer({ domains: names, rule })).probes;
+  expect(probesOf({}, { name: "dga", prior: [1, 1] })).toBe(4);
+  expect(probesOf({ probes: 2 }, { name: "dga", prior: [1, 1] })).toBe(2);
+  for (const rule of [{}, { prior: [1, 1], normalise: "raw" }] as const)
+    expect(probesOf({}, { name: "dga", ...rule })).toBe(0);
   // A separate batch keeps its size.
   for (const options of [{ from: "batch" }, { domainExamples: 2 }] as const)
     expect(resolved(options, 1)).toEqual([8, 2]);
@@ -82,6 +89,8 @@ test("every option is accepted at the limits of its range", () => {
     { alignment: { domainExamples: 1, targetExamples: 1, refreshEvery: 1, parameters: () => true } },
     { alignment: { from: "batch", bases: "direct" } },
     { alignment: { from: "step", bases: "shared" } },
+    { alignment: { from: "step", probes: 0 }, bases },
+    { alignment: { probes: 1000 } },
   ];
   for (const change of fine) expect(told(change), JSON.stringify(change)).toBe("no error");
 });

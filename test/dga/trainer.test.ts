@@ -100,6 +100,14 @@ describe("the trainer", () => {
   const variants: [string, Parameters<typeof setup>[0]][] = [
     ["batch", {}],
     ["step", { alignment: { from: "step", refreshEvery: 2 }, updateEvery: 5 }],
+    [
+      "step, with a domain that is hardly drawn",
+      {
+      alignment: { from: "step", refreshEvery: 2, probes: 1 },
+      updateEvery: 5,
+      rule: { name: "dga", normalise: "cosine", eta: 0.1, start: [0.96, 0.02, 0.02] },
+    },
+    ],
     ["perDomain", { alignment: { estimator: "perDomain" } }],
     ["forward", { alignment: { estimator: "forward" }, rule: { name: "dga", normalise: "raw" } }],
     ["sketch", { alignment: { estimator: "sketch" } }],
@@ -172,6 +180,32 @@ describe("the trainer", () => {
       }
       expect(counts).toEqual([0, 0, 0, 0, 0, 0, 0, 0, 5, 10, 15, 0, 5, 10, 15, 0, 5]);
     }
+  });
+
+  test("domains that the steps hardly draw are measured by turns, and the training stays the same", async () => {
+    const steps = 12;
+    const run = async (probes: number): Promise<{ measured: number[][]; told: unknown[] }> => {
+      const trainer = setup({
+        rule: { name: "dga", prior: [1, 0, 0], eta: 0, pull: 0 },
+        alignment: { probes },
+        updateEvery: 2,
+      });
+      const measured: number[][] = [];
+      const told = [];
+      for (let i = 0; i < steps; i++) {
+        const { alignments, ...rest } = await trainer.step();
+        told.push(rest, [...(await trainer.model.parameters.value.data())]);
+        const { tokens = [] } = alignments ?? {};
+        if (alignments !== null) measured.push(Array.from(tokens).flatMap((n, d) => (n > 0 ? [d] : [])));
+      }
+      return { measured, told };
+    };
+    const [none, one, most] = [await run(0), await run(1), await run(5)];
+    expect(none.measured).toEqual(Array.from({ length: 6 }, () => [0]));
+    expect(one.measured).toEqual([[0, 1], [0, 2], [0, 1], [0, 2], [0, 1], [0, 2]]); // prettier-ignore
+    expect(most.measured).toEqual(Array.from({ length: 6 }, () => [0, 1, 2]));
+    expect(one.told).toEqual(none.told);
+    expect(most.told).toEqual(none.told);
   });
 
   test("both sources of alignments find the same domains similar to the target", async () => {

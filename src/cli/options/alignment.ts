@@ -54,8 +54,16 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     value: "N",
     kind: integer(1),
     default: null,
-    auto: `${alignmentDefaults.measureEvery}; ${dgaDefaults.schedule.measureEvery} for dga without a prior`,
+    auto: `${alignmentDefaults.measureEvery}; ${dgaDefaults.schedules.withoutPrior.measureEvery} for dga without a prior`,
     help: "with --align-from step: measure alignments in one of every N steps",
+  },
+  probes: {
+    flag: "--align-probes",
+    value: "N",
+    kind: integer(0),
+    default: null,
+    auto: `${dgaDefaults.schedules.aroundPrior.probes} for dga with a prior; ${alignmentDefaults.probes} for others`,
+    help: "with --align-from step: at each update, also measure one window of up to N domains that the steps hardly draw",
   },
   bases: {
     flag: "--align-bases",

@@ -84,7 +84,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "N",
     kind: integer(1),
     default: null,
-    auto: `${mixerDefaults.updateEvery}; ${dgaDefaults.schedule.updateEvery} for dga without a prior`,
+    auto: `${mixerDefaults.updateEvery}; ${dgaDefaults.schedules.withoutPrior.updateEvery} for dga without a prior`,
     help: "update the weights every N steps",
   },
   updateAfter: {

@@ -104,8 +104,8 @@ export interface DgaOptions {
 
 /**
  * Defaults of the options of `dga`, in three groups: tracked around a `prior`, which is usually close to right and is left slowly; tracked without a
- * prior, where the weights must find the target within some tens of steps; and untracked, as in the paper. They suit an update every 10 steps, and
- * without a prior the `schedule` there.
+ * prior, where the weights must find the target within some tens of steps; and untracked, as in the paper. They suit an update every 10 steps, or the
+ * `schedules` here.
  */
 export const dgaDefaults: {
   /** Default of `normalise`. */
@@ -126,8 +126,11 @@ export const dgaDefaults: {
     /** How much it is above the number of times that a run goes through all text, if there is little. */
     readonly beyondEven: number;
   };
-  /** The schedule of `dga` without a prior. */
-  readonly schedule: RuleSchedule;
+  /** The schedules of `dga` with tracking. */
+  readonly schedules: {
+    readonly aroundPrior: Required<Pick<RuleSchedule, "probes">>;
+    readonly withoutPrior: Required<Pick<RuleSchedule, "updateEvery" | "measureEvery">>;
+  };
 } = {
   normalise: "tracked",
   floor: 0,
@@ -136,7 +139,7 @@ export const dgaDefaults: {
   withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, correction: 1 },
   untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, correction: 1 },
   repetitions: { least: 4, beyondEven: 3 },
-  schedule: { updateEvery: 5, measureEvery: 1 },
+  schedules: { aroundPrior: { probes: 4 }, withoutPrior: { updateEvery: 5, measureEvery: 1 } },
 };
 
 /**
@@ -216,7 +219,9 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
     name: "dga",
     needs: normalise === "tracked" ? ["alignments", "standardErrors"] : normalisationNeeds(normalise),
     stepsOn: normalise === "adam" ? "preconditionedAlignments" : "alignments",
-    ...(normalise === "tracked" && options.prior === undefined ? { schedule: dgaDefaults.schedule } : {}),
+    ...(normalise === "tracked"
+      ? { schedule: dgaDefaults.schedules[options.prior === undefined ? "withoutPrior" : "aroundPrior"] }
+      : {}),
     init(domains) {
       checkRange("dga: floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
       const start = options.start === undefined ? priorOf(options, domains) : startOf(options.start, domains);
