@@ -26,7 +26,7 @@ export interface Method {
   readonly usualCap?: true;
   readonly alignment?: Pick<
     AlignmentOptions,
-    "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery" | "measureEvery"
+    "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery" | "measureEvery" | "probes"
   >;
   readonly updateEvery?: number;
   /** The rule's "domains" are these bases: the histograms of these targets over the domains, and the sizes of the domains as one more. */

@@ -2,7 +2,7 @@
 import type { Method } from "./cell.ts";
 
 /** Raised when the library's default changes. */
-const revision = 5;
+const revision = 6;
 /** Raised when the default without a histogram changes. */
 const revisionWithoutPrior = 5;
 /** Raised when the combinator `repetitionCap` changes. */
@@ -36,6 +36,9 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
     ...(updateEvery === undefined ? {} : { updateEvery, alignment: { targetExamples: 8 } }),
   };
 }
+
+/** The default without probes: domains that the steps hardly draw are hardly measured. */
+export const WITHOUT_PROBES: Method = { ...DEFAULT, alignment: { probes: 0 } };
 
 /** The default without a histogram, for users who have only gradients. */
 export const WITHOUT_PRIOR: Method = {

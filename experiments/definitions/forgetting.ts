@@ -36,10 +36,7 @@ const rows = namesOf(compared);
 
 const runsOf = (settings: Settings): Run[] =>
   gridByTarget({ rows, groups }, settings, (row, target, seed) =>
-    cellOf(
-      { method: compared[row], target, seed, before: settings.steps ?? STEPS },
-      settings,
-    ),
+    cellOf({ method: compared[row], target, seed, before: settings.steps ?? STEPS }, settings),
   );
 
 const outside = ({ before, outside }: Result): number | null =>

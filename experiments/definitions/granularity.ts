@@ -35,10 +35,7 @@ const runsOf = (settings: Settings): Run[] =>
     const { method, most = Infinity, always } = compared[row];
     const count = always ?? counts[columns.indexOf(column)];
     if (count > most) return null;
-    return cellOf(
-      { method, target, seed, text: { cut: { by: "clusters", count } } },
-      settings,
-    );
+    return cellOf({ method, target, seed, text: { cut: { by: "clusters", count } } }, settings);
   });
 
 export const granularity: Experiment = {

@@ -33,17 +33,14 @@ const sweeps: readonly Swept[] = [
   own("updateEvery", [1, 3, 10, 30, 100]),
   paper("beta", [0.01, 0.03, 0.1, 0.3, 1]),
   own("pull", [0.01, 0.03, 0.1, 0.3, 1]),
-  own("repetitions", [1, 3, 8, 30, 100]),
+  own("repetitions", [1, 8, 100]),
 ];
 const references = ["uniform", "importance sampling"] as const;
 
 function sweepRuns({ of, constant, values, method }: Swept, settings: Settings): Run[] {
   const columns = values.map(String);
   return gridOf({ rows: [`${of}, ${constant}`], columns, groups }, settings, (_row, column, target, seed) =>
-    cellOf(
-      { method: method(Number(column)), target, seed, text: { domains: eightDomains } },
-      settings,
-    ),
+    cellOf({ method: method(Number(column)), target, seed, text: { domains: eightDomains } }, settings),
   );
 }
 

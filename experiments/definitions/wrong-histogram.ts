@@ -2,7 +2,7 @@ import { drawPanels } from "#dist/report/chart.js";
 import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { defaultWith, methods, WITHOUT_PRIOR } from "../methods.ts";
+import { methods, WITHOUT_PRIOR, WITHOUT_PROBES } from "../methods.ts";
 import { differencesTable, meansTable } from "../tables.ts";
 import {
   cellOf,
@@ -28,7 +28,7 @@ const compared: Readonly<Record<string, Method>> = {
   uniform: methods.uniform,
   "importance sampling": methods["importance sampling"],
   "DGA (default)": methods["DGA (default)"],
-  "DGA, without correction": defaultWith({ correction: 1 }),
+  "DGA, without probes": WITHOUT_PROBES,
   "DGA (default), no histogram": WITHOUT_PRIOR,
 };
 const rows = namesOf(compared);
@@ -50,7 +50,7 @@ export const wrongHistogram: Experiment = {
   name: "wrong-histogram",
   title: "A wrong histogram",
   about:
-    "The runs of the first experiment (24 domains with all their tokens), once with the histogram of the target, and once with that of another target: inaugural with that of court, math with that of travel, travel with that of inaugural, and court with that of math. This shows how far the gradients correct a histogram. Without correction is the default with `correction: 1`.",
+    "The runs of the first experiment (24 domains with all their tokens), once with the histogram of the target, and once with that of another target: inaugural with that of court, math with that of travel, travel with that of inaugural, and court with that of math. This shows how far the gradients correct a histogram. Without probes is the default with `--align-probes 0`.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);

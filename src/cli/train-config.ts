@@ -146,7 +146,14 @@ export interface MixingConfig {
 export type AlignmentConfig = Required<
   Omit<
     AlignmentOptions,
-    "parameters" | "from" | "estimator" | "domainExamples" | "targetExamples" | "measureEvery" | "probes" | "bases"
+    | "parameters"
+    | "from"
+    | "estimator"
+    | "domainExamples"
+    | "targetExamples"
+    | "measureEvery"
+    | "probes"
+    | "bases"
   >
 > & {
   /** In each of these options, null means that it was not given, so that `measuredFrom` and `resolveAlignment` decide. */

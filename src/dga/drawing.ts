@@ -85,7 +85,11 @@ export function createDrawing<B extends Examples>(options: TrainerOptions<B>): D
       const domainWeights = bases === undefined ? weights : mixtureOf(bases, weights);
       return { weights, domainWeights, choice: sampler.prepare(domainWeights) };
     },
-    examplesOf: (of) => assemble(of.flatMap((domain) => alignmentSampler.drawFrom(domain, 1)), domains),
+    examplesOf: (of) =>
+      assemble(
+        of.flatMap((domain) => alignmentSampler.drawFrom(domain, 1)),
+        domains,
+      ),
     training: ({ choice }) => drawn(byDomain(sampler.draw(choice, batch))),
     alignment() {
       if (bases === undefined)

@@ -126,7 +126,9 @@ export function checkOptionSet(options: OptionSet): void {
       `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
     );
   if (bases !== undefined && (alignment.probes ?? 0) > 0)
-    throw invalid("alignment: probes measure single domains, and the weights are those of bases; leave out probes");
+    throw invalid(
+      "alignment: probes measure single domains, and the weights are those of bases; leave out probes",
+    );
   if (from === "step" && (plan.gram || plan.targets))
     throw invalid(
       `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave out from, or use "batch"`,

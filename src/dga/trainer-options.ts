@@ -54,8 +54,9 @@ export interface AlignmentOptions {
   readonly measureEvery?: number;
   /**
    * With `from: "step"`: the largest number of domains per weight update that are measured although the steps hardly draw them (less than one measured
-   * example expected). One example of each is measured, without training on it; these domains take turns. Without them, a rule learns nothing about a
-   * domain of weight 0. Default: that of the rule's `schedule`, else 0. Not possible with bases.
+   * example expected). One example of each is measured, without training on it; these domains take turns. Without probes, a rule learns nothing about a
+   * domain that its prior hardly gives any weight. Default: that of the rule's `schedule`, which is meant for an update every 10 steps (in proportion
+   * fewer if updates come more often), else 0. Not possible with bases.
    */
   readonly probes?: number;
   /** Selects the parameters whose gradients are aligned, by name. Default: all. */
@@ -92,10 +93,18 @@ export function resolveAlignment(
   const { measureEvery = alignmentDefaults.measureEvery, probes = alignmentDefaults.probes } =
     rule.schedule ?? {};
   const resolved = withDefaults({ ...alignmentDefaults, measureEvery, probes }, options);
-  if (from === "batch" || options?.targetExamples !== undefined) return { ...resolved, from };
-  const share = Math.min(updateEvery, resolved.refreshEvery) / alignmentDefaults.refreshEvery;
-  const targetExamples = Math.max(1, Math.round(alignmentDefaults.targetExamples * Math.min(1, share)));
-  return { ...resolved, from, targetExamples };
+  if (from === "batch") return { ...resolved, from };
+  const fewer = (count: number, every: number): number =>
+    count === 0 ? 0 : Math.max(1, Math.round(count * Math.min(1, every / alignmentDefaults.refreshEvery)));
+  const targetExamples = fewer(
+    alignmentDefaults.targetExamples,
+    Math.min(updateEvery, resolved.refreshEvery),
+  );
+  return {
+    ...resolved,
+    from,
+    ...withDefaults({ targetExamples, probes: fewer(probes, updateEvery) }, options),
+  };
 }
 
 /** Held-out text that is measured for rules that need held-out losses. */

@@ -233,6 +233,23 @@ describe("a run that counts its histogram", () => {
   });
 });
 
+test("a run says once when its measurements begin to correct the histogram, also if it is resumed", () => {
+  const args = [...data, ...small, "--histogram", "prose=1", "--update-every", "2", "--schedule", "constant"];
+  const told = (...more: string[]): string[] => {
+    const { code, out, err } = gradmix("train", ...more);
+    expect(code, err).toBe(0);
+    return `${out}${err}`.match(/after step \d+, the domains that the histogram prefers help .*/g) ?? [];
+  };
+  const [line = "", ...others] = told(...args, "--steps", "120", "--out", "wrong");
+  expect(line).toMatch(/ the measurements now correct the histogram; .* --prior uniform starts without it$/);
+  expect(others).toEqual([]);
+  const before = Number(/\d+/.exec(line)?.[0]) - 1;
+  expect(told(...args, "--steps", String(before), "--out", "cut")).toEqual([]);
+  expect(told("--resume", "cut", "--steps", "120")).toEqual([line]);
+  const kept = ["--rule-options", '{"correction":1}'];
+  expect(told(...args, "--steps", "120", "--out", "kept", ...kept)).toEqual([]);
+});
+
 test("a histogram is counted only for a rule that lacks one, and only with a target and without bases", () => {
   const configOf = (mixing: Partial<TrainConfig["mixing"]>, target: string[]): TrainConfig => {
     const values = new Map<string, unknown>([

@@ -61,8 +61,13 @@ test("some defaults depend on the mixer: the target's examples per step stay the
   expect(resolved({ refreshEvery: 20 }, 40)).toEqual([8, 2]);
   expect(resolved(undefined, 5, { schedule: scheduled })).toEqual([4, 1]);
   expect(resolved({ targetExamples: 6, measureEvery: 3 }, 5, { schedule: scheduled })).toEqual([6, 3]);
-  const probesOf = (options: AlignmentOptions, rule: RuleOptions): number =>
-    resolveAlignment(options, createMixer({ domains: names, rule })).probes;
+  const probesOf = (options: AlignmentOptions, rule: RuleOptions, updateEvery = 10): number =>
+    resolveAlignment(options, createMixer({ domains: names, rule, updateEvery })).probes;
+  expect([1, 2, 3, 5, 9, 100].map((every) => probesOf({}, { name: "dga", prior: [1, 1] }, every))).toEqual([
+    1, 1, 1, 2, 4, 4,
+  ]);
+  expect(probesOf({ probes: 2 }, { name: "dga", prior: [1, 1] }, 1)).toBe(2);
+  expect(probesOf({}, { name: "dga" }, 1)).toBe(0);
   expect(probesOf({}, { name: "dga", prior: [1, 1] })).toBe(4);
   expect(probesOf({ probes: 2 }, { name: "dga", prior: [1, 1] })).toBe(2);
   for (const rule of [{}, { prior: [1, 1], normalise: "raw" }] as const)

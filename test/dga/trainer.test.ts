@@ -103,10 +103,10 @@ describe("the trainer", () => {
     [
       "step, with a domain that is hardly drawn",
       {
-      alignment: { from: "step", refreshEvery: 2, probes: 1 },
-      updateEvery: 5,
-      rule: { name: "dga", normalise: "cosine", eta: 0.1, start: [0.96, 0.02, 0.02] },
-    },
+        alignment: { from: "step", refreshEvery: 2, probes: 1 },
+        updateEvery: 5,
+        rule: { name: "dga", normalise: "cosine", eta: 0.1, start: [0.96, 0.02, 0.02] },
+      },
     ],
     ["perDomain", { alignment: { estimator: "perDomain" } }],
     ["forward", { alignment: { estimator: "forward" }, rule: { name: "dga", normalise: "raw" } }],
