@@ -145,7 +145,8 @@ export function predictedCost(cell: Cell, domains: number): number {
 /** Returns the mixer of a method before the text is known, with arbitrary numbers in place of those of the text. */
 function plannedMixer({ method, model, steps, batch }: Cell, names: readonly string[]): Mixer {
   const tokens = steps * batch * model.context;
-  const [shares, sizes] = [names.map(() => 1 / names.length), names.map(() => tokens)];
+  // Most of the target resembles one domain, so that the others are measured by probes.
+  const [shares, sizes] = [names.map((_, i) => (i === 0 ? 1 : 0)), names.map(() => tokens)];
   const numbers: Readonly<Record<string, unknown>> = { histogram: shares, counts: shares, sizes, tokens };
   const options = Object.entries(method.rule).map(([option, value]) => [
     option,

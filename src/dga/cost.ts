@@ -7,8 +7,8 @@ import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
 import { GRAM_HELD } from "./estimators.ts";
 import { type Mixer, nextUpdate } from "./mixer.ts";
-import { planOf } from "./plan.ts";
-import { type AlignmentOptions, resolveAlignment } from "./trainer-options.ts";
+import { hardlyDrawn, measuredSteps, planOf } from "./plan.ts";
+import { type AlignmentOptions, resolveAlignment, type ResolvedAlignment } from "./trainer-options.ts";
 
 /** A forward and a backward pass of one example, in forward passes. */
 export const GRADIENT = 3;
@@ -64,7 +64,7 @@ export function measuringPasses(facts: CostFacts): number {
   const target = GRADIENT * alignment.targetExamples;
   if (plan.aligns && alignment.from === "step")
     return (
-      (observed / mixer.updateEvery) * probing(alignment.probes, facts) +
+      Math.ceil(observed / mixer.updateEvery) * probing(alignment, facts) +
       Math.ceil(observed / Math.min(mixer.updateEvery, alignment.refreshEvery)) * target +
       (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * GRADIENT * batch * sink(time)
     );
@@ -76,9 +76,10 @@ export function measuringPasses(facts: CostFacts): number {
   return plan.reference ? observed * batch : 0;
 }
 
-/** Cost of the examples of domains that the steps hardly draw, for one update. */
-function probing(probes: number, { mixer, bases, time }: CostFacts): number {
-  const examples = bases === null ? Math.min(probes, mixer.domains.length) : 0;
+/** Cost of the examples of domains that the steps hardly draw, for one update with the first weights. */
+function probing(alignment: ResolvedAlignment, { mixer, bases, batch, time }: CostFacts): number {
+  const rare = hardlyDrawn(mixer.initial.rule.weights, batch * measuredSteps(mixer, alignment));
+  const examples = bases === null ? Math.min(alignment.probes, rare.length) : 0;
   return examples === 0 ? 0 : GRADIENT * (examples * (1 + sink(time)) + SEPARATE_PASS);
 }
 

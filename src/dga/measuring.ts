@@ -7,7 +7,7 @@ import { allFinite, backoff, grow } from "./loss-scale.ts";
 import type { Alignments } from "./measurements.ts";
 import { currentWeights } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
-import { signalOf, wantNorms } from "./plan.ts";
+import { hardlyDrawn, measuredSteps, signalOf, wantNorms } from "./plan.ts";
 import { basisAlignments, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
 import { currentMixture, directionOf, type Training } from "./training.ts";
@@ -59,9 +59,8 @@ export async function measureProbes<B extends Examples>(training: Training<B>): 
   const { options, alignment, drawing, scaling, state } = training;
   if (alignment.probes === 0 || options.bases !== undefined) return;
   const { domainWeights } = currentMixture(training);
-  const { updateEvery } = options.mixer;
-  const drawn = options.batch * Math.ceil(updateEvery / alignment.measureEvery);
-  const domainOf = inTurn(hardlyDrawn(domainWeights, drawn), state.mixer.rule.updates, alignment.probes);
+  const rare = hardlyDrawn(domainWeights, options.batch * measuredSteps(options.mixer, alignment));
+  const domainOf = inTurn(rare, state.mixer.rule.updates, alignment.probes);
   if (domainOf.length === 0) return;
   const estimation = estimationOf(training);
   const found = await exampleNumbers(
@@ -74,11 +73,6 @@ export async function measureProbes<B extends Examples>(training: Training<B>): 
   // After an overflow, these domains wait for their next turn.
   if (scaling !== null && !allFinite([losses, dots, squaredNorms])) return;
   gather(state.gathered, { domainOf, tokens, losses, dots, squaredNorms, referenceLosses: [], pairs: [] });
-}
-
-/** The domains of which fewer than one of `drawn` examples is expected; those of weight 0 are excluded from the mixture. */
-function hardlyDrawn(weights: ArrayLike<number>, drawn: number): number[] {
-  return Array.from(weights).flatMap((weight, i) => (weight > 0 && weight * drawn < 1 ? [i] : []));
 }
 
 /** The next `most` of the domains, ascending, when each of `turns` earlier turns has taken as many. */

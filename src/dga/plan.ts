@@ -35,6 +35,19 @@ export function planOf(needs: readonly SignalName[]): Plan {
   };
 }
 
+/** Number of training steps per update whose examples are measured. */
+export function measuredSteps(
+  { updateEvery }: Pick<Mixer, "updateEvery">,
+  { measureEvery }: { readonly measureEvery: number },
+): number {
+  return Math.ceil(updateEvery / measureEvery);
+}
+
+/** The domains of which fewer than one of `drawn` examples is expected; those of weight 0 are excluded from the mixture. */
+export function hardlyDrawn(weights: ArrayLike<number>, drawn: number): number[] {
+  return Array.from(weights).flatMap((weight, i) => (weight > 0 && weight * drawn < 1 ? [i] : []));
+}
+
 /** The default of `from`; see `AlignmentOptions`. */
 export function measuredFrom(
   { from, estimator, domainExamples, parameters, bases }: NonNullable<OptionSet["alignment"]>,

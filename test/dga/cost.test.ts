@@ -87,15 +87,20 @@ describe("by hand, in forward passes of a window", () => {
       { steps: 25, alignment: { ...sizes, from: "step", refreshEvery: 10, measureEvery: 1 } },
       7 * 3 * 16 + 25 * 3 * 5 * 0.04,
     ],
+    // Of ten examples per update, less than one is expected of each domain.
     [
       "from the steps, with one example of up to 7 more domains at each update",
       { k: 24, alignment: { ...sizes, from: "step", refreshEvery: 4, probes: 7 } },
       3 * 3 * 16 + 6 * 3 * 5 * 0.04 + 3 * 3 * (7 * 1.04 + 0.25),
     ],
     [
-      "from the steps, with more examples of further domains than there are domains",
-      { k: 2, alignment: { ...sizes, from: "step", refreshEvery: 4, probes: 7 } },
-      3 * 3 * 16 + 6 * 3 * 5 * 0.04 + 3 * 3 * (2 * 1.04 + 0.25),
+      "from the steps, with one example of the only domain that they hardly draw",
+      {
+        k: 3,
+        rule: { name: "dga", start: [0.85, 0.1, 0.05] },
+        alignment: { ...sizes, from: "step", refreshEvery: 4, probes: 7 },
+      },
+      3 * 3 * 16 + 6 * 3 * 5 * 0.04 + 3 * 3 * (1 * 1.04 + 0.25),
     ],
     ["from the steps, in a run that ends within its warm-up", { after: 13, alignment: { from: "step" } }, 0],
     [
@@ -209,6 +214,15 @@ describe("the number of examples that pass through the models is the counted one
     ],
     ["a Gram matrix", { rule: { name: "rnb" }, alignment: { ...small, from: "batch" } }, (p) => p / 3 / 1.25],
     ["the steps", { alignment: { ...small, from: "step", refreshEvery: 2 } }, (p) => (p - observedShare(7)) / 3], // prettier-ignore
+    [
+      "the steps, with a domain that they hardly draw",
+      {
+        rule: { ...raw, eta: 0, start: [0.96, 0.02, 0.02] },
+        alignment: { ...small, from: "step", refreshEvery: 10, probes: 1 },
+      },
+      // A pass of its own costs a quarter of an example more.
+      (p) => (p - observedShare(7)) / 3 - 4 * (0.25 + 0.25),
+    ],
     [
       "every step, the target at updates only",
       { alignment: { ...small, from: "step", refreshEvery: 10, measureEvery: 1 } },
