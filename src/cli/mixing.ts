@@ -26,6 +26,7 @@ import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
 import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
+import { unusedAlignment } from "./unused-alignment.ts";
 
 /** The guards of a run. */
 export interface GuardLimits {
@@ -154,7 +155,7 @@ export function planMixing(
       const most = repetitions(sizes);
       return most !== null && most * text < tokens ? tokens / text : null;
     },
-    unused: unusedLines(mixing),
+    unused: [...unusedLines(mixing), ...unusedAlignment(alignment, rule, bases)],
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };

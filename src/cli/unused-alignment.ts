@@ -1,0 +1,38 @@
+/** Finds alignment options that were given and have no effect with the rule of a run. */
+import type { Bases } from "../dga/bases.ts";
+import { measuredFrom, planOf } from "../dga/plan.ts";
+import type { Rule } from "../dga/rule.ts";
+import { alignmentDefaults, type AlignmentOptions } from "../dga/trainer-options.ts";
+
+type Name = Exclude<keyof AlignmentOptions, "parameters">;
+
+const ofSteps: readonly Name[] = ["refreshEvery", "measureEvery", "probes"];
+const ofBatches: readonly Name[] = ["estimator", "domainExamples", "bases"];
+
+/** Returns a line for each of these options. `refreshEvery`, which is always there, counts as given if it is not the default. */
+export function unusedAlignment(
+  given: AlignmentOptions,
+  { name, needs }: Pick<Rule, "name" | "needs">,
+  bases: Bases | null,
+): string[] {
+  const isGiven = (option: Name): boolean =>
+    given[option] !== undefined &&
+    (option !== "refreshEvery" || given.refreshEvery !== alignmentDefaults.refreshEvery);
+  const lines = (options: readonly Name[], why: string): string[] =>
+    options.filter(isGiven).map((option) => `alignment.${option} has no effect: ${why}`);
+  const plan = planOf(needs);
+  if (!plan.aligns && !plan.gram && !plan.targets)
+    return lines(
+      ["from", ...ofBatches, "targetExamples", ...ofSteps],
+      `rule ${name} does not compare gradients`,
+    );
+  if (measuredFrom(given, plan) === "step")
+    return lines(ofBatches, "alignments come from the training steps");
+  return [
+    ...lines(ofSteps, "alignments come from a separate batch"),
+    ...(plan.gram
+      ? lines(["estimator", "targetExamples"], `rule ${name} compares domains with each other`)
+      : []),
+    ...(bases === null ? lines(["bases"], "there are no bases") : []),
+  ];
+}
