@@ -79,8 +79,8 @@ export async function takeStep<B extends Examples>(
   const refreshes =
     Math.floor(stepsSinceUpdate / refreshEvery) >
     Math.floor((stepsSinceUpdate - measureEvery) / refreshEvery);
-  if (aligned && (state.gathered.targetNorms.length === 0 || refreshes)) {
-    const first = state.gathered.targetNorms.length === 0;
+  const first = state.gathered.targetNorms.length === 0;
+  if (aligned && (first || refreshes)) {
     await refreshDirection(training);
     if (first) await measureProbes(training);
   }
