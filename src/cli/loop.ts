@@ -179,14 +179,14 @@ function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent 
   );
 }
 
-/** Whether the measurements of an update contradict the prior so far that the next steps are at least twice as large. */
+/** Whether the measurements contradict the prior by 1 or more since this update (S of docs/rules.md), which doubles the steps of the weights. */
 function beginsToContradict(before: RuleState, after: RuleState): boolean {
   const [from, to] = [contradictionIn(before) ?? 0, contradictionIn(after) ?? 0];
   return from < 1 && to >= 1;
 }
 
 const contradictedAfter = (step: number): string =>
-  `after step ${step}, the domains that the histogram prefers help the target less than domains do on average: the measurements now correct the histogram; if it is not meant for this target, --prior uniform starts without it`;
+  `after step ${step}, the mixture helps the target less than equal weights would: the measurements now correct the prior, which is the histogram; if that belongs to another target, start again with --prior uniform and without --histogram`;
 
 function knownLosses(names: readonly string[], found: HeldOutLosses | null): ReadonlyMap<string, number> {
   return new Map(

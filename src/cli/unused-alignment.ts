@@ -1,5 +1,5 @@
 /** Finds alignment options that were given and have no effect with the rule of a run. */
-import type { Bases } from "../dga/bases.ts";
+import { areDomains, type Bases } from "../dga/bases.ts";
 import { measuredFrom, planOf } from "../dga/plan.ts";
 import type { Rule } from "../dga/rule.ts";
 import { alignmentDefaults, type AlignmentOptions } from "../dga/trainer-options.ts";
@@ -26,13 +26,17 @@ export function unusedAlignment(
       ["from", ...ofBatches, "targetExamples", ...ofSteps],
       `rule ${name} does not compare gradients`,
     );
+  const { bases: _, ...withoutBases } = given;
   if (measuredFrom(given, plan) === "step")
-    return lines(ofBatches, "alignments come from the training steps");
+    return lines(ofBatches, `rule ${name} measures the training steps here`);
   return [
-    ...lines(ofSteps, "alignments come from a separate batch"),
+    ...lines(ofSteps, `rule ${name} measures a separate batch here`),
     ...(plan.gram
       ? lines(["estimator", "targetExamples"], `rule ${name} compares domains with each other`)
       : []),
-    ...(bases === null ? lines(["bases"], "there are no bases") : []),
+    // Alone, the option asks for a separate batch, which is an effect.
+    ...(measuredFrom(withoutBases, plan) === "batch" && (bases === null || areDomains(bases))
+      ? lines(["bases"], "no basis mixes several domains")
+      : []),
   ];
 }

@@ -53,7 +53,7 @@ export async function refreshDirection<B extends Examples>(training: Training<B>
 
 /**
  * Measures one example of each domain whose turn it is among those that the steps up to the next update hardly draw. Call it after `refreshDirection`, at
- * the first measured step after an update.
+ * the first measured step after an update. While these domains stay the same, each has its turn equally often.
  */
 export async function measureProbes<B extends Examples>(training: Training<B>): Promise<void> {
   const { options, alignment, drawing, scaling, state } = training;
@@ -70,8 +70,11 @@ export async function measureProbes<B extends Examples>(training: Training<B>): 
     scaling === null ? estimation : { ...estimation, lossScale: state.directionScale },
   );
   const { tokens, losses, dots, squaredNorms = [] } = found;
-  // After an overflow, these domains wait for their next turn.
-  if (scaling !== null && !allFinite([losses, dots, squaredNorms])) return;
+  if (scaling !== null && state.scales !== null && !allFinite([losses, dots, squaredNorms])) {
+    // These domains wait for their next turn, at half the scale.
+    state.scales.alignment = backoff(state.scales.alignment, scaling);
+    return;
+  }
   gather(state.gathered, { domainOf, tokens, losses, dots, squaredNorms, referenceLosses: [], pairs: [] });
 }
 

@@ -106,7 +106,7 @@ export interface RuleSchedule {
   readonly updateEvery?: number;
   /** Training steps between two steps whose examples are measured. */
   readonly measureEvery?: number;
-  /** The largest number of domains per update that are measured although the steps hardly draw them. */
+  /** The largest number of domains per update that are measured although the steps hardly draw them; in proportion fewer if updates come more often. */
   readonly probes?: number;
 }
 

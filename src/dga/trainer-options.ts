@@ -23,7 +23,7 @@ import {
 import { type Bases, checkBases } from "./bases.ts";
 import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
-import { checkMixer, type Mixer } from "./mixer.ts";
+import { checkMixer, type Mixer, mixerDefaults } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
 import { checkOptionSet, measuredFrom, planOf } from "./plan.ts";
 
@@ -54,9 +54,9 @@ export interface AlignmentOptions {
   readonly measureEvery?: number;
   /**
    * With `from: "step"`: the largest number of domains per weight update that are measured although the steps hardly draw them (less than one measured
-   * example expected). One example of each is measured, without training on it; these domains take turns. Without probes, a rule learns nothing about a
-   * domain that its prior hardly gives any weight. Default: that of the rule's `schedule`, which is meant for an update every 10 steps (in proportion
-   * fewer if updates come more often), else 0. Not possible with bases.
+   * example expected). One example of each is measured, without training on it; these domains take turns. Without probes, a rule learns almost nothing
+   * about a domain to which its prior gives almost no weight. Default: that of the rule's `schedule` (in proportion fewer if updates come more often
+   * than the schedule says), else 0. Not possible with bases.
    */
   readonly probes?: number;
   /** Selects the parameters whose gradients are aligned, by name. Default: all. */
@@ -92,18 +92,20 @@ export function resolveAlignment(
   const from = measuredFrom(options ?? {}, planOf(rule.needs));
   const { measureEvery = alignmentDefaults.measureEvery, probes = alignmentDefaults.probes } =
     rule.schedule ?? {};
+  const { updateEvery: usual = mixerDefaults.updateEvery } = rule.schedule ?? {};
   const resolved = withDefaults({ ...alignmentDefaults, measureEvery, probes }, options);
   if (from === "batch") return { ...resolved, from };
-  const fewer = (count: number, every: number): number =>
-    count === 0 ? 0 : Math.max(1, Math.round(count * Math.min(1, every / alignmentDefaults.refreshEvery)));
+  const fewer = (count: number, every: number, than: number): number =>
+    count === 0 ? 0 : Math.max(1, Math.round(count * Math.min(1, every / than)));
   const targetExamples = fewer(
     alignmentDefaults.targetExamples,
     Math.min(updateEvery, resolved.refreshEvery),
+    alignmentDefaults.refreshEvery,
   );
   return {
     ...resolved,
     from,
-    ...withDefaults({ targetExamples, probes: fewer(probes, updateEvery) }, options),
+    ...withDefaults({ targetExamples, probes: fewer(probes, updateEvery, usual) }, options),
   };
 }
 

@@ -190,7 +190,7 @@ async function mix<B extends Examples>(
   const { options, gathers, state } = training;
   const nothingFound = { alignments: null, heldOut: null };
   if (!updateDue(options.mixer, state.mixer)) return nothingFound;
-  // If all steps overflowed, there is no measurement for the rule.
+  // If all steps overflowed, and there were no probes, there is no measurement for the rule.
   const found = gathers && state.gathered.domainOf.length === 0 ? null : await measure(training);
   state.gathered = emptyGathered();
   if (found === null) return nothingFound;

@@ -233,15 +233,20 @@ describe("a run that counts its histogram", () => {
   });
 });
 
-test("a run says once when its measurements begin to correct the histogram, also if it is resumed", () => {
+test("a run says when its measurements correct the histogram, also if it is resumed", () => {
   const args = [...data, ...small, "--histogram", "prose=1", "--update-every", "2", "--schedule", "constant"];
   const told = (...more: string[]): string[] => {
     const { code, out, err } = gradmix("train", ...more);
     expect(code, err).toBe(0);
-    return `${out}${err}`.match(/after step \d+, the domains that the histogram prefers help .*/g) ?? [];
+    return (
+      `${out}${err}`.match(/after step \d+, the mixture helps the target less than equal weights would.*/g) ??
+      []
+    );
   };
   const [line = "", ...others] = told(...args, "--steps", "120", "--out", "wrong");
-  expect(line).toMatch(/ the measurements now correct the histogram; .* --prior uniform starts without it$/);
+  expect(line).toMatch(
+    /: the measurements now correct the prior, .* --prior uniform and without --histogram$/,
+  );
   expect(others).toEqual([]);
   const before = Number(/\d+/.exec(line)?.[0]) - 1;
   expect(told(...args, "--steps", String(before), "--out", "cut")).toEqual([]);

@@ -232,6 +232,16 @@ test("options that have no effect are reported", () => {
   }
 });
 
+test("a plan names alignment options without effect", () => {
+  const lines = (alignment: Partial<TrainConfig["alignment"]>): readonly string[] =>
+    planMixing({ ...base, alignment: { ...base.alignment, ...alignment } }, 1000).unused;
+  expect(lines({})).toEqual([]);
+  expect(lines({ measureEvery: 1, probes: 2 })).toEqual([]);
+  expect(lines({ from: "batch", measureEvery: 1 })).toEqual([
+    "alignment.measureEvery has no effect: rule dga measures a separate batch here",
+  ]);
+});
+
 test("options that the rule options set otherwise are named", () => {
   const lines = (given: Partial<MixingConfig>): string[] =>
     unusedLines(configured({ rule: "dga", eta: 1, floor: 0.01, ...given }));

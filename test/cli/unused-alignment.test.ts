@@ -19,13 +19,14 @@ afterAll(shutdown);
 const names = ["a", "b", "c"];
 const bases = createBases({ x: [0.5, 0.5, 0], y: [0, 0.5, 0.5] }, names);
 const other = windows("other", [language(3, 150)]);
-const setups: readonly [string, RuleOptions, Partial<TrainerOptions>][] = [
-  ["alignments", { name: "dga", prior: [98, 1, 1] }, {}],
-  ["alignments of bases", { name: "dga", prior: [1, 1] }, { bases }],
-  ["a Gram matrix", { name: "rnb" }, {}],
-  ["several targets", { name: "grape", targets: ["other"] }, { targets: new Map([["other", other]]) }],
-  ["losses", { name: "odm" }, {}],
-  ["nothing", { name: "uniform" }, {}],
+/** With the number of pairs of `from` and another option that a trainer accepts. */
+const setups: readonly [string, RuleOptions, Partial<TrainerOptions>, number][] = [
+  ["alignments", { name: "dga", prior: [98, 1, 1] }, {}, 21],
+  ["alignments of bases", { name: "dga", prior: [1, 1] }, { bases }, 16],
+  ["a Gram matrix", { name: "rnb" }, {}, 14],
+  ["several targets", { name: "grape", targets: ["other"] }, { targets: new Map([["other", other]]) }, 12],
+  ["losses", { name: "odm" }, {}, 21],
+  ["nothing", { name: "uniform" }, {}, 21],
 ];
 /** For each option a value that is not the default. */
 const changes: readonly AlignmentOptions[] = [
@@ -64,14 +65,16 @@ async function doneWith(
   return done;
 }
 
-test.each(setups)("%s", async (_, rule, more) => {
+test.each(setups)("%s", async (_, rule, more, accepted) => {
   const { rule: made } = createMixer({ domains: more.bases?.names ?? names, rule });
-  for (const from of [{ from: "step" }, { from: "batch" }] as const) {
+  let compared = 0;
+  for (const from of [{}, { from: "step" }, { from: "batch" }] as const) {
     const without = await doneWith(rule, more, from);
     if (without === null) continue;
     for (const change of changes) {
       const found = await doneWith(rule, more, { ...from, ...change });
       if (found === null) continue;
+      compared++;
       const same = JSON.stringify(found) === JSON.stringify(without);
       const [option] = Object.keys(change);
       const lines = unusedAlignment({ ...from, ...change }, made, more.bases ?? null).filter(
@@ -81,4 +84,5 @@ test.each(setups)("%s", async (_, rule, more) => {
       if (same) expect(lines[0]).toMatch(new RegExp(`^alignment\\.${option} has no effect: `));
     }
   }
+  expect(compared).toBe(accepted);
 });

@@ -300,6 +300,19 @@ const cases: [string, Case][] = [
     },
   ],
   [
+    "from every second step, with domains of which more than one measured example is expected, and less",
+    {
+      rule: { ...raw, eta: 0, start: [0.84, 0.09, 0.07] },
+      from: "step",
+      updateEvery: 5,
+      refreshEvery: 10,
+      measureEvery: 2,
+      probes: 1,
+      batch: 4,
+      seed: 17,
+    },
+  ],
+  [
     "from steps, with more domains that may be hardly drawn than there are, and one of weight 0",
     {
       rule: { ...raw, eta: 1, start: [0.95, 0.05, 0] },

@@ -11,7 +11,15 @@ import {
 } from "gradmix/dga";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { checkOptionSet, measuredFrom, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
+import {
+  checkOptionSet,
+  hardlyDrawn,
+  measuredFrom,
+  measuredSteps,
+  type Plan,
+  planOf,
+  signalOf,
+} from "#dist/dga/plan.js";
 import { codeOf } from "../errors.ts";
 
 const nothing: Plan = {
@@ -51,6 +59,15 @@ test("a rule that needs several signals gets all of them; with several targets, 
       expect(planOf(needs)).toEqual(Object.assign({}, nothing, ...own.map((name) => asked[name])));
     }),
   );
+});
+
+test("a domain is hardly drawn if less than one of its examples is expected in the measured steps", () => {
+  expect(measuredSteps({ updateEvery: 5 }, { measureEvery: 2 })).toBe(3);
+  expect(measuredSteps({ updateEvery: 1 }, { measureEvery: 2 })).toBe(1);
+  expect(measuredSteps({ updateEvery: 6 }, { measureEvery: 2 })).toBe(3);
+  expect(hardlyDrawn([0.6, 0.25, 0.15, 0], 4)).toEqual([2]);
+  expect(hardlyDrawn([0.6, 0.25, 0.15, 0], 7)).toEqual([]);
+  expect(hardlyDrawn([0.6, 0.25, 0.15, 0], 1)).toEqual([0, 1, 2]);
 });
 
 const ruleOf = (needs: readonly SignalName[]): Rule => ({

@@ -15,7 +15,7 @@ import {
 import { histogram, names, signal, simplexPoint } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { repetitionCaps } from "#dist/dga/rules/dga.js";
+import { contradictionIn, repetitionCaps } from "#dist/dga/rules/dga.js";
 import { gaussian, random } from "./arbitraries.ts";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -196,6 +196,21 @@ describe("the correction of a prior that the measurements contradict", () => {
       if (correction < 5) expectNear(Math.max(...moves), one * correction, 1e-9);
       expect(Math.max(...moves)).toBeLessThan(one * correction + 1e-9);
     }
+  });
+
+  test("what contradicts the prior is read from a state, also through combinators; there is none without a correction", () => {
+    const k = 4;
+    const given = { prior: priorOf(k, 0.97) };
+    const signals = repeated(signalOf(k), 12);
+    const found = (rule: Rule): (number | null)[] => follow(rule, k, signals).map(contradictionIn);
+    const plain = found(make(given));
+    expect(plain[0]).toBe(0);
+    expect(Math.max(...plain.map((value) => value ?? NaN))).toBeGreaterThan(0.5);
+    expect(plain).toEqual(follow(make(given), k, signals).map(({ memory }) => memory["against"][0]));
+    const around = combinators.floor(combinators.ema(make(given), 0.5), 0.01);
+    expect(found(around)).toEqual(plain);
+    expect(found(make({ ...given, correction: 1 }))).toEqual(plain.map(() => null));
+    expect(found(rules.uniform())).toEqual(plain.map(() => null));
   });
 
   test("a saved state whose prior does not lie on the simplex is refused", () => {

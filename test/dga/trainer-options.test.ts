@@ -67,6 +67,11 @@ test("some defaults depend on the mixer: the target's examples per step stay the
     1, 1, 1, 2, 4, 4,
   ]);
   expect(probesOf({ probes: 2 }, { name: "dga", prior: [1, 1] }, 1)).toBe(2);
+  // A rule of one's own says how often its own number is meant.
+  const mixer = createMixer({ domains: names, rule: { name: "dga", prior: [1, 1] }, updateEvery: 5 });
+  const own = { ...mixer.rule, schedule: { updateEvery: 5, probes: 7 } };
+  expect(resolveAlignment({}, { ...mixer, rule: own }).probes).toBe(7);
+  expect(resolveAlignment({}, { ...mixer, updateEvery: 2, rule: own }).probes).toBe(3);
   expect(probesOf({}, { name: "dga" }, 1)).toBe(0);
   expect(probesOf({}, { name: "dga", prior: [1, 1] })).toBe(4);
   expect(probesOf({ probes: 2 }, { name: "dga", prior: [1, 1] })).toBe(2);

@@ -62,8 +62,8 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     value: "N",
     kind: integer(0),
     default: null,
-    auto: `${dgaDefaults.schedules.aroundPrior.probes} for dga with a prior, fewer if the weights are updated more often than every ${alignmentDefaults.refreshEvery} steps; ${alignmentDefaults.probes} for others`,
-    help: "with --align-from step: at each update, also measure one window of up to N domains that the steps hardly draw",
+    auto: `${dgaDefaults.schedules.aroundPrior.probes} for dga with a prior, fewer if the weights are updated more often than every ${alignmentDefaults.refreshEvery} steps; ${alignmentDefaults.probes} for others, and with --bases`,
+    help: "with --align-from step: per update, also measure one window each of up to N domains that the measured steps hardly draw (less than one window expected)",
   },
   bases: {
     flag: "--align-bases",

@@ -104,8 +104,8 @@ export interface DgaOptions {
 
 /**
  * Defaults of the options of `dga`, in three groups: tracked around a `prior`, which is usually close to right and is left slowly; tracked without a
- * prior, where the weights must find the target within some tens of steps; and untracked, as in the paper. They suit an update every 10 steps, or the
- * `schedules` here.
+ * prior, where the weights must find the target within some tens of steps; and untracked, as in the paper. They suit an update every 10 steps, and
+ * without a prior the intervals in `schedules`.
  */
 export const dgaDefaults: {
   /** Default of `normalise`. */
@@ -126,7 +126,7 @@ export const dgaDefaults: {
     /** How much it is above the number of times that a run goes through all text, if there is little. */
     readonly beyondEven: number;
   };
-  /** The schedules of `dga` with tracking. */
+  /** The schedules of `dga` with tracking; what they leave out has the usual default. */
   readonly schedules: {
     readonly aroundPrior: Required<Pick<RuleSchedule, "probes">>;
     readonly withoutPrior: Required<Pick<RuleSchedule, "updateEvery" | "measureEvery">>;
