@@ -128,7 +128,9 @@ export const dgaDefaults: {
   };
   /** The schedules of `dga` with tracking; what they leave out has the usual default. */
   readonly schedules: {
+    /** With a prior. */
     readonly aroundPrior: Required<Pick<RuleSchedule, "probes">>;
+    /** Without a prior. */
     readonly withoutPrior: Required<Pick<RuleSchedule, "updateEvery" | "measureEvery">>;
   };
 } = {
