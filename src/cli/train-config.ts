@@ -143,19 +143,7 @@ export interface MixingConfig {
 }
 
 /** The keys and their meanings are those of the library's `AlignmentOptions`. */
-export type AlignmentConfig = Required<
-  Omit<
-    AlignmentOptions,
-    | "parameters"
-    | "from"
-    | "estimator"
-    | "domainExamples"
-    | "targetExamples"
-    | "measureEvery"
-    | "probes"
-    | "bases"
-  >
-> & {
+export type AlignmentConfig = Required<Pick<AlignmentOptions, "refreshEvery">> & {
   /** In each of these options, null means that it was not given, so that `measuredFrom` and `resolveAlignment` decide. */
   readonly from: "batch" | "step" | null;
   readonly estimator: EstimatorName | null;

@@ -38,44 +38,44 @@ export async function measure<B extends Examples>(training: Training<B>): Promis
   return { signal: { ...signal, ...tokensSeen }, alignments: null };
 }
 
-/** Computes the target's gradient into `direction`, for the next training steps. */
-export async function refreshDirection<B extends Examples>(training: Training<B>): Promise<void> {
+/**
+ * Computes the target's gradient into `direction`, for the next training steps. With `probing`, at the first measured step after an update, it also
+ * measures the probes with it.
+ */
+export async function refreshDirection<B extends Examples>(
+  training: Training<B>,
+  probing: boolean,
+): Promise<void> {
   const { options, drawing, state } = training;
   const direction = directionOf(training);
   const target = drawing.target(0);
-  const found = await measured(training, (estimation) => {
+  const domainOf = probing ? probedDomains(training) : [];
+  const probes = domainOf.length === 0 ? null : drawing.examplesOf(domainOf);
+  const found = await measured(training, async (estimation) => {
     state.directionScale = estimation.lossScale ?? 1;
-    return targetDirection(options.model, target, direction, estimation);
+    const ofTarget = await targetDirection(options.model, target, direction, estimation);
+    return probes === null
+      ? { ...ofTarget, ...nothingProbed }
+      : { ...ofTarget, ...(await exampleNumbers(options.model, probes, direction, estimation)) };
   });
   state.gathered.targetLosses.push(found.targetLoss);
   state.gathered.targetNorms.push(found.targetNorm);
+  const { tokens, losses, dots, squaredNorms = [] } = found;
+  gather(state.gathered, { domainOf, tokens, losses, dots, squaredNorms, referenceLosses: [], pairs: [] });
 }
 
+const nothingProbed = { tokens: [], losses: new Float64Array(0), dots: new Float64Array(0) };
+
 /**
- * Measures one example of each domain whose turn it is among those that the steps up to the next update hardly draw. Call it after `refreshDirection`, at
- * the first measured step after an update. While these domains stay the same, each has its turn equally often.
+ * The domains to probe, one example each: those whose turn it is among the domains that the steps up to the next update hardly draw. While the set of
+ * these domains stays the same, each has its turn equally often.
  */
-export async function measureProbes<B extends Examples>(training: Training<B>): Promise<void> {
-  const { options, alignment, drawing, scaling, state } = training;
-  if (alignment.probes === 0 || options.bases !== undefined) return;
+function probedDomains<B extends Examples>(training: Training<B>): number[] {
+  const { options, alignment, state } = training;
+  if (alignment.probes === 0 || options.bases !== undefined) return [];
   const { domainWeights } = currentMixture(training);
   const rare = hardlyDrawn(domainWeights, options.batch * measuredSteps(options.mixer, alignment));
-  const domainOf = inTurn(rare, state.mixer.rule.updates, alignment.probes);
-  if (domainOf.length === 0) return;
-  const estimation = estimationOf(training);
-  const found = await exampleNumbers(
-    options.model,
-    drawing.examplesOf(domainOf),
-    directionOf(training),
-    scaling === null ? estimation : { ...estimation, lossScale: state.directionScale },
-  );
-  const { tokens, losses, dots, squaredNorms = [] } = found;
-  if (scaling !== null && state.scales !== null && !allFinite([losses, dots, squaredNorms])) {
-    // These domains wait for their next turn, at half the scale.
-    state.scales.alignment = backoff(state.scales.alignment, scaling);
-    return;
-  }
-  gather(state.gathered, { domainOf, tokens, losses, dots, squaredNorms, referenceLosses: [], pairs: [] });
+  return inTurn(rare, state.mixer.rule.updates, alignment.probes);
 }
 
 /** The next `most` of the domains, ascending, when each of `turns` earlier turns has taken as many. */

@@ -13,7 +13,7 @@ import type { Drawn } from "./drawing.ts";
 import { domainOffsets, gather, pairsOf, type StepMeasurements } from "./gathered.ts";
 import { allFinite, backoff, grow } from "./loss-scale.ts";
 import { total } from "./measurements.ts";
-import { measureProbes, refreshDirection } from "./measuring.ts";
+import { refreshDirection } from "./measuring.ts";
 import { advance, nextUpdate } from "./mixer.ts";
 import { lossesOf, meanGradient, readAndDispose } from "./passes.ts";
 import { wantNorms } from "./plan.ts";
@@ -80,10 +80,7 @@ export async function takeStep<B extends Examples>(
     Math.floor(stepsSinceUpdate / refreshEvery) >
     Math.floor((stepsSinceUpdate - measureEvery) / refreshEvery);
   const first = state.gathered.targetNorms.length === 0;
-  if (aligned && (first || refreshes)) {
-    await refreshDirection(training);
-    if (first) await measureProbes(training);
-  }
+  if (aligned && (first || refreshes)) await refreshDirection(training, first);
   const drawn = drawing.training(mixture);
   const lossScale = state.scales?.step.scale ?? null;
   const tokens = tokenCount(drawn.batch);

@@ -90,9 +90,8 @@ export function resolveAlignment(
   { rule, updateEvery }: Mixer,
 ): ResolvedAlignment {
   const from = measuredFrom(options ?? {}, planOf(rule.needs));
-  const { measureEvery = alignmentDefaults.measureEvery, probes = alignmentDefaults.probes } =
-    rule.schedule ?? {};
-  const { updateEvery: usual = mixerDefaults.updateEvery } = rule.schedule ?? {};
+  const usual = withDefaults({ ...mixerDefaults, ...alignmentDefaults }, rule.schedule);
+  const { measureEvery, probes } = usual;
   const resolved = withDefaults({ ...alignmentDefaults, measureEvery, probes }, options);
   if (from === "batch") return { ...resolved, from };
   const fewer = (count: number, every: number, than: number): number =>
@@ -105,7 +104,7 @@ export function resolveAlignment(
   return {
     ...resolved,
     from,
-    ...withDefaults({ targetExamples, probes: fewer(probes, updateEvery, usual) }, options),
+    ...withDefaults({ targetExamples, probes: fewer(probes, updateEvery, usual.updateEvery) }, options),
   };
 }
 
