@@ -12,6 +12,7 @@ import {
 } from "gradmix/dga";
 import { isRuleName, ruleTraits } from "#dist/dga/rules/index.js";
 import { GRADIENT, measuringPasses, updatesWithin } from "#dist/dga/cost.js";
+import { parameterSpecs } from "#dist/nn/gpt.js";
 
 /** How weights are found. */
 export interface Method {
@@ -26,7 +27,14 @@ export interface Method {
   readonly usualCap?: true;
   readonly alignment?: Pick<
     AlignmentOptions,
-    "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery" | "measureEvery" | "probes"
+    | "estimator"
+    | "from"
+    | "domainExamples"
+    | "targetExamples"
+    | "refreshEvery"
+    | "measureEvery"
+    | "probes"
+    | "blockShare"
   >;
   readonly updateEvery?: number;
   /** The rule's "domains" are these bases: the histograms of these targets over the domains, and the sizes of the domains as one more. */
@@ -133,6 +141,7 @@ export function predictedCost(cell: Cell, domains: number): number {
   const { targets } = method.rule;
   const measured = measuringPasses({
     ...{ mixer, bases, steps, batch, time: model.context },
+    specs: parameterSpecs({ vocabSize: cell.text.vocabulary, ...model }),
     alignment: method.alignment ?? {},
     targets: Array.isArray(targets) ? targets.length : 0,
   });

@@ -2,7 +2,7 @@
 import type { Method } from "./cell.ts";
 
 /** Raised when the library's default changes. */
-const revision = 6;
+const revision = 7;
 /** Raised when the default without a histogram changes. */
 const revisionWithoutPrior = 5;
 /** Raised when the combinator `repetitionCap` changes. */
@@ -39,6 +39,9 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
 
 /** The default without probes: domains that the steps hardly draw are hardly measured. */
 export const WITHOUT_PROBES: Method = { ...DEFAULT, alignment: { probes: 0 } };
+
+/** The default with the gradients of all parameters aligned, not only those of the last blocks. */
+export const ALL_ALIGNED: Method = { ...DEFAULT, alignment: { blockShare: 1 } };
 
 /** The default without a histogram, for users who have only gradients. */
 export const WITHOUT_PRIOR: Method = {

@@ -1,6 +1,6 @@
 import type { Cell } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
-import { COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
+import { ALL_ALIGNED, COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { drawPanels } from "#dist/report/chart.js";
 import { ALL_EVENLY } from "../domains.ts";
@@ -23,6 +23,7 @@ const compared = {
   "importance sampling": methods["importance sampling"],
   "importance sampling, cap": methods["importance sampling, cap"],
   "DGA (default)": DEFAULT,
+  "DGA, all parameters aligned": ALL_ALIGNED,
   "DGA (default), no histogram": WITHOUT_PRIOR,
   "DGA (default before)": FORMER,
 } as const;

@@ -92,7 +92,7 @@ export async function runTraining(
     const heldOut = heldOutOf(data, plan.mixing.names);
     const guarded = guardedOf(plan, data, mixer, hooks);
     const trainer = makeTrainer(plan, data, model, mixer, reference, guarded);
-    const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null);
+    const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null, model);
     if (plan.cycle.keepBest && heldOut.target === null)
       throw new GradmixError(
         "data",
@@ -193,6 +193,7 @@ function planCost(
   mixer: Mixer,
   { target, domains }: HeldOut,
   guard: GuardPlan | null,
+  { parameters: { specs } }: GPT,
 ): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
   const evaluations = planEvaluations(cycle.evaluation, {
     steps,
@@ -202,7 +203,7 @@ function planCost(
     domains: Array.from(domains.values(), ({ count }) => count),
   });
   const cost = costOf(
-    { mixer, alignment, bases, targets: targets.size, steps, batch, time: context },
+    { mixer, alignment, bases, specs, targets: targets.size, steps, batch, time: context },
     evaluations,
     guard,
   );

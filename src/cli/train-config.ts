@@ -151,6 +151,7 @@ export type AlignmentConfig = Required<Pick<AlignmentOptions, "refreshEvery">> &
   readonly targetExamples: number | null;
   readonly measureEvery: number | null;
   readonly probes: number | null;
+  readonly blockShare: number | null;
   readonly bases: "shared" | "direct" | null;
 };
 

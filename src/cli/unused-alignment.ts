@@ -23,7 +23,7 @@ export function unusedAlignment(
   const plan = planOf(needs);
   if (!plan.aligns && !plan.gram && !plan.targets)
     return lines(
-      ["from", ...ofBatches, "targetExamples", ...ofSteps],
+      ["from", ...ofBatches, "targetExamples", ...ofSteps, "blockShare"],
       `rule ${name} does not compare gradients`,
     );
   const { bases: _, ...withoutBases } = given;

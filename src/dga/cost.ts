@@ -7,11 +7,20 @@ import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
 import { GRAM_HELD } from "./estimators.ts";
 import { type Mixer, nextUpdate } from "./mixer.ts";
+import type { ParameterSpec } from "../nn/parameters.ts";
+import { backwardShare } from "./passes.ts";
 import { hardlyDrawn, measuredSteps, planOf } from "./plan.ts";
-import { type AlignmentOptions, resolveAlignment, type ResolvedAlignment } from "./trainer-options.ts";
+import {
+  alignedParameters,
+  type AlignmentOptions,
+  resolveAlignment,
+  type ResolvedAlignment,
+} from "./trainer-options.ts";
 
+/** A backward pass of one example, in forward passes. */
+const BACKWARD = 2;
 /** A forward and a backward pass of one example, in forward passes. */
-export const GRADIENT = 3;
+export const GRADIENT: number = 1 + BACKWARD;
 
 /**
  * A pass that also computes the alignment and norm of every example costs as if each example had this many more tokens: it reads every weight once
@@ -38,6 +47,8 @@ export interface CostFacts {
   readonly mixer: Mixer;
   readonly alignment: AlignmentOptions;
   readonly bases: Bases | null;
+  /** The parameters of the model. Where those that are aligned begin, the backward passes of the measurements end. */
+  readonly specs: readonly ParameterSpec[];
   /** Number of targets, for rules that need several. */
   readonly targets: number;
   /** Training steps of the whole run. */
@@ -61,26 +72,31 @@ export function measuringPasses(facts: CostFacts): number {
   const plan = planOf(mixer.rule.needs);
   const updates = updatesWithin(mixer, steps);
   const observed = observedSteps(mixer, steps);
-  const target = GRADIENT * alignment.targetExamples;
+  const { share, gradient } = alignedPart(alignment, facts);
+  const target = gradient * alignment.targetExamples;
   if (plan.aligns && alignment.from === "step")
     return (
       Math.ceil(observed / mixer.updateEvery) * probing(alignment, facts) +
       Math.ceil(observed / Math.min(mixer.updateEvery, alignment.refreshEvery)) * target +
-      (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * GRADIENT * batch * sink(time)
+      (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * share * GRADIENT * batch * sink(time)
     );
   if (plan.aligns) return updates * aligning(facts);
   if (plan.gram)
-    return updates * gramPasses(mixer.domains.length) * GRADIENT * alignment.domainExamples * GRAM;
+    return updates * gramPasses(mixer.domains.length) * gradient * alignment.domainExamples * GRAM;
   if (plan.targets) return updates * targets * aligning(facts);
   // The reference model is assumed to be as large as the trained one.
   return plan.reference ? observed * batch : 0;
 }
 
 /** Cost of the examples of domains that the steps hardly draw, for one update with the first weights. */
-function probing(alignment: ResolvedAlignment, { mixer, bases, batch, time }: CostFacts): number {
+function probing(alignment: ResolvedAlignment, facts: CostFacts): number {
+  const { mixer, bases, batch, time } = facts;
+  const { share, gradient } = alignedPart(alignment, facts);
   const rare = hardlyDrawn(mixer.initial.rule.weights, batch * measuredSteps(mixer, alignment));
   const examples = bases === null ? Math.min(alignment.probes, rare.length) : 0;
-  return examples === 0 ? 0 : GRADIENT * (examples * (1 + sink(time)) + SEPARATE_PASS);
+  return examples === 0
+    ? 0
+    : examples * (gradient + share * GRADIENT * sink(time)) + gradient * SEPARATE_PASS;
 }
 
 /** Number of training steps whose examples are measured if alignments come from training steps: all but those of a warm-up that no update covers. */
@@ -88,23 +104,35 @@ function observedSteps(mixer: Mixer, steps: number): number {
   return Math.max(0, steps - (nextUpdate(mixer, 0) - mixer.updateEvery));
 }
 
+/** The share of the backward passes that the aligned parameters need, and the cost of a forward and such a backward pass of one example. */
+function alignedPart(
+  alignment: ResolvedAlignment,
+  { specs }: CostFacts,
+): { readonly share: number; readonly gradient: number } {
+  const share = backwardShare(specs, alignedParameters(alignment, specs));
+  return { share, gradient: 1 + share * BACKWARD };
+}
+
 /** Cost of one target's alignments with all domains, or bases, from a batch of their own. */
-function aligning({ mixer, alignment, bases, time }: CostFacts): number {
-  const { estimator, domainExamples, targetExamples } = resolveAlignment(alignment, mixer);
-  const target = GRADIENT * targetExamples;
+function aligning(facts: CostFacts): number {
+  const { mixer, alignment, bases, time } = facts;
+  const resolved = resolveAlignment(alignment, mixer);
+  const { estimator, domainExamples, targetExamples } = resolved;
+  const { share, gradient } = alignedPart(resolved, facts);
+  const target = gradient * targetExamples;
   const shared = bases !== null && alignment.bases !== "direct" && !areDomains(bases);
   const examples = shared ? SHARED * domainExamples : mixer.domains.length * domainExamples;
-  const inOnePass = GRADIENT * examples;
+  const inOnePass = gradient * examples;
   switch (estimator) {
     case "segmented":
-      return target + inOnePass * (1 + sink(time));
+      return target + inOnePass + share * GRADIENT * examples * sink(time);
     case "forward":
       // Measured at 0.88 to 1.18 of a pass with gradients.
       return target + inOnePass;
     case "sketch":
       return (target + inOnePass) * SKETCH;
     case "perDomain":
-      return target + mixer.domains.length * GRADIENT * (domainExamples + SEPARATE_PASS);
+      return target + mixer.domains.length * gradient * (domainExamples + SEPARATE_PASS);
   }
 }
 

@@ -9,6 +9,7 @@ import {
   checkOptions,
   integerIn,
   list,
+  numberIn,
   object,
   required,
   show,
@@ -92,6 +93,7 @@ export function createMixer(options: MixerOptions): Mixer {
       updateEvery: integerIn(1),
       measureEvery: integerIn(1),
       probes: integerIn(0),
+      blockShare: numberIn({ min: 0, max: 1 }),
     });
   const updateEvery = options.updateEvery ?? combined.schedule?.updateEvery ?? mixerDefaults.updateEvery;
   const initial: MixerState = {

@@ -50,10 +50,10 @@ export function hardlyDrawn(weights: ArrayLike<number>, drawn: number): number[]
 
 /** The default of `from`; see `AlignmentOptions`. */
 export function measuredFrom(
-  { from, estimator, domainExamples, parameters, bases }: NonNullable<OptionSet["alignment"]>,
+  { from, estimator, domainExamples, bases }: NonNullable<OptionSet["alignment"]>,
   plan: Pick<Plan, "gram" | "targets">,
 ): "batch" | "step" {
-  const ofBatches = [estimator, domainExamples, parameters, bases].some((option) => option !== undefined);
+  const ofBatches = [estimator, domainExamples, bases].some((option) => option !== undefined);
   return from ?? (ofBatches || plan.gram || plan.targets ? "batch" : "step");
 }
 
@@ -96,6 +96,7 @@ interface OptionSet {
     readonly from?: "batch" | "step";
     readonly domainExamples?: number;
     readonly probes?: number;
+    readonly blockShare?: number;
     readonly parameters?: unknown;
     readonly bases?: "shared" | "direct";
   };
@@ -160,8 +161,8 @@ export function checkOptionSet(options: OptionSet): void {
     throw invalid(
       `estimator perDomain: it gives no standard errors, which rule ${name} asks for; use estimator = segmented`,
     );
-  if (from === "step" && alignment.parameters !== undefined)
-    throw invalid('alignment: "step" aligns all parameters; leave out parameters, or use "batch"');
+  if (alignment.parameters !== undefined && alignment.blockShare !== undefined)
+    throw invalid("alignment: parameters and blockShare both select what is aligned; leave out one of them");
   if (alignment.estimator === "forward" && from !== "step" && needs.includes("norms"))
     throw invalid(
       `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,

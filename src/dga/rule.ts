@@ -108,6 +108,8 @@ export interface RuleSchedule {
   readonly measureEvery?: number;
   /** The largest number of domains per update that are measured although the steps hardly draw them; in proportion fewer if updates come more often. */
   readonly probes?: number;
+  /** Share of the model's blocks, the last ones, whose gradients are aligned; see `AlignmentOptions`. */
+  readonly blockShare?: number;
 }
 
 /** A rule that moves the weights of domains: two pure functions on plain JSON. */

@@ -1,6 +1,8 @@
 /** A training step: the gradient with what its pass measures of the examples, the optimizer's step, and the loss scale. */
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
+import { splitSink } from "../autograd/sinks/split.ts";
+import { sumSink } from "../autograd/sinks/sum.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { tokenCount } from "../nn/examples.ts";
@@ -147,22 +149,25 @@ async function alignedGradient<B extends Examples>(
   { batch, domainOf }: Drawn<B>,
   lossScale: number,
 ): Promise<StepMeasurements> {
-  const { options, device, state } = training;
+  const { options, aligned, device, state } = training;
   const { model, mixer } = options;
   const examples = domainOf.length;
   const groups = domainOffsets(domainOf);
-  const sink = alignSink({
+  const gradientOf = device.gradient.of;
+  const measuring = alignSink({
     examples,
     groups,
     direction: { given: directionOf(training).of },
-    total: { gradientOf: device.gradient.of },
+    total: { gradientOf },
   });
+  const rest = aligned === null ? null : sumSink({ gradientOf });
+  const sink = aligned === null || rest === null ? measuring : splitSink(aligned, measuring, rest);
   const tokens = tokenCount(batch);
   try {
     const weights = new Float64Array(examples).fill(lossScale / tokens);
     const { list: parameters } = model.parameters;
     const losses = await readAndDispose(gradients(() => model.losses(batch), { parameters, sink, weights }));
-    const found = await sink.result();
+    const found = await measuring.result();
     const { tied } = found;
     if (tied !== null) wantNorms(mixer.rule, undefined, tied);
     // The pass scaled every loss by S/tokens; the measurements are those of the unscaled sums.
@@ -188,7 +193,8 @@ async function alignedGradient<B extends Examples>(
       referenceLosses: [],
     };
   } finally {
-    sink.dispose();
+    measuring.dispose();
+    rest?.dispose();
   }
 }
 

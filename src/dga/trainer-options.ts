@@ -6,12 +6,13 @@ import { GradmixError } from "../errors.ts";
 import { concatenate } from "../nn/examples.ts";
 import { checkModel, type Examples, type Model, type TokenBatch } from "../nn/model.ts";
 import type { Optimizer } from "../nn/optimizer.ts";
-import type { Parameters } from "../nn/parameters.ts";
+import type { Parameters, ParameterSpec } from "../nn/parameters.ts";
 import type { Schedule } from "../nn/schedules.ts";
 import {
   callback,
   checkOptions,
   integerIn,
+  numberIn,
   object,
   oneOf,
   orNull,
@@ -24,7 +25,7 @@ import { type Bases, checkBases } from "./bases.ts";
 import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import { checkMixer, type Mixer, mixerDefaults } from "./mixer.ts";
-import type { EstimateOptions } from "./passes.ts";
+import { type EstimateOptions, inBlockShare } from "./passes.ts";
 import { checkOptionSet, measuredFrom, planOf } from "./plan.ts";
 
 /** How a trainer measures alignments. */
@@ -34,7 +35,7 @@ export interface AlignmentOptions {
   /**
    * What is aligned with the target: "step", the examples of the training steps themselves, for a few per cent of their cost, or "batch", a separate
    * batch of every domain. Default "step". The default is "batch" if an option is given that only a batch has (`estimator`, `domainExamples`,
-   * `parameters`, `bases`), and for rules that need what steps do not measure (a Gram matrix, several targets).
+   * `bases`), and for rules that need what steps do not measure (a Gram matrix, several targets).
    */
   readonly from?: "batch" | "step";
   /** With `from: "batch"`: examples of each domain in an alignment batch. Default 4. */
@@ -59,7 +60,14 @@ export interface AlignmentOptions {
    * than the schedule says), else 0. Not possible with bases.
    */
   readonly probes?: number;
-  /** Selects the parameters whose gradients are aligned, by name. Default: all. */
+  /**
+   * Share of the model's blocks, from 0 to 1, whose gradients are aligned: the last ones, in number rounded up, and the parameters after them, such as a
+   * head. The passes over the target and over probes then end below these blocks. 1 aligns all parameters, 0 only those after the blocks. The specs of
+   * the model's parameters say which blocks there are. Default: with `from: "step"` that of the rule's `schedule`, if this selects a matrix (a model
+   * with blocks, and a head that is not tied to the embedding if the share is 0); else 1.
+   */
+  readonly blockShare?: number;
+  /** Selects the parameters whose gradients are aligned, by name, in place of `blockShare`. */
   readonly parameters?: EstimateOptions["parameters"];
   /**
    * How bases are measured. "shared" (default) draws one batch of 16·domainExamples examples for all bases and weighs them by importance; "direct"
@@ -69,7 +77,7 @@ export interface AlignmentOptions {
   readonly bases?: "shared" | "direct";
 }
 
-/** Defaults of the alignment options of `createTrainer`. Those of `parameters` (all) and `from` (`measuredFrom`) are not in this list. */
+/** Defaults of the alignment options of `createTrainer`. That of `from` is not in this list: see `measuredFrom`. */
 export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "from">> = {
   estimator: "segmented",
   domainExamples: 4,
@@ -77,6 +85,7 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "
   refreshEvery: 10,
   measureEvery: 2,
   probes: 0,
+  blockShare: 1,
   bases: "shared",
 };
 
@@ -91,7 +100,7 @@ export function resolveAlignment(
 ): ResolvedAlignment {
   const from = measuredFrom(options ?? {}, planOf(rule.needs));
   const usual = withDefaults({ ...mixerDefaults, ...alignmentDefaults }, rule.schedule);
-  const { measureEvery, probes } = usual;
+  const { measureEvery, probes, blockShare } = usual;
   const resolved = withDefaults({ ...alignmentDefaults, measureEvery, probes }, options);
   if (from === "batch") return { ...resolved, from };
   const fewer = (count: number, every: number, than: number): number =>
@@ -104,8 +113,19 @@ export function resolveAlignment(
   return {
     ...resolved,
     from,
-    ...withDefaults({ targetExamples, probes: fewer(probes, updateEvery, usual.updateEvery) }, options),
+    ...withDefaults(
+      { targetExamples, probes: fewer(probes, updateEvery, usual.updateEvery), blockShare },
+      options,
+    ),
   };
+}
+
+/** Selects the parameters that are aligned, by name; undefined for all of them. */
+export function alignedParameters(
+  { parameters, blockShare }: ResolvedAlignment,
+  specs: readonly ParameterSpec[],
+): ResolvedAlignment["parameters"] {
+  return parameters ?? inBlockShare(specs, blockShare) ?? undefined;
 }
 
 /** Held-out text that is measured for rules that need held-out losses. */
@@ -287,6 +307,7 @@ function checkAlignment(where: string, alignment: AlignmentOptions): void {
     refreshEvery: integerIn(1),
     measureEvery: integerIn(1),
     probes: integerIn(0),
+    blockShare: numberIn({ min: 0, max: 1 }),
     parameters: callback,
     bases: oneOf("shared", "direct"),
   });

@@ -3,13 +3,16 @@ import type { Examples } from "../nn/model.ts";
 import { adamw, checkOptimizer as checkIsOptimizer, type Optimizer } from "../nn/optimizer.ts";
 import { type Arena, arenaLike, checkParameters, orDispose, type Parameters } from "../nn/parameters.ts";
 import { GradmixError } from "../errors.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
 import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
+import { blockCount, inBlockShare, selectedParameters } from "./passes.ts";
 import { type Plan, planOf } from "./plan.ts";
 import {
+  alignedParameters,
   checkTrainer,
   heldOutDefaults,
   resolveAlignment,
@@ -43,8 +46,10 @@ export interface Device {
 
 export interface Training<B extends Examples> {
   readonly options: TrainerOptions<B>;
-  /** Alignment options with their defaults. */
+  /** Alignment options with their defaults; `parameters` selects what `blockShare` asks for. */
   readonly alignment: ResolvedAlignment;
+  /** The parameters whose gradients are aligned; null for all of them. */
+  readonly aligned: ReadonlySet<Tensor> | null;
   readonly plan: Plan;
   /** Held-out options with their defaults; the sets are in `options`. */
   readonly heldOut: typeof heldOutDefaults;
@@ -68,7 +73,20 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
   const { needs } = mixer.rule;
   const scaling = lossScale === null ? null : lossScaleOptions(lossScale);
   const plan = planOf(needs);
-  const alignment = resolveAlignment(options.alignment, mixer);
+  const { specs } = model.parameters;
+  const resolved = resolveAlignment(options.alignment, mixer);
+  const { blockShare = 1 } = options.alignment ?? {};
+  if (blockShare < 1 && inBlockShare(specs, blockShare) === null)
+    throw new GradmixError(
+      "config",
+      `createTrainer: alignment: blockShare: ${blockShare} selects no matrix of this model, whose ${blockCount(specs) === 0 ? "parameters are in no blocks" : "head is tied to the embedding or missing"}; leave it out, or select by name with parameters`,
+    );
+  const parameters = alignedParameters(resolved, specs);
+  const alignment = { ...resolved, ...(parameters === undefined ? {} : { parameters }) };
+  const aligned =
+    parameters === undefined || !(plan.aligns || plan.gram || plan.targets)
+      ? null
+      : new Set(selectedParameters(model, { parameters }));
   const gathers = plan.aligns && alignment.from === "step";
   const drawing = createDrawing(options);
   const device = makeDevice(model.parameters, options.optimizer ?? adamw, plan.aligns || plan.targets);
@@ -76,6 +94,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
   return {
     options,
     alignment,
+    aligned,
     plan,
     heldOut: {
       tokens: options.heldOut?.tokens ?? heldOutDefaults.tokens,

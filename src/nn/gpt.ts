@@ -42,7 +42,7 @@ import {
   traitsOf,
 } from "./architecture.ts";
 import type { Model, Source, TokenBatch } from "./model.ts";
-import { createParameters, type Parameters } from "./parameters.ts";
+import { createParameters, type Parameters, type ParameterSpec } from "./parameters.ts";
 import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
 
 /** Architecture of a GPT. */
@@ -120,7 +120,12 @@ function architectureFrom(config: unknown): Architecture {
 
 /** Number of scalars in the model's parameters. */
 export function parameterCount(config: GPTConfig): number {
-  return gptSpecs(architectureFrom(config)).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
+  return parameterSpecs(config).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
+}
+
+/** The specs of the parameters of a GPT. Throws `config` like `createGPT`. */
+export function parameterSpecs(config: GPTConfig): ParameterSpec[] {
+  return gptSpecs(architectureFrom(config));
 }
 
 export interface GPT extends Model {

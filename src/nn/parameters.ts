@@ -209,7 +209,7 @@ function parametersWith(...names: readonly (keyof Parameters)[]): OptionCheck {
   };
 }
 /** Accepts the parameters of a model. */
-export const checkParameters: OptionCheck = parametersWith("list", "byName", "value");
+export const checkParameters: OptionCheck = parametersWith("list", "byName", "value", "specs");
 /** Accepts what parameters are saved from and loaded into. */
 export const checkNamed: OptionCheck = parametersWith("byName", "value");
 const checkLayout = parametersWith("list", "value");

@@ -25,6 +25,7 @@ import {
   tensor,
   type Tensor,
 } from "gradmix";
+import { splitSink } from "#dist/autograd/sinks/split.js";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
@@ -279,6 +280,56 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     expect(() => segmentSink({ segments: [0, 3], parameters: failing() })).toThrow("no more of them");
     expect(backend.liveBytes).toBe(before);
   });
+
+  it.each([
+    ["the head", (n: number, last: number) => n === last],
+    ["every second parameter", (n: number) => n % 2 === 1],
+    ["none", () => false],
+    ["all", () => true],
+  ] as const)(
+    "a split pass measures the chosen parameters only, and sums all of them: %s",
+    async (_, chooses) => {
+      const last = model.parameters.length - 1;
+      const chosen = new Set(model.parameters.filter((_, n) => chooses(n, last)));
+      const masked = (vector: Vector): Vector => {
+        let at = 0;
+        return model.parameters.flatMap((p) => {
+          const own = vector.slice(at, (at += p.size));
+          return chosen.has(p) ? own : own.map(() => 0);
+        });
+      };
+      for (const checkpointed of [false, true]) {
+        const [v, into] = [direction(), buffers()];
+        const along = masked(await flat(v));
+        const gradientOf = (p: Tensor): Tensor => into.get(p)!;
+        const measuring = alignSink({
+          examples: 3,
+          groups: [0, 2, 3],
+          direction: { given: (p) => v.get(p)! },
+          total: { gradientOf },
+        });
+        const rest = sumSink({ gradientOf });
+        pass(splitSink(chosen, measuring, rest), checkpointed);
+        const own = alone.map(masked);
+        const found = await measuring.result();
+        close(
+          found.dots,
+          own.map((g) => dot(g, along)),
+        );
+        close(
+          found.squaredNorms,
+          own.map((g) => dot(g, g)),
+        );
+        close(
+          found.groupSquaredNorms,
+          [plus(own[0], own[1]), own[2]].map((g) => dot(g, g)),
+        );
+        close([found.directionSquaredNorm], [dot(along, along)]);
+        close(await flat(into), total(alone, size));
+        for (const sink of [measuring, rest]) sink.dispose();
+      }
+    },
+  );
 
   it("segments may leave examples out", async () => {
     const into = buffers();

@@ -255,7 +255,7 @@ describe("the line of costs", () => {
     );
     const alignment = { from: "step" as const };
     const cost = costOf(
-      { mixer, alignment, bases: null, targets: 0, steps, batch: 16, time: 64 },
+      { mixer, alignment, bases: null, specs: [], targets: 0, steps, batch: 16, time: 64 },
       evaluations,
     );
     return formatCost(cost, evaluations, mixer.rule.needs);

@@ -72,7 +72,7 @@ test("the line of costs names what the guard adds", () => {
     { ...facts, target: null, domains: [9, 9] },
   );
   const guard = { every: 2, tokens: 512, times: 6, windows: 20 };
-  const of = { mixer, alignment: {}, bases: null, targets: 0, ...facts, time: 16 };
+  const of = { mixer, alignment: {}, bases: null, specs: [], targets: 0, ...facts, time: 16 };
   const cost = costOf(of, evaluations, guard);
   expect(cost.guard).toBe((6 * 20) / (3 * 4 * 100));
   expect(formatCost(cost, evaluations, rule.needs, guard)).toBe(

@@ -21,12 +21,12 @@ const bases = createBases({ x: [0.5, 0.5, 0], y: [0, 0.5, 0.5] }, names);
 const other = windows("other", [language(3, 150)]);
 /** With the number of pairs of `from` and another option that a trainer accepts. */
 const setups: readonly [string, RuleOptions, Partial<TrainerOptions>, number][] = [
-  ["alignments", { name: "dga", prior: [98, 1, 1] }, {}, 21],
-  ["alignments of bases", { name: "dga", prior: [1, 1] }, { bases }, 16],
-  ["a Gram matrix", { name: "rnb" }, {}, 14],
-  ["several targets", { name: "grape", targets: ["other"] }, { targets: new Map([["other", other]]) }, 12],
-  ["losses", { name: "odm" }, {}, 21],
-  ["nothing", { name: "uniform" }, {}, 21],
+  ["alignments", { name: "dga", prior: [98, 1, 1] }, {}, 24],
+  ["alignments of bases", { name: "dga", prior: [1, 1] }, { bases }, 19],
+  ["a Gram matrix", { name: "rnb" }, {}, 16],
+  ["several targets", { name: "grape", targets: ["other"] }, { targets: new Map([["other", other]]) }, 14],
+  ["losses", { name: "odm" }, {}, 24],
+  ["nothing", { name: "uniform" }, {}, 24],
 ];
 /** For each option a value that is not the default. */
 const changes: readonly AlignmentOptions[] = [
@@ -36,6 +36,7 @@ const changes: readonly AlignmentOptions[] = [
   { refreshEvery: 2 },
   { measureEvery: 3 },
   { probes: 1 },
+  { blockShare: 0.5 },
   { bases: "direct" },
 ];
 

@@ -39,6 +39,8 @@ interface Case {
   readonly measureEvery?: number;
   /** Default 0. */
   readonly probes?: number;
+  /** The parameters that are aligned: all of them (1, the default), or the final norm and the head (0). */
+  readonly blockShare?: 0 | 1;
   readonly batch: number;
   readonly seed: number;
 }
@@ -57,10 +59,17 @@ const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
   Array.from(a).reduce((sum, x, i) => sum + x * b[i], 0);
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 
-/** The gradient of the batch's mean loss per token, and its summed losses. */
-async function gradientOf(model: Model, batch: TokenBatch): Promise<{ g: number[]; losses: number[] }> {
+/** The gradient of the batch's mean loss per token, with zeros for what is not aligned, and its summed losses. */
+async function gradientOf(
+  model: Model,
+  batch: TokenBatch,
+  { blockShare = 1 }: Pick<Case, "blockShare"> = {},
+): Promise<{ g: number[]; losses: number[] }> {
   const arena = arenaLike(model.parameters);
   const losses = meanGradient(model, batch, arena);
+  for (const [name, p] of model.parameters.byName)
+    if (blockShare === 0 && !["norm.weight", "head.weight"].includes(name))
+      arena.of(p).write(new Float32Array(p.size));
   const found = { g: Array.from(await arena.arena.data()), losses: Array.from(await losses.data()) };
   losses.dispose();
   arena.dispose();
@@ -104,7 +113,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
     // The target is looked at anew at the first of them, and at the first one on or behind every refresh.
     const passed = Array.from({ length: measureEvery }, (_, back) => since - back);
     if (leads && passed.some((step) => step >= 0 && step % refreshEvery === 0)) {
-      ({ g: v } = await gradientOf(model, nextTarget()));
+      ({ g: v } = await gradientOf(model, nextTarget(), options));
       targetNorms.push(Math.sqrt(dot(v, v)));
     }
     // Then domains that the steps hardly draw, by turns, one example each.
@@ -120,7 +129,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
       );
       for (const i of rare.filter((i) => chosen.has(i))) {
         const one = assembleBatch(alignment.drawFrom(i, 1), domains);
-        const { g } = await gradientOf(model, one);
+        const { g } = await gradientOf(model, one, options);
         const summed = g.map((x) => x * one.tokens[0]);
         examples.push({ step: -t, domain: i, tokens: one.tokens[0], g: summed, dot: dot(summed, v) });
       }
@@ -129,7 +138,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
     const rows = assembleBatch(drawn, domains);
     if (leads)
       for (let e = 0; e < batch; e++) {
-        const { g } = await gradientOf(model, row(rows, e));
+        const { g } = await gradientOf(model, row(rows, e), options);
         const tokens = rows.tokens[e];
         const summed = g.map((x) => x * tokens);
         examples.push({ step: t, domain: rows.domainOf[e], tokens, g: summed, dot: dot(summed, v) });
@@ -142,7 +151,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
     let found: { alignments: number[]; norms: number[]; targetNorm: number; tokens?: number[] } | null = null;
     const adamLike = rule.needs.includes("preconditionedAlignments");
     if (updates(t + 1) && from === "batch") {
-      let { g: direction } = await gradientOf(model, nextTarget());
+      let { g: direction } = await gradientOf(model, nextTarget(), options);
       if (adamLike) {
         const second = Array.from(await adam.v.arena.data());
         const bias = 1 - optimizer.beta2 ** (t + 1);
@@ -151,7 +160,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
       const gradients = [];
       for (const i of domains.keys()) {
         const draws: Draw[] = alignment.drawFrom(i, domainExamples);
-        gradients.push((await gradientOf(model, assembleBatch(draws, domains))).g);
+        gradients.push((await gradientOf(model, assembleBatch(draws, domains), options)).g);
       }
       found = {
         alignments: gradients.map((g) => dot(g, direction)),
@@ -220,7 +229,7 @@ function normsOf(
 }
 
 function trainerOf(options: Case): Trainer {
-  const { rule, from, updateEvery, refreshEvery, measureEvery = 1, probes = 0 } = options;
+  const { rule, from, updateEvery, refreshEvery, measureEvery = 1, probes = 0, blockShare = 1 } = options;
   const { batch, seed, updateAfter = 0 } = options;
   return createTrainer({
     model: tiny(),
@@ -230,7 +239,7 @@ function trainerOf(options: Case): Trainer {
     batch,
     optimizer: (parameters) => adamw(parameters, optimizer),
     schedule,
-    alignment: { from, refreshEvery, measureEvery, probes, domainExamples, targetExamples },
+    alignment: { from, refreshEvery, measureEvery, probes, blockShare, domainExamples, targetExamples },
     seed,
   });
 }
@@ -322,6 +331,32 @@ const cases: [string, Case][] = [
       probes: 5,
       batch: 6,
       seed: 16,
+    },
+  ],
+  [
+    "cosines of the head's gradients from every second step, with domains that are hardly drawn",
+    {
+      rule: { name: "dga", eta: 1, normalise: "cosine", start: [0.9, 0.05, 0.05] },
+      from: "step",
+      updateEvery: 4,
+      refreshEvery: 2,
+      measureEvery: 2,
+      probes: 1,
+      blockShare: 0,
+      batch: 6,
+      seed: 18,
+    },
+  ],
+  [
+    "cosines of the head's gradients from batches",
+    {
+      rule: { name: "dga", eta: 1, normalise: "cosine" },
+      from: "batch",
+      updateEvery: 3,
+      refreshEvery: 10,
+      blockShare: 0,
+      batch: 4,
+      seed: 19,
     },
   ],
   [

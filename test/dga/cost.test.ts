@@ -32,6 +32,14 @@ interface Setup {
   after?: number;
 }
 
+/** Of what the backward pass goes through, a tenth is in the head, and four tenths in the last block. */
+const specs: CostFacts["specs"] = [
+  { name: "embedding", shape: [50, 10] },
+  { name: "first", shape: [5, 10], block: 0 },
+  { name: "last", shape: [4, 10], block: 1 },
+  { name: "head", shape: [10, 1], block: "after" },
+].map((spec) => ({ init: { kind: "constant", value: 0 }, decay: false, ...spec }) as CostFacts["specs"][0]);
+
 function facts(setup: Setup): CostFacts {
   const { k = 3, rule = { name: "dga" }, alignment = {}, bases, targets = 0 } = setup;
   const { steps = 12, batch = 5, every = 4, after = 0 } = setup;
@@ -44,6 +52,7 @@ function facts(setup: Setup): CostFacts {
     }),
     alignment: { ...alignmentDefaults, ...alignment },
     bases: bases ?? null,
+    specs,
     targets,
     steps,
     batch,
@@ -107,6 +116,33 @@ describe("by hand, in forward passes of a window", () => {
       "from the steps, with an update after each",
       { every: 1, alignment: { ...sizes, from: "step", refreshEvery: 4 } },
       12 * 3 * 16 + 12 * 3 * 5 * 0.04,
+    ],
+    // A forward pass, and a tenth or a half of a backward pass, which costs two.
+    [
+      "from the steps, of the head",
+      { k: 24, alignment: { ...sizes, from: "step", refreshEvery: 4, blockShare: 0, probes: 7 } },
+      3 * 1.2 * 16 + 6 * 3 * 5 * 0.004 + 3 * (7 * (1.2 + 0.012) + 1.2 * 0.25),
+    ],
+    [
+      "from batches, of the last block and the head",
+      { k: 24, alignment: batch({ blockShare: 0.5 }) },
+      3 * (2 * 16 + 96 * (2 + 0.06)),
+    ],
+    [
+      "by a gradient each, of the head",
+      {
+        k: 24,
+        alignment: batch({
+          estimator: "perDomain",
+          parameters: (name) => name === "head",
+        }),
+      },
+      3 * 1.2 * (16 + 24 * 4.25),
+    ],
+    [
+      "a Gram matrix of 3, of the head",
+      { k: 3, rule: { name: "rnb" }, alignment: batch({ blockShare: 0 }) },
+      3 * 1.2 * 3 * 4 * 1.25,
     ],
     ["two targets", { k: 3, rule: grape(2), targets: 2, alignment: batch() }, 3 * 2 * 3 * (16 + 12 * 1.04)],
     ["a Gram matrix of 3", { k: 3, rule: { name: "rnb" }, alignment: batch() }, 3 * 3 * 3 * 4 * 1.25],

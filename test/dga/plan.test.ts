@@ -176,7 +176,7 @@ test("with bases, a rule can use only alignments with one target, or no signal",
   }
 });
 
-test("training steps measure neither Gram matrices nor several targets, and they cover all parameters", () => {
+test("training steps measure neither Gram matrices nor several targets, and one option selects what is aligned", () => {
   for (const name of all) {
     const { gram = false, targets = false } = asked[name];
     expect(refusal([name], { ...some, alignment: step }), name).toBe(
@@ -186,11 +186,13 @@ test("training steps measure neither Gram matrices nor several targets, and they
     );
   }
   const parameters = (): boolean => true;
-  expect(refusal(["alignments"], { alignment: { ...step, parameters } })).toBe(
-    'config: alignment: "step" aligns all parameters; leave out parameters, or use "batch"',
-  );
-  for (const alignment of [{ parameters }, { from: "batch", parameters } as const])
-    expect(refusal(["alignments"], { alignment })).toBe("");
+  for (const from of [{}, { from: "step" }, { from: "batch" }] as const) {
+    for (const selection of [{ parameters }, { blockShare: 0 }, { blockShare: 1 }])
+      expect(refusal(["alignments"], { alignment: { ...from, ...selection } })).toBe("");
+    expect(refusal(["alignments"], { alignment: { ...from, parameters, blockShare: 1 } })).toBe(
+      "config: alignment: parameters and blockShare both select what is aligned; leave out one of them",
+    );
+  }
 });
 
 test("an estimator is refused if it cannot measure what the rule needs, unless the steps measure it", () => {
@@ -277,7 +279,7 @@ test("alignments come from training steps, unless an option says otherwise or th
   expect(measuredFrom({}, bare)).toBe("step");
   expect(measuredFrom({ estimator: "segmented" }, bare)).toBe("batch");
   expect(measuredFrom({ domainExamples: 4 }, bare)).toBe("batch");
-  expect(measuredFrom({ parameters }, bare)).toBe("batch");
+  expect(measuredFrom({ parameters, blockShare: 0 }, bare)).toBe("step");
   for (const bases of ["shared", "direct"] as const) expect(measuredFrom({ bases }, bare)).toBe("batch");
   expect(measuredFrom({}, { ...bare, gram: true })).toBe("batch");
   expect(measuredFrom({}, { ...bare, targets: true })).toBe("batch");

@@ -392,7 +392,10 @@ describe("the paper's form", () => {
       withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, correction: 1 },
       untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, correction: 1 },
       repetitions: { least: 4, beyondEven: 3 },
-      schedules: { aroundPrior: { probes: 4 }, withoutPrior: { updateEvery: 5, measureEvery: 1 } },
+      schedules: {
+        aroundPrior: { probes: 4, blockShare: 0 },
+        withoutPrior: { updateEvery: 5, measureEvery: 1 },
+      },
     });
   });
 

@@ -39,6 +39,7 @@ test("options that are left out have their documented defaults", () => {
     domainExamples: 4,
     targetExamples: 8,
     refreshEvery: 10,
+    blockShare: 1,
     bases: "shared",
   });
 });
@@ -77,6 +78,18 @@ test("some defaults depend on the mixer: the target's examples per step stay the
   expect(probesOf({ probes: 2 }, { name: "dga", prior: [1, 1] })).toBe(2);
   for (const rule of [{}, { prior: [1, 1], normalise: "raw" }] as const)
     expect(probesOf({}, { name: "dga", ...rule })).toBe(0);
+  // Around a prior, the steps align the head only; a batch, and other forms of the rule, all parameters.
+  const shareOf = (options: AlignmentOptions, rule: RuleOptions): number =>
+    resolveAlignment(options, createMixer({ domains: names, rule })).blockShare;
+  const around = { name: "dga", prior: [1, 1] } as const;
+  expect(shareOf({}, around)).toBe(0);
+  expect(shareOf({ blockShare: 0.5 }, around)).toBe(0.5);
+  expect(shareOf({ from: "batch" }, around)).toBe(1);
+  expect(shareOf({ from: "batch", blockShare: 0.5 }, around)).toBe(0.5);
+  for (const rule of [{ name: "dga" }, { ...around, normalise: "raw" }, { name: "doge" }] as const)
+    expect(shareOf({}, rule)).toBe(1);
+  const whole = { ...mixer.rule, schedule: { blockShare: 0.25 } };
+  expect(resolveAlignment({}, { ...mixer, rule: whole }).blockShare).toBe(0.25);
   // A separate batch keeps its size.
   for (const options of [{ from: "batch" }, { domainExamples: 2 }] as const)
     expect(resolved(options, 1)).toEqual([8, 2]);
@@ -101,6 +114,9 @@ test("every option is accepted at the limits of its range", () => {
     { alignment: { from: "step", bases: "shared" } },
     { alignment: { from: "step", probes: 0 }, bases },
     { alignment: { probes: 1000 } },
+    { alignment: { blockShare: 0 } },
+    { alignment: { blockShare: 1 } },
+    { alignment: { from: "step", parameters: () => true } },
   ];
   for (const change of fine) expect(told(change), JSON.stringify(change)).toBe("no error");
 });

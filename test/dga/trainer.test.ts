@@ -10,9 +10,10 @@ import {
   type TrainerOptions,
 } from "gradmix/dga";
 import { createSampler } from "gradmix/data";
-import { createSchedule, type TokenBatch } from "gradmix/nn";
+import { createSchedule, type Model, type ParameterSpec, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { language, time, tiny, windows } from "./languages.ts";
+import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 /** Those that do not project. */
@@ -206,6 +207,48 @@ describe("the trainer", () => {
     expect(most.measured).toEqual(Array.from({ length: 6 }, () => [0, 1, 2]));
     expect(one.told).toEqual(none.told);
     expect(most.told).toEqual(none.told);
+  });
+
+  test("around a prior the steps align the head, or all parameters where there is none of its own", async () => {
+    const rule = { name: "dga", prior: [2, 1, 1] } as const;
+    /** A model whose specs say something else about the blocks. */
+    const saying = (blockOf: (spec: ParameterSpec) => ParameterSpec["block"]): Model => {
+      const model = tiny();
+      const specs = model.parameters.specs.map((spec) => {
+        const { block: _, ...rest } = spec;
+        const block = blockOf(spec);
+        return { ...rest, ...(block === undefined ? {} : { block }) };
+      });
+      return { parameters: { ...model.parameters, specs }, losses: (given) => model.losses(given) };
+    };
+    const models: Record<string, () => Model> = {
+      whole: () => tiny(),
+      "without blocks": () => saying(() => undefined),
+      "with a tied head": () => saying(({ name, block }) => (name === "head.weight" ? undefined : block)),
+    };
+    const found = async (model: Model, alignment?: TrainerOptions["alignment"]): Promise<number[]> => {
+      const trainer = setup({ rule, model, ...(alignment === undefined ? {} : { alignment }) });
+      for (;;) {
+        const { alignments } = await trainer.step();
+        if (alignments !== null) return Array.from(alignments.alignments);
+      }
+    };
+    const all = await found(tiny(), { blockShare: 1 });
+    const head = await found(tiny(), { parameters: (name) => ["norm.weight", "head.weight"].includes(name) });
+    expect(head).not.toEqual(all);
+    for (const [name, make] of Object.entries(models)) {
+      expect(await found(make()), name).toEqual(name === "whole" ? head : all);
+      expect(await found(make(), { blockShare: 1 }), name).toEqual(all);
+    }
+    const refusal = (name: string, blockShare: number): string =>
+      codeOf(() => setup({ rule, model: models[name](), alignment: { blockShare } }));
+    const refused = (share: number, why: string): string =>
+      `config: createTrainer: alignment: blockShare: ${share} selects no matrix of this model, whose ${why}; leave it out, or select by name with parameters`;
+    expect(refusal("whole", 0)).toBe("no error");
+    for (const share of [0, 0.5])
+      expect(refusal("without blocks", share)).toBe(refused(share, "parameters are in no blocks"));
+    expect(refusal("with a tied head", 0)).toBe(refused(0, "head is tied to the embedding or missing"));
+    expect(refusal("with a tied head", 0.5)).toBe("no error");
   });
 
   test("both sources of alignments find the same domains similar to the target", async () => {

@@ -2,7 +2,7 @@
 import { estimatorNames } from "../../dga/estimators.ts";
 import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { alignmentDefaults } from "../../dga/trainer-options.ts";
-import { choice, integer } from "./kinds.ts";
+import { choice, integer, share } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
 export const alignmentOptions: SectionTable<"alignment"> = {
@@ -64,6 +64,14 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     default: null,
     auto: `${dgaDefaults.schedules.aroundPrior.probes} for dga with a prior, fewer if the weights are updated more often than every ${alignmentDefaults.refreshEvery} steps; ${alignmentDefaults.probes} for others, and with --bases`,
     help: "with --align-from step: per update, also measure one window each of up to N domains that the measured steps hardly draw (less than one window expected)",
+  },
+  blockShare: {
+    flag: "--align-block-share",
+    value: "S",
+    kind: share(),
+    default: null,
+    auto: `${dgaDefaults.schedules.aroundPrior.blockShare} (the head) for dga with a prior and --align-from step, unless the head is tied to the embedding; ${alignmentDefaults.blockShare} for others`,
+    help: "align the gradients of this share of the model's blocks, the last ones, rounded up, and of the parameters after them; 0: only of the latter; 1: of all parameters",
   },
   bases: {
     flag: "--align-bases",

@@ -129,7 +129,7 @@ export const dgaDefaults: {
   /** The schedules of `dga` with tracking; what they leave out has the usual default. */
   readonly schedules: {
     /** With a prior. */
-    readonly aroundPrior: Required<Pick<RuleSchedule, "probes">>;
+    readonly aroundPrior: Required<Pick<RuleSchedule, "probes" | "blockShare">>;
     /** Without a prior. */
     readonly withoutPrior: Required<Pick<RuleSchedule, "updateEvery" | "measureEvery">>;
   };
@@ -141,7 +141,7 @@ export const dgaDefaults: {
   withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, correction: 1 },
   untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, correction: 1 },
   repetitions: { least: 4, beyondEven: 3 },
-  schedules: { aroundPrior: { probes: 4 }, withoutPrior: { updateEvery: 5, measureEvery: 1 } },
+  schedules: { aroundPrior: { probes: 4, blockShare: 0 }, withoutPrior: { updateEvery: 5, measureEvery: 1 } },
 };
 
 /**
