@@ -14,6 +14,9 @@ export const DEFAULT: Method = {
   revision,
 };
 
+/** The default with the gradients of all parameters aligned, not only those of the head: the default before revision 7. */
+export const ALL_ALIGNED: Method = { ...DEFAULT, alignment: { blockShare: 1 } };
+
 /** The paper's algorithm as it is printed there: raw inner products, a batch of every domain, an average with β = 0.1, from uniform weights. Of the values of η that were tried ("sensitivity"), 10 and 30 are the best. */
 const paper = { eta: 10, beta: 0.1, updateEvery: 10 };
 
@@ -27,21 +30,20 @@ export function paperWith(constants: Partial<typeof paper>): Method {
   };
 }
 
-/** Returns the default with other options of its rule, or with another `updateEvery`. */
-export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
+/** Returns the default with other options of its rule, or with another `updateEvery`, and with all parameters aligned. */
+export function allAlignedWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
   return {
-    ...DEFAULT,
+    ...ALL_ALIGNED,
     rule: { ...DEFAULT.rule, ...own },
     // As many examples of the target as by default, however often it updates.
-    ...(updateEvery === undefined ? {} : { updateEvery, alignment: { targetExamples: 8 } }),
+    ...(updateEvery === undefined
+      ? {}
+      : { updateEvery, alignment: { ...ALL_ALIGNED.alignment, targetExamples: 8 } }),
   };
 }
 
 /** The default without probes: domains that the steps hardly draw are hardly measured. */
 export const WITHOUT_PROBES: Method = { ...DEFAULT, alignment: { probes: 0 } };
-
-/** The default with the gradients of all parameters aligned, not only those of the last blocks. */
-export const ALL_ALIGNED: Method = { ...DEFAULT, alignment: { blockShare: 1 } };
 
 /** The default without a histogram, for users who have only gradients. */
 export const WITHOUT_PRIOR: Method = {

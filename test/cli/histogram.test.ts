@@ -243,14 +243,16 @@ test("a run says when its measurements correct the histogram, also if it is resu
       []
     );
   };
-  const [line = "", ...others] = told(...args, "--steps", "120", "--out", "wrong");
+  // It says so again if the measurements have ceased to contradict it meanwhile.
+  const lines = told(...args, "--steps", "120", "--out", "wrong");
+  const [line = ""] = lines;
   expect(line).toMatch(
     /: the measurements now correct the prior, .* --prior uniform and without --histogram$/,
   );
-  expect(others).toEqual([]);
+  expect(lines.length).toBeLessThanOrEqual(2);
   const before = Number(/\d+/.exec(line)?.[0]) - 1;
   expect(told(...args, "--steps", String(before), "--out", "cut")).toEqual([]);
-  expect(told("--resume", "cut", "--steps", "120")).toEqual([line]);
+  expect(told("--resume", "cut", "--steps", "120")).toEqual(lines);
   const kept = ["--rule-options", '{"correction":1}'];
   expect(told(...args, "--steps", "120", "--out", "kept", ...kept)).toEqual([]);
 });
