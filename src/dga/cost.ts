@@ -3,13 +3,13 @@
  * batch, because a backward pass multiplies twice as much as a forward pass. The count is the same on every machine; the relative costs of the passes
  * were measured once and are constants here.
  */
+import type { ParameterSpec } from "../nn/parameters.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
 import { GRAM_HELD } from "./estimators.ts";
 import { type Mixer, nextUpdate } from "./mixer.ts";
-import type { ParameterSpec } from "../nn/parameters.ts";
-import { backwardShare } from "./passes.ts";
 import { hardlyDrawn, measuredSteps, planOf } from "./plan.ts";
+import { backwardShare } from "./selection.ts";
 import {
   alignedParameters,
   type AlignmentOptions,
@@ -67,18 +67,18 @@ export function updatesWithin(mixer: Mixer, steps: number): number {
 
 /** Forward passes of one example that a run spends on the measurements of its rule, in addition to its training. */
 export function measuringPasses(facts: CostFacts): number {
-  const { mixer, batch, steps, targets, time } = facts;
+  const { mixer, batch, steps, targets } = facts;
   const alignment = resolveAlignment(facts.alignment, mixer);
   const plan = planOf(mixer.rule.needs);
   const updates = updatesWithin(mixer, steps);
   const observed = observedSteps(mixer, steps);
-  const { share, gradient } = alignedPart(alignment, facts);
+  const { gradient, inner } = perExample(alignment, facts);
   const target = gradient * alignment.targetExamples;
   if (plan.aligns && alignment.from === "step")
     return (
       Math.ceil(observed / mixer.updateEvery) * probing(alignment, facts) +
       Math.ceil(observed / Math.min(mixer.updateEvery, alignment.refreshEvery)) * target +
-      (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * share * GRADIENT * batch * sink(time)
+      (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * batch * inner
     );
   if (plan.aligns) return updates * aligning(facts);
   if (plan.gram)
@@ -90,13 +90,11 @@ export function measuringPasses(facts: CostFacts): number {
 
 /** Cost of the examples of domains that the steps hardly draw, for one update with the first weights. */
 function probing(alignment: ResolvedAlignment, facts: CostFacts): number {
-  const { mixer, bases, batch, time } = facts;
-  const { share, gradient } = alignedPart(alignment, facts);
+  const { mixer, bases, batch } = facts;
+  const { gradient, inner } = perExample(alignment, facts);
   const rare = hardlyDrawn(mixer.initial.rule.weights, batch * measuredSteps(mixer, alignment));
   const examples = bases === null ? Math.min(alignment.probes, rare.length) : 0;
-  return examples === 0
-    ? 0
-    : examples * (gradient + share * GRADIENT * sink(time)) + gradient * SEPARATE_PASS;
+  return examples === 0 ? 0 : examples * (gradient + inner) + gradient * SEPARATE_PASS;
 }
 
 /** Number of training steps whose examples are measured if alignments come from training steps: all but those of a warm-up that no update covers. */
@@ -104,28 +102,31 @@ function observedSteps(mixer: Mixer, steps: number): number {
   return Math.max(0, steps - (nextUpdate(mixer, 0) - mixer.updateEvery));
 }
 
-/** The share of the backward passes that the aligned parameters need, and the cost of a forward and such a backward pass of one example. */
-function alignedPart(
+/** For one example, the cost of the gradient of the aligned parameters, and what its inner product adds to a pass that computes the gradient. */
+function perExample(
   alignment: ResolvedAlignment,
-  { specs }: CostFacts,
-): { readonly share: number; readonly gradient: number } {
+  { specs, time }: CostFacts,
+): { readonly gradient: number; readonly inner: number } {
   const share = backwardShare(specs, alignedParameters(alignment, specs));
-  return { share, gradient: 1 + share * BACKWARD };
+  return {
+    gradient: 1 + share * BACKWARD,
+    inner: share * GRADIENT * Math.min(MOST_SINK, SINK_TOKENS / time),
+  };
 }
 
 /** Cost of one target's alignments with all domains, or bases, from a batch of their own. */
 function aligning(facts: CostFacts): number {
-  const { mixer, alignment, bases, time } = facts;
+  const { mixer, alignment, bases } = facts;
   const resolved = resolveAlignment(alignment, mixer);
   const { estimator, domainExamples, targetExamples } = resolved;
-  const { share, gradient } = alignedPart(resolved, facts);
+  const { gradient, inner } = perExample(resolved, facts);
   const target = gradient * targetExamples;
   const shared = bases !== null && alignment.bases !== "direct" && !areDomains(bases);
   const examples = shared ? SHARED * domainExamples : mixer.domains.length * domainExamples;
   const inOnePass = gradient * examples;
   switch (estimator) {
     case "segmented":
-      return target + inOnePass + share * GRADIENT * examples * sink(time);
+      return target + inOnePass + examples * inner;
     case "forward":
       // Measured at 0.88 to 1.18 of a pass with gradients.
       return target + inOnePass;
@@ -135,8 +136,6 @@ function aligning(facts: CostFacts): number {
       return target + mixer.domains.length * gradient * (domainExamples + SEPARATE_PASS);
   }
 }
-
-const sink = (time: number): number => Math.min(MOST_SINK, SINK_TOKENS / time);
 
 /** Number of gradients that a Gram matrix of k domains needs: those of each block, and for each block those of all domains after it. */
 function gramPasses(k: number): number {

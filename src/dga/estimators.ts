@@ -39,10 +39,10 @@ import {
   meanGradient,
   scaleOf,
   readAndDispose,
-  selectedParameters,
   checkBatches,
   checkMeasured,
 } from "./passes.ts";
+import { selectedParameters } from "./selection.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
 
 /**

@@ -75,7 +75,8 @@ export {
   updateDue,
 } from "./mixer.ts";
 export type { Alignments, ExampleMeasurements, Measurements, TargetMeasurements } from "./measurements.ts";
-export { type EstimateOptions, lastBlocks, meanGradient } from "./passes.ts";
+export { type EstimateOptions, meanGradient } from "./passes.ts";
+export { lastBlocks, type Selection } from "./selection.ts";
 export {
   estimateAlignments,
   estimateGram,

@@ -3,11 +3,11 @@ import { gradients } from "../autograd/grad.ts";
 import { sumSink } from "../autograd/sinks/sum.ts";
 import { wantResult, wantTensor } from "../autograd/checks.ts";
 import { GradmixError } from "../errors.ts";
-import { formatShape, sameShape, sizeOf } from "../tensor/shape.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
 import { checkExamples, exampleCount, tokenCount } from "../nn/examples.ts";
 import { checkModel, type Examples, type Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
-import { type Arena, checkParameters, checkArena, type ParameterSpec } from "../nn/parameters.ts";
+import { type Arena, checkParameters, checkArena } from "../nn/parameters.ts";
 import { keep, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   callback,
@@ -17,10 +17,10 @@ import {
   object,
   type OptionChecks,
   required,
-  objectWith,
   list,
 } from "../options.ts";
 import { lossScaleCheck } from "./loss-scale.ts";
+import type { Named, Selection } from "./selection.ts";
 
 /**
  * Backward pass of the mean loss per token, Σ losses / tokens, times `lossScale`, into `into` (overwritten, or added to). Returns the examples'
@@ -57,7 +57,7 @@ export interface EstimateOptions {
    * Selects the parameters whose gradients are used, by name, for instance `lastBlocks(model, 2)`. Alignments and norms are those of these gradients,
    * and the backward passes stop below the lowest selected parameter. Default: all.
    */
-  readonly parameters?: (name: string) => boolean;
+  readonly parameters?: Selection;
   /** Options of the estimator "sketch". */
   readonly sketch?: {
     /** Rank r of the sketch: matrices are projected to r × r numbers. */
@@ -126,90 +126,6 @@ export function scaleOf({ lossScale = 1 }: EstimateOptions): number {
 export function exampleWeight(batch: Examples, options: EstimateOptions): number {
   if (options.lossScale === undefined) return 1;
   return scaleOf(options) / 2 ** Math.ceil(Math.log2(Math.max(1, tokenCount(batch))));
-}
-
-/**
- * A selection for `parameters`: the last `count` blocks of a model and the parameters after them (for a GPT, the final norm and the head). With 0 it
- * selects only the parameters after the blocks. Blocks are those of the parameters' specs (`ParameterSpec.block`). R&B aligns only the last layers;
- * the backward pass then ends there. Throws `config` if the model has fewer blocks.
- */
-export function lastBlocks(model: Named, count: number): (name: string) => boolean {
-  objectWith("a model, such as createGPT makes", "parameters")("lastBlocks: model", model);
-  objectWith("parameters, such as createParameters makes", "specs")(
-    "lastBlocks: model: parameters",
-    model.parameters,
-  );
-  const { specs } = model.parameters;
-  const blocks = blockCount(specs);
-  if (!Number.isInteger(count) || count < 0 || count > blocks)
-    throw new GradmixError("config", `lastBlocks: ${count} is not a number of blocks from 0 to ${blocks}`);
-  return inLastBlocks(specs, count);
-}
-
-/** What `lastBlocks` returns for these specs. */
-function inLastBlocks(specs: readonly ParameterSpec[], count: number): (name: string) => boolean {
-  const first = blockCount(specs) - count;
-  const last = new Set(specs.flatMap((spec) => (isFrom(spec, first) ? [spec.name] : [])));
-  return (name) => last.has(name);
-}
-
-/** Number of blocks that the specs name. */
-export function blockCount(specs: readonly ParameterSpec[]): number {
-  return specs.reduce((most, { block }) => (typeof block === "number" ? Math.max(most, block + 1) : most), 0);
-}
-
-/**
- * Selects, by name, the last blocks that make up a share of all blocks, rounded up, and the parameters after them. Returns null for all parameters: with
- * a share of 1, in a model without blocks, and if there would be no matrix among the selected parameters (a share of 0, and a head that is tied to the
- * embedding).
- */
-export function inBlockShare(
-  specs: readonly ParameterSpec[],
-  share: number,
-): ((name: string) => boolean) | null {
-  const blocks = blockCount(specs);
-  if (share === 1 || blocks === 0) return null;
-  const selected = inLastBlocks(specs, Math.ceil(share * blocks - ROUNDING));
-  return specs.some(({ name, shape }) => shape.length > 1 && selected(name)) ? selected : null;
-}
-
-/** Less than any sensible share of a block: so much may products of a share and a number of blocks be above the exact one. */
-const ROUNDING = 1e-9;
-
-/** Whether a parameter belongs to the given block or comes after it. */
-function isFrom({ block }: ParameterSpec, first: number): boolean {
-  return block === "after" || (block !== undefined && block >= first);
-}
-
-/**
- * The part of a backward pass through all blocks that remains when it ends below the lowest selected parameter, counted by the sizes of the parameters it
- * goes through.
- */
-export function backwardShare(
-  specs: readonly ParameterSpec[],
-  selected: (name: string) => boolean = () => true,
-): number {
-  const chosen = specs.filter(({ name }) => selected(name));
-  if (chosen.length === 0 || chosen.some(({ block }) => block === undefined)) return 1;
-  const first = chosen.reduce(
-    (least, { block }) => (typeof block === "number" ? Math.min(least, block) : least),
-    Infinity,
-  );
-  const size = (from: number): number =>
-    specs.reduce((sum, spec) => (isFrom(spec, from) ? sum + sizeOf(spec.shape) : sum), 0);
-  return size(first) / size(0);
-}
-
-/** The part of a model that is needed where its examples do not matter. */
-type Named = Pick<Model<never>, "parameters">;
-
-/** The parameters that `options` selects. Throws `config` if it selects none. */
-export function selectedParameters(model: Named, { parameters }: EstimateOptions = {}): readonly Tensor[] {
-  if (parameters === undefined) return model.parameters.list;
-  const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
-  if (chosen.length === 0)
-    throw new GradmixError("config", "parameters: the selection contains none of the model's parameters");
-  return chosen;
 }
 
 /** Ranges of whole domains with at most `maxExamples` examples (or a single larger domain). */

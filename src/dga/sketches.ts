@@ -16,8 +16,8 @@ import {
   type EstimateOptions,
   exampleWeight,
   readAndDispose,
-  selectedParameters,
 } from "./passes.ts";
+import { selectedParameters } from "./selection.ts";
 
 /** Sketches of the gradients of mean losses per token, one per batch. Plain data. */
 export interface Sketches {

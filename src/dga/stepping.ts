@@ -160,8 +160,8 @@ async function alignedGradient<B extends Examples>(
     direction: { given: directionOf(training).of },
     total: { gradientOf },
   });
-  const rest = aligned === null ? null : sumSink({ gradientOf });
-  const sink = aligned === null || rest === null ? measuring : splitSink(aligned, measuring, rest);
+  const summing = sumSink({ gradientOf });
+  const sink = splitSink(aligned, measuring, summing);
   const tokens = tokenCount(batch);
   try {
     const weights = new Float64Array(examples).fill(lossScale / tokens);
@@ -194,7 +194,7 @@ async function alignedGradient<B extends Examples>(
     };
   } finally {
     measuring.dispose();
-    rest?.dispose();
+    summing.dispose();
   }
 }
 

@@ -25,8 +25,9 @@ import { type Bases, checkBases } from "./bases.ts";
 import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import { checkMixer, type Mixer, mixerDefaults } from "./mixer.ts";
-import { type EstimateOptions, inBlockShare } from "./passes.ts";
+import type { EstimateOptions } from "./passes.ts";
 import { checkOptionSet, measuredFrom, planOf } from "./plan.ts";
+import { inBlockShare } from "./selection.ts";
 
 /** How a trainer measures alignments. */
 export interface AlignmentOptions {

@@ -9,8 +9,8 @@ import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
-import { blockCount, inBlockShare, selectedParameters } from "./passes.ts";
 import { type Plan, planOf } from "./plan.ts";
+import { blockCount, selectedParameters } from "./selection.ts";
 import {
   alignedParameters,
   checkTrainer,
@@ -48,8 +48,8 @@ export interface Training<B extends Examples> {
   readonly options: TrainerOptions<B>;
   /** Alignment options with their defaults; `parameters` selects what `blockShare` asks for. */
   readonly alignment: ResolvedAlignment;
-  /** The parameters whose gradients are aligned; null for all of them. */
-  readonly aligned: ReadonlySet<Tensor> | null;
+  /** The parameters whose gradients the training steps align; empty if they align none. */
+  readonly aligned: ReadonlySet<Tensor>;
   readonly plan: Plan;
   /** Held-out options with their defaults; the sets are in `options`. */
   readonly heldOut: typeof heldOutDefaults;
@@ -73,21 +73,9 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
   const { needs } = mixer.rule;
   const scaling = lossScale === null ? null : lossScaleOptions(lossScale);
   const plan = planOf(needs);
-  const { specs } = model.parameters;
-  const resolved = resolveAlignment(options.alignment, mixer);
-  const { blockShare = 1 } = options.alignment ?? {};
-  if (blockShare < 1 && inBlockShare(specs, blockShare) === null)
-    throw new GradmixError(
-      "config",
-      `createTrainer: alignment: blockShare: ${blockShare} selects no matrix of this model, whose ${blockCount(specs) === 0 ? "parameters are in no blocks" : "head is tied to the embedding or missing"}; leave it out, or select by name with parameters`,
-    );
-  const parameters = alignedParameters(resolved, specs);
-  const alignment = { ...resolved, ...(parameters === undefined ? {} : { parameters }) };
-  const aligned =
-    parameters === undefined || !(plan.aligns || plan.gram || plan.targets)
-      ? null
-      : new Set(selectedParameters(model, { parameters }));
+  const alignment = alignmentFor(options);
   const gathers = plan.aligns && alignment.from === "step";
+  const aligned = new Set(gathers ? selectedParameters(model, alignment) : []);
   const drawing = createDrawing(options);
   const device = makeDevice(model.parameters, options.optimizer ?? adamw, plan.aligns || plan.targets);
   orDispose(() => checkOptimizer(device.optimizer, mixer.rule.name, plan), device);
@@ -116,6 +104,28 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
     },
     mixture: null,
   };
+}
+
+/**
+ * The alignment options with their defaults for this model. Throws `config` for a share of the blocks that was given and selects no matrix; the share
+ * that a rule asks for then means all parameters.
+ */
+function alignmentFor<B extends Examples>({
+  model,
+  mixer,
+  alignment = {},
+}: TrainerOptions<B>): ResolvedAlignment {
+  const { specs } = model.parameters;
+  const resolved = resolveAlignment(alignment, mixer);
+  const parameters = alignedParameters(resolved, specs);
+  if (parameters !== undefined) return { ...resolved, parameters };
+  const { blockShare = 1 } = alignment;
+  if (blockShare < 1)
+    throw new GradmixError(
+      "config",
+      `createTrainer: alignment: blockShare: ${blockShare} selects no matrix of this model, whose ${blockCount(specs) === 0 ? "parameters are in no blocks" : "head is tied to the embedding or missing"}; leave it out, or select by name with parameters`,
+    );
+  return resolved;
 }
 
 export function currentMixture<B extends Examples>(training: Training<B>): Mixture {

@@ -28,7 +28,7 @@ import {
   required,
   objectWith,
 } from "../options.ts";
-import { formatShape } from "../tensor/shape.ts";
+import { formatShape, sizeOf } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   defaultPreset,
@@ -120,7 +120,7 @@ function architectureFrom(config: unknown): Architecture {
 
 /** Number of scalars in the model's parameters. */
 export function parameterCount(config: GPTConfig): number {
-  return parameterSpecs(config).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
+  return parameterSpecs(config).reduce((n, { shape }) => n + sizeOf(shape), 0);
 }
 
 /** The specs of the parameters of a GPT. Throws `config` like `createGPT`. */

@@ -234,7 +234,9 @@ describe("a run that counts its histogram", () => {
 });
 
 test("a run says when its measurements correct the histogram, also if it is resumed", () => {
-  const args = [...data, ...small, "--histogram", "prose=1", "--update-every", "2", "--schedule", "constant"];
+  const training = ["--histogram", "prose=1", "--update-every", "2", "--schedule", "constant"];
+  // With all parameters aligned, this text contradicts the histogram once and for good.
+  const args = [...data, ...small, ...training, "--align-block-share", "1"];
   const told = (...more: string[]): string[] => {
     const { code, out, err } = gradmix("train", ...more);
     expect(code, err).toBe(0);
@@ -243,16 +245,14 @@ test("a run says when its measurements correct the histogram, also if it is resu
       []
     );
   };
-  // It says so again if the measurements have ceased to contradict it meanwhile.
-  const lines = told(...args, "--steps", "120", "--out", "wrong");
-  const [line = ""] = lines;
+  const [line = "", ...others] = told(...args, "--steps", "120", "--out", "wrong");
   expect(line).toMatch(
     /: the measurements now correct the prior, .* --prior uniform and without --histogram$/,
   );
-  expect(lines.length).toBeLessThanOrEqual(2);
+  expect(others).toEqual([]);
   const before = Number(/\d+/.exec(line)?.[0]) - 1;
   expect(told(...args, "--steps", String(before), "--out", "cut")).toEqual([]);
-  expect(told("--resume", "cut", "--steps", "120")).toEqual(lines);
+  expect(told("--resume", "cut", "--steps", "120")).toEqual([line]);
   const kept = ["--rule-options", '{"correction":1}'];
   expect(told(...args, "--steps", "120", "--out", "kept", ...kept)).toEqual([]);
 });

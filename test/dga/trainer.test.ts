@@ -12,9 +12,9 @@ import {
 import { createSampler } from "gradmix/data";
 import { createSchedule, type Model, type ParameterSpec, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { language, time, tiny, windows } from "./languages.ts";
 import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
+import { language, time, tiny, windows } from "./languages.ts";
 
 /** Those that do not project. */
 const exact: readonly EstimatorName[] = ["perDomain", "segmented", "forward"];
