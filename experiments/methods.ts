@@ -30,15 +30,13 @@ export function paperWith(constants: Partial<typeof paper>): Method {
   };
 }
 
-/** Returns the default with other options of its rule, or with another `updateEvery`, and with all parameters aligned. */
-export function allAlignedWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
+/** Returns the default with other options of its rule, or with another `updateEvery`. */
+export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
   return {
-    ...ALL_ALIGNED,
+    ...DEFAULT,
     rule: { ...DEFAULT.rule, ...own },
     // As many examples of the target as by default, however often it updates.
-    ...(updateEvery === undefined
-      ? {}
-      : { updateEvery, alignment: { ...ALL_ALIGNED.alignment, targetExamples: 8 } }),
+    ...(updateEvery === undefined ? {} : { updateEvery, alignment: { targetExamples: 8 } }),
   };
 }
 

@@ -2,18 +2,18 @@ import { drawPanels } from "#dist/report/chart.js";
 import type { Accuracy, Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { ALL_ALIGNED, methods } from "../methods.ts";
+import { methods } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import { cellOf, gridByTarget, namesOf, observe, type Run, tunedTargets } from "./common.ts";
 
 const groups = tunedTargets;
-const own = "DGA, all parameters aligned";
+const own = "DGA (default)";
 const compared: Readonly<Record<string, Method>> = {
   uniform: methods.uniform,
   proportional: methods.proportional,
   "importance sampling": methods["importance sampling"],
   "DGA (paper)": methods["DGA (paper)"],
-  [own]: ALL_ALIGNED,
+  [own]: methods[own],
 };
 const rows = namesOf(compared);
 const kinds: Readonly<Record<keyof Accuracy, string>> = {
@@ -34,7 +34,7 @@ const percent = (share: number | null | undefined): number | null =>
 export const continuations: Experiment = {
   name: "continuations",
   title: "What follows from a lower loss",
-  about: `This experiment measures how many of up to ${QUESTIONS} questions a model answers correctly. A question shows half a window of held-out target text and four continuations of 32 tokens; the model chooses the one that it finds most likely. The three wrong continuations come from elsewhere in the same document, from other documents of the target, or from other domains. Guessing gives 25 %. The paper uses MMLU instead. A target with very short documents has no questions of the first kind. The runs are older than the default of aligning the head only; they align all parameters, as \`--align-block-share 1\` does.`,
+  about: `This experiment measures how many of up to ${QUESTIONS} questions a model answers correctly. A question shows half a window of held-out target text and four continuations of 32 tokens; the model chooses the one that it finds most likely. The three wrong continuations come from elsewhere in the same document, from other documents of the target, or from other domains. Guessing gives 25 %. The paper uses MMLU instead. A target with very short documents has no questions of the first kind.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);
@@ -51,7 +51,7 @@ export const continuations: Experiment = {
         ...Object.values(kinds).flatMap((from, i) => [
           `Correct answers, per cent; wrong continuations from ${from}:`,
           meansTable(shares[i], { ...axes, digits: 1 }),
-          "DGA with all parameters aligned minus each of the others, paired by target and seed:",
+          "The default minus each of the others, paired by target and seed:",
           differencesTable(shares[i], { ...versus, digits: 1 }),
         ]),
       ].join("\n\n"),

@@ -2,7 +2,7 @@ import { drawPanels, logAxis, type Panel } from "#dist/report/chart.js";
 import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, colourOf, linesOver } from "../figures.ts";
-import { allAlignedWith, methods, paperWith } from "../methods.ts";
+import { defaultWith, methods, paperWith } from "../methods.ts";
 import { meansTable, type Observation, paired } from "../tables.ts";
 import { cellOf, eightDomains, gridOf, observe, type Run, type TargetName } from "./common.ts";
 
@@ -21,8 +21,8 @@ const paper = (constant: "eta" | "beta" | "updateEvery", values: readonly number
   method: (value) => paperWith({ [constant]: value }),
 });
 const own = (constant: string, values: readonly number[]): Swept => ({
-  ...{ of: "DGA, all parameters aligned", constant, values },
-  method: (value) => allAlignedWith({ [constant]: value }),
+  ...{ of: "DGA (default)", constant, values },
+  method: (value) => defaultWith({ [constant]: value }),
 });
 
 /** The default's constants stand here. */
@@ -63,7 +63,7 @@ export const sensitivity: Experiment = {
   name: "sensitivity",
   title: "Sensitivity to the constants",
   about:
-    "This experiment varies the paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others keep their usual values. There are eight domains with all their tokens. The paper says little about this. The runs are older than the default of aligning the head only; they align all parameters, as `--align-block-share 1` does.",
+    "This experiment varies the paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others keep their usual values. There are eight domains with all their tokens. The paper says little about this.",
   cells: (settings) => [
     ...sweeps.flatMap((sweep) => sweepRuns(sweep, settings)).map(({ cell }) => cell),
     ...sweeps
