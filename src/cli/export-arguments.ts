@@ -21,8 +21,14 @@ const flags: readonly (readonly [string, string])[] = [
     "--scale-to <TOKENS>",
     "length of your own run: tokens, such as 300B, or steps of --batch × --context tokens, such as 20000steps. Stages start at the same share of it (default: the length of this run)",
   ],
-  ["--context <T>", "tokens per window of your own run (default: as in this run)"],
-  ["--batch <N>", "windows per step of your own run (default: as in this run)"],
+  [
+    "--context <T>",
+    "tokens per window of your own run, for stages and for --scale-to in steps (default: as in this run)",
+  ],
+  [
+    "--batch <N>",
+    "windows per step of your own run, for stages and for --scale-to in steps (default: as in this run)",
+  ],
   [
     "--rows <documents|windows>",
     "for trainers that draw rows: whether a row of your data is a document or a window of fixed length. With documents, each weight is divided by the mean length of the domain's documents (default: the usual choice for the trainer)",

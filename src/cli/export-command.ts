@@ -40,13 +40,17 @@ export async function exportRun(
   { out, err }: { out: Output; err: Output },
 ): Promise<number> {
   // Loaded here, because `--help` does not need this code.
-  const [{ exportFormats, exportMixture }, { mixtureOfRun }, { readRunRecord }, { recommendedWeights }] =
-    await Promise.all([
-      import("../export/export.ts"),
-      import("../export/of-run.ts"),
-      import("../runs/record.ts"),
-      import("../export/mixture.ts"),
-    ]);
+  const [
+    { exportFormats, exportMixture, matters },
+    { mixtureOfRun },
+    { readRunRecord },
+    { recommendedWeights },
+  ] = await Promise.all([
+    import("../export/export.ts"),
+    import("../export/of-run.ts"),
+    import("../runs/record.ts"),
+    import("../export/mixture.ts"),
+  ]);
   if (given.to === null) {
     const width = Math.max(...Array.from(exportFormats.keys(), (name) => name.length));
     for (const { name, title } of exportFormats.values()) out.write(`${name.padEnd(width)}  ${title}\n`);
@@ -69,11 +73,15 @@ export async function exportRun(
   const paths = readPaths(given, [...facts.domains.keys()]);
   const { mixture, notes } = mixtureOfRun(record, { weights: kind, stages, paths });
   const stepTokens = (batch ?? facts.batch) * (context ?? facts.context);
+  const format = exportFormats.get(given.to);
+  /** Whether the option is for the files; `--scale-to` in steps uses it too. */
+  const isForFiles = (option: "context" | "batch"): boolean =>
+    !inSteps(given.scaleTo) || format === undefined || matters(option, mixture, format);
   const exported = exportMixture(mixture, {
     format: given.to,
     ...(given.scaleTo === null ? {} : { scaleTo: lengthOf(given.scaleTo, stepTokens) }),
-    ...(context === undefined ? {} : { context }),
-    ...(batch === undefined ? {} : { batch }),
+    ...(context === undefined || !isForFiles("context") ? {} : { context }),
+    ...(batch === undefined || !isForFiles("batch") ? {} : { batch }),
     ...(given.rows === null ? {} : { rows: choice(given.rows, ["documents", "windows"] as const, "--rows") }),
     ...(given.floor === null ? {} : { floor: numberOf(given.floor, "--floor") }),
   });
@@ -158,10 +166,12 @@ function choice<C extends string>(text: string, choices: readonly C[], label: st
 
 const multiples: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
 
+const inSteps = (scaleTo: string | null): boolean => scaleTo !== null && /steps?\s*$/i.test(scaleTo);
+
 /** Parses `--scale-to`: tokens, such as 300B, or steps of `stepTokens` tokens, such as 20000steps. */
 function lengthOf(text: string, stepTokens: number): number {
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
-  const times = unit.toLowerCase().startsWith("step") ? stepTokens : multiples[unit.toLowerCase()];
+  const times = inSteps(unit) ? stepTokens : multiples[unit.toLowerCase()];
   const tokens = Number(number) * (times ?? NaN);
   if (!(tokens > 0 && Number.isFinite(tokens)))
     throw configError(

@@ -50,9 +50,9 @@ export interface ExportOptions {
    * Default: `tokens` of the mixture.
    */
   readonly scaleTo?: number;
-  /** Tokens per window of that run. Default: `context` of the mixture. */
+  /** Tokens per window of that run. Refused if nothing that is written depends on it. Default: `context` of the mixture. */
   readonly context?: number;
-  /** Windows per step of that run. Default: `batch` of the mixture. */
+  /** Windows per step of that run. Refused if nothing that is written depends on it. Default: `batch` of the mixture. */
   readonly batch?: number;
   /**
    * What a row of the trainer's data is, for formats that draw rows: `documents` of any length, or `windows` of one length. Default: what is usual
@@ -127,9 +127,10 @@ function formatNamed(name: string): ExportFormat {
 function settle(
   mixture: Mixture,
   format: ExportFormat,
-  { scaleTo, context, batch, rows, floor = 0 }: ExportOptions,
+  options: ExportOptions,
 ): Pick<Plan, "tokens" | "context" | "batch" | "unit"> & { notes: readonly string[] } {
   const { name, unit } = format;
+  const { scaleTo, context, batch, rows, floor = 0 } = options;
   if (mixture.stages !== null && mixture.stages.length > 1 && !format.stages)
     throw new GradmixError("config", `${name}: its weights cannot change during a run; leave out stages`);
   if (rows !== undefined && unit !== "documents" && unit !== "windows")
@@ -137,6 +138,12 @@ function settle(
       "config",
       `${name}: the option rows has no effect, since this format counts ${unit}; leave it out`,
     );
+  for (const option of ["context", "batch"] as const)
+    if (options[option] !== undefined && !matters(option, mixture, format))
+      throw new GradmixError(
+        "config",
+        `${name}: the option ${option} has no effect, since ${format.stages ? "no stage starts at a step or a window" : "this format has no stages"}; leave it out`,
+      );
   const most = 1 / mixture.domains.length;
   if (floor > most)
     throw new GradmixError(
@@ -150,6 +157,16 @@ function settle(
     unit: rows ?? unit,
     notes: floor > 0 ? [floorNote(mixture, floor)] : [],
   };
+}
+
+/** Whether the length of a window, or the number of windows per step, changes what is written. */
+export function matters(
+  option: "context" | "batch",
+  { stages }: Pick<Mixture, "stages">,
+  { stageStarts, sidecar }: ExportFormat,
+): boolean {
+  const inStarts = stageStarts === "step" || (stageStarts === "window" && option === "context");
+  return sidecar || (inStarts && stages !== null && stages.length > 1);
 }
 
 /** Says which domains the floor raises, in any stage. */

@@ -73,6 +73,8 @@ export interface ExportFormat {
   readonly unit: Unit;
   /** Whether weights can change during the run. */
   readonly stages: boolean;
+  /** Where a stage can start: at any token, at a number of windows, or at a step. It decides whether the user's `context` and `batch` matter. */
+  readonly stageStarts: "token" | "window" | "step";
   /**
    * Whether domains need paths. `none`: the trainer knows the domains by name. `one`: each needs exactly one path. `many`: each needs at least one.
    * `optional`: paths are written if they are given.

@@ -17,7 +17,7 @@ import {
 } from "../schema.ts";
 import { MessageError } from "./fields.ts";
 import type { Line } from "./lines.ts";
-import { answer, type Message, type Session, type WeightsReply } from "./protocol.ts";
+import { answer, type Message, restoreSession, type Session, stepOf, type WeightsReply } from "./protocol.ts";
 import { machineOf } from "./setup.ts";
 
 /** Options of `replay`. */
@@ -88,7 +88,11 @@ export async function* replay(
     const { type } = value;
     if (isRun) step = nextStep(value, step, place(source, count));
     if (type === "init") {
-      if (session === null) yield send({ ...value, ...init });
+      const before: number | null = session === null ? null : stepOf(session);
+      const reply = send(
+        before === null ? { ...value, ...init } : continuing(value, init, before, place(source, count)),
+      );
+      if (reply.step !== before) yield reply;
       continue;
     }
     // Replies and requests for a snapshot contain no measurements.
@@ -116,6 +120,32 @@ export async function* replay(
         ? `${source}: it has no lines`
         : `${source}: none of its lines is the step of a run, an init or an observe, so there is nothing to replay`,
     );
+}
+
+/**
+ * The `init` of a trainer that started again at `step` of the session. It goes back to the step of its state. That state belongs to the weights of the
+ * recorded session, so options of the replay cannot be combined with it. Throws `data` for that.
+ */
+function continuing(line: Message, init: Message, step: number, source: Source): Message {
+  const { state, ...rest } = line;
+  if (state === undefined || state === null) return { ...rest, ...init };
+  if (Object.keys(init).length === 0) return line;
+  const back = backStep(state, source);
+  if (back === step) return { ...rest, ...init };
+  throw faultOf(source)(
+    "state",
+    `goes from step ${step} to step ${back}, with the weights of the recorded session; a replay with other options has no weights to go back to, so replay the part before this line alone`,
+  );
+}
+
+/** The step of a state. Throws `data` if it cannot be used. */
+function backStep(state: unknown, source: Source): number {
+  try {
+    return stepOf(restoreSession(state));
+  } catch (error) {
+    if (!(error instanceof MessageError)) throw error;
+    throw faultOf(source)("state", error.message);
+  }
 }
 
 const place = (source: string, line: number): Source => ({ source: `${source}, line ${line}`, code: "data" });

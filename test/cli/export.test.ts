@@ -175,6 +175,13 @@ describe("gradmix export", () => {
     expect(await nanotron("0.002B")).toEqual(["1", "1001"]);
   });
 
+  test("takes the size of a step for a length in steps, also where the format does not need it", async () => {
+    const tokens = async (given: Partial<ExportArguments>): Promise<unknown> =>
+      (JSON.parse((await exported({ ...run(), to: "json", ...given })).out) as { tokens: unknown }).tokens;
+    expect(await tokens({ scaleTo: "10steps", context: "100", batch: "20" })).toBe(20_000);
+    expect(await tokens({ scaleTo: "10 steps" })).toBe(10 * 4 * 16);
+  });
+
   test("takes paths from JSON and CSV, which --map overrides", async () => {
     writeFileSync(at("map.json"), '{"7": ["/json/a", "/json/b"], "web": "/json/web"}');
     writeFileSync(at("map.csv"), '\uFEFFname,path\r\nweb,"/csv/a, ""b"""\r\n7,/csv/x\r\n7,/csv/y\r\n');
@@ -209,6 +216,8 @@ describe("gradmix export", () => {
       [{ ...run(), to: "levanter", scaleTo: "much" }, /--scale-to: "much"/],
       [{ ...run(), to: "levanter", scaleTo: "0" }, /--scale-to/],
       [{ ...run(), to: "levanter", batch: "0" }, /--batch/],
+      [{ ...run(), to: "levanter", batch: "8" }, /levanter: the option batch has no effect/],
+      [{ ...run(), to: "json", context: "8", scaleTo: "9M" }, /json: the option context has no effect/],
       [{ ...run(), to: "levanter", floor: "-1" }, /--floor/],
       [{ ...run(), to: "hf-datasets", rows: "lines" }, /--rows: "lines" is not one of documents, windows/],
       [{ ...run(), to: "megatron", map: both }, /name a folder for them: --out DIR/],

@@ -63,6 +63,33 @@ test("epochs: the weight times the length of the run, divided by the tokens of t
   expectNear(of(30_000), [15, 7.5], 1e-6);
 });
 
+describe.each([...exportFormats.values()])("$name: context and batch", (format) => {
+  const stages = [
+    { start: 0, weights: [0.9, 0.1] },
+    { start: 5000, weights: [0.1, 0.9] },
+  ];
+  test.each([
+    ["one stage", half] as const,
+    ...(format.stages ? [["two", { ...half, stages }] as const] : []),
+  ])("change what is written, or are refused (%s)", (_, of) => {
+    const evaluated = { ...of, metrics: new Map([["target_bpb", 1]]) };
+    for (const option of ["context", "batch"] as const) {
+      const written = (value: number): string => {
+        try {
+          const options = { format: format.name, scaleTo: 1e9, [option]: value };
+          const { files, sidecar } = exportMixture(evaluated, options);
+          return JSON.stringify([files, sidecar]);
+        } catch (error) {
+          return String(error);
+        }
+      };
+      const [one, other] = [written(32), written(512)];
+      if (one === other) expect(one).toContain(`the option ${option} has no effect`);
+      else expect(one + other).not.toContain("Error");
+    }
+  });
+});
+
 describe("what is left out", () => {
   const some = mixture({ web: 0.75, none: 0, tiny: 1e-10, code: 0.25 - 1e-10 });
   test("weights that would print as 0 are left out, which a note says", () => {

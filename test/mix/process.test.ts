@@ -690,6 +690,33 @@ describe("replay", () => {
     );
   });
 
+  test("of messages in which the trainer starts again, at the same step and from a checkpoint", async () => {
+    const sent = [init, observe(1)];
+    const checkpoint = sent.reduce<Session | null>(
+      (session, message) => answer(session, message).session,
+      null,
+    );
+    const again = { ...init, step: 1 };
+    const kept = [...sent, again, { ...again, state: checkpoint }, observe(2), observe(4)];
+    const straight = await replayed([...sent, observe(2), observe(4)]);
+    expect(await replayed(kept)).toEqual(straight);
+    const gone = [...kept, { ...init, state: checkpoint }, observe(2), observe(4)];
+    const back = await replayed(gone);
+    expect(back.map((reply) => reply.type === "weights" && reply.step)).toEqual([0, 1, 2, 4, 1, 2, 4]);
+    expect(back.slice(5)).toEqual(straight.slice(2));
+    // Another rule has other weights than the checkpoint.
+    const slow = { rule: { ...rule, eta: 0.1 } };
+    expect(await replayed(kept, slow)).toEqual(await replayed([...sent, observe(2), observe(4)], slow));
+    await expect(replayed(gone, slow)).rejects.toThrow(
+      /^log, line 7: state goes from step 4 to step 1, with the weights of the recorded session/,
+    );
+    await expect(replayed([...sent, { ...init, state: { version: 2 } }], slow)).rejects.toThrow(
+      /^log, line 3: state the session cannot continue from it: version/,
+    );
+    const others = { ...init, domains: ["web", "books"] };
+    await expect(replayed([...sent, others])).rejects.toThrow(/^log, line 3: domains/);
+  });
+
   test.each<[unknown[], object, RegExp]>([
     [[], {}, /^log: it has no lines/],
     [["{"], {}, /^log, line 1: is not JSON/],

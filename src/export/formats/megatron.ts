@@ -25,6 +25,7 @@ const megatron: ExportFormat = {
     "Megatron-LM, NeMo: words of --data-path, and files for --data-args-path and --per-split-data-args-path",
   unit: "windows",
   stages: true,
+  stageStarts: "step",
   paths: "one",
   repetitions: false,
   sidecar: true,

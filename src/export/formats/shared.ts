@@ -7,7 +7,7 @@ import { comment, type Data, decimal, jsonText, yamlText } from "../text.ts";
 /** A format whose weights hold for the whole run, with the function that writes its one stage. `repetitions` and `sidecar` default to false. */
 export interface SteadyFormat
   extends
-    Omit<ExportFormat, "stages" | "repetitions" | "sidecar" | "write">,
+    Omit<ExportFormat, "stages" | "stageStarts" | "repetitions" | "sidecar" | "write">,
     Partial<Pick<ExportFormat, "repetitions" | "sidecar">> {
   /** Writes the stage. Throws `config` for a mixture that the trainer would misread. */
   write(stage: PlannedStage, plan: Plan): FormatOutput;
@@ -19,6 +19,7 @@ export function steady({ write, ...format }: SteadyFormat): ExportFormat {
     sidecar: false,
     ...format,
     stages: false,
+    stageStarts: "token",
     write: (plan) => write(plan.stages[0], plan),
   };
 }
