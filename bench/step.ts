@@ -6,6 +6,7 @@
  *
  * - plain: gradient of the mean loss and AdamW.
  * - aligned: the same, with every example's alignment with a given direction and its gradient's norm.
+ * - head: the same for the parameters after the blocks only, as in a run of the default around a histogram.
  * - domains: an aligned step over as many tokens with 16 examples of 16 domains (T 128), which gives 16 domain alignments.
  * - perDomain: a target gradient and 16 domain gradients one after another, without the step (the method of the paper).
  * - forwardMode: one jvp over the batch in a given direction.
@@ -27,10 +28,12 @@ import {
   keep,
   scope,
   shutdown,
+  sumSink,
   type Tensor,
 } from "gradmix";
-import { meanGradient } from "gradmix/dga";
+import { lastBlocks, meanGradient } from "gradmix/dga";
 import { adamw, type Arena, arenaLike, type GPT, type TokenBatch } from "gradmix/nn";
+import { splitSink } from "#dist/autograd/sinks/split.js";
 import { type Shape, shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
 import { type Peer, pythonOf, startPeer } from "./_peer.js";
@@ -108,6 +111,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     plainStepSeconds: medianOf("plain"),
     alignedStepSeconds: medianOf("aligned"),
     alignedOverPlain: ratio("aligned", "plain"),
+    headStepSeconds: medianOf("head"),
+    headOverPlain: ratio("head", "plain"),
     domainStepSeconds: medianOf("domains"),
     domains: DOMAINS,
     perDomainSeconds: medianOf("perDomain"),
@@ -185,8 +190,11 @@ async function variantsOf(
   const domains = windowsFor({ ...shape, T: shape.T / 2 }, DOMAINS);
   const single = windowsFor(shape, 1);
   const hosts: number[] = [];
-  const aligned = async (batch: TokenBatch): Promise<void> => {
-    await alignedPass(model, batch, direction, gradient);
+  const every = new Set(parameters.list);
+  const ofHead = lastBlocks(model, 0);
+  const head = new Set([...parameters.byName].flatMap(([name, p]) => (ofHead(name) ? [p] : [])));
+  const aligned = async (batch: TokenBatch, chosen: ReadonlySet<Tensor> = every): Promise<void> => {
+    await alignedPass(model, batch, chosen, direction, gradient);
     await done(optimizer.step(gradient.arena, 1e-3));
   };
   await done(meanGradient(model, whole, direction));
@@ -201,6 +209,7 @@ async function variantsOf(
       await done(norm);
     },
     aligned: () => aligned(whole),
+    head: () => aligned(whole, head),
     domains: () => aligned(domains),
     perDomain: async () => {
       await done(meanGradient(model, whole, direction));
@@ -218,21 +227,31 @@ async function variantsOf(
   return { variants, hosts };
 }
 
-/** The training gradient and the alignments of all examples with the direction. */
-async function alignedPass(model: GPT, batch: TokenBatch, direction: Arena, gradient: Arena): Promise<void> {
+/** The training gradient, and the alignments of all examples with the direction in the chosen parameters. */
+async function alignedPass(
+  model: GPT,
+  batch: TokenBatch,
+  chosen: ReadonlySet<Tensor>,
+  direction: Arena,
+  gradient: Arena,
+): Promise<void> {
   const examples = batch.inputs.length / batch.time;
-  const sink = alignSink({
+  const gradientOf = (p: Tensor): Tensor => gradient.of(p);
+  const measuring = alignSink({
     examples,
     direction: { given: (p) => direction.of(p) },
-    total: { gradientOf: (p) => gradient.of(p) },
+    total: { gradientOf },
   });
+  const summing = sumSink({ gradientOf });
+  const sink = splitSink(chosen, measuring, summing);
   const weights = new Float64Array(examples).fill(1 / (examples * batch.time));
   const losses = keep(
     scope(() => gradients(() => model.losses(batch), { parameters: model.parameters.list, sink, weights })),
   );
-  await sink.result();
+  await measuring.result();
   await done(losses);
-  sink.dispose();
+  measuring.dispose();
+  summing.dispose();
 }
 
 function peerOf(command: string | null): unknown {
