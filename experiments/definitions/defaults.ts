@@ -25,7 +25,7 @@ const compared = {
   "DGA (default)": DEFAULT,
   "DGA, all parameters aligned": ALL_ALIGNED,
   "DGA (default), no histogram": WITHOUT_PRIOR,
-  "DGA (default before)": FORMER,
+  "DGA (former default)": FORMER,
 } as const;
 const rows = Object.keys(compared) as (keyof typeof compared)[];
 const own = "DGA (default)";
@@ -63,7 +63,7 @@ const parts: readonly Part[] = [
         domains: allDomains.filter((name) => name !== "masc-fiction"),
       },
     },
-    rows: without("importance sampling, cap", "DGA (default before)"),
+    rows: without("importance sampling, cap", "DGA (former default)"),
   },
   {
     title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
@@ -133,7 +133,7 @@ export const defaults: Experiment = {
   name: "defaults",
   title: "The default compared with its alternatives",
   about:
-    'The default is what `gradmix train` does without options. All methods train on equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a histogram that counts the bigram model with the highest likelihood for each window. The other histograms are those of the library, from which the default also starts. "Before" is the former default: cosines of batches of every domain, from uniform weights.',
+    'The default is what `gradmix train` does without options. All methods train on equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a simpler histogram: each window of the target counts for the domain whose bigram model gives it the highest likelihood. The other histograms are those of the library, from which the default also starts. The former default steps on cosines of batches of every domain, from uniform weights.',
   cells: (settings) => parts.flatMap((part) => runsOf(part, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
     markdown: parts.map((part) => sectionOf(part, settings, results)).join("\n\n"),
