@@ -215,7 +215,7 @@ function addCluster(program: Command, io: Io): void {
     )
     .argument(
       "<FILES...>",
-      "paths, folders and globs of the corpus: plain text and .jsonl, also .gz and .zst",
+      "paths, folders and globs of the corpus: text, .jsonl, .csv, .parquet, also .gz and .zst, tokenised corpora, and folders of gradmix prepare",
     )
     .requiredOption("--out <DIR>", "folder for the clusters; must not exist yet")
     .option("--clusters <N>", `number of clusters (default: ${clusterDefaults.levels.join(",")})`)

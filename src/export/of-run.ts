@@ -66,7 +66,8 @@ export function mixtureOfRun(
     tokens: last.tokens,
     context: facts.context,
     batch: facts.batch,
-    repetitions: facts.repetitions,
+    // The limit of a run with bases holds for each basis, and not for the domains.
+    repetitions: facts.bases === null ? facts.repetitions : null,
     metrics: metricsOf(facts, steps),
     source: {
       gradmix: facts.gradmix,

@@ -358,6 +358,14 @@ describe("mixtureOfRun", () => {
     expect(lines.join("\n")).toContain("only the domains with the largest weights (of 3)");
   });
 
+  test("has the run's limit of repetitions, unless that is one of bases", () => {
+    const { facts } = runOf();
+    const limitOf = (bases: string[] | null): number | null =>
+      mixtureOfRun(runOf(2, { facts: { ...facts, repetitions: 4, bases } })).mixture.repetitions;
+    expect(limitOf(null)).toBe(4);
+    expect(limitOf(["a"])).toBe(null);
+  });
+
   test("refuses a run without weights, one of two runs, and stages of bases", () => {
     expect(codeOf(() => mixtureOfRun(runOf(2, { weights: null })))).toMatch(
       /^data: runs\/first: has no weights yet/,
