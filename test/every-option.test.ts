@@ -152,7 +152,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   exportMixture: {
     call: (options: taken.ExportOptions) =>
       taken.exportMixture(taken.mixtureOfRun(record()).mixture, options),
-    valid: { format: "hf-datasets", scaleTo: 100, context: 8, batch: 2, rows: "documents", floor: 0.1 },
+    valid: { format: "doremi", scaleTo: 100, context: 8, batch: 2, rows: "windows", floor: 0.1 },
     wrong: {
       format: ["yaml", 1],
       scaleTo: [0, -1, "1"],
