@@ -210,6 +210,8 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
   const { names, domains, offsets, columns, values } = bases;
   if (weights.length !== names.length)
     throw new GradmixError("config", `weights: ${weights.length} values for ${names.length} bases`);
+  if (out !== undefined && !(out instanceof Float64Array))
+    throw new GradmixError("config", `mixtureOf: out: ${show(out)} is not a Float64Array`);
   if (out !== undefined && out.length !== domains.length)
     throw new GradmixError("config", `out: ${out.length} values for ${domains.length} domains`);
   for (let j = 0; j < names.length; j++)
@@ -218,9 +220,11 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
         "config",
         `weights: basis "${names[j]}" has ${weights[j]}; weights are finite and ≥ 0`,
       );
+  // The weights may be the same memory as `out`.
+  const given = out === undefined ? weights : Float64Array.from(weights);
   const alpha = out?.fill(0) ?? new Float64Array(domains.length);
   for (let j = 0; j < names.length; j++) {
-    const weight = weights[j]!;
+    const weight = given[j]!;
     if (weight === 0) continue;
     for (let e = offsets[j]!; e < offsets[j + 1]!; e++) alpha[columns[e]!]! += weight * values[e]!;
   }

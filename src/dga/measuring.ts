@@ -1,4 +1,5 @@
 /** Measures what the rule needs at the current parameters, and makes the rule's signal of it. */
+import { tokenCount } from "../nn/examples.ts";
 import type { Examples } from "../nn/model.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
@@ -129,7 +130,7 @@ async function gramOf<B extends Examples>(training: Training<B>): Promise<Signal
   const batches = training.drawing.alignment();
   const { model } = training.options;
   const { gram, losses } = await measured(training, (estimation) => estimateGram(model, batches, estimation));
-  return { gram, losses };
+  return { gram, losses, tokens: tokensOf(batches) };
 }
 
 /** Alignments with every target; all of them use the same batch of the domains. */
@@ -156,9 +157,13 @@ async function targetsOf<B extends Examples>(training: Training<B>): Promise<Sig
       loss: own.targetLoss,
     })),
     losses,
+    tokens: tokensOf(batches),
     ...(norms === undefined ? {} : { norms }),
   };
 }
+
+/** A domain of whose batch no token counts was not measured. */
+const tokensOf = (batches: readonly Examples[]): Float64Array => Float64Array.from(batches, tokenCount);
 
 function lossesOfSteps<B extends Examples>({ options, plan, state }: Training<B>): Signal {
   const { referenceLosses, ...own } = lossesByDomain(state.gathered, options.domains.length);

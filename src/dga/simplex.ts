@@ -29,6 +29,14 @@ function checkNumbers(what: string, values: ArrayLike<number>, wanted?: number):
       throw new GradmixError("numeric", `${what}: ${show(values[i])} at ${i}; they are finite and ≥ 0`);
 }
 
+/** Like `checkNumbers`, and throws `numeric` if all of the weights are 0. */
+function checkWeights(what: string, weights: ArrayLike<number>): void {
+  checkNumbers(what, weights);
+  for (let i = 0; i < weights.length; i++) if (weights[i]! > 0) return;
+  if (weights.length > 0)
+    throw new GradmixError("numeric", `${what}: all of them are 0; at least one must be positive`);
+}
+
 /** k equal weights. Throws `config` unless k is a whole number. */
 export function uniformWeights(k: number): Weights {
   checkRange("uniformWeights: k", k, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
@@ -72,15 +80,15 @@ export function normalise(values: ArrayLike<number>, what = "weights"): Weights 
  * It is computed on logarithms after subtracting the maximum, so any finite direction is safe. The support is kept: a weight of 0 stays exactly 0,
  * and a positive one stays positive (at least 2^−1022, so that a domain can return).
  *
- * Throws `numeric` for a direction or a weight that is not finite, and `config` for lists of different lengths and for an η that is not
- * finite.
+ * Throws `numeric` for a direction or a weight that is not finite, and for weights that are all 0; and `config` for lists of different lengths and
+ * for an η that is not finite.
  */
 export function exponentiatedGradient(
   alpha: ArrayLike<number>,
   direction: ArrayLike<number>,
   eta: number,
 ): Weights {
-  checkNumbers("the weights of the mirror step", alpha);
+  checkWeights("the weights of the mirror step", alpha);
   const k = alpha.length;
   numberList("the direction of the mirror step", direction);
   // A negative η is a step down; it is mirrorStep that takes steps up only.
@@ -95,9 +103,10 @@ export function exponentiatedGradient(
     if (!Number.isFinite(direction[i]))
       throw new GradmixError("numeric", `the direction of the mirror step is ${direction[i]} at ${i}`);
   if (eta === 0) return Float64Array.from(alpha);
-  // The maximum of the directions is subtracted first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
-  let top = -Infinity;
-  for (let i = 0; i < k; i++) if (alpha[i]! > 0) top = Math.max(top, direction[i]!);
+  // The direction with the largest η·a is subtracted first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
+  const sign = Math.sign(eta);
+  let top = -sign * Infinity;
+  for (let i = 0; i < k; i++) if (alpha[i]! > 0 && sign * direction[i]! > sign * top) top = direction[i]!;
   const logits = new Float64Array(k);
   let peak = -Infinity;
   for (let i = 0; i < k; i++) {
@@ -138,7 +147,7 @@ function settled(alpha: Weights): Weights {
  * weight of 0 is raised too.
  */
 export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
-  checkNumbers("projectFloor: weights", alpha);
+  checkWeights("projectFloor: weights", alpha);
   checkRange("projectFloor: floor", floor, { min: 0, max: 1 / alpha.length });
   const out = Float64Array.from(alpha);
   if (out.every((weight) => weight >= floor)) return out;
@@ -193,17 +202,17 @@ export function within(
  * are not finite and ≥ 0.
  */
 export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
-  checkNumbers("spreadExcess: weights", alpha);
+  checkWeights("spreadExcess: weights", alpha);
   checkNumbers("spreadExcess: caps", caps, alpha.length);
   const all = sumOf(caps);
   if (all <= 1) return normalise(caps, "caps");
   const within = Float64Array.from(alpha, (weight, i) => Math.min(weight, caps[i]!));
-  const excess = 1 - sumOf(within);
+  // Weights that sum to 1 up to rounding may leave none.
+  const excess = Math.max(0, 1 - sumOf(within));
   if (within.every((weight, i) => weight === alpha[i])) return within;
   const room = sumOf(within.map((weight, i) => caps[i]! - weight));
-  return normalise(
-    within.map((weight, i) => Math.min(caps[i]!, weight + (excess / room) * (caps[i]! - weight))),
-  );
+  const share = room > 0 ? excess / room : 0;
+  return normalise(within.map((weight, i) => Math.min(caps[i]!, weight + share * (caps[i]! - weight))));
 }
 
 /**
@@ -216,7 +225,7 @@ export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>):
  * proportion to their caps. If all caps sum to less than 1, the weights are in proportion to them. Throws like `spreadExcess`.
  */
 export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
-  checkNumbers("limitByCaps: weights", alpha);
+  checkWeights("limitByCaps: weights", alpha);
   checkNumbers("limitByCaps: caps", caps, alpha.length);
   if (sumOf(caps) <= 1) return normalise(caps, "caps");
   const none = new Float64Array(alpha.length);
@@ -233,7 +242,9 @@ export function limitByCaps(alpha: ArrayLike<number>, caps: ArrayLike<number>): 
 export function mixUniform(alpha: Weights, share: number): Weights {
   checkRange("mixUniform: share", share, { min: 0, max: 1 });
   checkNumbers("mixUniform: weights", alpha);
-  return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));
+  return share === 0
+    ? alpha.slice()
+    : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));
 }
 
 /**
@@ -312,7 +323,8 @@ export function projectBounds(
       "config",
       `projectBounds: ${floors.length} floors and ${caps.length} caps for ${k} weights`,
     );
-  if (out.every((weight, i) => weight >= floors[i]! && weight <= caps[i]!)) return out;
+  const isWithin = out.every((weight, i) => weight >= floors[i]! && weight <= caps[i]!);
+  if (isWithin && out.some((weight) => weight > 0)) return out;
   for (let i = 0; i < k; i++)
     if (!(floors[i]! >= 0 && floors[i]! <= caps[i]!))
       throw new GradmixError(
@@ -325,7 +337,7 @@ export function projectBounds(
       "config",
       `weights: none lie between floors that sum to ${low} and caps that sum to ${high}; floors must sum to at most 1, caps to at least 1`,
     );
-  checkNumbers("projectBounds: weights", out);
+  checkWeights("projectBounds: weights", out);
   const at = (c: number): Weights =>
     out.map((weight, i) => Math.min(caps[i]!, Math.max(floors[i]!, c * weight)));
   // Σ at(c) is piecewise linear and never falls in c. It has a kink where a weight leaves its floor and where it reaches its cap. A weight of 0 has

@@ -25,6 +25,8 @@ export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<numb
   let sum = 0;
   let count = 0;
   for (let j = 0; j < dots.length; j++) {
+    if (!(tokens[j]! >= 0))
+      throw new GradmixError("numeric", `domainAlignments: tokens: ${tokens[j]} at ${j}; they are ≥ 0`);
     if (tokens[j] === 0) continue;
     n++;
     sum += dots[j]!;
@@ -34,7 +36,8 @@ export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<numb
   const alignment = sum / count;
   if (n < 2) return { alignment, standardError: null };
   let squares = 0;
-  for (let j = 0; j < dots.length; j++) squares += (dots[j]! - alignment * tokens[j]!) ** 2;
+  for (let j = 0; j < dots.length; j++)
+    if (tokens[j] !== 0) squares += (dots[j]! - alignment * tokens[j]!) ** 2;
   return { alignment, standardError: Math.sqrt((n / (n - 1)) * squares) / count };
 }
 

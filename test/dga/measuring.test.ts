@@ -17,6 +17,7 @@ import {
 } from "gradmix/dga";
 import { arenaLike, type GPT, type Model, type TokenBatch } from "gradmix/nn";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { tokenCount } from "#dist/nn/examples.js";
 import { createDrawing, type Drawing } from "#dist/dga/drawing.js";
 import { basisAlignments, proposal } from "#dist/dga/reweighting.js";
 import { expectNear } from "../near.ts";
@@ -157,8 +158,10 @@ test("each basis gets a batch of its own on request, or if each is a domain", as
 test("a Gram matrix is measured from one batch per domain", async () => {
   for (const looked of [{}, { parameters: lastBlocks(model, 0) }]) {
     const { signal, drawing } = await toldTo({ name: "rnb" }, { alignment: { ...alignment, ...looked } });
-    const found = await estimateGram(model, drawing.alignment(), looked);
-    expect(signal).toStrictEqual({ ...found, tokensSeen: drawing.tokens() });
+    const batches = drawing.alignment();
+    const found = await estimateGram(model, batches, looked);
+    const tokens = Float64Array.from(batches, tokenCount);
+    expect(signal).toStrictEqual({ ...found, tokens, tokensSeen: drawing.tokens() });
   }
 });
 
@@ -191,6 +194,7 @@ test.each([
           loss: targetLoss,
         })),
         losses: found[0].losses,
+        tokens: Float64Array.from(batches, tokenCount),
         norms: found[0].norms,
         tokensSeen: drawing.tokens(),
       });

@@ -423,8 +423,14 @@ describe("the mixture of bases", () => {
         );
         expect(Math.abs(total(alpha) - 1)).toBeLessThan(1e-13);
         expect(mixtureOf(bases, w)).toEqual(alpha);
+        // The same memory for weights and result.
+        if (w.length !== alpha.length) return;
+        const own = Float64Array.from(w);
+        expect(mixtureOf(bases, own, own)).toEqual(alpha);
       }),
     );
+    const integers: unknown = new Int32Array(1);
+    expect(() => mixtureOf(createBases({ all: [1] }, ["a"]), [1], integers as Float64Array)).toThrow(/out: .* is not a Float64Array/); // prettier-ignore
   });
 
   test("with P = I equals w to the bit", () => {

@@ -754,6 +754,77 @@ describe.each([
   });
 });
 
+describe("bounds that hold up to rounding", () => {
+  // A weight of 0 or almost 0, caps that are the weights or differ by an ulp, and weights whose sum is 1 up to rounding.
+  const nearly = fc.integer({ min: 2, max: 8 }).chain((k) =>
+    fc
+      .record({
+        alpha: simplexPoint(k),
+        tiny: fc.array(fc.constantFrom(1, 1, 1e-17, 1e-90), { minLength: k, maxLength: k }),
+        ulps: fc.array(fc.constantFrom(-1, 0, 1, 2 ** 50), { minLength: k, maxLength: k }),
+      })
+      .map(({ alpha, tiny, ulps }) => {
+        const weights = normalise(alpha.map((weight, i) => (weight + 1e-3) * tiny[i]));
+        return { weights, caps: weights.map((weight, i) => weight * (1 + ulps[i] * 2 ** -52)) };
+      }),
+  );
+  test.each([
+    ["spreadExcess", spreadExcess],
+    ["limitByCaps", limitByCaps],
+  ] as const)("%s stays on the simplex and near the weights", (_, limit) => {
+    fc.assert(
+      fc.property(nearly, ({ weights, caps }) => {
+        const out = limit(weights, caps);
+        expectSimplex(out);
+        expectClose(out, weights, 1e-14);
+      }),
+      { numRuns: 2000 },
+    );
+    // The weights sum to 1 + 2⁻⁵², and the excess over the first cap is rounded away.
+    const alpha = [0.9767112790454375, 0.023288720954562622, 1.0307402300461188e-90];
+    expectClose(limit(alpha, [alpha[0], 0.02328872095456262, alpha[2] * (1 - 2 ** -52)]), alpha, 1e-15);
+  });
+});
+
+test("weights that are all 0 are refused, and not returned as weights", () => {
+  const none = [0, 0];
+  for (const call of [
+    () => exponentiatedGradient(none, [1, 2], 1),
+    () => exponentiatedGradient(none, [1, 2], 0),
+    () => projectFloor(none, 0.1),
+    () => projectBounds(none, none, [1, 1]),
+    () => spreadExcess(none, [1, 1]),
+    () => limitByCaps(none, [1, 1]),
+  ])
+    expect(errorOf(call)).toMatchObject({ code: "numeric", message: expect.stringMatching(/all of them are 0/) as unknown }); // prettier-ignore
+});
+
+test("no result is the list that was passed", () => {
+  const alpha = Float64Array.of(0.25, 0.75);
+  for (const out of [
+    mixUniform(alpha, 0),
+    exponentiatedGradient(alpha, [0, 0], 0),
+    projectFloor(alpha, 0),
+    projectBounds(alpha, [0, 0], [1, 1]),
+    limitByCaps(alpha, [1, 1]),
+    movingAverage(alpha, alpha, 1),
+  ]) {
+    expect(out).toEqual(alpha);
+    expect(out).not.toBe(alpha);
+  }
+});
+
+test("a step of negative η is the step of the negated direction, also where differences overflow", () => {
+  fc.assert(
+    fc.property(mild, ({ alpha, a, eta }) => {
+      const negated = a.map((value) => -value);
+      expectClose(exponentiatedGradient(alpha, a, -eta), exponentiatedGradient(alpha, negated, eta), 1e-14);
+    }),
+  );
+  expectClose(exponentiatedGradient([0.5, 0.5], [1e308, -1e308], -1), [0, 1], 1e-300);
+  expectClose(exponentiatedGradient([0.5, 0.5], [1e308, -1e308], 1), [1, 0], 1e-300);
+});
+
 describe("limitByCaps", () => {
   const supplyOf = (alpha: ArrayLike<number>, caps: readonly number[]): number[] =>
     caps.map((cap, i) => (alpha[i] > 0 ? cap : 0));

@@ -100,7 +100,13 @@ describe("domainAlignments", () => {
     expect(domainAlignments([], [])).toEqual({ alignment: 0, standardError: null });
     expect(domainAlignments([0, 0], [0, 0])).toEqual({ alignment: 0, standardError: null });
     expect(domainAlignments([6, 0], [3, 0])).toEqual({ alignment: 2, standardError: null });
-    expect(domainAlignments([1, 2, 0, 5], [3, 4, 0, 5])).toEqual(domainAlignments([1, 2, 5], [3, 4, 5]));
+    expect(domainAlignments([1, 2, 9, 5], [3, 4, 0, 5])).toEqual(domainAlignments([1, 2, 5], [3, 4, 5]));
+    for (const tokens of [
+      [-1, 1],
+      [NaN, 1],
+    ])
+      // prettier-ignore
+      expect(errorOf(() => domainAlignments([1, 2], tokens)).message).toMatch(/tokens: (-1|NaN) at 0/);
   });
 
   test("scaling the target's gradient scales both", () => {
