@@ -324,11 +324,7 @@ interface SizedFacts {
 }
 
 /** Options of a run's rule, from the common options and `ruleOptions`; the rule checks the latter. */
-function ruleOptionsOf(
-  mixing: MixingConfig,
-  targets: readonly string[],
-  facts: SizedFacts,
-): Record<string, unknown> {
+function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[]): Record<string, unknown> {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const option of keysOf(common)) {
     const name = nameIn(mixing.rule, option);
@@ -337,12 +333,7 @@ function ruleOptionsOf(
       options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   const { rule, repetitionCap } = mixing;
-  // A rule may use no facts by default, such as dga without tracking, and need them for this option.
-  if (limitsRepetitions(rule) && repetitionCap !== null)
-    Object.assign(options, {
-      repetitions: repetitionCap,
-      ...(facts.tokens === undefined ? {} : { sizes: facts.sizes, tokens: facts.tokens }),
-    });
+  if (limitsRepetitions(rule) && repetitionCap !== null) options["repetitions"] = repetitionCap;
   if (ruleTraits(rule).severalTargets === true) options["targets"] = targets;
   return { ...options, ...mixing.ruleOptions };
 }
@@ -352,7 +343,7 @@ const limitsRepetitions = (rule: RuleName): boolean => ruleHas(rule, "repetition
 
 /** Checked options, with the facts, of a rule that limits repetitions; null for other rules. */
 function limitedOptions(mixing: MixingConfig, facts: SizedFacts): RuleOptions | null {
-  return limitsRepetitions(mixing.rule) ? ruleOptionsFrom(ruleOptionsOf(mixing, [], facts), facts) : null;
+  return limitsRepetitions(mixing.rule) ? ruleOptionsFrom(ruleOptionsOf(mixing, []), facts) : null;
 }
 
 /** Makes the mixer of a run. Throws `config` for invalid options of the rule or the combinators. */
@@ -375,7 +366,7 @@ export function mixerOptionsOf(
   readonly rule: Readonly<Record<string, unknown>>;
   readonly combinators: readonly CombinatorOptions[];
 } {
-  const rule = ruleOptionsOf(mixing, targets, facts);
+  const rule = ruleOptionsOf(mixing, targets);
   checkCap(mixing, facts);
   // Combinators provide what the rule does not do itself. Bounds are around the guard, so that they hold whatever it requests.
   const added: CombinatorOptions[] = [];

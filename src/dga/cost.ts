@@ -8,7 +8,7 @@ import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
 import { GRAM_HELD } from "./estimators.ts";
 import { type Mixer, nextUpdate } from "./mixer.ts";
-import { hardlyDrawn, measuredSteps, planOf } from "./plan.ts";
+import { hardlyDrawn, measuredSteps, planOf, targetRefreshes } from "./plan.ts";
 import { backwardShare } from "./selection.ts";
 import {
   alignedParameters,
@@ -77,7 +77,9 @@ export function measuringPasses(facts: CostFacts): number {
   if (plan.aligns && alignment.from === "step")
     return (
       Math.ceil(observed / mixer.updateEvery) * probing(alignment, facts) +
-      Math.ceil(observed / Math.min(mixer.updateEvery, alignment.refreshEvery)) * target +
+      (Math.floor(observed / mixer.updateEvery) * targetRefreshes(mixer.updateEvery, alignment) +
+        targetRefreshes(observed % mixer.updateEvery, alignment)) *
+        target +
       (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * batch * inner
     );
   if (plan.aligns) return updates * aligning(facts);

@@ -220,6 +220,7 @@ export function checkGathered(json: unknown, k: number): Gathered {
     if (length !== examples && !(optional && length === 0))
       throw fault("", `has ${length} ${name} for ${examples} examples`);
   }
+  if (out.tokens.some((tokens) => tokens < 0)) throw fault("tokens", "has a number below 0");
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
       throw fault("", `has ${out[name].length} ${name} for ${out.pairDomains.length} pairs`);

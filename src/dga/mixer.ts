@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
 import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleSchedule, type RuleState, type Signal } from "./rule.ts";
-import { checkedState, checkRuleMembers, isRule } from "./rule-checks.ts";
+import { checkedState, checkRuleMembers, checkSignal, isRule } from "./rule-checks.ts";
 import { isObject } from "../json.ts";
 import {
   checkOptions,
@@ -173,8 +173,7 @@ export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerSt
       "config",
       `update: the state belongs to another mixer: its rule is ${show(state.rule.rule)} over ${state.rule.weights.length} domains, not "${rule.name}" over ${domains.length}`,
     );
-  if (!isObject(signal))
-    throw new GradmixError("config", `update: the signal is ${show(signal)}, not an object`);
+  checkSignal(signal);
   checkedState(rule, state.rule, "given", domains, initial.rule.memory);
   const next = rule.update(state.rule, signal);
   return { ...state, rule: checkedState(rule, next, "update", domains, initial.rule.memory) };

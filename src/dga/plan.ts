@@ -43,6 +43,18 @@ export function measuredSteps(
   return Math.ceil(updateEvery / measureEvery);
 }
 
+/**
+ * How often the target's gradient is computed in the first `steps` steps after an update: at once, and at the first measured step at or after each
+ * multiple of `refreshEvery` steps.
+ */
+export function targetRefreshes(
+  steps: number,
+  { measureEvery, refreshEvery }: { readonly measureEvery: number; readonly refreshEvery: number },
+): number {
+  const measured = Math.ceil(steps / measureEvery);
+  return Math.min(measured, 1 + Math.floor(((measured - 1) * measureEvery) / refreshEvery));
+}
+
 /** The domains of which fewer than one of `drawn` examples is expected; those of weight 0 are excluded from the mixture. */
 export function hardlyDrawn(weights: ArrayLike<number>, drawn: number): number[] {
   return Array.from(weights).flatMap((weight, i) => (weight > 0 && weight * drawn < 1 ? [i] : []));

@@ -4,6 +4,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
+import { nearest } from "../nearest.ts";
 import { callback, oneOf, type OptionChecks, show, valueThat } from "../options.ts";
 import type { Rule, RuleState, SignalName } from "./rule.ts";
 import { liesOnSimplex, sumOf } from "./simplex.ts";
@@ -25,6 +26,26 @@ const signalNames: readonly string[] = Object.keys({
   heldOutLosses: true,
   tokens: true,
 } satisfies Record<SignalName, true>);
+
+/** What a signal may contain: what rules may ask for, and what is supplied beside it. */
+const ofSignals: ReadonlySet<string> = new Set([
+  ...signalNames,
+  // The last two are parts of what estimators return.
+  ...["targetExamples", "heldOutReferences", "heldOutErrors", "effectiveSizes", "tied"],
+]);
+
+/** Throws `config` for something other than a signal, and for a name that no signal has: a misspelt measurement would count as missing. */
+export function checkSignal(signal: unknown): void {
+  if (!isObject(signal))
+    throw new GradmixError("config", `update: the signal is ${show(signal)}, not an object`);
+  const strange = Object.keys(signal).find((name) => !ofSignals.has(name));
+  if (strange === undefined) return;
+  const close = nearest(strange, ofSignals);
+  throw new GradmixError(
+    "config",
+    `update: the signal has ${show(strange)}, which is no measurement; ${close === null ? `there are ${[...ofSignals].join(", ")}` : `did you mean ${close}?`}`,
+  );
+}
 
 const signalName = oneOf(...signalNames);
 const schedule = valueThat("an object", isObject);

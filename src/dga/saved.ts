@@ -5,6 +5,7 @@ import { arraysOf, checkpointFault, savedParts, checkpointError } from "../nn/sa
 import {
   anything,
   count,
+  list,
   number,
   object,
   optional,
@@ -68,9 +69,17 @@ export async function save<B extends Examples>(training: Training<B>): Promise<C
       ...(directionScale === 1 ? {} : { directionScale }),
       ...(reference === null ? {} : { heldOut: reference }),
       ...(options.bases === undefined ? {} : { bases: fingerprint(options.bases) }),
+      ...alignedNames(training),
     },
     arrays,
   };
+}
+
+/** The names of the parameters that the training steps align; nothing if these are all of them, as in older checkpoints, or if they align none. */
+function alignedNames<B extends Examples>({ aligned, options }: Training<B>): { aligned?: string[] } {
+  const { byName } = options.model.parameters;
+  if (aligned.size === 0 || aligned.size === byName.size) return {};
+  return { aligned: [...byName].flatMap(([name, parameter]) => (aligned.has(parameter) ? [name] : [])) };
 }
 
 /**
@@ -108,6 +117,7 @@ function readSaved<B extends Examples>(
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
     throw checkpointError("it was made with other bases, or with none");
   const saved = read(savedState, json, checkpointFault);
+  checkAligned(training, saved.aligned ?? null);
   const { optimizer, optimizerSteps, tokens, loss, directionScale } = saved;
   if (optimizer !== device.optimizer.name)
     throw checkpointError(`it was made with the optimizer "${optimizer}", not "${device.optimizer.name}"`);
@@ -128,6 +138,17 @@ function readSaved<B extends Examples>(
   return { optimizerSteps, state };
 }
 
+/** The running means of a rule, and what the steps gathered, are of the parameters that were aligned. Throws `checkpoint` unless those are aligned now. */
+function checkAligned<B extends Examples>(training: Training<B>, saved: readonly string[] | null): void {
+  const { aligned: own = null } = alignedNames(training);
+  if (!training.gathers || (saved ?? []).join("\n") === (own ?? []).join("\n")) return;
+  const described = (names: readonly string[] | null): string =>
+    names === null ? "all parameters" : `${names.length} of the parameters`;
+  throw checkpointError(
+    `it was made while aligning ${described(saved)}, and this trainer aligns ${described(own)}; set alignment.blockShare (--align-block-share) as it was then${saved === null ? ", to 1" : ""}`,
+  );
+}
+
 interface SavedState {
   readonly optimizer: string;
   readonly optimizerSteps: number;
@@ -138,6 +159,8 @@ interface SavedState {
   /** The direction may still be scaled after loss scaling was switched off. */
   readonly directionScale: number;
   readonly heldOut?: unknown;
+  /** The aligned parameters, if these are not all. */
+  readonly aligned?: readonly string[];
 }
 
 /** Schema of the saved state of a trainer, without the parts that are checked by the modules to which they belong. */
@@ -151,6 +174,7 @@ export const savedState: Schema<SavedState> = object<SavedState>({
   lossScale: withDefault(object<Scales>({ step: lossScale, alignment: lossScale }), null),
   directionScale: withDefault(scaleSchema, 1),
   heldOut: optional(anything),
+  aligned: optional(list(string)),
 });
 
 function scalesOf(saved: Scales | null, scaling: Required<LossScaleOptions> | null): Scales | null {

@@ -26,7 +26,7 @@ import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import { checkMixer, type Mixer, mixerDefaults } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
-import { checkOptionSet, measuredFrom, planOf } from "./plan.ts";
+import { checkOptionSet, measuredFrom, planOf, targetRefreshes } from "./plan.ts";
 import { inBlockShare } from "./selection.ts";
 
 /** How a trainer measures alignments. */
@@ -108,7 +108,7 @@ export function resolveAlignment(
     count === 0 ? 0 : Math.max(1, Math.round(count * Math.min(1, every / than)));
   const targetExamples = fewer(
     alignmentDefaults.targetExamples,
-    Math.min(updateEvery, resolved.refreshEvery),
+    updateEvery / targetRefreshes(updateEvery, resolved),
     alignmentDefaults.refreshEvery,
   );
   return {

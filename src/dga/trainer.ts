@@ -105,9 +105,9 @@ export interface Trainer<B extends Examples = TokenBatch> {
  * Makes a trainer. Throws `config` if the options do not fit together, and `data`, naming the domain, if its examples do not fit the model or each
  * other. The caller disposes the model.
  */
-export function createTrainer<B extends Examples = TokenBatch>(options: TrainerOptions<B>): Trainer<B> {
-  const training = createTraining(options);
-  const { drawing, device, state } = training;
+export function createTrainer<B extends Examples = TokenBatch>(given: TrainerOptions<B>): Trainer<B> {
+  const training = createTraining(given);
+  const { options, drawing, device, state } = training;
   const { model, schedule, batch } = options;
 
   /** The error of a step that failed half-way and left no valid state; null if there was none. */

@@ -66,8 +66,9 @@ export interface Training<B extends Examples> {
 }
 
 /** Allocates the state of a trainer. Throws like `createTrainer`; then nothing is allocated. */
-export function createTraining<B extends Examples>(options: TrainerOptions<B>): Training<B> {
-  checkTrainer(options);
+export function createTraining<B extends Examples>(given: TrainerOptions<B>): Training<B> {
+  checkTrainer(given);
+  const options = ownOptions(given);
   checkParameters("createTrainer: model: parameters", options.model.parameters);
   const { model, mixer, lossScale = null } = options;
   const { needs } = mixer.rule;
@@ -103,6 +104,18 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       reference: null,
     },
     mixture: null,
+  };
+}
+
+/** A copy of the options and of the lists in them, which the caller may change afterwards. */
+function ownOptions<B extends Examples>(options: TrainerOptions<B>): TrainerOptions<B> {
+  const { domains, targets, heldOut, alignment } = options;
+  return {
+    ...options,
+    domains: [...domains],
+    ...(targets === undefined ? {} : { targets: new Map(targets) }),
+    ...(heldOut === undefined ? {} : { heldOut: { ...heldOut, sets: [...heldOut.sets] } }),
+    ...(alignment === undefined ? {} : { alignment: { ...alignment } }),
   };
 }
 

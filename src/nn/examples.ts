@@ -55,10 +55,10 @@ export function checkExamples(where: string, batch: Examples): void {
   checkIsBatch(where, batch);
   const { tokens } = batch;
   for (let e = 0; e < tokens.length; e++)
-    if (!(tokens[e]! >= 0 && tokens[e]! < Infinity))
+    if (!(Number.isSafeInteger(tokens[e]) && tokens[e]! >= 0))
       throw new GradmixError(
         "data",
-        `${where}: tokens of example ${e} are ${show(tokens[e])}; they are the terms of its loss, 0 or more`,
+        `${where}: tokens of example ${e} are ${show(tokens[e])}; they are the number of terms of its loss, a whole number`,
       );
   for (const [field, value] of Object.entries(batch)) {
     if (!isColumn(value) || field === "tokens") continue;

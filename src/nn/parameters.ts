@@ -102,10 +102,12 @@ export function seedKey(seed: number): Key {
  * Makes and initialises parameters. Their values depend only on the seed and the parameter's name, not on the order. `seed` is an integer from 0 to
  * 2⁵³ − 1. Throws `config` for two parameters with the same name and for invalid seeds.
  */
-export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
-  isList("createParameters: specs", specs);
+export function createParameters(given: readonly ParameterSpec[], seed: number): Parameters {
+  isList("createParameters: specs", given);
   const root = seedKey(seed);
-  for (const spec of specs) checkSpec(spec);
+  for (const spec of given) checkSpec(spec);
+  // The caller may change its own objects afterwards.
+  const specs = given.map((spec) => ({ ...spec, shape: [...spec.shape] }));
   const offsets = new Map<string, number>();
   let end = 0;
   let decayed = 0;
@@ -137,7 +139,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
   });
   return {
     list,
-    specs: [...specs],
+    specs,
     byName,
     value,
     decayed,

@@ -85,7 +85,7 @@ describe("the rule of a run", () => {
     ],
     [
       { rule: "dga", ruleOptions: { repetitions: 1, normalise: "raw" } },
-      { name: "dga", normalise: "raw" },
+      { name: "dga", normalise: "raw", repetitions: 1, sizes, tokens: 90 },
       [],
     ],
     [{ rule: "doge" }, { name: "doge" }, []],

@@ -72,8 +72,12 @@ describe("facts of the run", () => {
     ],
     // The paper's has neither prior nor caps, unless they are its options.
     [
-      { name: "dga", normalise: "raw", repetitions: 0.5 },
       { name: "dga", normalise: "raw" },
+      { name: "dga", normalise: "raw" },
+    ],
+    [
+      { name: "dga", normalise: "raw", repetitions: 0.5 },
+      { name: "dga", normalise: "raw", repetitions: 0.5, sizes, tokens },
     ],
     [{ name: "ado" }, { name: "ado", sizes }],
     [{ name: "temperature", exponent: 1 } as RuleOptions, { name: "temperature", exponent: 1, sizes }],

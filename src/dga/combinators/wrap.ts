@@ -5,6 +5,7 @@
 import { type ChangeStep, remembered, type Rule, type RuleState } from "../rule.ts";
 import type { Signal, SignalName, Step } from "../rule.ts";
 import { checkedState, checkRuleMembers } from "../rule-checks.ts";
+import { liesOnSimplex } from "../simplex.ts";
 
 export interface Wrapping {
   /** Prefix of the inner rule's name: `name(inner)`. */
@@ -90,6 +91,11 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     },
     memoryFault(saved) {
       const [own, innerMemory] = splitMemory(saved);
+      const [updates] = remembered(fullName, saved, "updates");
+      if (!liesOnSimplex(remembered(fullName, saved, "weights")))
+        return "weights does not lie on the simplex";
+      if (!Number.isSafeInteger(updates) || updates! < 0)
+        return `updates is ${updates}, not a whole number of at least 0`;
       return memory?.fault(own) ?? inner.memoryFault?.(innerMemory) ?? null;
     },
   };

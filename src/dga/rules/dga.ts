@@ -212,6 +212,12 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
   const { eta, beta, pull, memory, correction } = withDefaults(defaultsOf(normalise, options), options);
   const corrects = normalise === "tracked" && correction > 1;
+  const { repetitions, sizes, tokens } = options;
+  if (repetitions !== undefined && (sizes === undefined || tokens === undefined))
+    throw new GradmixError(
+      "config",
+      "dga: repetitions: a limit needs the tokens of each domain (sizes) and of the run (tokens); give both, or leave out repetitions",
+    );
   /** The weights sampled for α: first limited by the caps, then raised to the floor. */
   const sampled = (alpha: Weights, domains: readonly string[]): Weights => {
     const caps = repetitionCaps(options, domains);

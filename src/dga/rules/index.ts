@@ -72,8 +72,10 @@ const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
     make: dga,
     checks: dgaChecks,
     traits: dgaTraits,
-    fromFacts: ({ sizes, tokens, histogram }, { normalise }) =>
-      hasPrior(normalise) ? { sizes, tokens, prior: histogram } : {},
+    fromFacts: ({ sizes, tokens, histogram }, { normalise, repetitions }) => ({
+      ...(hasPrior(normalise) ? { prior: histogram } : {}),
+      ...(hasPrior(normalise) || repetitions !== undefined ? { sizes, tokens } : {}),
+    }),
   },
   doge: { make: doge, checks: dogeChecks },
   grape: { make: grape, checks: grapeChecks, traits: grapeTraits },
