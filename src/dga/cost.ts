@@ -74,14 +74,17 @@ export function measuringPasses(facts: CostFacts): number {
   const observed = observedSteps(mixer, steps);
   const { gradient, inner } = perExample(alignment, facts);
   const target = gradient * alignment.targetExamples;
-  if (plan.aligns && alignment.from === "step")
+  if (plan.aligns && alignment.from === "step") {
+    // Measured steps and refreshes are counted from each update.
+    const within = (count: (steps: number) => number): number =>
+      Math.floor(observed / mixer.updateEvery) * count(mixer.updateEvery) +
+      count(observed % mixer.updateEvery);
     return (
       Math.ceil(observed / mixer.updateEvery) * probing(alignment, facts) +
-      (Math.floor(observed / mixer.updateEvery) * targetRefreshes(mixer.updateEvery, alignment) +
-        targetRefreshes(observed % mixer.updateEvery, alignment)) *
-        target +
-      (observed / Math.min(mixer.updateEvery, alignment.measureEvery)) * batch * inner
+      within((count) => targetRefreshes(count, alignment)) * target +
+      within((count) => Math.ceil(count / alignment.measureEvery)) * batch * inner
     );
+  }
   if (plan.aligns) return updates * aligning(facts);
   if (plan.gram)
     return updates * gramPasses(mixer.domains.length) * gradient * alignment.domainExamples * GRAM;

@@ -265,6 +265,11 @@ describe("the number of examples that pass through the models is the counted one
       (p) => (p - observedShare(14)) / 3,
     ],
     [
+      "the steps, with the target's gradient at some of the measured ones",
+      { alignment: { ...small, from: "step", refreshEvery: 1, measureEvery: 3 } },
+      (p) => (p - observedShare(7)) / 3,
+    ],
+    [
       "the steps, after a warm-up",
       { after: 7, alignment: { ...small, from: "step", refreshEvery: 4 } },
       (p) => (p - observedShare(5)) / 3,

@@ -336,7 +336,50 @@ test("a state that was changed by hand is refused, and names what does not fit",
   }
 });
 
+test("update refuses a name that no signal has, and suggests the one that was meant", () => {
+  const mixer = createMixer({ domains: ["a", "b"], rule: { name: "dga", normalise: "raw" } });
+  const signal = { alignments: [1, 2], targetNorm: 1 };
+  for (const [name, hint] of [
+    ["tokenz", /did you mean tokens\?/],
+    ["alignment", /did you mean alignments\?/],
+    ["x9", /there are alignments, /],
+  ] as const)
+    // prettier-ignore
+    expect(errorOf(() => update(mixer, mixer.initial, { ...signal, [name]: [0, 0] }))).toMatchObject({
+      code: "config",
+      message: expect.stringMatching(hint) as unknown,
+    });
+  // What estimators return, whole.
+  const whole = { ...signal, effectiveSizes: [1, 1], tied: undefined, tokens: [1, 1], losses: [1, 1] };
+  expect(update(mixer, mixer.initial, whole)).toEqual(update(mixer, mixer.initial, signal));
+});
+
+test("dga refuses a limit on repetitions that it could not compute", () => {
+  const sizes = [10, 20];
+  for (const given of [{}, { sizes }, { tokens: 90 }])
+    for (const normalise of ["tracked", "raw"] as const)
+      expect(
+        errorOf(() => createMixer({ domains: ["a", "b"], rule: { name: "dga", repetitions: 2, normalise, ...given } })).message, // prettier-ignore
+      ).toMatch(/^dga: repetitions: a limit needs the tokens of each domain \(sizes\) and of the run/);
+});
+
 describe("restoreMixer", () => {
+  test("refuses what a combinator remembers of its rule as it does that of a rule", () => {
+    const around = createMixer({ domains: ["a", "b"], rule: { name: "doremi" }, combinators: [{ name: "floor", least: 0.1 }] }); // prettier-ignore
+    const { initial } = around;
+    for (const [memory, message] of [
+      [{ weights: [7, -6] }, /weights does not lie on the simplex/],
+      [{ updates: [-2.5] }, /updates is -2\.5, not a whole number of at least 0/],
+    ] as const) {
+      const rule = { ...initial.rule, memory: { ...initial.rule.memory, ...memory } };
+      expect(errorOf(() => restoreMixer(around, { ...initial, rule }))).toMatchObject({
+        code: "checkpoint",
+        message: expect.stringMatching(message) as unknown,
+      });
+    }
+    expect(restoreMixer(around, initial)).toEqual(initial);
+  });
+
   test("a run that is saved and restored midway ends with the same bits", () => {
     fc.assert(
       fc.property(mixers, fc.nat(60), fc.nat(60), (mixer, first, more) => {

@@ -178,6 +178,32 @@ describe("windows of one length, that fit the model", () => {
   });
 });
 
+test("a trainer keeps its own options: what the caller does to the object afterwards changes nothing", async () => {
+  const made = (): TrainerOptions & { domains: Windows[] } => ({
+    model: tiny(),
+    mixer: createMixer({ domains: names, rule: { name: "dga", normalise: "cosine" }, updateEvery: 2 }),
+    domains: [1, 2, 3].map((seed) => windows(names[seed - 1], seed)),
+    target: windows("target", 1),
+    batch: 4,
+    schedule: createSchedule({ name: "constant", lr: 0.01, steps: 100 }),
+    alignment: { measureEvery: 1 },
+    seed: 3,
+  });
+  const [plain, options] = [createTrainer(made()), made()];
+  const trainer = createTrainer(options);
+  Object.assign(options, {
+    mixer: createMixer({ domains: names, rule: { name: "uniform" } }),
+    model: null,
+    batch: 1,
+    schedule: null,
+    target: null,
+  });
+  options.domains.reverse().pop();
+  Object.assign(options.alignment ?? {}, { measureEvery: 2 });
+  for (let i = 0; i < 5; i++) expect(await trainer.step()).toEqual(await plain.step());
+  expect(trainer.weights()).toEqual(plain.weights());
+});
+
 describe("one call at a time", () => {
   const calls: Record<string, (trainer: Trainer) => unknown> = {
     step: (trainer) => trainer.step(),
@@ -289,6 +315,38 @@ describe("a checkpoint is restored completely or not at all", () => {
     for (let i = 0; i < 5; i++) expect(await tried.step()).toEqual(await plain.step());
     tried.restore(good);
     expect(await tried.save()).toEqual(good);
+  });
+
+  test("a checkpoint is refused by a trainer that aligns other parameters, whose measurements would be mixed with its own", async () => {
+    const all = { ...options.alignment, blockShare: 1 };
+    const head = { ...options.alignment, blockShare: 0 };
+    const own = { ...options.alignment, parameters: (name: string) => name.startsWith("head") };
+    for (const [before, after, message] of [
+      [
+        all,
+        head,
+        /aligning all parameters, and this trainer aligns [23] of the parameters; set alignment\.blockShare \(--align-block-share\) as it was then, to 1$/,
+      ],
+      [
+        head,
+        all,
+        /aligning [23] of the parameters, and this trainer aligns all parameters; .* as it was then$/,
+      ],
+      [own, head, /aligning 1 of the parameters, and this trainer aligns [23] of the parameters/],
+    ] as const) {
+      const ahead = setup({ alignment: before });
+      for (let i = 0; i < 4; i++) await ahead.step();
+      const saved = await ahead.save();
+      const error = errorOf(() => setup({ alignment: after }).restore(saved));
+      expect(error).toMatchObject({ code: "checkpoint", message: expect.stringMatching(message) as unknown });
+      const again = setup({ alignment: before });
+      again.restore(saved);
+      expect(await again.step()).toEqual(await ahead.step());
+      // A separate batch is measured at once, so nothing is mixed.
+      const batch = setup({ alignment: { from: "batch" }, rule: { name: "dga", normalise: "cosine" } });
+      await batch.step();
+      setup({ alignment: { from: "batch", blockShare: 0 } }).restore(await batch.save());
+    }
   });
 
   test("saved data is not changed by later steps", async () => {

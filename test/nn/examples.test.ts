@@ -146,6 +146,7 @@ describe("batches that do not go together are refused, and the field is named", 
       [1, NaN],
       [1, -1],
       [1, Infinity],
+      [1, 2.5],
     ])
       expect(errorOf(() => checkExamples("here", { tokens }))).toMatchObject({
         code: "data",

@@ -81,7 +81,12 @@ describe("the arena", () => {
     const hashes = { a: 0xe40c292c, foobar: 0xbf9cf968 };
     const init = { kind: "normal", deviation: 0.5 } as const;
     const specs = Object.keys(hashes).map((name) => ({ name, shape: [3, 5], init, decay: true }));
-    const { byName } = createParameters(specs, 7);
+    const given = specs.map((spec) => ({ ...spec, shape: [...spec.shape] }));
+    const parameters = createParameters(given, 7);
+    // Later changes of the caller's objects do not change the parameters' specs.
+    for (const spec of given) Object.assign(spec, { name: "other", block: 9 }, spec.shape.fill(1));
+    expect(parameters.specs).toEqual(specs);
+    const { byName } = parameters;
     for (const [name, hash] of Object.entries(hashes)) {
       const noise = await numbers(randomNormal(foldIn(key(7), hash), [3, 5]));
       expect(await numbers(byName.get(name)!)).toEqual(noise.map((x) => 0.5 * x));
