@@ -3,6 +3,7 @@
  * Clipping by the global norm and undoing the loss scale are one factor of the gradient, computed on the device without reading back.
  */
 import { wantTensor } from "../autograd/checks.ts";
+import { MOST } from "../autograd/ops/arithmetic.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
@@ -36,7 +37,10 @@ interface CommonOptions {
    * to the gradient (L2 regularisation), after clipping. Default 0.1 for `adamw`, 0 for the others.
    */
   readonly weightDecay?: number;
-  /** Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off. Default 1. */
+  /**
+   * Largest global norm of the gradient; a larger gradient is scaled down to it. If the squared norm overflows f32 (from a norm of about 1.8e19), the
+   * step changes no parameter, and returns Infinity. 0 turns clipping off. Default 1.
+   */
   readonly clip?: number;
 }
 
@@ -54,7 +58,7 @@ export interface AdamOptions extends CommonOptions {
   readonly beta1?: number;
   /** Decay β₂ of the second moments. Default 0.95 for `adamw`, as in the training of language models; 0.999 for `adam`, as in its paper. */
   readonly beta2?: number;
-  /** ε, added to the root of the second moments. Default 1e-8. */
+  /** ε, added to the root of the second moments: a normal f32, so at least 2⁻¹²⁶. Default 1e-8. */
   readonly eps?: number;
 }
 
@@ -133,14 +137,16 @@ export const checkOptimizer: OptionCheck = (name, value) => {
     for (const [key, arena] of Object.entries(state)) checkArena(`${name}: state: ${key}`, arena);
 };
 
-const learningRate = { min: 0, max: Infinity, openMax: true };
+const learningRate = { min: 0, max: MOST };
+/** The smallest normal f32. With a smaller ε, which some devices treat as 0, a parameter without a gradient would become 0/0. */
+const LEAST_EPS = 2 ** -126;
 const stepOptions: OptionChecks<OptimizerStepOptions> = {
   lossScale: numberIn({ min: 0, openMin: true }),
   squaredNorm: valueThat("a tensor", isTensor),
 };
 const share = numberIn({ min: 0, max: 1, openMax: true });
 const common: OptionChecks<CommonOptions> = {
-  weightDecay: numberIn({ min: 0 }),
+  weightDecay: numberIn({ min: 0, max: MOST }),
   clip: numberIn({ min: 0 }),
 };
 
@@ -154,7 +160,7 @@ function adamOptions(
     beta1: share,
     beta2: share,
     // With 0, a parameter without gradients, such as the row of a token that never occurs, would become 0/0.
-    eps: numberIn({ min: 0, openMin: true }),
+    eps: numberIn({ min: LEAST_EPS, max: MOST }),
   });
   const { beta1 = 0.9, beta2 = defaults.beta2, eps = 1e-8, clip = 1 } = options;
   return { beta1, beta2, eps, weightDecay: options.weightDecay ?? defaults.weightDecay, clip };

@@ -428,9 +428,9 @@ it.each(kinds)(
     const { name } = optimizer;
     const refused = (g: Tensor, lr: number, options?: OptimizerStepOptions): string =>
       codeOf(() => optimizer.step(g, lr, options));
-    for (const lr of [-1, NaN, Infinity])
+    for (const lr of [-1, NaN, Infinity, 1e39])
       expect(refused(gradient, lr)).toBe(
-        `config: ${name}.step: lr: ${lr} does not fit; it must be at least 0 and finite`,
+        `config: ${name}.step: lr: ${lr} does not fit; it must be at least 0 and at most 3.4028234663852886e+38`,
       );
     expect(refused(gradient, 1, { lossScale: 0 })).toContain(
       `config: ${name}.step: lossScale: 0 does not fit`,
@@ -479,8 +479,14 @@ it("an optimizer takes one arena per state, none without momentum, and frees the
 it.each([
   [{ beta1: 1 }, "adamw: beta1: 1 does not fit; it must be at least 0 and less than 1"],
   [{ beta2: -0.1 }, "adamw: beta2: -0.1 does not fit; it must be at least 0 and less than 1"],
-  [{ eps: 0 }, "adamw: eps: 0 does not fit; it must be more than 0 and finite"],
-  [{ weightDecay: NaN }, "adamw: weightDecay: NaN does not fit; it must be at least 0 and finite"],
+  [
+    { eps: 0 },
+    "adamw: eps: 0 does not fit; it must be at least 1.1754943508222875e-38 and at most 3.4028234663852886e+38",
+  ],
+  [
+    { weightDecay: NaN },
+    "adamw: weightDecay: NaN does not fit; it must be at least 0 and at most 3.4028234663852886e+38",
+  ],
   [{ clip: Infinity }, "adamw: clip: Infinity does not fit; it must be at least 0 and finite"],
 ] as const)("adamw: %o is refused", (options, message) => {
   const backend = createReferenceBackend();
