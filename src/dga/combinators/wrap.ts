@@ -91,10 +91,10 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     },
     memoryFault(saved) {
       const [own, innerMemory] = splitMemory(saved);
-      const [updates] = remembered(fullName, saved, "updates");
+      const updates = remembered(fullName, saved, "updates")[0]!;
       if (!liesOnSimplex(remembered(fullName, saved, "weights")))
         return "weights does not lie on the simplex";
-      if (!Number.isSafeInteger(updates) || updates! < 0)
+      if (!Number.isSafeInteger(updates) || updates < 0)
         return `updates is ${updates}, not a whole number of at least 0`;
       return memory?.fault(own) ?? inner.memoryFault?.(innerMemory) ?? null;
     },
