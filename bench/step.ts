@@ -34,6 +34,7 @@ import {
 import { lastBlocks, meanGradient } from "gradmix/dga";
 import { adamw, type Arena, arenaLike, type GPT, type TokenBatch } from "gradmix/nn";
 import { splitSink } from "#dist/autograd/sinks/split.js";
+import { selectedParameters } from "#dist/dga/selection.js";
 import { type Shape, shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
 import { type Peer, pythonOf, startPeer } from "./_peer.js";
@@ -191,8 +192,7 @@ async function variantsOf(
   const single = windowsFor(shape, 1);
   const hosts: number[] = [];
   const every = new Set(parameters.list);
-  const ofHead = lastBlocks(model, 0);
-  const head = new Set([...parameters.byName].flatMap(([name, p]) => (ofHead(name) ? [p] : [])));
+  const head = new Set(selectedParameters(model, { parameters: lastBlocks(model, 0) }));
   const aligned = async (batch: TokenBatch, chosen: ReadonlySet<Tensor> = every): Promise<void> => {
     await alignedPass(model, batch, chosen, direction, gradient);
     await done(optimizer.step(gradient.arena, 1e-3));

@@ -41,7 +41,7 @@ export async function exportRun(
 ): Promise<number> {
   // Loaded here, because `--help` does not need this code.
   const [
-    { exportFormats, exportMixture, matters },
+    { exportFormats, exportMixture, affectsFiles },
     { mixtureOfRun },
     { readRunRecord },
     { recommendedWeights },
@@ -74,9 +74,9 @@ export async function exportRun(
   const { mixture, notes } = mixtureOfRun(record, { weights: kind, stages, paths });
   const stepTokens = (batch ?? facts.batch) * (context ?? facts.context);
   const format = exportFormats.get(given.to);
-  /** Whether the option is for the files; `--scale-to` in steps uses it too. */
+  // An option that only `--scale-to` in steps uses is not passed on, since the format would refuse it.
   const isForFiles = (option: "context" | "batch"): boolean =>
-    !inSteps(given.scaleTo) || format === undefined || matters(option, mixture, format);
+    !inSteps(given.scaleTo) || format === undefined || affectsFiles(option, mixture, format);
   const exported = exportMixture(mixture, {
     format: given.to,
     ...(given.scaleTo === null ? {} : { scaleTo: lengthOf(given.scaleTo, stepTokens) }),

@@ -76,13 +76,12 @@ export function measuringPasses(facts: CostFacts): number {
   const target = gradient * alignment.targetExamples;
   if (plan.aligns && alignment.from === "step") {
     // Measured steps and refreshes are counted from each update.
-    const within = (count: (steps: number) => number): number =>
-      Math.floor(observed / mixer.updateEvery) * count(mixer.updateEvery) +
-      count(observed % mixer.updateEvery);
+    const inAll = (of: (steps: number) => number): number =>
+      Math.floor(observed / mixer.updateEvery) * of(mixer.updateEvery) + of(observed % mixer.updateEvery);
     return (
       Math.ceil(observed / mixer.updateEvery) * probing(alignment, facts) +
-      within((count) => targetRefreshes(count, alignment)) * target +
-      within((count) => Math.ceil(count / alignment.measureEvery)) * batch * inner
+      inAll((count) => targetRefreshes(count, alignment)) * target +
+      inAll((count) => measuredSteps(count, alignment)) * batch * inner
     );
   }
   if (plan.aligns) return updates * aligning(facts);
@@ -97,7 +96,7 @@ export function measuringPasses(facts: CostFacts): number {
 function probing(alignment: ResolvedAlignment, facts: CostFacts): number {
   const { mixer, bases, batch } = facts;
   const { gradient, inner } = perExample(alignment, facts);
-  const rare = hardlyDrawn(mixer.initial.rule.weights, batch * measuredSteps(mixer, alignment));
+  const rare = hardlyDrawn(mixer.initial.rule.weights, batch * measuredSteps(mixer.updateEvery, alignment));
   const examples = bases === null ? Math.min(alignment.probes, rare.length) : 0;
   return examples === 0 ? 0 : examples * (gradient + inner) + gradient * SEPARATE_PASS;
 }

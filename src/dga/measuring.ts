@@ -75,7 +75,10 @@ function probedDomains<B extends Examples>(training: Training<B>): number[] {
   const { options, alignment, state } = training;
   if (alignment.probes === 0 || options.bases !== undefined) return [];
   const { domainWeights } = currentMixture(training);
-  const rare = hardlyDrawn(domainWeights, options.batch * measuredSteps(options.mixer, alignment));
+  const rare = hardlyDrawn(
+    domainWeights,
+    options.batch * measuredSteps(options.mixer.updateEvery, alignment),
+  );
   return inTurn(rare, state.mixer.rule.updates, alignment.probes);
 }
 
@@ -130,7 +133,7 @@ async function gramOf<B extends Examples>(training: Training<B>): Promise<Signal
   const batches = training.drawing.alignment();
   const { model } = training.options;
   const { gram, losses } = await measured(training, (estimation) => estimateGram(model, batches, estimation));
-  return { gram, losses, tokens: tokensOf(batches) };
+  return { gram, losses, tokens: Float64Array.from(batches, tokenCount) };
 }
 
 /** Alignments with every target; all of them use the same batch of the domains. */
@@ -157,13 +160,10 @@ async function targetsOf<B extends Examples>(training: Training<B>): Promise<Sig
       loss: own.targetLoss,
     })),
     losses,
-    tokens: tokensOf(batches),
+    tokens: Float64Array.from(batches, tokenCount),
     ...(norms === undefined ? {} : { norms }),
   };
 }
-
-/** A domain of whose batch no token counts was not measured. */
-const tokensOf = (batches: readonly Examples[]): Float64Array => Float64Array.from(batches, tokenCount);
 
 function lossesOfSteps<B extends Examples>({ options, plan, state }: Training<B>): Signal {
   const { referenceLosses, ...own } = lossesByDomain(state.gathered, options.domains.length);

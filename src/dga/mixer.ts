@@ -161,8 +161,8 @@ function checkIsState(where: string, state: MixerState): void {
 }
 
 /**
- * The state after the rule has processed a signal. Throws `numeric` for a signal that is not finite, and `config` for a state of another mixer and if
- * a rule of your own returns something other than a state. `state` is never changed.
+ * The state after the rule has processed a signal. Throws `numeric` for a signal that is not finite, and `config` for a signal with an unknown name, for a
+ * state of another mixer, and if a rule of your own returns something other than a state. `state` is never changed.
  */
 export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerState {
   checkMixer("update: mixer", mixer);

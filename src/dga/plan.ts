@@ -35,12 +35,9 @@ export function planOf(needs: readonly SignalName[]): Plan {
   };
 }
 
-/** Number of training steps per update whose examples are measured. */
-export function measuredSteps(
-  { updateEvery }: Pick<Mixer, "updateEvery">,
-  { measureEvery }: { readonly measureEvery: number },
-): number {
-  return Math.ceil(updateEvery / measureEvery);
+/** Number of the first `steps` training steps after an update whose examples are measured. */
+export function measuredSteps(steps: number, { measureEvery }: { readonly measureEvery: number }): number {
+  return Math.ceil(steps / measureEvery);
 }
 
 /**
@@ -49,10 +46,11 @@ export function measuredSteps(
  */
 export function targetRefreshes(
   steps: number,
-  { measureEvery, refreshEvery }: { readonly measureEvery: number; readonly refreshEvery: number },
+  alignment: { readonly measureEvery: number; readonly refreshEvery: number },
 ): number {
-  const measured = Math.ceil(steps / measureEvery);
-  return Math.min(measured, 1 + Math.floor(((measured - 1) * measureEvery) / refreshEvery));
+  const measured = measuredSteps(steps, alignment);
+  const last = (measured - 1) * alignment.measureEvery;
+  return Math.min(measured, 1 + Math.floor(last / alignment.refreshEvery));
 }
 
 /** The domains of which fewer than one of `drawn` examples is expected; those of weight 0 are excluded from the mixture. */

@@ -145,7 +145,7 @@ function checkAligned<B extends Examples>(training: Training<B>, saved: readonly
   const described = (names: readonly string[] | null): string =>
     names === null ? "all parameters" : `${names.length} of the parameters`;
   throw checkpointError(
-    `it was made while aligning ${described(saved)}, and this trainer aligns ${described(own)}; set alignment.blockShare (--align-block-share) as it was then${saved === null ? ", to 1" : ""}`,
+    `it was made while aligning ${described(saved)}, and this trainer aligns ${described(own)}; give the alignment.blockShare, or the alignment.parameters, of that trainer${saved === null ? " (blockShare 1)" : ""}`,
   );
 }
 

@@ -1,7 +1,8 @@
 /**
  * Arithmetic on the probability simplex {α : αᵢ ≥ 0, Σ αᵢ = 1}, in Float64. Pure functions: no argument is changed.
  *
- * All functions return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
+ * All functions return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are. Those that change weights throw `numeric`
+ * if all of them are 0.
  */
 import { GradmixError } from "../errors.ts";
 import { checkRange, show, numberList, callback, isNumberList } from "../options.ts";

@@ -14,7 +14,7 @@ export interface DomainAlignment {
  * Computes the alignment of one domain. `dots[j]` is ⟨∇(summed loss of example j), ∇L_target⟩ and `tokens[j]` the example's counted tokens. Examples
  * are the sampled units, so the mean per token is a ratio r = Σd/Σn, whose standard error is √(n/(n−1)·Σ(dⱼ − r·nⱼ)²)/Σn (delta method; Cochran,
  * Sampling Techniques, 3rd ed., §6.4). It does not include the target's own sampling error. Examples without tokens are ignored. Throws `shape` for
- * lists of different lengths.
+ * lists of different lengths, and `numeric` for token counts below 0.
  */
 export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<number>): DomainAlignment {
   numberList("domainAlignments: dots", dots);

@@ -105,10 +105,11 @@ export interface Trainer<B extends Examples = TokenBatch> {
  * Makes a trainer. Throws `config` if the options do not fit together, and `data`, naming the domain, if its examples do not fit the model or each
  * other. The caller disposes the model.
  */
-export function createTrainer<B extends Examples = TokenBatch>(given: TrainerOptions<B>): Trainer<B> {
-  const training = createTraining(given);
-  const { options, drawing, device, state } = training;
-  const { model, schedule, batch } = options;
+export function createTrainer<B extends Examples = TokenBatch>(options: TrainerOptions<B>): Trainer<B> {
+  const training = createTraining(options);
+  const { drawing, device, state } = training;
+  // Those of the trainer, which the caller cannot change.
+  const { model, schedule, batch, bases } = training.options;
 
   /** The error of a step that failed half-way and left no valid state; null if there was none. */
   let failure: unknown = null;
@@ -136,7 +137,6 @@ export function createTrainer<B extends Examples = TokenBatch>(given: TrainerOpt
 
   function weights(): ReturnType<Trainer["weights"]> {
     const own = { final: currentWeights(state.mixer), averaged: averageWeights(state.mixer) };
-    const { bases } = options;
     if (bases === undefined) return { ...own, domains: own };
     const domains = { final: mixtureOf(bases, own.final), averaged: mixtureOf(bases, own.averaged) };
     return { ...own, domains };

@@ -68,7 +68,7 @@ export interface Training<B extends Examples> {
 /** Allocates the state of a trainer. Throws like `createTrainer`; then nothing is allocated. */
 export function createTraining<B extends Examples>(given: TrainerOptions<B>): Training<B> {
   checkTrainer(given);
-  const options = ownOptions(given);
+  const options = withOwnLists(given);
   checkParameters("createTrainer: model: parameters", options.model.parameters);
   const { model, mixer, lossScale = null } = options;
   const { needs } = mixer.rule;
@@ -108,7 +108,7 @@ export function createTraining<B extends Examples>(given: TrainerOptions<B>): Tr
 }
 
 /** A copy of the options and of the lists in them, which the caller may change afterwards. */
-function ownOptions<B extends Examples>(options: TrainerOptions<B>): TrainerOptions<B> {
+function withOwnLists<B extends Examples>(options: TrainerOptions<B>): TrainerOptions<B> {
   const { domains, targets, heldOut, alignment } = options;
   return {
     ...options,

@@ -139,7 +139,7 @@ function settle(
       `${name}: the option rows has no effect, since this format counts ${unit}; leave it out`,
     );
   for (const option of ["context", "batch"] as const)
-    if (options[option] !== undefined && !matters(option, mixture, format))
+    if (options[option] !== undefined && !affectsFiles(option, mixture, format))
       throw new GradmixError(
         "config",
         `${name}: the option ${option} has no effect, since ${format.stages ? "no stage starts at a step or a window" : "this format has no stages"}; leave it out`,
@@ -159,8 +159,8 @@ function settle(
   };
 }
 
-/** Whether the length of a window, or the number of windows per step, changes what is written. */
-export function matters(
+/** Whether the length of a window (`context`), or the number of windows per step (`batch`), changes what is written. Not part of the package's interface. */
+export function affectsFiles(
   option: "context" | "batch",
   { stages }: Pick<Mixture, "stages">,
   { stageStarts, sidecar }: ExportFormat,

@@ -280,14 +280,14 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     },
     dispose: () => parameters.dispose(),
   };
+}
 
-  /** Positions 0 … T−1 of every example. They keep the batch axis, so that their gradients stay per example. */
-  function positionsOf(tokens: Tensor): Tensor {
-    const [batch, time] = [tokens.shape[0]!, tokens.shape[1]!];
-    const ids = new Int32Array(batch * time);
-    for (let i = 0; i < ids.length; i++) ids[i] = i % time;
-    const out = empty([batch, time], "i32", tokens.memory);
-    out.write(ids);
-    return out;
-  }
+/** Positions 0 … T−1 of every example. They keep the batch axis, so that their gradients stay per example. */
+function positionsOf(tokens: Tensor): Tensor {
+  const [batch, time] = [tokens.shape[0]!, tokens.shape[1]!];
+  const ids = new Int32Array(batch * time);
+  for (let i = 0; i < ids.length; i++) ids[i] = i % time;
+  const out = empty([batch, time], "i32", tokens.memory);
+  out.write(ids);
+  return out;
 }

@@ -93,8 +93,8 @@ export interface Optimizer {
   steps: number;
   /**
    * Takes one step with the gradient arena (which it does not change) and the learning rate `lr`. Returns ‖gradient arena‖² [1], before clipping and
-   * with the loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or not finite, and `shape` for a
-   * gradient of another size.
+   * with the loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or that f32 does not hold, and
+   * `shape` for a gradient of another size.
    */
   step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
   /** The second moments, for rules that need preconditioned alignments; null before the first step. Optimizers without second moments leave it out. */
@@ -138,7 +138,7 @@ export const checkOptimizer: OptionCheck = (name, value) => {
 };
 
 const learningRate = { min: 0, max: MOST };
-/** The smallest normal f32. With a smaller ε, which some devices treat as 0, a parameter without a gradient would become 0/0. */
+/** The smallest normal f32; some devices treat smaller numbers as 0. With an ε of 0, a parameter without gradients, such as the row of a token that never occurs, would become 0/0. */
 const LEAST_EPS = 2 ** -126;
 const stepOptions: OptionChecks<OptimizerStepOptions> = {
   lossScale: numberIn({ min: 0, openMin: true }),
@@ -159,7 +159,6 @@ function adamOptions(
     ...common,
     beta1: share,
     beta2: share,
-    // With 0, a parameter without gradients, such as the row of a token that never occurs, would become 0/0.
     eps: numberIn({ min: LEAST_EPS, max: MOST }),
   });
   const { beta1 = 0.9, beta2 = defaults.beta2, eps = 1e-8, clip = 1 } = options;

@@ -102,12 +102,10 @@ export function seedKey(seed: number): Key {
  * Makes and initialises parameters. Their values depend only on the seed and the parameter's name, not on the order. `seed` is an integer from 0 to
  * 2⁵³ − 1. Throws `config` for two parameters with the same name and for invalid seeds.
  */
-export function createParameters(given: readonly ParameterSpec[], seed: number): Parameters {
-  isList("createParameters: specs", given);
+export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
+  isList("createParameters: specs", specs);
   const root = seedKey(seed);
-  for (const spec of given) checkSpec(spec);
-  // The caller may change its own objects afterwards.
-  const specs = given.map((spec) => ({ ...spec, shape: [...spec.shape] }));
+  for (const spec of specs) checkSpec(spec);
   const offsets = new Map<string, number>();
   let end = 0;
   let decayed = 0;
@@ -139,7 +137,8 @@ export function createParameters(given: readonly ParameterSpec[], seed: number):
   });
   return {
     list,
-    specs,
+    // The caller may change its own objects afterwards.
+    specs: specs.map((spec) => ({ ...spec, shape: [...spec.shape] })),
     byName,
     value,
     decayed,

@@ -62,9 +62,9 @@ test("a rule that needs several signals gets all of them; with several targets, 
 });
 
 test("a domain is hardly drawn if less than one of its examples is expected in the measured steps", () => {
-  expect(measuredSteps({ updateEvery: 5 }, { measureEvery: 2 })).toBe(3);
-  expect(measuredSteps({ updateEvery: 1 }, { measureEvery: 2 })).toBe(1);
-  expect(measuredSteps({ updateEvery: 6 }, { measureEvery: 2 })).toBe(3);
+  expect(measuredSteps(5, { measureEvery: 2 })).toBe(3);
+  expect(measuredSteps(1, { measureEvery: 2 })).toBe(1);
+  expect(measuredSteps(6, { measureEvery: 2 })).toBe(3);
   expect(hardlyDrawn([0.6, 0.25, 0.15, 0], 4)).toEqual([2]);
   expect(hardlyDrawn([0.6, 0.25, 0.15, 0], 7)).toEqual([]);
   expect(hardlyDrawn([0.6, 0.25, 0.15, 0], 1)).toEqual([0, 1, 2]);

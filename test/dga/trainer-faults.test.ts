@@ -325,12 +325,12 @@ describe("a checkpoint is restored completely or not at all", () => {
       [
         all,
         head,
-        /aligning all parameters, and this trainer aligns [23] of the parameters; set alignment\.blockShare \(--align-block-share\) as it was then, to 1$/,
+        /aligning all parameters, and this trainer aligns [23] of the parameters; give the alignment\.blockShare, or the alignment\.parameters, of that trainer \(blockShare 1\)$/,
       ],
       [
         head,
         all,
-        /aligning [23] of the parameters, and this trainer aligns all parameters; .* as it was then$/,
+        /aligning [23] of the parameters, and this trainer aligns all parameters; .* of that trainer$/,
       ],
       [own, head, /aligning 1 of the parameters, and this trainer aligns [23] of the parameters/],
     ] as const) {
