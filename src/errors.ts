@@ -20,12 +20,25 @@ export function errorCode(error: unknown): string {
   return typeof code === "string" ? code : "";
 }
 
+/**
+ * The text as one line that a terminal shows as it is: line ends with the spaces around them become one space, and other control characters (also of
+ * names and texts that a message quotes) are written as \uXXXX. Not part of the package's interface.
+ */
+export function onOneLine(text: string): string {
+  return text
+    .replaceAll(/\s*[\r\n]\s*/g, " ")
+    .replaceAll(
+      /[\p{Cc}\p{Zl}\p{Zp}]/gu,
+      (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
+}
+
 /** The only error type that gradmix throws deliberately. Its message is one line that says what is wrong, where, and what to do. */
 export class GradmixError extends Error {
   /** Kind of the error; see `ErrorCode`. */
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
+    super(onOneLine(message), options);
     this.name = "GradmixError";
     this.code = code;
   }

@@ -7,7 +7,7 @@
  *     centroids.npy           the centroids [clusters, dim] (f32)
  *     embedder.safetensors    the embedder that assigns texts
  */
-import { existsSync, mkdirSync, renameSync } from "node:fs";
+import { existsSync, renameSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
 import type { Points } from "../data/cluster/kmeans.ts";
@@ -23,6 +23,7 @@ import { formatJson } from "../json.ts";
 import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { ioError, writeFileAtomic } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
 import {
@@ -101,7 +102,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
       signal: interrupt.signal,
     });
     try {
-      mkdirSync(dirname(resolve(args.out)), { recursive: true });
+      makeFolders(dirname(resolve(args.out)));
       renameSync(result.folder, resolve(args.out));
     } catch (error) {
       throw existsSync(args.out) ? isThere(args.out) : ioError(args.out, error);

@@ -19,7 +19,6 @@ import {
   existsSync,
   fstatSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readFileSync,
   rmSync,
@@ -30,6 +29,7 @@ import { crc32 } from "node:zlib";
 import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import { ioError, readError, writeAll, writeFileAtomic } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import {
   anything,
   count,
@@ -80,7 +80,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const folder = `${resolve(out).replace(/[/\\]+$/, "")}.partial`;
   const at = (name: string): string => join(folder, name);
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolders(folder);
   } catch (error) {
     throw ioError(folder, error);
   }
@@ -169,7 +169,7 @@ function openGrowing(
   wholeOf: (bytes: Uint8Array<ArrayBuffer>) => number,
 ): { bytes: Uint8Array<ArrayBuffer>; file: number } {
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolders(dirname(path));
     const all =
       existsSync(path) && statSync(path).size > 0 ? new Uint8Array(readFileSync(path)) : new Uint8Array(0);
     const complete = wholeOf(all);

@@ -16,7 +16,7 @@ import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
 import { type Outputs, train } from "./train.ts";
-import { type Raw, textOption, configError } from "./values.ts";
+import { type Raw, textOption, configError, flagOf } from "./values.ts";
 
 const examples = `
 More examples:
@@ -305,7 +305,7 @@ function addReport(program: Command, io: Io): void {
     .action(async (runs: string[], options: Record<string, unknown>) => {
       const given = (name: string): string | null => textOption(options, name);
       const { report } = await import("./report-command.ts");
-      io.code = report(
+      io.code = await report(
         {
           runs,
           out: given("out"),
@@ -355,9 +355,6 @@ function addOptions(command: Command, rows: readonly OptionRow[], grouped = true
     for (const option of commanderOptions(row)) command.addOption(place(option, groups[row.section]));
   command.addHelpOption(place(new Option("-h, --help", "print this help"), groups.run));
 }
-
-const flagOf = (name: string): string =>
-  `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
 /** The flags that were given, by key path. */
 function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, unknown>>): Map<string, Raw> {

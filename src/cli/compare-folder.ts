@@ -8,11 +8,12 @@
  *     report.html                 the page of all runs; with several targets one report-TARGET.html per target
  *     lock                        the process that writes here, while it runs
  */
-import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { existsSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { ioError, temporaryName, writeFileAtomic } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import { reason } from "../node/system-errors.ts";
 import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
@@ -51,7 +52,7 @@ export function checkEmpty(folder: string): void {
 /** Creates the folder and locks it until the lock is released. Throws `config` if another process has locked it, and `io`. */
 export function holdFolder(folder: string): Lock {
   try {
-    mkdirSync(resolve(folder), { recursive: true });
+    makeFolders(folder);
   } catch (error) {
     throw ioError(folder, error);
   }

@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { formatJson, type Json } from "../json.ts";
 import { writeFilesAtomic } from "../node/files.ts";
 import type { Output } from "./output.ts";
-import { checkOutputs, filesAmong } from "./outputs.ts";
+import { checkOutputs, filesAmong, filesReadBy } from "./outputs.ts";
 import {
   checkValue,
   didYouMean,
@@ -14,6 +14,7 @@ import {
   readText,
   show,
   configError,
+  flagOf,
 } from "./values.ts";
 
 /** The given values as text; null if a value was not given. */
@@ -52,6 +53,11 @@ export async function exportRun(
     import("../export/mixture.ts"),
   ]);
   if (given.to === null) {
+    const flag = givenFlags(given)[0];
+    if (flag !== undefined)
+      throw configError(
+        `${flag}: the format is missing; add --to FORMAT (gradmix export without options lists the formats)`,
+      );
     const width = Math.max(...Array.from(exportFormats.keys(), (name) => name.length));
     for (const { name, title } of exportFormats.values()) out.write(`${name.padEnd(width)}  ${title}\n`);
     err.write(`gradmix export RUN --to FORMAT writes one of these\n`);
@@ -88,11 +94,11 @@ export async function exportRun(
   const written = place(given, exported.files, exported.sidecar);
   checkOutputs(
     written.map(({ path }) => ["--out", path] as const),
-    filesAmong([given.mapFile]),
+    [...filesAmong([given.mapFile]), ...(await filesReadBy([given.run]))],
   );
   writeFilesAtomic(written.map(({ path, text }) => ({ path, parts: [new TextEncoder().encode(text)] })));
   for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
-  if (given.out === null) out.write(exported.files[0]!.text);
+  if (given.out === null) await out.deliver(exported.files[0]!.text);
   else {
     for (const { path } of written) err.write(`written: ${path}\n`);
     const stale = staleStages(written.map(({ path }) => path));
@@ -102,6 +108,13 @@ export async function exportRun(
   await out.flush();
   await err.flush();
   return 0;
+}
+
+/** The flags that were given. */
+function givenFlags({ run: _run, ...flags }: ExportArguments): string[] {
+  return Object.entries(flags).flatMap(([name, value]: [string, string | readonly string[] | null]) =>
+    value === null || value.length === 0 ? [] : [flagOf(name)],
+  );
 }
 
 /** Files beside the written ones that an earlier export with another number of stages has left. */

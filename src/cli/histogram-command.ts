@@ -59,6 +59,7 @@ export async function showHistogram(
     line: () => progress.line("stopping; Ctrl-C again to stop at once"),
     atOnce: () => {},
   });
+  let table = "";
   try {
     // Loaded here, because `--help` and errors in the arguments do not need this code.
     const { clusterHistograms, domainHistograms } = await import("./histograms.ts");
@@ -92,22 +93,21 @@ export async function showHistogram(
     }
     // Together, so that either both are written or neither is.
     writeFilesAtomic(files);
-    await err.flush();
     for (const target of targets) {
-      if (targets.length > 1) out.write(`${target.name}\n`);
-      out.write(formatTable(domains, target, clusters === null ? Infinity : SHOWN));
+      if (targets.length > 1) table += `${target.name}\n`;
+      table += formatTable(domains, target, clusters === null ? Infinity : SHOWN);
     }
-    for (const { path } of files) out.write(`written to ${path}\n`);
-    return 0;
+    for (const { path } of files) table += `written to ${path}\n`;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
     progress.line("stopped; nothing was written");
     return interrupt.exitCode();
   } finally {
     interrupt.stop();
-    await out.flush();
     await err.flush();
   }
+  await out.deliver(table);
+  return 0;
 }
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);

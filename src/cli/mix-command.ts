@@ -4,17 +4,17 @@ import {
   closeSync,
   createReadStream,
   existsSync,
-  mkdirSync,
   openSync,
   readFileSync,
   statSync,
   writeSync,
 } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import { reason } from "../node/system-errors.ts";
 import { preparedAmong } from "./prepared-folder.ts";
 import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
@@ -89,9 +89,12 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;
   checkTogether(flags);
   checkOutputs(
-    Object.entries({ "--state-file": flags.stateFile, "--weights-file": flags.weightsFile }).flatMap(
-      ([flag, path]) => (path === null ? [] : [[flag, path] as const]),
-    ),
+    Object.entries({
+      // A file that exists is read.
+      "--token-file": flags.tokenFile === null || existsSync(flags.tokenFile) ? null : flags.tokenFile,
+      "--state-file": flags.stateFile,
+      "--weights-file": flags.weightsFile,
+    }).flatMap(([flag, path]) => (path === null ? [] : [[flag, path] as const])),
     filesAmong([args.config, flags.sizes, flags.tokenFile, ...args.given.values()]),
   );
   if (flags.replay !== null) return replayFile(flags.replay, args, err);
@@ -395,7 +398,7 @@ function addressOf(text: string): { readonly host: string; readonly port: number
 /** Locks a file until the process exits. The lock of a process that was killed is taken over. */
 function lock(file: string): void {
   try {
-    mkdirSync(resolve(dirname(file)), { recursive: true });
+    makeFolders(dirname(file));
   } catch (error) {
     throw ioError(file, error);
   }
@@ -413,7 +416,7 @@ function tokenOf(path: string): string {
   try {
     if (!existsSync(path)) {
       const token = newToken();
-      mkdirSync(resolve(dirname(path)), { recursive: true });
+      makeFolders(dirname(path));
       const file = openSync(path, "wx", 0o600);
       try {
         writeSync(file, `${token}\n`);

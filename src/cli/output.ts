@@ -1,15 +1,19 @@
 /**
- * Standard output and standard error, written so that a run never depends on their readers. Text is written in the background, so a reader
- * that does not read (a pager, a stopped program) delays nothing. Text that cannot be written (a reader that exited, a full disk, a closed
- * terminal) is dropped, and `lost` gives the reason.
+ * Standard output and standard error. What a run says is written in the background, so that a reader that does not read (a pager, a stopped
+ * program) delays nothing. The result of a command, such as an exported mixture, waits for its reader. Text that cannot be written (a reader that
+ * exited, a full disk, a closed terminal) is dropped, and `lost` gives the reason.
  */
 import type { Writable } from "node:stream";
 import { errorCode } from "../errors.ts";
 
 export interface Output {
+  /** Writes in the background. Drops text for a reader that is far behind. */
   write(text: string): void;
+  /** Writes all of a text of any length, and waits as long as its reader takes. */
+  deliver(text: string): Promise<void>;
+  /** Whether the output is a terminal that can erase a line. */
   readonly isTTY: boolean;
-  /** Width of the terminal; undefined if the output is not a terminal. */
+  /** Width of the terminal; undefined if it is unknown, or the output is not a terminal. */
   readonly columns: number | undefined;
   /** Whether more text is waiting than an active reader would leave. */
   readonly behind: boolean;
@@ -26,7 +30,8 @@ const BEHIND_BYTES = 1 << 12;
 /** Largest amount of waiting text for a reader that does not read; text beyond it is dropped. */
 const MOST_BYTES = 1 << 20;
 
-export function openOutput(stream: OutputStream): Output {
+/** `terminal`: the kind of the terminal, as the system names it; one that is "dumb" cannot erase a line. */
+export function openOutput(stream: OutputStream, terminal: string | undefined = process.env["TERM"]): Output {
   let pending = 0;
   let lost: string | null = null;
   let stuck = false;
@@ -47,9 +52,10 @@ export function openOutput(stream: OutputStream): Output {
   };
 
   return {
-    isTTY: stream.isTTY === true,
+    isTTY: stream.isTTY === true && terminal !== "dumb",
     get columns() {
-      return stream.columns;
+      // A terminal that does not know its width reports 0.
+      return stream.columns === 0 ? undefined : stream.columns;
     },
     get behind() {
       return stream.writableLength > BEHIND_BYTES;
@@ -64,6 +70,15 @@ export function openOutput(stream: OutputStream): Output {
       }
       pending++;
       stream.write(text, written);
+    },
+    async deliver(text) {
+      await new Promise<void>((resolve) => {
+        pending++;
+        stream.write(text, (error) => {
+          written(error);
+          resolve();
+        });
+      });
     },
     async flush(milliseconds = 2000) {
       // A reader that has not read anything for that long is not waited for another time.

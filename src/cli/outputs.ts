@@ -5,6 +5,8 @@
 import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { isClusterFolder } from "./cluster-folder.ts";
+import { listFiles } from "../data/files.ts";
+import { fileLayer } from "./config.ts";
 import type { Inputs } from "./inputs.ts";
 import { runNames } from "./run-folder.ts";
 import { configError } from "./values.ts";
@@ -17,6 +19,8 @@ export function checkOutputs(outputs: readonly NamedOutput[], reads: Iterable<st
   const taken = new Map<string, string>();
   for (const path of reads) taken.set(realPath(path), "the command reads this file");
   for (const [flag, path] of outputs) {
+    if (path === "-")
+      throw configError(`${flag}: - is not the standard output here; name a file (./- for one called "-")`);
     const place = realPath(path);
     const why = taken.get(place) ?? ownerOf(place);
     if (why !== null)
@@ -28,6 +32,29 @@ export function checkOutputs(outputs: readonly NamedOutput[], reads: Iterable<st
 /** The values among arguments that are existing files, and so are read. */
 export function filesAmong(values: Iterable<unknown>): string[] {
   return [...values].flat().filter((value): value is string => typeof value === "string" && isFile(value));
+}
+
+/** The existing files that the configurations of these runs name: their text, tokenizer, weights and so on. Relative paths are those of the current folder. */
+export async function filesReadBy(runs: readonly string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const run of runs) {
+    const file = join(run, "config.json");
+    if (!isFile(file)) continue;
+    const { values } = fileLayer(file);
+    found.push(...filesAmong([...values.values()].flatMap(textsOf)));
+    for (const key of ["data.domains", "data.domainsFrom", "data.target", "data.targets"])
+      for (const pattern of textsOf(values.get(key)))
+        // Text that has been moved since the run cannot be replaced.
+        found.push(...(await listFiles([pattern], { skipUnreadable: true }).catch(() => [])));
+  }
+  return found;
+}
+
+/** The texts in a value of a configuration. */
+function textsOf(value: unknown): string[] {
+  if (typeof value === "string") return [value];
+  if (Array.isArray(value)) return value.flatMap(textsOf);
+  return value instanceof Map ? [...value.values()].flatMap(textsOf) : [];
 }
 
 /** All files of the inputs. */

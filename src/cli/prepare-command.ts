@@ -57,17 +57,14 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
   const lock = takeLock(args.out);
   const release = (): void => lock.release();
   process.once("exit", release);
+  let report = "";
   try {
     removeLockRemains(args.out);
     removeRemains(args.out);
     const say = (line: string): void => {
       if (!quiet) status.line(line);
     };
-    const report = await work(args, config, interrupt, say, quiet ? null : { screen: err, status });
-    status.end();
-    await err.flush();
-    out.write(report);
-    return 0;
+    report = await work(args, config, interrupt, say, quiet ? null : { screen: err, status });
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
     status.line(`stopped; run the same command again to continue ${args.out}`);
@@ -78,9 +75,10 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
     release();
     process.off("exit", release);
     if (isNew) removeEmpty(args.out);
-    await out.flush();
     await err.flush();
   }
+  await out.deliver(report);
+  return 0;
 }
 
 async function configOfArguments({ config: file, given, rows }: PrepareArguments): Promise<TrainConfig> {

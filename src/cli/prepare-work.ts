@@ -3,10 +3,11 @@
  * continues from there.
  */
 import * as nodeFs from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { errorCode } from "../errors.ts";
 import { ioError, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import {
   anything,
   count,
@@ -47,7 +48,7 @@ export function beginWork(folder: string, plan: SavedPlan, tokenizer: Tokenizer)
   const encode = (text: string): Uint8Array => new TextEncoder().encode(`${text}\n`);
   try {
     // Written first, so that the folder is recognised whatever happens next.
-    nodeFs.mkdirSync(work, { recursive: true });
+    makeFolders(work);
   } catch (error) {
     throw ioError(work, error);
   }
@@ -151,7 +152,7 @@ export function endWork(folder: string): void {
 export function checkRoom(folder: string): boolean {
   let [names, isNew]: [string[], boolean] = [[], false];
   try {
-    isNew = nodeFs.mkdirSync(resolve(folder), { recursive: true }) !== undefined;
+    isNew = makeFolders(folder) !== null;
     names = nodeFs.readdirSync(folder);
   } catch (error) {
     if (errorCode(error) === "EEXIST") throw configError(`--out ${folder}: is a file; give a folder`);

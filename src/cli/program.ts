@@ -2,7 +2,7 @@
 import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
-import { GradmixError } from "../errors.ts";
+import { GradmixError, onOneLine } from "../errors.ts";
 import { addCommands } from "./commands.ts";
 import { openOutput, type Output } from "./output.ts";
 import { version } from "./version.ts";
@@ -19,7 +19,7 @@ export async function main(args: readonly string[]): Promise<number> {
     const message =
       known?.message ?? `internal error: ${error instanceof Error ? error.message : String(error)}`;
     const hint = known === null && !debugging() ? " (set GRADMIX_DEBUG=1 to see where)" : "";
-    err.write(`gradmix: ${message.replaceAll(/\s*\n\s*/g, " ")}${hint}\n`);
+    err.write(`gradmix: ${onOneLine(message)}${hint}\n`);
     if (debugging() && error instanceof Error) err.write(`${error.stack ?? ""}\n`);
     return known === null ? 1 : 2;
   };

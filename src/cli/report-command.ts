@@ -5,7 +5,7 @@ import { writeEvents } from "../report/tensorboard.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
-import { checkOutputs } from "./outputs.ts";
+import { checkOutputs, filesReadBy } from "./outputs.ts";
 import { pageExports } from "./page-exports.ts";
 import { configError } from "./values.ts";
 
@@ -23,14 +23,17 @@ export interface ReportArguments {
 }
 
 /** Runs the command and returns the exit code. Throws `data` and `io`; invalid runs are refused before anything is written. */
-export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
+export async function report(
+  { runs, out: file, svg, tensorboard, csv }: ReportArguments,
+  out: Output,
+): Promise<number> {
   const clusters = runs.find(isClusterFolder);
   if (clusters !== undefined)
     throw configError(
       `${clusters} is a folder of clusters, not of a run; open its page instead: ${join(clusters, "clusters.html")}`,
     );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
-  if (file !== null) checkOutputs([["--out", file]], []);
+  if (file !== null) checkOutputs([["--out", file]], await filesReadBy(runs));
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [
     path,

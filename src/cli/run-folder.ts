@@ -39,6 +39,7 @@ import {
   writeFolderAtomic,
   type WriteFs,
 } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, isObject } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
@@ -253,9 +254,9 @@ function loadPoint(
 /** Locks the folder and makes the files that a run has before its first step. If this fails for a new run, everything that it made is removed. */
 function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs): Held {
   const folder = config.run.out;
-  let made: string | undefined;
+  let made: string | null;
   try {
-    made = fs.mkdirSync(resolve(folder), { recursive: true });
+    made = makeFolders(folder, fs);
   } catch (error) {
     throw ioError(folder, error);
   }
@@ -275,7 +276,7 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
   } catch (error) {
     if (isNew && lock !== null) for (const undone of undo.reverse()) quietly(undone);
     if (lock !== null) quietly(lock.release);
-    if (made !== undefined) quietly(() => removeEmpty(resolve(folder), made));
+    if (made !== null) quietly(() => removeEmpty(resolve(folder), made));
     throw error;
   }
 }
@@ -299,7 +300,7 @@ function makeFiles(
   writeJson(place("config.json"), config, fs);
   const checkpoints = place("checkpoints");
   try {
-    fs.mkdirSync(resolve(checkpoints), { recursive: true });
+    makeFolders(checkpoints, fs);
   } catch (error) {
     throw ioError(checkpoints, error);
   }

@@ -366,6 +366,10 @@ function quote(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
 }
 
+/** The flag of an option by its name in the code: `scaleTo` is `--scale-to`. */
+export const flagOf = (name: string): string =>
+  `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+
 /** Formats a value for an error message, on one line of limited length. */
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);

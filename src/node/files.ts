@@ -2,6 +2,7 @@
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
+import { makeFolders } from "../make-folders.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { reason } from "./system-errors.ts";
 
@@ -15,7 +16,7 @@ export interface WriteFs {
   renameSync(from: string, to: string): void;
   linkSync(from: string, to: string): void;
   rmSync(path: string, options?: { force?: boolean; recursive?: boolean }): void;
-  mkdirSync(path: string, options: { recursive: true }): string | undefined;
+  mkdirSync(path: string): void;
 }
 
 /** Matches the names of temporary files that a killed writer may leave behind. */
@@ -45,8 +46,7 @@ export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = node
       current = path;
       const place = placeOf(path);
       const temporary = join(dirname(place), `.${basename(place)}.${process.pid}.tmp`);
-      // Absolute, because Node's recursive mkdir never returns for a relative path if the current folder was removed.
-      fs.mkdirSync(resolve(dirname(place)), { recursive: true });
+      makeFolders(dirname(place), fs);
       written.push({ path, place, temporary });
       const file = fs.openSync(temporary, "w");
       try {
@@ -79,7 +79,11 @@ export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = node
  */
 function placeOf(path: string): string {
   const stats = nodeFs.statSync(path, { throwIfNoEntry: false });
-  if (stats === undefined) return path;
+  if (stats === undefined) {
+    // A link to a file that does not exist yet. A circle of links has made `statSync` fail.
+    const isLink = nodeFs.lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+    return isLink ? placeOf(resolve(dirname(path), nodeFs.readlinkSync(path))) : path;
+  }
   if (stats.isFile()) return nodeFs.lstatSync(path).isSymbolicLink() ? nodeFs.realpathSync(path) : path;
   const what = stats.isDirectory() ? "a folder" : "a device, pipe or socket";
   throw new GradmixError("io", `${path}: cannot be written (it is ${what}); name a file`);

@@ -1,8 +1,9 @@
 /** Writes a run for TensorBoard and other readers of its files: the lines of metrics.jsonl as records of an event file. */
-import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { closeSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
+import { makeFolders } from "../make-folders.ts";
 import type { MetricsLine, StepMetrics } from "../runs/lines.ts";
 import { scanMetrics } from "../runs/record.ts";
 import { type Scalar, scalarsRecord, versionRecord } from "./tfevents.ts";
@@ -101,7 +102,7 @@ export function openEvents(folder: string): EventWriter {
   const written: Written = { weights: null };
   const path = join(place, eventFileName(Date.now() / 1000));
   try {
-    mkdirSync(resolve(place), { recursive: true });
+    makeFolders(place);
     const file = openSync(path, "w");
     const write = (bytes: Uint8Array): void => {
       try {

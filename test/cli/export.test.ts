@@ -93,6 +93,7 @@ async function exported(
   const output = (to: "out" | "err"): Output => ({
     ...{ isTTY: false, columns: undefined, behind: false, lost: null },
     write: (text) => void (texts[to] += text),
+    deliver: (text) => Promise.resolve(void (texts[to] += text)),
     flush: () => Promise.resolve(true),
   });
   const code = await exportRun({ ...nothing, ...given }, { out: output("out"), err: output("err") });
@@ -110,6 +111,20 @@ describe("gradmix export", () => {
     expect(out).toContain('\ndata:\n  train_weights:\n    web: 0.7\n    "7": 0.3\n');
     expect(err).toContain('averaged weights of run "run"');
     expect((await exported({ ...run(), to: "levanter", weights: "final" })).out).toContain("web: 0.5\n");
+  });
+
+  test("refuses every option that a missing --to makes useless, and lists the formats without any", async () => {
+    const values: Partial<ExportArguments> = {
+      ...{ out: "x", weights: "final", stages: "2", scaleTo: "3B", context: "8", batch: "2" },
+      ...{ rows: "windows", floor: "0.1", map: ["web=x"], mapFile: "x.csv" },
+    };
+    for (const [name, value] of Object.entries(values))
+      await expect(exported({ ...run(), [name]: value })).rejects.toMatchObject({
+        code: "config",
+        message: `--${name.replace(/[A-Z]/, (letter) => `-${letter.toLowerCase()}`)}: the format is missing; add --to FORMAT (gradmix export without options lists the formats)`,
+      });
+    const { code, out } = await exported(run());
+    expect([code, out]).toEqual([0, expect.stringMatching(/^levanter +\S/m)]);
   });
 
   test("writes one file to the given path, or a format's files into a folder; a format without comments gets a file of notes", async () => {

@@ -20,6 +20,12 @@ let folder = "";
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "gradmix-outputs-"));
   makeRun(join(folder, "run"), { steps: 6 });
+  for (const name of ["domain-0", "target"]) writeFileSync(join(folder, `${name}.txt`), "text");
+  makeRun(join(folder, "patterns"), { steps: 6 });
+  writeFileSync(
+    join(folder, "patterns/config.json"),
+    JSON.stringify({ data: { domains: { prose: ["pro*.jsonl", "gone*.jsonl"] }, target: "target.jsonl" } }),
+  );
   mkdirSync(join(folder, "run/model"));
   mkdirSync(join(folder, "run/checkpoints"));
   writeFileSync(join(folder, "run/model/config.json"), "{}");
@@ -77,6 +83,10 @@ const refused: [what: string, args: readonly string[], flag: string, path: strin
   ["export, in a folder of the run", [...exported, "--out", "run/model/config.json"], "--out", "run/model/config.json", /part of what gradmix wrote in .*run$/],
   ["export, a checkpoint to come", [...exported, "--out", "run/checkpoints/new"], "--out", "run/checkpoints/new", /part of what gradmix wrote in .*run$/],
   ["export, the map of paths", [...exported, "--map-file", "map.json", "--out", "map.json"], "--out", "map.json", /the command reads this file$/],
+  ["export, a text of the run", [...exported, "--out", "domain-0.txt"], "--out", "domain-0.txt", /the command reads this file$/],
+  ["export, a text of a pattern of the run", ["export", "patterns", "--to", "csv", "--out", "prose.jsonl"], "--out", "prose.jsonl", /the command reads this file$/],
+  ["report, the target of the run", ["report", "run", "--out", "target.txt"], "--out", "target.txt", /the command reads this file$/],
+  ["mix, one new file for the token and the state", [...mixed, "--listen", "0", "--token-file", "t", "--state-file", "t"], "--state-file", "t", /--token-file writes it too$/],
   ["report, the metrics of the run", ["report", "run", "--out", "run/metrics.jsonl"], "--out", "run/metrics.jsonl", /part of what gradmix wrote/],
   ["histogram, the target", [...histogram, "--out", "target.jsonl"], "--out", "target.jsonl", /the command reads this file$/],
   ["histogram, the target behind a link", [...histogram, "--out", "link.jsonl"], "--out", "link.jsonl", /the command reads this file$/],
@@ -109,6 +119,37 @@ test("a page, a table, other files in the folder of a run, and files that the sa
   for (const _ of [1, 2])
     expect(gradmix([...mixed, "--state-file", "state.json", "--weights-file", "w.json"]).code).toBe(0);
 });
+
+test("a file cannot be called -, which elsewhere means the standard output", () => {
+  const before = contents();
+  for (const [args, flag] of [
+    [[...exported, "--out", "-"], "--out"],
+    [["report", "run", "--out", "-"], "--out"],
+    [[...histogram, "--out", "-"], "--out"],
+    [[...mixed, "--weights-file", "-"], "--weights-file"],
+  ] as const)
+    expect(gradmix(args)).toEqual({
+      code: 2,
+      err: `gradmix: ${flag}: - is not the standard output here; name a file (./- for one called "-")\n`,
+    });
+  expect(contents()).toEqual(before);
+});
+
+test.runIf(process.platform === "linux")(
+  "a folder that cannot be made ends a command with one line",
+  () => {
+    for (const args of [
+      ["train", "config.json", "--tokenizer", "byte", "--steps", "1", "--out", "/proc/x/y"],
+      [...exported, "--out", "/proc/x/y"],
+      [...mixed, "--state-file", "/proc/x/y"],
+    ]) {
+      const { code, err } = gradmix(args);
+      expect([args.join(" "), code]).toEqual([args.join(" "), 2]);
+      expect(err).toMatch(/(^|\n)gradmix: [^\n]*\/proc\/x[^\n]*\n$/);
+    }
+  },
+  60_000,
+);
 
 test("histogram writes both of its files or neither", () => {
   const before = contents();

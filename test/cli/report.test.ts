@@ -29,6 +29,7 @@ async function run(
   let text = "";
   const output = {
     write: (part: string) => void (text += part),
+    deliver: (part: string) => Promise.resolve(void (text += part)),
     isTTY: false,
     columns: 80,
     behind: false,
@@ -36,7 +37,7 @@ async function run(
     flush: () => Promise.resolve(true),
   };
   const { out = null, svg = null, tensorboard = null, csv = false } = more;
-  expect(report({ runs, out, svg, tensorboard, csv }, output)).toBe(0);
+  expect(await report({ runs, out, svg, tensorboard, csv }, output)).toBe(0);
   return text;
 }
 

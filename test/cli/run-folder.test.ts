@@ -17,6 +17,7 @@ import type { TrainConfig } from "#dist/cli/train-config.js";
 import { formatJson } from "#dist/json.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { makeFolders } from "#dist/make-folders.js";
 import { errorOf } from "../errors.ts";
 
 let root = "";
@@ -290,10 +291,34 @@ describe("writing", () => {
     nodeFs.symlinkSync(circle, circle);
     expect(errorOf(() => write(circle)).message).toContain("its symbolic links lead in a circle");
     expect(errorOf(() => write(join(root, "n".repeat(300)))).message).toContain("the name is too long");
-    nodeFs.rmSync(file);
-    // One that leads nowhere is replaced.
-    write(link);
-    expect(nodeFs.lstatSync(link).isFile()).toBe(true);
+    // A link, or a chain of them, to a file that does not exist yet.
+    nodeFs.rmSync(join(root, "a"), { recursive: true });
+    const chain = join(root, "chain");
+    nodeFs.symlinkSync("link", chain);
+    write(chain);
+    expect([nodeFs.readlinkSync(chain), nodeFs.readlinkSync(link)]).toEqual(["link", file]);
+    expect(readFileSync(file, "utf8")).toBe(chain);
+  });
+
+  test("folders are made as Node makes them, and where Node would never return, the error of the system is thrown", () => {
+    const deep = join(root, "a", "b", "c");
+    expect(makeFolders(deep)).toBe(join(root, "a"));
+    expect(makeFolders(deep)).toBeNull();
+    expect(makeFolders(join(deep, "..", "d"))).toBe(join(root, "a", "b", "d"));
+    const file = join(root, "file");
+    nodeFs.writeFileSync(file, "");
+    expect(() => makeFolders(file)).toThrow("EEXIST");
+    expect(() => makeFolders(join(file, "x", "y"))).toThrow("ENOTDIR");
+    // Another process makes the folder first.
+    const racing = {
+      mkdirSync(path: string) {
+        nodeFs.mkdirSync(path);
+        nodeFs.mkdirSync(path);
+      },
+    };
+    expect(makeFolders(join(root, "e", "f"), racing)).toBeNull();
+    expect(nodeFs.existsSync(join(root, "e", "f"))).toBe(true);
+    if (process.platform === "linux") expect(() => makeFolders("/proc/x/y")).toThrow("ENOENT");
   });
 
   test("if the disk fills up during a run, the last good checkpoint is kept", () => {

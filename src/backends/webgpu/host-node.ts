@@ -1,9 +1,10 @@
 /** The only file that depends on Dawn and Node: it finds adapters and stores the choices of variants. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
+import { makeFolders } from "../../make-folders.ts";
 import { type FoundDevice, tensorCoreFeatures } from "./adapter-info.ts";
 import { limitsOf, requestDevice } from "./device.ts";
 import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
@@ -176,7 +177,7 @@ export function tuningStore(
       try {
         // Another process may have added choices in the meantime.
         const all = { ...read(), [device]: { ...known(), [bucket]: variant } };
-        mkdirSync(dirname(file), { recursive: true });
+        makeFolders(dirname(file));
         writeFileSync(fresh, `${JSON.stringify(all, null, 2)}\n`);
         renameSync(fresh, file);
       } catch {
