@@ -124,7 +124,8 @@ export function createSampler(options: SamplerOptions): Sampler {
     seed: required(integerIn(0)),
     mode: oneOf("multinomial", "systematic"),
   });
-  const { domains, seed, mode = "multinomial" } = options;
+  const { seed, mode = "multinomial" } = options;
+  const domains = [...options.domains];
   for (const [i, domain] of domains.entries()) checkDomain(`createSampler: domains: ${i}`, domain);
   commonTime(domains);
   for (const { name, count } of domains)

@@ -102,9 +102,10 @@ export function alignSketches(domains: Sketches, target: Sketches): Alignments {
   return {
     alignments: Float64Array.from(domains.tokens, (_, i) => dot(domains.values, i, target.values, 0, size)),
     standardErrors: Array.from(domains.norms, (norm) => bound * norm),
-    norms: domains.norms,
-    tokens: domains.tokens,
-    losses: domains.losses,
+    // Copies, so that a caller can change the result without changing the sketches.
+    norms: domains.norms.slice(),
+    tokens: domains.tokens.slice(),
+    losses: domains.losses.slice(),
     targetNorm: target.norms[0]!,
     targetLoss: target.losses[0]!,
   };

@@ -39,6 +39,14 @@ const weightsOf = (k: number): fc.Arbitrary<number[]> =>
       return values.map((value) => value / sum);
     });
 
+test("a sampler keeps its own list of domains", () => {
+  const domains = domainsOf([5, 7]);
+  const options = { domains, seed: 3 };
+  const [kept, changed] = [createSampler(options), createSampler({ ...options, domains: [...domains] })];
+  domains.pop();
+  expect(kept.draw([0.5, 0.5], 20)).toEqual(changed.draw([0.5, 0.5], 20));
+});
+
 test("a permutation reaches every place once, and differs between keys", () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 600 }), fc.maxSafeNat(), (n, seed) => {

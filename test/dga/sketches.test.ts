@@ -172,6 +172,8 @@ test("alignments of sketches are inner products with the target's first sketch",
     targetNorm: 6,
     targetLoss: 2,
   });
+  // The result is the caller's.
+  for (const name of ["norms", "tokens", "losses"] as const) expect(found[name]).not.toBe(first[name]);
   expectNear(
     found.standardErrors as number[],
     [6 * 7, 6 * 0.5].map((product) => Math.sqrt(1.25) * product),
