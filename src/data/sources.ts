@@ -12,6 +12,7 @@ import { boolean, callback, checkOptions, string, show } from "../options.ts";
 import { jsonOrUndefined } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
+import { repeatedFieldFinder } from "./repeated-fields.ts";
 import { csvRows, parquetRows } from "./tables.ts";
 
 /** A document that was read. */
@@ -39,8 +40,8 @@ export interface ReadOptions {
 }
 
 /**
- * Reads the documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text
- * or is longer than 256 MiB, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged, and `config` for invalid options.
+ * Reads the documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text,
+ * has it twice or is longer than 256 MiB, for a table with two columns of the text, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged, and `config` for invalid options.
  */
 export async function* readDocuments(
   files: Iterable<string>,
@@ -109,8 +110,8 @@ async function* documentsOf(
     else onEmpty(source);
     return [];
   };
+  const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
   if (/\.parquet$/i.test(file)) {
-    const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
     for await (const row of parquetRows(file, names))
       yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
@@ -122,12 +123,13 @@ async function* documentsOf(
     return;
   }
   if (/\.(csv|tsv)(\.gz|\.zst)?$/i.test(file)) {
-    for await (const row of csvRows(file, kind, skip))
+    for await (const row of csvRows(file, kind, { fields: names, skip }))
       yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
   }
   if (/\.(jsonl|ndjson)(\.gz|\.zst)?$/i.test(file)) {
     let number = linesBefore;
+    const repeatedIn = repeatedFieldFinder(fields.text, fields.domain);
     for await (const line of lines(file, kind, range)) {
       number++;
       const source = `${file}:${number}`;
@@ -136,7 +138,7 @@ async function* documentsOf(
           ? { reason: `the line is longer than ${LINE >> 20} MiB; a document has at most that` }
           : decode(line, " of the line");
       if ("reason" in decoded) bad(source, decoded.reason);
-      else if (decoded.text.trim() !== "") yield* parsed(source, parseLine(decoded.text, fields));
+      else if (decoded.text.trim() !== "") yield* parsed(source, parseLine(decoded.text, fields, repeatedIn));
     }
     return;
   }
@@ -161,10 +163,14 @@ interface Fields {
 
 type Parsed = { readonly text: string; readonly domain?: string } | { readonly reason: string };
 
-function parseLine(line: string, fields: Fields): Parsed {
+function parseLine(line: string, fields: Fields, repeatedIn: ReturnType<typeof repeatedFieldFinder>): Parsed {
   const value = jsonOrUndefined(line);
   if (value === undefined) return { reason: "the line is not JSON" };
-  return isObject(value) ? parseRecord(value, fields, "object") : { reason: "the line is not a JSON object" };
+  if (!isObject(value)) return { reason: "the line is not a JSON object" };
+  const found = parseRecord(value, fields, "object");
+  if ("reason" in found) return found;
+  const repeated = repeatedIn(line, found.text.length);
+  return repeated === null ? found : { reason: `the object has the field "${repeated}" more than once` };
 }
 
 /** The text of an object, and its domain if that is requested. */
