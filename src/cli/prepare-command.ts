@@ -35,7 +35,7 @@ import {
   type Work,
 } from "./prepare-work.ts";
 import { preparedFiles, readManifest, type SavedPlan, type Shard, tokenizerHash } from "./prepared-folder.ts";
-import { formatCount, startStatusLine, type StatusLine } from "./progress.ts";
+import { formatBadLines, formatCount, startStatusLine, type StatusLine } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
 import { openTokenizer } from "../data/index.node.ts";
 import { configOf, type Outputs } from "./train.ts";
@@ -313,7 +313,7 @@ function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done
       .slice(0, SHOWN)
       .map(({ name, tokens: own }) => `${name} ${formatCount(own)}`)
       .join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`,
-    ...(skipped === 0 ? [] : [`  skipped  ${skipped} bad ${skipped === 1 ? "line" : "lines"}`]),
+    ...(skipped === 0 ? [] : [`  skipped  ${formatBadLines(skipped)}`]),
     `  train    gradmix train --domains ${folder}`,
     "",
   ].join("\n");

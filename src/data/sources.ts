@@ -94,6 +94,15 @@ export async function* readPart(
   yield* documentsOf(part, range, fields, options.skipBadLines === true, bad, options.onEmpty);
 }
 
+const isLines = /\.(jsonl|ndjson)(\.gz|\.zst)?$/i;
+const isTable = /\.(csv|tsv)(\.gz|\.zst)?$/i;
+const isParquet = /\.parquet$/i;
+
+/** Whether the documents of a file, by its name, have fields, of which one holds the text. Not part of the package's interface. */
+export function hasFields(file: string): boolean {
+  return [isLines, isTable, isParquet].some((kind) => kind.test(file));
+}
+
 type Bad = (source: string, reason: string) => void;
 
 async function* documentsOf(
@@ -111,7 +120,7 @@ async function* documentsOf(
     return [];
   };
   const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
-  if (/\.parquet$/i.test(file)) {
+  if (isParquet.test(file)) {
     for await (const row of parquetRows(file, names))
       yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
@@ -122,12 +131,12 @@ async function* documentsOf(
     bad(file, refused);
     return;
   }
-  if (/\.(csv|tsv)(\.gz|\.zst)?$/i.test(file)) {
+  if (isTable.test(file)) {
     for await (const row of csvRows(file, kind, { fields: names, skip }))
       yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
   }
-  if (/\.(jsonl|ndjson)(\.gz|\.zst)?$/i.test(file)) {
+  if (isLines.test(file)) {
     let number = linesBefore;
     const repeatedIn = repeatedFieldFinder(fields.text, fields.domain);
     for await (const line of lines(file, kind, range)) {
