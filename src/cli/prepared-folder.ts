@@ -30,7 +30,7 @@ import {
 } from "../schema.ts";
 import type { Layer } from "./config.ts";
 import { optionTable } from "./options.ts";
-import { configError } from "./values.ts";
+import { checkNamedOnce, configError } from "./values.ts";
 
 export const preparedFiles = {
   manifest: "prepared.json",
@@ -250,6 +250,10 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
   const given = (path: string): unknown =>
     layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
   const from = given("data.domainsFrom");
+  if (Array.isArray(from)) {
+    const layer = layers.find(({ values: own }) => own.has("data.domainsFrom"));
+    checkNamedOnce(from.map(String), layer?.label("data.domainsFrom") ?? "--domains");
+  }
   const values = new Map<string, unknown>();
   const prepared = Array.isArray(from) ? preparedAmong(from as readonly string[]) : [];
   const [first] = prepared;

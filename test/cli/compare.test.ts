@@ -616,6 +616,7 @@ describe("runs", () => {
     expect(await refusalOf({ path: config, given: into(other) })).toContain(
       "already holds a run (config.json)",
     );
+    writeFileSync(join(other, "metrics.jsonl"), "");
     expect(await refusalOf({ path: other })).toContain(
       `it holds a run; continue it with gradmix train --resume ${other}`,
     );
