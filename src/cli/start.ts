@@ -33,6 +33,8 @@ export interface Start {
   /** Describes the model for the user. */
   readonly source: string;
   readonly config: ResolvedGPTConfig;
+  /** Whether its head is tied to the embedding. The model that is made here has a head of its own, with the same values. */
+  readonly tied: boolean;
   /** The tokenizer with which the model was trained; null if the folder has none. */
   readonly tokenizer: Tokenizer | null;
   /** `data.tokenizer` of the run, or the path of the file. */
@@ -76,7 +78,7 @@ export function readStart(path: string): Start {
   return {
     path,
     source: path,
-    config: inFolder(path, () => huggingFaceConfig(files)),
+    ...inFolder(path, () => huggingFaceConfig(files)),
     tokenizer,
     tokenizerName: tokenizer === null ? null : tokenizerName,
     vocabSize: null,
@@ -105,6 +107,7 @@ function fromCheckpoint(path: string, file: string): Start {
     path,
     source: `${path}, after step ${step}${bestBeside(path)}`,
     config: shape,
+    tied: false,
     tokenizer,
     tokenizerName: config.data.tokenizer,
     vocabSize: config.data.vocabSize,

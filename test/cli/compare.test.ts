@@ -629,6 +629,6 @@ describe("runs", () => {
       /^data: proportional\/seed-1: .*missing[^;]*$/,
     );
     expect(existsSync(join(root, "new"))).toBe(false);
-    expect(readdirSync(other).sort()).toEqual(["config.json", "uniform"]);
+    expect(readdirSync(other).sort()).toEqual(["config.json", "metrics.jsonl", "uniform"]);
   });
 });
