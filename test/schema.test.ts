@@ -245,7 +245,7 @@ const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "o
     object({
       ...{
         version: one(1),
-        tokenizer: object({ sha256: str }),
+        tokenizer: object({ sha256: str, vocabSize: cnt, endOfText: cnt }),
         domains: map(shard),
         target: orNothing(shard),
       },

@@ -88,6 +88,8 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
     ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
   );
+  if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
+    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   const targets = layers.some(namesTargets);
   // No rule runs; this is a rule that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
@@ -96,7 +98,7 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
     label: (key) => key,
   };
   const config = await configOf([rule, ...layers]);
-  const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
+  const { domains, domainsFrom, target, targets: several } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
     throw configError(
       `${file}: data.dropContaminated: gradmix prepare cannot compare the domains with the held-out text of the target, because only a run decides what it holds out; leave the option out, or train on the text itself`,
@@ -105,8 +107,6 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
     throw configError(
       '"-": standard input cannot be read again when a stopped command continues; write it to a file first',
     );
-  if (tokenizer === "none")
-    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   return config;
 }
 

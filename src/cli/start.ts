@@ -193,9 +193,10 @@ export function savedModel(state: Checkpoint["json"]): ResolvedGPTConfig | null 
 /** The options that follow from the model. */
 const decided = ["preset", "dim", "layers", "heads", "kvHeads", "hiddenDim", "context"] as const;
 
-/** The options that follow from the model, as a layer below the given options. */
+/** The options that follow from the model, as a layer below the given options. Without a tokenizer, the model says how many ids there are. */
 export function startLayer(start: Start): Layer {
-  const { tokenizerName, vocabSize } = start;
+  const { tokenizer, tokenizerName, config } = start;
+  const vocabSize = start.vocabSize ?? (tokenizer === null ? config.vocabSize : null);
   return {
     values: new Map<string, unknown>([
       ...decided.map((key) => [`model.${key}`, start.config[key]] as const),
