@@ -245,7 +245,7 @@ const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "o
     object({
       ...{
         version: one(1),
-        tokenizer: object({ sha256: str }),
+        tokenizer: object({ sha256: str, vocabSize: cnt, endOfText: cnt }),
         domains: map(shard),
         target: orNothing(shard),
       },
@@ -277,6 +277,7 @@ const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "o
     object({
       ...{ ids: list(leaf(fc.integer({ min: -1 }))), numbers: list(cnt), rows: list(cnt) },
       facts: list(object({ path: str, documents: cnt, sha256: str })),
+      skipped: cnt,
     }),
   ],
   "the head of a fit": [

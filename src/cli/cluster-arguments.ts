@@ -28,6 +28,8 @@ export interface ClusterArguments {
   readonly sample: number;
   readonly seed: number;
   readonly textField: string;
+  /** Whether `textField` was given, also as its default. */
+  readonly textFieldGiven: boolean;
   readonly skipBadLines: boolean;
   /** Number of threads; null: one per core, at most `THREADS_UNASKED`. */
   readonly threads: number | null;
@@ -66,6 +68,7 @@ export function clusterArguments(
   const found = withShards(files);
   const tokenizer = named("tokenizer", "--tokenizer") ?? found.tokenizer;
   const embeddings = named("embeddings", "--embeddings");
+  const textField = named("textField", "--text-field");
   const dim = integer("dim", "--dim", 1, 2048);
   const balance = text("balanced");
   if (embeddings !== null && dim !== null)
@@ -99,7 +102,8 @@ export function clusterArguments(
     dim: dim ?? clusterDefaults.dim,
     sample: integer("sample", "--sample", 1) ?? clusterDefaults.sample,
     seed: integer("seed", "--seed", 0, Number.MAX_SAFE_INTEGER) ?? clusterDefaults.seed,
-    textField: named("textField", "--text-field") ?? clusterDefaults.textField,
+    textField: textField ?? clusterDefaults.textField,
+    textFieldGiven: textField !== null,
     skipBadLines: options["skipBadLines"] === true,
     threads: integer("threads", "--threads", 1, 1024),
     quiet: options["quiet"] === true,

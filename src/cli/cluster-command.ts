@@ -13,9 +13,8 @@ import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
 import type { Points } from "../data/cluster/kmeans.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
-import { byteTokenizer, listFiles, type Tokenizer } from "../data/index.node.ts";
+import { byteTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
-import { tokenFileOf } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
@@ -38,6 +37,7 @@ import {
   documentsWithIds,
   type FileIds,
   type ForeignIds,
+  type Passed,
   readForeignIds,
   type ReadingDocuments,
   stemOf,
@@ -51,10 +51,12 @@ import {
 } from "./cluster-tally.ts";
 import { openWork, type Work } from "./cluster-work.ts";
 import { listenForInterrupt } from "./interrupt.ts";
-import { formatCount, startProgress } from "./progress.ts";
+import { searchOf } from "./inputs.ts";
+import { formatBadLines, formatCount, startProgress } from "./progress.ts";
 import { readTokenizer } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
+import { unusedReading } from "./unused-reading.ts";
 import { configError } from "./values.ts";
 import { version } from "./version.ts";
 
@@ -86,9 +88,9 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   };
   let work: Work | null = null;
   try {
-    const all = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
-    // Indices are read together with their tokens.
-    const files = all.filter((path) => tokenFileOf(path) === null);
+    const search = searchOf({ out: null, skipBadLines: args.skipBadLines }, print, interrupt.signal);
+    const files = (await search.find("FILES", args.files, new Set())).map(({ path }) => path);
+    checkEffect(files, search.unreadable(), args);
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
     const tokenizer = tokenizerOf(args.tokenizer);
     // Checked before the text is read.
@@ -112,6 +114,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     out.write(formatClusters(result.clusters, result.documents));
     if (result.largest !== null)
       out.write(`largest  ${result.largest.toFixed(2)} times the mean of the sample's clusters\n`);
+    if (result.skipped > 0) out.write(`skipped  ${formatBadLines(result.skipped)}\n`);
     out.write(`files    ${args.out}\n`);
     return 0;
   } catch (error) {
@@ -127,6 +130,18 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     await out.flush();
     await err.flush();
   }
+}
+
+/** Throws `config` for an option that has no effect on these files. */
+function checkEffect(
+  files: readonly string[],
+  unreadable: number,
+  { textFieldGiven: textField, skipBadLines }: ClusterArguments,
+): void {
+  const flags = { textField: "--text-field", skipBadLines: "--skip-bad-lines" } as const;
+  const [unused] = unusedReading(files, unreadable, { textField, skipBadLines });
+  if (unused !== undefined)
+    throw configError(`${flags[unused.key]}: has no effect, because ${unused.why}; leave it out`);
 }
 
 /** Everything that determines the output. */
@@ -153,6 +168,8 @@ interface ClusteringResult {
   readonly folder: string;
   readonly clusters: ReadonlyMap<string, DescribedCluster>;
   readonly documents: number;
+  /** Number of lines that were skipped. */
+  readonly skipped: number;
   /** The largest cluster in the sample as a multiple of the mean size, if a balance was requested. */
   readonly largest: number | null;
 }
@@ -164,6 +181,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   saveSample(work, sample);
   const { texts, facts } = sample;
   const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
+  const { skipped } = sample;
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most)
     throw configError(
@@ -206,7 +224,14 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
       version: 1,
       gradmix: version(),
       levels: given === null ? args.levels : [k],
-      ...{ dim: found.clusters.dim, seed, sample: texts.length, textField: args.textField, documents },
+      ...{
+        dim: found.clusters.dim,
+        seed,
+        sample: texts.length,
+        textField: args.textField,
+        documents,
+        skipped,
+      },
       ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
       ...(args.embeddings === null ? {} : { embeddings: resolve(args.embeddings) }),
       ...(largest === null ? {} : { balance: args.balance, largest }),
@@ -218,7 +243,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
       encode(clusterPage(clusters, tally, { files: files.length, sample: texts.length })),
     ]);
     writeFileAtomic(join(folder, "clusters.json"), [encode(`${formatJson(description, 2)}\n`)]);
-    return { folder, clusters, documents, largest };
+    return { folder, clusters, documents, skipped, largest };
   } finally {
     found.embeddings?.close();
   }
@@ -339,6 +364,8 @@ interface Sample {
   /** Number of documents of each file, including those that are left out. */
   readonly rows: readonly number[];
   readonly facts: readonly FileFacts[];
+  /** Number of lines that were skipped in all files. */
+  readonly skipped: number;
 }
 
 const SAMPLE = "sample.jsonl";
@@ -361,6 +388,7 @@ export const sampleFacts: Schema<Omit<Sample, "texts" | "ids"> & { readonly ids:
     numbers: list(count),
     rows: list(count),
     facts: list(object<FileFacts>({ path: string, documents: count, sha256: string })),
+    skipped: count,
   });
 
 function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
@@ -390,11 +418,16 @@ async function sampleOf(
   const facts: FileFacts[] = [];
   let seen = 0;
   let passed = 0;
+  let skipped = 0;
+  const onPass = (why: Passed): void => {
+    passed++;
+    if (why === "bad") skipped++;
+  };
   for (const [i, path] of files.entries()) {
     const hash = textHash();
     const given = foreign?.ids[i] ?? null;
     let documents = 0;
-    for await (const { text, id } of documentsWithIds(path, given, reading, () => passed++)) {
+    for await (const { text, id } of documentsWithIds(path, given, reading, onPass)) {
       signal.throwIfAborted();
       hash.add(text);
       const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
@@ -409,7 +442,7 @@ async function sampleOf(
     facts.push({ path: resolve(path), documents, sha256: hash.digest() });
     rows.push(seen + passed - rows.reduce((sum, own) => sum + own, 0));
   }
-  return { texts, ids: Int32Array.from(ids), numbers, rows, facts };
+  return { texts, ids: Int32Array.from(ids), numbers, rows, facts, skipped };
 }
 
 interface Assigning {

@@ -108,6 +108,9 @@ export interface ReadingDocuments extends Required<Pick<ReadOptions, "textField"
   readonly tokenizer: Tokenizer | null;
 }
 
+/** Why a document is left out: it has no text, or it is a bad line that is skipped. */
+export type Passed = "empty" | "bad";
+
 /** The documents of a token file that have text. */
 async function* decoded(
   file: string,
@@ -125,23 +128,25 @@ async function* decoded(
 }
 
 /**
- * The documents of a file with their clusters, −1 without `given`. Ids count documents without text and skipped ones, for which `onPass` is called.
+ * The documents of a file with their clusters, −1 without `given`. Ids count documents without text and skipped ones, for which `onPass` is called with
+ * the reason.
  * Throws `data` if the numbers of ids and documents differ.
  */
 export async function* documentsWithIds(
   file: string,
   given: FileIds | null,
   { tokenizer, textField, skipBadLines }: ReadingDocuments,
-  onPass: () => void = () => {},
+  onPass: (why: Passed) => void = () => {},
 ): AsyncGenerator<{ readonly text: string; readonly id: number }, void, undefined> {
   let at = 0;
-  const pass = (): void => {
+  const pass = (why: Passed): void => {
     at++;
-    onPass();
+    onPass(why);
   };
+  const onEmpty = (): void => pass("empty");
   const documents = isTokenFile(file)
-    ? decoded(file, tokenizer, pass)
-    : readDocuments([file], { textField, skipBadLines, onSkip: pass, onEmpty: pass });
+    ? decoded(file, tokenizer, onEmpty)
+    : readDocuments([file], { textField, skipBadLines, onSkip: () => pass("bad"), onEmpty });
   for await (const { text } of documents) {
     yield { text, id: given === null ? -1 : (given.ids[at] ?? -1) };
     at++;

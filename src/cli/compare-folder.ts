@@ -23,7 +23,7 @@ import { anything, object, parseOrdered, string, version } from "../schema.ts";
 import { type Choice, type PlannedRun, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { checkFree, comparisonFiles, findRun, type ResumeFrom } from "./run-folder.ts";
+import { checkFree, comparisonFiles, findRun, isRun, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
 import { readText, configError } from "./values.ts";
 
@@ -99,9 +99,8 @@ const comparisonPlan = object<
 export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
   if (!existsSync(file)) {
-    const isRun = existsSync(join(folder, "config.json"));
     throw configError(
-      `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run; continue it with gradmix train --resume ${folder}` : ""}`,
+      `${folder}: holds no comparison (there is no ${file})${isRun(folder) ? `; it holds a run; continue it with gradmix train --resume ${folder}` : ""}`,
     );
   }
   const source = {

@@ -152,7 +152,9 @@ export function seedsOf(value: unknown, first: number, label: string): number[] 
   if (Array.isArray(given)) {
     const seeds: readonly unknown[] = given;
     if (seeds.length === 0 || !seeds.every(isSeed))
-      throw configError(`${label}: ${show(value)} is not a list of seeds: whole numbers of at least 0`);
+      throw configError(
+        `${label}: ${show(value)} is not a list of seeds: whole numbers of at least 0${seeds.some((seed) => Number(seed) > Number.MAX_SAFE_INTEGER) ? ` and at most ${Number.MAX_SAFE_INTEGER}` : ""}`,
+      );
     if (new Set(seeds).size < seeds.length) throw configError(`${label}: ${show(value)} has a seed twice`);
     return [...seeds];
   }

@@ -167,6 +167,11 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
     run: section("run"),
   };
   checkTogether(config, label);
+  // The default is the size that bpe trains. Nothing but the tokenizer of the files says how many ids they have.
+  if (config.data.tokenizer === "none" && !values.has("data.vocabSize"))
+    throw configError(
+      `${label("data.tokenizer")}: with none, the number of ids is not known; add --vocab-size N, the size of the vocabulary of the files`,
+    );
   // Recorded as a number, so that a resumed run with more steps has the same warm-up.
   return { ...config, training: { ...config.training, warmup: warmupOf(config) } };
 }

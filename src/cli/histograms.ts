@@ -13,6 +13,7 @@ import { clustersWithText, readClusterFolder } from "./cluster-folder.ts";
 import { readTextClusters } from "./cluster-model.ts";
 import { meanCharacters, textsOf } from "./histogram.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
+import { formatBadLines } from "./progress.ts";
 import { readData } from "./read-data.ts";
 import { readStart } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -184,7 +185,7 @@ async function targetTexts(
   let skipped = 0;
   const documents = readDocuments(files, { textField, skipBadLines, onSkip: () => skipped++ });
   const { train } = await buildCorpus(name, documents, tokenizer, { heldOut, seed });
-  if (skipped > 0) onEvent(`target "${name}": skipped ${skipped} bad ${skipped === 1 ? "line" : "lines"}`);
+  if (skipped > 0) onEvent(`target "${name}": skipped ${formatBadLines(skipped)}`);
   return textsOf(train, tokenizer);
 }
 

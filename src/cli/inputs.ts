@@ -16,6 +16,8 @@ import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
+import { optionTable } from "./options.ts";
+import { unusedReading } from "./unused-reading.ts";
 import { type TextHash, textHash } from "./text-hash.ts";
 import { configError } from "./values.ts";
 import { isObject } from "../json.ts";
@@ -63,9 +65,16 @@ export async function listInputs(
     domains.set(name, await search.find(`domain "${name}"`, globs, exclude));
   const together = await domainsTogether(plan, search, ofTargets, exclude);
   for (const [name, files] of together.domains) domains.set(name, files);
-  const shared = inTwoDomains(domains);
+  const shared = inTwoDomains([...domains, ...(together.shared === null ? [] : [together.shared])]);
   if (shared.length > 0)
     onEvent(`${count(shared.length, "file is", "files are")} in more than one domain: ${firstFew(shared)}`);
+  const all = [...ofTargets, ...[...domains.values()].flat(), ...(together.shared?.[1] ?? [])];
+  for (const { key, why } of unusedReading(
+    all.map(({ path }) => path),
+    search.unreadable(),
+    { textField: plan.textField !== optionTable.data.textField.default, skipBadLines: plan.skipBadLines },
+  ))
+    onEvent(`data.${key} has no effect: ${why}`);
   const paths = (files: readonly FoundFile[]): string[] => files.map(({ path }) => path);
   const named = (of: ReadonlyMap<string, readonly FoundFile[]>) =>
     new Map([...of].map(([name, files]) => [name, paths(files)]));
@@ -73,22 +82,31 @@ export async function listInputs(
 }
 
 /** How the files of a list of inputs are found. */
-interface Search {
+export interface Search {
   /** Finds the files of globs, without those in `exclude`. Reports what is left out. Throws `data` if no file remains. */
   find(what: string, globs: readonly string[], exclude: ReadonlySet<string>): Promise<readonly FoundFile[]>;
   /** Returns the names in a folder that a run wrote there. */
   readonly passOver: (folder: string, names: ReadonlySet<string>) => ReadonlySet<string>;
+  /** Number of paths that were left out so far because they cannot be read. */
+  unreadable(): number;
   readonly onEvent: RunHooks["onEvent"];
   readonly signal: AbortSignal;
 }
 
-function searchOf(plan: ListedConfig, onEvent: RunHooks["onEvent"], signal: AbortSignal): Search {
+/** Makes the search of a command. `out` is its own folder, whose files are not read; null if there is none. */
+export function searchOf(
+  plan: Pick<ListedConfig, "out" | "skipBadLines">,
+  onEvent: RunHooks["onEvent"],
+  signal: AbortSignal,
+): Search {
   const out = plan.out === null ? null : resolve(plan.out);
   const above: PassedOverMemo = new Map();
+  let unreadable = 0;
   const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
     runNames(names, resolve(folder) === out);
   return {
     ...{ passOver, onEvent, signal },
+    unreadable: () => unreadable,
     async find(what, globs, exclude) {
       signal.throwIfAborted();
       const leftOut = new Map<LeftOut, string[]>();
@@ -99,6 +117,7 @@ function searchOf(plan: ListedConfig, onEvent: RunHooks["onEvent"], signal: Abor
           onLeftOut(path, why, detail) {
             const paths = leftOut.get(why) ?? [];
             paths.push(why === "unreadable" ? `${path}: ${detail}` : path);
+            if (why === "unreadable") unreadable++;
             leftOut.set(why, paths);
           },
         },
@@ -136,6 +155,8 @@ function withText(
 interface Together {
   readonly domains: ReadonlyMap<string, readonly FoundFile[]>;
   readonly mixed: MixedFiles | null;
+  /** The files of `mixed`, with the option that says whose domains they hold. */
+  readonly shared: readonly [option: string, files: readonly FoundFile[]] | null;
 }
 
 async function domainsTogether(
@@ -144,7 +165,7 @@ async function domainsTogether(
   ofTargets: readonly FoundFile[],
   exclude: ReadonlySet<string>,
 ): Promise<Together> {
-  if (plan.domainsFrom.length === 0) return { domains: new Map(), mixed: null };
+  if (plan.domainsFrom.length === 0) return { domains: new Map(), mixed: null, shared: null };
   const book = nameBook(plan.domains.keys());
   const prepared = preparedAmong(plan.domainsFrom);
   const domains = new Map<string, readonly FoundFile[]>();
@@ -161,38 +182,44 @@ async function domainsTogether(
       throw configError(
         `--domain-field: --domains ${clusters.folder} is a folder of clusters, which are already domains`,
       );
-    return sharing(domains, await mixedClusters(clusters, book, search, exclude));
+    const found = await search.find(
+      "--domains",
+      clusters.files.map(({ path }) => path),
+      exclude,
+    );
+    return sharing(domains, mixedClusters(clusters, book, found), [`--domains ${clusters.folder}`, found]);
   }
   if (from.length === 0) {
     if (domainField !== null)
       throw configError("--domain-field: --domains names prepared text, which already has its domains");
-    return { domains, mixed: null };
+    return { domains, mixed: null, shared: null };
   }
   if (domainField !== null) {
-    const files = (await search.find("--domains", from, exclude)).map(({ path }) => path);
+    const found = await search.find("--domains", from, exclude);
+    const files = found.map(({ path }) => path);
     const domainOf = await domainsByField(files, book, plan, domainField, search.signal);
-    return sharing(domains, { files, domainOf, clusters: null });
+    const shared = [`--domain-field ${domainField}`, found] as const;
+    return sharing(domains, { files, domainOf, clusters: null }, shared);
   }
   const { passOver, onEvent } = search;
   const find = (what: string, globs: readonly string[]) => search.find(what, globs, new Set<string>());
   const found = await findDomains(from, book, { find, passOver, onEvent });
-  return { domains: new Map([...domains, ...withoutTargets(found, ofTargets, onEvent)]), mixed: null };
+  const own = withoutTargets(found, ofTargets, onEvent);
+  return { domains: new Map([...domains, ...own]), mixed: null, shared: null };
 }
 
-function sharing(domains: ReadonlyMap<string, readonly FoundFile[]>, mixed: MixedFiles): Together {
-  const shared = Array.from(mixed.domainOf.values(), (name) => [name, []] as const);
-  return { domains: new Map([...domains, ...shared]), mixed };
+function sharing(
+  domains: ReadonlyMap<string, readonly FoundFile[]>,
+  mixed: MixedFiles,
+  shared: Together["shared"],
+): Together {
+  const without = Array.from(mixed.domainOf.values(), (name) => [name, []] as const);
+  return { domains: new Map([...domains, ...without]), mixed, shared };
 }
 
 /** The remaining files of a folder of clusters, and the clusters that have documents in them. */
-async function mixedClusters(
-  clusters: ClusterFolder,
-  book: NameBook,
-  search: Search,
-  exclude: ReadonlySet<string>,
-): Promise<MixedFiles> {
-  const paths = clusters.files.map(({ path }) => path);
-  const there = new Set((await search.find("--domains", paths, exclude)).map(({ path }) => path));
+function mixedClusters(clusters: ClusterFolder, book: NameBook, found: readonly FoundFile[]): MixedFiles {
+  const there = new Set(found.map(({ path }) => path));
   const files = clusters.files.filter(({ path }) => there.has(path));
   const used = new Set(files.flatMap(({ ids }) => Array.from(new Set(ids), (id) => clusters.names[id])));
   const names = clusters.names.filter((name) => used.has(name));
@@ -282,7 +309,7 @@ function firstFew(items: readonly string[]): string {
 }
 
 /** Describes each file that belongs to two domains, under any path: `path (first domain, second domain)`. */
-function inTwoDomains(domains: ReadonlyMap<string, readonly FoundFile[]>): string[] {
+function inTwoDomains(domains: readonly (readonly [name: string, files: readonly FoundFile[]])[]): string[] {
   const first = new Map<string, string>();
   const shared: string[] = [];
   for (const [name, files] of domains)

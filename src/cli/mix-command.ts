@@ -25,7 +25,7 @@ import { mixerOptionsOf, presetOf, unusedLines } from "./mixing.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong } from "./outputs.ts";
-import { checkValue, fromArguments, type Raw, configError } from "./values.ts";
+import { checkNamedOnce, checkValue, fromArguments, type Raw, configError } from "./values.ts";
 
 /** Short help of the options of `gradmix train` that have the same meaning here. */
 const taken: Readonly<Record<string, string>> = {
@@ -335,10 +335,11 @@ function clustersOf(
 ): { readonly names: string[]; readonly sizes?: Readonly<Record<string, number>> } | null {
   const from = domains === null ? file?.values.get("data.domainsFrom") : [domains];
   const paths = Array.isArray(from) ? from.map(String) : [];
+  checkNamedOnce(paths, domains === null ? (file?.label("data.domainsFrom") ?? "") : "--domains");
   const folder = paths.find(isClusterFolder);
   // A run has these domains, too, before those of the folders.
   const named = domains === null ? (namesIn(file, "data.domains") ?? []) : [];
-  const other = paths.find((path) => path !== folder && preparedAmong([path]).length === 0);
+  const other = paths.find((path) => !isClusterFolder(path) && preparedAmong([path]).length === 0);
   if (domains === null && other !== undefined)
     throw configError(
       `${file?.label("data.domainsFrom") ?? ""}: gradmix mix does not look for domains in ${other}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…`,
@@ -354,9 +355,10 @@ function clustersOf(
         : { sizes: Object.fromEntries(prepared.map(([name, { tokens }]) => [name, tokens])) }),
     };
   }
-  if (named.length > 0)
+  const [beside] = [...named, ...paths.filter((path) => path !== folder)];
+  if (beside !== undefined)
     throw configError(
-      `${file?.label("data.domains") ?? ""}: a folder of clusters cannot be combined with other domains; leave out ${named[0]}`,
+      `${file?.label(named.length > 0 ? "data.domains" : "data.domainsFrom") ?? ""}: a folder of clusters cannot be combined with other domains; leave out ${beside}`,
     );
   const clusters = readClusterFolder(folder);
   const names = clustersWithText(clusters);
@@ -414,7 +416,8 @@ const SHORTEST_TOKEN = 16;
 /** Reads the token in a file, or writes a new one there that only this user can read. */
 function tokenOf(path: string): string {
   try {
-    if (!existsSync(path)) {
+    const stats = statSync(path, { throwIfNoEntry: false });
+    if (stats === undefined) {
       const token = newToken();
       makeFolders(dirname(path));
       const file = openSync(path, "wx", 0o600);
@@ -425,13 +428,18 @@ function tokenOf(path: string): string {
       }
       return token;
     }
+    // A pipe may bring the token. Reading a device may never end.
+    if (!stats.isFile() && !stats.isFIFO())
+      throw configError(
+        `--token-file: ${path} is ${stats.isDirectory() ? "a folder" : "a device or socket"}, not a file; name a file with a token, or a path at which gradmix creates one`,
+      );
     const token = readFileSync(path, "utf8").trim();
     if (token.length < SHORTEST_TOKEN || /\s/.test(token))
       throw configError(
-        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and gradmix creates one`,
+        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; ${stats.isFile() ? "delete it, and gradmix creates one" : "write one into the pipe"}`,
       );
     // Windows has no such modes.
-    if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0)
+    if (process.platform !== "win32" && (stats.mode & 0o077) !== 0)
       throw configError(`--token-file: others can read ${path}; chmod 600 it`);
     return token;
   } catch (error) {

@@ -35,7 +35,7 @@ import {
   type Work,
 } from "./prepare-work.ts";
 import { preparedFiles, readManifest, type SavedPlan, type Shard, tokenizerHash } from "./prepared-folder.ts";
-import { formatCount, startStatusLine, type StatusLine } from "./progress.ts";
+import { formatBadLines, formatCount, startStatusLine, type StatusLine } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
 import { openTokenizer } from "../data/index.node.ts";
 import { configOf, type Outputs } from "./train.ts";
@@ -86,6 +86,8 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
     ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
   );
+  if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
+    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   const targets = layers.some(namesTargets);
   // No rule runs; this is a rule that accepts several targets.
   const [severalTargets = "uniform"] = rulesWith("severalTargets");
@@ -94,7 +96,7 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
     label: (key) => key,
   };
   const config = await configOf([rule, ...layers]);
-  const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
+  const { domains, domainsFrom, target, targets: several } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
     throw configError(
       `${file}: data.dropContaminated: gradmix prepare cannot compare the domains with the held-out text of the target, because only a run decides what it holds out; leave the option out, or train on the text itself`,
@@ -103,8 +105,6 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
     throw configError(
       '"-": standard input cannot be read again when a stopped command continues; write it to a file first',
     );
-  if (tokenizer === "none")
-    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   return config;
 }
 
@@ -311,7 +311,7 @@ function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done
       .slice(0, SHOWN)
       .map(({ name, tokens: own }) => `${name} ${formatCount(own)}`)
       .join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`,
-    ...(skipped === 0 ? [] : [`  skipped  ${skipped} bad ${skipped === 1 ? "line" : "lines"}`]),
+    ...(skipped === 0 ? [] : [`  skipped  ${formatBadLines(skipped)}`]),
     `  train    gradmix train --domains ${folder}`,
     "",
   ].join("\n");

@@ -30,7 +30,7 @@ import {
 } from "../schema.ts";
 import type { Layer } from "./config.ts";
 import { optionTable } from "./options.ts";
-import { configError } from "./values.ts";
+import { checkNamedOnce, configError } from "./values.ts";
 
 export const preparedFiles = {
   manifest: "prepared.json",
@@ -70,6 +70,9 @@ export interface Prepared {
   readonly folder: string;
   /** Hash of the tokenizer, made by `tokenizerHash`. */
   readonly tokenizer: string;
+  /** Number of ids of the tokenizer, and the id of the token that ends a document. */
+  readonly vocabSize: number;
+  readonly endOfText: number;
   readonly domains: ReadonlyMap<string, Shard>;
   readonly target: Shard | null;
   readonly targets: ReadonlyMap<string, Shard>;
@@ -139,7 +142,7 @@ export const savedPlan: Schema<SavedPlan> = object<SavedPlan>({
 /** The fields of prepared.json that are read. */
 interface Manifest {
   readonly version: 1;
-  readonly tokenizer: { readonly sha256: string };
+  readonly tokenizer: { readonly sha256: string; readonly vocabSize: number; readonly endOfText: number };
   readonly domains: ReadonlyMap<string, Shard>;
   readonly target: Shard | null;
   readonly targets: ReadonlyMap<string, Shard>;
@@ -149,7 +152,7 @@ interface Manifest {
 
 export const manifest: Schema<Manifest> = object<Manifest>({
   version: version(1, "prepare the text again"),
-  tokenizer: object<Manifest["tokenizer"]>({ sha256: string }),
+  tokenizer: object<Manifest["tokenizer"]>({ sha256: string, vocabSize: count, endOfText: count }),
   domains: map(shard),
   target: orNull(shard),
   targets: map(shard),
@@ -171,7 +174,8 @@ export function readManifest(folder: string): Manifest {
 function readPrepared(folder: string): Prepared {
   const { tokenizer, domains, target, targets, made } = readManifest(folder);
   const clusters = made.options.get(CLUSTERS_OPTION) !== "none";
-  return { folder, tokenizer: tokenizer.sha256, domains, target, targets, clusters };
+  const { sha256, vocabSize, endOfText } = tokenizer;
+  return { folder, tokenizer: sha256, vocabSize, endOfText, domains, target, targets, clusters };
 }
 
 /** The prepared folders that `--domains` names. */
@@ -243,19 +247,27 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
 }
 
 /**
- * Options that a prepared folder in `--domains` provides if they are not given: its tokenizer, its target, and its targets for the rule that
- * accepts several.
+ * Options that a prepared folder in `--domains` provides if they are not given: its tokenizer (or, with `--tokenizer none`, what its tokens need of it),
+ * its target, and its targets for the rule that accepts several.
  */
 export function preparedLayer(layers: readonly Layer[]): Layer {
   const given = (path: string): unknown =>
     layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
   const from = given("data.domainsFrom");
+  if (Array.isArray(from)) {
+    const layer = layers.find(({ values: own }) => own.has("data.domainsFrom"));
+    checkNamedOnce(from.map(String), layer?.label("data.domainsFrom") ?? "--domains");
+  }
   const values = new Map<string, unknown>();
   const prepared = Array.isArray(from) ? preparedAmong(from as readonly string[]) : [];
   const [first] = prepared;
   if (first !== undefined) {
     checkEffect(layers, first.folder, (from as readonly string[]).length === prepared.length);
     const { folder, targets } = first;
+    if (given("data.tokenizer") === "none") {
+      values.set("data.vocabSize", first.vocabSize);
+      values.set("data.endOfText", first.endOfText);
+    }
     // A model to start from has its own tokenizer, which must be the same.
     if (given("model.initFrom") === undefined)
       values.set("data.tokenizer", join(folder, preparedFiles.tokenizer));

@@ -72,6 +72,11 @@ export function formatCount(n: number): string {
   return String(Math.round(n));
 }
 
+/** The number of lines that `--skip-bad-lines` left out, for example `1 bad line`. */
+export function formatBadLines(n: number): string {
+  return `${n} bad ${n === 1 ? "line" : "lines"}`;
+}
+
 /** For example 0:07, 3:05, 1:02:03. */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "?";

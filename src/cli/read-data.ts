@@ -36,7 +36,7 @@ import {
   type Witness,
 } from "./inputs.ts";
 import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
-import { formatCount } from "./progress.ts";
+import { formatBadLines, formatCount } from "./progress.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
@@ -298,8 +298,7 @@ function tellReading(
   if (overlapLine !== null) hooks.onEvent(overlapLine);
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
-  if (skipped.lines > 0)
-    hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
+  if (skipped.lines > 0) hooks.onEvent(`skipped ${formatBadLines(skipped.lines)}`);
 }
 
 /** The facts about the text that run.json records. */

@@ -137,14 +137,55 @@ export interface ResumeFrom {
   file: string | null;
 }
 
+/** Whether a folder has what a run makes before its first step. */
+export function isRun(folder: string): boolean {
+  const has = (name: string): boolean => nodeFs.existsSync(join(folder, name));
+  return has("config.json") && (has("checkpoints") || has("metrics.jsonl"));
+}
+
+/** The run that a path lies in; null if it lies in none. */
+function runAround(path: string): string | null {
+  return [join(path, ".."), join(path, "..", "..")].find(isRun) ?? null;
+}
+
+/**
+ * Says what a path is that is neither a run nor a checkpoint, if it has to do with a run: a checkpoint that is not there, the folder of checkpoints, or
+ * something else in the folder of a run; null for any other path. The text continues the path in an error.
+ */
+export function otherThanRun(path: string): string | null {
+  const stats = nodeFs.statSync(path, { throwIfNoEntry: false });
+  const run = runAround(path);
+  if (stats === undefined) {
+    if (run === null || checkpointStep(basename(path)) === null) return null;
+    const there = listCheckpoints(run).map((one) => one.path);
+    return `is not there; ${there.length === 0 ? `the run ${run} has no checkpoint` : `a run keeps its last ${keptCheckpoints} checkpoints, here ${there.join(" and ")}; name one of them, or the run ${run} for the last one`}`;
+  }
+  const inside = stats.isDirectory()
+    ? nodeFs.readdirSync(path).filter((name) => checkpointStep(name) !== null)
+    : [];
+  const last = inside.sort().at(-1);
+  if (last !== undefined)
+    return `holds the checkpoints of a run; name ${run === null ? "" : `the run ${run}, or `}one of them, such as ${join(path, last)}`;
+  return run === null ? null : `is part of the run ${run}; name that`;
+}
+
 /** Finds the run that `--resume path` names. Throws `checkpoint`. */
 export function findRun(path: string): ResumeFrom {
   if (path === "") throw new GradmixError("checkpoint", "--resume: is empty; name the folder of a run");
   const isFile = nodeFs.statSync(path, { throwIfNoEntry: false })?.isFile() === true;
   const folder = isFile ? dirname(dirname(path)) : path;
   const file = join(folder, "config.json");
-  if (!nodeFs.existsSync(file))
-    throw new GradmixError("checkpoint", `--resume ${path}: holds no run (there is no ${file})`);
+  if (!isRun(folder)) {
+    const model = nodeFs.existsSync(join(path, "model.safetensors"));
+    const other = otherThanRun(path);
+    const what =
+      other === null
+        ? isFile
+          ? "is not a checkpoint in the folder of a run; name the folder of a run"
+          : `holds no run (there is no ${join(folder, nodeFs.existsSync(file) ? "checkpoints" : "config.json")})`
+        : `${other}${model ? `, or start a new run from this model with --init-from ${path}` : ""}`;
+    throw new GradmixError("checkpoint", `--resume ${path}: ${what}`);
+  }
   const config = resolveConfig([fileLayer(file)]);
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
 }
@@ -496,14 +537,17 @@ function checkpointPath(folder: string, step: number): string {
   return join(folder, "checkpoints", `step-${String(step).padStart(8, "0")}.safetensors`);
 }
 
+/** The step in the name of a checkpoint; null for other names. */
+function checkpointStep(name: string): number | null {
+  const [, step] = /^step-(\d+)\.safetensors$/.exec(name) ?? [];
+  return step === undefined ? null : Number(step);
+}
+
 /** The checkpoints of a run in ascending order of steps. */
 export function listCheckpoints(folder: string): { step: number; path: string }[] {
   const place = join(folder, "checkpoints");
   return readFolder(place)
-    .map((name) => ({
-      step: Number(/^step-(\d+)\.safetensors$/.exec(name)?.[1] ?? -1),
-      path: join(place, name),
-    }))
+    .map((name) => ({ step: checkpointStep(name) ?? -1, path: join(place, name) }))
     .filter(({ step }) => step >= 0)
     .sort((a, b) => a.step - b.step);
 }

@@ -251,7 +251,12 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
   hooks.onEvent(
     `${backend.name} backend, ${runners}${simd}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
   );
-  if (start !== null) hooks.onEvent(`starting from the parameters of ${start.source}`);
+  if (start === null) return;
+  hooks.onEvent(`starting from the parameters of ${start.source}`);
+  if (start.tied)
+    hooks.onEvent(
+      `the head of ${start.path} is tied to the embedding (tie_word_embeddings), which gradmix does not train: the run has a head of its own, which starts as a copy of the embedding`,
+    );
 }
 
 /** The facts for run.json. */

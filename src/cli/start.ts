@@ -21,7 +21,7 @@ import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
 import { fileSource } from "../node/files.ts";
 import { optionTable } from "./options.ts";
-import { listCheckpoints, readRun } from "./run-folder.ts";
+import { listCheckpoints, otherThanRun, readRun } from "./run-folder.ts";
 import type { DataConfig, ModelConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
@@ -33,6 +33,8 @@ export interface Start {
   /** Describes the model for the user. */
   readonly source: string;
   readonly config: ResolvedGPTConfig;
+  /** Whether its head is tied to the embedding. The model that is made here has a head of its own, with the same values. */
+  readonly tied: boolean;
   /** The tokenizer with which the model was trained; null if the folder has none. */
   readonly tokenizer: Tokenizer | null;
   /** `data.tokenizer` of the run, or the path of the file. */
@@ -48,6 +50,8 @@ export function readStart(path: string): Start {
   const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
   const checkpoint = isFile ? path : listCheckpoints(path).at(-1)?.path;
   if (checkpoint !== undefined) return fromCheckpoint(path, checkpoint);
+  const named = (what: string, cause?: unknown): GradmixError =>
+    configError(`--init-from: ${path} ${what}`, cause);
   const files = new Map<string, ByteSource>();
   try {
     for (const name of readdirSync(path))
@@ -56,11 +60,16 @@ export function readStart(path: string): Start {
       // Its name is enough for the error, which explains how to convert it.
       else if (/^pytorch_model.*\.bin$/.test(name)) files.set(name, fileSource(join(path, name)));
   } catch (error) {
-    throw configError(`--init-from: ${path} cannot be read (${reason(error)})`, error);
+    throw named(otherThanRun(path) ?? `cannot be read (${reason(error)})`, error);
   }
-  if (![...files.keys()].some((name) => /\.(safetensors|json|bin)$/.test(name) && name !== "config.json"))
-    throw configError(
-      `--init-from: ${path} holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors`,
+  const hasWeights = [...files.keys()].some((name) => /\.(safetensors|json|bin)$/.test(name) && name !== "config.json"); // prettier-ignore
+  if (!hasWeights || !files.has("config.json")) {
+    const other = otherThanRun(path);
+    if (other !== null) throw named(other);
+  }
+  if (!hasWeights)
+    throw named(
+      "holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors",
     );
   const tokenizerName = join(path, "tokenizer.json");
   const tokenizer = existsSync(tokenizerName)
@@ -69,12 +78,22 @@ export function readStart(path: string): Start {
   return {
     path,
     source: path,
-    config: huggingFaceConfig(files),
+    ...inFolder(path, () => huggingFaceConfig(files)),
     tokenizer,
     tokenizerName: tokenizer === null ? null : tokenizerName,
     vocabSize: null,
-    model: () => fromHuggingFace(files),
+    model: () => inFolder(path, () => fromHuggingFace(files)),
   };
+}
+
+/** Runs a task whose errors name files of a folder, and adds the folder to them. */
+function inFolder<T>(path: string, task: () => T): T {
+  try {
+    return task();
+  } catch (error) {
+    if (!(error instanceof GradmixError) || error.code !== "data") throw error;
+    throw new GradmixError(error.code, `--init-from: ${path}: ${error.message}`, { cause: error });
+  }
 }
 
 function fromCheckpoint(path: string, file: string): Start {
@@ -88,6 +107,7 @@ function fromCheckpoint(path: string, file: string): Start {
     path,
     source: `${path}, after step ${step}${bestBeside(path)}`,
     config: shape,
+    tied: false,
     tokenizer,
     tokenizerName: config.data.tokenizer,
     vocabSize: config.data.vocabSize,
@@ -173,9 +193,10 @@ export function savedModel(state: Checkpoint["json"]): ResolvedGPTConfig | null 
 /** The options that follow from the model. */
 const decided = ["preset", "dim", "layers", "heads", "kvHeads", "hiddenDim", "context"] as const;
 
-/** The options that follow from the model, as a layer below the given options. */
+/** The options that follow from the model, as a layer below the given options. Without a tokenizer, the model says how many ids there are. */
 export function startLayer(start: Start): Layer {
-  const { tokenizerName, vocabSize } = start;
+  const { tokenizer, tokenizerName, config } = start;
+  const vocabSize = start.vocabSize ?? (tokenizer === null ? config.vocabSize : null);
   return {
     values: new Map<string, unknown>([
       ...decided.map((key) => [`model.${key}`, start.config[key]] as const),

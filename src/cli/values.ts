@@ -2,7 +2,7 @@
  * Converts the value of an option from text on the command line or JSON in a config file to a checked value. Each error names the option as the user
  * wrote it, the value, and what is allowed.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
@@ -22,14 +22,20 @@ export function textOption(options: Readonly<Record<string, unknown>>, name: str
   return typeof value === "string" ? value : null;
 }
 
+const numeral = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+
 /** Converts the arguments of a flag to the form that a config file has. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
   if (typeof raw === "boolean") return raw;
   const last = raw.at(-1) ?? "";
   switch (kind.type) {
     case "integer":
+      // A number that a double does not hold is kept as text, so that the error shows it as it was typed.
+      return numeral.test(last) && (Number.isSafeInteger(Number(last)) || !/^[+-]?\d+$/.test(last))
+        ? Number(last)
+        : last;
     case "number":
-      return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(last) ? Number(last) : last;
+      return numeral.test(last) ? Number(last) : last;
     case "globs":
       return raw;
     case "domains":
@@ -206,7 +212,9 @@ export function checkNumber(
   if (fits) return value;
   const what = kind.type === "integer" ? "a whole number" : "a number";
   const lower = openMin ? `above ${min}` : `of at least ${min}`;
-  const upper = max > 2 ** 30 ? "" : openMax ? ` and below ${max}` : ` and at most ${max}`;
+  // A limit that nobody meets by chance is named only to those who exceed it.
+  const exceeds = (typeof value === "number" || (typeof value === "string" && numeral.test(value))) && Number(value) > max; // prettier-ignore
+  const upper = max > 2 ** 30 && !exceeds ? "" : openMax ? ` and below ${max}` : ` and at most ${max}`;
   throw configError(`${label}: ${show(value)} is not ${what} ${lower}${upper}`);
 }
 
@@ -356,6 +364,22 @@ export function membersOf(value: unknown): readonly (readonly [string, unknown])
 export function didYouMean(word: string, known: Iterable<string>): string {
   const best = nearest(word, known);
   return best === null ? "" : `; did you mean ${best}?`;
+}
+
+/**
+ * Throws `config` if `--domains` names a path twice, under whatever name: its domains could not be told apart. `label` is the name of the option.
+ */
+export function checkNamedOnce(paths: readonly string[], label: string): void {
+  const known = new Map<string, string>();
+  for (const path of paths) {
+    const real = existsSync(path) ? realpathSync(path) : path;
+    const other = known.get(real);
+    if (other !== undefined)
+      throw configError(
+        `${label}: ${path} is named twice${other === path ? "" : ` (also as ${other})`}; name it once`,
+      );
+    known.set(real, path);
+  }
 }
 
 export function configError(message: string, cause?: unknown): GradmixError {

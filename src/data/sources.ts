@@ -12,6 +12,7 @@ import { boolean, callback, checkOptions, string, show } from "../options.ts";
 import { jsonOrUndefined } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
+import { repeatedFieldFinder } from "./repeated-fields.ts";
 import { csvRows, parquetRows } from "./tables.ts";
 
 /** A document that was read. */
@@ -39,8 +40,8 @@ export interface ReadOptions {
 }
 
 /**
- * Reads the documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text
- * or is longer than 256 MiB, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged, and `config` for invalid options.
+ * Reads the documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text,
+ * has it twice or is longer than 256 MiB, for a table with two columns of the text, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged, and `config` for invalid options.
  */
 export async function* readDocuments(
   files: Iterable<string>,
@@ -93,6 +94,15 @@ export async function* readPart(
   yield* documentsOf(part, range, fields, options.skipBadLines === true, bad, options.onEmpty);
 }
 
+const isLines = /\.(jsonl|ndjson)(\.gz|\.zst)?$/i;
+const isTable = /\.(csv|tsv)(\.gz|\.zst)?$/i;
+const isParquet = /\.parquet$/i;
+
+/** Whether the documents of a file, by its name, have fields, of which one holds the text. Not part of the package's interface. */
+export function hasFields(file: string): boolean {
+  return [isLines, isTable, isParquet].some((kind) => kind.test(file));
+}
+
 type Bad = (source: string, reason: string) => void;
 
 async function* documentsOf(
@@ -109,8 +119,8 @@ async function* documentsOf(
     else onEmpty(source);
     return [];
   };
-  if (/\.parquet$/i.test(file)) {
-    const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
+  const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
+  if (isParquet.test(file)) {
     for await (const row of parquetRows(file, names))
       yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
@@ -121,13 +131,14 @@ async function* documentsOf(
     bad(file, refused);
     return;
   }
-  if (/\.(csv|tsv)(\.gz|\.zst)?$/i.test(file)) {
-    for await (const row of csvRows(file, kind, skip))
+  if (isTable.test(file)) {
+    for await (const row of csvRows(file, kind, { fields: names, skip }))
       yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
   }
-  if (/\.(jsonl|ndjson)(\.gz|\.zst)?$/i.test(file)) {
+  if (isLines.test(file)) {
     let number = linesBefore;
+    const repeatedIn = repeatedFieldFinder(fields.text, fields.domain);
     for await (const line of lines(file, kind, range)) {
       number++;
       const source = `${file}:${number}`;
@@ -136,7 +147,7 @@ async function* documentsOf(
           ? { reason: `the line is longer than ${LINE >> 20} MiB; a document has at most that` }
           : decode(line, " of the line");
       if ("reason" in decoded) bad(source, decoded.reason);
-      else if (decoded.text.trim() !== "") yield* parsed(source, parseLine(decoded.text, fields));
+      else if (decoded.text.trim() !== "") yield* parsed(source, parseLine(decoded.text, fields, repeatedIn));
     }
     return;
   }
@@ -161,10 +172,14 @@ interface Fields {
 
 type Parsed = { readonly text: string; readonly domain?: string } | { readonly reason: string };
 
-function parseLine(line: string, fields: Fields): Parsed {
+function parseLine(line: string, fields: Fields, repeatedIn: ReturnType<typeof repeatedFieldFinder>): Parsed {
   const value = jsonOrUndefined(line);
   if (value === undefined) return { reason: "the line is not JSON" };
-  return isObject(value) ? parseRecord(value, fields, "object") : { reason: "the line is not a JSON object" };
+  if (!isObject(value)) return { reason: "the line is not a JSON object" };
+  const found = parseRecord(value, fields, "object");
+  if ("reason" in found) return found;
+  const repeated = repeatedIn(line, found.text.length);
+  return repeated === null ? found : { reason: `the object has the field "${repeated}" more than once` };
 }
 
 /** The text of an object, and its domain if that is requested. */

@@ -14,12 +14,12 @@ const ROW = 1 << 28;
 /**
  * The rows of a CSV file (RFC 4180), or of a TSV file, in which quotes are ordinary characters. The first row names the columns; `place` counts rows
  * including this one, as spreadsheets do. With `skip`, a broken row has a reason; otherwise it ends the reading. Throws `data` for a file that is not
- * UTF-8.
+ * UTF-8, and for one with two columns of the name of a field.
  */
 export async function* csvRows(
   file: string,
   kind: string | null,
-  skip: boolean,
+  { fields, skip }: { readonly fields: readonly string[]; readonly skip: boolean },
 ): AsyncGenerator<Row, void, undefined> {
   const { CsvError, parse } = await import("csv-parse");
   // Rows are taken as they are parsed, because the buffer of a stream is lost after an error.
@@ -27,7 +27,11 @@ export async function* csvRows(
   let place = 1;
   const tabs = /\.tsv(\.gz|\.zst)?$/i.test(file);
   const parser = parse({
-    columns: true,
+    columns(header: readonly string[]) {
+      for (const name of fields)
+        if (header.indexOf(name) !== header.lastIndexOf(name)) throw twoColumns(`${file}:1`, name);
+      return [...header];
+    },
     bom: true,
     skip_empty_lines: true,
     max_record_size: ROW,
@@ -66,6 +70,14 @@ export async function* csvRows(
   }
 }
 
+/** The error for a table in which two columns have the name of a field, so that the text of one would be lost. */
+function twoColumns(source: string, name: string): GradmixError {
+  return new GradmixError(
+    "data",
+    `${source}: two columns have the name "${name}"; rename or remove one of them`,
+  );
+}
+
 function problem(error: Error | undefined): string {
   return `the row is broken (${(error?.message ?? "").replaceAll(/\s+/g, " ").slice(0, 200)})`;
 }
@@ -97,15 +109,16 @@ const GROUP = 2 ** 31;
 
 /**
  * The rows of a Parquet file, with the columns of the fields, a group of rows at a time. `hint` says how to name another column. `place` counts rows
- * from 1. Throws `config`, naming the package, if hyparquet is not installed, and `data` for a file that is cut off or damaged, lacks the column or
- * uses an unknown compression.
+ * from 1. Throws `config`, naming the package, if hyparquet is not installed, and `data` for a file that is cut off or damaged, lacks the column, has
+ * it twice or uses an unknown compression.
  */
 export async function* parquetRows(
   file: string,
   fields: readonly string[],
   hint = "--text-field names another",
 ): AsyncGenerator<Row, void, undefined> {
-  const { parquetMetadataAsync, parquetReadObjects, compressors } = await parquetPackages(file);
+  const { parquetMetadataAsync, parquetReadObjects, parquetSchema, compressors } =
+    await parquetPackages(file);
   const fails = (what: string, cause?: unknown): GradmixError =>
     new GradmixError("data", `${file}: ${what}`, { cause });
   let handle: FileHandle;
@@ -146,6 +159,10 @@ export async function* parquetRows(
       throw fails(
         `it has no column "${missing}"; its columns are ${[...names].slice(0, 12).join(", ")} (${hint})`,
       );
+    for (const field of fields) {
+      const repeated = repeatedColumn(parquetSchema(metadata), field);
+      if (repeated !== null) throw twoColumns(file, repeated);
+    }
     let rowStart = 0;
     for (const group of groups) {
       const rowEnd = rowStart + Number(group.num_rows);
@@ -166,6 +183,24 @@ export async function* parquetRows(
   } finally {
     await handle.close();
   }
+}
+
+/** A column of Parquet, with the columns nested in it. */
+interface Column {
+  readonly element: { readonly name: string };
+  readonly children: readonly Column[];
+}
+
+/** The name of two columns in one place on the path of a field; null if there are none. */
+function repeatedColumn({ children }: Column, field: string): string | null {
+  const named = (name: string): readonly Column[] => children.filter(({ element }) => element.name === name);
+  const dot = field.indexOf(".");
+  const whole = named(field);
+  const own = whole.length > 0 || dot < 0 ? whole : named(field.slice(0, dot));
+  const [first, second] = own;
+  if (first === undefined) return null;
+  if (second !== undefined) return second.element.name;
+  return own === whole ? null : repeatedColumn(first, field.slice(dot + 1));
 }
 
 async function parquetPackages(file: string) {

@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +15,7 @@ import { join, resolve } from "node:path";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cluster } from "#dist/cli/cluster-command.js";
+import { readClusterFolder } from "#dist/cli/cluster-folder.js";
 import { openOutput } from "#dist/cli/output.js";
 import { labelsOf } from "#dist/data/cluster/text-clusters.js";
 import { decodeNpy } from "#dist/data/npy.js";
@@ -44,6 +46,7 @@ beforeAll(() => {
     });
     writeFileSync(join(folder, name), lines.map((line) => `${line}\n`).join(""));
   }
+  for (const name of ["words.txt", "words.bin"]) writeFileSync(join(folder, name), "some words");
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -104,6 +107,35 @@ test("topics become clusters with fitting words; ids follow the order of the doc
     expect(readFileSync(join(folder, "b", name)).equals(readFileSync(join(folder, "a", name)))).toBe(true);
 });
 
+test("skipped lines are counted in the result and in clusters.json, and what is left out of FILES is reported", () => {
+  const own = join(folder, "skips");
+  mkdirSync(own);
+  copyFileSync(join(folder, "one.jsonl"), join(own, "one.jsonl"));
+  symlinkSync("nowhere", join(own, "lost.jsonl"));
+  const args = [own, "--clusters", "2", "--dim", "8", "--skip-bad-lines"];
+  for (const [n, bad, said] of [
+    [0, "", ""],
+    [1, "oops\n", "skipped  1 bad line\n"],
+    [2, 'oops\n\n{"text":""}\n{"text":"a","text":"b"}\n', "skipped  2 bad lines\n"],
+  ] as const) {
+    writeFileSync(join(own, "bad.jsonl"), `${readFileSync(join(folder, "two.jsonl"), "utf8")}${bad}`);
+    const { code, out, err } = gradmix(...args, "--out", `skips-${n}`);
+    expect([code, out.split("\n").filter((line) => line.startsWith("skipped"))]).toEqual([
+      0,
+      said === "" ? [] : [said.trimEnd()],
+    ]);
+    expect(err).toMatch(/FILES: left out 1 path that cannot be read: .*lost\.jsonl: it is a link to nowhere/);
+    const json = JSON.parse(readFileSync(join(folder, `skips-${n}/clusters.json`), "utf8")) as object;
+    expect(json).toMatchObject({ skipped: n, documents: 120 });
+  }
+  // A folder of an earlier version does not say it.
+  const path = join(folder, "skips-1/clusters.json");
+  const { skipped, ...before } = JSON.parse(readFileSync(path, "utf8")) as { skipped: number };
+  expect(skipped).toBe(1);
+  writeFileSync(path, JSON.stringify(before));
+  expect(readClusterFolder(join(folder, "skips-1")).names.length).toBe(2);
+});
+
 test("a folder that is not completed is removed", async () => {
   const own = join(folder, "own");
   mkdirSync(own);
@@ -121,6 +153,7 @@ test("a folder that is not completed is removed", async () => {
     dim: 8,
     sample: 90,
     textField: "text",
+    textFieldGiven: false,
     skipBadLines: false,
     seed: 1,
     threads: 1,
@@ -152,8 +185,23 @@ test.each([
   ],
   ["both", ["*.jsonl", "--out", "x", "--clusters", "2", "--levels", "2"], "--clusters and --levels"],
   ["no number", ["*.jsonl", "--out", "x", "--levels", "4,many"], '--levels: "4,many" is not a list'],
-  ["no file", ["*.txt", "--out", "x"], "*.txt"],
+  ["no file", ["*.md", "--out", "x"], "*.md"],
   ["no field", ["*.jsonl", "--out", "x", "--text-field", "body"], "body"],
+  [
+    "a field of files without fields",
+    ["words.txt", "--out", "x", "--text-field", "text"],
+    "--text-field: has no effect, because no file is .jsonl, .ndjson, .csv, .tsv or .parquet, so none has fields; leave it out",
+  ],
+  [
+    "a field of tokens",
+    ["words.bin", "--out", "x", "--tokenizer", "byte", "--text-field", "body"],
+    "--text-field: has no effect, because all files hold tokens, which have no fields; leave it out",
+  ],
+  [
+    "lines of tokens",
+    ["words.bin", "--out", "x", "--tokenizer", "byte", "--skip-bad-lines"],
+    "--skip-bad-lines: has no effect, because all files hold tokens, which have no lines; leave it out",
+  ],
   ["a mistyped option", ["*.jsonl", "--out", "x", "--cluster", "3"], "did you mean --clusters?"],
 ])("%s is refused", (_, args, message) => {
   const { code, err } = gradmix(...args);

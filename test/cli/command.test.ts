@@ -152,6 +152,12 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     [["train", ...valid, "--weights", "a=0.5,a=0.5"], '--weights: names the domain "a" twice'],
     [["train", ...valid, "--weights", "none.json"], /^--weights none.json: cannot be read/],
     [["train", "--resume", "none"], /^--resume none: holds no run/],
+    [["train", "--domains", ".", "--domains", "."], "--domains: . is named twice; name it once"],
+    [
+      ["train", "--domains", ".", "--domains", "./"],
+      "--domains: ./ is named twice (also as .); name it once",
+    ],
+    [["train", "--domains", "*.md", "--domains", "*.md"], "--domains: *.md is named twice; name it once"],
     [["train", ...valid, "--out", ""], "--out: is empty"],
     [["train", "--resume", ""], "--resume: is empty; name the folder of a run"],
     [["doctor", "x"], /^too many arguments: x/],

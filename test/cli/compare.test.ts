@@ -616,6 +616,7 @@ describe("runs", () => {
     expect(await refusalOf({ path: config, given: into(other) })).toContain(
       "already holds a run (config.json)",
     );
+    writeFileSync(join(other, "metrics.jsonl"), "");
     expect(await refusalOf({ path: other })).toContain(
       `it holds a run; continue it with gradmix train --resume ${other}`,
     );
@@ -628,6 +629,6 @@ describe("runs", () => {
       /^data: proportional\/seed-1: .*missing[^;]*$/,
     );
     expect(existsSync(join(root, "new"))).toBe(false);
-    expect(readdirSync(other).sort()).toEqual(["config.json", "uniform"]);
+    expect(readdirSync(other).sort()).toEqual(["config.json", "metrics.jsonl", "uniform"]);
   });
 });

@@ -1,9 +1,10 @@
 /** The input of a run: which files are read, what is reported about the others, and whether the text has changed. */
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { checkSameText, type Content, createWitness, type Inputs, listInputs } from "#dist/cli/inputs.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { encodeNpy } from "#dist/data/npy.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { errorOf } from "../errors.ts";
@@ -100,6 +101,77 @@ describe("files", () => {
       'domain "b": left out 1 file that belongs to the target: b/target.txt',
       "2 files are in more than one domain: b/hard.txt (a, b), b/link.txt (a, b)",
     ]);
+  });
+
+  // Each way to name domains beside a domain x of the same file, under the name that the message gives it.
+  const together: Record<string, { data: object; named: string }> = {
+    "another name": { data: { domains: { x: "d/a.jsonl", y: "d/a.jsonl" } }, named: "x, y" },
+    "a folder": { data: { domains: { x: "d/a.jsonl" }, domainsFrom: ["d"] }, named: "x, a" },
+    "a field": {
+      data: { domains: { x: "d/a.jsonl" }, domainsFrom: ["d"], domainField: "kind" },
+      named: "x, --domain-field kind",
+    },
+    "a folder of clusters": {
+      data: { domains: { x: "d/a.jsonl" }, domainsFrom: ["cl"] },
+      named: "x, --domains cl",
+    },
+  };
+  test.each(Object.entries(together))(
+    "of a domain and of %s are reported, under any name",
+    async (_, { data, named }) => {
+      put("d/a.jsonl", "d/b.jsonl", "t.txt");
+      const lines = ["p", "q"].map((kind) => `${JSON.stringify({ text: "words", kind })}\n`).join("");
+      for (const name of ["a", "b"]) writeFileSync(`d/${name}.jsonl`, lines);
+      mkdirSync("cl/ids", { recursive: true });
+      const sha256 = "0";
+      const of = (name: string) => ({
+        path: resolve(`d/${name}.jsonl`),
+        documents: 2,
+        sha256,
+        ids: `ids/${name}.npy`,
+      });
+      for (const name of ["a", "b"])
+        writeFileSync(`cl/ids/${name}.npy`, encodeNpy({ shape: [2], values: Int32Array.of(0, 1) }));
+      const cluster = { documents: 2, bytes: 10 };
+      const json = { version: 1, seed: 1, clusters: { u: cluster, v: cluster }, files: [of("a"), of("b")] };
+      writeFileSync("cl/clusters.json", JSON.stringify(json));
+      symlinkSync("d/a.jsonl", "link.jsonl");
+      for (const x of ["d/a.jsonl", "link.jsonl"]) {
+        const { events } = await list({
+          target: "t.txt",
+          ...data,
+          domains: { ...Reflect.get(data, "domains"), x },
+        });
+        expect(events.map((line) => line.replace(resolve("."), ".").replace("./", ""))).toEqual([
+          expect.stringMatching(
+            new RegExp(`^1 file is in more than one domain: (d/a|link)\\.jsonl \\(${named}\\)$`),
+          ),
+        ]);
+      }
+    },
+  );
+
+  test("without fields, or without lines, make an option about them one without effect, which is named", async () => {
+    const unused = { field: "no file is .jsonl, .ndjson, .csv, .tsv or .parquet, so none has fields", tokens: "all files hold tokens, which have no fields", lines: "all files hold tokens, which have no lines" }; // prettier-ignore
+    put("a.txt", "b.jsonl", "c.bin", "d.npy", "e.csv.gz");
+    put("t/c.bin");
+    symlinkSync("nowhere", "t/lost.bin");
+    for (const [files, textField, skipBadLines, lines] of [
+      [["a.txt", "b.jsonl"], "body", true, []],
+      [["a.txt", "e.csv.gz"], "body", true, []],
+      [["a.txt"], "body", true, [`data.textField has no effect: ${unused.field}`]],
+      [["a.txt"], "text", true, []],
+      [["c.bin", "d.npy"], "body", false, [`data.textField has no effect: ${unused.tokens}`]],
+      [["c.bin"], "text", true, [`data.skipBadLines has no effect: ${unused.lines}`]],
+      [["c.bin"], "body", true, [`data.textField has no effect: ${unused.tokens}`, `data.skipBadLines has no effect: ${unused.lines}`]], // prettier-ignore
+      [["c.bin", "a.txt"], "text", true, []],
+      // Only with this option is the link left out.
+      [["t"], "text", true, [expect.stringMatching(/left out 1 path/)]],
+      [["c.bin"], "text", false, []],
+    ] as const) {
+      const { events } = await list({ domains: { d: files }, textField, skipBadLines });
+      expect(events).toEqual(lines);
+    }
   });
 
   test("that cannot be read end the command, or are left out by name with skipBadLines", async () => {

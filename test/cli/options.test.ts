@@ -13,6 +13,7 @@ import {
 import { type Kind, optionRows } from "#dist/cli/options.js";
 import { checkValue, fromArguments, type Raw, readJson } from "#dist/cli/values.js";
 import { totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
+import { seedsOf } from "#dist/cli/compare-plan.js";
 import { ruleNames } from "#dist/dga/rules/index.js";
 import { GradmixError } from "#dist/errors.js";
 import { formatJson, parseJson } from "#dist/json.js";
@@ -162,20 +163,56 @@ describe("the table", () => {
     for (const { kind, flag } of rows) {
       if (kind.type !== "number" && kind.type !== "integer") continue;
       fc.assert(
-        fc.property(fc.oneof(fc.double(), fc.integer(), fc.constantFrom(kind.min, kind.max)), (n) => {
-          const inside =
-            n >= kind.min &&
-            n <= kind.max &&
-            !(kind.openMin === true && n === kind.min) &&
-            !(kind.openMax === true && n === kind.max) &&
-            (kind.type === "number" || Number.isInteger(n));
-          if (inside) expect(checkValue(kind, n, flag)).toBe(n);
-          else expect(errorOf(() => checkValue(kind, n, flag)).code).toBe("config");
-        }),
+        fc.property(
+          fc.oneof(
+            fc.double(),
+            fc.integer(),
+            fc.constantFrom(kind.min, kind.max, kind.max + 1, 2 * kind.max, 2 ** 60),
+          ),
+          (n) => {
+            const inside =
+              n >= kind.min &&
+              n <= kind.max &&
+              !(kind.openMin === true && n === kind.min) &&
+              !(kind.openMax === true && n === kind.max) &&
+              (kind.type === "number" || Number.isInteger(n));
+            if (inside) expect(checkValue(kind, n, flag)).toBe(n);
+            else {
+              const { code, message } = errorOf(() => checkValue(kind, n, flag));
+              expect(code).toBe("config");
+              // A number above the limit is refused because of the limit, which is named.
+              if (n > kind.max) expect(message).toMatch(new RegExp(` (at most|below) ${kind.max}$`));
+            }
+          },
+        ),
         { numRuns: 50 },
       );
     }
   });
+});
+
+test("a number that is too long for a double is shown as it was typed, with the limit", () => {
+  for (const [path, typed, message] of [
+    [
+      "data.seed",
+      "9007199254740993",
+      '--data-seed: "9007199254740993" is not a whole number of at least 0 and at most 9007199254740991',
+    ],
+    [
+      "training.steps",
+      "3000000000",
+      "--steps: 3000000000 is not a whole number of at least 1 and at most 2147483648",
+    ],
+    ["training.steps", "0", "--steps: 0 is not a whole number of at least 1"],
+    ["training.steps", "many", '--steps: "many" is not a whole number of at least 1'],
+  ] as const)
+    // prettier-ignore
+    expect(errorOf(() => given({ [path]: [typed] })).message).toBe(message);
+  const limit = Number.MAX_SAFE_INTEGER;
+  expect(given({ "data.seed": [String(limit)] }).values.get("data.seed")).toBe(limit);
+  expect(errorOf(() => seedsOf("1,9007199254740993", 1, "--seeds")).message).toBe(
+    `--seeds: "1,9007199254740993" is not a list of seeds: whole numbers of at least 0 and at most ${limit}`,
+  );
 });
 
 describe("precedence", () => {

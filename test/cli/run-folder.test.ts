@@ -11,6 +11,7 @@ import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { type FileParts, writeFileAtomic, writeFilesAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
+import { readStart } from "#dist/cli/start.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
 import type { StartLine, StepMetrics } from "#dist/runs/lines.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
@@ -445,6 +446,64 @@ describe("a run", () => {
     second.appendMetrics(metrics(2));
     second.close();
     expect(nodeFs.existsSync(weights)).toBe(true);
+  });
+
+  test("is named to those who name a part of it: a folder in it, the folder of checkpoints, a checkpoint that is no longer there", () => {
+    const folder = openRunFolder(configOf(out));
+    folder.begin();
+    for (const step of [2, 4, 6]) folder.saveCheckpoint(step, state(step));
+    for (const name of ["best", "model"])
+      folder.saveFolder(name, new Map([["config.json", '{"model_type":"llama"}'], ["model.safetensors", ""]])); // prettier-ignore
+    folder.close();
+    nodeFs.mkdirSync(join(out, "tensorboard"));
+    nodeFs.cpSync(join(out, "checkpoints"), join(root, "copied", "deep", "er"), { recursive: true });
+    const step = (n: number): string => join(out, "checkpoints", `step-0000000${n}.safetensors`);
+    const part = `is part of the run ${out}; name that`;
+    const resume = (path: string): string => errorOf(() => findRun(path)).message;
+    const start = (path: string): string => errorOf(() => readStart(path)).message;
+    const gone = `is not there; a run keeps its last 2 checkpoints, here ${step(4)} and ${step(6)}; name one of them, or the run ${out} for the last one`;
+    const checkpoints = join(out, "checkpoints");
+    const copied = join(root, "copied", "deep", "er");
+    const many = (path: string, run = ""): string =>
+      `holds the checkpoints of a run; name ${run}one of them, such as ${join(path, "step-00000006.safetensors")}`;
+    for (const [path, resumed, started] of [
+      [checkpoints, many(checkpoints, `the run ${out}, or `), many(checkpoints, `the run ${out}, or `)],
+      [copied, many(copied), many(copied)],
+      [step(2), gone, gone],
+      [join(out, "tensorboard"), part, part],
+      [
+        join(out, "best"),
+        `${part}, or start a new run from this model with --init-from ${join(out, "best")}`,
+        null,
+      ],
+      [
+        join(out, "model"),
+        `${part}, or start a new run from this model with --init-from ${join(out, "model")}`,
+        null,
+      ],
+      [join(out, "config.json"), part, null],
+      [
+        root,
+        `holds no run (there is no ${join(root, "config.json")})`,
+        "holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors",
+      ],
+      [
+        join(root, "none"),
+        `holds no run (there is no ${join(root, "none", "config.json")})`,
+        "cannot be read (no such file or folder)",
+      ],
+    ] as const) {
+      // prettier-ignore
+      expect(resume(path)).toBe(`--resume ${path}: ${resumed}`);
+      if (started !== null) expect(start(path)).toBe(`--init-from: ${path} ${started}`);
+    }
+    writeFileSync(join(root, "file"), "");
+    expect(resume(join(root, "file"))).toBe(
+      `--resume ${join(root, "file")}: is not a checkpoint in the folder of a run; name the folder of a run`,
+    );
+    // What is wrong with a model is said with its folder.
+    expect(start(join(out, "best"))).toMatch(`--init-from: ${join(out, "best")}: config.json: `);
+    expect(findRun(step(4)).file).toBe(step(4));
   });
 
   test("refuses a folder that already holds a run, and a path that is a file", () => {

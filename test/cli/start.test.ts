@@ -1,14 +1,19 @@
 /** A run that starts from a model takes the options that describe the model from it; options that contradict the model are refused, naming the flag. */
+import { init, shutdown } from "gradmix";
 import { byteTokenizer, openTokenizer, trainBpe } from "gradmix/data";
+import { createGPT, toHuggingFace } from "gradmix/nn";
 import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { optionRows } from "#dist/cli/options.js";
 import { checkStart, readStart, type Start, startLayer } from "#dist/cli/start.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
 import { GradmixError } from "#dist/errors.js";
 import { resolveGPTConfig } from "#dist/nn/gpt.js";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { keysOf } from "#dist/keys.js";
+import { encodeSafetensors, openSafetensors } from "#dist/nn/safetensors.js";
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve as pathTo } from "node:path";
 import { expect, test } from "vitest";
 
 const tokenizer = byteTokenizer();
@@ -17,6 +22,7 @@ const run: Start = {
   path: "runs/x",
   source: "runs/x",
   config: resolveGPTConfig(shape),
+  tied: false,
   tokenizer,
   tokenizerName: "byte",
   vocabSize: 1024,
@@ -71,6 +77,72 @@ test("the model sets the options that describe it, and each option that contradi
     );
   }
 });
+
+test.each(["llama", "gpt2"] as const)(
+  "%s: a run that is told nothing saves the architecture from which it starts, and names what it cannot keep",
+  async (preset) => {
+    const folder = mkdtempSync(join(tmpdir(), "gradmix-start-"));
+    const command = pathTo(import.meta.dirname, "../../dist/cli/main.js");
+    try {
+      writeFileSync(join(folder, "a.txt"), "some text of a domain, and more of it. ".repeat(60));
+      // Nothing is a default.
+      const { kvHeads, ...numbers } = shape;
+      const config = { ...numbers, preset, normEps: 3e-5, ...(preset === "llama" ? { kvHeads, ropeTheta: 5000 } : {}) }; // prettier-ignore
+      await init({ backend: "reference" });
+      const model = createGPT(config);
+      const files = await toHuggingFace(model, {
+        tokenizer: tokenizer.toJSON(),
+        endOfText: tokenizer.endOfText,
+      });
+      model.dispose();
+      await shutdown();
+      const { read, shapes } = openSafetensors(files.get("model.safetensors") ?? expect.unreachable());
+      const tensors = new Map(Array.from(shapes.keys(), (name) => [name, read(name)]));
+      const json = JSON.parse(Buffer.from(files.get("config.json") ?? []).toString()) as Record<
+        string,
+        unknown
+      >;
+      tensors.delete("lm_head.weight");
+      const { tie_word_embeddings: _untied, ...silent } = json;
+      for (const [name, own, weights] of [
+        ["untied", json, files.get("model.safetensors")],
+        ["tied", { ...json, tie_word_embeddings: true }, encodeSafetensors(tensors)],
+        // If nothing is said, GPT-2's head is tied, and Llama's is not.
+        ["silent", silent, preset === "gpt2" ? encodeSafetensors(tensors) : files.get("model.safetensors")],
+      ] as const) {
+        mkdirSync(join(folder, name));
+        writeFileSync(join(folder, name, "config.json"), JSON.stringify(own));
+        writeFileSync(join(folder, name, "model.safetensors"), weights ?? expect.unreachable());
+        writeFileSync(
+          join(folder, name, "tokenizer.json"),
+          files.get("tokenizer.json") ?? expect.unreachable(),
+        );
+        const start = readStart(join(folder, name));
+        const wanted = resolveGPTConfig(config);
+        // Each field of the architecture.
+        for (const key of keysOf(wanted)) expect([key, start.config[key]]).toEqual([key, wanted[key]]);
+        const args = `train --domain a=a.txt --rule uniform --steps 1 --batch 1 --backend reference --init-from ${name} --out ${name}-run`; // prettier-ignore
+        const { status, stderr } = spawnSync(process.execPath, [command, ...args.split(" ")], { cwd: folder, encoding: "utf8" }); // prettier-ignore
+        expect({ status, stderr: status === 0 ? "" : stderr }).toEqual({ status: 0, stderr: "" });
+        const saved = JSON.parse(
+          readFileSync(join(folder, `${name}-run/model/config.json`), "utf8"),
+        ) as object;
+        const theirs: Record<string, unknown> = { tie_word_embeddings: preset === "gpt2", ...own };
+        const changed = Object.entries(saved).filter(
+          ([key, value]) => JSON.stringify(theirs[key]) !== JSON.stringify(value),
+        );
+        const isTied = theirs["tie_word_embeddings"] === true;
+        expect(changed.map(([key]) => key)).toEqual(isTied ? ["tie_word_embeddings"] : []);
+        expect(stderr.includes(`the head of ${name} is tied to the embedding (tie_word_embeddings)`)).toBe(
+          isTied,
+        );
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  },
+  60_000,
+);
 
 test("the tokenizer is that of the model: the same tokenizer under another name is accepted, another one is refused", async () => {
   const folder = mkdtempSync(join(tmpdir(), "gradmix-start-"));

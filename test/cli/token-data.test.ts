@@ -3,10 +3,13 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { init, shutdown } from "gradmix";
 import { byteTokenizer, tokenWriter } from "gradmix/data";
+import { createGPT, toHuggingFace } from "gradmix/nn";
 import { writeMegatron, writeNanoGPT } from "gradmix/node";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { commandLineLayer, resolveConfig } from "#dist/cli/config.js";
+import { commandLineLayer, jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { configOf } from "#dist/cli/train.js";
 import { optionRows } from "#dist/cli/options.js";
 import { readData } from "#dist/cli/read-data.js";
 import { readStart } from "#dist/cli/start.js";
@@ -82,6 +85,47 @@ test("a run on tokens has the same bits as a run on their text, without the toke
   expect(refused.err).toContain("but other text");
   writeFileSync(join(folder, "target.bin"), bytes);
   expect(gradmix("--resume", "none").code).toBe(0);
+});
+
+test("without a tokenizer, the number of ids is given, or that of the prepared folder or of the model; it is never guessed", async () => {
+  const layer = (json: object) => jsonLayer(json, "c.json");
+  const none = { tokenizer: "none" };
+  const uniform = { mixing: { rule: "uniform" } };
+  const previous = process.cwd();
+  process.chdir(folder);
+  try {
+    const refused = { message: "c.json: data.tokenizer: with none, the number of ids is not known; add --vocab-size N, the size of the vocabulary of the files" }; // prettier-ignore
+    const data = { domains: { a: "tokens/code.bin" }, ...none };
+    await expect(configOf([layer({ data, ...uniform })])).rejects.toMatchObject(refused);
+    expect((await configOf([layer({ data: { ...data, vocabSize: 1024 }, ...uniform })])).data.vocabSize).toBe(
+      1024,
+    );
+    // Other tokenizers have a size of their own, or train one of the default size.
+    for (const tokenizer of ["bpe", "byte"])
+      await configOf([layer({ data: { ...data, tokenizer }, ...uniform })]);
+
+    const prepare = ["prepare", "--domain", "a=code.jsonl", "--format", "nanogpt", "--tokenizer", "byte", "--out", "made", "--quiet"]; // prettier-ignore
+    expect(spawnSync(process.execPath, [command, ...prepare], { cwd: folder, encoding: "utf8" }).status).toBe(
+      0,
+    );
+    const made = await configOf([layer({ data: { ...none, domainsFrom: ["made"] }, ...uniform })]);
+    expect([made.data.vocabSize, made.data.endOfText]).toEqual([vocabSize, tokenizer.endOfText]);
+    const own = { ...none, domainsFrom: ["made"], vocabSize: 300, endOfText: 1 };
+    const given = await configOf([layer({ data: own, ...uniform })]);
+    expect([given.data.vocabSize, given.data.endOfText]).toEqual([300, 1]);
+
+    await init({ backend: "reference" });
+    const model = createGPT({ vocabSize: 270, dim: 16, layers: 1, heads: 2, context: 32 });
+    const files = await toHuggingFace(model);
+    model.dispose();
+    await shutdown();
+    mkdirSync("bare");
+    for (const [name, bytes] of files) writeFileSync(join("bare", name), bytes);
+    const from = await configOf([layer({ data, model: { initFrom: "bare" }, ...uniform })]);
+    expect(from.data.vocabSize).toBe(270);
+  } finally {
+    process.chdir(previous);
+  }
 });
 
 test.each([

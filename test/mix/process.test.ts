@@ -647,8 +647,19 @@ describe("HTTP", () => {
     for (const [name, message] of [
       ["short", /holds no token of at least 16 characters/],
       ["open", /others can read .*open; chmod 600 it/],
+      [
+        ".",
+        /: .* is a folder, not a file; name a file with a token, or a path at which gradmix creates one$/,
+      ],
+      ...(process.platform === "win32"
+        ? []
+        : ([
+            // The second one never ends.
+            ["/dev/null", /: \/dev\/null is a device or socket, not a file; name a file with a token/],
+            ["/dev/zero", /: \/dev\/zero is a device or socket, not a file; name a file with a token/],
+          ] as const)),
     ] as const) {
-      const flags = { ...noFlags, listen: "0", tokenFile: at(name) };
+      const flags = { ...noFlags, listen: "0", tokenFile: resolve(at("."), name) };
       await expect(mixCommand({ config: null, given: new Map(), flags }, silent)).rejects.toThrow(message);
     }
   });

@@ -82,14 +82,14 @@ export const dataOptions: SectionTable<"data"> = {
     value: "bpe|byte|NAME|FILE",
     kind: text,
     default: "bpe",
-    help: "bpe: train a byte-level BPE on the domains; byte: one token per byte; FILE: read a tokenizer.json; NAME: a vocabulary of OpenAI (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer); none: all data are files of tokens, and --vocab-size gives the number of ids",
+    help: "bpe: train a byte-level BPE on the domains; byte: one token per byte; FILE: read a tokenizer.json; NAME: a vocabulary of OpenAI (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer); none: all data are files of tokens, and --vocab-size gives the number of ids (a prepared folder and --init-from know it)",
   },
   vocabSize: {
     flag: "--vocab-size",
     value: "N",
     kind: integer(2, 1_000_000),
     default: 1024,
-    help: "size of the vocabulary that bpe trains (257 or more), or of the files of tokens with --tokenizer none",
+    help: "size of the vocabulary that bpe trains (257 or more), or of the files of tokens with --tokenizer none, which has no default",
   },
   endOfText: {
     flag: "--end-of-text",

@@ -3,16 +3,16 @@ import { GradmixError } from "../../errors.ts";
 import { show } from "../../options.ts";
 import { formatShape, sameShape } from "../../tensor/shape.ts";
 import { gptSpecs } from "../architecture.ts";
-import { createGPT, type GPT, type ResolvedGPTConfig } from "../gpt.ts";
+import { createGPT, type GPT } from "../gpt.ts";
 import type { ByteSource } from "../safetensors.ts";
 import { notFinite } from "../saved-parameters.ts";
-import { type Format, readConfig } from "./config.ts";
+import { type Format, type ReadConfig, readConfig } from "./config.ts";
 import { baseName, embeddingFor, slots, type Storage, storageOf, transpose } from "./layout.ts";
 import { bytesOf, openWeights, type Weights } from "./weights.ts";
 
 /**
  * Makes a model on the current backend from the files of a folder: `config.json` and weights as `.safetensors` (F32, F16 or BF16), in one file or in shards.
- * The head may be a separate tensor or tied to the embedding, and names may lack the prefix of the base model. Weights in a `ByteSource` are read tensor by
+ * The head may be a separate tensor or tied to the embedding; the model has a head of its own, with the values of the embedding if it was tied. Names may lack the prefix of the base model. Weights in a `ByteSource` are read tensor by
  * tensor. Throws `data`, naming the file, for a key or a tensor that does not fit, is missing, is unknown or cannot be computed here; this is checked
  * before the model is made. Throws `data` too, and makes no model, if a value is not finite.
  */
@@ -44,11 +44,12 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
 }
 
 /**
- * The configuration of the model in a folder. Throws the same errors as `fromHuggingFace` for configuration and shapes, but makes no model and reads no
+ * The configuration of the model in a folder, and whether its head is tied to the embedding. Throws the same errors as `fromHuggingFace` for configuration and shapes, but makes no model and reads no
  * weights.
  */
-export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
-  return openModel(files).storage.architecture.config;
+export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ReadConfig {
+  const { storage, tied } = openModel(files);
+  return { config: storage.architecture.config, tied };
 }
 
 interface OpenModel {
