@@ -13,7 +13,7 @@ import { timesShare } from "../share.ts";
 import { domainName, domainNameForm } from "./domain-names.ts";
 import type { Kind } from "./options/spec.ts";
 
-/** A value as the command line gives it: all arguments of a repeated flag, or the state of a switch. */
+/** A value as the command line gives it: the arguments of a flag, of which only a list has several, or the state of a switch. */
 export type Raw = readonly string[] | boolean;
 
 /** The text that was given for an option, by commander's name; null if it was not given. */
@@ -73,8 +73,10 @@ function gatherNumbers(
     const value = at < 0 ? item : item.slice(at + sign.length);
     if (name === "" || value.trim() === "")
       throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
-    // As for other options, the last number for all domains replaces earlier ones.
-    if (at >= 0 && out.has(name)) throw configError(`${label}: names ${quote(name)} twice`);
+    if (out.has(name))
+      throw configError(
+        `${label}: ${name === "*" ? "has two numbers for the domains that are not named" : `names ${quote(name)} twice`}; give one`,
+      );
     out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
   }
   return out;

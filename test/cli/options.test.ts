@@ -304,14 +304,23 @@ describe("refusals, in one line that names the place, the value and what is allo
     const values = (path: string, ...raw: string[]): unknown => given({ [path]: raw }).values.get(path);
     expect(values("mixing.floor", "0.1")).toBe(0.1);
     expect(values("mixing.floor", "*=0.1")).toBe(0.1);
-    // As with other options, the last one counts.
-    expect(values("mixing.floor", "0.1", "0.2")).toBe(0.2);
     expect(values("mixing.floor", "0.1", "a=0.2")).toEqual(new Map([["*", 0.1], ["a", 0.2]])); // prettier-ignore
     expect(values("mixing.guard", "*<=1.02")).toEqual(new Map([["*", 1.02]]));
     expect(values("mixing.guard", "*<=1.02", "the code <= 1")).toEqual(new Map([["*", 1.02], ["the code", 1]])); // prettier-ignore
     for (const [path, raw, message] of [
       ["mixing.floor", ["a=x"], '--floor "a": "x" is not a number of at least 0 and at most 1'],
-      ["mixing.floor", ["a=0.1", "a=0.2"], '--floor: names "a" twice'],
+      ["mixing.floor", ["a=0.1", "a=0.2"], '--floor: names "a" twice; give one'],
+      ...[
+        ["0.1", "0.2"],
+        ["*=0.1", "0.1"],
+      ].map(
+        (raw) =>
+          [
+            "mixing.floor",
+            raw,
+            "--floor: has two numbers for the domains that are not named; give one",
+          ] as const,
+      ),
       [
         "mixing.floor",
         ["=0.1"],
@@ -320,7 +329,7 @@ describe("refusals, in one line that names the place, the value and what is allo
       ["mixing.floor", ["a="], '--floor: "a=" is not of the form X or NAME=X, for example 0.01 or code=0.1'],
       ["mixing.guard", ["1.02"], '--guard: "1.02" is not of the form NAME<=X, for example code<=1.02'],
       ["mixing.guard", ["a=1.02"], '--guard: "a=1.02" is not of the form NAME<=X, for example code<=1.02'],
-      ["mixing.guard", ["a<=1.02", "a<=1.03"], '--guard: names "a" twice'],
+      ["mixing.guard", ["a<=1.02", "a<=1.03"], '--guard: names "a" twice; give one'],
       [
         "mixing.guard",
         ["a<=1,02"],
