@@ -1,5 +1,5 @@
 /** Options mean the same on the command line and in the config file, and invalid ones are refused in one line. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -12,6 +12,7 @@ import {
 } from "#dist/cli/config.js";
 import { type Kind, optionRows } from "#dist/cli/options.js";
 import { checkValue, fromArguments, type Raw, readJson } from "#dist/cli/values.js";
+import { filesAmong } from "#dist/cli/outputs.js";
 import { totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 import { ruleNames } from "#dist/dga/rules/index.js";
 import { GradmixError } from "#dist/errors.js";
@@ -456,6 +457,45 @@ describe("files", () => {
     writeFileSync(path, JSON.stringify({ final: { a: 1, b: 0 }, averaged: { a: 0.25, b: 0.75 } }));
     const config = resolve({ mixing: { weights: path } });
     expect([...(config.mixing.weights ?? [])]).toEqual([["a", 0.25], ["b", 0.75]]); // prettier-ignore
+  });
+
+  test("a path that contains = is a file, and a list of names and numbers is a list", () => {
+    const kinds = rows.filter(({ kind }) => kind.type === "shares");
+    expect(kinds.length).toBeGreaterThan(1);
+    const part = fc.stringMatching(/^[a-z]{1,3}=[a-z0-9.]{1,3}$/).filter((name) => !name.endsWith("."));
+    fc.assert(
+      fc.property(fc.array(part, { minLength: 1, maxLength: 3 }), fc.boolean(), (parts, exists) => {
+        const path = join(folder, ...parts, "w.json");
+        if (exists) {
+          mkdirSync(join(folder, ...parts), { recursive: true });
+          writeFileSync(path, '{"a": 0.25, "b": 0.75}');
+        } else rmSync(path, { force: true });
+        for (const { kind, flag } of kinds) {
+          const read = (): unknown => checkValue(kind, fromArguments(kind, [path], flag), flag);
+          if (exists)
+            expect(read()).toEqual(new Map([["a", 0.25], ["b", 0.75]])); // prettier-ignore
+          else expect(errorOf(read).message).toContain(`${flag} ${path}: cannot be read`);
+        }
+      }),
+      { numRuns: 30 },
+    );
+    // An existing file wins, also without a separator. The domains of gradmix mix may have one in their names.
+    const { kind } = rows.find(({ flag }) => flag === "--histogram")!;
+    const read = (text: string): unknown => fromArguments(kind, [text], "--histogram");
+    expect(read("web/news=1,web/code=3")).toEqual(new Map([["web/news", 1], ["web/code", 3]])); // prettier-ignore
+    writeFileSync(join(folder, "a=1"), '{"b": 1}');
+    const from = process.cwd();
+    try {
+      process.chdir(folder);
+      expect(read("a=1")).toBe("a=1");
+      expect(read("b=1")).toEqual(new Map([["b", 1]]));
+    } finally {
+      process.chdir(from);
+    }
+    // Longer than a path can be.
+    const many = Array.from({ length: 3000 }, (_, i) => `domain${i}=1`).join(",");
+    expect((read(many) as Map<string, number>).size).toBe(3000);
+    expect(filesAmong([[many]])).toEqual([]);
   });
 
   test("an error about invalid JSON names the file and has one line", () => {

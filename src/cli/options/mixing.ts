@@ -140,7 +140,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     kind: shares({ sumsToOne: true }),
     default: null,
     auto: "equal",
-    help: "weights of --rule static, and initial weights of rules that move them. They sum to 1. FILE: the weights.json of another run; its averaged weights are used",
+    help: "weights of --rule static, and initial weights of rules that move them. They sum to 1. FILE: the weights.json of another run; its averaged weights are used.",
   },
   histogram: {
     flag: "--histogram",
