@@ -380,8 +380,9 @@ function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, un
 
 /** A row of the table as commander's options. Every value is collected as text; values.ts parses it. */
 function commanderOptions(row: OptionRow): Option[] {
-  const given = typeof row.default === "string" || typeof row.default === "number" ? `${row.default}` : null;
-  const shown = row.auto ?? given;
+  const otherwise = row.default ?? row.otherwise;
+  const fixed = typeof otherwise === "string" || typeof otherwise === "number" ? `${otherwise}` : null;
+  const shown = row.auto ?? fixed;
   const prefix = shown?.startsWith("required") === true ? "" : "default: ";
   const help = shown === null ? row.help : `${row.help} (${prefix}${shown})`;
   if (row.value === undefined)

@@ -383,7 +383,7 @@ function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
 /** Trains the tokenizer that all runs share, unless it exists. */
 async function makeTokenizer(
   { config }: PlannedRun,
-  { folder, runs }: Comparison,
+  { folder, runs, given }: Comparison,
   hooks: Parameters<typeof readData>[2],
 ): Promise<void> {
   const path = join(folder, comparisonFiles.tokenizer);
@@ -393,7 +393,8 @@ async function makeTokenizer(
   const targets = new Map(
     runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),
   );
-  const data = dataPlanOf(config);
+  const vocabSize = given.values.get("data.vocabSize");
+  const data = { ...dataPlanOf(config), vocabSize: typeof vocabSize === "number" ? vocabSize : null };
   const several = targets.size > 0 ? { target: [], targets } : {};
   const tokenizer = await learnTokenizer({ ...data, ...several, tokenizer: "bpe" }, hooks);
   saveJson(folder, comparisonFiles.tokenizer, tokenizer.toJSON());

@@ -11,6 +11,7 @@ import {
   writeSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { mixerDefaults } from "../dga/mixer.ts";
 import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
@@ -21,7 +22,8 @@ import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-
 import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
 import { MAX_NAMES } from "./metrics.ts";
-import { mixerOptionsOf, presetOf, unusedLines } from "./mixing.ts";
+import { mixerOptionsOf, presetOf } from "./mixing.ts";
+import { unusedOptions } from "./unused-options.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong } from "./outputs.ts";
@@ -52,7 +54,7 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
   return rows
     .filter(({ path }) => Object.hasOwn(taken, path))
     .map((row) => {
-      const { formerly: _formerly, auto: _auto, ...rest } = row;
+      const { formerly: _formerly, auto: _auto, otherwise: _otherwise, ...rest } = row;
       return { ...rest, help: taken[row.path] ?? "", default: null };
     });
 }
@@ -205,7 +207,7 @@ function initOf(
     );
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
-  for (const line of unusedLines(mixing)) err.write(`${line}\n`);
+  for (const line of unusedOptions(resolved)) err.write(`${line}\n`);
   const { tokens } = resolved.training;
   const known = {
     ...run?.facts,
@@ -228,7 +230,7 @@ function initOf(
     rule: options,
     combinators,
     updateEvery: firstOf(layers, "mixing.updateEvery") ?? null,
-    updateAfter: mixing.updateAfter,
+    updateAfter: mixing.updateAfter ?? mixerDefaults.updateAfter,
     // A histogram that was given is an option of the rule.
     ...known,
     ...(tokens === null ? {} : { tokens }),

@@ -229,9 +229,9 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
     const path = `data.${key}`;
     const layer = saying(path);
     if (layer === undefined) return;
-    const { flag, default: otherwise } = optionTable.data[key];
+    const { flag, default: fixed, otherwise } = optionTable.data[key];
     const label = layer.label(path);
-    if (label === flag || layer.values.get(path) !== otherwise)
+    if (label === flag || layer.values.get(path) !== (fixed ?? otherwise))
       throw configError(`${label}: has no effect, because ${folder} ${why}; leave it out`);
   };
   if (saying("data.tokenizer")?.values.get("data.tokenizer") !== "none")

@@ -28,7 +28,7 @@ import {
   verifyCheckpoint,
   writeCheckpoint,
 } from "../node/checkpoint-file.ts";
-import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
+import { checkSameConfig, fileLayer, flatten, jsonLayer, recordedLayer, resolveConfig } from "./config.ts";
 import {
   ioError,
   temporaryName,
@@ -144,7 +144,7 @@ export function findRun(path: string): ResumeFrom {
   const file = join(folder, "config.json");
   if (!nodeFs.existsSync(file))
     throw new GradmixError("checkpoint", `--resume ${path}: holds no run (there is no ${file})`);
-  const config = resolveConfig([fileLayer(file)]);
+  const config = resolveConfig([recordedLayer(fileLayer(file))]);
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
 }
 
@@ -442,7 +442,7 @@ export function readRun(file: string): {
   const config = typeof saved === "string" ? parseOrdered(map(anything), saved, source) : saved;
   return {
     ...{ step, state, arrays, unwritten },
-    config: resolveConfig([jsonLayer(config, file)]),
+    config: resolveConfig([recordedLayer(jsonLayer(config, file))]),
     lines: lines ?? step,
   };
 }

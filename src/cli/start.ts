@@ -21,6 +21,7 @@ import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
 import { fileSource } from "../node/files.ts";
 import { optionTable } from "./options.ts";
+import { vocabSizeOtherwise } from "./options/data.ts";
 import { listCheckpoints, readRun } from "./run-folder.ts";
 import type { DataConfig, ModelConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
@@ -37,7 +38,7 @@ export interface Start {
   readonly tokenizer: Tokenizer | null;
   /** `data.tokenizer` of the run, or the path of the file. */
   readonly tokenizerName: string | null;
-  /** Size of the vocabulary if the run trained it with "bpe". */
+  /** Size of the vocabulary if the run trained it with "bpe", or if it had no tokenizer. */
   readonly vocabSize: number | null;
   /** Makes the model on the current backend. */
   model(): GPT;
@@ -79,10 +80,10 @@ export function readStart(path: string): Start {
 
 function fromCheckpoint(path: string, file: string): Start {
   const { step, config, state, arrays } = readRun(file);
+  const vocabSize = config.data.vocabSize ?? vocabSizeOtherwise;
   const tokenizer = savedTokenizer(state);
   const shape =
-    savedModel(state) ??
-    resolveGPTConfig(modelOf(config.model, tokenizer?.vocabSize ?? config.data.vocabSize));
+    savedModel(state) ?? resolveGPTConfig(modelOf(config.model, tokenizer?.vocabSize ?? vocabSize));
   const values = arrays["value"];
   return {
     path,
@@ -90,7 +91,7 @@ function fromCheckpoint(path: string, file: string): Start {
     config: shape,
     tokenizer,
     tokenizerName: config.data.tokenizer,
-    vocabSize: config.data.vocabSize,
+    vocabSize: ["bpe", "none"].includes(config.data.tokenizer) ? vocabSize : null,
     model() {
       const model = createGPT(shape);
       const { value } = model.parameters;

@@ -275,6 +275,10 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two"],
     ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga does not use a reference model (--guard does)"],
     ["a share of evaluations that nobody asks for", { mixing: { guardShare: 0.2 } }, "c.json: mixing.guardShare: limits the evaluations for --guard, which is not given; add --guard NAME<=X"],
+    ["the usual share of evaluations that nobody asks for", { mixing: { guardShare: 0.1 } }, "c.json: mixing.guardShare: limits the evaluations for --guard, which is not given; add --guard NAME<=X"],
+    ["a prior that the paper does not have", { mixing: { preset: "paper", prior: "histogram" } }, "c.json: mixing.prior: --mixing-preset paper has no prior; leave out one of them"],
+    ["a histogram over bases that nobody gives", { mixing: { bases: { b: { a: 1 } }, prior: "histogram" } }, "c.json: mixing.prior: with --bases no histogram is counted; give one over the bases with --histogram NAME=X,NAME=X, or leave --prior out"],
+    ...(["shared", "direct"].map((bases) => ["a way to measure bases without bases", { alignment: { bases } }, "c.json: alignment.bases: says how bases are measured, and there are none; add --bases FILE, or leave it out"] as [string, unknown, string])),
     ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options also sets repetitions; leave out one of the two"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
     ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],
@@ -430,8 +434,10 @@ test("a key can be given under its former name; giving both names is refused", (
     const [formerSection = "", formerKey = ""] = formerly?.path.split(".") ?? [];
     fc.assert(
       fc.property(valid(kind), ({ json }) => {
-        const now = resolve({ [section]: { [key]: json } }, uniform);
-        expect(resolve({ [formerSection]: { [formerKey]: json } }, uniform)).toEqual(now);
+        // The bases that --align-bases is about.
+        const bases = path === "alignment.bases" ? [given({ "mixing.bases": ["b.json"] })] : [];
+        const now = resolve({ [section]: { [key]: json } }, uniform, ...bases);
+        expect(resolve({ [formerSection]: { [formerKey]: json } }, uniform, ...bases)).toEqual(now);
         const both =
           section === formerSection
             ? { [section]: { [key]: json, [formerKey]: json } }

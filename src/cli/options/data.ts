@@ -1,6 +1,13 @@
 /** Options of the text: the domains, the target, and how text becomes tokens. */
 import { choice, decimal, domains, globs, text, toggle, integer } from "./kinds.ts";
-import type { SectionTable } from "./spec.ts";
+import type { Idle, KnownRun, SectionTable } from "./spec.ts";
+
+/** Size of the vocabulary if none is given. */
+export const vocabSizeOtherwise = 1024;
+
+function withoutTokens({ readsTokens }: KnownRun): Idle {
+  return readsTokens === false ? "no domain and no target consists of files of tokens" : null;
+}
 
 export const dataOptions: SectionTable<"data"> = {
   domains: {
@@ -88,7 +95,12 @@ export const dataOptions: SectionTable<"data"> = {
     flag: "--vocab-size",
     value: "N",
     kind: integer(2, 1_000_000),
-    default: 1024,
+    default: null,
+    otherwise: vocabSizeOtherwise,
+    idle: ({ config: { data } }) =>
+      data.tokenizer === "bpe" || data.tokenizer === "none"
+        ? null
+        : `the tokenizer ${data.tokenizer} has a vocabulary of its own`,
     help: "size of the vocabulary that bpe trains (257 or more), or of the files of tokens with --tokenizer none",
   },
   endOfText: {
@@ -97,6 +109,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: integer(0),
     default: null,
     auto: "the tokenizer's",
+    idle: withoutTokens,
     help: "id of the token that ends a document, for files of tokens without an index (.bin, .npy)",
   },
   tokenType: {
@@ -105,6 +118,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: choice(["u16", "u32"]),
     default: null,
     auto: "u16 in .bin",
+    idle: withoutTokens,
     help: "type of the tokens, for files that do not state it (.npy of OLMo, .bin of nanoGPT)",
   },
 };
