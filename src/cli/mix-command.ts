@@ -12,7 +12,8 @@ import {
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { mixerDefaults } from "../dga/mixer.ts";
-import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
+import { type CombinatorOptions, countsRunTokens, needsSizes } from "../dga/combinators/index.ts";
+import { isRuleName, type RuleName, ruleTraits, suppliedByFacts } from "../dga/rules/index.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
@@ -46,7 +47,8 @@ const taken: Readonly<Record<string, string>> = {
   "mixing.guard": "limit on held-out losses, which the trainer sends in observe",
   "mixing.weights": "weights of --rule static; initial weights of other rules",
   "mixing.histogram": "share of the target that resembles each domain: the prior of dga",
-  "training.tokens": "training tokens of the whole run, for caps",
+  "training.tokens":
+    "training tokens of the whole run: for limits on repetitions, together with --sizes, and for token budgets",
 };
 
 /** The rows of the table that the command accepts, with help and defaults of their own. */
@@ -65,7 +67,10 @@ export const mixFlags = {
     "A,B,…|DIR",
     "the domains: their names, or a folder of gradmix cluster or prepare; replaces an init message on the first line",
   ],
-  sizes: ["NAME=N,…|FILE", "tokens of each domain, for limits on repetitions and for rules that use sizes"],
+  sizes: [
+    "NAME=N,…|FILE",
+    "tokens of each domain: for limits on repetitions, together with --tokens, and for rules that use sizes",
+  ],
   stateFile: ["FILE", "keep the state in FILE and continue from it, so that kill -9 loses nothing"],
   weightsFile: ["FILE", "write the weights as JSON whenever they change"],
   listen: ["[HOST:]PORT", "serve HTTP on this machine instead of reading the standard input; 0: any port"],
@@ -224,6 +229,14 @@ function initOf(
     sizes: sizesOf(domains ?? [], known["sizes"]),
     ...(typeof total === "number" && "sizes" in known ? { tokens: total } : {}),
   });
+  // A file of messages may have the other number in its own init.
+  if (flags.replay === null || run !== null)
+    for (const line of checkCounts(mixing.rule, options, combinators, {
+      sizes: flags.sizes !== null,
+      tokens: given.has("training.tokens"),
+      known: { sizes: "sizes" in known, tokens: typeof total === "number" },
+    }))
+      err.write(`${line}\n`);
   return {
     type: "init",
     ...(domains === null ? {} : { domains }),
@@ -235,6 +248,40 @@ function initOf(
     ...known,
     ...(tokens === null ? {} : { tokens }),
   };
+}
+
+/**
+ * Throws `config` for `--sizes` without `--tokens`, or the reverse, where the rule limits repetitions only by both. Returns a line for each flag that
+ * nothing uses, and for tokens of a config file, which may serve other commands too, if they alone give no limit.
+ */
+function checkCounts(
+  rule: RuleName,
+  options: Readonly<Record<string, unknown>>,
+  combinators: readonly CombinatorOptions[],
+  {
+    known,
+    ...given
+  }: Readonly<Record<"sizes" | "tokens", boolean>> & {
+    readonly known: Readonly<Record<"sizes" | "tokens", boolean>>;
+  },
+): string[] {
+  const supplied = suppliedByFacts(rule, options);
+  const takes = { sizes: supplied.includes("sizes"), tokens: supplied.includes("tokens") };
+  const around = { sizes: needsSizes(combinators), tokens: countsRunTokens(combinators) };
+  const lines: string[] = [];
+  for (const [one, other, add] of [
+    ["sizes", "tokens", "--tokens N, the training tokens of the whole run"],
+    ["tokens", "sizes", "--sizes NAME=N,…, the tokens of each domain"],
+  ] as const) {
+    if (!known[one] || around[one]) continue;
+    const isAlone = takes[one] && takes[other] && !known[other];
+    const why = `rule ${rule} limits repetitions only if it knows the tokens of each domain and of the run`;
+    if (isAlone && given[one]) throw configError(`--${one}: ${why}; add ${add}, or leave --${one} out`);
+    if (isAlone && one === "tokens") lines.push(`training.tokens has no effect: ${why}; add ${add}`);
+    if (!takes[one] && given[one])
+      lines.push(`--${one} has no effect: rule ${rule} does not use it with these options`);
+  }
+  return lines;
 }
 
 function sizesOf(domains: readonly string[], given: unknown): Readonly<Record<string, number>> {
