@@ -47,7 +47,16 @@ import {
 import { startCompareProgress } from "./compare-progress.ts";
 import { checkSameDomains, domainNames, listedOnce } from "./compare-inputs.ts";
 import { formatRoughly, formatTable } from "./compare-table.ts";
-import { checkDomains, commandLineLayer, isEqual, jsonLayer, type Layer, mergeLayers } from "./config.ts";
+import {
+  checkDomains,
+  commandLineLayer,
+  domainPaths,
+  isEqual,
+  jsonLayer,
+  type Layer,
+  mergeLayers,
+  withoutPaths,
+} from "./config.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
 import { optionTable } from "./options.ts";
 import type { Output } from "./output.ts";
@@ -129,7 +138,7 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
       );
   const { rules, seeds, baseline } = saved.choice;
   const choice = choiceOf(args, { rules, seeds, baseline }, saved.given);
-  const given = mergeLayers([flags, saved.given]);
+  const given = mergeLayers([withoutPaths(flags, domainPaths), saved.given]);
   return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
 }
 

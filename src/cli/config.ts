@@ -129,12 +129,40 @@ const eitherOf = [
   [["run.evalShare", "run.evalEvery"], evalShareOtherwise],
 ] as const;
 
+/** The options that say where the domains come from. */
+export const domainPaths: readonly string[] = ["data.domains", "data.domainsFrom", "data.domainField"];
+
+/** A layer without some of its options. */
+export function withoutPaths({ values, label }: Layer, paths: readonly string[]): Layer {
+  return { values: new Map([...values].filter(([path]) => !paths.includes(path))), label };
+}
+
+/**
+ * The layers without the domains that an earlier layer replaces: the first one that names any domain, by name or by folder, decides for all. The field
+ * that names domains stays if there are still folders or files in which it is looked up.
+ */
+export function withOneSource(layers: readonly Layer[]): readonly Layer[] {
+  const names = (layer: Layer | undefined, path: string): boolean => {
+    const value = layer?.values.get(path);
+    return value instanceof Map ? value.size > 0 : Array.isArray(value) && value.length > 0;
+  };
+  const first = layers.findIndex((layer) => names(layer, "data.domains") || names(layer, "data.domainsFrom"));
+  if (first < 0) return layers;
+  const replaced = domainPaths.filter(
+    (path) => path !== "data.domainField" || !names(layers[first], "data.domainsFrom"),
+  );
+  const namesNone = domainPaths.filter((path) => path !== "data.domainField");
+  return layers.map((layer, i) =>
+    i === first ? layer : withoutPaths(layer, i < first ? namesNone : replaced),
+  );
+}
+
 /** Merges layers into one; earlier layers take precedence. */
 export function mergeLayers(layers: readonly Layer[]): Layer {
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
   const taken = new Set<string>();
-  for (const { values: own, label } of layers) {
+  for (const { values: own, label } of withOneSource(layers)) {
     const left = [...own].filter(([path]) => !taken.has(path));
     for (const [path, value] of left) {
       values.set(path, value);
@@ -151,7 +179,8 @@ function alternatives(path: string): readonly string[] {
 }
 
 /** Merges layers, of which earlier ones take precedence, and checks options that depend on each other. */
-export function resolveConfig(layers: readonly Layer[]): TrainConfig {
+export function resolveConfig(given: readonly Layer[]): TrainConfig {
+  const layers = withOneSource(given);
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
   for (const { path, flag } of rows) {

@@ -28,7 +28,7 @@ import {
   string,
   version,
 } from "../schema.ts";
-import type { Layer } from "./config.ts";
+import { type Layer, withOneSource } from "./config.ts";
 import { optionTable } from "./options.ts";
 import { configError } from "./values.ts";
 
@@ -246,7 +246,8 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
  * Options that a prepared folder in `--domains` provides if they are not given: its tokenizer, its target, and its targets for the rule that
  * accepts several.
  */
-export function preparedLayer(layers: readonly Layer[]): Layer {
+export function preparedLayer(all: readonly Layer[]): Layer {
+  const layers = withOneSource(all);
   const given = (path: string): unknown =>
     layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
   const from = given("data.domainsFrom");

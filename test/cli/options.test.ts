@@ -8,6 +8,7 @@ import {
   flatten,
   jsonLayer,
   type Layer,
+  mergeLayers,
   resolveConfig,
 } from "#dist/cli/config.js";
 import { type Kind, optionRows } from "#dist/cli/options.js";
@@ -216,6 +217,47 @@ describe("precedence", () => {
     ]);
   });
 
+  test("the first source that names any domain decides for all", () => {
+    const domains = fc.option(fc.constantFrom({ a: ["a"] }, { a: ["x"], c: ["y"] }, {}), { nil: undefined });
+    const domainsFrom = fc.option(fc.constantFrom(["d"], ["e", "f"], []), { nil: undefined });
+    const domainField = fc.option(fc.constantFrom("source", "kind"), { nil: undefined });
+    const layers = fc.array(fc.record({ domains, domainsFrom, domainField }), { minLength: 1, maxLength: 4 });
+    fc.assert(
+      fc.property(layers, (data) => {
+        const all = data.map((one, i) =>
+          jsonLayer(
+            { data: Object.fromEntries(Object.entries(one).filter(([, value]) => value !== undefined)) },
+            `${i}.json`,
+          ),
+        );
+        const others = jsonLayer({ mixing: { rule: "uniform" } }, "others.json");
+        const at = data.findIndex(
+          (one) => Object.keys(one.domains ?? {}).length > 0 || (one.domainsFrom ?? []).length > 0,
+        );
+        if (at < 0) {
+          expect(errorOf(() => resolveConfig([...all, others])).message).toMatch(/^no domain was given/);
+          return;
+        }
+        const { domains = {}, domainsFrom = [] } = data[at] ?? {};
+        const looked = domainsFrom.length > 0;
+        // A field is looked up in folders and files, wherever it was given; one that was given with them, or before, needs them.
+        const field = (looked ? data : data.slice(0, at + 1)).find((one) => one.domainField !== undefined);
+        for (const layers of [all, [mergeLayers(all)]])
+          if (field !== undefined && !looked)
+            expect(errorOf(() => resolveConfig([...layers, others])).message).toMatch(
+              /: data\.domainField: needs --domains/,
+            );
+          else
+            expect(resolveConfig([...layers, others]).data).toMatchObject({
+              domains: new Map(Object.entries(domains)),
+              domainsFrom,
+              domainField: field?.domainField ?? null,
+            });
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   test("a section of another command has no effect on a run", () => {
     const json = { training: { lr: 0.1 }, compare: { rules: ["dga"], anything: 1 } };
     expect(jsonLayer(json, "c.json").values).toEqual(new Map([["training.lr", 0.1]]));
@@ -253,7 +295,6 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a name that ends with a space", { data: { domains: { "web ": "x" } } }, 'c.json: data.domains: "web " is not a name for a domain, which has this form: it begins with a letter or digit, has letters with their marks, digits, "_", "-", "." and spaces, and does not end with a space'],
     ["a prototype for a name", JSON.parse('{"data":{"domains":{"__proto__":"x"}}}'), 'c.json: data.domains: "__proto__" is not a name for a domain, which has this form: it begins with a letter or digit, has letters with their marks, digits, "_", "-", "." and spaces, and does not end with a space'],
     ["one name, typed in two ways", { data: { domains: { "caf\u00e9": "x", "cafe\u0301": "y" } } }, 'c.json: data.domains: names the domain "caf\u00e9" twice'],
-    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file'],
     ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
     ["two ways to evaluate", { run: { evalShare: 0.1, evalEvery: 10 } }, "c.json: run.evalShare and c.json: run.evalEvery: give one of them, not both"],
     ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide dim 100"],
@@ -298,6 +339,13 @@ describe("refusals, in one line that names the place, the value and what is allo
     const error = errorOf(() => resolve(json));
     expect(error.message).toBe(message);
     expect(error.code).toBe("config");
+  });
+
+  test("no domain", () => {
+    for (const data of [{}, { domains: {} }, { domains: {}, domainsFrom: [] }])
+      expect(errorOf(() => resolveConfig([jsonLayer({ data }, "c.json")])).message).toBe(
+        'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file',
+      );
   });
 
   test("NaN and infinite weights from the command line", () => {

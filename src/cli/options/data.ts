@@ -16,7 +16,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: domains,
     default: new Map(),
     auto: "required, unless --domains is given",
-    help: "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces the domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet, .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input",
+    help: "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces all domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet, .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input",
   },
   domainsFrom: {
     flag: "--domains",
@@ -24,7 +24,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: globs,
     default: [],
     auto: "none",
-    help: "many domains at once: each folder and each file in DIR, or each file that matches GLOB, is a domain with the name of its path. Repeatable, also together with --domain",
+    help: "many domains at once: each folder and each file in DIR, or each file that matches GLOB, is a domain with the name of its path. Repeatable, also together with --domain. Replaces all domains of the config file",
   },
   domainField: {
     flag: "--domain-field",
