@@ -232,7 +232,12 @@ test("sizes and tokens are used, refused if one without the other gives no limit
   ) => {
     let told = "";
     const err = openOutput(
-      new Writable({ write: (chunk, _encoding, done) => ((told += String(chunk)), done()) }),
+      new Writable({
+        write(chunk, _encoding, done) {
+          told += String(chunk);
+          done();
+        },
+      }),
     );
     const given = new Map(Object.entries(options).map(([name, value]) => [`mixing.${name}`, value]));
     if (flag === "tokens" && config === null) given.set("training.tokens", ["90"]);
