@@ -9,7 +9,8 @@ import { compareDescription, compareGroup, compareNotes, comparisonRow } from ".
 import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
 import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
-import { histogramArguments, histogramFlags, histogramRow } from "./histogram-arguments.ts";
+import { gathers, listOption, refuseSecondValues } from "./flags.ts";
+import { histogramArguments, histogramOptions, histogramRow } from "./histogram-arguments.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { exportArguments, exportOptions } from "./export-arguments.ts";
 import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
@@ -37,6 +38,10 @@ More examples:
 
 Quote globs, so that gradmix expands them instead of the shell.
 
+Every option with a value is given once, except those that are repeatable.
+--no-quiet, --no-keep-best and so on turn off what a config file turns on; of
+--quiet and --no-quiet, the last one counts.
+
 Exit codes:
   0              the run is complete
   1              an internal error, or the result could not be printed
@@ -61,7 +66,10 @@ export function addCommands(program: Command, outputs: Outputs): { readonly code
     program.commandsGroup(group);
     for (const add of adders) add(program, io);
   }
-  for (const command of program.commands) command.addHelpText("before", firstExamples[command.name()] ?? "");
+  for (const command of program.commands) {
+    command.addHelpText("before", firstExamples[command.name()] ?? "");
+    refuseSecondValues(command);
+  }
   return io;
 }
 
@@ -165,12 +173,7 @@ function addHistogram(program: Command, io: Io): void {
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
   const itsRows = io.rows.filter(histogramTakes).map(histogramRow);
   addOptions(histogramCommand, itsRows);
-  for (const [flags, help] of histogramFlags)
-    histogramCommand.addOption(
-      new Option(flags, help)
-        .argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
-        .helpGroup(groups.run),
-    );
+  for (const option of histogramOptions()) histogramCommand.addOption(option.helpGroup(groups.run));
   histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     io.code = await showHistogram(
       {
@@ -366,25 +369,27 @@ function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, un
     if (value !== undefined && before !== undefined)
       throw configError(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
     const present = value ?? before;
-    if (typeof present === "boolean" || Array.isArray(present)) given.set(row.path, present as Raw);
+    if (typeof present === "string") given.set(row.path, [present]);
+    else if (typeof present === "boolean" || Array.isArray(present)) given.set(row.path, present as Raw);
   }
   return given;
 }
 
 /** A row of the table as commander's options. Every value is collected as text; values.ts parses it. */
 function commanderOptions(row: OptionRow): Option[] {
-  const given = typeof row.default === "string" || typeof row.default === "number" ? `${row.default}` : null;
-  const shown = row.auto ?? given;
+  const otherwise = row.default ?? row.otherwise;
+  const fixed = typeof otherwise === "string" || typeof otherwise === "number" ? `${otherwise}` : null;
+  const shown = row.auto ?? fixed;
   const prefix = shown?.startsWith("required") === true ? "" : "default: ";
   const help = shown === null ? row.help : `${row.help} (${prefix}${shown})`;
-  const gather = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
-  const option = new Option(row.value === undefined ? row.flag : `${row.flag} <${row.value}>`, help);
-  if (row.value === undefined) return [option, new Option(row.flag.replace("--", "--no-")).hideHelp()];
+  if (row.value === undefined)
+    return [new Option(row.flag, help), new Option(row.flag.replace("--", "--no-")).hideHelp()];
+  const optionOf = (flag: string, description?: string): Option => {
+    const flags = `${flag} <${row.value ?? ""}>`;
+    return gathers(row.kind) ? listOption(flags, description) : new Option(flags, description);
+  };
   const former = row.formerly?.flag;
-  return [
-    option.argParser(gather),
-    ...(former === undefined ? [] : [new Option(`${former} <${row.value}>`).argParser(gather).hideHelp()]),
-  ];
+  return [optionOf(row.flag, help), ...(former === undefined ? [] : [optionOf(former).hideHelp()])];
 }
 
 function attribute(flag: string): string {

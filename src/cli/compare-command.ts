@@ -47,7 +47,16 @@ import {
 import { startCompareProgress } from "./compare-progress.ts";
 import { checkSameDomains, domainNames, listedOnce } from "./compare-inputs.ts";
 import { formatRoughly, formatTable } from "./compare-table.ts";
-import { checkDomains, commandLineLayer, isEqual, jsonLayer, type Layer, mergeLayers } from "./config.ts";
+import {
+  checkDomains,
+  commandLineLayer,
+  domainPaths,
+  isEqual,
+  jsonLayer,
+  type Layer,
+  mergeLayers,
+  withoutPaths,
+} from "./config.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
 import { optionTable } from "./options.ts";
 import type { Output } from "./output.ts";
@@ -129,7 +138,7 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
       );
   const { rules, seeds, baseline } = saved.choice;
   const choice = choiceOf(args, { rules, seeds, baseline }, saved.given);
-  const given = mergeLayers([flags, saved.given]);
+  const given = mergeLayers([withoutPaths(flags, domainPaths), saved.given]);
   return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
 }
 
@@ -383,7 +392,7 @@ function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
 /** Trains the tokenizer that all runs share, unless it exists. */
 async function makeTokenizer(
   { config }: PlannedRun,
-  { folder, runs }: Comparison,
+  { folder, runs, given }: Comparison,
   hooks: Parameters<typeof readData>[2],
 ): Promise<void> {
   const path = join(folder, comparisonFiles.tokenizer);
@@ -393,7 +402,8 @@ async function makeTokenizer(
   const targets = new Map(
     runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),
   );
-  const data = dataPlanOf(config);
+  const vocabSize = given.values.get("data.vocabSize");
+  const data = { ...dataPlanOf(config), vocabSize: typeof vocabSize === "number" ? vocabSize : null };
   const several = targets.size > 0 ? { target: [], targets } : {};
   const tokenizer = await learnTokenizer({ ...data, ...several, tokenizer: "bpe" }, hooks);
   saveJson(folder, comparisonFiles.tokenizer, tokenizer.toJSON());

@@ -4,7 +4,7 @@ import type { RuleName } from "../dga/rules/index.ts";
 import { isRuleName, ruleNames, ruleTraits } from "../dga/rules/index.ts";
 import type { Json } from "../json.ts";
 import { isEqual, jsonLayer, type Layer } from "./config.ts";
-import { ruleTakes } from "./mixing.ts";
+import { ruleTakes } from "./common-options.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { comparisonFiles } from "./run-folder.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -282,13 +282,12 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
 function configOfRun(config: TrainConfig, seed: number, folder: string, out: string): TrainConfig {
   const { data, model, training, run } = config;
   // A model to start from has its own tokenizer.
-  const tokenizer =
-    data.tokenizer === "bpe" && model.initFrom === null
-      ? join(folder, comparisonFiles.tokenizer)
-      : data.tokenizer;
+  const shared = data.tokenizer === "bpe" && model.initFrom === null;
+  // The size of the vocabulary is then that of the tokenizer.
+  const own = shared ? { tokenizer: join(folder, comparisonFiles.tokenizer), vocabSize: null } : {};
   return {
     ...config,
-    data: { ...data, seed: data.seed ?? training.seed, tokenizer },
+    data: { ...data, seed: data.seed ?? training.seed, ...own },
     training: { ...training, seed },
     run: { ...run, out },
   };

@@ -2,7 +2,8 @@
  * Makes a checked `TrainConfig` from the command line and a config file. The command line takes precedence over the file, and the file over
  * the defaults. Unknown keys, wrong types and values that contradict each other are errors before anything runs.
  */
-import { boundsByName, lacksHistogram, ruleTakes } from "./mixing.ts";
+import { ruleTakes } from "./common-options.ts";
+import { boundsByName, lacksHistogram } from "./mixing.ts";
 import { type TrainConfig, warmupOf } from "./train-config.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { GradmixError } from "../errors.ts";
@@ -48,6 +49,18 @@ export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
     values.set(path, checkValue(row.kind, fromArguments(row.kind, raw, row.flag), row.flag));
   }
   return { values, label };
+}
+
+/**
+ * The configuration that a run recorded, as a layer. Earlier versions recorded the defaults of all options, which cannot be told from values that were
+ * given; such a value counts as not given.
+ */
+export function recordedLayer({ values, label }: Layer): Layer {
+  const isDefault = (path: string, value: unknown): boolean => {
+    const otherwise = byPath.get(path)?.otherwise;
+    return otherwise !== undefined && isEqual(value, otherwise);
+  };
+  return { values: new Map([...values].filter(([path, value]) => !isDefault(path, value))), label };
 }
 
 /** Sections of a config file that belong to a single command, which removes them first. */
@@ -116,12 +129,40 @@ const eitherOf = [
   [["run.evalShare", "run.evalEvery"], evalShareOtherwise],
 ] as const;
 
+/** The options that say where the domains come from. */
+export const domainPaths: readonly string[] = ["data.domains", "data.domainsFrom", "data.domainField"];
+
+/** A layer without some of its options. */
+export function withoutPaths({ values, label }: Layer, paths: readonly string[]): Layer {
+  return { values: new Map([...values].filter(([path]) => !paths.includes(path))), label };
+}
+
+/**
+ * The layers without the domains that an earlier layer replaces: the first one that names any domain, by name or by folder, decides for all. The field
+ * that names domains stays if there are still folders or files in which it is looked up.
+ */
+export function withOneSource(layers: readonly Layer[]): readonly Layer[] {
+  const names = (layer: Layer | undefined, path: string): boolean => {
+    const value = layer?.values.get(path);
+    return value instanceof Map ? value.size > 0 : Array.isArray(value) && value.length > 0;
+  };
+  const first = layers.findIndex((layer) => names(layer, "data.domains") || names(layer, "data.domainsFrom"));
+  if (first < 0) return layers;
+  const replaced = domainPaths.filter(
+    (path) => path !== "data.domainField" || !names(layers[first], "data.domainsFrom"),
+  );
+  const namesNone = domainPaths.filter((path) => path !== "data.domainField");
+  return layers.map((layer, i) =>
+    i === first ? layer : withoutPaths(layer, i < first ? namesNone : replaced),
+  );
+}
+
 /** Merges layers into one; earlier layers take precedence. */
 export function mergeLayers(layers: readonly Layer[]): Layer {
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
   const taken = new Set<string>();
-  for (const { values: own, label } of layers) {
+  for (const { values: own, label } of withOneSource(layers)) {
     const left = [...own].filter(([path]) => !taken.has(path));
     for (const [path, value] of left) {
       values.set(path, value);
@@ -138,7 +179,8 @@ function alternatives(path: string): readonly string[] {
 }
 
 /** Merges layers, of which earlier ones take precedence, and checks options that depend on each other. */
-export function resolveConfig(layers: readonly Layer[]): TrainConfig {
+export function resolveConfig(given: readonly Layer[]): TrainConfig {
+  const layers = withOneSource(given);
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
   for (const { path, flag } of rows) {
@@ -168,7 +210,7 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   };
   checkTogether(config, label);
   // The default is the size that bpe trains. Nothing but the tokenizer of the files says how many ids they have.
-  if (config.data.tokenizer === "none" && !values.has("data.vocabSize"))
+  if (config.data.tokenizer === "none" && config.data.vocabSize === null)
     throw configError(
       `${label("data.tokenizer")}: with none, the number of ids is not known; add --vocab-size N, the size of the vocabulary of the files`,
     );
@@ -236,7 +278,7 @@ function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
     throw configError(
       `${label("mixing.reference")}: --rule ${mixing.rule} does not use a reference model (--guard does)`,
     );
-  if (mixing.guard === null && mixing.guardShare !== optionTable.mixing.guardShare.default)
+  if (mixing.guard === null && mixing.guardShare !== null)
     throw configError(
       `${label("mixing.guardShare")}: limits the evaluations for --guard, which is not given; add --guard NAME<=X`,
     );
@@ -252,7 +294,7 @@ function checkTokenizer({ data, mixing }: TrainConfig, label: Label): void {
     throw configError(
       `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none", the path of a tokenizer.json or the name of a vocabulary (${gptVocabularies.join(", ")})${didYouMean(data.tokenizer, tokenizers)}`,
     );
-  if (data.tokenizer === "bpe" && data.vocabSize < LEAST_BPE)
+  if (data.tokenizer === "bpe" && data.vocabSize !== null && data.vocabSize < LEAST_BPE)
     throw configError(
       `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number of at least ${LEAST_BPE}: the vocabulary of bpe contains all bytes and the end of text`,
     );
@@ -306,6 +348,16 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
         `${label("mixing.histogram")}: the histogram is the prior of --rule ${mixing.rule}, and --prior uniform asks for equal weights; leave out one of them`,
       );
   }
+  if (typeof histogram === "object" && mixing.prior === "histogram") {
+    if (mixing.preset !== null)
+      throw configError(
+        `${label("mixing.prior")}: --mixing-preset ${mixing.preset} has no prior; leave out one of them`,
+      );
+    if (mixing.bases !== null && lacksHistogram(mixing))
+      throw configError(
+        `${label("mixing.prior")}: with --bases no histogram is counted; give one over the bases with --histogram NAME=X,NAME=X, or leave --prior out`,
+      );
+  }
   if (needsWeights && mixing.weights === null)
     throw configError(`--rule ${mixing.rule} needs weights: add --weights NAME=X,NAME=X`);
   if (histogram === "needed" && lacksHistogram(mixing)) {
@@ -329,6 +381,10 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
 }
 
 function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void {
+  if (alignment.bases !== null && mixing.bases === null)
+    throw configError(
+      `${label("alignment.bases")}: says how bases are measured, and there are none; add --bases FILE, or leave it out`,
+    );
   if (alignment.from === "step" && alignment.estimator !== null && alignment.estimator !== "segmented")
     throw configError(
       `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
@@ -434,8 +490,8 @@ export function checkSameConfig(
   const before = flatten(saved);
   for (const row of rows) {
     if (row.free === true || row.recorded === true || !wanted.has(row.path)) continue;
-    const was = before.get(row.path);
-    const is = wanted.get(row.path);
+    const was = before.get(row.path) ?? row.otherwise;
+    const is = wanted.get(row.path) ?? row.otherwise;
     if (canonical(was) !== canonical(is))
       throw new GradmixError(
         "checkpoint",

@@ -1,6 +1,7 @@
 /** The arguments of `gradmix export`. */
 import { Option } from "commander";
 import type { ExportArguments } from "./export-command.ts";
+import { listOption } from "./flags.ts";
 import { textOption } from "./values.ts";
 
 const flags: readonly (readonly [string, string])[] = [
@@ -43,12 +44,9 @@ const flags: readonly (readonly [string, string])[] = [
 
 /** The options for commander. Every value is collected as text. */
 export function exportOptions(): Option[] {
-  return flags.map(([flag, help]) => {
-    const option = new Option(flag, help);
-    return flag.startsWith("--map ")
-      ? option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
-      : option;
-  });
+  return flags.map(([flag, help]) =>
+    flag.startsWith("--map ") ? listOption(flag, help) : new Option(flag, help),
+  );
 }
 
 /** Collects the values that were given. */

@@ -1,10 +1,12 @@
 /** Checks the arguments of `gradmix histogram` that `gradmix train` does not have. */
+import { Option } from "commander";
+import { listOption } from "./flags.ts";
 import type { HistogramArguments } from "./histogram-command.ts";
 import type { Kind, OptionRow } from "./options.ts";
-import { checkValue, fromArguments, configError } from "./values.ts";
+import { checkValue, fromArguments, textOption, configError } from "./values.ts";
 
 /** The flags with their values, and their help. */
-export const histogramFlags: readonly (readonly [flags: string, help: string])[] = [
+const flags: readonly (readonly [flags: string, help: string])[] = [
   ["--out <FILE>", "write the shares of the target as JSON, for --histogram and --weights of gradmix train"],
   [
     "--bases <FILE>",
@@ -20,6 +22,13 @@ export const histogramFlags: readonly (readonly [flags: string, help: string])[]
   ],
 ];
 
+/** The options for commander. Every value is collected as text. */
+export function histogramOptions(): Option[] {
+  return flags.map(([flag, help]) =>
+    flag.startsWith("--mixture ") ? listOption(flag, help) : new Option(flag, help),
+  );
+}
+
 /** A row with the help that applies in this command. */
 export function histogramRow(row: OptionRow): OptionRow {
   if (row.path !== "data.targets") return row;
@@ -31,23 +40,22 @@ export function histogramRow(row: OptionRow): OptionRow {
 export function histogramArguments(
   options: Readonly<Record<string, unknown>>,
 ): Pick<HistogramArguments, "out" | "bases" | "groups" | "mixtures"> {
-  const given = (name: string): readonly string[] =>
-    Array.isArray(options[name]) ? (options[name] as string[]) : [];
-  const last = (name: string, flag: string): string | null => {
-    const text = given(name).at(-1) ?? null;
+  const given = (name: string, flag: string): string | null => {
+    const text = textOption(options, name);
     if (text === "") throw configError(`${flag}: is empty`);
     return text;
   };
-  const groups = last("groups", "--groups");
+  const { mixture } = options;
+  const groups = given("groups", "--groups");
   const kind: Kind = { type: "integer", min: 1, max: 1_000_000 };
   return {
-    out: last("out", "--out"),
-    bases: last("bases", "--bases"),
+    out: given("out", "--out"),
+    bases: given("bases", "--bases"),
     groups:
       groups === null
         ? null
         : (checkValue(kind, fromArguments(kind, [groups], "--groups"), "--groups") as number),
-    mixtures: mixturesOf(given("mixture")),
+    mixtures: mixturesOf(Array.isArray(mixture) ? mixture.map(String) : []),
   };
 }
 

@@ -1,6 +1,7 @@
 /** `gradmix histogram`: shows the share of each target that each domain has, and writes it for rules that use a histogram, or as bases. */
 import { rulesWith } from "../dga/rules/index.ts";
 import { formatJson } from "../json.ts";
+import { isTokenFile } from "../data/token-files.ts";
 import { type FileParts, writeFilesAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
 import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
@@ -14,6 +15,7 @@ import { preparedLayer } from "./prepared-folder.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
+import { unusedOptions } from "./unused-options.ts";
 import { type Raw, configError } from "./values.ts";
 
 /** Whether an option of `gradmix train` determines which text is read, and how. */
@@ -67,7 +69,11 @@ export async function showHistogram(
       onEvent(line: string) {
         if (!config.run.quiet) progress.line(line);
       },
-      onInputs: (inputs: Inputs) => checkOutputs(outputs, [...others, ...filesOf(inputs)]),
+      onInputs(inputs: Inputs) {
+        checkOutputs(outputs, [...others, ...filesOf(inputs)]);
+        for (const line of unusedOptions(config, { readsTokens: filesOf(inputs).some(isTokenFile) }))
+          hooks.onEvent(line);
+      },
       signal: interrupt.signal,
     };
     const clusters = clustersIn(config);

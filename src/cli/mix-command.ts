@@ -10,7 +10,9 @@ import {
   writeSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
+import { mixerDefaults } from "../dga/mixer.ts";
+import { type CombinatorOptions, countsRunTokens, needsSizes } from "../dga/combinators/index.ts";
+import { isRuleName, type RuleName, ruleTraits, suppliedByFacts } from "../dga/rules/index.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
@@ -21,7 +23,8 @@ import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-
 import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
 import { MAX_NAMES } from "./metrics.ts";
-import { mixerOptionsOf, presetOf, unusedLines } from "./mixing.ts";
+import { mixerOptionsOf, presetOf } from "./mixing.ts";
+import { unusedOptions } from "./unused-options.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong } from "./outputs.ts";
@@ -44,7 +47,8 @@ const taken: Readonly<Record<string, string>> = {
   "mixing.guard": "limit on held-out losses, which the trainer sends in observe",
   "mixing.weights": "weights of --rule static; initial weights of other rules",
   "mixing.histogram": "share of the target that resembles each domain: the prior of dga",
-  "training.tokens": "training tokens of the whole run, for caps",
+  "training.tokens":
+    "training tokens of the whole run: for limits on repetitions, together with --sizes, and for token budgets",
 };
 
 /** The rows of the table that the command accepts, with help and defaults of their own. */
@@ -52,7 +56,7 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
   return rows
     .filter(({ path }) => Object.hasOwn(taken, path))
     .map((row) => {
-      const { formerly: _formerly, auto: _auto, ...rest } = row;
+      const { formerly: _formerly, auto: _auto, otherwise: _otherwise, ...rest } = row;
       return { ...rest, help: taken[row.path] ?? "", default: null };
     });
 }
@@ -63,7 +67,10 @@ export const mixFlags = {
     "A,B,…|DIR",
     "the domains: their names, or a folder of gradmix cluster or prepare; replaces an init message on the first line",
   ],
-  sizes: ["NAME=N,…|FILE", "tokens of each domain, for limits on repetitions and for rules that use sizes"],
+  sizes: [
+    "NAME=N,…|FILE",
+    "tokens of each domain: for limits on repetitions, together with --tokens, and for rules that use sizes",
+  ],
   stateFile: ["FILE", "keep the state in FILE and continue from it, so that kill -9 loses nothing"],
   weightsFile: ["FILE", "write the weights as JSON whenever they change"],
   listen: ["[HOST:]PORT", "serve HTTP on this machine instead of reading the standard input; 0: any port"],
@@ -208,7 +215,7 @@ function initOf(
     );
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
-  for (const line of unusedLines(mixing)) err.write(`${line}\n`);
+  for (const line of unusedOptions(resolved)) err.write(`${line}\n`);
   const { tokens } = resolved.training;
   const known = {
     ...run?.facts,
@@ -225,17 +232,59 @@ function initOf(
     sizes: sizesOf(domains ?? [], known["sizes"]),
     ...(typeof total === "number" && "sizes" in known ? { tokens: total } : {}),
   });
+  // A file of messages may have the other number in its own init.
+  if (flags.replay === null || run !== null)
+    for (const line of checkCounts(mixing.rule, options, combinators, {
+      sizes: flags.sizes !== null,
+      tokens: given.has("training.tokens"),
+      known: { sizes: "sizes" in known, tokens: typeof total === "number" },
+    }))
+      err.write(`${line}\n`);
   return {
     type: "init",
     ...(domains === null ? {} : { domains }),
     rule: options,
     combinators,
     updateEvery: firstOf(layers, "mixing.updateEvery") ?? null,
-    updateAfter: mixing.updateAfter,
+    updateAfter: mixing.updateAfter ?? mixerDefaults.updateAfter,
     // A histogram that was given is an option of the rule.
     ...known,
     ...(tokens === null ? {} : { tokens }),
   };
+}
+
+/**
+ * Throws `config` for `--sizes` without `--tokens`, or the reverse, where the rule limits repetitions only by both. Returns a line for each flag that
+ * nothing uses, and for tokens of a config file, which may serve other commands too, if they alone give no limit.
+ */
+function checkCounts(
+  rule: RuleName,
+  options: Readonly<Record<string, unknown>>,
+  combinators: readonly CombinatorOptions[],
+  {
+    known,
+    ...given
+  }: Readonly<Record<"sizes" | "tokens", boolean>> & {
+    readonly known: Readonly<Record<"sizes" | "tokens", boolean>>;
+  },
+): string[] {
+  const supplied = suppliedByFacts(rule, options);
+  const takes = { sizes: supplied.includes("sizes"), tokens: supplied.includes("tokens") };
+  const around = { sizes: needsSizes(combinators), tokens: countsRunTokens(combinators) };
+  const lines: string[] = [];
+  for (const [one, other, add] of [
+    ["sizes", "tokens", "--tokens N, the training tokens of the whole run"],
+    ["tokens", "sizes", "--sizes NAME=N,…, the tokens of each domain"],
+  ] as const) {
+    if (!known[one] || around[one]) continue;
+    const isAlone = takes[one] && takes[other] && !known[other];
+    const why = `rule ${rule} limits repetitions only if it knows the tokens of each domain and of the run`;
+    if (isAlone && given[one]) throw configError(`--${one}: ${why}; add ${add}, or leave --${one} out`);
+    if (isAlone && one === "tokens") lines.push(`training.tokens has no effect: ${why}; add ${add}`);
+    if (!takes[one] && given[one])
+      lines.push(`--${one} has no effect: rule ${rule} does not use it with these options`);
+  }
+  return lines;
 }
 
 function sizesOf(domains: readonly string[], given: unknown): Readonly<Record<string, number>> {

@@ -26,7 +26,9 @@ import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
 import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
-import { unusedAlignment } from "./unused-alignment.ts";
+import { clampedAlignment, unusedAlignment } from "./unused-alignment.ts";
+import { common, nameIn, normaliseOf, ownFloor, ruleTakes } from "./common-options.ts";
+import { guardShareOtherwise } from "./options/mixing.ts";
 
 /** The guards of a run. */
 export interface GuardLimits {
@@ -61,7 +63,7 @@ export interface MixingPlan {
    * how many times the run goes through the text. null otherwise.
    */
   repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
-  /** Lines for the user about options that were given and have no effect. */
+  /** Lines for the user about options of the alignment that were given and have no effect, or not the whole one. */
   readonly unused: readonly string[];
   /** Whether the rule uses a histogram of the target over the domains and none was given, so that it must be counted (`histogramOf`). */
   readonly wantsHistogram: boolean;
@@ -134,7 +136,9 @@ export function planMixing(
     bases,
     alignment,
     guard:
-      mixing.guard === null ? null : { limits: Object.fromEntries(mixing.guard), share: mixing.guardShare },
+      mixing.guard === null
+        ? null
+        : { limits: Object.fromEntries(mixing.guard), share: mixing.guardShare ?? guardShareOtherwise },
     watchedFrom: givenRepetitions(mixing) ?? EPOCHS,
     reference: mixing.reference,
     ruleName: mixing.rule,
@@ -155,7 +159,7 @@ export function planMixing(
       const most = repetitions(sizes);
       return most !== null && most * text < tokens ? tokens / text : null;
     },
-    unused: [...unusedLines(mixing), ...unusedAlignment(alignment, rule, bases)],
+    unused: [...unusedAlignment(alignment, rule, bases), ...clampedAlignment(alignment, planned)],
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };
@@ -217,35 +221,14 @@ export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "al
   };
 }
 
-/** The rules' names for the common options of `MixingConfig`. A rule accepts an option if it has one of these names. */
-const common = {
-  eta: ["eta"],
-  beta: ["beta"],
-  normalise: ["normalise"],
-  floor: ["floor"],
-  weights: ["weights", "start"],
-  histogram: ["histogram", "prior"],
-} as const;
-type Common = keyof typeof common;
-
-/** The rule's name of the option, if it accepts it. */
-function nameIn(rule: RuleName, option: Common): string | undefined {
-  return common[option].find((name) => ruleHas(rule, name));
-}
-
-/** Whether the rule reads this option. */
-export function ruleTakes(rule: RuleName, option: Common): boolean {
-  return nameIn(rule, option) !== undefined;
-}
-
 /** Whether the rule uses a histogram and none was given. */
 export function lacksHistogram(mixing: MixingConfig): boolean {
-  const { rule, histogram, ruleOptions, prior, normalise } = mixing;
+  const { rule, histogram, ruleOptions, prior } = mixing;
   const name = nameIn(rule, "histogram");
   const { histogram: use } = ruleTraits(rule);
   const wanted =
     use === "needed" ||
-    (use?.priorWith(ruleOptions["normalise"] ?? normalise ?? undefined) === true && prior === "histogram");
+    (use?.priorWith(normaliseOf(mixing)) === true && (prior ?? "histogram") === "histogram");
   return wanted && name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
 }
 
@@ -272,48 +255,6 @@ function givenRepetitions({ repetitionCap, combinators, ruleOptions }: MixingCon
   ];
   return limits.length === 0 ? null : Math.min(...limits);
 }
-
-/** Options that were given and have no effect with this rule. */
-export function unusedOptions(mixing: MixingConfig): string[] {
-  const { rule } = mixing;
-  const fixed = ruleTraits(rule).fixed === true;
-  return [
-    ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
-    ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
-    // A moving average can be put around any rule that moves the weights.
-    ...(mixing.beta !== null && fixed ? ["beta"] : []),
-    ...(mixing.updateEvery !== null && fixed ? ["updateEvery"] : []),
-    ...(mixing.updateAfter !== mixerDefaults.updateAfter && fixed ? ["updateAfter"] : []),
-    ...(mixing.prior === "uniform" && typeof ruleTraits(rule).histogram !== "object" ? ["prior"] : []),
-  ];
-}
-
-/** A line for each option that was given and has no effect with this rule. */
-export function unusedLines(mixing: MixingConfig): string[] {
-  return [
-    ...unusedOptions(mixing).map(
-      (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not use it`,
-    ),
-    ...overriddenOptions(mixing).map(
-      ([option, name]) => `mixing.${option} has no effect: mixing.ruleOptions sets ${name}`,
-    ),
-  ];
-}
-
-/** Options that were given, and that the options of the rule set in another way: each with the rule's name of it. */
-function overriddenOptions(mixing: MixingConfig): [Common, string][] {
-  const { rule, ruleOptions, floor, guard } = mixing;
-  return keysOf(common).flatMap((option): [Common, string][] => {
-    const name = nameIn(rule, option);
-    // Other floors are a combinator around the rule, and hold as well.
-    const given = option === "floor" ? ownFloor(floor, rule, guard) : mixing[option] !== null;
-    return given && name !== undefined && Object.hasOwn(ruleOptions, name) ? [[option, name]] : [];
-  });
-}
-
-/** Whether the rule itself keeps the floor; otherwise a combinator does. */
-const ownFloor = (floor: MixingConfig["floor"], rule: RuleName, guard: MixingConfig["guard"]): boolean =>
-  typeof floor === "number" && ruleTakes(rule, "floor") && guard === null;
 
 /** What is known of a run when its rule is made. */
 interface SizedFacts {
@@ -379,7 +320,7 @@ export function mixerOptionsOf(
     rule,
     combinators: [...added, ...mixing.combinators],
     ...(mixing.updateEvery === null ? {} : { updateEvery: mixing.updateEvery }),
-    updateAfter: mixing.updateAfter,
+    updateAfter: mixing.updateAfter ?? mixerDefaults.updateAfter,
   };
 }
 

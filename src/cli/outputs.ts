@@ -2,14 +2,14 @@
  * Files that a command writes under a name that the user gave. An existing file is replaced, except one that the same command reads, and one without
  * which a run, a comparison, prepared text or clusters could not be used any more.
  */
-import { existsSync, readdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, readdirSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { isClusterFolder } from "./cluster-folder.ts";
 import { listFiles } from "../data/files.ts";
 import { fileLayer } from "./config.ts";
 import type { Inputs } from "./inputs.ts";
 import { runNames } from "./run-folder.ts";
-import { configError } from "./values.ts";
+import { configError, isFile } from "./values.ts";
 
 /** The flag that names an output, and its path. */
 export type NamedOutput = readonly [flag: string, path: string];
@@ -66,8 +66,6 @@ export function filesOf({ domains, mixed, target, targets }: Inputs): string[] {
     ...[...targets.values()].flat(),
   ];
 }
-
-const isFile = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 
 /** The path without symbolic links, also of a file that does not exist yet. */
 function realPath(path: string): string {

@@ -34,6 +34,7 @@ import {
   removeRemains,
   type Work,
 } from "./prepare-work.ts";
+import { vocabSizeOtherwise } from "./options/data.ts";
 import { preparedFiles, readManifest, type SavedPlan, type Shard, tokenizerHash } from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startStatusLine, type StatusLine } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
@@ -41,6 +42,7 @@ import { openTokenizer } from "../data/index.node.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { readJson, configError } from "./values.ts";
+import { unusedOptions } from "./unused-options.ts";
 import { version } from "./version.ts";
 
 /** Runs the command and returns the exit code. Throws `config`, `data` and `io`; finished work is kept, and the same command continues from it. */
@@ -122,9 +124,10 @@ async function work(
 ): Promise<string> {
   const hooks = { onEvent: say, signal };
   const { data } = config;
+  for (const line of unusedOptions(config)) say(line);
   const inputs = await listInputs({ ...data, out: folder }, hooks);
   const { textField, domainField, skipBadLines, tokenizer: name } = data;
-  const vocabSize = name === "bpe" ? data.vocabSize : null;
+  const vocabSize = name === "bpe" ? (data.vocabSize ?? vocabSizeOtherwise) : null;
   const plan = planOf(inputs, { format, textField, domainField, skipBadLines, tokenizer: name, vocabSize });
   const jobs = jobsOf(plan);
   const before = savedState(folder, jobs);

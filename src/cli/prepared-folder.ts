@@ -28,7 +28,7 @@ import {
   string,
   version,
 } from "../schema.ts";
-import type { Layer } from "./config.ts";
+import { type Layer, withOneSource } from "./config.ts";
 import { optionTable } from "./options.ts";
 import { checkNamedOnce, configError } from "./values.ts";
 
@@ -233,9 +233,9 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
     const path = `data.${key}`;
     const layer = saying(path);
     if (layer === undefined) return;
-    const { flag, default: otherwise } = optionTable.data[key];
+    const { flag, default: fixed, otherwise } = optionTable.data[key];
     const label = layer.label(path);
-    if (label === flag || layer.values.get(path) !== otherwise)
+    if (label === flag || layer.values.get(path) !== (fixed ?? otherwise))
       throw configError(`${label}: has no effect, because ${folder} ${why}; leave it out`);
   };
   if (saying("data.tokenizer")?.values.get("data.tokenizer") !== "none")
@@ -250,7 +250,8 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
  * Options that a prepared folder in `--domains` provides if they are not given: its tokenizer (or, with `--tokenizer none`, what its tokens need of it),
  * its target, and its targets for the rule that accepts several.
  */
-export function preparedLayer(layers: readonly Layer[]): Layer {
+export function preparedLayer(all: readonly Layer[]): Layer {
+  const layers = withOneSource(all);
   const given = (path: string): unknown =>
     layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
   const from = given("data.domainsFrom");

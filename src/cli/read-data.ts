@@ -36,6 +36,7 @@ import {
   type Witness,
 } from "./inputs.ts";
 import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
+import { vocabSizeOtherwise } from "./options/data.ts";
 import { formatBadLines, formatCount } from "./progress.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
@@ -87,6 +88,8 @@ export interface Data {
   /** The contents that a resumed run must find again. */
   readonly contents: readonly Content[];
   readonly facts: DataFacts;
+  /** Whether any of the files consists of tokens. */
+  readonly readsTokens: boolean;
 }
 
 /** The facts about the text that run.json records. */
@@ -131,6 +134,7 @@ export async function readData(
     domains: domains.map(({ split }) => split),
     target: target?.split ?? splits.values().next().value ?? null,
     targets: splits,
+    readsTokens: [...reading.kinds.values()].includes("tokens"),
     facts: { ...factsOf(names, [...targets.keys()], parts, contents), contamination: overlaps },
   };
 }
@@ -354,7 +358,7 @@ function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "tex
 /** Returns the vocabulary of a tokenizer, or that of the plan. Throws `config` if the end of text is not one of its ids. */
 function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer | null): Vocabulary {
   const vocabulary = {
-    vocabSize: tokenizer?.vocabSize ?? vocabSize,
+    vocabSize: tokenizer?.vocabSize ?? vocabSize ?? vocabSizeOtherwise,
     endOfText: endOfText ?? tokenizer?.endOfText ?? null,
   };
   if (vocabulary.endOfText !== null && vocabulary.endOfText >= vocabulary.vocabSize)
@@ -539,7 +543,10 @@ async function trainTokenizer(
       yield* sharesOf(mixed.files, mixed.domainOf.size, mixedDocuments(mixed, { domainField }, documents));
   }
   const began = performance.now();
-  const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });
+  const trained = await trainBpe(sample(), {
+    vocabSize: vocabSize ?? vocabSizeOtherwise,
+    signal: hooks.signal,
+  });
   const of = isSample ? ` on the first ${formatCount(share)} characters of each domain` : "";
   hooks.onEvent(
     `trained a tokenizer of ${trained.vocabSize} tokens${of} in ${((performance.now() - began) / 1000).toFixed(1)} s`,

@@ -28,7 +28,7 @@ import {
   verifyCheckpoint,
   writeCheckpoint,
 } from "../node/checkpoint-file.ts";
-import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
+import { checkSameConfig, fileLayer, flatten, jsonLayer, recordedLayer, resolveConfig } from "./config.ts";
 import {
   ioError,
   temporaryName,
@@ -186,7 +186,7 @@ export function findRun(path: string): ResumeFrom {
         : `${other}${model ? `, or start a new run from this model with --init-from ${path}` : ""}`;
     throw new GradmixError("checkpoint", `--resume ${path}: ${what}`);
   }
-  const config = resolveConfig([fileLayer(file)]);
+  const config = resolveConfig([recordedLayer(fileLayer(file))]);
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
 }
 
@@ -484,7 +484,7 @@ export function readRun(file: string): {
   const config = typeof saved === "string" ? parseOrdered(map(anything), saved, source) : saved;
   return {
     ...{ step, state, arrays, unwritten },
-    config: resolveConfig([jsonLayer(config, file)]),
+    config: resolveConfig([recordedLayer(jsonLayer(config, file))]),
     lines: lines ?? step,
   };
 }

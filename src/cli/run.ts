@@ -36,6 +36,7 @@ import {
   type Start,
 } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
+import { unusedTeller } from "./unused-options.ts";
 import { checkRepetitions, planTraining, stepChanges, unreachedRate } from "./training.ts";
 
 /**
@@ -53,6 +54,8 @@ export async function runTraining(
   if (found !== null) checkDomains(config.mixing, names);
   const plan = planRun(config, names);
   const reference = await readReferenceOf(plan.mixing, hooks.signal);
+  const tellUnused = unusedTeller(config, hooks.onEvent);
+  tellUnused();
   for (const line of plan.mixing.unused) hooks.onEvent(line);
   const unreached = unreachedRate(config);
   if (unreached !== null) hooks.onEvent(unreached);
@@ -67,6 +70,7 @@ export async function runTraining(
   // The backend starts before the text is read, which may take minutes.
   const then = resumed === null ? {} : savedEngine(resumed.json);
   const { backend, engine } = await startBackend(plan.engine, then, hooks.onEvent);
+  tellUnused({ backend: engine.backend });
   try {
     const tokenizer = resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json);
     if (resumed !== null) checkSameTokenizer(plan.data, tokenizer);
@@ -75,6 +79,7 @@ export async function runTraining(
       corpus: resumed?.json["corpus"],
     };
     const data = await read(plan.data, known, hooks, found);
+    tellUnused({ backend: engine.backend, readsTokens: data.readsTokens });
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);

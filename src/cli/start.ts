@@ -21,6 +21,7 @@ import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
 import { fileSource } from "../node/files.ts";
 import { optionTable } from "./options.ts";
+import { vocabSizeOtherwise } from "./options/data.ts";
 import { listCheckpoints, otherThanRun, readRun } from "./run-folder.ts";
 import type { DataConfig, ModelConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
@@ -39,7 +40,7 @@ export interface Start {
   readonly tokenizer: Tokenizer | null;
   /** `data.tokenizer` of the run, or the path of the file. */
   readonly tokenizerName: string | null;
-  /** Size of the vocabulary if the run trained it with "bpe". */
+  /** Size of the vocabulary if the run trained it with "bpe", or if it had no tokenizer. */
   readonly vocabSize: number | null;
   /** Makes the model on the current backend. */
   model(): GPT;
@@ -98,10 +99,10 @@ function inFolder<T>(path: string, task: () => T): T {
 
 function fromCheckpoint(path: string, file: string): Start {
   const { step, config, state, arrays } = readRun(file);
+  const vocabSize = config.data.vocabSize ?? vocabSizeOtherwise;
   const tokenizer = savedTokenizer(state);
   const shape =
-    savedModel(state) ??
-    resolveGPTConfig(modelOf(config.model, tokenizer?.vocabSize ?? config.data.vocabSize));
+    savedModel(state) ?? resolveGPTConfig(modelOf(config.model, tokenizer?.vocabSize ?? vocabSize));
   const values = arrays["value"];
   return {
     path,
@@ -110,7 +111,7 @@ function fromCheckpoint(path: string, file: string): Start {
     tied: false,
     tokenizer,
     tokenizerName: config.data.tokenizer,
-    vocabSize: config.data.vocabSize,
+    vocabSize: ["bpe", "none"].includes(config.data.tokenizer) ? vocabSize : null,
     model() {
       const model = createGPT(shape);
       const { value } = model.parameters;

@@ -6,7 +6,6 @@
 import type { DgaNormalisation } from "../dga/rules/dga.ts";
 import type { CombinatorOptions } from "../dga/combinators/index.ts";
 import type { RuleName } from "../dga/rules/index.ts";
-import type { EstimatorName } from "../dga/estimators.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
 import { usualWarmup } from "../nn/schedules.ts";
@@ -53,8 +52,8 @@ export interface DataConfig {
   seed: number | null;
   /** "byte", "bpe" (trained on the domains), the path of a tokenizer.json, the name of a vocabulary ("gpt2", "cl100k_base", "o200k_base", …), or "none": all data are files of tokens. */
   tokenizer: TokenizerChoice;
-  /** Size of the vocabulary that "bpe" trains, or of the token files' vocabulary with "none". */
-  vocabSize: number;
+  /** Size of the vocabulary that "bpe" trains, or of the token files' vocabulary with "none". null: `vocabSizeOtherwise`. */
+  vocabSize: number | null;
   /** Id of the token that ends each document in token files; null: the tokenizer's. */
   endOfText: number | null;
   /** Type of the tokens in files that do not declare it; null: u16 for nanoGPT's files, none for others. */
@@ -84,8 +83,8 @@ export interface TrainingConfig {
   /** Windows per step. */
   batch: number;
   lr: number;
-  /** Learning rate at the end of the schedule, as a share of `lr`. */
-  minRatio: number;
+  /** Learning rate at the end of the schedule, as a share of `lr`; null: that of `scheduleDefaults`. */
+  minRatio: number | null;
   schedule: ScheduleName;
   /** Steps of the warm-up; null: `usualWarmup` of the number of steps. */
   warmup: number | null;
@@ -110,12 +109,12 @@ export interface MixingConfig {
   normalise: DgaNormalisation | null;
   /** "paper": the options that are not given are those of the published algorithm; null: those of gradmix. */
   preset: "paper" | null;
-  /** Weights to which "dga" is pulled back: "histogram", the target's histogram over the domains, or "uniform". */
-  prior: "histogram" | "uniform";
+  /** Weights to which "dga" is pulled back: "histogram", the target's histogram over the domains, or "uniform". null: "histogram". */
+  prior: "histogram" | "uniform" | null;
   /** T_r: steps between two updates of the weights; null: the schedule of the rule. */
   updateEvery: number | null;
-  /** Steps before the first update. */
-  updateAfter: number;
+  /** Steps before the first update; null: that of `mixerDefaults`. */
+  updateAfter: number | null;
   /** Lower bound of the domains' weights: one number, or one per domain; "*" stands for those that are not named. */
   floor: NumberByName | null;
   /** Upper bound of the domains' weights, in the same form. */
@@ -124,8 +123,8 @@ export interface MixingConfig {
   repetitionCap: number | null;
   /** Largest ratio of a domain's held-out loss to its reference, by domain; "*" stands for those that are not named. null: no domain is guarded. */
   guard: ReadonlyMap<string, number> | null;
-  /** Cost of the guarded domains' evaluations, as an approximate share of the training's computation. */
-  guardShare: number;
+  /** Cost of the guarded domains' evaluations, as an approximate share of the training's computation; null: `guardShareOtherwise`. */
+  guardShare: number | null;
   /** Domain → weight: the weights of "static", and the initial weights of other rules. They sum to 1. null: uniform. */
   weights: ReadonlyMap<string, number> | null;
   /**
@@ -142,17 +141,9 @@ export interface MixingConfig {
   bases: string | ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]> | null;
 }
 
-/** The keys and their meanings are those of the library's `AlignmentOptions`. */
-export type AlignmentConfig = Required<Pick<AlignmentOptions, "refreshEvery">> & {
-  /** In each of these options, null means that it was not given, so that `measuredFrom` and `resolveAlignment` decide. */
-  readonly from: "batch" | "step" | null;
-  readonly estimator: EstimatorName | null;
-  readonly domainExamples: number | null;
-  readonly targetExamples: number | null;
-  readonly measureEvery: number | null;
-  readonly probes: number | null;
-  readonly blockShare: number | null;
-  readonly bases: "shared" | "direct" | null;
+/** The keys and their meanings are those of the library's `AlignmentOptions`. null means that an option was not given, so that `measuredFrom` and `resolveAlignment` decide. */
+export type AlignmentConfig = {
+  readonly [K in Exclude<keyof AlignmentOptions, "parameters">]-?: NonNullable<AlignmentOptions[K]> | null;
 };
 
 export interface RunConfig {

@@ -3,10 +3,13 @@ import { GradmixError } from "../errors.ts";
 import {
   checkSameConfig,
   commandLineLayer,
+  domainPaths,
   fileLayer,
   flatten,
   type Layer,
   resolveConfig,
+  withoutPaths,
+  withOneSource,
 } from "./config.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { openOutput, type Output } from "./output.ts";
@@ -50,7 +53,8 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
     return { config, resume: null };
   }
   const resume = findRun(path);
-  for (const { values } of [...layers].reverse()) checkSameConfig(resume.config, values, resume.folder);
+  for (const { values } of [...withOneSource(layers)].reverse())
+    checkSameConfig(resume.config, values, resume.folder);
   const out = layers.map(({ values }) => values.get("run.out")).find((value) => value !== undefined);
   if (out !== undefined && out !== resume.folder)
     throw new GradmixError("config", `--out: a resumed run stays in its folder, ${resume.folder}`);
@@ -58,7 +62,9 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
     values: new Map([...flatten(resume.config)].filter(([, value]) => value !== null)),
     label: (key) => `${resume.folder}: ${key}`,
   };
-  return { config: resolveConfig([...layers, saved]), resume };
+  // The domains are those of the run, of which the arguments may repeat only some.
+  const others = layers.map((layer) => withoutPaths(layer, domainPaths));
+  return { config: resolveConfig([...others, saved]), resume };
 }
 
 /** Resolves the configuration. The options of `--init-from` and of a prepared folder come before the defaults. */

@@ -29,7 +29,10 @@ export function planTraining(config: TrainConfig): TrainingPlan {
     tokens: steps * batch * model.context,
     batch,
     seed,
-    schedule: createSchedule({ name: training.schedule, lr, minRatio, warmup: warmupOf(config), steps }),
+    schedule: createSchedule({
+      ...{ name: training.schedule, lr, warmup: warmupOf(config), steps },
+      ...(minRatio === null ? {} : { minRatio }),
+    }),
     scheduleName: training.schedule,
     optimizer: { beta1, beta2, weightDecay, clip },
     lossScale: run.precision === "f16" ? {} : null,

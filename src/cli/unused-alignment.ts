@@ -2,24 +2,24 @@
 import { areDomains, type Bases } from "../dga/bases.ts";
 import { measuredFrom, planOf } from "../dga/plan.ts";
 import type { Rule } from "../dga/rule.ts";
-import { alignmentDefaults, type AlignmentOptions } from "../dga/trainer-options.ts";
+import type { Mixer } from "../dga/mixer.ts";
+import type { AlignmentOptions } from "../dga/trainer-options.ts";
 
 type Name = Exclude<keyof AlignmentOptions, "parameters">;
 
 const ofSteps: readonly Name[] = ["refreshEvery", "measureEvery", "probes"];
 const ofBatches: readonly Name[] = ["estimator", "domainExamples", "bases"];
 
-/** Returns a line for each of these options. `refreshEvery`, which is always there, counts as given if it is not the default. */
+/** Returns a line for each of these options. */
 export function unusedAlignment(
   given: AlignmentOptions,
   { name, needs }: Pick<Rule, "name" | "needs">,
   bases: Bases | null,
 ): string[] {
-  const isGiven = (option: Name): boolean =>
-    given[option] !== undefined &&
-    (option !== "refreshEvery" || given.refreshEvery !== alignmentDefaults.refreshEvery);
   const lines = (options: readonly Name[], why: string): string[] =>
-    options.filter(isGiven).map((option) => `alignment.${option} has no effect: ${why}`);
+    options
+      .filter((option) => given[option] !== undefined)
+      .map((option) => `alignment.${option} has no effect: ${why}`);
   const plan = planOf(needs);
   if (!plan.aligns && !plan.gram && !plan.targets)
     return lines(
@@ -39,4 +39,21 @@ export function unusedAlignment(
       ? lines(["bases"], "no basis mixes several domains")
       : []),
   ];
+}
+
+/** Returns a line for each interval in steps that is longer than the one between two updates, because measurements begin again at every update. */
+export function clampedAlignment(
+  given: AlignmentOptions,
+  { rule, updateEvery }: Pick<Mixer, "rule" | "updateEvery">,
+): string[] {
+  const plan = planOf(rule.needs);
+  if (!plan.aligns || measuredFrom(given, plan) !== "step") return [];
+  return (["measureEvery", "refreshEvery"] as const).flatMap((option) => {
+    const every = given[option];
+    return every === undefined || every <= updateEvery
+      ? []
+      : [
+          `alignment.${option} is ${every}, and acts like ${updateEvery}: measurements begin again after every update of the weights, which is every ${updateEvery} ${updateEvery === 1 ? "step" : "steps"} (--update-every)`,
+        ];
+  });
 }

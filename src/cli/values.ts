@@ -2,7 +2,7 @@
  * Converts the value of an option from text on the command line or JSON in a config file to a checked value. Each error names the option as the user
  * wrote it, the value, and what is allowed.
  */
-import { existsSync, readFileSync, realpathSync } from "node:fs";
+import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
@@ -13,7 +13,7 @@ import { timesShare } from "../share.ts";
 import { domainName, domainNameForm } from "./domain-names.ts";
 import type { Kind } from "./options/spec.ts";
 
-/** A value as the command line gives it: all arguments of a repeated flag, or the state of a switch. */
+/** A value as the command line gives it: the arguments of a flag, of which only a list has several, or the state of a switch. */
 export type Raw = readonly string[] | boolean;
 
 /** The text that was given for an option, by commander's name; null if it was not given. */
@@ -41,7 +41,7 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
     case "domains":
       return gather(raw, label);
     case "shares":
-      return last.includes("=") ? shares(last, label) : last;
+      return isPath(last) ? last : shares(last, label);
     case "byName":
       return gatherNumbers(kind, raw, label);
     case "json":
@@ -53,6 +53,26 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
     case "switch":
       return last;
   }
+}
+
+/**
+ * Whether text names a file rather than shares NAME=X: it has no "=", names an existing file, or has a path separator before its first "=" and is no
+ * list of names and numbers. (The domains of `gradmix mix` may have a separator in their names.)
+ */
+function isPath(text: string): boolean {
+  const at = text.indexOf("=");
+  if (at < 0 || isFile(text)) return true;
+  const isShare = (part: string): boolean => {
+    const [, number = ""] = /^[^=]+=([^=]+)$/.exec(part) ?? [];
+    return number.trim() !== "" && !Number.isNaN(Number(number));
+  };
+  return /[/\\]/.test(text.slice(0, at)) && !text.split(",").every(isShare);
+}
+
+/** Whether a path is that of an existing file. Text that can be no path, such as a long list, is none. */
+export function isFile(path: string): boolean {
+  // `statSync` alone would throw for text that is longer than a path can be.
+  return existsSync(path) && statSync(path, { throwIfNoEntry: false })?.isFile() === true;
 }
 
 function gather(raw: readonly string[], label: string): Map<string, string[]> {
@@ -79,8 +99,10 @@ function gatherNumbers(
     const value = at < 0 ? item : item.slice(at + sign.length);
     if (name === "" || value.trim() === "")
       throw configError(`${label}: ${quote(item)} is not of the form ${form}`);
-    // As for other options, the last number for all domains replaces earlier ones.
-    if (at >= 0 && out.has(name)) throw configError(`${label}: names ${quote(name)} twice`);
+    if (out.has(name))
+      throw configError(
+        `${label}: ${name === "*" ? "has two numbers for the domains that are not named" : `names ${quote(name)} twice`}; give one`,
+      );
     out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
   }
   return out;

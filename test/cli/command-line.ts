@@ -6,9 +6,11 @@ import { addCommands } from "#dist/cli/commands.js";
 import { rulesOfFlag, seedsOf } from "#dist/cli/compare-plan.js";
 import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { histogramArguments } from "#dist/cli/histogram-arguments.js";
+import { histogramTakes } from "#dist/cli/histogram-command.js";
+import { mixRows } from "#dist/cli/mix-command.js";
 import { openOutput } from "#dist/cli/output.js";
-import { optionRows } from "#dist/cli/options.js";
-import { prepareArguments } from "#dist/cli/prepare-arguments.js";
+import { type OptionRow, optionRows } from "#dist/cli/options.js";
+import { prepareArguments, prepareTakes } from "#dist/cli/prepare-arguments.js";
 import { type Raw, textOption } from "#dist/cli/values.js";
 import { GradmixError } from "#dist/errors.js";
 import { exportFormats } from "#dist/export/index.js";
@@ -62,13 +64,22 @@ function parse(words: readonly string[]): Parsed | null {
   return parsed;
 }
 
+/** The options of a line as commander gives them to the command; null if the line only asks for help. */
+export function optionsOf(words: readonly string[]): Parsed["options"] | null {
+  return parse(words)?.options ?? null;
+}
+
 const isShares = (path: string): boolean => ["mixing.weights", "mixing.histogram"].includes(path);
 
-/** The options of `gradmix train` among those that were given, checked. */
-function layerOf(options: Parsed["options"]): { given: ReadonlyMap<string, Raw>; layer: Layer } {
+/** The options of `gradmix train` that a command accepts, among those that were given, checked. */
+function layerOf(
+  options: Parsed["options"],
+  rows: readonly OptionRow[] = optionRows(),
+): { given: ReadonlyMap<string, Raw>; layer: Layer } {
   const given = new Map<string, Raw>();
-  for (const { flag, path } of optionRows()) {
-    const value = options[new Option(flag).attributeName()];
+  for (const { flag, path } of rows) {
+    const read = options[new Option(flag).attributeName()];
+    const value = typeof read === "string" ? [read] : read;
     if (typeof value === "boolean") given.set(path, value);
     // A file of an earlier run, which is not here, is replaced by the shares that it would hold.
     else if (Array.isArray(value))
@@ -105,17 +116,17 @@ const checks: Readonly<Record<string, (parsed: Parsed) => void>> = {
     if (options["resume"] === undefined) resolveConfig(config === undefined ? [layer] : [layer, someText]);
   },
   histogram({ args: [config], options }) {
-    const { layer } = layerOf(options);
+    const { layer } = layerOf(options, optionRows().filter(histogramTakes));
     histogramArguments(options);
     resolveConfig(config === undefined ? [layer] : [layer, someText]);
   },
   prepare({ args: [config], options }) {
-    const { given, layer } = layerOf(options);
+    const { given, layer } = layerOf(options, optionRows().filter(prepareTakes));
     prepareArguments(config, given, optionRows(), options);
     resolveConfig(config === undefined ? [layer] : [layer, someText]);
   },
   cluster: ({ args, options }) => void clusterArguments(args, options),
-  mix: ({ options }) => void layerOf(options),
+  mix: ({ options }) => void layerOf(options, mixRows(optionRows())),
   export({ options: { to } }) {
     if (typeof to === "string" && !exportFormats.has(to))
       throw new GradmixError("config", `--to: there is no format ${to}`);
@@ -152,7 +163,24 @@ export function refusalOf(
   }
 }
 
+/** The options of each command: the flag, whether it takes a value, and its help. */
+export function optionsByCommand(): ReadonlyMap<
+  string,
+  readonly { readonly flag: string; readonly takesValue: boolean; readonly help: string }[]
+> {
+  return new Map(
+    newProgram().commands.map((command) => [
+      command.name(),
+      command.options.flatMap(({ long, required, optional, description }) =>
+        long === undefined || long === null
+          ? []
+          : [{ flag: long, takesValue: required || optional, help: description }],
+      ),
+    ]),
+  );
+}
+
 /** The flags of all commands. */
 export function allFlags(): ReadonlySet<string> {
-  return new Set(newProgram().commands.flatMap(({ options }) => options.flatMap(({ long }) => long ?? [])));
+  return new Set([...optionsByCommand().values()].flat().map(({ flag }) => flag));
 }

@@ -4,7 +4,8 @@ import { join, resolve } from "node:path";
 import { parseBases } from "gradmix/dga";
 import { expect, test } from "vitest";
 import { fileLayer, resolveConfig } from "#dist/cli/config.js";
-import { mixerFor, unusedOptions } from "#dist/cli/mixing.js";
+import { mixerFor } from "#dist/cli/mixing.js";
+import { unusedOptions } from "#dist/cli/unused-options.js";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, "examples/configs");
@@ -26,5 +27,5 @@ test.each(configs)("%s", (name) => {
   const sizes = Object.fromEntries(domains.map((domain, i) => [domain, 1e7 * (i + 1)]));
   const mixer = mixerFor(config.mixing, [...config.data.targets.keys()], domains, { sizes, tokens: 2e7 });
   expect(mixer.initial.rule.weights.length).toBe(domains.length);
-  expect(unusedOptions(config.mixing)).toEqual([]);
+  expect(unusedOptions(config)).toEqual([]);
 });

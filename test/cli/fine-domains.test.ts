@@ -102,14 +102,12 @@ async function run(
     else words.push(args[i]);
   const camel = (flag: string): string =>
     flag.slice(2).replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
-  const options = (of: (given: string[]) => unknown): Record<string, unknown> =>
-    Object.fromEntries(Array.from(flags, ([flag, given]) => [camel(flag), of(given)]));
   const given = new Map(
     optionRows().flatMap(({ flag, path }) =>
       flags.has(flag) ? [[path, flags.get(flag) ?? []] as const] : [],
     ),
   );
-  const last = options((values) => values.at(-1));
+  const last = Object.fromEntries(Array.from(flags, ([flag, values]) => [camel(flag), values.at(-1)]));
   const code =
     command === "cluster"
       ? await cluster(clusterArguments(words, last), outputs)
@@ -126,7 +124,7 @@ async function run(
                 config: words[0] ?? null,
                 given: new Map([...given].filter(([path]) => path !== "run.out" && path !== "mixing.bases")),
                 rows: optionRows().filter(histogramTakes),
-                ...histogramArguments(options((values) => values)),
+                ...histogramArguments({ ...last, mixture: flags.get("--mixture") }),
               },
               outputs,
             );

@@ -1,5 +1,5 @@
 /** Options mean the same on the command line and in the config file, and invalid ones are refused in one line. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -8,10 +8,12 @@ import {
   flatten,
   jsonLayer,
   type Layer,
+  mergeLayers,
   resolveConfig,
 } from "#dist/cli/config.js";
 import { type Kind, optionRows } from "#dist/cli/options.js";
 import { checkValue, fromArguments, type Raw, readJson } from "#dist/cli/values.js";
+import { filesAmong } from "#dist/cli/outputs.js";
 import { totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 import { seedsOf } from "#dist/cli/compare-plan.js";
 import { ruleNames } from "#dist/dga/rules/index.js";
@@ -252,6 +254,47 @@ describe("precedence", () => {
     ]);
   });
 
+  test("the first source that names any domain decides for all", () => {
+    const domains = fc.option(fc.constantFrom({ a: ["a"] }, { a: ["x"], c: ["y"] }, {}), { nil: undefined });
+    const domainsFrom = fc.option(fc.constantFrom(["d"], ["e", "f"], []), { nil: undefined });
+    const domainField = fc.option(fc.constantFrom("source", "kind"), { nil: undefined });
+    const layers = fc.array(fc.record({ domains, domainsFrom, domainField }), { minLength: 1, maxLength: 4 });
+    fc.assert(
+      fc.property(layers, (data) => {
+        const all = data.map((one, i) =>
+          jsonLayer(
+            { data: Object.fromEntries(Object.entries(one).filter(([, value]) => value !== undefined)) },
+            `${i}.json`,
+          ),
+        );
+        const others = jsonLayer({ mixing: { rule: "uniform" } }, "others.json");
+        const at = data.findIndex(
+          (one) => Object.keys(one.domains ?? {}).length > 0 || (one.domainsFrom ?? []).length > 0,
+        );
+        if (at < 0) {
+          expect(errorOf(() => resolveConfig([...all, others])).message).toMatch(/^no domain was given/);
+          return;
+        }
+        const { domains = {}, domainsFrom = [] } = data[at] ?? {};
+        const looked = domainsFrom.length > 0;
+        // A field is looked up in folders and files, wherever it was given; one that was given with them, or before, needs them.
+        const field = (looked ? data : data.slice(0, at + 1)).find((one) => one.domainField !== undefined);
+        for (const layers of [all, [mergeLayers(all)]])
+          if (field !== undefined && !looked)
+            expect(errorOf(() => resolveConfig([...layers, others])).message).toMatch(
+              /: data\.domainField: needs --domains/,
+            );
+          else
+            expect(resolveConfig([...layers, others]).data).toMatchObject({
+              domains: new Map(Object.entries(domains)),
+              domainsFrom,
+              domainField: field?.domainField ?? null,
+            });
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   test("a section of another command has no effect on a run", () => {
     const json = { training: { lr: 0.1 }, compare: { rules: ["dga"], anything: 1 } };
     expect(jsonLayer(json, "c.json").values).toEqual(new Map([["training.lr", 0.1]]));
@@ -289,7 +332,6 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a name that ends with a space", { data: { domains: { "web ": "x" } } }, 'c.json: data.domains: "web " is not a name for a domain, which has this form: it begins with a letter or digit, has letters with their marks, digits, "_", "-", "." and spaces, and does not end with a space'],
     ["a prototype for a name", JSON.parse('{"data":{"domains":{"__proto__":"x"}}}'), 'c.json: data.domains: "__proto__" is not a name for a domain, which has this form: it begins with a letter or digit, has letters with their marks, digits, "_", "-", "." and spaces, and does not end with a space'],
     ["one name, typed in two ways", { data: { domains: { "caf\u00e9": "x", "cafe\u0301": "y" } } }, 'c.json: data.domains: names the domain "caf\u00e9" twice'],
-    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file'],
     ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
     ["two ways to evaluate", { run: { evalShare: 0.1, evalEvery: 10 } }, "c.json: run.evalShare and c.json: run.evalEvery: give one of them, not both"],
     ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide dim 100"],
@@ -311,6 +353,10 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two"],
     ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga does not use a reference model (--guard does)"],
     ["a share of evaluations that nobody asks for", { mixing: { guardShare: 0.2 } }, "c.json: mixing.guardShare: limits the evaluations for --guard, which is not given; add --guard NAME<=X"],
+    ["the usual share of evaluations that nobody asks for", { mixing: { guardShare: 0.1 } }, "c.json: mixing.guardShare: limits the evaluations for --guard, which is not given; add --guard NAME<=X"],
+    ["a prior that the paper does not have", { mixing: { preset: "paper", prior: "histogram" } }, "c.json: mixing.prior: --mixing-preset paper has no prior; leave out one of them"],
+    ["a histogram over bases that nobody gives", { mixing: { bases: { b: { a: 1 } }, prior: "histogram" } }, "c.json: mixing.prior: with --bases no histogram is counted; give one over the bases with --histogram NAME=X,NAME=X, or leave --prior out"],
+    ...(["shared", "direct"].map((bases) => ["a way to measure bases without bases", { alignment: { bases } }, "c.json: alignment.bases: says how bases are measured, and there are none; add --bases FILE, or leave it out"] as [string, unknown, string])),
     ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options also sets repetitions; leave out one of the two"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
     ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],
@@ -332,6 +378,13 @@ describe("refusals, in one line that names the place, the value and what is allo
     expect(error.code).toBe("config");
   });
 
+  test("no domain", () => {
+    for (const data of [{}, { domains: {} }, { domains: {}, domainsFrom: [] }])
+      expect(errorOf(() => resolveConfig([jsonLayer({ data }, "c.json")])).message).toBe(
+        'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file',
+      );
+  });
+
   test("NaN and infinite weights from the command line", () => {
     for (const weights of ["a=NaN,b=1", "a=Infinity,b=0", "a=,b=1", "a=x,b=1"])
       expect(errorOf(() => given({ "mixing.weights": [weights] })).message).toMatch(/^--weights: /);
@@ -341,14 +394,23 @@ describe("refusals, in one line that names the place, the value and what is allo
     const values = (path: string, ...raw: string[]): unknown => given({ [path]: raw }).values.get(path);
     expect(values("mixing.floor", "0.1")).toBe(0.1);
     expect(values("mixing.floor", "*=0.1")).toBe(0.1);
-    // As with other options, the last one counts.
-    expect(values("mixing.floor", "0.1", "0.2")).toBe(0.2);
     expect(values("mixing.floor", "0.1", "a=0.2")).toEqual(new Map([["*", 0.1], ["a", 0.2]])); // prettier-ignore
     expect(values("mixing.guard", "*<=1.02")).toEqual(new Map([["*", 1.02]]));
     expect(values("mixing.guard", "*<=1.02", "the code <= 1")).toEqual(new Map([["*", 1.02], ["the code", 1]])); // prettier-ignore
     for (const [path, raw, message] of [
       ["mixing.floor", ["a=x"], '--floor "a": "x" is not a number of at least 0 and at most 1'],
-      ["mixing.floor", ["a=0.1", "a=0.2"], '--floor: names "a" twice'],
+      ["mixing.floor", ["a=0.1", "a=0.2"], '--floor: names "a" twice; give one'],
+      ...[
+        ["0.1", "0.2"],
+        ["*=0.1", "0.1"],
+      ].map(
+        (raw) =>
+          [
+            "mixing.floor",
+            raw,
+            "--floor: has two numbers for the domains that are not named; give one",
+          ] as const,
+      ),
       [
         "mixing.floor",
         ["=0.1"],
@@ -357,7 +419,7 @@ describe("refusals, in one line that names the place, the value and what is allo
       ["mixing.floor", ["a="], '--floor: "a=" is not of the form X or NAME=X, for example 0.01 or code=0.1'],
       ["mixing.guard", ["1.02"], '--guard: "1.02" is not of the form NAME<=X, for example code<=1.02'],
       ["mixing.guard", ["a=1.02"], '--guard: "a=1.02" is not of the form NAME<=X, for example code<=1.02'],
-      ["mixing.guard", ["a<=1.02", "a<=1.03"], '--guard: names "a" twice'],
+      ["mixing.guard", ["a<=1.02", "a<=1.03"], '--guard: names "a" twice; give one'],
       [
         "mixing.guard",
         ["a<=1,02"],
@@ -457,8 +519,10 @@ test("a key can be given under its former name; giving both names is refused", (
     const [formerSection = "", formerKey = ""] = formerly?.path.split(".") ?? [];
     fc.assert(
       fc.property(valid(kind), ({ json }) => {
-        const now = resolve({ [section]: { [key]: json } }, uniform);
-        expect(resolve({ [formerSection]: { [formerKey]: json } }, uniform)).toEqual(now);
+        // The bases that --align-bases is about.
+        const bases = path === "alignment.bases" ? [given({ "mixing.bases": ["b.json"] })] : [];
+        const now = resolve({ [section]: { [key]: json } }, uniform, ...bases);
+        expect(resolve({ [formerSection]: { [formerKey]: json } }, uniform, ...bases)).toEqual(now);
         const both =
           section === formerSection
             ? { [section]: { [key]: json, [formerKey]: json } }
@@ -484,6 +548,45 @@ describe("files", () => {
     writeFileSync(path, JSON.stringify({ final: { a: 1, b: 0 }, averaged: { a: 0.25, b: 0.75 } }));
     const config = resolve({ mixing: { weights: path } });
     expect([...(config.mixing.weights ?? [])]).toEqual([["a", 0.25], ["b", 0.75]]); // prettier-ignore
+  });
+
+  test("a path that contains = is a file, and a list of names and numbers is a list", () => {
+    const kinds = rows.filter(({ kind }) => kind.type === "shares");
+    expect(kinds.length).toBeGreaterThan(1);
+    const part = fc.stringMatching(/^[a-z]{1,3}=[a-z0-9.]{1,3}$/).filter((name) => !name.endsWith("."));
+    fc.assert(
+      fc.property(fc.array(part, { minLength: 1, maxLength: 3 }), fc.boolean(), (parts, exists) => {
+        const path = join(folder, ...parts, "w.json");
+        if (exists) {
+          mkdirSync(join(folder, ...parts), { recursive: true });
+          writeFileSync(path, '{"a": 0.25, "b": 0.75}');
+        } else rmSync(path, { force: true });
+        for (const { kind, flag } of kinds) {
+          const read = (): unknown => checkValue(kind, fromArguments(kind, [path], flag), flag);
+          if (exists)
+            expect(read()).toEqual(new Map([["a", 0.25], ["b", 0.75]])); // prettier-ignore
+          else expect(errorOf(read).message).toContain(`${flag} ${path}: cannot be read`);
+        }
+      }),
+      { numRuns: 30 },
+    );
+    // An existing file wins, also without a separator. The domains of gradmix mix may have one in their names.
+    const { kind } = rows.find(({ flag }) => flag === "--histogram")!;
+    const read = (text: string): unknown => fromArguments(kind, [text], "--histogram");
+    expect(read("web/news=1,web/code=3")).toEqual(new Map([["web/news", 1], ["web/code", 3]])); // prettier-ignore
+    writeFileSync(join(folder, "a=1"), '{"b": 1}');
+    const from = process.cwd();
+    try {
+      process.chdir(folder);
+      expect(read("a=1")).toBe("a=1");
+      expect(read("b=1")).toEqual(new Map([["b", 1]]));
+    } finally {
+      process.chdir(from);
+    }
+    // Longer than a path can be.
+    const many = Array.from({ length: 3000 }, (_, i) => `domain${i}=1`).join(",");
+    expect((read(many) as Map<string, number>).size).toBe(3000);
+    expect(filesAmong([[many]])).toEqual([]);
   });
 
   test("an error about invalid JSON names the file and has one line", () => {

@@ -16,6 +16,7 @@ import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { timeless } from "./timeless.ts";
+import { lastGiven } from "./last-given.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 const preload = pathToFileURL(join(import.meta.dirname, "preload.mjs")).href;
@@ -48,7 +49,7 @@ afterEach(() => {
 /** `gradmix train` on the tiny corpus, with a checkpoint every second step and an evaluation every third. */
 function tiny(...more: string[]): string[] {
   const text = (name: string): string => join(texts, `${name}.jsonl`);
-  return [
+  return lastGiven([
     ...["train", "--domain", `a=${text("a")}`, "--domain", `b=${text("b")}`, "--target", text("target")],
     ...["--dim", "8", "--layers", "1", "--heads", "1", "--context", "8", "--batch", "2", "--threads", "1"],
     ...[
@@ -62,7 +63,7 @@ function tiny(...more: string[]): string[] {
       "2",
     ],
     ...["--eval-every", "3", "--eval-tokens", "64", "--checkpoint-every", "2", "--out", "run", ...more],
-  ];
+  ]);
 }
 
 interface Ended {
@@ -79,7 +80,7 @@ function start(
   options: SpawnOptions = {},
 ): { child: ChildProcess; ended: Promise<Ended> } {
   const flags = Object.keys(env).length === 0 ? [] : ["--import", preload];
-  const child = spawn(process.execPath, [...flags, command, ...args], {
+  const child = spawn(process.execPath, [...flags, command, ...lastGiven(args)], {
     cwd: folder,
     env: { ...process.env, ...env },
     ...options,

@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
 import { timeless } from "./timeless.ts";
+import { lastGiven } from "./last-given.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -50,7 +51,7 @@ const withTarget = ["--target", "target.jsonl"];
 function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    [command, "train", ...domains, ...small, ...args],
+    [command, "train", ...lastGiven([...domains, ...small, ...args])],
     { cwd: folder, encoding: "utf8", timeout: 60_000 },
   );
   return { code: status, out: stdout, err: stderr };

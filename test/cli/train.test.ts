@@ -20,6 +20,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
 import { readRunRecord } from "#dist/runs/record.js";
 import { timeless } from "./timeless.ts";
+import { lastGiven } from "./last-given.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -83,7 +84,7 @@ interface Ended {
 }
 
 function gradmix(...args: string[]): Ended {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, "train", ...args], {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, "train", ...lastGiven(args)], {
     cwd: folder,
     encoding: "utf8",
     timeout: 60_000,
@@ -92,7 +93,10 @@ function gradmix(...args: string[]): Ended {
 }
 
 function start(...args: string[]): ChildProcess {
-  const child = spawn(process.execPath, [command, "train", ...args], { cwd: folder, stdio: "ignore" });
+  const child = spawn(process.execPath, [command, "train", ...lastGiven(args)], {
+    cwd: folder,
+    stdio: "ignore",
+  });
   children.push(child);
   return child;
 }

@@ -9,7 +9,7 @@ import {
   type TrainerOptions,
 } from "gradmix/dga";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { unusedAlignment } from "#dist/cli/unused-alignment.js";
+import { clampedAlignment, unusedAlignment } from "#dist/cli/unused-alignment.js";
 import { language, tiny, windows } from "../dga/languages.ts";
 import { codeOf } from "../errors.ts";
 
@@ -40,6 +40,8 @@ const changes: readonly AlignmentOptions[] = [
   { bases: "direct" },
 ];
 
+const UPDATE_EVERY = 5;
+
 /** What a trainer does with these options; null if it refuses them. */
 async function doneWith(
   rule: RuleOptions,
@@ -49,7 +51,7 @@ async function doneWith(
   const make = (): ReturnType<typeof createTrainer> =>
     createTrainer({
       model: tiny(),
-      mixer: createMixer({ domains: more.bases?.names ?? names, rule, updateEvery: 5 }),
+      mixer: createMixer({ domains: more.bases?.names ?? names, rule, updateEvery: UPDATE_EVERY }),
       domains: names.map((name, i) => windows(name, [language(i + 1, 40 * i + 340)])),
       target: windows("target", [language(1, 300)]),
       batch: 4,
@@ -86,4 +88,24 @@ test.each(setups)("%s", async (_, rule, more, accepted) => {
     }
   }
   expect(compared).toBe(accepted);
+});
+
+test("an interval that is longer than the one between two updates is named, with the one that a trainer keeps to", async () => {
+  const [, rule, more] = setups[0];
+  const mixer = createMixer({ domains: names, rule, updateEvery: UPDATE_EVERY });
+  for (const option of ["measureEvery", "refreshEvery"] as const)
+    for (let every = 1; every <= 3 * UPDATE_EVERY; every++) {
+      const longest = await doneWith(rule, more, { [option]: UPDATE_EVERY });
+      const clamped = clampedAlignment({ [option]: every }, mixer);
+      if (every > UPDATE_EVERY) expect(await doneWith(rule, more, { [option]: every })).toEqual(longest);
+      expect(clamped).toEqual(
+        every <= UPDATE_EVERY
+          ? []
+          : [
+              `alignment.${option} is ${every}, and acts like 5: measurements begin again after every update of the weights, which is every 5 steps (--update-every)`,
+            ],
+      );
+      // A separate batch has no such interval, which unusedAlignment says.
+      expect(clampedAlignment({ from: "batch", [option]: every }, mixer)).toEqual([]);
+    }
 });

@@ -23,6 +23,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { GradmixError } from "gradmix";
 import { mix as mixCommand, type MixFlags } from "#dist/cli/mix-command.js";
 import { openOutput } from "#dist/cli/output.js";
+import { ruleNames } from "#dist/dga/rules/index.js";
 import { createKeeper, type Keeper } from "#dist/mix/keeper.js";
 import { type Line, linesOf, serveLines } from "#dist/mix/lines.js";
 import { answer, type Reply, type Session } from "#dist/mix/protocol.js";
@@ -131,7 +132,11 @@ test("takes domains and rule from flags and a config file, whose other sections 
     ],
     '{"type":"snapshot"}\n',
   );
-  expect([status, err]).toEqual([0, ""]);
+  // Without tracking, the rule has no limit on repetitions.
+  const unused = ["--sizes", "--tokens"].map(
+    (flag) => `${flag} has no effect: rule dga does not use it with these options\n`,
+  );
+  expect([status, err]).toEqual([0, unused.join("")]);
   expect(out).toMatchObject([
     {
       state: {
@@ -179,7 +184,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
   [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster or gradmix prepare/],
-  [{ domains: "a,b", sizes: "a=1" }, {}, /^sizes\.b: it is missing/],
+  [{ domains: "a,b", sizes: "a=1" }, { rule: "temperature" }, /^sizes\.b: it is missing/],
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
@@ -206,12 +211,72 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
 
 test("domains may have any names, in flags as in messages", () => {
   const flags =
-    "--domains web/cc,books:old --sizes web/cc=5,books:old=7 --floor web/cc=0.1 --histogram web/cc=1,books:old=3";
+    "--domains web/cc,books:old --sizes web/cc=5,books:old=7 --tokens 9 --floor web/cc=0.1 --histogram web/cc=1,books:old=3";
   const { status, out, err } = mix(flags.split(" "), '{"type":"snapshot"}\n');
   expect([status, err]).toEqual([0, ""]);
   expect(out).toMatchObject([
     { state: { setup: { domains: ["web/cc", "books:old"], sizes: { "web/cc": 5, "books:old": 7 } } } },
   ]);
+});
+
+test("sizes and tokens are used, refused if one without the other gives no limit, or named, for every rule", async () => {
+  const needs: Readonly<Record<string, Record<string, string[]>>> = {
+    static: { weights: ["a=0.5,b=0.5"] },
+    importanceSampling: { histogram: ["a=1,b=1"] },
+    grape: { ruleOptions: ['{"targets":["m"]}'] },
+  };
+  const outcome = async (
+    flag: "sizes" | "tokens",
+    options: Record<string, string[]>,
+    config: string | null = null,
+  ) => {
+    let told = "";
+    const err = openOutput(
+      new Writable({
+        write(chunk, _encoding, done) {
+          told += String(chunk);
+          done();
+        },
+      }),
+    );
+    const given = new Map(Object.entries(options).map(([name, value]) => [`mixing.${name}`, value]));
+    if (flag === "tokens" && config === null) given.set("training.tokens", ["90"]);
+    // It ends here if nothing was refused before.
+    const flags = { ...noFlags, domains: "a,b", sizes: flag === "sizes" ? "a=10,b=20" : null, listen: "x" };
+    const refused: unknown = await mixCommand({ config, given, flags }, err).catch((error: unknown) => error);
+    await err.flush();
+    return told + (refused instanceof GradmixError ? refused.message.replace(/^--listen: .*/, "") : "it ran");
+  };
+  const both = "rule dga limits repetitions only if it knows the tokens of each domain and of the run";
+  const alone = {
+    sizes: `--sizes: ${both}; add --tokens N, the training tokens of the whole run, or leave --sizes out`,
+    tokens: `--tokens: ${both}; add --sizes NAME=N,…, the tokens of each domain, or leave --tokens out`,
+  };
+  for (const rule of ruleNames)
+    for (const flag of ["sizes", "tokens"] as const) {
+      const named = `--${flag} has no effect: rule ${rule} does not use it with these options\n`;
+      const used = flag === "sizes" && ["temperature", "ado"].includes(rule);
+      const options = { rule: [rule], ...needs[rule] };
+      expect(await outcome(flag, options), `${rule} ${flag}`).toBe(
+        rule === "dga" ? alone[flag] : used ? "" : named,
+      );
+      // A combinator uses it.
+      const budget = '[{"name":"tokenBudget","budgets":{"a":50,"b":50}}]';
+      const cap = '[{"name":"repetitionCap","repetitions":9,"tokens":90}]';
+      const combinators = [flag === "tokens" ? budget : cap];
+      expect(await outcome(flag, { ...options, combinators }), `${rule} ${flag} ${combinators[0]}`).toBe("");
+    }
+  expect(await outcome("sizes", { normalise: ["raw"] })).toContain(
+    "--sizes has no effect: rule dga does not use it",
+  );
+  expect(await outcome("sizes", { ruleOptions: ['{"tokens":90}'] })).toBe("");
+  // A config file may serve gradmix train too.
+  const path = at("tokens.json");
+  writeFileSync(path, JSON.stringify({ training: { tokens: 90 } }));
+  expect(await outcome("tokens", {}, path)).toBe(
+    `training.tokens has no effect: ${both}; add --sizes NAME=N,…, the tokens of each domain\n`,
+  );
+  expect(await outcome("tokens", { rule: ["odm"] }, path)).toBe("");
 });
 
 test("options that the rule does not use are named, also by a replay", () => {

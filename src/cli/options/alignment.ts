@@ -46,7 +46,8 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     flag: "--align-refresh-every",
     value: "N",
     kind: integer(1),
-    default: alignmentDefaults.refreshEvery,
+    default: null,
+    otherwise: alignmentDefaults.refreshEvery,
     help: "with --align-from step: recompute the gradient of the target every N steps",
   },
   measureEvery: {

@@ -1,6 +1,13 @@
 /** Options of the text: the domains, the target, and how text becomes tokens. */
 import { choice, decimal, domains, globs, text, toggle, integer } from "./kinds.ts";
-import type { SectionTable } from "./spec.ts";
+import type { Idle, KnownRun, SectionTable } from "./spec.ts";
+
+/** Size of the vocabulary if none is given. */
+export const vocabSizeOtherwise = 1024;
+
+function withoutTokens({ readsTokens }: KnownRun): Idle {
+  return readsTokens === false ? "no domain and no target consists of files of tokens" : null;
+}
 
 export const dataOptions: SectionTable<"data"> = {
   domains: {
@@ -9,7 +16,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: domains,
     default: new Map(),
     auto: "required, unless --domains is given",
-    help: "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces the domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet, .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input",
+    help: "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces all domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet, .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input",
   },
   domainsFrom: {
     flag: "--domains",
@@ -17,7 +24,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: globs,
     default: [],
     auto: "none",
-    help: "many domains at once: each folder and each file in DIR, or each file that matches GLOB, is a domain with the name of its path. Repeatable, also together with --domain",
+    help: "many domains at once: each folder and each file in DIR, or each file that matches GLOB, is a domain with the name of its path. Repeatable, also together with --domain. Replaces all domains of the config file",
   },
   domainField: {
     flag: "--domain-field",
@@ -88,7 +95,12 @@ export const dataOptions: SectionTable<"data"> = {
     flag: "--vocab-size",
     value: "N",
     kind: integer(2, 1_000_000),
-    default: 1024,
+    default: null,
+    otherwise: vocabSizeOtherwise,
+    idle: ({ config: { data } }) =>
+      data.tokenizer === "bpe" || data.tokenizer === "none"
+        ? null
+        : `the tokenizer ${data.tokenizer} has a vocabulary of its own`,
     help: "size of the vocabulary that bpe trains (257 or more), or of the files of tokens with --tokenizer none, which has no default",
   },
   endOfText: {
@@ -97,6 +109,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: integer(0),
     default: null,
     auto: "the tokenizer's",
+    idle: withoutTokens,
     help: "id of the token that ends a document, for files of tokens without an index (.bin, .npy)",
   },
   tokenType: {
@@ -105,6 +118,7 @@ export const dataOptions: SectionTable<"data"> = {
     kind: choice(["u16", "u32"]),
     default: null,
     auto: "u16 in .bin",
+    idle: withoutTokens,
     help: "type of the tokens, for files that do not state it (.npy of OLMo, .bin of nanoGPT)",
   },
 };

@@ -16,7 +16,18 @@ import {
   text,
   integer,
 } from "./kinds.ts";
-import type { SectionTable } from "./spec.ts";
+import type { KnownRun, SectionTable } from "./spec.ts";
+import { type Common, idleCombinators, idleCommon, idlePrior, idleWhenFixed } from "../common-options.ts";
+
+/** Share of the computation of training that the evaluations of guarded domains may add, if none is given. */
+export const guardShareOtherwise = 0.1;
+
+const shared =
+  (option: Common) =>
+  ({ config: { mixing } }: KnownRun) =>
+    idleCommon(mixing, option);
+
+const ofMovingWeights = ({ config: { mixing } }: KnownRun) => idleWhenFixed(mixing);
 
 export const mixingOptions: SectionTable<"mixing"> = {
   rule: {
@@ -38,6 +49,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "JSON",
     kind: combinatorList,
     default: [],
+    idle: ({ config: { mixing } }) => idleCombinators(mixing),
     help: `combinators around the rule, each of which adds a property such as a bound; the innermost first: [{"name": "repetitionCap", "repetitions": 4}]. There are ${combinatorNames.join(", ")}`,
   },
   eta: {
@@ -45,6 +57,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "X",
     kind: decimal({ min: 0, max: 1000 }),
     default: null,
+    idle: shared("eta"),
     auto: `set by the rule; dga: ${dgaDefaults.aroundPrior.eta} with a histogram, ${dgaDefaults.withoutPrior.eta} without`,
     help: "step size of an update of the weights (η); a larger value adapts faster and is noisier",
   },
@@ -53,6 +66,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "X",
     kind: decimal({ min: 0, max: 1, openMin: true }),
     default: null,
+    idle: shared("beta"),
     auto: `set by the rule; dga: ${dgaDefaults.aroundPrior.beta} with --normalise tracked, else ${dgaDefaults.untracked.beta}`,
     help: "share of the newest weights in the moving average that is sampled from; 1 means no average",
   },
@@ -61,6 +75,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "NAME",
     kind: choice(dgaNormalisations),
     default: null,
+    idle: shared("normalise"),
     auto: `set by the rule; dga: ${dgaDefaults.normalise}, grape: ${grapeDefaults.normalise}`,
     help: "how alignments are normalised. tracked (only dga): averaged over updates, in units of their spread. The others use only the last update: raw (unchanged gradients), clipped (to norm 1), cosine (scaled to norm 1), doge (as in DoGE), adam (aligned with the step that Adam would take)",
   },
@@ -76,7 +91,9 @@ export const mixingOptions: SectionTable<"mixing"> = {
     flag: "--prior",
     value: "NAME",
     kind: choice(["histogram", "uniform"]),
-    default: "histogram",
+    default: null,
+    otherwise: "histogram",
+    idle: ({ config: { mixing } }) => idlePrior(mixing),
     help: "for --rule dga: the weights from which it starts and towards which it is pulled: the histogram of the target over the domains (from --histogram, or counted before training), or equal weights",
   },
   updateEvery: {
@@ -84,6 +101,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "N",
     kind: integer(1),
     default: null,
+    idle: ofMovingWeights,
     auto: `${mixerDefaults.updateEvery}; ${dgaDefaults.schedules.withoutPrior.updateEvery} for dga without a prior`,
     help: "update the weights every N steps",
   },
@@ -92,7 +110,9 @@ export const mixingOptions: SectionTable<"mixing"> = {
     formerly: { flag: "--rule-warmup", path: "mixing.ruleWarmup" },
     value: "N",
     kind: integer(0),
-    default: mixerDefaults.updateAfter,
+    default: null,
+    otherwise: mixerDefaults.updateAfter,
+    idle: ofMovingWeights,
     help: "make no update before step N",
   },
   floor: {
@@ -100,6 +120,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "X|NAME=X",
     kind: forAllOrByName({ min: 0, max: 1 }),
     default: null,
+    idle: shared("floor"),
     auto: `set by the rule; dga: ${dgaDefaults.floor}`,
     help: "smallest weight of a domain. X applies to all domains and is less than 1 / their number. NAME=X applies to one domain and is repeatable; X then applies to the others",
   },
@@ -131,7 +152,8 @@ export const mixingOptions: SectionTable<"mixing"> = {
     flag: "--guard-share",
     value: "SHARE",
     kind: decimal({ min: 0, max: 1, openMin: true }),
-    default: 0.1,
+    default: null,
+    otherwise: guardShareOtherwise,
     help: "share of the computation of training that the evaluations for --guard may add, planned before the run. Every guarded domain is evaluated at the start, at the end, and at least twice in between if there are that many updates",
   },
   weights: {
@@ -139,14 +161,16 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "NAME=X,…|FILE",
     kind: shares({ sumsToOne: true }),
     default: null,
+    idle: shared("weights"),
     auto: "equal",
-    help: "weights of --rule static, and initial weights of rules that move them. They sum to 1. FILE: the weights.json of another run; its averaged weights are used",
+    help: "weights of --rule static, and initial weights of rules that move them. They sum to 1. FILE: the weights.json of another run; its averaged weights are used.",
   },
   histogram: {
     flag: "--histogram",
     value: "NAME=X,…|FILE",
     kind: shares({ sumsToOne: false }),
     default: null,
+    idle: shared("histogram"),
     auto: "counted, as by gradmix histogram",
     help: "how much of the target resembles each domain, as shares or counts: the weights of --rule importanceSampling, and the prior of --rule dga. FILE: the output of gradmix histogram",
   },

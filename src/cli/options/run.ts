@@ -97,6 +97,10 @@ export const runOptions: SectionTable<"run"> = {
     flag: "--deterministic",
     kind: toggle,
     default: false,
+    idle: ({ config: { run }, backend }) => {
+      const name = backend ?? run.backend;
+      return name === "auto" || name === "webgpu" ? null : `the ${name} backend times no kernels`;
+    },
     help: "choose kernel variants by shape instead of by timing them (webgpu only)",
   },
   tensorboard: {

@@ -38,6 +38,18 @@ export type Takes<V> = Kind & {
   readonly check: (value: unknown, label: string) => V;
 };
 
+/** What is known of a run at one time. null: not yet. */
+export interface KnownRun {
+  readonly config: TrainConfig;
+  /** Name of the backend that was started. */
+  readonly backend: string | null;
+  /** Whether any of the files consists of tokens. */
+  readonly readsTokens: boolean | null;
+}
+
+/** Why something has no effect, in words that follow a colon; null if it has an effect, or if that is not known yet. */
+export type Idle = string | null;
+
 export interface OptionSpec<V> {
   flag: string;
   /** Former names, which are still accepted: of the flag, and of the key with its section. */
@@ -48,6 +60,13 @@ export interface OptionSpec<V> {
   /** The default. null: the value follows from other options, as `auto` explains. */
   default: V;
   auto?: string;
+  /**
+   * The value for which null stands, if it is always the same. So an option that was given can be told from one that was not, also in the
+   * configuration that a run records.
+   */
+  otherwise?: NonNullable<V>;
+  /** Why the option has no effect although it was given; for a list, the answer for each of its members. Only for options that are null, false or empty unless they are given. */
+  idle?(known: KnownRun): Idle | readonly Idle[];
   help: string;
   /** A resumed run may change this option, because it does not affect the numbers of the training. */
   free?: boolean;

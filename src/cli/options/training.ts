@@ -46,7 +46,10 @@ export const trainingOptions: SectionTable<"training"> = {
     formerly: { flag: "--min-lr", path: "training.minLr" },
     value: "SHARE",
     kind: share(),
-    default: scheduleDefaults.minRatio,
+    default: null,
+    otherwise: scheduleDefaults.minRatio,
+    idle: ({ config: { training } }) =>
+      training.schedule === "constant" ? "the schedule constant keeps the learning rate" : null,
     help: "final learning rate, as a share of --lr",
   },
   schedule: {

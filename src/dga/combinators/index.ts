@@ -146,6 +146,11 @@ export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
   );
 }
 
+/** Whether one of the combinators needs the tokens of each domain because its own options do not give them. */
+export function needsSizes(list: readonly CombinatorOptions[]): boolean {
+  return list.some((options) => options.name === "repetitionCap" && options.sizes === undefined);
+}
+
 /**
  * Puts combinators around a rule; the first of the list is the innermost. Throws `config`, naming the position in the list, for an unknown name or
  * option (the message suggests the nearest one) and for options out of range.

@@ -181,6 +181,7 @@ export function hasPrior(normalise: unknown): boolean {
 
 export const dgaTraits: RuleTraits<DgaOptions> = {
   histogram: { priorWith: hasPrior },
+  countsErrors: hasPrior,
   published: () => paper(),
   repetitions: { most: mostRepetitions, caps: repetitionCaps },
 };

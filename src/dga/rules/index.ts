@@ -115,6 +115,13 @@ export function repetitionCapsOf<K extends RuleName>(
   return registry[options.name].traits?.repetitions?.caps(options, domains) ?? null;
 }
 
+/** Names of the options that the facts of a run supply for these options of a rule. */
+export function suppliedByFacts(rule: RuleName, given: Readonly<Record<string, unknown>>): readonly string[] {
+  return Object.keys(registry[rule].fromFacts?.({}, given) ?? {}).filter(
+    (name) => !Object.hasOwn(given, name),
+  );
+}
+
 /** Whether the rule has an option of this name. */
 export function ruleHas(rule: RuleName, option: string): boolean {
   return Object.hasOwn(registry[rule].checks, option);

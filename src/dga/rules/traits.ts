@@ -13,6 +13,8 @@ export interface RuleTraits<O = unknown> {
   readonly needsWeights?: true;
   /** "needed": it needs a histogram of the target over the domains. Otherwise, whether it starts from one as a prior with the given normalisation (undefined: the default). */
   readonly histogram?: "needed" | { readonly priorWith: (normalise: unknown) => boolean };
+  /** Whether its step already accounts for the standard errors of alignments with the given normalisation (undefined: the default), so that `shrinkage` changes nothing. */
+  readonly countsErrors?: (normalise: unknown) => boolean;
   /** The published values of options whose defaults differ (`--mixing-preset paper`). */
   readonly published?: () => {
     readonly normalise?: DgaNormalisation;
