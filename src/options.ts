@@ -85,7 +85,7 @@ export function checkRange(name: string, value: unknown, range: Range): void {
     (openMax ? value < max : value <= max) &&
     (!integer || Number.isInteger(value));
   if (!fits) {
-    if (integer && max === Number.MAX_SAFE_INTEGER && !(typeof value === "number" && value > max))
+    if (integer && max === Number.MAX_SAFE_INTEGER && !(Number.isInteger(value) && Number(value) > max))
       throw new GradmixError(
         "config",
         `${name}: ${show(value)} does not fit; it must be an integer of at least ${min}`,

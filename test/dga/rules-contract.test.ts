@@ -632,10 +632,15 @@ describe("combinators", () => {
     expect(error.message.replace(/^combinators\[1\]: /, "")).toBe(message);
   });
   test("check their options also if they are called directly", () => {
-    for (const updates of [-1, 0.5, Infinity, 2 ** 53])
+    for (const [updates, range] of [
+      [-1, " of at least 0"],
+      [0.5, " of at least 0"],
+      [Infinity, " of at least 0"],
+      [2 ** 53, `, at least 0 and at most ${Number.MAX_SAFE_INTEGER}`],
+    ] as const)
       expect(errorOf(() => combinators.warmup(rules.dga(), updates))).toMatchObject({
         code: "config",
-        message: `warmup: updates: ${updates} does not fit; it must be an integer of at least 0`,
+        message: `warmup: updates: ${updates} does not fit; it must be an integer${range}`,
       });
     const off = { tokens: 100 } as unknown as { tokens: number; budgets: number[] };
     expect(errorOf(() => combinators.tokenBudget(rules.dga(), off)).message).toBe(

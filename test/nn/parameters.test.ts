@@ -145,9 +145,14 @@ describe("the arena", () => {
     expect(() => createParameters([spec, spec], 0)).toThrow(
       new GradmixError("config", 'two parameters are called "w"'),
     );
-    for (const seed of [-1, 0.5, NaN, 2 ** 53])
+    for (const [seed, range] of [
+      [-1, " of at least 0"],
+      [0.5, " of at least 0"],
+      [NaN, " of at least 0"],
+      [2 ** 53, `, at least 0 and at most ${Number.MAX_SAFE_INTEGER}`],
+    ] as const)
       expect(() => createParameters([spec], seed)).toThrow(
-        new GradmixError("config", `seed: ${seed} does not fit; it must be an integer of at least 0`),
+        new GradmixError("config", `seed: ${seed} does not fit; it must be an integer${range}`),
       );
     expect(backend.liveBytes).toBe(0);
   });
