@@ -123,7 +123,7 @@ def _by_name(values: Any, field: str) -> Dict[str, Optional[float]]:
     """Returns numbers by domain; None stays None, which means "not measured" (or "not known")."""
     if not isinstance(values, Mapping):
         raise GradmixError(f"{field} is {_shown(values)}; it must map names of domains to numbers", field)
-    advice = ". Leave out a domain that was not measured"
+    advice = "" if field in ("sizes", "averaged") else ". Leave out a domain that was not measured"
     return {name: None if value is None else _number(value, f"{field}.{name}", advice) for name, value in values.items()}
 
 
@@ -475,8 +475,10 @@ class Mixer:
         if not names or not all(isinstance(name, str) for name in names):
             raise GradmixError(f"domains is {_shown(domains)}; it must be a list of names", "domains")
         self._timeout = _number(timeout, "timeout")
-        if self._timeout <= 0:
-            raise GradmixError(f"timeout is {timeout}; it must be more than 0 s", "timeout")
+        if not 0 < self._timeout <= threading.TIMEOUT_MAX:
+            raise GradmixError(
+                f"timeout is {timeout}; it must be more than 0 s and at most {threading.TIMEOUT_MAX:.0f} s", "timeout"
+            )
         words = [] if isinstance(command, str) or not isinstance(command, Iterable) else list(command)
         if not words or not all(isinstance(word, (str, os.PathLike)) for word in words):
             raise GradmixError(

@@ -1,6 +1,7 @@
 /** `gradmix export`: writes the mixture of a run in the formats of other trainers. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { onOneLine } from "../errors.ts";
 import { formatJson, type Json } from "../json.ts";
 import { writeFilesAtomic } from "../node/files.ts";
 import type { Output } from "./output.ts";
@@ -100,7 +101,7 @@ export async function exportRun(
   for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
   if (given.out === null) await out.deliver(exported.files[0]!.text);
   else {
-    for (const { path } of written) err.write(`written: ${path}\n`);
+    for (const { path } of written) err.write(`written: ${onOneLine(path)}\n`);
     const stale = staleStages(written.map(({ path }) => path));
     if (stale.length > 0)
       err.write(`not of this export, but of one with other stages: ${stale.join(", ")}; delete them\n`);

@@ -40,17 +40,13 @@ export function histogramRow(row: OptionRow): OptionRow {
 export function histogramArguments(
   options: Readonly<Record<string, unknown>>,
 ): Pick<HistogramArguments, "out" | "bases" | "groups" | "mixtures"> {
-  const given = (name: string, flag: string): string | null => {
-    const text = textOption(options, name);
-    if (text === "") throw configError(`${flag}: is empty`);
-    return text;
-  };
+  const given = (name: string): string | null => textOption(options, name);
   const { mixture } = options;
-  const groups = given("groups", "--groups");
+  const groups = given("groups");
   const kind: Kind = { type: "integer", min: 1, max: 1_000_000 };
   return {
-    out: given("out", "--out"),
-    bases: given("bases", "--bases"),
+    out: given("out"),
+    bases: given("bases"),
     groups:
       groups === null
         ? null

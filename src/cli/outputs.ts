@@ -85,12 +85,21 @@ const ofClusters: ReadonlySet<string> = new Set([
 /** Pages and tables that are made again from the other files. */
 const remade: ReadonlySet<string> = new Set(["report.html", "metrics.csv"]);
 
+const isLock = (name: string): boolean => /^lock(\.|$)/.test(name);
+
+/** Whether a file is the page of the run in whose folder it is. */
+export function isPageOfRun(path: string): boolean {
+  const place = realPath(path);
+  return basename(place) === "report.html" && isFile(place) && ownNames(dirname(place)).size > 0;
+}
+
 /** To what a file belongs that a command wrote: to the folder above it, or (model/config.json of a run) to the one above that. null: to nothing. */
 function ownerOf(place: string): string | null {
   let name = basename(place);
   let folder = dirname(place);
   for (let level = 0; level < 2; level++) {
-    if (!remade.has(name) && ownNames(folder).has(name))
+    const own = ownNames(folder);
+    if (own.size > 0 && (isLock(name) || (own.has(name) && !remade.has(name))))
       return `it is a part of what gradmix wrote in ${folder}`;
     name = basename(folder);
     folder = dirname(folder);

@@ -126,6 +126,8 @@ function oneLine(error: CommanderError, command: Command): Error {
     case "commander.optionMissingArgument":
       return configError(`${subject.split(" ")[0]}: a value is missing (${subject})`);
     case "commander.excessArguments":
+      if (command.registeredArguments.length === 0)
+        return configError(`${command.name()}: takes no arguments (${command.args.slice(0, 3).join(" ")})`);
       return configError(
         `too many arguments: ${command.args.slice(0, 3).join(" ")}${command.args.length > 3 ? " …" : ""}; quote globs, so that the shell does not expand them`,
       );

@@ -1,5 +1,6 @@
 /** What `gradmix train` prints while it runs: on a terminal one line that is rewritten, elsewhere a plain line from time to time. */
 import { eastAsianWidth } from "get-east-asian-width";
+import { onOneLine } from "../errors.ts";
 import { formatGuards } from "./guarding.ts";
 import type { RunResult } from "./run-events.ts";
 import type { Evaluation, StepMetrics } from "../runs/lines.ts";
@@ -164,7 +165,7 @@ export function startStatusLine(screen: Screen): StatusLine {
     },
     line(text) {
       erase();
-      screen.write(`${text}\n`);
+      screen.write(`${onOneLine(text)}\n`);
     },
     end() {
       if (open) screen.write("\n");

@@ -1,11 +1,12 @@
 /** `gradmix report`: writes an HTML page of runs, and their metrics for other tools. */
 import { join, resolve, sep } from "node:path";
+import { onOneLine } from "../errors.ts";
 import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
-import { writeEvents } from "../report/tensorboard.ts";
+import { checkEvents, writeEvents } from "../report/tensorboard.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
-import { checkOutputs, filesReadBy } from "./outputs.ts";
+import { checkOutputs, filesReadBy, isPageOfRun } from "./outputs.ts";
 import { pageExports } from "./page-exports.ts";
 import { configError } from "./values.ts";
 
@@ -33,23 +34,23 @@ export async function report(
       `${clusters} is a folder of clusters, not of a run; open its page instead: ${join(clusters, "clusters.html")}`,
     );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
+  if (file === null && runs.length > 1 && isPageOfRun(path))
+    throw configError(
+      `${path} here is the page of a single run; name another file for the page of these ${runs.length} runs with --out FILE`,
+    );
   if (file !== null) checkOutputs([["--out", file]], await filesReadBy(runs));
+  const names = namesOf(runs);
+  if (tensorboard !== null) runs.forEach((run, i) => checkEvents(run, tensorboard, names[i]!));
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [
     path,
     ...(svg === null ? [] : writeFigures(data, svg)),
-    ...(tensorboard === null ? [] : eventsOf(runs, tensorboard)),
+    ...(tensorboard === null ? [] : runs.map((run, i) => writeEvents(run, tensorboard, names[i]))),
     ...(csv ? runs.map((run) => writeCsv(run)) : []),
   ];
   for (const sentence of [...data.summary, ...data.cautions]) out.write(`${sentence}\n`);
-  for (const one of written) out.write(`written to ${one}\n`);
+  for (const one of written) out.write(`written to ${onOneLine(one)}\n`);
   return 0;
-}
-
-/** Writes the event files of the runs, each into a folder of its own, and returns their paths. */
-function eventsOf(runs: readonly string[], place: string): string[] {
-  const names = namesOf(runs);
-  return runs.map((run, i) => writeEvents(run, place, names[i]));
 }
 
 /** The last part of each run's path, with as many parts before it as tell the runs apart. The paths are different. */

@@ -16,9 +16,10 @@ import type { Kind } from "./options/spec.ts";
 /** A value as the command line gives it: the arguments of a flag, of which only a list has several, or the state of a switch. */
 export type Raw = readonly string[] | boolean;
 
-/** The text that was given for an option, by commander's name; null if it was not given. */
+/** The text that was given for an option, by commander's name; null if it was not given. Throws `config` for an empty text. */
 export function textOption(options: Readonly<Record<string, unknown>>, name: string): string | null {
   const value = options[name];
+  if (value === "") throw configError(`${flagOf(name)}: is empty`);
   return typeof value === "string" ? value : null;
 }
 

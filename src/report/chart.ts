@@ -231,5 +231,10 @@ function share({ low, high, log = false }: Axis, value: number): number {
 
 const px = (value: number): string => value.toFixed(1);
 
+/** The text as XML: without the characters that it cannot contain, not even escaped. */
 const escapeText = (text: string): string =>
-  text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  text
+    .replaceAll(/[\p{Cc}\p{Cs}\uFFFE\uFFFF]/gu, "\uFFFD")
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;");

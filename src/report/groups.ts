@@ -55,8 +55,13 @@ function labelsOf(groups: readonly ReadonlyMap<string, string>[]): string[] {
   const differ = keys.filter(
     (key) => key !== "mixing.rule" && new Set(groups.map((options) => options.get(key))).size > 1,
   );
+  const member = (key: string): string => key.replace(/^\w+\./, "");
+  // `data.seed` alone would be read as the seed of the run, which is not compared.
+  const members = ["seed", ...keys.map(member)];
+  const nameOf = (key: string): string =>
+    members.indexOf(member(key)) === members.lastIndexOf(member(key)) ? member(key) : key.replace(".", " ");
   return groups.map((options, i) => {
-    const parts = differ.map((key) => `${key.replace(/^\w+\./, "")} ${plain(options.get(key))}`);
+    const parts = differ.map((key) => `${nameOf(key)} ${plain(options.get(key))}`);
     const label = [rules[i], ...parts].join(", ");
     return label.length <= LONGEST_LABEL ? label : `${rules[i]} (${i + 1})`;
   });

@@ -1,7 +1,9 @@
 /** Writes a run for TensorBoard and other readers of its files: the lines of metrics.jsonl as records of an event file. */
-import { closeSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { closeSync, existsSync, openSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, join, resolve } from "node:path";
+import { GradmixError } from "../errors.ts";
 import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
 import { makeFolders } from "../make-folders.ts";
 import type { MetricsLine, StepMetrics } from "../runs/lines.ts";
@@ -47,9 +49,17 @@ function epochScalars({ domains }: StepMetrics): Scalar[] {
   return Array.from(domains, ([name, { epochs }]) => ({ tag: `epochs/${name}`, value: epochs }));
 }
 
-/** `events.out.tfevents.<seconds>.<host>`, a name by which TensorBoard finds and orders the files. */
-function eventFileName(seconds: number): string {
-  return `events.out.tfevents.${Math.floor(seconds)}.${hostname().replaceAll(/[^\w.-]/g, "_") || "localhost"}`;
+/** `events.out.tfevents.<seconds>.<host>.<run>`: TensorBoard finds and orders the files by the first part, and the last one names the run's folder. */
+function eventFileName(seconds: number, folder: string): string {
+  const host = hostname().replaceAll(/[^\w.-]/g, "_") || "localhost";
+  return `${EVENTS}${Math.floor(seconds)}.${host}${endingOf(folder)}`;
+}
+
+const EVENTS = "events.out.tfevents.";
+
+/** The end of the names of a run's event files, a hash of the path of its folder. */
+function endingOf(folder: string): string {
+  return `.gradmix-${createHash("sha256").update(realpathSync(folder)).digest("hex").slice(0, 12)}`;
 }
 
 /** The lines of a run as records. metrics.jsonl stores durations, so times are counted backwards from its end. */
@@ -67,26 +77,33 @@ function recordsOf(folder: string, end: number, written: Written): { began: numb
   return { began, records: [versionRecord(began), ...records] };
 }
 
+/** Throws `config` if `writeEvents` would write beside event files of something else, with which TensorBoard would show the run as one. */
+export function checkEvents(folder: string, place: string, name: string): void {
+  const own = join(place, name);
+  const foreign = eventsIn(own).find((file) => !file.endsWith(endingOf(folder)));
+  if (foreign !== undefined)
+    throw new GradmixError(
+      "config",
+      `${own}: has event files of something else than ${folder} (${foreign}); choose another folder, or remove them`,
+    );
+}
+
+const eventsIn = (folder: string): string[] =>
+  existsSync(folder) ? readdirSync(folder).filter((file) => file.startsWith(EVENTS)) : [];
+
 /**
- * Writes the run in `folder` as an event file, into the folder `name` of `place`, and returns its path. TensorBoard shows this name. Earlier event files there
- * are removed. The run is assumed to have ended when its metrics.jsonl was last changed. Throws like `scanMetrics`, and `io`.
+ * Writes the run in `folder` as an event file, into the folder `name` of `place`, and returns its path. TensorBoard shows this name. Earlier event files of
+ * the run there are removed. The run is assumed to have ended when its metrics.jsonl was last changed. Throws like `scanMetrics`, and `io`.
  */
 export function writeEvents(folder: string, place: string, name: string = basename(resolve(folder))): string {
   const end = statSync(join(folder, "metrics.jsonl")).mtimeMs / 1000;
   const { began, records } = recordsOf(folder, end, { weights: null });
   const own = join(place, name);
-  const path = join(own, eventFileName(began));
+  const path = join(own, eventFileName(began, folder));
   writeFileAtomic(path, records);
-  removeEvents(own, path);
+  for (const file of eventsIn(own))
+    if (file.endsWith(endingOf(folder)) && join(own, file) !== path) rmSync(join(own, file));
   return path;
-}
-
-/** Removes the event files of a folder except one. */
-function removeEvents(folder: string, kept: string): void {
-  for (const name of readdirSync(folder)) {
-    const path = join(folder, name);
-    if (name.startsWith("events.out.tfevents.") && path !== kept) rmSync(path);
-  }
 }
 
 /** An event file that grows during a run. */
@@ -100,7 +117,7 @@ export interface EventWriter {
 export function openEvents(folder: string): EventWriter {
   const place = join(folder, "tensorboard");
   const written: Written = { weights: null };
-  const path = join(place, eventFileName(Date.now() / 1000));
+  const path = join(place, eventFileName(Date.now() / 1000, folder));
   try {
     makeFolders(place);
     const file = openSync(path, "w");
@@ -112,7 +129,8 @@ export function openEvents(folder: string): EventWriter {
       }
     };
     for (const bytes of recordsOf(folder, Date.now() / 1000, written).records) write(bytes);
-    removeEvents(place, path);
+    // The folder belongs to the run, which may have been moved.
+    for (const name of eventsIn(place)) if (join(place, name) !== path) rmSync(join(place, name));
     return {
       add(line) {
         const scalars = scalarsOf(line, written);

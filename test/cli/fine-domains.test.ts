@@ -499,7 +499,7 @@ describe("clusters made elsewhere", () => {
 });
 
 describe("the folder", () => {
-  test("has correct sizes, ids in files named like their inputs, and a page with all clusters and sample texts", () => {
+  test("has correct sizes, ids in files named like their inputs, and a page with all clusters and sample texts", async () => {
     const { files, clusters, names } = readClusterFolder(at("clusters"));
     const bytes = [0, 1].map((f) => readFileSync(at("documents", `shard_${f}.jsonl`), "utf8"));
     const texts = bytes.map((text) => text.trim().split("\n").map((line) => (JSON.parse(line) as { text: string }).text)); // prettier-ignore
@@ -525,12 +525,14 @@ describe("the folder", () => {
       for (const one of examples)
         expect(own.some((text) => text.startsWith(one.replace("…", "")))).toBe(true);
     }
-    expect(() =>
+    await expect(
       report(
         { runs: [at("clusters")], out: null, svg: null, tensorboard: null, csv: false },
         openOutput(new Writable()),
       ),
-    ).toThrow(/clusters is a folder of clusters, not of a run; open its page instead: .*clusters\.html/);
+    ).rejects.toThrow(
+      /clusters is a folder of clusters, not of a run; open its page instead: .*clusters\.html/,
+    );
   });
 
   test("gives gradmix mix its domains and their tokens", async () => {

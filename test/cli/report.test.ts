@@ -89,6 +89,52 @@ test("runs whose folders have one name have their own event files", async () => 
   expect(written.every((path) => existsSync(path))).toBe(true);
 });
 
+test("event files of the same run are replaced, and those of anything else are kept and refused", async () => {
+  const [one, other] = ["p/run", "q/run"].map((name) => makeRun(join(work, "again", name), { steps: 4 }));
+  const place = join(work, "again-events");
+  const events = (): string[] => readdirSync(join(place, "run"));
+  const out = join(work, "again.html");
+  for (const _ of [1, 2]) await run([one], { out, tensorboard: place });
+  const [own] = events();
+  expect(events()).toEqual([own]);
+  rmSync(out);
+  const refused =
+    /again-events\/run: has event files of something else than .* \(events\.out\.tfevents\..*\)/;
+  await expect(run([other], { out, tensorboard: place })).rejects.toThrow(refused);
+  writeFileSync(join(place, "run", "events.out.tfevents.mine"), "");
+  await expect(run([one], { out, tensorboard: place })).rejects.toThrow(refused);
+  expect(events().sort()).toEqual([own, "events.out.tfevents.mine"].sort());
+  expect(existsSync(out)).toBe(false);
+});
+
+test("the page of several runs does not replace that of the run in the current folder", async () => {
+  const runs = ["here", "there"].map((name) => makeRun(join(work, "current", name), { steps: 4 }));
+  await run([runs[0]]);
+  const page = readFileSync(join(runs[0], "report.html"));
+  const before = process.cwd();
+  process.chdir(runs[0]);
+  try {
+    await expect(run([".", "../there"])).rejects.toThrow(
+      "report.html here is the page of a single run; name another file for the page of these 2 runs with --out FILE",
+    );
+    for (const name of ["lock", "lock.1"])
+      await expect(run(["."], { out: name })).rejects.toThrow(/it is a part of what gradmix wrote in/);
+  } finally {
+    process.chdir(before);
+  }
+  expect(readFileSync(join(runs[0], "report.html"))).toEqual(page);
+});
+
+test("a folder with control characters in its name gives lines and figures without them", async () => {
+  const folder = makeRun(join(work, "new\nline\u001b[31m\u0001"), { steps: 4 });
+  const place = join(work, "controlled");
+  const text = await run([folder], { svg: place });
+  expect(text).not.toMatch(/[^\P{Cc}\n]/u);
+  expect(text).toMatch(/^written to .*new line\\u001b\[31m\\u0001\/report\.html$/m);
+  for (const name of readdirSync(place))
+    expect(readFileSync(join(place, name), "utf8")).not.toMatch(/[^\P{Cc}\n]/u);
+});
+
 describe("the command is refused in one line, and nothing is written:", () => {
   const good = makeRun(join(work, "good"), { steps: 10 });
   const empty = makeRun(join(work, "empty"), { steps: 10 });

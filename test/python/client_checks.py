@@ -170,6 +170,8 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
         ("sizes.web", "finite", {"sizes": {"web": nan}}),
         ("update_every", "integer", {"update_every": 2.5}),
         ("timeout", "more than 0", {"timeout": 0}),
+        ("timeout", "at most", {"timeout": 1e10}),
+        ("timeout", "at most", {"timeout": 1e300}),
         ("command", "list of words", {"command": "gradmix mix"}),
         ("command", "could not be started", {"command": ["no-such-program-anywhere"]}),
         ("token", "is for url", {"token": "x"}),

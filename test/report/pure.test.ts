@@ -226,6 +226,13 @@ describe("groups", () => {
       ["dga, eta 1", 1],
       ["dga, eta –", 1],
     ]);
+    // The seed of the data is not that of the run.
+    const withData = (seed: number, own: number): Options =>
+      new Map([...config("dga", seed), ["data", new Map([["seed", own]])]]);
+    expect(labels([withData(5, 1), withData(6, 2)])).toEqual([
+      ["dga, data seed 1", 1],
+      ["dga, data seed 2", 1],
+    ]);
     const long = Array.from({ length: 9 }, (_, i) => [`option-${i}`, 0] as const);
     const found = labels([config("dga", 1, Object.fromEntries(long)), config("dga", 1)]);
     expect(new Set(found.map(([label]) => label)).size).toBe(2);
