@@ -17,6 +17,7 @@ import {
 } from "../report/comparison.ts";
 import { readRunHead } from "../runs/record.ts";
 import type { StepMetrics } from "../runs/lines.ts";
+import { shellWord } from "../shell-word.ts";
 import {
   begunRun,
   checkEmpty,
@@ -231,7 +232,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     if (stopped) {
       status.line(
         isBegun(runs)
-          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Continue with: gradmix compare ${folder}`
+          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Continue with: gradmix compare ${shellWord(folder)}`
           : "stopped before the first step; nothing was written",
       );
       return interrupt.exitCode();
@@ -365,7 +366,9 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
         progress.end(run);
         continue;
       }
-      const more = isBegun(runs) ? `; gradmix compare ${folder} continues from the finished runs` : "";
+      const more = isBegun(runs)
+        ? `; gradmix compare ${shellWord(folder)} continues from the finished runs`
+        : "";
       throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
     }
     const outcome = outcomeOf(run);
@@ -554,7 +557,7 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
     "±: the standard error over seeds; cost: counted computation, and time: wall time, of the steps",
     ...(open && choice.seeds.length <= 8
       ? [
-          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${doubled(choice.seeds).join(",")}`,
+          `More seeds narrow the intervals: gradmix compare ${shellWord(folder)} --seeds ${doubled(choice.seeds).join(",")}`,
         ]
       : []),
     "",

@@ -20,6 +20,7 @@ import { bitsPerByte } from "../runs/facts.ts";
 import type { StepMetrics } from "../runs/lines.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
 import { anything, object, parseOrdered, string, version } from "../schema.ts";
+import { shellWord } from "../shell-word.ts";
 import { type Choice, type PlannedRun, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
@@ -31,7 +32,7 @@ import { readText, configError } from "./values.ts";
 export function checkEmpty(folder: string): void {
   if (existsSync(join(folder, comparisonFiles.plan)))
     throw configError(
-      `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${folder}`,
+      `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${shellWord(folder)}`,
     );
   checkFree(folder);
   let names: string[];
@@ -100,7 +101,7 @@ export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
   if (!existsSync(file)) {
     throw configError(
-      `${folder}: holds no comparison (there is no ${file})${isRun(folder) ? `; it holds a run; continue it with gradmix train --resume ${folder}` : ""}`,
+      `${folder}: holds no comparison (there is no ${file})${isRun(folder) ? `; it holds a run; continue it with gradmix train --resume ${shellWord(folder)}` : ""}`,
     );
   }
   const source = {
