@@ -68,6 +68,7 @@ import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import { writePage } from "./side-files.ts";
 import { totalSteps } from "./train-config.ts";
+import { unusedOptions } from "./unused-options.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
 import { type Raw, readInput, configError } from "./values.ts";
 
@@ -95,6 +96,8 @@ interface Comparison {
   readonly runs: readonly PlannedRun[];
   /** Lines for the user. */
   readonly warnings: readonly string[];
+  /** The line that a run of a rule reports, with the name of the rule where it is needed. */
+  lineOf(rule: string, line: string): string;
 }
 
 /** Options that may change when a comparison continues, because they do not affect the results. */
@@ -138,7 +141,8 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
         `${flags.label(key)}: a comparison keeps its original options; only --rules, --seeds, --baseline, --threads, --memory-limit, --checkpoint-every and --quiet may change`,
       );
   const { rules, seeds, baseline } = saved.choice;
-  const choice = choiceOf(args, { rules, seeds, baseline }, saved.given);
+  const { label } = saved;
+  const choice = choiceOf(args, { rules, seeds, baseline, label }, saved.given);
   const given = mergeLayers([withoutPaths(flags, domainPaths), saved.given]);
   return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
 }
@@ -152,7 +156,7 @@ function choiceOf(
   const defined = section.rules ?? [];
   const chosen: readonly RuleEntry[] =
     rules !== null ? rulesOfFlag(rules, defined) : (section.rules ?? rulesOfFlag(usualRules, []));
-  checkRules(chosen);
+  checkRules(chosen, rules === null && section.rules !== null ? section.label("rules") : "--rules");
   const first = Number(given.values.get("training.seed") ?? optionTable.training.seed.default);
   const names = chosen.map(({ name }) => name);
   // An earlier baseline that is no longer compared is replaced by the first rule.
@@ -162,11 +166,17 @@ function choiceOf(
       : section.baseline;
   return {
     rules: chosen,
-    seeds:
-      seeds === null
-        ? seedsOf(section.seeds ?? usualSeeds, first, "seeds")
-        : seedsOf(seeds, first, "--seeds"),
-    baseline: baselineOf(chosen, baseline ?? before),
+    seeds: seedsOf(
+      seeds ?? section.seeds ?? usualSeeds,
+      first,
+      seeds === null ? section.label("seeds") : "--seeds",
+      given.label("training.seed"),
+    ),
+    baseline: baselineOf(
+      chosen,
+      baseline ?? before,
+      baseline === null ? section.label("baseline") : "--baseline",
+    ),
   };
 }
 
@@ -174,19 +184,30 @@ async function runsOf(
   choice: Choice,
   given: Layer,
   folder: string,
-): Promise<Pick<Comparison, "runs" | "warnings">> {
+): Promise<Pick<Comparison, "runs" | "warnings" | "lineOf">> {
   const warnings = sharedOptions(choice.rules, given);
+  const ofRule = new Map<string, Set<string>>();
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
   // Errors in a rule's own options are reported before any text is read.
   const list = listedOnce();
-  for (const { config } of runs) {
+  for (const { rule, config } of runs) {
     const names = await domainNames(config, list);
     if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
-    planRun(config, names);
+    const { mixing } = planRun(config, names);
+    ofRule.set(rule, new Set([...unusedOptions(config), ...mixing.unused]));
   }
   await checkSameDomains(runs, list);
-  return { runs, warnings };
+  return { runs, warnings, lineOf: lineFor(ofRule) };
+}
+
+/** Adds the name of the rule to a line about its options, unless the line is true of every rule. `ofRule` has the lines about the options of each rule. */
+function lineFor(ofRule: ReadonlyMap<string, ReadonlySet<string>>): Comparison["lineOf"] {
+  const all = [...ofRule.values()];
+  return (rule, line) =>
+    ofRule.get(rule)?.has(line) === true && all.some((lines) => !lines.has(line))
+      ? `rule ${rule}: ${line}`
+      : line;
 }
 
 /** Runs the command and returns the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
@@ -347,7 +368,7 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
       await makeTokenizer(run, comparison, { onEvent: tellOnce, signal: interrupt.signal });
       const stopped = await runOne(run, begunRun(run), read, {
         ...session,
-        onEvent: tellOnce,
+        onEvent: (line) => tellOnce(comparison.lineOf(run.rule, line)),
         onFacts: (facts) => comparable({ folder: run.config.run.out, facts }, run),
         onStep(metrics) {
           if (!session.quiet) progress.step(run, metrics);
@@ -564,8 +585,13 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
   ].join("\n");
 }
 
-/** As many further seeds, larger than the largest one. */
+/** As many further seeds, larger than the largest one; if there are not as many of them, the smallest others. */
 function doubled(seeds: readonly number[]): number[] {
   const last = Math.max(...seeds);
-  return [...seeds, ...seeds.map((_, i) => last + 1 + i)];
+  const room = last <= Number.MAX_SAFE_INTEGER - seeds.length;
+  const used = new Set(seeds);
+  const more: number[] = [];
+  for (let seed = room ? last + 1 : 0; more.length < seeds.length; seed++)
+    if (!used.has(seed)) more.push(seed);
+  return [...seeds, ...more];
 }

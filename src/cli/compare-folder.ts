@@ -66,9 +66,11 @@ export function holdFolder(folder: string): Lock {
 export interface SavedPlan {
   readonly choice: Choice;
   readonly given: Layer;
+  /** Names a key of the file in an error. */
+  label(key: string): string;
 }
 
-export function savePlan(folder: string, { choice, given }: SavedPlan): void {
+export function savePlan(folder: string, { choice, given }: Pick<SavedPlan, "choice" | "given">): void {
   const options = new Map<string, Map<string, unknown>>();
   for (const [path, value] of given.values) {
     const [section = "", key = ""] = path.split(".");
@@ -110,13 +112,15 @@ export function readPlan(folder: string): SavedPlan {
     advice: "it was not written by this version of gradmix",
   } as const;
   const { rules, seeds, baseline, options } = parseOrdered(comparisonPlan, readText(file, file), source);
+  const label = (key: string): string => `${file}: ${key}`;
   return {
     choice: {
-      rules: rulesOfFile(rules, `${file}: rules`),
-      seeds: seedsOf(seeds, 0, `${file}: seeds`),
+      rules: rulesOfFile(rules, label("rules")),
+      seeds: seedsOf(seeds, 0, label("seeds")),
       baseline,
     },
     given: jsonLayer(options, file),
+    label,
   };
 }
 

@@ -167,20 +167,26 @@ describe("rules", () => {
     [() => rulesOfFile({ mine: 3 }, "r"), "r.mine: 3 is not an object"],
     [() => rulesOfFile([3], "r"), "r: 3 is not the name of a rule"],
     [() => rulesOfFile("dga", "r"), "neither a list of rules nor an object"],
-    [() => checkRules(rulesOfFlag("dga,dga", [])), '"dga" is listed twice'],
-    [() => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r")), '"a" is listed twice'],
+    [() => checkRules(rulesOfFlag("dga,dga", []), "--rules"), '"dga" is listed twice'],
     [
-      () => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r")),
+      () => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r"), "--rules"),
+      '"a" is listed twice',
+    ],
+    [
+      () => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r"), "--rules"),
       "is listed twice",
     ],
-    [() => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r")), '"../a" cannot name a folder'],
+    [
+      () => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r"), "--rules"),
+      '"../a" cannot name a folder',
+    ],
     ...["lock", "Lock", "lock.1", "tokenizer.json", "compare.json", "compare-plan.json", "report.html"].map(
       (name): [() => unknown, string] => [
-        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r")),
+        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r"), "--rules"),
         `${JSON.stringify(name)} is the name of a file of the comparison`,
       ],
     ),
-    [() => checkRules([]), "--rules: is empty"],
+    [() => checkRules([], "--rules"), "--rules: is empty"],
     [
       () => splitFile(new Map([["compare", new Map([["rule", "dga"]])]]), "c.json"),
       'c.json: unknown key "compare.rule"; did you mean rules?',
@@ -583,6 +589,53 @@ describe("runs", () => {
       targets: [],
       failures: [{ name: "proportional/seed-1" }, { name: "mine/seed-1" }],
     });
+  });
+
+  test.each<[object, Partial<CompareArguments>, string]>([
+    [{ rules: {} }, {}, "compare.rules: is empty"],
+    [{ rules: ["uniform", "uniform"] }, {}, 'compare.rules: "uniform" is listed twice'],
+    [{ rules: ["uniform"], baseline: "dga" }, {}, 'compare.baseline: "dga" is not one of the compared rules'],
+    [{ baseline: 3 }, {}, "compare.baseline: 3 is not the name of a rule"],
+    [{ seeds: true }, {}, "compare.seeds: true is not a number of seeds from 1 to 1000; to list seeds, write [1, 5, 9]"], // prettier-ignore
+    [{ rules: { x: { rule: "unifrom" } } }, {}, 'compare.rules.x: there is no rule "unifrom"'],
+    // What the command line gives is blamed on its flag.
+    [{ seeds: true, baseline: "dga" }, { rules: "odm,odm" }, '--rules: "odm" is listed twice'],
+    [{ rules: ["uniform"] }, { baseline: "dga" }, '--baseline: "dga" is not one'],
+    [{ seeds: true }, { seeds: "0" }, "--seeds: "],
+  ])(
+    "a wrong section %j is named with its file, wrong flags with theirs: %j",
+    async (section, args, message) => {
+      const file = join(root, "section.json");
+      const whole = JSON.parse(readFileSync(config, "utf8")) as object;
+      writeFileSync(file, JSON.stringify({ ...whole, compare: section }));
+      const where = message.startsWith("--") ? "" : `${file}: `;
+      const refused = await refusalOf({ path: file, given: into(join(root, "section")), ...args });
+      expect(refused.slice(0, `config: ${where}${message}`.length)).toBe(`config: ${where}${message}`);
+    },
+  );
+
+  test("seeds beyond the largest one are refused before the first run", async () => {
+    const folder = join(root, "beyond");
+    const given = new Map([...into(folder), ["training.seed", [String(2 ** 53 - 1)]] as const]);
+    expect(await refusalOf({ path: config, given, seeds: "3" })).toBe(
+      "config: --seed: 3 seeds from 9007199254740991 on go beyond the largest seed, 9007199254740991; begin with a smaller one, or list the seeds with --seeds A,B",
+    );
+    expect(existsSync(folder)).toBe(false);
+    // Seeds that the command offers are seeds.
+    const { out } = await compared({ path: config, given, seeds: "9007199254740990,9007199254740991" });
+    expect(out).toContain("--seeds 9007199254740990,9007199254740991,0,1\n");
+  });
+
+  test("a line on options without effect names the rule that has them", async () => {
+    const file = join(root, "unused.json");
+    const { data, model } = JSON.parse(readFileSync(config, "utf8")) as { data: object; model: object };
+    const training = { steps: 2, batch: 2, schedule: "constant", minRatio: 0.5 };
+    const section = { rules: { x: { rule: "uniform", eta: 0.1 }, proportional: {} }, seeds: 1 };
+    writeFileSync(file, JSON.stringify({ data, model, training, run: { threads: 1 }, compare: section }));
+    const { err } = await compared({ path: file, given: into(join(root, "unused")) });
+    expect(err).toContain("rule x: mixing.eta has no effect: rule uniform does not use it\n");
+    // What all rules have in common names none.
+    expect(err).toContain("\ntraining.minRatio has no effect: ");
   });
 
   test("rules that would train on other text than each other are refused before the first run", async () => {
