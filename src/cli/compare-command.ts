@@ -24,9 +24,12 @@ import {
   discard,
   holdFolder,
   isBegun,
+  isSamePlan,
   outcomeOf,
+  type Plan,
   readPlan,
   removeEmpty,
+  type SavedPlan,
   saveJson,
   savePlan,
 } from "./compare-folder.ts";
@@ -87,12 +90,10 @@ export interface CompareArguments {
 }
 
 /** The checked arguments as a plan. */
-interface Comparison {
+interface Comparison extends Plan {
   readonly folder: string;
-  /** Whether the folder already holds this comparison. */
-  readonly begun: boolean;
-  readonly choice: Choice;
-  readonly given: Layer;
+  /** The plan of the comparison that the folder already holds; null for a new comparison. */
+  readonly before: SavedPlan | null;
   readonly runs: readonly PlannedRun[];
   /** Lines for the user. */
   readonly warnings: readonly string[];
@@ -125,7 +126,8 @@ async function beginComparison(
   const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
   checkEmpty(folder);
   const choice = choiceOf({ rules, seeds, baseline }, section, given);
-  return { folder, begun: false, choice, given, ...(await runsOf(choice, given, folder)) };
+  const defined = definitions(section.rules ?? [], choice);
+  return { folder, before: null, choice, defined, given, ...(await runsOf(choice, given, folder)) };
 }
 
 async function continueComparison(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
@@ -142,18 +144,25 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
       );
   const { rules, seeds, baseline } = saved.choice;
   const { label } = saved;
-  const choice = choiceOf(args, { rules, seeds, baseline, label }, saved.given);
+  const choice = choiceOf(args, { rules, seeds, baseline, label }, saved.given, saved.defined);
+  const defined = definitions(saved.defined, choice);
   const given = mergeLayers([withoutPaths(flags, domainPaths), saved.given]);
-  return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
+  return { folder, before: saved, choice, defined, given, ...(await runsOf(choice, given, folder)) };
 }
 
-/** Combines the command line with the file; the command line takes precedence. */
+/** The rules that were defined before, and those that are chosen now. */
+function definitions(defined: readonly RuleEntry[], { rules }: Choice): readonly RuleEntry[] {
+  const known = new Set(defined.map(({ name }) => name));
+  return [...defined, ...rules.filter(({ name }) => !known.has(name))];
+}
+
+/** Combines the command line with the file; the command line takes precedence. `--rules` may name the rules in `defined`. */
 function choiceOf(
   { rules, seeds, baseline }: Pick<CompareArguments, "rules" | "seeds" | "baseline">,
   section: CompareSection,
   given: Layer,
+  defined: readonly RuleEntry[] = section.rules ?? [],
 ): Choice {
-  const defined = section.rules ?? [];
   const chosen: readonly RuleEntry[] =
     rules !== null ? rulesOfFlag(rules, defined) : (section.rules ?? rulesOfFlag(usualRules, []));
   checkRules(chosen, rules === null && section.rules !== null ? section.label("rules") : "--rules");
@@ -213,7 +222,8 @@ function lineFor(ofRule: ReadonlyMap<string, ReadonlySet<string>>): Comparison["
 /** Runs the command and returns the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
 export async function compare(args: CompareArguments, { out, err }: Outputs): Promise<number> {
   const comparison = await comparisonOf(args);
-  const { folder, begun, runs } = comparison;
+  const { folder, runs } = comparison;
+  const begun = comparison.before !== null;
   const quiet = comparison.given.values.get("run.quiet") === true;
   const status = startStatusLine(err);
   const lock = holdFolder(folder);
@@ -236,10 +246,12 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   try {
     // Another process may have used the folder before the lock was acquired.
     if (!begun) checkEmpty(folder);
+    // A refused continuation leaves the plan as it was.
+    const done = doneBefore(runs);
     planned = true;
     savePlan(folder, comparison);
     for (const line of [planLine(comparison), ...comparison.warnings]) tell(line);
-    const { outcomes, failures, stopped } = await runAll(comparison, {
+    const { outcomes, failures, stopped } = await runAll(comparison, done, {
       interrupt,
       screen: err,
       status,
@@ -301,7 +313,7 @@ async function writePages(
   return pages;
 }
 
-function planLine({ runs, choice, begun }: Comparison): string {
+function planLine({ runs, choice, before }: Comparison): string {
   const steps = runs.length === 0 ? 0 : totalSteps(runs[0]!.config);
   const targets = new Set(runs.map(({ target }) => target)).size;
   const n = (count: number, one: string): string =>
@@ -311,7 +323,7 @@ function planLine({ runs, choice, begun }: Comparison): string {
     `${choice.seeds.length === 1 ? "seed" : "seeds"} ${choice.seeds.join(", ")}`,
     ...(targets > 1 ? [n(targets, "target")] : []),
   ];
-  return `${begun ? "continuing: " : ""}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
+  return `${before === null ? "" : "continuing: "}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
 }
 
 /** A run whose loss became invalid. */
@@ -320,8 +332,11 @@ interface Failure {
   readonly reason: string;
 }
 
+/** The result of a finished run, and the facts that it recorded. */
+type Done = Outcome & Found;
+
 interface AllRuns {
-  readonly outcomes: readonly (Outcome & Found)[];
+  readonly outcomes: readonly Done[];
   readonly failures: readonly Failure[];
   readonly stopped: boolean;
 }
@@ -336,11 +351,13 @@ interface Session {
   hold(run: { close(): void } | null): void;
 }
 
-/** Runs the remaining runs. A run whose loss becomes invalid is skipped; any other error ends the comparison. */
-async function runAll(comparison: Comparison, session: Session): Promise<AllRuns> {
+/**
+ * Runs the remaining runs, and adds their results to `done`. A run whose loss becomes invalid is skipped; any other error ends the comparison.
+ */
+async function runAll(comparison: Comparison, done: (Done | null)[], session: Session): Promise<AllRuns> {
   const { runs, folder } = comparison;
   const { interrupt, tell } = session;
-  const outcomes: (Outcome & Found)[] = [];
+  const outcomes: Done[] = [];
   const failures: Failure[] = [];
   const printed = new Set<string>();
   const tellOnce = (line: string): void => {
@@ -348,7 +365,6 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
     printed.add(line);
   };
   const read = sharedReader();
-  const done = doneBefore(runs);
   const comparable = (found: Found, { target }: PlannedRun): void => {
     const first = done.find((one) => one?.target === target) ?? null;
     if (first !== null) checkComparable([first, found]);
@@ -387,8 +403,10 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
         progress.end(run);
         continue;
       }
+      const refused = refusals.includes(error.code) && done.filter((one) => one !== null).length === kept;
+      const restored = refused && restorePlan(comparison) ? "; the comparison keeps its earlier plan" : "";
       const more = isBegun(runs)
-        ? `; gradmix compare ${shellWord(folder)} continues from the finished runs`
+        ? `${restored}; gradmix compare ${shellWord(folder)} continues from the finished runs`
         : "";
       throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
     }
@@ -405,8 +423,19 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
   return { outcomes, failures, stopped: false };
 }
 
+/** Codes of errors by which a run is refused before its first step. */
+const refusals: readonly string[] = ["config", "data", "checkpoint"];
+
+/** Writes the plan of before a continuation again; false if the continuation did not change it. */
+function restorePlan(comparison: Comparison): boolean {
+  const { before, folder } = comparison;
+  if (before === null || isSamePlan(before, comparison)) return false;
+  savePlan(folder, before);
+  return true;
+}
+
 /** Results of the finished runs; null for the others. Throws `checkpoint` for a run with other options, `data` for runs that cannot be compared. */
-function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
+function doneBefore(runs: readonly PlannedRun[]): (Done | null)[] {
   const done = runs.map((run) => (begunRun(run) === null ? null : outcomeOf(run)));
   for (const target of new Set(runs.map(({ target }) => target)))
     checkComparable(done.flatMap((one) => (one !== null && one.target === target ? [one] : [])));
@@ -508,7 +537,7 @@ interface TargetResult {
   readonly conclusions: readonly string[];
 }
 
-function resultsOf(outcomes: readonly (Outcome & Found)[], { choice, runs }: Comparison): TargetResult[] {
+function resultsOf(outcomes: readonly Done[], { choice, runs }: Comparison): TargetResult[] {
   const rules = choice.rules.map(({ name }) => name);
   return [...new Set(runs.map(({ target }) => target))].flatMap((target) => {
     const own = outcomes.filter((outcome) => outcome.target === target);

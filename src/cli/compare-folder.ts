@@ -19,10 +19,10 @@ import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
 import type { StepMetrics } from "../runs/lines.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
-import { anything, object, parseOrdered, string, version } from "../schema.ts";
+import { anything, object, parseOrdered, string, version, withDefault } from "../schema.ts";
 import { shellWord } from "../shell-word.ts";
-import { type Choice, type PlannedRun, rulesOfFile, seedsOf } from "./compare-plan.ts";
-import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
+import { type Choice, type PlannedRun, type RuleEntry, rulesOfFile, seedsOf } from "./compare-plan.ts";
+import { checkSameConfig, flatten, isEqual, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { checkFree, comparisonFiles, findRun, isRun, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
@@ -63,14 +63,28 @@ export function holdFolder(folder: string): Lock {
 }
 
 /** The contents of compare-plan.json. */
-export interface SavedPlan {
+export interface Plan {
   readonly choice: Choice;
+  /** Rules that were named or compared at some time; the chosen ones may be among them. `--rules` can choose them again. */
+  readonly defined: readonly RuleEntry[];
   readonly given: Layer;
+}
+
+export interface SavedPlan extends Plan {
   /** Names a key of the file in an error. */
   label(key: string): string;
 }
 
-export function savePlan(folder: string, { choice, given }: Pick<SavedPlan, "choice" | "given">): void {
+export function savePlan(folder: string, plan: Plan): void {
+  saveJson(folder, comparisonFiles.plan, jsonOfPlan(plan));
+}
+
+/** Whether both plans compare the same with the same options. */
+export function isSamePlan(one: Plan, other: Plan): boolean {
+  return isEqual(jsonOfPlan(one), jsonOfPlan(other));
+}
+
+function jsonOfPlan({ choice, defined, given }: Plan): unknown {
   const options = new Map<string, Map<string, unknown>>();
   for (const [path, value] of given.values) {
     const [section = "", key = ""] = path.split(".");
@@ -78,21 +92,25 @@ export function savePlan(folder: string, { choice, given }: Pick<SavedPlan, "cho
     options.set(section, members.set(key, value));
   }
   const rules = new Map(choice.rules.map(({ name, mixing }) => [name, mixing]));
-  saveJson(folder, comparisonFiles.plan, {
+  const others = defined.filter(({ name }) => !rules.has(name));
+  return {
     version: 1,
     rules,
+    otherRules: new Map(others.map(({ name, mixing }) => [name, mixing])),
     seeds: choice.seeds,
     baseline: choice.baseline,
     options,
-  });
+  };
 }
 
 /** The remaining fields are checked in the same way as options. */
 const comparisonPlan = object<
-  Record<"rules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
+  Record<"rules" | "otherRules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
 >({
   version: version(1, "start a new comparison"),
   rules: anything,
+  // Plans of earlier versions have only the chosen rules.
+  otherRules: withDefault(anything, {}),
   seeds: anything,
   baseline: string,
   options: anything,
@@ -111,14 +129,13 @@ export function readPlan(folder: string): SavedPlan {
     code: "config",
     advice: "it was not written by this version of gradmix",
   } as const;
-  const { rules, seeds, baseline, options } = parseOrdered(comparisonPlan, readText(file, file), source);
+  const plan = parseOrdered(comparisonPlan, readText(file, file), source);
+  const { seeds, baseline, options } = plan;
   const label = (key: string): string => `${file}: ${key}`;
+  const rules = rulesOfFile(plan.rules, label("rules"));
   return {
-    choice: {
-      rules: rulesOfFile(rules, label("rules")),
-      seeds: seedsOf(seeds, 0, label("seeds")),
-      baseline,
-    },
+    choice: { rules, seeds: seedsOf(seeds, 0, label("seeds")), baseline },
+    defined: [...rules, ...rulesOfFile(plan.otherRules, label("otherRules"))],
     given: jsonLayer(options, file),
     label,
   };

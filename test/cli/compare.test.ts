@@ -626,6 +626,43 @@ describe("runs", () => {
     expect(out).toContain("--seeds 9007199254740990,9007199254740991,0,1\n");
   });
 
+  test("rules of the file may be left out and chosen again; a refused continuation leaves the plan as it was", async () => {
+    const file = join(root, "again.json");
+    const { compare: _, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { compare: object };
+    const rules = { uniform: {}, dga: { eta: 0.1 }, slow: { rule: "dga", eta: 0.2 } };
+    writeFileSync(file, JSON.stringify({ ...rest, compare: { rules, seeds: 1 } }));
+    const folder = join(root, "again");
+    const plan = join(folder, "compare-plan.json");
+    await compared({ path: file, rules: "uniform,dga", given: into(folder) });
+    expect((await compared({ path: folder, rules: "uniform" })).out).not.toContain("dga");
+    const { err } = await compared({ path: folder, rules: "uniform,dga" });
+    expect(err).toContain("2 of 2 runs are done already");
+    // A rule that was never compared is known, too.
+    expect((await compared({ path: folder, rules: "uniform,slow" })).code).toBe(0);
+    expect((await compared({ path: folder, rules: "dga,slow" })).err).toContain("2 of 2 runs are done");
+    const text = readFileSync(plan, "utf8");
+
+    // A plan of an earlier version has only the chosen rules.
+    const { otherRules: _others, ...older } = JSON.parse(text) as { otherRules: object; rules: object };
+    writeFileSync(plan, JSON.stringify({ ...older, rules: { uniform: {} }, baseline: "uniform" }));
+    const earlier = readFileSync(plan, "utf8");
+    expect(await refusalOf({ path: folder, rules: "uniform,dga", seeds: "2" })).toContain(
+      "was made with mixing.eta = 0.1, not null",
+    );
+    expect(readFileSync(plan, "utf8")).toBe(earlier);
+    expect((await compared({ path: folder })).code).toBe(0);
+    writeFileSync(plan, text.replace('"baseline": "dga"', '"baseline": "odm"'));
+    expect(await refusalOf({ path: folder })).toContain(`config: ${plan}: baseline: "odm" is not one of`);
+    writeFileSync(plan, text);
+    appendFileSync(join(root, "a.jsonl"), '{"text":"one more"}\n');
+    // The new text is found only when the first new run reads it.
+    expect(await refusalOf({ path: folder, seeds: "2" })).toMatch(
+      /; the comparison keeps its earlier plan; gradmix compare .* continues from the finished runs$/,
+    );
+    expect(readFileSync(plan, "utf8")).toBe(text);
+    expect((await compared({ path: folder })).err).toContain("2 of 2 runs are done already");
+  });
+
   test("a line on options without effect names the rule that has them", async () => {
     const file = join(root, "unused.json");
     const { data, model } = JSON.parse(readFileSync(config, "utf8")) as { data: object; model: object };
