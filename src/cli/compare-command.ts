@@ -3,7 +3,7 @@
  * loss.
  */
 import { existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import {
@@ -29,6 +29,7 @@ import {
   type Plan,
   readPlan,
   removeEmpty,
+  renewPaths,
   type SavedPlan,
   saveJson,
   savePlan,
@@ -135,7 +136,7 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
   for (const [key, value] of flags.values)
     if (
       !changeable.includes(key) &&
-      !(key === "run.out" && value === folder) &&
+      !(key === "run.out" && typeof value === "string" && resolve(value) === resolve(folder)) &&
       !isEqual(value, saved.given.values.get(key))
     )
       throw new GradmixError(
@@ -250,6 +251,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     const done = doneBefore(runs);
     planned = true;
     savePlan(folder, comparison);
+    renewPaths(runs);
     for (const line of [planLine(comparison), ...comparison.warnings]) tell(line);
     const { outcomes, failures, stopped } = await runAll(comparison, done, {
       interrupt,

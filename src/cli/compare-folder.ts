@@ -24,9 +24,9 @@ import { shellWord } from "../shell-word.ts";
 import { type Choice, type PlannedRun, type RuleEntry, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, isEqual, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { checkFree, comparisonFiles, findRun, isRun, type ResumeFrom } from "./run-folder.ts";
+import { checkFree, comparisonFiles, findRun, isRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
-import { readText, configError } from "./values.ts";
+import { membersOf, readInput, readText, configError } from "./values.ts";
 
 /** Throws `config` if `folder` cannot hold a new comparison because it is not empty, or not a folder. */
 export function checkEmpty(folder: string): void {
@@ -170,8 +170,26 @@ export function begunRun({ config }: PlannedRun): ResumeFrom | null {
   const { out } = config.run;
   if (!existsSync(join(out, "config.json"))) return null;
   const begun = findRun(out);
-  checkSameConfig(begun.config, flatten(config), out);
+  checkSameConfig(recordedConfig(out), flatten(config), out);
   return begun;
+}
+
+/**
+ * Writes into the configuration of each begun run where the tokenizer of the comparison is now, if the folder was moved or is named in another way.
+ * Reports take runs with tokenizers at two paths for runs with different tokenizers.
+ */
+export function renewPaths(runs: readonly PlannedRun[]): void {
+  for (const { config } of runs) {
+    const { out } = config.run;
+    const file = join(out, "config.json");
+    if (!existsSync(file) || recordedConfig(out).data.tokenizer === config.data.tokenizer) continue;
+    const sections = new Map(membersOf(readInput(file, file)) ?? []);
+    const renew = (section: string, key: string, value: string): void =>
+      void sections.set(section, new Map([...(membersOf(sections.get(section)) ?? []), [key, value]]));
+    renew("data", "tokenizer", config.data.tokenizer);
+    renew("run", "out", out);
+    saveJson(out, "config.json", sections);
+  }
 }
 
 /** Result of the run and the facts it recorded; null unless it is finished and all its files exist. Throws `data`. */

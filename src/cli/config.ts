@@ -2,6 +2,7 @@
  * Makes a checked `TrainConfig` from the command line and a config file. The command line takes precedence over the file, and the file over
  * the defaults. Unknown keys, wrong types and values that contradict each other are errors before anything runs.
  */
+import { relative } from "node:path";
 import { ruleTakes } from "./common-options.ts";
 import { boundsByName, lacksHistogram } from "./mixing.ts";
 import { type TrainConfig, warmupOf } from "./train-config.ts";
@@ -492,12 +493,27 @@ export function checkSameConfig(
     if (row.free === true || row.recorded === true || !wanted.has(row.path)) continue;
     const was = before.get(row.path) ?? row.otherwise;
     const is = wanted.get(row.path) ?? row.otherwise;
+    if (
+      row.path === "data.tokenizer" &&
+      besideRun(was, saved.run.out) === besideRun(is, wanted.get("run.out"))
+    )
+      continue;
     if (canonical(was) !== canonical(is))
       throw new GradmixError(
         "checkpoint",
         `${source} was made with ${row.path} = ${show(was)}, not ${show(is)}; a resumed run keeps its configuration`,
       );
   }
+}
+
+/**
+ * The path of a tokenizer as seen from the folder of its run; a value of its own for anything else. The runs of a comparison share a tokenizer in its
+ * folder, which may be moved, or named in another way.
+ */
+function besideRun(tokenizer: unknown, out: unknown): unknown {
+  return typeof tokenizer === "string" && tokenizer.endsWith(".json") && typeof out === "string" && out !== ""
+    ? relative(out, tokenizer)
+    : Symbol("no path");
 }
 
 /** The value of every option, by key path. */

@@ -187,8 +187,13 @@ export function findRun(path: string): ResumeFrom {
         : `${other}${model ? `, or start a new run from this model with --init-from ${shellWord(path)}` : ""}`;
     throw new GradmixError("checkpoint", `--resume ${path}: ${what}`);
   }
-  const config = resolveConfig([recordedLayer(fileLayer(file))]);
+  const config = recordedConfig(folder);
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
+}
+
+/** The configuration in the folder of a run, with the folder (`run.out`) in which it was written. Throws `config`. */
+export function recordedConfig(folder: string): TrainConfig {
+  return resolveConfig([recordedLayer(fileLayer(join(folder, "config.json")))]);
 }
 
 /** Opens a folder for a run. Nothing is written before `begin`. With `resume`, `load` returns the given checkpoint, or the newest one. */

@@ -7,11 +7,12 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
 import fc from "fast-check";
@@ -31,9 +32,17 @@ import {
 } from "#dist/cli/compare-plan.js";
 import { startCompareProgress } from "#dist/cli/compare-progress.js";
 import { formatPlace, formatRoughly, formatTable, secondsAhead } from "#dist/cli/compare-table.js";
-import { jsonLayer, type Layer, mergeLayers, resolveConfig } from "#dist/cli/config.js";
+import {
+  checkSameConfig,
+  flatten,
+  jsonLayer,
+  type Layer,
+  mergeLayers,
+  resolveConfig,
+} from "#dist/cli/config.js";
 import { openOutput } from "#dist/cli/output.js";
 import { planRun } from "#dist/cli/plan.js";
+import { recordedConfig } from "#dist/cli/run-folder.js";
 import { train } from "#dist/cli/train.js";
 import { GradmixError } from "#dist/errors.js";
 import { parseJson } from "#dist/json.js";
@@ -661,6 +670,54 @@ describe("runs", () => {
     );
     expect(readFileSync(plan, "utf8")).toBe(text);
     expect((await compared({ path: folder })).err).toContain("2 of 2 runs are done already");
+  });
+
+  test("a comparison continues under another path, also with the tokenizer that it trained", async () => {
+    const file = join(root, "moved.json");
+    const { data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const text = (name: string): string => join(root, `${name}.jsonl`);
+    const bpe = { ...data, tokenizer: "bpe", vocabSize: 260 };
+    const compare = { rules: ["uniform"], seeds: 1 };
+    writeFileSync(file, JSON.stringify({ ...rest, data: bpe, compare }));
+    const [first, second] = ["first", "second"].map((name) => join(root, name));
+    await compared({ path: file, given: into(first) });
+    const configIn = (folder: string, seed: number): unknown =>
+      JSON.parse(readFileSync(join(folder, "uniform", `seed-${seed}`, "config.json"), "utf8"));
+    const sameFolder = relative(process.cwd(), first);
+    expect((await compared({ path: sameFolder, seeds: "2", given: into(first) })).err).toContain(
+      "1 of 2 runs are done already",
+    );
+    // The last run is cut off after its second checkpoint.
+    const stop = { call: "rename", path: "seed-3.*step-00000004", nth: 1, signals: ["SIGINT"] };
+    expect(signalled([first, "--seeds", "3"], stop).code).toBe(130);
+    renameSync(first, second);
+    const { out, err } = await compared({ path: second, seeds: "4" });
+    expect(err).toContain("2 of 4 runs are done already");
+    expect(out).toMatch(/^uniform +4 /m);
+    for (const seed of [1, 2, 3, 4])
+      expect(configIn(second, seed)).toMatchObject({
+        data: {
+          ...bpe,
+          domains: { a: [text("a")] },
+          target: [text("target")],
+          vocabSize: null,
+          tokenizer: join(second, "tokenizer.json"),
+        },
+        run: { out: join(second, "uniform", `seed-${seed}`), checkpointEvery: 2 },
+      });
+    // The page has one group of four runs, with one tokenizer.
+    const page = readFileSync(join(second, "report.html"), "utf8");
+    expect(page).toContain("the mean of 4 seeds");
+    expect(page).not.toContain("different tokenizers");
+    // Another tokenizer is still another one.
+    const other = join(root, "other-tokenizer.json");
+    writeFileSync(other, readFileSync(join(second, "tokenizer.json")));
+    expect(await refusalOf({ path: second, given: new Map([["data.tokenizer", [other]]]) })).toContain(
+      "--tokenizer: a comparison keeps its original options",
+    );
+    const recorded = recordedConfig(join(second, "uniform", "seed-1"));
+    const wanted = flatten({ ...recorded, data: { ...recorded.data, tokenizer: other } });
+    expect(codeOf(() => checkSameConfig(recorded, wanted, second))).toContain("was made with data.tokenizer");
   });
 
   test("a line on options without effect names the rule that has them", async () => {
