@@ -276,7 +276,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     saveJson(folder, comparisonFiles.result, jsonOf(results, comparison, failures));
     await err.flush();
     out.write(formatResults(results, comparison));
-    for (const page of await writePages(folder, outcomes, tell)) out.write(`look: ${page}\n`);
+    for (const page of await writePages(comparison, outcomes, tell)) out.write(`look: ${page}\n`);
     for (const { name, reason } of failures) out.write(`left out: ${name}, which failed (${reason})\n`);
     out.write(`files: ${folder}\n`);
     return failures.length > 0 ? 2 : 0;
@@ -293,20 +293,35 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   }
 }
 
+/** The file of each target's page. On file systems that ignore case, two targets may have one name; then all but the first are numbered. */
+export function pageNames(targets: readonly (string | null)[]): Map<string | null, string> {
+  const taken = new Set<string>();
+  const freeName = (target: string): string => {
+    let name = `report-${target}.html`;
+    for (let n = 2; taken.has(name.toLowerCase()); n++) name = `report-${target}-${n}.html`;
+    taken.add(name.toLowerCase());
+    return name;
+  };
+  return new Map(
+    [...new Set(targets)].map((target) => [
+      target,
+      target === null ? comparisonFiles.page : freeName(target),
+    ]),
+  );
+}
+
 /** Writes one page with all runs of each target; losses on different targets cannot be compared. */
 async function writePages(
-  folder: string,
+  { folder, runs }: Comparison,
   outcomes: readonly Outcome[],
   tell: (line: string) => void,
 ): Promise<string[]> {
-  const targets = [...new Set(outcomes.map(({ target }) => target))];
   const pages: string[] = [];
-  for (const target of targets) {
+  for (const [target, file] of pageNames(runs.map(({ target }) => target))) {
     const rules = new Map(
       outcomes.filter((one) => one.target === target).map(({ folder, rule }) => [folder, rule]),
     );
-    const file =
-      target === null ? comparisonFiles.page : `report-${target.replaceAll(/[^\p{L}\p{N}._-]+/gu, "_")}.html`;
+    if (rules.size === 0) continue;
     const page = await writePage([...rules.keys()], tell, join(folder, file), {
       labelOf: (run) => rules.get(run) ?? "",
     });

@@ -17,7 +17,7 @@ import { Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { compare, type CompareArguments } from "#dist/cli/compare-command.js";
+import { compare, type CompareArguments, pageNames } from "#dist/cli/compare-command.js";
 import {
   type Choice,
   optionsFor,
@@ -718,6 +718,35 @@ describe("runs", () => {
     const recorded = recordedConfig(join(second, "uniform", "seed-1"));
     const wanted = flatten({ ...recorded, data: { ...recorded.data, tokenizer: other } });
     expect(codeOf(() => checkSameConfig(recorded, wanted, second))).toContain("was made with data.tokenizer");
+  });
+
+  test("every target has a page of its own, whatever its name", async () => {
+    const { data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const file = join(root, "pages.json");
+    const targets = { "x y": join(root, "target.jsonl"), x_y: join(root, "target.jsonl") };
+    const compare = { rules: ["uniform"], seeds: 1 };
+    writeFileSync(file, JSON.stringify({ ...rest, data: { ...data, target: [], targets }, compare }));
+    const folder = join(root, "pages");
+    const { out } = await compared({ path: file, given: into(folder) });
+    const pages = ["report-x y.html", "report-x_y.html"];
+    for (const page of pages) expect(out).toContain(`look: ${join(folder, page)}\n`);
+    expect(
+      readdirSync(folder)
+        .filter((name) => name.endsWith(".html"))
+        .sort(),
+    ).toEqual(pages);
+    expect(readFileSync(join(folder, pages[0]), "utf8")).toContain("x y");
+
+    const names = fc.stringMatching(/^[aA][ _eEé]{0,2}(-2)?b$/);
+    fc.assert(
+      fc.property(fc.uniqueArray(names), (targets) => {
+        const files = [...pageNames([...targets, ...targets]).values()];
+        expect(new Set(files.map((name) => name.toLowerCase())).size).toBe(targets.length);
+      }),
+    );
+    expect([...pageNames(["Exam", "exam", "exam-2", null]).values()]).toEqual([
+      ...["report-Exam.html", "report-exam-2.html", "report-exam-2-2.html", "report.html"],
+    ]);
   });
 
   test("a line on options without effect names the rule that has them", async () => {
