@@ -11,7 +11,7 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
-import { rulesWith, ruleTraits } from "../dga/rules/index.ts";
+import { checkRuleOptions, rulesWith, ruleTraits } from "../dga/rules/index.ts";
 import { headsMisfit, traitsOf } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { evalShareOtherwise } from "./options/run.ts";
@@ -326,6 +326,7 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
     throw configError(
       `${label("mixing.ruleOptions")}: it names the rule ${show(named)}, but the rule is ${mixing.rule}; set the rule with --rule`,
     );
+  checkRuleOptions(mixing.rule, mixing.ruleOptions, label("mixing.ruleOptions"));
   if (mixing.bases !== null && mixing.guard !== null)
     throw configError(
       `${label("mixing.guard")}: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two`,

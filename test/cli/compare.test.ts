@@ -607,6 +607,7 @@ describe("runs", () => {
     [{ baseline: 3 }, {}, "compare.baseline: 3 is not the name of a rule"],
     [{ seeds: true }, {}, "compare.seeds: true is not a number of seeds from 1 to 1000; to list seeds, write [1, 5, 9]"], // prettier-ignore
     [{ rules: { x: { rule: "unifrom" } } }, {}, 'compare.rules.x: there is no rule "unifrom"'],
+    [{ rules: { x: { rule: "dga", ruleOptions: { foo: 1 } } } }, {}, 'rule x: mixing.ruleOptions: dga: there is no option "foo"'], // prettier-ignore
     // What the command line gives is blamed on its flag.
     [{ seeds: true, baseline: "dga" }, { rules: "odm,odm" }, '--rules: "odm" is listed twice'],
     [{ rules: ["uniform"] }, { baseline: "dga" }, '--baseline: "dga" is not one'],
@@ -617,7 +618,7 @@ describe("runs", () => {
       const file = join(root, "section.json");
       const whole = JSON.parse(readFileSync(config, "utf8")) as object;
       writeFileSync(file, JSON.stringify({ ...whole, compare: section }));
-      const where = message.startsWith("--") ? "" : `${file}: `;
+      const where = /^(--|rule x)/.test(message) ? "" : `${file}: `;
       const refused = await refusalOf({ path: file, given: into(join(root, "section")), ...args });
       expect(refused.slice(0, `config: ${where}${message}`.length)).toBe(`config: ${where}${message}`);
     },
