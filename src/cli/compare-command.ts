@@ -67,7 +67,7 @@ import { optionTable } from "./options.ts";
 import type { Output } from "./output.ts";
 import { dataPlanOf, planRun } from "./plan.ts";
 import { startStatusLine, type StatusLine } from "./progress.ts";
-import { preparedLayer } from "./prepared-folder.ts";
+import { preparedLayer } from "./prepared-options.ts";
 import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import { writePage } from "./side-files.ts";
@@ -122,7 +122,7 @@ async function beginComparison(
 ): Promise<Comparison> {
   const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
   const layers = [flags, jsonLayer(rest, path ?? "")];
-  const given = mergeLayers([...layers, preparedLayer(layers)]);
+  const given = mergeLayers([...layers, preparedLayer(layers, "comparison")]);
   const out = given.values.get("run.out");
   const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
   checkEmpty(folder);

@@ -17,6 +17,7 @@ import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { evalShareOtherwise } from "./options/run.ts";
 import type { OptionSpec, SpecsOf } from "./options/spec.ts";
 import { stepsOtherwise } from "./options/training.ts";
+import { targetAdvice } from "./prepared-folder.ts";
 import {
   checkValue,
   didYouMean,
@@ -285,7 +286,7 @@ function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
     );
   if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
     throw configError(
-      `${label("run.keepBest")}: the best step is the one with the lowest loss on a target, and there is no target; add --target GLOB`,
+      `${label("run.keepBest")}: the best step is the one with the lowest loss on a target, and there is no target; ${targetAdvice(data.domainsFrom, "add --target GLOB")}`,
     );
 }
 
@@ -369,7 +370,7 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
       );
     if (data.target.length === 0)
       throw configError(
-        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it with --histogram NAME=X,NAME=X`,
+        `--rule ${mixing.rule} needs a target: ${targetAdvice(data.domainsFrom, "add --target GLOB")}, or a histogram of it with --histogram NAME=X,NAME=X`,
       );
   }
   if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))

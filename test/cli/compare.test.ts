@@ -750,6 +750,24 @@ describe("runs", () => {
     ]);
   });
 
+  test("the several targets of prepared text are compared in turn", async () => {
+    const text = (name: string): string => join(root, `${name}.jsonl`);
+    const prepared = join(root, "prepared");
+    const { status } = spawnSync(
+      process.execPath,
+      [command, "prepare", "--domain", `a=${text("a")}`, "--domain", `b=${text("b")}`, "--targets", `x=${text("target")}`, "--targets", `y=${text("target")}`, "--tokenizer", "byte", "--out", prepared],
+    ); // prettier-ignore
+    expect(status).toBe(0);
+    const { data: _data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const file = join(root, "of-prepared.json");
+    writeFileSync(file, JSON.stringify({ ...rest, data: { domainsFrom: prepared } }));
+    const folder = join(root, "of-prepared");
+    const { out } = await compared({ path: file, rules: "uniform,grape", baseline: "uniform", seeds: "1", given: into(folder) }); // prettier-ignore
+    for (const target of ["x", "y"]) expect(out).toContain(`held-out loss on the target ${target} after`);
+    const { err } = await compared({ path: folder });
+    expect(err).toContain("4 of 4 runs are done already");
+  });
+
   test("a line on options without effect names the rule that has them", async () => {
     const file = join(root, "unused.json");
     const { data, model } = JSON.parse(readFileSync(config, "utf8")) as { data: object; model: object };
