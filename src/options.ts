@@ -32,6 +32,19 @@ export function assertOptions<O extends object>(
   check(where, given, checks);
 }
 
+/** Like `checkOptions`, for a part of the options: those that are required may be missing. */
+export function checkSome(
+  where: string,
+  given: Readonly<Record<string, unknown>>,
+  checks: Readonly<Record<string, OptionCheck>>,
+): void {
+  for (const [name, value] of Object.entries(given)) {
+    const row = Object.hasOwn(checks, name) ? checks[name] : undefined;
+    if (row === undefined) throw unknownName(where, name, checks);
+    if (value !== undefined) row(`${where}: ${name}`, value);
+  }
+}
+
 function check(where: string, given: unknown, checks: Readonly<Record<string, OptionCheck>>): void {
   if (typeof given !== "object" || given === null || Array.isArray(given))
     throw new GradmixError("config", `${where}: the options are ${show(given)}, not an object`);

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
+import { shellWord } from "../shell-word.ts";
 import { listCheckpoints } from "./run-folder.ts";
 
 /** The facts that the advice depends on. */
@@ -48,6 +49,3 @@ function lowerRate(folder: string, rate: number, checkpoint: string | null): str
   const words = ["gradmix", "train", join(folder, "config.json"), ...from, "--lr", lr, "--out", out];
   return words.map(shellWord).join(" ");
 }
-
-const shellWord = (word: string): string =>
-  /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;

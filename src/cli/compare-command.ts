@@ -3,7 +3,7 @@
  * loss.
  */
 import { existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import {
@@ -17,15 +17,20 @@ import {
 } from "../report/comparison.ts";
 import { readRunHead } from "../runs/record.ts";
 import type { StepMetrics } from "../runs/lines.ts";
+import { shellWord } from "../shell-word.ts";
 import {
   begunRun,
   checkEmpty,
   discard,
   holdFolder,
   isBegun,
+  isSamePlan,
   outcomeOf,
+  type Plan,
   readPlan,
   removeEmpty,
+  renewPaths,
+  type SavedPlan,
   saveJson,
   savePlan,
 } from "./compare-folder.ts";
@@ -62,11 +67,12 @@ import { optionTable } from "./options.ts";
 import type { Output } from "./output.ts";
 import { dataPlanOf, planRun } from "./plan.ts";
 import { startStatusLine, type StatusLine } from "./progress.ts";
-import { preparedLayer } from "./prepared-folder.ts";
+import { preparedLayer } from "./prepared-options.ts";
 import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import { writePage } from "./side-files.ts";
 import { totalSteps } from "./train-config.ts";
+import { unusedOptions } from "./unused-options.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
 import { type Raw, readInput, configError } from "./values.ts";
 
@@ -85,15 +91,15 @@ export interface CompareArguments {
 }
 
 /** The checked arguments as a plan. */
-interface Comparison {
+interface Comparison extends Plan {
   readonly folder: string;
-  /** Whether the folder already holds this comparison. */
-  readonly begun: boolean;
-  readonly choice: Choice;
-  readonly given: Layer;
+  /** The plan of the comparison that the folder already holds; null for a new comparison. */
+  readonly before: SavedPlan | null;
   readonly runs: readonly PlannedRun[];
   /** Lines for the user. */
   readonly warnings: readonly string[];
+  /** The line that a run of a rule reports, with the name of the rule where it is needed. */
+  lineOf(rule: string, line: string): string;
 }
 
 /** Options that may change when a comparison continues, because they do not affect the results. */
@@ -116,12 +122,13 @@ async function beginComparison(
 ): Promise<Comparison> {
   const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
   const layers = [flags, jsonLayer(rest, path ?? "")];
-  const given = mergeLayers([...layers, preparedLayer(layers)]);
+  const given = mergeLayers([...layers, preparedLayer(layers, "comparison")]);
   const out = given.values.get("run.out");
   const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
   checkEmpty(folder);
   const choice = choiceOf({ rules, seeds, baseline }, section, given);
-  return { folder, begun: false, choice, given, ...(await runsOf(choice, given, folder)) };
+  const defined = definitions(section.rules ?? [], choice);
+  return { folder, before: null, choice, defined, given, ...(await runsOf(choice, given, folder)) };
 }
 
 async function continueComparison(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
@@ -129,7 +136,7 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
   for (const [key, value] of flags.values)
     if (
       !changeable.includes(key) &&
-      !(key === "run.out" && value === folder) &&
+      !(key === "run.out" && typeof value === "string" && resolve(value) === resolve(folder)) &&
       !isEqual(value, saved.given.values.get(key))
     )
       throw new GradmixError(
@@ -137,21 +144,29 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
         `${flags.label(key)}: a comparison keeps its original options; only --rules, --seeds, --baseline, --threads, --memory-limit, --checkpoint-every and --quiet may change`,
       );
   const { rules, seeds, baseline } = saved.choice;
-  const choice = choiceOf(args, { rules, seeds, baseline }, saved.given);
+  const { label } = saved;
+  const choice = choiceOf(args, { rules, seeds, baseline, label }, saved.given, saved.defined);
+  const defined = definitions(saved.defined, choice);
   const given = mergeLayers([withoutPaths(flags, domainPaths), saved.given]);
-  return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
+  return { folder, before: saved, choice, defined, given, ...(await runsOf(choice, given, folder)) };
 }
 
-/** Combines the command line with the file; the command line takes precedence. */
+/** The rules that were defined before, and those that are chosen now. */
+function definitions(defined: readonly RuleEntry[], { rules }: Choice): readonly RuleEntry[] {
+  const known = new Set(defined.map(({ name }) => name));
+  return [...defined, ...rules.filter(({ name }) => !known.has(name))];
+}
+
+/** Combines the command line with the file; the command line takes precedence. `--rules` may name the rules in `defined`. */
 function choiceOf(
   { rules, seeds, baseline }: Pick<CompareArguments, "rules" | "seeds" | "baseline">,
   section: CompareSection,
   given: Layer,
+  defined: readonly RuleEntry[] = section.rules ?? [],
 ): Choice {
-  const defined = section.rules ?? [];
   const chosen: readonly RuleEntry[] =
     rules !== null ? rulesOfFlag(rules, defined) : (section.rules ?? rulesOfFlag(usualRules, []));
-  checkRules(chosen);
+  checkRules(chosen, rules === null && section.rules !== null ? section.label("rules") : "--rules");
   const first = Number(given.values.get("training.seed") ?? optionTable.training.seed.default);
   const names = chosen.map(({ name }) => name);
   // An earlier baseline that is no longer compared is replaced by the first rule.
@@ -161,11 +176,17 @@ function choiceOf(
       : section.baseline;
   return {
     rules: chosen,
-    seeds:
-      seeds === null
-        ? seedsOf(section.seeds ?? usualSeeds, first, "seeds")
-        : seedsOf(seeds, first, "--seeds"),
-    baseline: baselineOf(chosen, baseline ?? before),
+    seeds: seedsOf(
+      seeds ?? section.seeds ?? usualSeeds,
+      first,
+      seeds === null ? section.label("seeds") : "--seeds",
+      given.label("training.seed"),
+    ),
+    baseline: baselineOf(
+      chosen,
+      baseline ?? before,
+      baseline === null ? section.label("baseline") : "--baseline",
+    ),
   };
 }
 
@@ -173,25 +194,37 @@ async function runsOf(
   choice: Choice,
   given: Layer,
   folder: string,
-): Promise<Pick<Comparison, "runs" | "warnings">> {
+): Promise<Pick<Comparison, "runs" | "warnings" | "lineOf">> {
   const warnings = sharedOptions(choice.rules, given);
+  const ofRule = new Map<string, Set<string>>();
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
   // Errors in a rule's own options are reported before any text is read.
   const list = listedOnce();
-  for (const { config } of runs) {
+  for (const { rule, config } of runs) {
     const names = await domainNames(config, list);
     if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
-    planRun(config, names);
+    const { mixing } = planRun(config, names);
+    ofRule.set(rule, new Set([...unusedOptions(config), ...mixing.unused]));
   }
   await checkSameDomains(runs, list);
-  return { runs, warnings };
+  return { runs, warnings, lineOf: lineFor(ofRule) };
+}
+
+/** Adds the name of the rule to a line about its options, unless the line is true of every rule. `ofRule` has the lines about the options of each rule. */
+function lineFor(ofRule: ReadonlyMap<string, ReadonlySet<string>>): Comparison["lineOf"] {
+  const all = [...ofRule.values()];
+  return (rule, line) =>
+    ofRule.get(rule)?.has(line) === true && all.some((lines) => !lines.has(line))
+      ? `rule ${rule}: ${line}`
+      : line;
 }
 
 /** Runs the command and returns the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
 export async function compare(args: CompareArguments, { out, err }: Outputs): Promise<number> {
   const comparison = await comparisonOf(args);
-  const { folder, begun, runs } = comparison;
+  const { folder, runs } = comparison;
+  const begun = comparison.before !== null;
   const quiet = comparison.given.values.get("run.quiet") === true;
   const status = startStatusLine(err);
   const lock = holdFolder(folder);
@@ -214,10 +247,13 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   try {
     // Another process may have used the folder before the lock was acquired.
     if (!begun) checkEmpty(folder);
+    // A refused continuation leaves the plan as it was.
+    const done = doneBefore(runs);
     planned = true;
     savePlan(folder, comparison);
+    renewPaths(runs);
     for (const line of [planLine(comparison), ...comparison.warnings]) tell(line);
-    const { outcomes, failures, stopped } = await runAll(comparison, {
+    const { outcomes, failures, stopped } = await runAll(comparison, done, {
       interrupt,
       screen: err,
       status,
@@ -231,7 +267,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     if (stopped) {
       status.line(
         isBegun(runs)
-          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Continue with: gradmix compare ${folder}`
+          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Continue with: gradmix compare ${shellWord(folder)}`
           : "stopped before the first step; nothing was written",
       );
       return interrupt.exitCode();
@@ -240,7 +276,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     saveJson(folder, comparisonFiles.result, jsonOf(results, comparison, failures));
     await err.flush();
     out.write(formatResults(results, comparison));
-    for (const page of await writePages(folder, outcomes, tell)) out.write(`look: ${page}\n`);
+    for (const page of await writePages(comparison, outcomes, tell)) out.write(`look: ${page}\n`);
     for (const { name, reason } of failures) out.write(`left out: ${name}, which failed (${reason})\n`);
     out.write(`files: ${folder}\n`);
     return failures.length > 0 ? 2 : 0;
@@ -257,20 +293,35 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   }
 }
 
+/** The file of each target's page. On file systems that ignore case, two targets may have one name; then all but the first are numbered. */
+export function pageNames(targets: readonly (string | null)[]): Map<string | null, string> {
+  const taken = new Set<string>();
+  const freeName = (target: string): string => {
+    let name = `report-${target}.html`;
+    for (let n = 2; taken.has(name.toLowerCase()); n++) name = `report-${target}-${n}.html`;
+    taken.add(name.toLowerCase());
+    return name;
+  };
+  return new Map(
+    [...new Set(targets)].map((target) => [
+      target,
+      target === null ? comparisonFiles.page : freeName(target),
+    ]),
+  );
+}
+
 /** Writes one page with all runs of each target; losses on different targets cannot be compared. */
 async function writePages(
-  folder: string,
+  { folder, runs }: Comparison,
   outcomes: readonly Outcome[],
   tell: (line: string) => void,
 ): Promise<string[]> {
-  const targets = [...new Set(outcomes.map(({ target }) => target))];
   const pages: string[] = [];
-  for (const target of targets) {
+  for (const [target, file] of pageNames(runs.map(({ target }) => target))) {
     const rules = new Map(
       outcomes.filter((one) => one.target === target).map(({ folder, rule }) => [folder, rule]),
     );
-    const file =
-      target === null ? comparisonFiles.page : `report-${target.replaceAll(/[^\p{L}\p{N}._-]+/gu, "_")}.html`;
+    if (rules.size === 0) continue;
     const page = await writePage([...rules.keys()], tell, join(folder, file), {
       labelOf: (run) => rules.get(run) ?? "",
     });
@@ -279,7 +330,7 @@ async function writePages(
   return pages;
 }
 
-function planLine({ runs, choice, begun }: Comparison): string {
+function planLine({ runs, choice, before }: Comparison): string {
   const steps = runs.length === 0 ? 0 : totalSteps(runs[0]!.config);
   const targets = new Set(runs.map(({ target }) => target)).size;
   const n = (count: number, one: string): string =>
@@ -289,7 +340,7 @@ function planLine({ runs, choice, begun }: Comparison): string {
     `${choice.seeds.length === 1 ? "seed" : "seeds"} ${choice.seeds.join(", ")}`,
     ...(targets > 1 ? [n(targets, "target")] : []),
   ];
-  return `${begun ? "continuing: " : ""}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
+  return `${before === null ? "" : "continuing: "}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
 }
 
 /** A run whose loss became invalid. */
@@ -298,8 +349,11 @@ interface Failure {
   readonly reason: string;
 }
 
+/** The result of a finished run, and the facts that it recorded. */
+type Done = Outcome & Found;
+
 interface AllRuns {
-  readonly outcomes: readonly (Outcome & Found)[];
+  readonly outcomes: readonly Done[];
   readonly failures: readonly Failure[];
   readonly stopped: boolean;
 }
@@ -314,11 +368,13 @@ interface Session {
   hold(run: { close(): void } | null): void;
 }
 
-/** Runs the remaining runs. A run whose loss becomes invalid is skipped; any other error ends the comparison. */
-async function runAll(comparison: Comparison, session: Session): Promise<AllRuns> {
+/**
+ * Runs the remaining runs, and adds their results to `done`. A run whose loss becomes invalid is skipped; any other error ends the comparison.
+ */
+async function runAll(comparison: Comparison, done: (Done | null)[], session: Session): Promise<AllRuns> {
   const { runs, folder } = comparison;
   const { interrupt, tell } = session;
-  const outcomes: (Outcome & Found)[] = [];
+  const outcomes: Done[] = [];
   const failures: Failure[] = [];
   const printed = new Set<string>();
   const tellOnce = (line: string): void => {
@@ -326,7 +382,6 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
     printed.add(line);
   };
   const read = sharedReader();
-  const done = doneBefore(runs);
   const comparable = (found: Found, { target }: PlannedRun): void => {
     const first = done.find((one) => one?.target === target) ?? null;
     if (first !== null) checkComparable([first, found]);
@@ -346,7 +401,7 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
       await makeTokenizer(run, comparison, { onEvent: tellOnce, signal: interrupt.signal });
       const stopped = await runOne(run, begunRun(run), read, {
         ...session,
-        onEvent: tellOnce,
+        onEvent: (line) => tellOnce(comparison.lineOf(run.rule, line)),
         onFacts: (facts) => comparable({ folder: run.config.run.out, facts }, run),
         onStep(metrics) {
           if (!session.quiet) progress.step(run, metrics);
@@ -365,7 +420,11 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
         progress.end(run);
         continue;
       }
-      const more = isBegun(runs) ? `; gradmix compare ${folder} continues from the finished runs` : "";
+      const refused = refusals.includes(error.code) && done.filter((one) => one !== null).length === kept;
+      const restored = refused && restorePlan(comparison) ? "; the comparison keeps its earlier plan" : "";
+      const more = isBegun(runs)
+        ? `${restored}; gradmix compare ${shellWord(folder)} continues from the finished runs`
+        : "";
       throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
     }
     const outcome = outcomeOf(run);
@@ -381,8 +440,19 @@ async function runAll(comparison: Comparison, session: Session): Promise<AllRuns
   return { outcomes, failures, stopped: false };
 }
 
+/** Codes of errors by which a run is refused before its first step. */
+const refusals: readonly string[] = ["config", "data", "checkpoint"];
+
+/** Writes the plan of before a continuation again; false if the continuation did not change it. */
+function restorePlan(comparison: Comparison): boolean {
+  const { before, folder } = comparison;
+  if (before === null || isSamePlan(before, comparison)) return false;
+  savePlan(folder, before);
+  return true;
+}
+
 /** Results of the finished runs; null for the others. Throws `checkpoint` for a run with other options, `data` for runs that cannot be compared. */
-function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
+function doneBefore(runs: readonly PlannedRun[]): (Done | null)[] {
   const done = runs.map((run) => (begunRun(run) === null ? null : outcomeOf(run)));
   for (const target of new Set(runs.map(({ target }) => target)))
     checkComparable(done.flatMap((one) => (one !== null && one.target === target ? [one] : [])));
@@ -484,7 +554,7 @@ interface TargetResult {
   readonly conclusions: readonly string[];
 }
 
-function resultsOf(outcomes: readonly (Outcome & Found)[], { choice, runs }: Comparison): TargetResult[] {
+function resultsOf(outcomes: readonly Done[], { choice, runs }: Comparison): TargetResult[] {
   const rules = choice.rules.map(({ name }) => name);
   return [...new Set(runs.map(({ target }) => target))].flatMap((target) => {
     const own = outcomes.filter((outcome) => outcome.target === target);
@@ -554,15 +624,20 @@ function formatResults(results: readonly TargetResult[], { choice, runs, folder 
     "±: the standard error over seeds; cost: counted computation, and time: wall time, of the steps",
     ...(open && choice.seeds.length <= 8
       ? [
-          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${doubled(choice.seeds).join(",")}`,
+          `More seeds narrow the intervals: gradmix compare ${shellWord(folder)} --seeds ${doubled(choice.seeds).join(",")}`,
         ]
       : []),
     "",
   ].join("\n");
 }
 
-/** As many further seeds, larger than the largest one. */
+/** As many further seeds, larger than the largest one; if there are not as many of them, the smallest others. */
 function doubled(seeds: readonly number[]): number[] {
   const last = Math.max(...seeds);
-  return [...seeds, ...seeds.map((_, i) => last + 1 + i)];
+  const room = last <= Number.MAX_SAFE_INTEGER - seeds.length;
+  const used = new Set(seeds);
+  const more: number[] = [];
+  for (let seed = room ? last + 1 : 0; more.length < seeds.length; seed++)
+    if (!used.has(seed)) more.push(seed);
+  return [...seeds, ...more];
 }

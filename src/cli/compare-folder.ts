@@ -19,19 +19,20 @@ import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
 import type { StepMetrics } from "../runs/lines.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
-import { anything, object, parseOrdered, string, version } from "../schema.ts";
-import { type Choice, type PlannedRun, rulesOfFile, seedsOf } from "./compare-plan.ts";
-import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
+import { anything, object, parseOrdered, string, version, withDefault } from "../schema.ts";
+import { shellWord } from "../shell-word.ts";
+import { type Choice, type PlannedRun, type RuleEntry, rulesOfFile, seedsOf } from "./compare-plan.ts";
+import { checkSameConfig, flatten, isEqual, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { checkFree, comparisonFiles, findRun, isRun, type ResumeFrom } from "./run-folder.ts";
+import { checkFree, comparisonFiles, findRun, isRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
-import { readText, configError } from "./values.ts";
+import { membersOf, readInput, readText, configError } from "./values.ts";
 
 /** Throws `config` if `folder` cannot hold a new comparison because it is not empty, or not a folder. */
 export function checkEmpty(folder: string): void {
   if (existsSync(join(folder, comparisonFiles.plan)))
     throw configError(
-      `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${folder}`,
+      `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${shellWord(folder)}`,
     );
   checkFree(folder);
   let names: string[];
@@ -62,12 +63,28 @@ export function holdFolder(folder: string): Lock {
 }
 
 /** The contents of compare-plan.json. */
-export interface SavedPlan {
+export interface Plan {
   readonly choice: Choice;
+  /** Rules that were named or compared at some time; the chosen ones may be among them. `--rules` can choose them again. */
+  readonly defined: readonly RuleEntry[];
   readonly given: Layer;
 }
 
-export function savePlan(folder: string, { choice, given }: SavedPlan): void {
+export interface SavedPlan extends Plan {
+  /** Names a key of the file in an error. */
+  label(key: string): string;
+}
+
+export function savePlan(folder: string, plan: Plan): void {
+  saveJson(folder, comparisonFiles.plan, jsonOfPlan(plan));
+}
+
+/** Whether both plans compare the same with the same options. */
+export function isSamePlan(one: Plan, other: Plan): boolean {
+  return isEqual(jsonOfPlan(one), jsonOfPlan(other));
+}
+
+function jsonOfPlan({ choice, defined, given }: Plan): unknown {
   const options = new Map<string, Map<string, unknown>>();
   for (const [path, value] of given.values) {
     const [section = "", key = ""] = path.split(".");
@@ -75,21 +92,25 @@ export function savePlan(folder: string, { choice, given }: SavedPlan): void {
     options.set(section, members.set(key, value));
   }
   const rules = new Map(choice.rules.map(({ name, mixing }) => [name, mixing]));
-  saveJson(folder, comparisonFiles.plan, {
+  const others = defined.filter(({ name }) => !rules.has(name));
+  return {
     version: 1,
     rules,
+    otherRules: new Map(others.map(({ name, mixing }) => [name, mixing])),
     seeds: choice.seeds,
     baseline: choice.baseline,
     options,
-  });
+  };
 }
 
 /** The remaining fields are checked in the same way as options. */
 const comparisonPlan = object<
-  Record<"rules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
+  Record<"rules" | "otherRules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
 >({
   version: version(1, "start a new comparison"),
   rules: anything,
+  // Plans of earlier versions have only the chosen rules.
+  otherRules: withDefault(anything, {}),
   seeds: anything,
   baseline: string,
   options: anything,
@@ -100,7 +121,7 @@ export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
   if (!existsSync(file)) {
     throw configError(
-      `${folder}: holds no comparison (there is no ${file})${isRun(folder) ? `; it holds a run; continue it with gradmix train --resume ${folder}` : ""}`,
+      `${folder}: holds no comparison (there is no ${file})${isRun(folder) ? `; it holds a run; continue it with gradmix train --resume ${shellWord(folder)}` : ""}`,
     );
   }
   const source = {
@@ -108,14 +129,15 @@ export function readPlan(folder: string): SavedPlan {
     code: "config",
     advice: "it was not written by this version of gradmix",
   } as const;
-  const { rules, seeds, baseline, options } = parseOrdered(comparisonPlan, readText(file, file), source);
+  const plan = parseOrdered(comparisonPlan, readText(file, file), source);
+  const { seeds, baseline, options } = plan;
+  const label = (key: string): string => `${file}: ${key}`;
+  const rules = rulesOfFile(plan.rules, label("rules"));
   return {
-    choice: {
-      rules: rulesOfFile(rules, `${file}: rules`),
-      seeds: seedsOf(seeds, 0, `${file}: seeds`),
-      baseline,
-    },
+    choice: { rules, seeds: seedsOf(seeds, 0, label("seeds")), baseline },
+    defined: [...rules, ...rulesOfFile(plan.otherRules, label("otherRules"))],
     given: jsonLayer(options, file),
+    label,
   };
 }
 
@@ -148,8 +170,26 @@ export function begunRun({ config }: PlannedRun): ResumeFrom | null {
   const { out } = config.run;
   if (!existsSync(join(out, "config.json"))) return null;
   const begun = findRun(out);
-  checkSameConfig(begun.config, flatten(config), out);
+  checkSameConfig(recordedConfig(out), flatten(config), out);
   return begun;
+}
+
+/**
+ * Writes into the configuration of each begun run where the tokenizer of the comparison is now, if the folder was moved or is named in another way.
+ * Reports take runs with tokenizers at two paths for runs with different tokenizers.
+ */
+export function renewPaths(runs: readonly PlannedRun[]): void {
+  for (const { config } of runs) {
+    const { out } = config.run;
+    const file = join(out, "config.json");
+    if (!existsSync(file) || recordedConfig(out).data.tokenizer === config.data.tokenizer) continue;
+    const sections = new Map(membersOf(readInput(file, file)) ?? []);
+    const renew = (section: string, key: string, value: string): void =>
+      void sections.set(section, new Map([...(membersOf(sections.get(section)) ?? []), [key, value]]));
+    renew("data", "tokenizer", config.data.tokenizer);
+    renew("run", "out", out);
+    saveJson(out, "config.json", sections);
+  }
 }
 
 /** Result of the run and the facts it recorded; null unless it is finished and all its files exist. Throws `data`. */

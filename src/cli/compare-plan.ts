@@ -108,24 +108,24 @@ function folderOf(rule: string): string {
   return rule.replaceAll(":", "-");
 }
 
-/** Throws `config` for a name that cannot be a folder, or that two rules share. */
-export function checkRules(rules: readonly RuleEntry[]): void {
-  if (rules.length === 0) throw configError("--rules: is empty; name the rules to compare");
+/** Throws `config` for a name that cannot be a folder, or that two rules share. `label` names where the rules were given. */
+export function checkRules(rules: readonly RuleEntry[], label: string): void {
+  if (rules.length === 0) throw configError(`${label}: is empty; name the rules to compare`);
   const seen = new Set<string>();
   for (const { name } of rules) {
     if (!/^[\p{L}\p{N}][\p{L}\p{M}\p{N}_:.-]*$/u.test(name) || name.length > 80)
       throw configError(
-        `--rules: ${show(name)} cannot name a folder; such a name begins with a letter or digit, and has letters with their marks, digits, "_", "-", "." and ":"`,
+        `${label}: ${show(name)} cannot name a folder; such a name begins with a letter or digit, and has letters with their marks, digits, "_", "-", "." and ":"`,
       );
     // On file systems that ignore case, both names are the same folder.
     const folder = folderOf(name).toLowerCase();
     if (isOwnFile(folder))
       throw configError(
-        `--rules: ${show(name)} is the name of a file of the comparison; choose another name`,
+        `${label}: ${show(name)} is the name of a file of the comparison; choose another name`,
       );
     if (seen.has(folder))
       throw configError(
-        `--rules: ${show(name)} is listed twice; to compare a rule with other options, give it another name in a config file`,
+        `${label}: ${show(name)} is listed twice; to compare a rule with other options, give it another name in a config file`,
       );
     seen.add(folder);
   }
@@ -137,8 +137,11 @@ function isOwnFile(name: string): boolean {
   return Object.values(files).some((file) => file === name) || name === lock || name.startsWith(`${lock}.`);
 }
 
-/** Parses seeds: `3` means three seeds from `first` on, `1,5,9` means these. `value` may be the number or list of a config file. Throws `config`. */
-export function seedsOf(value: unknown, first: number, label: string): number[] {
+/**
+ * Parses seeds: `3` means three seeds from `first` on, `1,5,9` means these. `value` may be the number or list of a config file. `label` and `firstLabel`
+ * name where the seeds and the first seed were given. Throws `config`.
+ */
+export function seedsOf(value: unknown, first: number, label: string, firstLabel = "--seed"): number[] {
   const given =
     typeof value !== "string"
       ? value
@@ -160,18 +163,22 @@ export function seedsOf(value: unknown, first: number, label: string): number[] 
   }
   if (!isSeed(given) || given < 1 || given > MOST_SEEDS)
     throw configError(
-      `${label}: ${show(value)} is not a number of seeds from 1 to ${MOST_SEEDS}; to list seeds, write 1,5,9, or "7," for the seed 7 alone`,
+      `${label}: ${show(value)} is not a number of seeds from 1 to ${MOST_SEEDS}; to list seeds, write ${typeof value === "string" ? '1,5,9, or "7," for the seed 7 alone' : "[1, 5, 9]"}`,
+    );
+  if (first > Number.MAX_SAFE_INTEGER - (given - 1))
+    throw configError(
+      `${firstLabel}: ${given} seeds from ${first} on go beyond the largest seed, ${Number.MAX_SAFE_INTEGER}; begin with a smaller one, or list the seeds with --seeds A,B`,
     );
   return Array.from({ length: given }, (_, i) => first + i);
 }
 
-/** The named baseline, or by default the first rule. Throws `config` for a name that is not a rule. */
-export function baselineOf(rules: readonly RuleEntry[], named: string | null): string {
+/** The named baseline, or by default the first rule. Throws `config` for a name that is not a rule; `label` names where it was given. */
+export function baselineOf(rules: readonly RuleEntry[], named: string | null, label: string): string {
   const names = rules.map(({ name }) => name);
   if (named === null) return names[0] ?? "";
   if (names.includes(named)) return named;
   throw configError(
-    `--baseline: ${show(named)} is not one of the compared rules, ${names.join(", ")}${didYouMean(named, names)}`,
+    `${label}: ${show(named)} is not one of the compared rules, ${names.join(", ")}${didYouMean(named, names)}`,
   );
 }
 
@@ -320,11 +327,14 @@ export interface CompareSection {
   readonly rules: readonly RuleEntry[] | null;
   readonly seeds: unknown;
   readonly baseline: string | null;
+  /** Names a key of the section in an error. */
+  label(key: "rules" | "seeds" | "baseline"): string;
 }
 
 /** Splits a config file into the section `compare` and the remaining sections, which are those of `gradmix train`. Throws `config`. */
 export function splitFile(file: Json, source: string): { section: CompareSection; rest: Json } {
-  const none = { rules: null, seeds: null, baseline: null };
+  const label: CompareSection["label"] = (key) => `${source}: compare.${key}`;
+  const none = { rules: null, seeds: null, baseline: null, label };
   if (!(file instanceof Map)) return { section: none, rest: file };
   const whole = file as ReadonlyMap<string, Json>;
   const rest = new Map([...whole].filter(([key]) => key !== "compare"));
@@ -332,18 +342,19 @@ export function splitFile(file: Json, source: string): { section: CompareSection
   if (compare === undefined) return { section: none, rest };
   const members = membersOf(compare);
   if (members === null) throw configError(`${source}: compare: ${show(compare)} is not an object`);
-  const known = Object.keys(none);
+  const known = ["rules", "seeds", "baseline"];
   const stray = members.find(([key]) => !known.includes(key));
   if (stray !== undefined)
     throw configError(`${source}: unknown key "compare.${stray[0]}"${didYouMean(stray[0], known)}`);
   const { rules, seeds = null, baseline = null } = Object.fromEntries(members);
   if (baseline !== null && typeof baseline !== "string")
-    throw configError(`${source}: compare.baseline: ${show(baseline)} is not the name of a rule`);
+    throw configError(`${label("baseline")}: ${show(baseline)} is not the name of a rule`);
   return {
     section: {
-      rules: rules === undefined ? null : rulesOfFile(rules, `${source}: compare.rules`),
+      rules: rules === undefined ? null : rulesOfFile(rules, label("rules")),
       seeds,
       baseline,
+      label,
     },
     rest,
   };

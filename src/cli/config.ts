@@ -2,6 +2,7 @@
  * Makes a checked `TrainConfig` from the command line and a config file. The command line takes precedence over the file, and the file over
  * the defaults. Unknown keys, wrong types and values that contradict each other are errors before anything runs.
  */
+import { relative } from "node:path";
 import { ruleTakes } from "./common-options.ts";
 import { boundsByName, lacksHistogram } from "./mixing.ts";
 import { type TrainConfig, warmupOf } from "./train-config.ts";
@@ -10,12 +11,13 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
-import { rulesWith, ruleTraits } from "../dga/rules/index.ts";
+import { checkRuleOptions, rulesWith, ruleTraits } from "../dga/rules/index.ts";
 import { headsMisfit, traitsOf } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { evalShareOtherwise } from "./options/run.ts";
 import type { OptionSpec, SpecsOf } from "./options/spec.ts";
 import { stepsOtherwise } from "./options/training.ts";
+import { targetAdvice } from "./prepared-folder.ts";
 import {
   checkValue,
   didYouMean,
@@ -284,7 +286,7 @@ function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
     );
   if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
     throw configError(
-      `${label("run.keepBest")}: the best step is the one with the lowest loss on a target, and there is no target; add --target GLOB`,
+      `${label("run.keepBest")}: the best step is the one with the lowest loss on a target, and there is no target; ${targetAdvice(data.domainsFrom, "add --target GLOB")}`,
     );
 }
 
@@ -325,6 +327,7 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
     throw configError(
       `${label("mixing.ruleOptions")}: it names the rule ${show(named)}, but the rule is ${mixing.rule}; set the rule with --rule`,
     );
+  checkRuleOptions(mixing.rule, mixing.ruleOptions, label("mixing.ruleOptions"));
   if (mixing.bases !== null && mixing.guard !== null)
     throw configError(
       `${label("mixing.guard")}: a guard moves the weights of single domains, but with --bases the rule moves the weights of bases; leave out one of the two`,
@@ -367,7 +370,7 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
       );
     if (data.target.length === 0)
       throw configError(
-        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it with --histogram NAME=X,NAME=X`,
+        `--rule ${mixing.rule} needs a target: ${targetAdvice(data.domainsFrom, "add --target GLOB")}, or a histogram of it with --histogram NAME=X,NAME=X`,
       );
   }
   if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))
@@ -492,12 +495,27 @@ export function checkSameConfig(
     if (row.free === true || row.recorded === true || !wanted.has(row.path)) continue;
     const was = before.get(row.path) ?? row.otherwise;
     const is = wanted.get(row.path) ?? row.otherwise;
+    if (
+      row.path === "data.tokenizer" &&
+      besideRun(was, saved.run.out) === besideRun(is, wanted.get("run.out"))
+    )
+      continue;
     if (canonical(was) !== canonical(is))
       throw new GradmixError(
         "checkpoint",
         `${source} was made with ${row.path} = ${show(was)}, not ${show(is)}; a resumed run keeps its configuration`,
       );
   }
+}
+
+/**
+ * The path of a tokenizer as seen from the folder of its run; a value of its own for anything else. The runs of a comparison share a tokenizer in its
+ * folder, which may be moved, or named in another way.
+ */
+function besideRun(tokenizer: unknown, out: unknown): unknown {
+  return typeof tokenizer === "string" && tokenizer.endsWith(".json") && typeof out === "string" && out !== ""
+    ? relative(out, tokenizer)
+    : Symbol("no path");
 }
 
 /** The value of every option, by key path. */

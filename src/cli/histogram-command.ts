@@ -11,7 +11,7 @@ import type { Inputs } from "./inputs.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
-import { preparedLayer } from "./prepared-folder.ts";
+import { preparedLayer } from "./prepared-options.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";

@@ -28,6 +28,7 @@ import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts"
 import { reason } from "../node/system-errors.ts";
 import { clampedAlignment, unusedAlignment } from "./unused-alignment.ts";
 import { common, nameIn, normaliseOf, ownFloor, ruleTakes } from "./common-options.ts";
+import { targetAdvice } from "./prepared-folder.ts";
 import { guardShareOtherwise } from "./options/mixing.ts";
 
 /** The guards of a run. */
@@ -114,7 +115,7 @@ export function planMixing(
   if (planOf(rule.needs).aligns && target === null)
     throw new GradmixError(
       "config",
-      `--rule ${mixing.rule} needs a target: add --target GLOB, text that the model should become good at, or choose --rule uniform`,
+      `--rule ${mixing.rule} needs a target: ${targetAdvice(data.domainsFrom, "add --target GLOB, text that the model should become good at")}, or choose --rule uniform`,
     );
   /** Sizes of what the rule weighs. */
   const offered = (sizes: Readonly<Record<string, number>>): Readonly<Record<string, number>> =>

@@ -13,7 +13,6 @@ import { join } from "node:path";
 import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/byte-level.ts";
 import type { KnownTokenFile } from "../data/stored-tokens.ts";
-import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
 import { readError } from "../node/files.ts";
 import {
@@ -28,9 +27,7 @@ import {
   string,
   version,
 } from "../schema.ts";
-import { type Layer, withOneSource } from "./config.ts";
-import { optionTable } from "./options.ts";
-import { checkNamedOnce, configError } from "./values.ts";
+import { shellWord } from "../shell-word.ts";
 
 export const preparedFiles = {
   manifest: "prepared.json",
@@ -223,71 +220,11 @@ export function checkTokenizer(prepared: readonly Prepared[], tokenizer: Tokeniz
     );
 }
 
-/**
- * Throws `config` for an option that has no effect with a prepared folder: the vocabulary is fixed, and if `all` text is prepared, no file is
- * read as text. A config file may also serve other commands, so a default value in it is not an error.
- */
-function checkEffect(layers: readonly Layer[], folder: string, all: boolean): void {
-  const saying = (path: string): Layer | undefined => layers.find(({ values }) => values.has(path));
-  const refuse = (key: "vocabSize" | "textField" | "skipBadLines", why: string): void => {
-    const path = `data.${key}`;
-    const layer = saying(path);
-    if (layer === undefined) return;
-    const { flag, default: fixed, otherwise } = optionTable.data[key];
-    const label = layer.label(path);
-    if (label === flag || layer.values.get(path) !== (fixed ?? otherwise))
-      throw configError(`${label}: has no effect, because ${folder} ${why}; leave it out`);
-  };
-  if (saying("data.tokenizer")?.values.get("data.tokenizer") !== "none")
-    refuse("vocabSize", "has its own tokenizer");
-  const others = ["data.domains", "data.target", "data.targets"];
-  if (!all || others.some((path) => saying(path) !== undefined)) return;
-  refuse("textField", "holds tokens, and there is no other text");
-  refuse("skipBadLines", "holds tokens, and there is no other text");
-}
-
-/**
- * Options that a prepared folder in `--domains` provides if they are not given: its tokenizer (or, with `--tokenizer none`, what its tokens need of it),
- * its target, and its targets for the rule that accepts several.
- */
-export function preparedLayer(all: readonly Layer[]): Layer {
-  const layers = withOneSource(all);
-  const given = (path: string): unknown =>
-    layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
-  const from = given("data.domainsFrom");
-  if (Array.isArray(from)) {
-    const layer = layers.find(({ values: own }) => own.has("data.domainsFrom"));
-    checkNamedOnce(from.map(String), layer?.label("data.domainsFrom") ?? "--domains");
-  }
-  const values = new Map<string, unknown>();
-  const prepared = Array.isArray(from) ? preparedAmong(from as readonly string[]) : [];
-  const [first] = prepared;
-  if (first !== undefined) {
-    checkEffect(layers, first.folder, (from as readonly string[]).length === prepared.length);
-    const { folder, targets } = first;
-    if (given("data.tokenizer") === "none") {
-      values.set("data.vocabSize", first.vocabSize);
-      values.set("data.endOfText", first.endOfText);
-    }
-    // A model to start from has its own tokenizer, which must be the same.
-    if (given("model.initFrom") === undefined)
-      values.set("data.tokenizer", join(folder, preparedFiles.tokenizer));
-    const found = prepared.flatMap((one) => (one.target === null ? [] : [join(one.folder, one.target.file)]));
-    const [target, another] = found;
-    if (another !== undefined && given("data.target") === undefined)
-      throw configError(`--domains: ${target} and ${another} are both targets; name one with --target`);
-    if (target !== undefined) values.set("data.target", [target]);
-    const rule = given("mixing.rule");
-    if (targets.size > 0 && isRuleName(rule) && ruleTraits(rule).severalTargets === true)
-      values.set(
-        "data.targets",
-        new Map(Array.from(targets, ([name, { file }]) => [name, [join(folder, file)]])),
-      );
-    const other = prepared.find(({ tokenizer }) => tokenizer !== first.tokenizer);
-    if (other !== undefined)
-      throw configError(
-        `--domains: ${folder} and ${other.folder} were prepared with two tokenizers; prepare one of them again with the other's (--tokenizer)`,
-      );
-  }
-  return { values, label: (path) => `${first?.folder ?? ""}: ${path}` };
+/** What to do where a target is missing: to name one of the several targets of prepared text in `--domains`; otherwise what is `usual`. */
+export function targetAdvice(from: readonly string[], usual: string): string {
+  const of = preparedAmong(from).find(({ targets }) => targets.size > 0);
+  const [one] = of?.targets.values() ?? [];
+  return of === undefined || one === undefined
+    ? usual
+    : `${of.folder} has the targets ${[...of.targets.keys()].join(", ")}; name one with --target ${shellWord(join(of.folder, one.file))}`;
 }

@@ -4,6 +4,7 @@ import { onOneLine } from "../errors.ts";
 import { formatGuards } from "./guarding.ts";
 import type { RunResult } from "./run-events.ts";
 import type { Evaluation, StepMetrics } from "../runs/lines.ts";
+import { shellWord } from "../shell-word.ts";
 import { MAX_NAMES } from "./metrics.ts";
 
 /** The stream to which output is written. */
@@ -119,7 +120,7 @@ export function displayWidth(text: string): number {
 export function formatResult(result: RunResult, folder: string, page: string | null = null): string {
   const lines = [
     result.interrupted
-      ? `stopped after step ${result.step}; continue with: gradmix train --resume ${folder}`
+      ? `stopped after step ${result.step}; continue with: gradmix train --resume ${shellWord(folder)}`
       : `done: ${result.step} ${result.step === 1 ? "step" : "steps"}, ${formatCount(result.tokens)} tokens`,
     `  loss     ${formatLoss(result.loss)}${result.targetLoss === null ? "" : `, held-out target ${formatLoss(result.targetLoss)}`}`,
     ...(result.best === null

@@ -9,6 +9,7 @@ import { fromHuggingFace } from "../nn/huggingface/read.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { fileSource } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
+import { shellWord } from "../shell-word.ts";
 import { readJson } from "./values.ts";
 
 export interface Reference {
@@ -60,7 +61,7 @@ export function referenceModel(
   const unfit = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
   if (JSON.stringify(tokenizer.toJSON()) !== JSON.stringify(wanted.tokenizer.toJSON()))
     throw unfit(
-      `has another tokenizer; train both with --tokenizer ${join(folder, "model", "tokenizer.json")}`,
+      `has another tokenizer; train both with --tokenizer ${shellWord(join(folder, "model", "tokenizer.json"))}`,
     );
   const model = fromHuggingFace(files);
   const { vocabSize, context } = model.config;

@@ -60,6 +60,7 @@ import {
   string,
   withDefault,
 } from "../schema.ts";
+import { shellWord } from "../shell-word.ts";
 import { configError } from "./values.ts";
 
 /** Number of checkpoints to keep: the newest, and one to fall back to. */
@@ -125,7 +126,7 @@ export function checkFree(folder: string): void {
   const trace = traces.find((name) => entries.includes(name));
   if (trace !== undefined)
     throw configError(
-      `--out ${folder}: already holds a run (${trace}); choose another folder, or continue it with --resume ${folder}`,
+      `--out ${folder}: already holds a run (${trace}); choose another folder, or continue it with --resume ${shellWord(folder)}`,
     );
 }
 
@@ -183,11 +184,16 @@ export function findRun(path: string): ResumeFrom {
         ? isFile
           ? "is not a checkpoint in the folder of a run; name the folder of a run"
           : `holds no run (there is no ${join(folder, nodeFs.existsSync(file) ? "checkpoints" : "config.json")})`
-        : `${other}${model ? `, or start a new run from this model with --init-from ${path}` : ""}`;
+        : `${other}${model ? `, or start a new run from this model with --init-from ${shellWord(path)}` : ""}`;
     throw new GradmixError("checkpoint", `--resume ${path}: ${what}`);
   }
-  const config = resolveConfig([recordedLayer(fileLayer(file))]);
+  const config = recordedConfig(folder);
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
+}
+
+/** The configuration in the folder of a run, with the folder (`run.out`) in which it was written. Throws `config`. */
+export function recordedConfig(folder: string): TrainConfig {
+  return resolveConfig([recordedLayer(fileLayer(join(folder, "config.json")))]);
 }
 
 /** Opens a folder for a run. Nothing is written before `begin`. With `resume`, `load` returns the given checkpoint, or the newest one. */
@@ -519,7 +525,7 @@ function readCheckpointOrOffer(path: string): CheckpointFile {
     const offer =
       good === undefined
         ? "there is no other one"
-        : `the checkpoint of step ${good.step} is intact: --resume ${good.path}`;
+        : `the checkpoint of step ${good.step} is intact: --resume ${shellWord(good.path)}`;
     throw new GradmixError("checkpoint", `${error.message}; ${offer}`, { cause: error });
   }
 }

@@ -15,7 +15,7 @@ import { listenForInterrupt } from "./interrupt.ts";
 import { openOutput, type Output } from "./output.ts";
 import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
-import { preparedLayer } from "./prepared-folder.ts";
+import { preparedLayer } from "./prepared-options.ts";
 import type { RunTraining } from "./run-events.ts";
 import { eventFiles, writePage, writeTable } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";

@@ -12,6 +12,7 @@ import {
 import { bitsPerByte, type RunFacts, type TextFacts } from "../runs/facts.ts";
 import type { NamedWeights, StepMetrics } from "../runs/lines.ts";
 import type { RunRecord } from "../runs/record.ts";
+import { shellWord } from "../shell-word.ts";
 import { plainDecimal } from "./decimals.ts";
 import { type Mixture, type MixtureDomain, type MixtureStage, recommendedWeights } from "./mixture.ts";
 import { fitStages } from "./stages.ts";
@@ -55,7 +56,7 @@ export function mixtureOfRun(
   if (weights === null || last === undefined)
     throw new GradmixError(
       "data",
-      `${folder}: has no weights yet (weights.json is written when a run ends or is stopped); wait for its end, or continue it with gradmix train --resume ${folder}`,
+      `${folder}: has no weights yet (weights.json is written when a run ends or is stopped); wait for its end, or continue it with gradmix train --resume ${shellWord(folder)}`,
     );
   const chosen = weights[kind];
   const domains = domainsOf(facts, chosen, paths, folder);

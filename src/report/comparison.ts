@@ -115,15 +115,18 @@ export function conclusions(results: readonly RuleResult[], baseline: string): s
   const lower = others.filter((one) => leavesOutZero(one) && one.mean < 0);
   const higher = others.filter((one) => leavesOutZero(one) && one.mean > 0);
   const open = others.filter((one) => one.interval !== null && !leavesOutZero(one));
-  const most = Math.max(...others.map(({ count }) => count));
+  // A rule may have fewer pairs than another, if the loss of one of its runs became NaN.
+  const counts = [...new Set(open.map(({ count }) => count))].sort((a, b) => b - a);
   return [
     ...(lower.length === 0 ? [] : [`${lower.map((one) => differenceText(one, baseline)).join("; ")}.`]),
     ...(higher.length === 0 ? [] : [`${higher.map((one) => differenceText(one, baseline)).join("; ")}.`]),
-    ...(open.length === 0
-      ? []
-      : [
-          `${counted(most)} do not distinguish ${listed(open.map(({ rule }) => rule))} from ${baseline}: ${open.length === 1 ? "the interval of the difference contains" : "the intervals of the differences contain"} 0.`,
-        ]),
+    ...counts.map((count) =>
+      openText(
+        count,
+        open.filter((one) => one.count === count).map(({ rule }) => rule),
+        baseline,
+      ),
+    ),
     ...(single.length === 0
       ? []
       : [
@@ -150,7 +153,10 @@ function side(difference: number): string {
 
 const nats = (value: number): string => value.toFixed(3);
 
-const counted = (seeds: number): string => `These ${seeds} seeds`;
+/** For example `These 3 seeds do not distinguish a and b from uniform: …`, of rules that have this number of pairs. */
+function openText(seeds: number, rules: readonly string[], baseline: string): string {
+  return `These ${seeds} seeds do not distinguish ${listed(rules)} from ${baseline}: ${rules.length === 1 ? "the interval of the difference contains" : "the intervals of the differences contain"} 0.`;
+}
 
 /** For example `a, b and c`. */
 function listed(items: readonly string[]): string {

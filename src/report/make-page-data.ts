@@ -2,6 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import type { RunHead } from "../runs/record.ts";
+import { shellWord } from "../shell-word.ts";
 import {
   sizeRanks,
   type Names,
@@ -61,7 +62,7 @@ function checkMeasured({ gathered: { head, step, target, losses } }: RunView): v
   if (step === 0 && target.count + losses.count === 0)
     throw new GradmixError(
       "data",
-      `${head.folder}: has no measurements yet; wait for its first step, or follow it with gradmix watch ${head.folder}`,
+      `${head.folder}: has no measurements yet; wait for its first step, or follow it with gradmix watch ${shellWord(head.folder)}`,
     );
 }
 

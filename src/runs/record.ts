@@ -34,6 +34,7 @@ import {
   version,
   where,
 } from "../schema.ts";
+import { shellWord } from "../shell-word.ts";
 import type { ContaminationFacts, OverlapCounts, RunFacts, TextFacts } from "./facts.ts";
 import type {
   Evaluation,
@@ -165,7 +166,7 @@ export function readRunHead(folder: string): RunHead {
   if (facts === null)
     throw new GradmixError(
       "data",
-      `${folder}: has no run.json, which a run writes before its first step; for a run of an earlier version, gradmix train --resume ${folder} writes it`,
+      `${folder}: has no run.json, which a run writes before its first step; for a run of an earlier version, gradmix train --resume ${shellWord(folder)} writes it`,
     );
   return { folder, name: basename(resolve(folder)), config, facts: parseOrdered(runFacts, facts, ofRun(place)) };
 }

@@ -7,16 +7,17 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { compare, type CompareArguments } from "#dist/cli/compare-command.js";
+import { compare, type CompareArguments, pageNames } from "#dist/cli/compare-command.js";
 import {
   type Choice,
   optionsFor,
@@ -31,9 +32,17 @@ import {
 } from "#dist/cli/compare-plan.js";
 import { startCompareProgress } from "#dist/cli/compare-progress.js";
 import { formatPlace, formatRoughly, formatTable, secondsAhead } from "#dist/cli/compare-table.js";
-import { jsonLayer, type Layer, mergeLayers, resolveConfig } from "#dist/cli/config.js";
+import {
+  checkSameConfig,
+  flatten,
+  jsonLayer,
+  type Layer,
+  mergeLayers,
+  resolveConfig,
+} from "#dist/cli/config.js";
 import { openOutput } from "#dist/cli/output.js";
 import { planRun } from "#dist/cli/plan.js";
+import { recordedConfig } from "#dist/cli/run-folder.js";
 import { train } from "#dist/cli/train.js";
 import { GradmixError } from "#dist/errors.js";
 import { parseJson } from "#dist/json.js";
@@ -167,20 +176,26 @@ describe("rules", () => {
     [() => rulesOfFile({ mine: 3 }, "r"), "r.mine: 3 is not an object"],
     [() => rulesOfFile([3], "r"), "r: 3 is not the name of a rule"],
     [() => rulesOfFile("dga", "r"), "neither a list of rules nor an object"],
-    [() => checkRules(rulesOfFlag("dga,dga", [])), '"dga" is listed twice'],
-    [() => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r")), '"a" is listed twice'],
+    [() => checkRules(rulesOfFlag("dga,dga", []), "--rules"), '"dga" is listed twice'],
     [
-      () => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r")),
+      () => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r"), "--rules"),
+      '"a" is listed twice',
+    ],
+    [
+      () => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r"), "--rules"),
       "is listed twice",
     ],
-    [() => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r")), '"../a" cannot name a folder'],
+    [
+      () => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r"), "--rules"),
+      '"../a" cannot name a folder',
+    ],
     ...["lock", "Lock", "lock.1", "tokenizer.json", "compare.json", "compare-plan.json", "report.html"].map(
       (name): [() => unknown, string] => [
-        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r")),
+        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r"), "--rules"),
         `${JSON.stringify(name)} is the name of a file of the comparison`,
       ],
     ),
-    [() => checkRules([]), "--rules: is empty"],
+    [() => checkRules([], "--rules"), "--rules: is empty"],
     [
       () => splitFile(new Map([["compare", new Map([["rule", "dga"]])]]), "c.json"),
       'c.json: unknown key "compare.rule"; did you mean rules?',
@@ -583,6 +598,186 @@ describe("runs", () => {
       targets: [],
       failures: [{ name: "proportional/seed-1" }, { name: "mine/seed-1" }],
     });
+  });
+
+  test.each<[object, Partial<CompareArguments>, string]>([
+    [{ rules: {} }, {}, "compare.rules: is empty"],
+    [{ rules: ["uniform", "uniform"] }, {}, 'compare.rules: "uniform" is listed twice'],
+    [{ rules: ["uniform"], baseline: "dga" }, {}, 'compare.baseline: "dga" is not one of the compared rules'],
+    [{ baseline: 3 }, {}, "compare.baseline: 3 is not the name of a rule"],
+    [{ seeds: true }, {}, "compare.seeds: true is not a number of seeds from 1 to 1000; to list seeds, write [1, 5, 9]"], // prettier-ignore
+    [{ rules: { x: { rule: "unifrom" } } }, {}, 'compare.rules.x: there is no rule "unifrom"'],
+    [{ rules: { x: { rule: "dga", ruleOptions: { foo: 1 } } } }, {}, 'rule x: mixing.ruleOptions: dga: there is no option "foo"'], // prettier-ignore
+    // What the command line gives is blamed on its flag.
+    [{ seeds: true, baseline: "dga" }, { rules: "odm,odm" }, '--rules: "odm" is listed twice'],
+    [{ rules: ["uniform"] }, { baseline: "dga" }, '--baseline: "dga" is not one'],
+    [{ seeds: true }, { seeds: "0" }, "--seeds: "],
+  ])(
+    "a wrong section %j is named with its file, wrong flags with theirs: %j",
+    async (section, args, message) => {
+      const file = join(root, "section.json");
+      const whole = JSON.parse(readFileSync(config, "utf8")) as object;
+      writeFileSync(file, JSON.stringify({ ...whole, compare: section }));
+      const where = /^(--|rule x)/.test(message) ? "" : `${file}: `;
+      const refused = await refusalOf({ path: file, given: into(join(root, "section")), ...args });
+      expect(refused.slice(0, `config: ${where}${message}`.length)).toBe(`config: ${where}${message}`);
+    },
+  );
+
+  test("seeds beyond the largest one are refused before the first run", async () => {
+    const folder = join(root, "beyond");
+    const given = new Map([...into(folder), ["training.seed", [String(2 ** 53 - 1)]] as const]);
+    expect(await refusalOf({ path: config, given, seeds: "3" })).toBe(
+      "config: --seed: 3 seeds from 9007199254740991 on go beyond the largest seed, 9007199254740991; begin with a smaller one, or list the seeds with --seeds A,B",
+    );
+    expect(existsSync(folder)).toBe(false);
+    // Seeds that the command offers are seeds.
+    const { out } = await compared({ path: config, given, seeds: "9007199254740990,9007199254740991" });
+    expect(out).toContain("--seeds 9007199254740990,9007199254740991,0,1\n");
+  });
+
+  test("rules of the file may be left out and chosen again; a refused continuation leaves the plan as it was", async () => {
+    const file = join(root, "again.json");
+    const { compare: _, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { compare: object };
+    const rules = { uniform: {}, dga: { eta: 0.1 }, slow: { rule: "dga", eta: 0.2 } };
+    writeFileSync(file, JSON.stringify({ ...rest, compare: { rules, seeds: 1 } }));
+    const folder = join(root, "again");
+    const plan = join(folder, "compare-plan.json");
+    await compared({ path: file, rules: "uniform,dga", given: into(folder) });
+    expect((await compared({ path: folder, rules: "uniform" })).out).not.toContain("dga");
+    const { err } = await compared({ path: folder, rules: "uniform,dga" });
+    expect(err).toContain("2 of 2 runs are done already");
+    // A rule that was never compared is known, too.
+    expect((await compared({ path: folder, rules: "uniform,slow" })).code).toBe(0);
+    expect((await compared({ path: folder, rules: "dga,slow" })).err).toContain("2 of 2 runs are done");
+    const text = readFileSync(plan, "utf8");
+
+    // A plan of an earlier version has only the chosen rules.
+    const { otherRules: _others, ...older } = JSON.parse(text) as { otherRules: object; rules: object };
+    writeFileSync(plan, JSON.stringify({ ...older, rules: { uniform: {} }, baseline: "uniform" }));
+    const earlier = readFileSync(plan, "utf8");
+    expect(await refusalOf({ path: folder, rules: "uniform,dga", seeds: "2" })).toContain(
+      "was made with mixing.eta = 0.1, not null",
+    );
+    expect(readFileSync(plan, "utf8")).toBe(earlier);
+    expect((await compared({ path: folder })).code).toBe(0);
+    writeFileSync(plan, text.replace('"baseline": "dga"', '"baseline": "odm"'));
+    expect(await refusalOf({ path: folder })).toContain(`config: ${plan}: baseline: "odm" is not one of`);
+    writeFileSync(plan, text);
+    appendFileSync(join(root, "a.jsonl"), '{"text":"one more"}\n');
+    // The new text is found only when the first new run reads it.
+    expect(await refusalOf({ path: folder, seeds: "2" })).toMatch(
+      /; the comparison keeps its earlier plan; gradmix compare .* continues from the finished runs$/,
+    );
+    expect(readFileSync(plan, "utf8")).toBe(text);
+    expect((await compared({ path: folder })).err).toContain("2 of 2 runs are done already");
+  });
+
+  test("a comparison continues under another path, also with the tokenizer that it trained", async () => {
+    const file = join(root, "moved.json");
+    const { data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const text = (name: string): string => join(root, `${name}.jsonl`);
+    const bpe = { ...data, tokenizer: "bpe", vocabSize: 260 };
+    const compare = { rules: ["uniform"], seeds: 1 };
+    writeFileSync(file, JSON.stringify({ ...rest, data: bpe, compare }));
+    const [first, second] = ["first", "second"].map((name) => join(root, name));
+    await compared({ path: file, given: into(first) });
+    const configIn = (folder: string, seed: number): unknown =>
+      JSON.parse(readFileSync(join(folder, "uniform", `seed-${seed}`, "config.json"), "utf8"));
+    const sameFolder = relative(process.cwd(), first);
+    expect((await compared({ path: sameFolder, seeds: "2", given: into(first) })).err).toContain(
+      "1 of 2 runs are done already",
+    );
+    // The last run is cut off after its second checkpoint.
+    const stop = { call: "rename", path: "seed-3.*step-00000004", nth: 1, signals: ["SIGINT"] };
+    expect(signalled([first, "--seeds", "3"], stop).code).toBe(130);
+    renameSync(first, second);
+    const { out, err } = await compared({ path: second, seeds: "4" });
+    expect(err).toContain("2 of 4 runs are done already");
+    expect(out).toMatch(/^uniform +4 /m);
+    for (const seed of [1, 2, 3, 4])
+      expect(configIn(second, seed)).toMatchObject({
+        data: {
+          ...bpe,
+          domains: { a: [text("a")] },
+          target: [text("target")],
+          vocabSize: null,
+          tokenizer: join(second, "tokenizer.json"),
+        },
+        run: { out: join(second, "uniform", `seed-${seed}`), checkpointEvery: 2 },
+      });
+    // The page has one group of four runs, with one tokenizer.
+    const page = readFileSync(join(second, "report.html"), "utf8");
+    expect(page).toContain("the mean of 4 seeds");
+    expect(page).not.toContain("different tokenizers");
+    // Another tokenizer is still another one.
+    const other = join(root, "other-tokenizer.json");
+    writeFileSync(other, readFileSync(join(second, "tokenizer.json")));
+    expect(await refusalOf({ path: second, given: new Map([["data.tokenizer", [other]]]) })).toContain(
+      "--tokenizer: a comparison keeps its original options",
+    );
+    const recorded = recordedConfig(join(second, "uniform", "seed-1"));
+    const wanted = flatten({ ...recorded, data: { ...recorded.data, tokenizer: other } });
+    expect(codeOf(() => checkSameConfig(recorded, wanted, second))).toContain("was made with data.tokenizer");
+  });
+
+  test("every target has a page of its own, whatever its name", async () => {
+    const { data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const file = join(root, "pages.json");
+    const targets = { "x y": join(root, "target.jsonl"), x_y: join(root, "target.jsonl") };
+    const compare = { rules: ["uniform"], seeds: 1 };
+    writeFileSync(file, JSON.stringify({ ...rest, data: { ...data, target: [], targets }, compare }));
+    const folder = join(root, "pages");
+    const { out } = await compared({ path: file, given: into(folder) });
+    const pages = ["report-x y.html", "report-x_y.html"];
+    for (const page of pages) expect(out).toContain(`look: ${join(folder, page)}\n`);
+    expect(
+      readdirSync(folder)
+        .filter((name) => name.endsWith(".html"))
+        .sort(),
+    ).toEqual(pages);
+    expect(readFileSync(join(folder, pages[0]), "utf8")).toContain("x y");
+
+    const names = fc.stringMatching(/^[aA][ _eEé]{0,2}(-2)?b$/);
+    fc.assert(
+      fc.property(fc.uniqueArray(names), (targets) => {
+        const files = [...pageNames([...targets, ...targets]).values()];
+        expect(new Set(files.map((name) => name.toLowerCase())).size).toBe(targets.length);
+      }),
+    );
+    expect([...pageNames(["Exam", "exam", "exam-2", null]).values()]).toEqual([
+      ...["report-Exam.html", "report-exam-2.html", "report-exam-2-2.html", "report.html"],
+    ]);
+  });
+
+  test("the several targets of prepared text are compared in turn", async () => {
+    const text = (name: string): string => join(root, `${name}.jsonl`);
+    const prepared = join(root, "prepared");
+    const { status } = spawnSync(
+      process.execPath,
+      [command, "prepare", "--domain", `a=${text("a")}`, "--domain", `b=${text("b")}`, "--targets", `x=${text("target")}`, "--targets", `y=${text("target")}`, "--tokenizer", "byte", "--out", prepared],
+    ); // prettier-ignore
+    expect(status).toBe(0);
+    const { data: _data, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object };
+    const file = join(root, "of-prepared.json");
+    writeFileSync(file, JSON.stringify({ ...rest, data: { domainsFrom: prepared } }));
+    const folder = join(root, "of-prepared");
+    const { out } = await compared({ path: file, rules: "uniform,grape", baseline: "uniform", seeds: "1", given: into(folder) }); // prettier-ignore
+    for (const target of ["x", "y"]) expect(out).toContain(`held-out loss on the target ${target} after`);
+    const { err } = await compared({ path: folder });
+    expect(err).toContain("4 of 4 runs are done already");
+  });
+
+  test("a line on options without effect names the rule that has them", async () => {
+    const file = join(root, "unused.json");
+    const { data, model } = JSON.parse(readFileSync(config, "utf8")) as { data: object; model: object };
+    const training = { steps: 2, batch: 2, schedule: "constant", minRatio: 0.5 };
+    const section = { rules: { x: { rule: "uniform", eta: 0.1 }, proportional: {} }, seeds: 1 };
+    writeFileSync(file, JSON.stringify({ data, model, training, run: { threads: 1 }, compare: section }));
+    const { err } = await compared({ path: file, given: into(join(root, "unused")) });
+    expect(err).toContain("rule x: mixing.eta has no effect: rule uniform does not use it\n");
+    // What all rules have in common names none.
+    expect(err).toContain("\ntraining.minRatio has no effect: ");
   });
 
   test("rules that would train on other text than each other are refused before the first run", async () => {

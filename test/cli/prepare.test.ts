@@ -35,9 +35,10 @@ import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { encodeJob } from "#dist/cli/prepare-jobs.js";
 import { jobsOf, type PreparePlan, stampOf } from "#dist/cli/prepare-plan.js";
 import { formatProgress } from "#dist/cli/prepare-progress.js";
-import { preparedLayer } from "#dist/cli/prepared-folder.js";
-import { readData } from "#dist/cli/read-data.js";
+import { preparedLayer } from "#dist/cli/prepared-options.js";
+import { planRun } from "#dist/cli/plan.js";
 import { configOf } from "#dist/cli/train.js";
+import { readData } from "#dist/cli/read-data.js";
 import { codeOf } from "../errors.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
@@ -272,15 +273,19 @@ describe("prepared", () => {
 });
 
 test("a prepared folder supplies options that are not given", async () => {
+  expect(await refusal(..."--domains target.jsonl --tokenizer byte --out none".split(" "))).toBe(0);
   for (const [out, tokenizer] of [
     ["several", "byte"],
     ["other", "whole/tokenizer.json"],
   ])
     expect(await refusal(...["--domains", "target.jsonl", "--targets", "x=corpus/rows.csv", "--targets", "y=corpus/prose.jsonl", "--tokenizer", tokenizer, "--out", out])).toBe(0); // prettier-ignore
   const path = (name: string): string => join(folder, name);
-  const layerOf = (given: Record<string, unknown>): Record<string, unknown> =>
+  const layerOf = (
+    given: Record<string, unknown>,
+    use: "run" | "comparison" = "run",
+  ): Record<string, unknown> =>
     Object.fromEntries(
-      preparedLayer([{ values: new Map(Object.entries(given)), label: (key) => key }]).values,
+      preparedLayer([{ values: new Map(Object.entries(given)), label: (key) => key }], use).values,
     );
   const from = [path("several")];
   const tokenizer = path("several/tokenizer.json");
@@ -293,6 +298,34 @@ test("a prepared folder supplies options that are not given", async () => {
     ]),
   });
   expect(layerOf({ "data.domainsFrom": from, "model.initFrom": "run" })).toEqual({});
+  // A comparison takes them whatever the rules are, from any of the folders, unless the user names others.
+  const targets = new Map(["x", "y"].map((name) => [name, [path(`several/targets/${name}.bin`)]]));
+  const compared = (...folders: string[]) => ({ "data.domainsFrom": folders.map(path) });
+  expect(layerOf(compared("several"), "comparison")).toEqual({ "data.tokenizer": tokenizer, "data.targets": targets }); // prettier-ignore
+  expect(layerOf(compared("none", "several"), "comparison")["data.targets"]).toEqual(targets);
+  expect(layerOf(compared("whole"), "comparison")["data.target"]).toEqual([path("whole/target.bin")]);
+  for (const named of [{ "data.target": ["t"] }, { "data.targets": new Map([["z", ["t"]]]) }])
+    expect(layerOf({ ...compared("whole", "other"), ...named }, "comparison")).toEqual({
+      "data.tokenizer": path("whole/tokenizer.json"),
+    });
+  expect(codeOf(() => layerOf(compared("several", "other"), "comparison"))).toBe(
+    `config: --domains: ${path("several/targets/x.bin")} and ${path("other/targets/x.bin")} are both the target x; name the targets with --targets NAME=FILE`,
+  );
+  expect(codeOf(() => layerOf(compared("whole", "other"), "comparison"))).toBe(
+    `config: --domains: ${path("whole/target.bin")} is a target, and there are also the targets x, y; name one with --target FILE, or several with --targets NAME=FILE`,
+  );
+  // The error of a rule with one target names them.
+  const advice = `${path("several")} has the targets x, y; name one with --target ${path("several/targets/x.bin")}`;
+  for (const [given, message] of [
+    [{}, `--rule dga needs a target: ${advice}, or choose --rule uniform`],
+    [{ "mixing.rule": "importanceSampling" }, `--rule importanceSampling needs a target: ${advice}, or a histogram of it with --histogram NAME=X,NAME=X`],
+    [{ "mixing.rule": "uniform", "run.keepBest": true }, `run.keepBest: the best step is the one with the lowest loss on a target, and there is no target; ${advice}`],
+  ] as const) // prettier-ignore
+    await expect(
+      configOf([
+        { values: new Map<string, unknown>([["data.domainsFrom", from], ...Object.entries(given)]), label: (key) => key },
+      ]).then((config) => planRun(config, ["target"])),
+    ).rejects.toThrow(message); // prettier-ignore
   expect(layerOf({ "data.domainsFrom": [path("whole")], "model.initFrom": "run" })).toEqual({ "data.target": [path("whole/target.bin")] }); // prettier-ignore
   expect(layerOf({ "data.domainsFrom": [path("corpus")] })).toEqual({});
   // If no target is named, only one folder may have one.

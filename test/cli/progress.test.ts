@@ -104,6 +104,7 @@ describe("formats", () => {
       ...{ guards: null, best: null },
     };
     expect(formatResult(result, "runs/a")).toContain("gradmix train --resume runs/a");
+    expect(formatResult(result, "runs/a 2")).toContain("gradmix train --resume 'runs/a 2'\n");
     expect(formatResult({ ...result, interrupted: false }, "runs/a")).toContain(
       "done: 5 steps, 10.2k tokens",
     );

@@ -511,6 +511,10 @@ describe("a run", () => {
     folder.begin();
     folder.close();
     expect(errorOf(() => checkFree(out)).message).toMatch(/already holds a run .*--resume /);
+    const spaced = join(root, "my run");
+    nodeFs.renameSync(out, spaced);
+    expect(errorOf(() => checkFree(spaced)).message).toContain(`continue it with --resume '${spaced}'`);
+    nodeFs.renameSync(spaced, out);
     expect(errorOf(() => openRunFolder(configOf(out)).begin()).code).toBe("config");
     writeFileSync(join(root, "file"), "");
     expect(errorOf(() => checkFree(join(root, "file"))).message).toMatch(/not a folder/);

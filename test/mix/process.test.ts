@@ -180,7 +180,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [
     { domains: "a,b" },
     { rule: "grape", ruleOptions: '{"targets":["m"],"mu":-1}' },
-    /^rule: grape: mu: -1 does not fit/,
+    /^--rule-options: grape: mu: -1 does not fit/,
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
   [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster or gradmix prepare/],

@@ -155,6 +155,21 @@ describe("sentences", () => {
   });
 });
 
+test("a sentence counts the seeds of the rules that it names", () => {
+  const losses: Losses = {
+    base: [3, 3.1, 3.2],
+    lower: [2, 2.101, 2.199],
+    vague: [2.5, 4, null],
+    wide: [9, null, 1],
+    whole: [2, 4, 3],
+  };
+  const results = compareRules(outcomes(losses), Object.keys(losses), "base");
+  expect(conclusions(results, "base").slice(1)).toEqual([
+    "These 3 seeds do not distinguish whole from base: the interval of the difference contains 0.",
+    "These 2 seeds do not distinguish vague and wide from base: the intervals of the differences contain 0.",
+  ]);
+});
+
 describe("what can be compared", () => {
   const text: TextFacts = {
     files: 1,

@@ -388,6 +388,11 @@ describe("the page's data", () => {
     const empty = viewOf({}, "a");
     const view = { ...empty, gathered: gather(empty.gathered.head) };
     expect(errorOf(() => makePageData([view])).message).toMatch(/^runs\/a: has no measurements yet/);
+    const { gathered } = view;
+    const spaced = { ...gathered, head: { ...gathered.head, folder: "my runs/a" } };
+    expect(errorOf(() => makePageData([{ ...view, gathered: spaced }])).message).toMatch(
+      /follow it with gradmix watch 'my runs\/a'$/,
+    );
     expect(makePageData([view], { live: true }).runs[0].step).toBe(0);
   });
 });

@@ -5,7 +5,7 @@ import { keysOf } from "../../keys.ts";
 import { nearest } from "../../nearest.ts";
 import type { RunFacts } from "../facts.ts";
 import type { Rule } from "../rule.ts";
-import { assertOptions, type OptionChecks, show, withDefaults, object } from "../../options.ts";
+import { assertOptions, checkSome, type OptionChecks, show, withDefaults, object } from "../../options.ts";
 import { ado, adoChecks, type AdoOptions } from "./ado.ts";
 import { dga, dgaChecks, type DgaOptions, dgaTraits, hasPrior } from "./dga.ts";
 import { doge, dogeChecks, type DogeOptions } from "./doge.ts";
@@ -125,6 +125,15 @@ export function suppliedByFacts(rule: RuleName, given: Readonly<Record<string, u
 /** Whether the rule has an option of this name. */
 export function ruleHas(rule: RuleName, option: string): boolean {
   return Object.hasOwn(registry[rule].checks, option);
+}
+
+/** Checks some of a rule's options, while others may be missing. Throws `config`; `where` begins the error. */
+export function checkRuleOptions(
+  rule: RuleName,
+  given: Readonly<Record<string, unknown>>,
+  where: string,
+): void {
+  checkSome(`${where}: ${rule}`, given, registry[rule].checks);
 }
 
 /** The name in the options. Throws `config` for an unknown name, suggesting the nearest one. */
