@@ -49,14 +49,14 @@ import { version } from "./version.ts";
 export async function prepare(args: PrepareArguments, { out, err }: Outputs): Promise<number> {
   const config = await configOfArguments(args);
   const { quiet } = config.run;
+  const isNew = checkRoom(args.out);
+  const lock = takeLock(args.out);
   const status = startStatusLine(err);
   const interrupt = listenForInterrupt({
     output: err,
     line: () => status.line("stopping; Ctrl-C again to stop at once"),
     atOnce: () => {},
   });
-  const isNew = checkRoom(args.out);
-  const lock = takeLock(args.out);
   const release = (): void => lock.release();
   process.once("exit", release);
   let report = "";

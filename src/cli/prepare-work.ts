@@ -5,8 +5,8 @@
 import * as nodeFs from "node:fs";
 import { join } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
-import { errorCode } from "../errors.ts";
-import { ioError, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
+import { errorCode, GradmixError } from "../errors.ts";
+import { ioError, removeOwn, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
 import { makeFolders } from "../make-folders.ts";
 import {
   anything,
@@ -20,9 +20,17 @@ import {
   type Schema,
   string,
 } from "../schema.ts";
+import { isLockName } from "./lock.ts";
 import { type JobFacts, jobPath } from "./prepare-jobs.ts";
 import { formatPlan } from "./prepare-plan.ts";
-import { preparedFiles, type SavedPlan, savedPlan, type Shard, shard } from "./prepared-folder.ts";
+import {
+  preparedFiles,
+  readManifest,
+  type SavedPlan,
+  savedPlan,
+  type Shard,
+  shard,
+} from "./prepared-folder.ts";
 import { configError } from "./values.ts";
 
 export interface Work {
@@ -42,18 +50,18 @@ export function savedPlanOf(folder: string): SavedPlan | null {
   return parseOrdered(savedPlan, nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" });
 }
 
-/** Writes the plan of the folder. Throws `io`. */
+/** Writes the plan and the tokenizer of the folder. Throws `io`. */
 export function beginWork(folder: string, plan: SavedPlan, tokenizer: Tokenizer): void {
   const work = join(folder, preparedFiles.work);
   const encode = (text: string): Uint8Array => new TextEncoder().encode(`${text}\n`);
   try {
-    // Written first, so that the folder is recognised whatever happens next.
     makeFolders(work);
   } catch (error) {
     throw ioError(work, error);
   }
-  writeFileAtomic(join(folder, preparedFiles.tokenizer), [encode(JSON.stringify(tokenizer.toJSON()))]);
+  // Written first, so that `checkRoom` recognises the folder whatever happens next.
   writeFileAtomic(join(work, preparedFiles.plan), [encode(formatPlan(plan))]);
+  writeFileAtomic(join(folder, preparedFiles.tokenizer), [encode(JSON.stringify(tokenizer.toJSON()))]);
 }
 
 /** Opens the work of an unfinished folder. Shards that are missing or changed count as not done. Throws `io`. */
@@ -131,6 +139,9 @@ export function removeJobs(folder: string, ids: Iterable<string>): void {
     for (const ending of [".bin", ".docs"]) nodeFs.rmSync(`${jobPath(folder, id)}${ending}`, { force: true });
 }
 
+/** The tokens of a job in the work folder, also while they are written. */
+const ofJobs = /^[\da-f]{20}\.(bin|docs)(\.tmp)?$/;
+
 /** Removes what a process left behind that was killed while writing. The lock must be held. */
 export function removeRemains(folder: string): void {
   const { work, domains, targets } = preparedFiles;
@@ -138,17 +149,33 @@ export function removeRemains(folder: string): void {
     const inner = join(folder, name);
     if (!nodeFs.existsSync(inner)) continue;
     for (const entry of nodeFs.readdirSync(inner))
-      if (temporaryName.test(entry) || (name === work && entry.endsWith(".tmp")))
+      if (temporaryName.test(entry) || (name === work && entry.endsWith(".tmp") && ofJobs.test(entry)))
         nodeFs.rmSync(join(inner, entry), { force: true });
   }
 }
 
-/** Removes the work files once the folder is complete. */
+/** Removes the work files once the folder is complete; the plan, by which they are known, is the last. Throws `io`. */
 export function endWork(folder: string): void {
-  nodeFs.rmSync(join(folder, preparedFiles.work), { recursive: true, force: true });
+  const work = join(folder, preparedFiles.work);
+  if (!nodeFs.existsSync(work)) return;
+  // Without our plan, the files in a folder of this name are not ours.
+  const own = hasPlan(folder) ? [ofJobs, temporaryName, /^done\.jsonl$/, /^plan\.json$/] : [];
+  removeOwn(work, [...own, /^$/]);
 }
 
-/** Makes the folder, and returns whether it was missing. Throws `config` if it contains something else. */
+function hasPlan(folder: string): boolean {
+  try {
+    return savedPlanOf(folder) !== null;
+  } catch (error) {
+    if (error instanceof GradmixError) return false;
+    throw error;
+  }
+}
+
+/**
+ * Makes the folder, and returns whether it was missing. Throws `config` if it contains something else: if there are files, but neither a plan nor a
+ * manifest of this command.
+ */
 export function checkRoom(folder: string): boolean {
   let [names, isNew]: [string[], boolean] = [[], false];
   try {
@@ -158,13 +185,36 @@ export function checkRoom(folder: string): boolean {
     if (errorCode(error) === "EEXIST") throw configError(`--out ${folder}: is a file; give a folder`);
     throw ioError(folder, error);
   }
-  const isOurs = names.includes(preparedFiles.work) || names.includes(preparedFiles.manifest);
-  const other = names.find((name) => !name.startsWith("lock"));
-  if (!isOurs && other !== undefined)
+  const other = names.find((name) => !isLockName(name) && !(name === preparedFiles.work && isBegun(folder)));
+  if (other !== undefined && !isOurs(folder, names))
     throw configError(
       `--out ${folder}: exists and contains something else (${other}); choose another folder`,
     );
   return isNew;
+}
+
+/** Whether the work folder has nothing but what is there before the plan. */
+function isBegun(folder: string): boolean {
+  const work = join(folder, preparedFiles.work);
+  return (
+    nodeFs.statSync(work, { throwIfNoEntry: false })?.isDirectory() === true &&
+    nodeFs.readdirSync(work).every((name) => temporaryName.test(name))
+  );
+}
+
+/** Whether the folder has a plan or a manifest of this command. Throws `config` for a file of such a name that is something else. */
+function isOurs(folder: string, names: readonly string[]): boolean {
+  try {
+    if (names.includes(preparedFiles.manifest)) readManifest(folder);
+    else if (savedPlanOf(folder) === null) return false;
+    return true;
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    throw configError(
+      `--out ${folder}: exists and contains something else (${error.message}); choose another folder`,
+      error,
+    );
+  }
 }
 
 /** Removes a folder if nothing was written to it. */

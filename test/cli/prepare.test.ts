@@ -19,7 +19,7 @@ import {
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { PassThrough } from "node:stream";
-import { join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, openTokens } from "gradmix/data";
@@ -235,7 +235,7 @@ describe("prepared", () => {
     expect((await ended)[1]).toBe("SIGKILL");
     // A line that was being written, and files that were.
     appendFileSync(done, '{"job":"abc","docu');
-    writeFileSync(join(folder, "killed/work/abc.bin.tmp"), "half");
+    writeFileSync(join(folder, "killed/work/0123456789abcdef0123.bin.tmp"), "half");
     await expect(dataOf({ "data.domainsFrom": [join(folder, "killed")] })).rejects.toThrow("is not complete; run the same gradmix prepare command again"); // prettier-ignore
     const { result, err } = await prepare("killed", "--workers", "3");
     expect(result).toBe(0);
@@ -458,6 +458,70 @@ describe("the command is refused, and its finished work is kept", () => {
     // The folder exists only if text was read.
     expect(existsSync(join(folder, "nothing"))).toBe(reason.includes("empty"));
     rmSync(join(folder, "nothing"), { recursive: true, force: true });
+  });
+});
+
+describe("a folder with files of the user", () => {
+  const args = ["--domains", "target.jsonl", "--tokenizer", "byte", "--workers", "1"];
+  const put = (...files: readonly (readonly [path: string, text: string])[]): string => {
+    const own = mkdtempSync(join(folder, "own-"));
+    for (const [path, text] of files) {
+      mkdirSync(dirname(join(own, path)), { recursive: true });
+      writeFileSync(join(own, path), text);
+      // Not of a process that is about to write a lock.
+      utimesSync(join(own, path), 1e9, 1e9);
+    }
+    return basename(own);
+  };
+  /** The names and contents in a folder. */
+  const all = (out: string): unknown =>
+    readdirSync(join(folder, out), { recursive: true, encoding: "utf8" })
+      .sort()
+      .map((name) => [name, fs.statSync(join(folder, out, name)).isFile() ? readFileSync(join(folder, out, name), "utf8") : null]); // prettier-ignore
+
+  test.each<[string, readonly (readonly [string, string])[], string]>([
+    ["a folder named work", [["work/notes.txt", "mine"], ["tokenizer.json", "mine"]], "tokenizer.json"], // prettier-ignore
+    ["only a folder named work", [["work/notes.txt", "mine"]], "work"],
+    ["a file named work", [["work", "mine"]], "work"],
+    ["what is left before the plan, and more", [["work/.plan.json.12.tmp", ""], ["tokenizer.json", "mine"]], "tokenizer.json"], // prettier-ignore
+    ["a plan of something else", [["work/plan.json", '{"steps":[]}'], ["tokenizer.json", "mine"]], "OUT/work/plan.json: gradmix is missing; it must be a string"], // prettier-ignore
+    ["a manifest of something else", [["prepared.json", "{}"], ["work/plan.json", "mine"]], "OUT/prepared.json: version is missing; it must be 1"], // prettier-ignore
+    ["a name that begins like a lock", [["lock.txt", "mine"]], "lock.txt"],
+    ["another such name", [["locks", "mine"]], "locks"],
+  ])("%s is refused, and nothing changes", async (_, files, what) => {
+    const out = put(...files);
+    const before = all(out);
+    expect(await refusal(...args, "--out", out)).toBe(
+      `--out ${out}: exists and contains something else (${what.replace("OUT", out)}); choose another folder`,
+    );
+    expect(all(out)).toEqual(before);
+  });
+
+  test("one that was begun is continued, also before its plan was written; files of others stay", async () => {
+    const begun = put(["work/.plan.json.12.tmp", ""], [`lock.${"0".repeat(16)}`, "1 elsewhere\n"]);
+    expect(await refusal(...args, "--out", begun)).toBe(0);
+    const mine = [["lock.txt", "mine"], ["work/notes.txt", "mine"], ["work/notes.tmp", "mine"]] as const; // prettier-ignore
+    const left = (): unknown[] =>
+      mine.map(([name]) => [name, readFileSync(join(folder, begun, name), "utf8")]);
+    for (const plan of ['{"steps":[]}', null]) {
+      for (const [name, text] of mine) {
+        mkdirSync(dirname(join(folder, begun, name)), { recursive: true });
+        writeFileSync(join(folder, begun, name), text);
+        utimesSync(join(folder, begun, name), 1e9, 1e9);
+      }
+      const at = join(folder, begun, "work/plan.json");
+      if (plan !== null) writeFileSync(at, plan);
+      else {
+        const { made } = JSON.parse(readFileSync(join(folder, begun, "prepared.json"), "utf8")) as { made: object }; // prettier-ignore
+        writeFileSync(at, JSON.stringify(made));
+        writeFileSync(join(folder, begun, "work", `${"a".repeat(20)}.docs`), "ours");
+      }
+      expect((await prepareHere(...args, "--out", begun)).out).toContain("is already complete");
+      expect(left()).toEqual(mine);
+      expect(readdirSync(join(folder, begun, "work")).sort()).toEqual(
+        ["notes.tmp", "notes.txt", ...(plan === null ? [] : ["plan.json"])].sort(),
+      );
+    }
   });
 });
 
