@@ -117,6 +117,48 @@ test("if killed in the sample, the embedding, the fit or the assignment, the com
   expect(largest).toBeLessThan(1.5 * 1.5 + 0.01);
 });
 
+test("a folder OUT.partial with something else is refused, and nothing in it changes", async () => {
+  const partial = at("taken.partial");
+  for (const [name, text, what] of [
+    ["notes.txt", "mine", "notes.txt"],
+    ["lock.txt", "mine", "lock.txt"],
+    ["plan.json", '{"steps":[]}', `${partial}/plan.json: version is missing; it must be a string`],
+    ["plan.json", "mine", `${partial}/plan.json: is not JSON (`],
+  ] as const) {
+    mkdirSync(join(partial, "with", "in"), { recursive: true });
+    writeFileSync(join(partial, name), text);
+    const before = contents("taken.partial");
+    // More clusters than documents, which fails later.
+    for (const clusters of ["2", "300"])
+      await expect(made("small.jsonl", "taken", { clusters, dim: "4" })).rejects.toMatchObject({
+        code: "config",
+        message: expect.stringContaining(
+          `--out ${at("taken")}: ${partial}, which is for the parts of an unfinished clustering, contains something else (${what}`,
+        ),
+      });
+    expect(contents("taken.partial")).toEqual(before);
+    expect([existsSync(join(partial, "with/in")), existsSync(at("taken"))]).toEqual([true, false]);
+    rmSync(partial, { recursive: true });
+  }
+});
+
+test("files of the user in OUT.partial stay when the clustering ends or fails; an empty folder is used", async () => {
+  const partial = at("mixed.partial");
+  const args = ["small.jsonl", "--out", "mixed", "--clusters", "2", "--dim", "4"];
+  mkdirSync(partial);
+  expect(await killed(args, "points\\.f32$", 1)).toBe(true);
+  for (const name of ["assigned", "whole/ids"]) mkdirSync(join(partial, name), { recursive: true });
+  for (const name of ["notes.txt", "assigned/notes.txt"]) writeFileSync(join(partial, name), "mine");
+  // What a process was writing when it was killed does not become a part of the result.
+  for (const name of ["whole/.clusters.json.12.tmp", "whole/ids/.small.npy.12.tmp", ".facts.json.12.tmp"])
+    writeFileSync(join(partial, name), "half");
+  await made("small.jsonl", "mixed", { clusters: "2", dim: "4" });
+  expect([...contents("mixed.partial").keys()]).toEqual(["assigned/notes.txt", "notes.txt"]);
+  expect([...contents("mixed").keys()]).toEqual(
+    ["centroids.npy", "clusters.html", "clusters.json", "embedder.safetensors", "ids/small.npy"], // prettier-ignore
+  );
+});
+
 test("damaged facts of a killed command are refused, and the next command starts anew", async () => {
   const args = ["small.jsonl", "--out", "damaged", "--clusters", "2", "--dim", "4"];
   for (const [damage, message] of [
