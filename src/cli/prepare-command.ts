@@ -28,11 +28,11 @@ import {
   savedPlanOf,
   checkRoom,
   endWork,
+  jobsHash,
   openWork,
   removeEmpty,
   removeJobs,
   removeRemains,
-  type Work,
 } from "./prepare-work.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
 import { preparedFiles, readManifest, type SavedPlan, type Shard, tokenizerHash } from "./prepared-folder.ts";
@@ -201,13 +201,19 @@ async function encodeAll(
 ): Promise<Done> {
   const groups = groupsOf(plan, jobs);
   const wide = tokenizer.vocabSize > 65_536;
-  const isJoined = (group: Group, work: Pick<Work, "shards">): boolean =>
-    group.labels.every((label) => work.shards.has(label));
   const work = openWork(folder);
+  const hashOf = new Map(
+    groups.flatMap(({ labels, jobs: own }) => {
+      const hash = jobsHash(own.map((job) => jobs[job]!.id));
+      return labels.map((label) => [label, hash] as const);
+    }),
+  );
+  // A shard of other jobs is made again, for example after a file was added to its domain.
+  const isJoined = (label: number): boolean => work.shards.get(label)?.jobs === hashOf.get(label);
   const pool = startPool({ folder, plan, jobs, tokenizer: path }, workers, signal);
   try {
     // The tokens of jobs whose shard is complete have been deleted.
-    const open = groups.filter((group) => !isJoined(group, work));
+    const open = groups.filter(({ labels }) => !labels.every(isJoined));
     const left = open
       .flatMap((group) => group.jobs)
       .filter((job) => {
@@ -233,18 +239,20 @@ async function encodeAll(
     await pool.run(
       open.map(({ labels, jobs: own }) => ({
         kind: "join",
-        labels: labels.filter((label) => !work.shards.has(label)),
+        labels: labels.filter((label) => !isJoined(label)),
         jobs: own.map((job) => jobs[job]!.id),
       })),
       (task) => {
         if (task.kind === "join") removeJobs(folder, task.jobs);
       },
       (message) => {
-        if (message.kind === "shard") work.shardDone(message.label, message.shard);
+        if (message.kind !== "shard") return;
+        const { label, shard } = message;
+        work.shardDone(label, { shard, jobs: hashOf.get(label) ?? "" });
       },
     );
     return {
-      shards: plan.labels.flatMap((_, i) => work.shards.get(i) ?? []),
+      shards: plan.labels.flatMap((_, i) => work.shards.get(i)?.shard ?? []),
       skipped: jobs.reduce((sum, { id }) => sum + (work.jobs.get(id)?.skipped ?? 0), 0),
     };
   } finally {

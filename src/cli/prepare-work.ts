@@ -4,6 +4,7 @@
  */
 import * as nodeFs from "node:fs";
 import { join } from "node:path";
+import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import { ioError, removeOwn, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
@@ -33,14 +34,26 @@ import {
 } from "./prepared-folder.ts";
 import { configError } from "./values.ts";
 
+/** A shard of a finished label. */
+export interface JoinedShard {
+  readonly shard: Shard;
+  /** The jobs whose tokens it holds, as `jobsHash` names them. */
+  readonly jobs: string;
+}
+
 export interface Work {
   /** Results of the finished jobs, by id. */
   readonly jobs: ReadonlyMap<string, JobFacts>;
-  /** Shards of the finished labels, by index. */
-  readonly shards: ReadonlyMap<number, Shard>;
+  /** Shards of the finished labels, by index. A shard of other jobs than those of now has to be made again. */
+  readonly shards: ReadonlyMap<number, JoinedShard>;
   jobDone(id: string, facts: JobFacts): void;
-  shardDone(label: number, shard: Shard): void;
+  shardDone(label: number, joined: JoinedShard): void;
   close(): void;
+}
+
+/** A hash that identifies jobs in their order, by their ids. */
+export function jobsHash(ids: readonly string[]): string {
+  return createHash("sha256").update(ids.join(" ")).digest("hex").slice(0, 20);
 }
 
 /** The plan with which the folder was begun; null for a new folder. Throws `data` for an invalid plan. */
@@ -76,7 +89,12 @@ export function openWork(folder: string, fs: WriteFs = nodeFs): Work {
   } catch (error) {
     throw ioError(path, error);
   }
-  for (const [label, { file: name, size, modified }] of shards) {
+  for (const [
+    label,
+    {
+      shard: { file: name, size, modified },
+    },
+  ] of shards) {
     const found = nodeFs.statSync(join(folder, name), { throwIfNoEntry: false });
     if (found?.size !== size || found.mtimeMs !== modified) shards.delete(label);
   }
@@ -95,18 +113,22 @@ export function openWork(folder: string, fs: WriteFs = nodeFs): Work {
       append({ job: id, ...facts });
       jobs.set(id, facts);
     },
-    shardDone(label, shard) {
-      append({ label, ...shard });
-      shards.set(label, shard);
+    shardDone(label, joined) {
+      append({ label, jobs: joined.jobs, ...joined.shard });
+      shards.set(label, joined);
     },
     close: () => fs.closeSync(file),
   };
 }
 
 /** Complete lines, in order; reading stops at a line that was cut off. */
-function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<number, Shard>; length: number } {
+function readDone(path: string): {
+  jobs: Map<string, JobFacts>;
+  shards: Map<number, JoinedShard>;
+  length: number;
+} {
   const jobs = new Map<string, JobFacts>();
-  const shards = new Map<number, Shard>();
+  const shards = new Map<number, JoinedShard>();
   const written = nodeFs.existsSync(path) ? nodeFs.readFileSync(path, "utf8") : "";
   let length = 0;
   for (const line of written.split("\n").slice(0, -1)) {
@@ -114,7 +136,7 @@ function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<numb
     if (value === undefined) break;
     const done = read(doneLine, value, faultOf({ source: path, code: "data" }));
     if ("job" in done) jobs.set(done.job, done.facts);
-    else shards.set(done.label, done.shard);
+    else shards.set(done.label, done.joined);
     length += Buffer.byteLength(line) + 1;
   }
   return { jobs, shards, length };
@@ -123,15 +145,17 @@ function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<numb
 const kindOf = object<{ job?: unknown }>({ job: optional(anything) });
 const ofJob = object<{ job: string }>({ job: string });
 const jobFacts = object<JobFacts>({ documents: count, tokens: count, textBytes: count, skipped: count });
-const ofShard = object<{ label: number }>({ label: count });
+const ofShard = object<{ label: number; jobs: string }>({ label: count, jobs: string });
 
 /** A line of a job that is done, or of a shard. */
 export const doneLine: Schema<
-  { readonly job: string; readonly facts: JobFacts } | { readonly label: number; readonly shard: Shard }
-> = (value, at) =>
-  kindOf(value, at).job !== undefined
-    ? { ...ofJob(value, at), facts: jobFacts(value, at) }
-    : { ...ofShard(value, at), shard: shard(value, at) };
+  | { readonly job: string; readonly facts: JobFacts }
+  | { readonly label: number; readonly joined: JoinedShard }
+> = (value, at) => {
+  if (kindOf(value, at).job !== undefined) return { ...ofJob(value, at), facts: jobFacts(value, at) };
+  const { label, jobs } = ofShard(value, at);
+  return { label, joined: { jobs, shard: shard(value, at) } };
+};
 
 /** Removes the tokens of jobs. */
 export function removeJobs(folder: string, ids: Iterable<string>): void {

@@ -20,6 +20,7 @@ import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { PassThrough } from "node:stream";
 import { basename, dirname, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, openTokens } from "gradmix/data";
@@ -523,6 +524,32 @@ describe("a folder with files of the user", () => {
       );
     }
   });
+});
+
+test("a domain that was already joined is joined again if a file was added to it since", async () => {
+  for (const name of ["grows/a", "grows/b"]) mkdirSync(join(folder, name), { recursive: true });
+  // Nearly as large as a part of the text, so that the next file is a part of its own.
+  writeFileSync(join(folder, "grows/a/large.txt"), "words ".repeat(Math.floor((2 ** 24 - 9) / 6)));
+  writeFileSync(join(folder, "grows/b/b.txt"), "other words");
+  const args = (out: string): string[] => ["--domains", "grows", "--tokenizer", "byte", "--workers", "1", "--out", out]; // prettier-ignore
+  // After the lines of two parts and of one domain.
+  const rule = { call: "write", path: "done\\.jsonl$", nth: 4, signals: ["SIGKILL"] };
+  const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
+  const { signal } = spawnSync(
+    process.execPath,
+    ["--import", preload, command, "prepare", ...args("grown")],
+    { cwd: folder, stdio: "ignore", env: { ...process.env, SIGNAL: JSON.stringify(rule) } },
+  );
+  const lines = readFileSync(join(folder, "grown/work/done.jsonl"), "utf8");
+  expect({ signal, joined: [...lines.matchAll(/"file":"(.*?)"/g)].map(([, file]) => file) }).toEqual({
+    signal: "SIGKILL",
+    joined: ["domains/a.bin"],
+  });
+  writeFileSync(join(folder, "grows/a/new.txt"), "the added file");
+  expect(await refusal(...args("grown"))).toBe(0);
+  expect(await refusal(...args("fresh"))).toBe(0);
+  expect(bytesIn("grown")).toEqual(bytesIn("fresh"));
+  expect(readFileSync(join(folder, "grown/prepared.json"), "utf8")).toContain("new.txt");
 });
 
 test("a bad line deep in a file is named by its number; a full disk and a changing file leave no partial files", async () => {
