@@ -28,6 +28,7 @@ import { dirname, join, resolve } from "node:path";
 import { crc32 } from "node:zlib";
 import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { ioError, readError, removeOwn, temporaryName, writeAll, writeFileAtomic } from "../node/files.ts";
 import { makeFolders } from "../make-folders.ts";
 import {
@@ -137,7 +138,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     if (before === undefined) writeJson("plan.json", plan);
     else if (JSON.stringify(Object.fromEntries(before)) !== own)
       throw configError(
-        `--out ${out}: ${folder} belongs to an unfinished clustering with another value of ${difference(before, plan)}; delete it, or choose another folder`,
+        `--out ${out}: ${folder} belongs to an unfinished clustering with ${difference(before, plan)}; delete it, or choose another folder`,
       );
     else goesOn();
     const memory = memoryOf(grow, read, write);
@@ -209,11 +210,21 @@ function checkRoom(folder: string, out: string): void {
   }
 }
 
-/** The first name under which two plans differ. */
+/** The member of a plan with the files on which the result depends beside the text: their size and time, by path. */
+export const READ = "read";
+
+/** How two plans differ, for a message: the first file that has changed, if it is nothing else, or the first name. */
 function difference(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<string, unknown>>): string {
+  const name = firstDifferent(Object.fromEntries(before), plan);
+  const [known, now] = [before.get(READ), plan[READ]];
+  return name === READ && isObject(known) && isObject(now)
+    ? `another state of the file ${firstDifferent(known, now)}`
+    : `another value of ${name}`;
+}
+
+function firstDifferent(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): string {
   return (
-    Object.keys(plan).find((name) => JSON.stringify(before.get(name)) !== JSON.stringify(plan[name])) ??
-    "plan"
+    Object.keys({ ...b, ...a }).find((name) => JSON.stringify(a[name]) !== JSON.stringify(b[name])) ?? "plan"
   );
 }
 

@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Writable } from "node:stream";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { cluster } from "#dist/cli/cluster-command.js";
 import { embeddingsFrom } from "#dist/cli/cluster-embeddings.js";
@@ -320,6 +320,57 @@ test.each<[string, () => Record<string, unknown>, string]>([
     message: expect.stringContaining(message),
   });
   expect(existsSync(at("refused.partial"))).toBe(false);
+});
+
+describe("a command does not continue, and nothing is lost, if a file has changed on which the result depends", () => {
+  const json = (): string => JSON.stringify(byteTokenizer().toJSON());
+  const table = (one: number): Uint8Array => {
+    const data = new Float32Array(byteTokenizer().vocabSize * 2).fill(0.01);
+    data.fill(one, "v".charCodeAt(0) * 2, "w".charCodeAt(0) * 2);
+    return encodeSafetensors(new Map([["embeddings", { shape: [data.length / 2, 2], data }]]));
+  };
+  const npyOf = (values: Float32Array | Int32Array, shape: number[]): Uint8Array =>
+    encodeNpy({ shape, values });
+  const ids = Int32Array.from({ length: 60 }, (_, i) => i % 3);
+  test.each<[string, string, Record<string, string | Uint8Array>, string, string | Uint8Array]>([
+    ["rows", "embeddings=rows.npy", { "rows.npy": npyOf(rows, [60, 3]) }, "rows.npy", npyOf(rows.toReversed(), [60, 3])], // prettier-ignore
+    ["model", "embeddings=.", { "tokenizer.json": json(), "model.safetensors": table(1) }, "model.safetensors", table(2)], // prettier-ignore
+    ["config", "embeddings=.", { "tokenizer.json": json(), "model.safetensors": table(1) }, "config.json", '{"normalize":false}'], // prettier-ignore
+    ["ids", "ids=.", { "small.npy": npyOf(ids, [60]) }, "small.npy", npyOf(ids.toReversed(), [60])],
+    ["tokenizer", "tokenizer=tokenizer.json", { "tokenizer.json": json() }, "tokenizer.json", `${json()}\n`],
+  ])("%s", async (name, given, files, changing, changed) => {
+    const [flag = "", value = ""] = given.split("=");
+    mkdirSync(at(`of-${name}-files`));
+    const own = (file: string): string => at(`of-${name}-files`, file);
+    for (const [file, bytes] of Object.entries(files)) writeFileSync(own(file), bytes);
+    const out = `stopped-${name}`;
+    const clusters: Record<string, string> =
+      flag === "ids" ? { dim: "4" } : flag === "tokenizer" ? { clusters: "3", dim: "4" } : { clusters: "3" };
+    const options = { ...clusters, [flag]: own(value) };
+    const args = Object.entries(options).flatMap(([key, text]) => [`--${key}`, text]);
+    expect(await killed(["small.jsonl", "--out", out, ...args], "assigned/0\\.i32$", 1)).toBe(true);
+    writeFileSync(own(changing), changed);
+    const before = contents(`${out}.partial`);
+    await expect(made("small.jsonl", out, options)).rejects.toMatchObject({
+      code: "config",
+      message: `--out ${at(out)}: ${at(out)}.partial belongs to an unfinished clustering with another state of the file ${own(changing)}; delete it, or choose another folder`,
+    });
+    before.delete("lock");
+    expect(contents(`${out}.partial`)).toEqual(before);
+  });
+
+  test("nor does it end, if the file changes meanwhile", async () => {
+    const file = put("meanwhile.npy", 60);
+    const given = { out: at("meanwhile"), clusters: "3", embeddings: file, threads: "1" };
+    const err = {
+      ...silent,
+      write(text: string): void {
+        if (text.includes("assigning")) writeFileSync(file, encodeNpy({ shape: [60, 3], values: rows.toReversed() })); // prettier-ignore
+      },
+    };
+    await expect(cluster(clusterArguments([at("small.jsonl")], given), { out: silent, err })).rejects.toMatchObject({ code: "data", message: `${file}: it changed during clustering; cluster the text again` }); // prettier-ignore
+    expect([existsSync(at("meanwhile")), existsSync(at("meanwhile.partial"))]).toEqual([false, false]);
+  });
 });
 
 function put(name: string, count: number): string {
