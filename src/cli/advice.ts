@@ -49,5 +49,6 @@ function lowerRate(folder: string, rate: number, checkpoint: string | null): str
   return words.map(shellWord).join(" ");
 }
 
-const shellWord = (word: string): string =>
+/** A word of a command line that a POSIX shell reads as this text. */
+export const shellWord = (word: string): string =>
   /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;

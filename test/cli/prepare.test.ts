@@ -132,6 +132,56 @@ describe("prepared", () => {
     expect([result, out]).toEqual([0, "whole is already complete, with the same text and options\n"]);
   });
 
+  test("a complete folder whose files are missing, cut off or changed is refused by name; a copy of it is complete", async () => {
+    cpSync(join(folder, "whole"), join(folder, "checked"), { recursive: true });
+    const again = () => prepare("checked");
+    expect((await again()).out).toBe("checked is already complete, with the same text and options\n");
+    for (const [name, damage, what] of [
+      ["domains/prose.bin", null, "is missing"],
+      ["domains/prose.idx", null, "is missing"],
+      ["target.idx", null, "is missing"],
+      ["tokenizer.json", null, "cannot be read (no such file or folder)"],
+      ["domains/prose.bin", (bytes: Buffer) => bytes.subarray(0, 200), "has changed since it was written"],
+      ["target.bin", (bytes: Buffer) => bytes.fill(1, 0, 2), "has changed since it was written"],
+      ["domains/prose.idx", (bytes: Buffer) => bytes.subarray(0, -1), "it says 60 sequences and 61 documents, which do not fit its"], // prettier-ignore
+      ["tokenizer.json", () => JSON.stringify(byteTokenizer().toJSON()), "was started with another tokenizer"], // prettier-ignore
+    ] as const) {
+      const path = join(folder, "checked", name);
+      const bytes = readFileSync(path);
+      if (damage === null) rmSync(path);
+      else writeFileSync(path, damage(Buffer.from(bytes)));
+      const { result } = await again();
+      if (!what.startsWith("was started"))
+        expect(result).toContain(`--out checked: checked/${name}: ${what}`);
+      expect(result).toMatch(
+        what.startsWith("was started")
+          ? /was started with another tokenizer; prepare into another folder/
+          : /; delete this folder and run the command again, or prepare into another one$/,
+      );
+      writeFileSync(path, bytes);
+    }
+    expect((await again()).result).toBe(0);
+    // With a tokenizer that was given, the folder's own is compared too.
+    const given = ["--tokenizer", "whole/tokenizer.json"];
+    expect((await prepare("checked-2", ...given)).result).toBe(0);
+    writeFileSync(join(folder, "checked-2/tokenizer.json"), JSON.stringify(byteTokenizer().toJSON()));
+    expect((await prepare("checked-2", ...given)).result).toContain(
+      "--out checked-2: checked-2/tokenizer.json: is not the tokenizer of its tokens; delete",
+    );
+  });
+
+  test("the command that it prints can be copied, whatever the folder is called", async () => {
+    const { out } = await prepareHere(
+      "--domains",
+      "target.jsonl",
+      "--tokenizer",
+      "byte",
+      "--out",
+      "it's mine",
+    );
+    expect(out).toContain("  train    gradmix train --domains 'it'\\''s mine'\n");
+  });
+
   test("any number of workers writes the same bytes", async () => {
     expect((await prepare("three", "--workers", "3", "--tokenizer", "whole/tokenizer.json")).result).toBe(0);
     expect(bytesIn("three")).toEqual(bytesIn("whole"));
