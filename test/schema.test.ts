@@ -259,7 +259,7 @@ const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "o
   "what of preparing is done": [
     doneLine,
     oneOf(
-      [object({ job: fitsNothing(str), ...jobFacts }), object({ label: cnt, ...shardFields })],
+      [object({ job: fitsNothing(str), ...jobFacts }), object({ label: cnt, jobs: str, ...shardFields })],
       ({ job }) => (job === undefined ? 1 : 0),
     ),
     "otherwise",

@@ -12,6 +12,8 @@ export interface ClusterArguments {
   readonly out: string;
   /** Clusters per cluster of the level above, from the top. */
   readonly levels: readonly number[];
+  /** The flag that says or could say so. */
+  readonly levelsFlag: "--clusters" | "--levels";
   /** Folder with given clusters of every document (one .npy per file); null: clusters are computed. */
   readonly ids: string | null;
   /** Number of clusters in `ids`; null: one more than its largest number. */
@@ -97,6 +99,7 @@ export function clusterArguments(
     count: clusters,
     tokenizer,
     levels: clusters !== null ? [clusters] : levels === null ? clusterDefaults.levels : levelsOf(levels),
+    levelsFlag: levels === null ? "--clusters" : "--levels",
     embeddings,
     balance: balance === null ? null : balanceOf(balance),
     dim: dim ?? clusterDefaults.dim,

@@ -13,6 +13,7 @@ import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
 import type { Points } from "../data/cluster/kmeans.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { byteTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
 import { GradmixError } from "../errors.ts";
@@ -29,7 +30,7 @@ import {
   beginningOf,
   builtIn,
   type DocumentEmbeddings,
-  embeddingsFolder,
+  embeddingsFiles,
   embeddingsFrom,
 } from "./cluster-embeddings.ts";
 import {
@@ -37,10 +38,10 @@ import {
   documentsWithIds,
   type FileIds,
   type ForeignIds,
+  namesOfIds,
   type Passed,
   readForeignIds,
   type ReadingDocuments,
-  stemOf,
 } from "./cluster-ids.ts";
 import {
   clusterPage,
@@ -49,9 +50,11 @@ import {
   describeClusters,
   type Tally,
 } from "./cluster-tally.ts";
-import { openWork, type Work } from "./cluster-work.ts";
+import { openWork, READ, type Work } from "./cluster-work.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { searchOf } from "./inputs.ts";
+import { hasChanged, stampOf } from "./prepare-plan.ts";
+import type { InputFile } from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startProgress } from "./progress.ts";
 import { readTokenizer } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
@@ -94,8 +97,8 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
     const tokenizer = tokenizerOf(args.tokenizer);
     // Checked before the text is read.
-    if (args.embeddings !== null) embeddingsFolder(args.embeddings);
-    work = openWork(args.out, planOf(args, files), () => print("continuing where it was stopped"));
+    const read = filesRead(args, foreign).map(stampOf);
+    work = openWork(args.out, planOf(args, files, read), () => print("continuing where it was stopped"));
     const result = await makeClusters(work, files, {
       args,
       foreign,
@@ -103,6 +106,9 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
       print,
       signal: interrupt.signal,
     });
+    const changed = read.find((file) => hasChanged(file));
+    if (changed !== undefined)
+      throw new GradmixError("data", `${changed.path}: it changed during clustering; cluster the text again`);
     try {
       makeFolders(dirname(resolve(args.out)));
       renameSync(result.folder, resolve(args.out));
@@ -144,14 +150,29 @@ function checkEffect(
     throw configError(`${flags[unused.key]}: has no effect, because ${unused.why}; leave it out`);
 }
 
-/** Everything that determines the output. */
-function planOf(args: ClusterArguments, files: readonly string[]): Record<string, unknown> {
+/** The files beside the text on which the output depends: those of the tokenizer, of the embeddings and of given clusters. Throws `config`. */
+function filesRead({ tokenizer, embeddings }: ClusterArguments, foreign: ForeignIds | null): string[] {
+  const ofTokenizer = tokenizer === null || tokenizer === "byte" || gptVocabularies.includes(tokenizer);
+  return [
+    ...(ofTokenizer ? [] : [tokenizer]),
+    ...(embeddings === null ? [] : embeddingsFiles(embeddings)),
+    ...(foreign?.ids.map(({ path }) => path) ?? []),
+  ];
+}
+
+/** Everything that determines the output. The text itself is compared by its hash. */
+function planOf(
+  args: ClusterArguments,
+  files: readonly string[],
+  read: readonly InputFile[],
+): Record<string, unknown> {
   const { levels, dim, sample, seed, textField, skipBadLines, embeddings, balance, ids, count, tokenizer } =
     args;
   return {
     version: version(),
     files: files.map((path) => resolve(path)),
     ...{ levels, dim, sample, seed, textField, skipBadLines, embeddings, balance, ids, count, tokenizer },
+    [READ]: Object.fromEntries(read.map(({ path, size, modified }) => [resolve(path), [size, modified]])),
   };
 }
 
@@ -183,10 +204,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
   const { skipped } = sample;
   const [most = 0] = args.levels;
-  if (foreign === null && texts.length < most)
-    throw configError(
-      `--clusters: ${texts.length} ${texts.length === 1 ? "document" : "documents"} cannot make ${most} clusters; use fewer clusters, or more text`,
-    );
+  if (foreign === null && texts.length < most) throw tooFew(texts.length, documents, most, args);
   print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
   await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
   const { dim, seed } = args;
@@ -202,7 +220,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
     );
     const tally = createTally(k, { tokenizer, seed });
     const folder = join(work.folder, "whole");
-    const idsNames = namesOfIds(files);
+    const idsNames = namesOfIds(files).map((name) => `ids/${name}.npy`);
     let before = 0;
     for (const [i, file] of files.entries()) {
       const from: Assigning = {
@@ -247,6 +265,22 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   } finally {
     found.embeddings?.close();
   }
+}
+
+/** The error for a sample that is smaller than the number of clusters. */
+function tooFew(
+  texts: number,
+  documents: number,
+  clusters: number,
+  { sample, levelsFlag }: ClusterArguments,
+): GradmixError {
+  const of = (n: number): string =>
+    `${n} ${n === 1 ? "document" : "documents"} cannot make ${clusters} clusters`;
+  return configError(
+    documents < clusters
+      ? `${levelsFlag}: ${of(texts)}; use fewer clusters, or more text`
+      : `--sample ${sample}: ${of(texts)} (${levelsFlag}); use a sample of at least ${clusters}, or fewer clusters`,
+  );
 }
 
 interface FoundClusters extends Pick<TextClusters, "clusters" | "labels"> {
@@ -332,18 +366,6 @@ const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array):
 
 function isThere(folder: string): GradmixError {
   return configError(`--out ${folder}: already exists; choose another folder`);
-}
-
-/** `ids/NAME.npy`, as in WebOrganizer; if files in several folders have the same name, the later ones get numbers. */
-function namesOfIds(files: readonly string[]): string[] {
-  const used = new Set<string>();
-  return files.map((file) => {
-    const name = stemOf(file);
-    let free = name;
-    for (let n = 2; used.has(free); n++) free = `${name}-${n}`;
-    used.add(free);
-    return `ids/${free}.npy`;
-  });
 }
 
 function tokenizerOf(path: string | null): Tokenizer | null {

@@ -34,9 +34,22 @@ export const builtIn = (embedder: Embedder): DocumentEmbeddings => ({
   close: () => {},
 });
 
+/** The path of a file of rows without the column that it may name. */
+const withoutColumn = (path: string): string => path.replace(/(\.parquet)#.*$/i, "$1");
+
+/** The files that `embeddingsFrom` reads. Throws `config` if the path is neither a file of rows nor the folder of a model. */
+export function embeddingsFiles(path: string): string[] {
+  const folder = embeddingsFolder(path);
+  return folder === null
+    ? [withoutColumn(path)]
+    : ["config.json", "model.safetensors", "tokenizer.json"]
+        .map((name) => join(folder, name))
+        .filter((file) => existsSync(file));
+}
+
 /** The folder of a model, or null for a file of rows. Throws `config` if the path is neither. */
-export function embeddingsFolder(path: string): string | null {
-  const bare = path.replace(/(\.parquet)#.*$/i, "$1");
+function embeddingsFolder(path: string): string | null {
+  const bare = withoutColumn(path);
   if (!existsSync(bare)) throw configError(`--embeddings ${path}: no such file or folder`);
   if (!statSync(bare).isDirectory()) {
     if (!/\.(npy|safetensors|parquet)$/i.test(bare))

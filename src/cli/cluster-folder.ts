@@ -77,13 +77,18 @@ export const clustersDescription: Schema<Description> = object<Description>({
   ),
 });
 
-/** Reads the folder. Throws `data` for a folder that `gradmix cluster` did not write. */
-export function readClusterFolder(folder: string): ClusterFolder {
+/** Reads clusters.json. Throws `data` for a folder that `gradmix cluster` did not write. */
+export function readDescription(folder: string): Description {
   const at = join(folder, DESCRIPTION);
-  const described = parseOrdered(clustersDescription, new TextDecoder().decode(bytesOf(at)), {
+  return parseOrdered(clustersDescription, new TextDecoder().decode(bytesOf(at)), {
     source: at,
     code: "data",
   });
+}
+
+/** Reads the folder. Throws `data` for a folder that `gradmix cluster` did not write. */
+export function readClusterFolder(folder: string): ClusterFolder {
+  const described = readDescription(folder);
   const { seed, clusters } = described;
   const names = [...clusters.keys()];
   const files = described.files.map(({ path, documents, sha256, ids: name }) => {

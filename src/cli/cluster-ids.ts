@@ -4,7 +4,7 @@
  * domains_topics/NAME__choice.npy.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { embedTexts, fitEmbedder } from "../data/cluster/embeddings.ts";
@@ -17,6 +17,7 @@ import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { readError } from "../node/files.ts";
 import type { ReadOptions } from "../data/sources.ts";
+import { isClusterFolder, readDescription } from "./cluster-folder.ts";
 import { configError } from "./values.ts";
 
 /** The clusters of the documents of one file. */
@@ -34,15 +35,27 @@ export interface ForeignIds {
 }
 
 /** A file's name without its endings. */
-export function stemOf(path: string): string {
+function stemOf(path: string): string {
   return basename(path)
     .replace(/\.(gz|zst)$/i, "")
     .replace(/\.[a-z]\w*$/i, "");
 }
 
+/** The names without endings of the files' .npy, as in WebOrganizer; if files in several folders have the same name, the later ones get numbers. */
+export function namesOfIds(files: readonly string[]): string[] {
+  const used = new Set<string>();
+  return files.map((file) => {
+    const name = stemOf(file);
+    let free = name;
+    for (let n = 2; used.has(free); n++) free = `${name}-${n}`;
+    used.add(free);
+    return free;
+  });
+}
+
 /**
  * Reads the ids. `clusters` is the number of clusters; null: one more than the largest id. Throws `config` and `data`, naming the file, for ids that
- * are missing, not whole numbers or out of range.
+ * are missing, of two files, not whole numbers or out of range.
  */
 export function readForeignIds(
   files: readonly string[],
@@ -50,23 +63,45 @@ export function readForeignIds(
   clusters: number | null,
 ): ForeignIds {
   const names = namesIn(folder);
-  const ids = files.map((file): FileIds => {
-    const stem = stemOf(file);
+  const known = stemsIn(folder);
+  const stems = namesOfIds(files).map((stem, i) => known.get(resolve(files[i]!)) ?? stem);
+  const own = new Set(stems.map((stem) => `${stem}.npy`));
+  const used = new Map<string, string>();
+  const ids = files.map((file, i): FileIds => {
+    const stem = stems[i]!;
     const found = names.filter(
-      (name) => name === `${stem}.npy` || (name.startsWith(`${stem}__`) && name.endsWith(".npy")),
+      (name) =>
+        name === `${stem}.npy` || (name.startsWith(`${stem}__`) && name.endsWith(".npy") && !own.has(name)),
     );
     const [name] = found;
     if (name === undefined)
-      throw new GradmixError("data", `--ids ${folder}: has no ${stem}.npy for the documents of ${file}`);
+      throw new GradmixError(
+        "data",
+        `--ids ${folder}: has no ${stem}.npy for the documents of ${file}${known.has(resolve(file)) || stem === stemOf(file) ? "" : `; ${stemOf(file)}.npy is for another file of that name`}`,
+      );
     if (found.length > 1)
       throw new GradmixError(
         "data",
         `--ids ${folder}: has ${found.slice(0, 3).join(" and ")} for the documents of ${file}; move the right one to a folder of its own`,
       );
+    const other = used.get(name);
+    if (other !== undefined)
+      throw new GradmixError(
+        "data",
+        `--ids ${folder}: ${name} fits the names of ${other} and ${file}, but has the documents of one file; rename one of them`,
+      );
+    used.set(name, file);
     return idsIn(join(folder, name), clusters);
   });
   const most = ids.reduce((largest, one) => one.ids.reduce((a, b) => Math.max(a, b), largest), -1);
   return { ids, clusters: clusters ?? most + 1 };
+}
+
+/** The names without endings of the .npy of each file in a folder that `gradmix cluster` wrote, by the paths of the files; empty for other folders. */
+function stemsIn(folder: string): ReadonlyMap<string, string> {
+  const [above, name] = [dirname(resolve(folder)), basename(resolve(folder))];
+  if (name !== "ids" || !isClusterFolder(above)) return new Map();
+  return new Map(readDescription(above).files.map(({ path, ids }) => [path, basename(ids, ".npy")]));
 }
 
 function namesIn(folder: string): readonly string[] {

@@ -20,15 +20,16 @@ import {
   fstatSync,
   ftruncateSync,
   openSync,
+  readdirSync,
   readFileSync,
-  rmSync,
   statSync,
 } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { crc32 } from "node:zlib";
 import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
-import { ioError, readError, writeAll, writeFileAtomic } from "../node/files.ts";
+import { isObject } from "../json.ts";
+import { ioError, readError, removeOwn, temporaryName, writeAll, writeFileAtomic } from "../node/files.ts";
 import { makeFolders } from "../make-folders.ts";
 import {
   anything,
@@ -43,7 +44,7 @@ import {
   type Schema,
   string,
 } from "../schema.ts";
-import { takeLock } from "./lock.ts";
+import { isLockName, removeLockRemains, takeLock } from "./lock.ts";
 import { configError } from "./values.ts";
 
 export interface Work {
@@ -58,7 +59,7 @@ export interface Work {
   /** Opens a file that grows by records of `record` bytes, with the complete records in it. */
   grow(name: string, record: number): Growing;
   readonly memory: FitMemory;
-  /** Closes the folder, and removes it if `remove` is set; otherwise the next command continues from it. */
+  /** Closes the folder, and removes its files if `remove` is set; otherwise the next command continues from it. */
   end(remove: boolean): void;
 }
 
@@ -74,7 +75,7 @@ const utf8 = new TextEncoder();
 
 /**
  * Opens the folder of a clustering with this plan, or makes it. `goesOn` is called if it existed. Throws `config` if the folder belongs to another
- * plan or another process works in it, and `io` if it cannot be written.
+ * plan, contains something else or another process works in it, and `io` if it cannot be written.
  */
 export function openWork(out: string, plan: Readonly<Record<string, unknown>>, goesOn: () => void): Work {
   const folder = `${resolve(out).replace(/[/\\]+$/, "")}.partial`;
@@ -84,6 +85,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   } catch (error) {
     throw ioError(folder, error);
   }
+  checkRoom(folder, out);
   const lock = takeLock(folder);
   const read = (name: string): Uint8Array<ArrayBuffer> | null => {
     try {
@@ -126,15 +128,17 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const end = (remove: boolean): void => {
     for (const close of open) close();
     lock.release();
-    if (remove) rmSync(folder, { recursive: true, force: true });
+    if (remove) removeOwn(folder, ownFiles);
   };
   try {
+    removeLockRemains(folder);
+    removeOwn(folder, [ofTemporaries]);
     const before = readJson("plan.json", map(anything));
     const own = JSON.stringify(plan);
     if (before === undefined) writeJson("plan.json", plan);
     else if (JSON.stringify(Object.fromEntries(before)) !== own)
       throw configError(
-        `--out ${out}: ${folder} belongs to an unfinished clustering with another value of ${difference(before, plan)}; delete it, or choose another folder`,
+        `--out ${out}: ${folder} belongs to an unfinished clustering with ${difference(before, plan)}; delete it, or choose another folder`,
       );
     else goesOn();
     const memory = memoryOf(grow, read, write);
@@ -155,11 +159,72 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   }
 }
 
-/** The first name under which two plans differ. */
+/** What a process that was killed was writing, also in the folder of the result. */
+const ofTemporaries = /^(whole\/(ids\/)?)?\.[^/]+\.\d+\.tmp$/;
+
+/**
+ * All files that a clustering writes to its folder. They are removed in this order, so that a clustering whose removal was stopped can be continued: the
+ * parts of the result come before the facts by which changed text is noticed, and the plan, by which the folder is known, is the last.
+ */
+const ownFiles: readonly RegExp[] = [
+  ofTemporaries,
+  /^whole(\/ids)?$/,
+  /^whole\/(clusters\.(json|html)|centroids\.npy|embedder\.safetensors|ids\/[^/]+\.npy)$/,
+  /^assigned(\/\d+\.i32)?$/,
+  /^(fit\.(log|state)|points\.f32|embedder\.safetensors)$/,
+  /^facts\.json$/,
+  /^sample\.jsonl$/,
+  /^plan\.json$/,
+  /^$/,
+];
+
+/** What every plan says. */
+interface AnyPlan {
+  readonly version: string;
+  readonly files: readonly string[];
+}
+
+const anyPlan: Schema<AnyPlan> = object<AnyPlan>({ version: string, files: list(string) });
+
+/** Throws `config` if the folder has files, but no plan of a clustering. */
+function checkRoom(folder: string, out: string): void {
+  const refused = (what: string, cause?: unknown): GradmixError =>
+    configError(
+      `--out ${out}: ${folder}, which is for the parts of an unfinished clustering, contains something else (${what}); move it away, or choose another folder`,
+      cause,
+    );
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    throw ioError(folder, error);
+  }
+  const other = names.find((name) => !isLockName(name) && !temporaryName.test(name));
+  if (other === undefined) return;
+  if (!names.includes("plan.json")) throw refused(other);
+  const source = join(folder, "plan.json");
+  try {
+    parse(anyPlan, readFileSync(source), { source, code: "data" });
+  } catch (error) {
+    throw error instanceof GradmixError ? refused(error.message, error) : readError(source, error);
+  }
+}
+
+/** The member of a plan with the files on which the result depends beside the text: their size and time, by path. */
+export const READ = "read";
+
+/** How two plans differ, for a message: the first file that has changed, if it is nothing else, or the first name. */
 function difference(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<string, unknown>>): string {
+  const name = firstDifferent(Object.fromEntries(before), plan);
+  const [known, now] = [before.get(READ), plan[READ]];
+  return name === READ && isObject(known) && isObject(now)
+    ? `another state of the file ${firstDifferent(known, now)}`
+    : `another value of ${name}`;
+}
+
+function firstDifferent(a: Readonly<Record<string, unknown>>, b: Readonly<Record<string, unknown>>): string {
   return (
-    Object.keys(plan).find((name) => JSON.stringify(before.get(name)) !== JSON.stringify(plan[name])) ??
-    "plan"
+    Object.keys({ ...b, ...a }).find((name) => JSON.stringify(a[name]) !== JSON.stringify(b[name])) ?? "plan"
   );
 }
 

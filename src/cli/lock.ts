@@ -70,10 +70,18 @@ export function isLocked(folder: string): boolean {
   return held !== null && stateOf(held, path) !== "ended";
 }
 
+/** The names of what acquiring a lock writes beside it: files that become a lock, and claims, which may be claimed too. */
+const remains = /^lock\.(new-[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}|[\da-f]{16}(\.[\da-f]{16})*)$/;
+
+/** Whether a file of this name in a folder is its lock, or was written to acquire it. */
+export function isLockName(name: string): boolean {
+  return name === "lock" || remains.test(name);
+}
+
 /** Removes files of processes that were killed while they acquired the lock. The caller must hold the lock. */
 export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
   for (const name of nodeFs.readdirSync(folder)) {
-    if (!name.startsWith("lock.")) continue;
+    if (!remains.test(name)) continue;
     const path = join(folder, name);
     const held = read(path);
     if (held !== null && stateOf(held, path) === "ended") fs.rmSync(path, { force: true });

@@ -6,11 +6,13 @@ import { rulesWith } from "../dga/rules/index.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
+import { shellWord } from "../shell-word.ts";
 import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
 import { listInputs } from "./inputs.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
 import { removeLockRemains, takeLock } from "./lock.ts";
 import type { PrepareArguments } from "./prepare-arguments.ts";
+import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
 import { isJobWhole } from "./prepare-jobs.ts";
 import {
   checkSamePlan,
@@ -28,20 +30,26 @@ import {
   savedPlanOf,
   checkRoom,
   endWork,
+  jobsHash,
   openWork,
   removeEmpty,
   removeJobs,
   removeRemains,
-  type Work,
 } from "./prepare-work.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
-import { preparedFiles, readManifest, type SavedPlan, type Shard, tokenizerHash } from "./prepared-folder.ts";
+import {
+  type Manifest,
+  preparedFiles,
+  readManifest,
+  type SavedPlan,
+  type Shard,
+  tokenizerHash,
+} from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startStatusLine, type StatusLine } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
-import { openTokenizer } from "../data/index.node.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { readJson, configError } from "./values.ts";
+import { configError } from "./values.ts";
 import { unusedOptions } from "./unused-options.ts";
 import { version } from "./version.ts";
 
@@ -49,14 +57,14 @@ import { version } from "./version.ts";
 export async function prepare(args: PrepareArguments, { out, err }: Outputs): Promise<number> {
   const config = await configOfArguments(args);
   const { quiet } = config.run;
+  const isNew = checkRoom(args.out);
+  const lock = takeLock(args.out);
   const status = startStatusLine(err);
   const interrupt = listenForInterrupt({
     output: err,
     line: () => status.line("stopping; Ctrl-C again to stop at once"),
     atOnce: () => {},
   });
-  const isNew = checkRoom(args.out);
-  const lock = takeLock(args.out);
   const release = (): void => lock.release();
   process.once("exit", release);
   let report = "";
@@ -135,7 +143,7 @@ async function work(
   // A tokenizer that was trained for this folder is not trained a second time.
   const trained = before !== null && name === "bpe";
   const tokenizer = trained
-    ? openTokenizer(readJson(path, path))
+    ? ownTokenizer(folder)
     : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
   if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
     throw configError(
@@ -143,7 +151,8 @@ async function work(
     );
   const now = planToSave(plan, version(), tokenizerHash(tokenizer));
   if (before !== null) checkSamePlan(folder, before.plan, now, before.isUsed);
-  if (before?.isWhole === true) {
+  if (before !== null && before.manifest !== null) {
+    await checkWhole(folder, before.manifest, signal);
     endWork(folder);
     return `${folder} is already complete, with the same text and options\n`;
   }
@@ -164,16 +173,23 @@ async function work(
 function savedState(
   folder: string,
   jobs: readonly Job[],
-): { readonly plan: SavedPlan; readonly isWhole: boolean; readonly isUsed: boolean } | null {
-  if (existsSync(join(folder, preparedFiles.manifest)))
-    return { plan: readManifest(folder).made, isWhole: true, isUsed: true };
+): {
+  readonly plan: SavedPlan;
+  /** The manifest of a complete folder; null for one that is not. */
+  readonly manifest: Manifest | null;
+  readonly isUsed: boolean;
+} | null {
+  if (existsSync(join(folder, preparedFiles.manifest))) {
+    const manifest = readManifest(folder);
+    return { plan: manifest.made, manifest, isUsed: true };
+  }
   const plan = savedPlanOf(folder);
   if (plan === null) return null;
   const work = openWork(folder);
   work.close();
   if (work.jobs.size === 0) return null;
   const ids = new Set(jobs.map(({ id }) => id));
-  return { plan, isWhole: false, isUsed: [...work.jobs.keys()].some((id) => !ids.has(id)) };
+  return { plan, manifest: null, isUsed: [...work.jobs.keys()].some((id) => !ids.has(id)) };
 }
 
 interface Setup {
@@ -201,13 +217,26 @@ async function encodeAll(
 ): Promise<Done> {
   const groups = groupsOf(plan, jobs);
   const wide = tokenizer.vocabSize > 65_536;
-  const isJoined = (group: Group, work: Pick<Work, "shards">): boolean =>
-    group.labels.every((label) => work.shards.has(label));
   const work = openWork(folder);
+  const hashOf = new Map(
+    groups.flatMap(({ labels, jobs: own }) => {
+      const hash = jobsHash(own.map((job) => jobs[job]!.id));
+      return labels.map((label) => [label, hash] as const);
+    }),
+  );
+  // A shard of other jobs is made again, for example after a file was added to its domain, and so is one without its index.
+  const isJoined = (label: number): boolean => {
+    const joined = work.shards.get(label);
+    return (
+      joined !== undefined &&
+      joined.jobs === hashOf.get(label) &&
+      (plan.options.format !== "megatron" || existsSync(indexOf(join(folder, joined.shard.file))))
+    );
+  };
   const pool = startPool({ folder, plan, jobs, tokenizer: path }, workers, signal);
   try {
     // The tokens of jobs whose shard is complete have been deleted.
-    const open = groups.filter((group) => !isJoined(group, work));
+    const open = groups.filter(({ labels }) => !labels.every(isJoined));
     const left = open
       .flatMap((group) => group.jobs)
       .filter((job) => {
@@ -233,18 +262,20 @@ async function encodeAll(
     await pool.run(
       open.map(({ labels, jobs: own }) => ({
         kind: "join",
-        labels: labels.filter((label) => !work.shards.has(label)),
+        labels: labels.filter((label) => !isJoined(label)),
         jobs: own.map((job) => jobs[job]!.id),
       })),
       (task) => {
         if (task.kind === "join") removeJobs(folder, task.jobs);
       },
       (message) => {
-        if (message.kind === "shard") work.shardDone(message.label, message.shard);
+        if (message.kind !== "shard") return;
+        const { label, shard } = message;
+        work.shardDone(label, { shard, jobs: hashOf.get(label) ?? "" });
       },
     );
     return {
-      shards: plan.labels.flatMap((_, i) => work.shards.get(i) ?? []),
+      shards: plan.labels.flatMap((_, i) => work.shards.get(i)?.shard ?? []),
       skipped: jobs.reduce((sum, { id }) => sum + (work.jobs.get(id)?.skipped ?? 0), 0),
     };
   } finally {
@@ -315,7 +346,7 @@ function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done
       .map(({ name, tokens: own }) => `${name} ${formatCount(own)}`)
       .join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`,
     ...(skipped === 0 ? [] : [`  skipped  ${formatBadLines(skipped)}`]),
-    `  train    gradmix train --domains ${folder}`,
+    `  train    gradmix train --domains ${shellWord(folder)}`,
     "",
   ].join("\n");
 }

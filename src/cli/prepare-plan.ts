@@ -133,11 +133,15 @@ export function stampOf(path: string): InputFile {
   return { path, size: found.size, modified: found.mtimeMs };
 }
 
-/** Throws `data` if the file has changed. */
-export function checkStamp({ path, size, modified }: InputFile): void {
+/** Whether a file has changed. Throws `data` if it does not exist. */
+export function hasChanged({ path, size, modified }: InputFile): boolean {
   const now = stampOf(path);
-  if (now.size !== size || now.modified !== modified)
-    throw new GradmixError("data", `${path}: it changed while it was prepared`);
+  return now.size !== size || now.modified !== modified;
+}
+
+/** Throws `data` if the file has changed. */
+export function checkStamp(file: InputFile): void {
+  if (hasChanged(file)) throw new GradmixError("data", `${file.path}: it changed while it was prepared`);
 }
 
 /** Path of a label's tokens, without an extension. */

@@ -4,9 +4,10 @@
  */
 import * as nodeFs from "node:fs";
 import { join } from "node:path";
+import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/byte-level.ts";
-import { errorCode } from "../errors.ts";
-import { ioError, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
+import { errorCode, GradmixError } from "../errors.ts";
+import { ioError, removeOwn, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
 import { makeFolders } from "../make-folders.ts";
 import {
   anything,
@@ -20,19 +21,39 @@ import {
   type Schema,
   string,
 } from "../schema.ts";
+import { isLockName } from "./lock.ts";
 import { type JobFacts, jobPath } from "./prepare-jobs.ts";
 import { formatPlan } from "./prepare-plan.ts";
-import { preparedFiles, type SavedPlan, savedPlan, type Shard, shard } from "./prepared-folder.ts";
+import {
+  preparedFiles,
+  readManifest,
+  type SavedPlan,
+  savedPlan,
+  type Shard,
+  shard,
+} from "./prepared-folder.ts";
 import { configError } from "./values.ts";
+
+/** A shard of a finished label. */
+export interface JoinedShard {
+  readonly shard: Shard;
+  /** The jobs whose tokens it holds, as `jobsHash` names them. */
+  readonly jobs: string;
+}
 
 export interface Work {
   /** Results of the finished jobs, by id. */
   readonly jobs: ReadonlyMap<string, JobFacts>;
-  /** Shards of the finished labels, by index. */
-  readonly shards: ReadonlyMap<number, Shard>;
+  /** Shards of the finished labels, by index. A shard of other jobs than those of now has to be made again. */
+  readonly shards: ReadonlyMap<number, JoinedShard>;
   jobDone(id: string, facts: JobFacts): void;
-  shardDone(label: number, shard: Shard): void;
+  shardDone(label: number, joined: JoinedShard): void;
   close(): void;
+}
+
+/** A hash that identifies jobs in their order, by their ids. */
+export function jobsHash(ids: readonly string[]): string {
+  return createHash("sha256").update(ids.join(" ")).digest("hex").slice(0, 20);
 }
 
 /** The plan with which the folder was begun; null for a new folder. Throws `data` for an invalid plan. */
@@ -42,18 +63,18 @@ export function savedPlanOf(folder: string): SavedPlan | null {
   return parseOrdered(savedPlan, nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" });
 }
 
-/** Writes the plan of the folder. Throws `io`. */
+/** Writes the plan and the tokenizer of the folder. Throws `io`. */
 export function beginWork(folder: string, plan: SavedPlan, tokenizer: Tokenizer): void {
   const work = join(folder, preparedFiles.work);
   const encode = (text: string): Uint8Array => new TextEncoder().encode(`${text}\n`);
   try {
-    // Written first, so that the folder is recognised whatever happens next.
     makeFolders(work);
   } catch (error) {
     throw ioError(work, error);
   }
-  writeFileAtomic(join(folder, preparedFiles.tokenizer), [encode(JSON.stringify(tokenizer.toJSON()))]);
+  // Written first, so that `checkRoom` recognises the folder whatever happens next.
   writeFileAtomic(join(work, preparedFiles.plan), [encode(formatPlan(plan))]);
+  writeFileAtomic(join(folder, preparedFiles.tokenizer), [encode(JSON.stringify(tokenizer.toJSON()))]);
 }
 
 /** Opens the work of an unfinished folder. Shards that are missing or changed count as not done. Throws `io`. */
@@ -68,7 +89,12 @@ export function openWork(folder: string, fs: WriteFs = nodeFs): Work {
   } catch (error) {
     throw ioError(path, error);
   }
-  for (const [label, { file: name, size, modified }] of shards) {
+  for (const [
+    label,
+    {
+      shard: { file: name, size, modified },
+    },
+  ] of shards) {
     const found = nodeFs.statSync(join(folder, name), { throwIfNoEntry: false });
     if (found?.size !== size || found.mtimeMs !== modified) shards.delete(label);
   }
@@ -87,18 +113,22 @@ export function openWork(folder: string, fs: WriteFs = nodeFs): Work {
       append({ job: id, ...facts });
       jobs.set(id, facts);
     },
-    shardDone(label, shard) {
-      append({ label, ...shard });
-      shards.set(label, shard);
+    shardDone(label, joined) {
+      append({ label, jobs: joined.jobs, ...joined.shard });
+      shards.set(label, joined);
     },
     close: () => fs.closeSync(file),
   };
 }
 
 /** Complete lines, in order; reading stops at a line that was cut off. */
-function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<number, Shard>; length: number } {
+function readDone(path: string): {
+  jobs: Map<string, JobFacts>;
+  shards: Map<number, JoinedShard>;
+  length: number;
+} {
   const jobs = new Map<string, JobFacts>();
-  const shards = new Map<number, Shard>();
+  const shards = new Map<number, JoinedShard>();
   const written = nodeFs.existsSync(path) ? nodeFs.readFileSync(path, "utf8") : "";
   let length = 0;
   for (const line of written.split("\n").slice(0, -1)) {
@@ -106,7 +136,7 @@ function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<numb
     if (value === undefined) break;
     const done = read(doneLine, value, faultOf({ source: path, code: "data" }));
     if ("job" in done) jobs.set(done.job, done.facts);
-    else shards.set(done.label, done.shard);
+    else shards.set(done.label, done.joined);
     length += Buffer.byteLength(line) + 1;
   }
   return { jobs, shards, length };
@@ -115,21 +145,26 @@ function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<numb
 const kindOf = object<{ job?: unknown }>({ job: optional(anything) });
 const ofJob = object<{ job: string }>({ job: string });
 const jobFacts = object<JobFacts>({ documents: count, tokens: count, textBytes: count, skipped: count });
-const ofShard = object<{ label: number }>({ label: count });
+const ofShard = object<{ label: number; jobs: string }>({ label: count, jobs: string });
 
 /** A line of a job that is done, or of a shard. */
 export const doneLine: Schema<
-  { readonly job: string; readonly facts: JobFacts } | { readonly label: number; readonly shard: Shard }
-> = (value, at) =>
-  kindOf(value, at).job !== undefined
-    ? { ...ofJob(value, at), facts: jobFacts(value, at) }
-    : { ...ofShard(value, at), shard: shard(value, at) };
+  | { readonly job: string; readonly facts: JobFacts }
+  | { readonly label: number; readonly joined: JoinedShard }
+> = (value, at) => {
+  if (kindOf(value, at).job !== undefined) return { ...ofJob(value, at), facts: jobFacts(value, at) };
+  const { label, jobs } = ofShard(value, at);
+  return { label, joined: { jobs, shard: shard(value, at) } };
+};
 
 /** Removes the tokens of jobs. */
 export function removeJobs(folder: string, ids: Iterable<string>): void {
   for (const id of ids)
     for (const ending of [".bin", ".docs"]) nodeFs.rmSync(`${jobPath(folder, id)}${ending}`, { force: true });
 }
+
+/** The tokens of a job in the work folder, also while they are written. */
+const ofJobs = /^[\da-f]{20}\.(bin|docs)(\.tmp)?$/;
 
 /** Removes what a process left behind that was killed while writing. The lock must be held. */
 export function removeRemains(folder: string): void {
@@ -138,17 +173,33 @@ export function removeRemains(folder: string): void {
     const inner = join(folder, name);
     if (!nodeFs.existsSync(inner)) continue;
     for (const entry of nodeFs.readdirSync(inner))
-      if (temporaryName.test(entry) || (name === work && entry.endsWith(".tmp")))
+      if (temporaryName.test(entry) || (name === work && entry.endsWith(".tmp") && ofJobs.test(entry)))
         nodeFs.rmSync(join(inner, entry), { force: true });
   }
 }
 
-/** Removes the work files once the folder is complete. */
+/** Removes the work files once the folder is complete; the plan, by which they are known, is the last. Throws `io`. */
 export function endWork(folder: string): void {
-  nodeFs.rmSync(join(folder, preparedFiles.work), { recursive: true, force: true });
+  const work = join(folder, preparedFiles.work);
+  if (!nodeFs.existsSync(work)) return;
+  // Without our plan, the files in a folder of this name are not ours.
+  const own = hasPlan(folder) ? [ofJobs, temporaryName, /^done\.jsonl$/, /^plan\.json$/] : [];
+  removeOwn(work, [...own, /^$/]);
 }
 
-/** Makes the folder, and returns whether it was missing. Throws `config` if it contains something else. */
+function hasPlan(folder: string): boolean {
+  try {
+    return savedPlanOf(folder) !== null;
+  } catch (error) {
+    if (error instanceof GradmixError) return false;
+    throw error;
+  }
+}
+
+/**
+ * Makes the folder, and returns whether it was missing. Throws `config` if it contains something else: if there are files, but neither a plan nor a
+ * manifest of this command.
+ */
 export function checkRoom(folder: string): boolean {
   let [names, isNew]: [string[], boolean] = [[], false];
   try {
@@ -158,13 +209,36 @@ export function checkRoom(folder: string): boolean {
     if (errorCode(error) === "EEXIST") throw configError(`--out ${folder}: is a file; give a folder`);
     throw ioError(folder, error);
   }
-  const isOurs = names.includes(preparedFiles.work) || names.includes(preparedFiles.manifest);
-  const other = names.find((name) => !name.startsWith("lock"));
-  if (!isOurs && other !== undefined)
+  const other = names.find((name) => !isLockName(name) && !(name === preparedFiles.work && isBegun(folder)));
+  if (other !== undefined && !isOurs(folder, names))
     throw configError(
       `--out ${folder}: exists and contains something else (${other}); choose another folder`,
     );
   return isNew;
+}
+
+/** Whether the work folder has nothing but what is there before the plan. */
+function isBegun(folder: string): boolean {
+  const work = join(folder, preparedFiles.work);
+  return (
+    nodeFs.statSync(work, { throwIfNoEntry: false })?.isDirectory() === true &&
+    nodeFs.readdirSync(work).every((name) => temporaryName.test(name))
+  );
+}
+
+/** Whether the folder has a plan or a manifest of this command. Throws `config` for a file of such a name that is something else. */
+function isOurs(folder: string, names: readonly string[]): boolean {
+  try {
+    if (names.includes(preparedFiles.manifest)) readManifest(folder);
+    else if (savedPlanOf(folder) === null) return false;
+    return true;
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    throw configError(
+      `--out ${folder}: exists and contains something else (${error.message}); choose another folder`,
+      error,
+    );
+  }
 }
 
 /** Removes a folder if nothing was written to it. */

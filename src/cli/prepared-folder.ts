@@ -137,7 +137,7 @@ export const savedPlan: Schema<SavedPlan> = object<SavedPlan>({
 });
 
 /** The fields of prepared.json that are read. */
-interface Manifest {
+export interface Manifest {
   readonly version: 1;
   readonly tokenizer: { readonly sha256: string; readonly vocabSize: number; readonly endOfText: number };
   readonly domains: ReadonlyMap<string, Shard>;

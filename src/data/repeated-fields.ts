@@ -1,4 +1,7 @@
-/** Finds fields that stand twice in an object of JSON. `JSON.parse` keeps the last value and drops the others without a word. */
+/**
+ * What `JSON.parse` does not tell about an object: fields that stand twice, of which it keeps the last value and drops the others without a word, and how a
+ * number is written, of which it keeps about 16 digits.
+ */
 
 /**
  * Returns a function that tells which field stands more than once in a line, or null. The line is valid JSON and holds an object in whose field `text`
@@ -70,21 +73,51 @@ function isRepeated(line: string, open: number, field: string): boolean {
   const dot = field.indexOf(".");
   const outer = dot < 0 ? null : field.slice(0, dot);
   let [whole, outers, inner] = [0, 0, 0];
-  let at = afterSpace(line, open + 1);
-  while (line[at] === '"') {
-    const end = afterString(line, at);
-    const name: unknown = JSON.parse(line.slice(at, end));
-    const value = afterSpace(line, afterSpace(line, end) + 1);
+  for (const { name, value } of membersOf(line, open)) {
     if (name === field) whole++;
     if (name === outer) {
       outers++;
       inner = value;
     }
-    // After the value comes a comma, or the end of the object.
-    at = afterSpace(line, afterSpace(line, afterValue(line, value)) + 1);
   }
   if (whole > 0 || outer === null) return whole > 1;
   return outers > 1 || (outers === 1 && line[inner] === "{" && isRepeated(line, inner, field.slice(dot + 1)));
+}
+
+/** The text of the value of a field, in a line of JSON that holds an object; null if it does not have the field. Of several the last is returned. */
+export function writtenValue(line: string, field: string): string | null {
+  return valueIn(line, line.indexOf("{"), field);
+}
+
+/** The text of the value of a field in the object that begins at `open`. */
+function valueIn(line: string, open: number, field: string): string | null {
+  const dot = field.indexOf(".");
+  const outer = dot < 0 ? null : field.slice(0, dot);
+  let found: string | null = null;
+  let inner: number | null = null;
+  for (const { name, value, end } of membersOf(line, open)) {
+    if (name === field) found = line.slice(value, end).trimEnd();
+    if (name === outer) inner = value;
+  }
+  return found !== null || inner === null || line[inner] !== "{"
+    ? found
+    : valueIn(line, inner, field.slice(dot + 1));
+}
+
+/** The members of the object that begins at `open`: their names, and where their values begin and end. */
+function* membersOf(
+  line: string,
+  open: number,
+): Generator<{ readonly name: unknown; readonly value: number; readonly end: number }> {
+  let at = afterSpace(line, open + 1);
+  while (line[at] === '"') {
+    const after = afterString(line, at);
+    const value = afterSpace(line, afterSpace(line, after) + 1);
+    const end = afterValue(line, value);
+    yield { name: JSON.parse(line.slice(at, after)), value, end };
+    // After the value comes a comma, or the end of the object.
+    at = afterSpace(line, afterSpace(line, end) + 1);
+  }
 }
 
 function afterSpace(line: string, from: number): number {

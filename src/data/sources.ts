@@ -12,7 +12,7 @@ import { boolean, callback, checkOptions, string, show } from "../options.ts";
 import { jsonOrUndefined } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
-import { repeatedFieldFinder } from "./repeated-fields.ts";
+import { repeatedFieldFinder, writtenValue } from "./repeated-fields.ts";
 import { csvRows, parquetRows } from "./tables.ts";
 
 /** A document that was read. */
@@ -29,7 +29,7 @@ export interface Document {
 export interface ReadOptions {
   /** Field of a line's object that contains the text; "a.b" is b within a, unless a field has that name. Default "text". */
   readonly textField?: string;
-  /** Field with the name of a document's domain, as a string or a number; a document without it is a broken line. Default: none. */
+  /** Field with the name of a document's domain, as a string or a number; a document without it, or with a number that is not kept as it is written, is a broken line. Default: none. */
   readonly domainField?: string;
   /** Leaves out broken lines, and files (or 16 MiB of one) that are not UTF-8, instead of ending the read. Default false. */
   readonly skipBadLines?: boolean;
@@ -176,14 +176,19 @@ function parseLine(line: string, fields: Fields, repeatedIn: ReturnType<typeof r
   const value = jsonOrUndefined(line);
   if (value === undefined) return { reason: "the line is not JSON" };
   if (!isObject(value)) return { reason: "the line is not a JSON object" };
-  const found = parseRecord(value, fields, "object");
+  const found = parseRecord(value, fields, "object", line);
   if ("reason" in found) return found;
   const repeated = repeatedIn(line, found.text.length);
   return repeated === null ? found : { reason: `the object has the field "${repeated}" more than once` };
 }
 
-/** The text of an object, and its domain if that is requested. */
-function parseRecord(record: object, fields: Fields, what: "object" | "row"): Parsed {
+/** The text of an object, and its domain if that is requested. `line` is the JSON of the object, if there is one. */
+function parseRecord(
+  record: object,
+  fields: Fields,
+  what: "object" | "row",
+  line: string | null = null,
+): Parsed {
   const text = fieldOf(record, fields.text);
   if (text === undefined)
     return {
@@ -196,11 +201,41 @@ function parseRecord(record: object, fields: Fields, what: "object" | "row"): Pa
   if (typeof text !== "string") return { reason: `the field "${fields.text}" is not a string` };
   if (fields.domain === null) return { text };
   const domain = fieldOf(record, fields.domain);
-  if (domain === undefined || domain === null || domain === "")
+  if (domain === undefined)
     return { reason: `the ${what} has no field "${fields.domain}" that names its domain (--domain-field)` };
-  return typeof domain === "string" || typeof domain === "number" || typeof domain === "bigint"
+  const refused = (is: string): Parsed => ({
+    reason: `the field "${fields.domain}", which names the domain (--domain-field), ${is}`,
+  });
+  if (domain === null || domain === "") return refused(domain === null ? "is null" : "is empty");
+  if (typeof domain === "number") {
+    const written = (line === null ? null : writtenValue(line, fields.domain)) ?? String(domain);
+    return isNameable(domain, written)
+      ? { text, domain: String(domain) }
+      : refused(`is ${written}, a number that cannot be kept as it is written; write it as a string`);
+  }
+  return typeof domain === "string" || typeof domain === "bigint"
     ? { text, domain: String(domain) }
-    : { reason: `the field "${fields.domain}", which names the domain, is neither a string nor a number` };
+    : refused("is neither a string nor a number");
+}
+
+/**
+ * Whether a number can name a domain: it has the value that was written, so that no two numbers have one name, and its digits are all there. In a name,
+ * 1e21 would become "1e-21".
+ */
+function isNameable(value: number, written: string): boolean {
+  const digits = decimalOf(String(value));
+  return digits !== null && !/e/i.test(String(value)) && digits === decimalOf(written);
+}
+
+/** One spelling for all that write the same decimal number; null for what is not a number. */
+function decimalOf(written: string): string | null {
+  const [, sign, whole, fraction = "", exponent = "0"] =
+    /^(-?)(\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i.exec(written) ?? [];
+  if (sign === undefined || whole === undefined) return null;
+  const digits = `${whole}${fraction}`.replace(/^0+/, "");
+  const significant = digits.replace(/0+$/, "");
+  if (significant === "") return "0";
+  return `${sign}${significant}e${Number(exponent) - fraction.length + digits.length - significant.length}`;
 }
 
 /** A field of an object, or of nested objects for a path "a.b"; undefined if it does not exist. */

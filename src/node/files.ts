@@ -22,6 +22,33 @@ export interface WriteFs {
 /** Matches the names of temporary files that a killed writer may leave behind. */
 export const temporaryName: RegExp = /^\..+\.\d+\.tmp$/;
 
+/**
+ * Removes what a program wrote to a folder and leaves everything else: the files whose paths in it match a pattern, pattern by pattern, and then the
+ * folders whose paths match one and that are empty ("" is the folder itself). Paths have "/" on every system. Throws `io`.
+ */
+export function removeOwn(folder: string, patterns: readonly RegExp[]): void {
+  try {
+    const entries = nodeFs
+      .readdirSync(folder, { recursive: true, encoding: "utf8" })
+      .map((path) => path.replaceAll("\\", "/"));
+    const isFolder = (path: string): boolean | undefined =>
+      nodeFs.lstatSync(join(folder, path), { throwIfNoEntry: false })?.isDirectory();
+    for (const pattern of patterns)
+      for (const path of entries)
+        if (pattern.test(path) && isFolder(path) === false) nodeFs.rmSync(join(folder, path));
+    // The deepest come first.
+    for (const path of ["", ...entries.sort()].reverse())
+      if (
+        patterns.some((pattern) => pattern.test(path)) &&
+        isFolder(path) === true &&
+        nodeFs.readdirSync(join(folder, path)).length === 0
+      )
+        nodeFs.rmdirSync(join(folder, path));
+  } catch (error) {
+    throw ioError(folder, error);
+  }
+}
+
 /** The contents of a file as parts, one after another. */
 export interface FileParts {
   readonly path: string;

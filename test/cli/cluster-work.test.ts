@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Writable } from "node:stream";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { cluster } from "#dist/cli/cluster-command.js";
 import { embeddingsFrom } from "#dist/cli/cluster-embeddings.js";
@@ -115,6 +115,48 @@ test("if killed in the sample, the embedding, the fit or the assignment, the com
   expect(ids.length).toBe(FIRST);
   const { largest } = JSON.parse(readFileSync(at("whole", "clusters.json"), "utf8")) as { largest: number };
   expect(largest).toBeLessThan(1.5 * 1.5 + 0.01);
+});
+
+test("a folder OUT.partial with something else is refused, and nothing in it changes", async () => {
+  const partial = at("taken.partial");
+  for (const [name, text, what] of [
+    ["notes.txt", "mine", "notes.txt"],
+    ["lock.txt", "mine", "lock.txt"],
+    ["plan.json", '{"steps":[]}', `${partial}/plan.json: version is missing; it must be a string`],
+    ["plan.json", "mine", `${partial}/plan.json: is not JSON (`],
+  ] as const) {
+    mkdirSync(join(partial, "with", "in"), { recursive: true });
+    writeFileSync(join(partial, name), text);
+    const before = contents("taken.partial");
+    // More clusters than documents, which fails later.
+    for (const clusters of ["2", "300"])
+      await expect(made("small.jsonl", "taken", { clusters, dim: "4" })).rejects.toMatchObject({
+        code: "config",
+        message: expect.stringContaining(
+          `--out ${at("taken")}: ${partial}, which is for the parts of an unfinished clustering, contains something else (${what}`,
+        ),
+      });
+    expect(contents("taken.partial")).toEqual(before);
+    expect([existsSync(join(partial, "with/in")), existsSync(at("taken"))]).toEqual([true, false]);
+    rmSync(partial, { recursive: true });
+  }
+});
+
+test("files of the user in OUT.partial stay when the clustering ends or fails; an empty folder is used", async () => {
+  const partial = at("mixed.partial");
+  const args = ["small.jsonl", "--out", "mixed", "--clusters", "2", "--dim", "4"];
+  mkdirSync(partial);
+  expect(await killed(args, "points\\.f32$", 1)).toBe(true);
+  for (const name of ["assigned", "whole/ids"]) mkdirSync(join(partial, name), { recursive: true });
+  for (const name of ["notes.txt", "assigned/notes.txt"]) writeFileSync(join(partial, name), "mine");
+  // What a process was writing when it was killed does not become a part of the result.
+  for (const name of ["whole/.clusters.json.12.tmp", "whole/ids/.small.npy.12.tmp", ".facts.json.12.tmp"])
+    writeFileSync(join(partial, name), "half");
+  await made("small.jsonl", "mixed", { clusters: "2", dim: "4" });
+  expect([...contents("mixed.partial").keys()]).toEqual(["assigned/notes.txt", "notes.txt"]);
+  expect([...contents("mixed").keys()]).toEqual(
+    ["centroids.npy", "clusters.html", "clusters.json", "embedder.safetensors", "ids/small.npy"], // prettier-ignore
+  );
 });
 
 test("damaged facts of a killed command are refused, and the next command starts anew", async () => {
@@ -278,6 +320,57 @@ test.each<[string, () => Record<string, unknown>, string]>([
     message: expect.stringContaining(message),
   });
   expect(existsSync(at("refused.partial"))).toBe(false);
+});
+
+describe("a command does not continue, and nothing is lost, if a file has changed on which the result depends", () => {
+  const json = (): string => JSON.stringify(byteTokenizer().toJSON());
+  const table = (one: number): Uint8Array => {
+    const data = new Float32Array(byteTokenizer().vocabSize * 2).fill(0.01);
+    data.fill(one, "v".charCodeAt(0) * 2, "w".charCodeAt(0) * 2);
+    return encodeSafetensors(new Map([["embeddings", { shape: [data.length / 2, 2], data }]]));
+  };
+  const npyOf = (values: Float32Array | Int32Array, shape: number[]): Uint8Array =>
+    encodeNpy({ shape, values });
+  const ids = Int32Array.from({ length: 60 }, (_, i) => i % 3);
+  test.each<[string, string, Record<string, string | Uint8Array>, string, string | Uint8Array]>([
+    ["rows", "embeddings=rows.npy", { "rows.npy": npyOf(rows, [60, 3]) }, "rows.npy", npyOf(rows.toReversed(), [60, 3])], // prettier-ignore
+    ["model", "embeddings=.", { "tokenizer.json": json(), "model.safetensors": table(1) }, "model.safetensors", table(2)], // prettier-ignore
+    ["config", "embeddings=.", { "tokenizer.json": json(), "model.safetensors": table(1) }, "config.json", '{"normalize":false}'], // prettier-ignore
+    ["ids", "ids=.", { "small.npy": npyOf(ids, [60]) }, "small.npy", npyOf(ids.toReversed(), [60])],
+    ["tokenizer", "tokenizer=tokenizer.json", { "tokenizer.json": json() }, "tokenizer.json", `${json()}\n`],
+  ])("%s", async (name, given, files, changing, changed) => {
+    const [flag = "", value = ""] = given.split("=");
+    mkdirSync(at(`of-${name}-files`));
+    const own = (file: string): string => at(`of-${name}-files`, file);
+    for (const [file, bytes] of Object.entries(files)) writeFileSync(own(file), bytes);
+    const out = `stopped-${name}`;
+    const clusters: Record<string, string> =
+      flag === "ids" ? { dim: "4" } : flag === "tokenizer" ? { clusters: "3", dim: "4" } : { clusters: "3" };
+    const options = { ...clusters, [flag]: own(value) };
+    const args = Object.entries(options).flatMap(([key, text]) => [`--${key}`, text]);
+    expect(await killed(["small.jsonl", "--out", out, ...args], "assigned/0\\.i32$", 1)).toBe(true);
+    writeFileSync(own(changing), changed);
+    const before = contents(`${out}.partial`);
+    await expect(made("small.jsonl", out, options)).rejects.toMatchObject({
+      code: "config",
+      message: `--out ${at(out)}: ${at(out)}.partial belongs to an unfinished clustering with another state of the file ${own(changing)}; delete it, or choose another folder`,
+    });
+    before.delete("lock");
+    expect(contents(`${out}.partial`)).toEqual(before);
+  });
+
+  test("nor does it end, if the file changes meanwhile", async () => {
+    const file = put("meanwhile.npy", 60);
+    const given = { out: at("meanwhile"), clusters: "3", embeddings: file, threads: "1" };
+    const err = {
+      ...silent,
+      write(text: string): void {
+        if (text.includes("assigning")) writeFileSync(file, encodeNpy({ shape: [60, 3], values: rows.toReversed() })); // prettier-ignore
+      },
+    };
+    await expect(cluster(clusterArguments([at("small.jsonl")], given), { out: silent, err })).rejects.toMatchObject({ code: "data", message: `${file}: it changed during clustering; cluster the text again` }); // prettier-ignore
+    expect([existsSync(at("meanwhile")), existsSync(at("meanwhile.partial"))]).toEqual([false, false]);
+  });
 });
 
 function put(name: string, count: number): string {

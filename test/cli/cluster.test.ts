@@ -145,6 +145,7 @@ test("a folder that is not completed is removed", async () => {
   const out = join(own, "half");
   const args = {
     levels: [3],
+    levelsFlag: "--levels" as const,
     ids: null,
     count: null,
     tokenizer: null,
@@ -182,6 +183,21 @@ test.each([
     "more clusters than documents",
     ["*.jsonl", "--out", "x", "--clusters", "121"],
     "--clusters: 120 documents cannot make 121 clusters",
+  ],
+  [
+    "more clusters than documents, by levels",
+    ["*.jsonl", "--out", "x", "--levels", "121,2"],
+    "--levels: 120 documents cannot make 121 clusters; use fewer clusters, or more text",
+  ],
+  [
+    "more clusters than documents in the sample",
+    ["*.jsonl", "--out", "x", "--clusters", "30", "--sample", "10"],
+    "--sample 10: 10 documents cannot make 30 clusters (--clusters); use a sample of at least 30, or fewer clusters",
+  ],
+  [
+    "more clusters than the sample, by levels",
+    ["*.jsonl", "--out", "x", "--levels", "30,2", "--sample", "1"],
+    "--sample 1: 1 document cannot make 30 clusters (--levels); use",
   ],
   ["both", ["*.jsonl", "--out", "x", "--clusters", "2", "--levels", "2"], "--clusters and --levels"],
   ["no number", ["*.jsonl", "--out", "x", "--levels", "4,many"], '--levels: "4,many" is not a list'],

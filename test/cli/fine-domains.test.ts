@@ -443,6 +443,39 @@ describe("clusters made elsewhere", () => {
     expectNear(shareOf(shares, 2, "taken"), 0.75, 0.2);
   });
 
+  test("of files with the same name belong to the right one; one .npy never serves two files", async () => {
+    // The topics of the second file are those of the first in reverse.
+    const topics = [truth[0], truth[0].toReversed()];
+    const files = ["d1", "d2"].map((name, f) => {
+      mkdirSync(at("same", name), { recursive: true });
+      writeFileSync(at("same", name, "x.jsonl"), lines(topics[f].map(about)));
+      return at("same", name, "x.jsonl");
+    });
+    const args = (ids: string): string[] => ["--ids", ids, "--dim", "16", "--out"];
+    const ids = given({ "x.npy": topics[0], "x-2.npy": topics[1] });
+    await run("cluster", ...files, ...args(ids), at("same-1"));
+    const found = (out: string) =>
+      readClusterFolder(at(out)).files.map((file) => [file.path, Array.from(file.ids)]);
+    expect(found("same-1")).toEqual(files.map((file, f) => [file, topics[f]]));
+    // What gradmix itself wrote says which file each .npy belongs to, also for some of the files.
+    await run("cluster", files[1], ...args(at("same-1", "ids")), at("same-2"));
+    expect(found("same-2")).toEqual([[files[1], topics[1]]]);
+
+    const one = given({ "x.npy": topics[0] });
+    expect(await refusal("cluster", ...files, ...args(one), at("x"))).toBe(
+      `--ids ${one}: has no x-2.npy for the documents of ${files[1]}; x.npy is for another file of that name`,
+    );
+    copyFileSync(files[0], at("same", "x__a.jsonl"));
+    const more = [files[0], at("same", "x__a.jsonl")];
+    const both = given({ "x__a__choice.npy": topics[0] });
+    expect(await refusal("cluster", ...more, ...args(both), at("x"))).toBe(
+      `--ids ${both}: x__a__choice.npy fits the names of ${more[0]} and ${more[1]}, but has the documents of one file; rename one of them`,
+    );
+    const apart = given({ "x.npy": topics[0], "x__a.npy": topics[0] });
+    await run("cluster", ...more, ...args(apart), at("same-3"));
+    expect(existsSync(at("x"))).toBe(false);
+  });
+
   test("are refused by file and number if they do not fit, and nothing is written", async () => {
     const good = { "shard_0.npy": truth[0], "shard_1.npy": truth[1] };
     const floats = given(good);

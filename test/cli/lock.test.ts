@@ -1,5 +1,6 @@
 /** The lock of a run folder: one process at a time, with processes that are dead, on another machine, or racing. */
 import { type ChildProcess, fork, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import * as nodeFs from "node:fs";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
@@ -113,11 +114,16 @@ test("a lock that another process has taken over is not released", () => {
 
 test("the remains of processes that were killed midway are removed, those of running processes are kept", () => {
   const lock = takeLock(folder);
-  writeFileSync(join(folder, "lock.new-a"), `${dead} ${hostname()} 1\n`);
-  writeFileSync(join(folder, "lock.claim"), `${dead} ${hostname()} 1\n`);
-  writeFileSync(join(folder, "lock.new-b"), held());
+  const claim = "lock.0123456789abcdef";
+  const [ended, running] = [`lock.new-${randomUUID()}`, `lock.new-${randomUUID()}`];
+  for (const name of [ended, claim, `${claim}.${"0".repeat(16)}`])
+    writeFileSync(join(folder, name), `${dead} ${hostname()} 1\n`);
+  writeFileSync(join(folder, running), held());
+  // Files of the user.
+  for (const name of ["lock.txt", "lock.new-a"]) writeFileSync(join(folder, name), "");
+  for (const name of ["lock.txt", "lock.new-a"]) utimesSync(join(folder, name), 1e9, 1e9);
   removeLockRemains(folder);
-  expect(readdirSync(folder).sort()).toEqual(["lock", "lock.new-b"]);
+  expect(readdirSync(folder).sort()).toEqual(["lock", "lock.txt", "lock.new-a", running].sort());
   lock.release();
 });
 

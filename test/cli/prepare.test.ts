@@ -19,7 +19,8 @@ import {
 import * as fs from "node:fs";
 import { tmpdir } from "node:os";
 import { PassThrough } from "node:stream";
-import { join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, openTokens } from "gradmix/data";
@@ -132,6 +133,56 @@ describe("prepared", () => {
     expect([result, out]).toEqual([0, "whole is already complete, with the same text and options\n"]);
   });
 
+  test("a complete folder whose files are missing, cut off or changed is refused by name; a copy of it is complete", async () => {
+    cpSync(join(folder, "whole"), join(folder, "checked"), { recursive: true });
+    const again = () => prepare("checked");
+    expect((await again()).out).toBe("checked is already complete, with the same text and options\n");
+    for (const [name, damage, what] of [
+      ["domains/prose.bin", null, "is missing"],
+      ["domains/prose.idx", null, "is missing"],
+      ["target.idx", null, "is missing"],
+      ["tokenizer.json", null, "cannot be read (no such file or folder)"],
+      ["domains/prose.bin", (bytes: Buffer) => bytes.subarray(0, 200), "has changed since it was written"],
+      ["target.bin", (bytes: Buffer) => bytes.fill(1, 0, 2), "has changed since it was written"],
+      ["domains/prose.idx", (bytes: Buffer) => bytes.subarray(0, -1), "it says 60 sequences and 61 documents, which do not fit its"], // prettier-ignore
+      ["tokenizer.json", () => JSON.stringify(byteTokenizer().toJSON()), "was started with another tokenizer"], // prettier-ignore
+    ] as const) {
+      const path = join(folder, "checked", name);
+      const bytes = readFileSync(path);
+      if (damage === null) rmSync(path);
+      else writeFileSync(path, damage(Buffer.from(bytes)));
+      const { result } = await again();
+      if (!what.startsWith("was started"))
+        expect(result).toContain(`--out checked: checked/${name}: ${what}`);
+      expect(result).toMatch(
+        what.startsWith("was started")
+          ? /was started with another tokenizer; prepare into another folder/
+          : /; delete this folder and run the command again, or prepare into another one$/,
+      );
+      writeFileSync(path, bytes);
+    }
+    expect((await again()).result).toBe(0);
+    // With a tokenizer that was given, the folder's own is compared too.
+    const given = ["--tokenizer", "whole/tokenizer.json"];
+    expect((await prepare("checked-2", ...given)).result).toBe(0);
+    writeFileSync(join(folder, "checked-2/tokenizer.json"), JSON.stringify(byteTokenizer().toJSON()));
+    expect((await prepare("checked-2", ...given)).result).toContain(
+      "--out checked-2: checked-2/tokenizer.json: is not the tokenizer of its tokens; delete",
+    );
+  });
+
+  test("the command that it prints can be copied, whatever the folder is called", async () => {
+    const { out } = await prepareHere(
+      "--domains",
+      "target.jsonl",
+      "--tokenizer",
+      "byte",
+      "--out",
+      "it's mine",
+    );
+    expect(out).toContain("  train    gradmix train --domains 'it'\\''s mine'\n");
+  });
+
   test("any number of workers writes the same bytes", async () => {
     expect((await prepare("three", "--workers", "3", "--tokenizer", "whole/tokenizer.json")).result).toBe(0);
     expect(bytesIn("three")).toEqual(bytesIn("whole"));
@@ -236,7 +287,7 @@ describe("prepared", () => {
     expect((await ended)[1]).toBe("SIGKILL");
     // A line that was being written, and files that were.
     appendFileSync(done, '{"job":"abc","docu');
-    writeFileSync(join(folder, "killed/work/abc.bin.tmp"), "half");
+    writeFileSync(join(folder, "killed/work/0123456789abcdef0123.bin.tmp"), "half");
     await expect(dataOf({ "data.domainsFrom": [join(folder, "killed")] })).rejects.toThrow("is not complete; run the same gradmix prepare command again"); // prettier-ignore
     const { result, err } = await prepare("killed", "--workers", "3");
     expect(result).toBe(0);
@@ -492,6 +543,96 @@ describe("the command is refused, and its finished work is kept", () => {
     expect(existsSync(join(folder, "nothing"))).toBe(reason.includes("empty"));
     rmSync(join(folder, "nothing"), { recursive: true, force: true });
   });
+});
+
+describe("a folder with files of the user", () => {
+  const args = ["--domains", "target.jsonl", "--tokenizer", "byte", "--workers", "1"];
+  const put = (...files: readonly (readonly [path: string, text: string])[]): string => {
+    const own = mkdtempSync(join(folder, "own-"));
+    for (const [path, text] of files) {
+      mkdirSync(dirname(join(own, path)), { recursive: true });
+      writeFileSync(join(own, path), text);
+      // Not of a process that is about to write a lock.
+      utimesSync(join(own, path), 1e9, 1e9);
+    }
+    return basename(own);
+  };
+  /** The names and contents in a folder. */
+  const all = (out: string): unknown =>
+    readdirSync(join(folder, out), { recursive: true, encoding: "utf8" })
+      .sort()
+      .map((name) => [name, fs.statSync(join(folder, out, name)).isFile() ? readFileSync(join(folder, out, name), "utf8") : null]); // prettier-ignore
+
+  test.each<[string, readonly (readonly [string, string])[], string]>([
+    ["a folder named work", [["work/notes.txt", "mine"], ["tokenizer.json", "mine"]], "tokenizer.json"], // prettier-ignore
+    ["only a folder named work", [["work/notes.txt", "mine"]], "work"],
+    ["a file named work", [["work", "mine"]], "work"],
+    ["what is left before the plan, and more", [["work/.plan.json.12.tmp", ""], ["tokenizer.json", "mine"]], "tokenizer.json"], // prettier-ignore
+    ["a plan of something else", [["work/plan.json", '{"steps":[]}'], ["tokenizer.json", "mine"]], "OUT/work/plan.json: gradmix is missing; it must be a string"], // prettier-ignore
+    ["a manifest of something else", [["prepared.json", "{}"], ["work/plan.json", "mine"]], "OUT/prepared.json: version is missing; it must be 1"], // prettier-ignore
+    ["a name that begins like a lock", [["lock.txt", "mine"]], "lock.txt"],
+    ["another such name", [["locks", "mine"]], "locks"],
+  ])("%s is refused, and nothing changes", async (_, files, what) => {
+    const out = put(...files);
+    const before = all(out);
+    expect(await refusal(...args, "--out", out)).toBe(
+      `--out ${out}: exists and contains something else (${what.replace("OUT", out)}); choose another folder`,
+    );
+    expect(all(out)).toEqual(before);
+  });
+
+  test("one that was begun is continued, also before its plan was written; files of others stay", async () => {
+    const begun = put(["work/.plan.json.12.tmp", ""], [`lock.${"0".repeat(16)}`, "1 elsewhere\n"]);
+    expect(await refusal(...args, "--out", begun)).toBe(0);
+    const mine = [["lock.txt", "mine"], ["work/notes.txt", "mine"], ["work/notes.tmp", "mine"]] as const; // prettier-ignore
+    const left = (): unknown[] =>
+      mine.map(([name]) => [name, readFileSync(join(folder, begun, name), "utf8")]);
+    for (const plan of ['{"steps":[]}', null]) {
+      for (const [name, text] of mine) {
+        mkdirSync(dirname(join(folder, begun, name)), { recursive: true });
+        writeFileSync(join(folder, begun, name), text);
+        utimesSync(join(folder, begun, name), 1e9, 1e9);
+      }
+      const at = join(folder, begun, "work/plan.json");
+      if (plan !== null) writeFileSync(at, plan);
+      else {
+        const { made } = JSON.parse(readFileSync(join(folder, begun, "prepared.json"), "utf8")) as { made: object }; // prettier-ignore
+        writeFileSync(at, JSON.stringify(made));
+        writeFileSync(join(folder, begun, "work", `${"a".repeat(20)}.docs`), "ours");
+      }
+      expect((await prepareHere(...args, "--out", begun)).out).toContain("is already complete");
+      expect(left()).toEqual(mine);
+      expect(readdirSync(join(folder, begun, "work")).sort()).toEqual(
+        ["notes.tmp", "notes.txt", ...(plan === null ? [] : ["plan.json"])].sort(),
+      );
+    }
+  });
+});
+
+test("a domain that was already joined is joined again if a file was added to it since", async () => {
+  for (const name of ["grows/a", "grows/b"]) mkdirSync(join(folder, name), { recursive: true });
+  // Nearly as large as a part of the text, so that the next file is a part of its own.
+  writeFileSync(join(folder, "grows/a/large.txt"), "words ".repeat(Math.floor((2 ** 24 - 9) / 6)));
+  writeFileSync(join(folder, "grows/b/b.txt"), "other words");
+  const args = (out: string): string[] => ["--domains", "grows", "--tokenizer", "byte", "--workers", "1", "--out", out]; // prettier-ignore
+  // After the lines of two parts and of one domain.
+  const rule = { call: "write", path: "done\\.jsonl$", nth: 4, signals: ["SIGKILL"] };
+  const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
+  const { signal } = spawnSync(
+    process.execPath,
+    ["--import", preload, command, "prepare", ...args("grown")],
+    { cwd: folder, stdio: "ignore", env: { ...process.env, SIGNAL: JSON.stringify(rule) } },
+  );
+  const lines = readFileSync(join(folder, "grown/work/done.jsonl"), "utf8");
+  expect({ signal, joined: [...lines.matchAll(/"file":"(.*?)"/g)].map(([, file]) => file) }).toEqual({
+    signal: "SIGKILL",
+    joined: ["domains/a.bin"],
+  });
+  writeFileSync(join(folder, "grows/a/new.txt"), "the added file");
+  expect(await refusal(...args("grown"))).toBe(0);
+  expect(await refusal(...args("fresh"))).toBe(0);
+  expect(bytesIn("grown")).toEqual(bytesIn("fresh"));
+  expect(readFileSync(join(folder, "grown/prepared.json"), "utf8")).toContain("new.txt");
 });
 
 test("a bad line deep in a file is named by its number; a full disk and a changing file leave no partial files", async () => {

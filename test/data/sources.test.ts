@@ -498,3 +498,90 @@ describe("a corpus", () => {
     expect([...corpus.train.documents].at(-1)).toBe(6);
   });
 });
+
+describe("the field that names the domain", () => {
+  /** The domain of a document of this JSON, or the reason why it has none. */
+  const domainOf = async (member: string, field = "d"): Promise<string | undefined> => {
+    const path = put("d.jsonl", `{ "text": "a text \\" }", ${member} }\n`);
+    try {
+      return (await read([path], { domainField: field }))[0]?.domain;
+    } catch (error) {
+      if (error instanceof GradmixError) return error.message;
+      throw error;
+    }
+  };
+  const refused = (is: string, field = "d"): string =>
+    `d.jsonl:1: the field "${field}", which names the domain (--domain-field), ${is}; fix it, or skip it with --skip-bad-lines`;
+
+  test("is refused with the reason if it is missing, empty, null or something else", async () => {
+    expect(await domainOf('"e": 1')).toMatch(/the object has no field "d" that names its domain/);
+    expect(await domainOf('"d": ""')).toBe(refused("is empty"));
+    expect(await domainOf('"d": null')).toBe(refused("is null"));
+    expect(await domainOf('"d": [1]')).toBe(refused("is neither a string nor a number"));
+    const row = put("d.csv", "text,d\nwords,\n");
+    await expect(read([row], { domainField: "d" })).rejects.toThrow(
+      'd.csv:2: the field "d", which names the domain (--domain-field), is empty',
+    );
+  });
+
+  test("may be a number whose name has all of its digits; another one is refused as it is written", async () => {
+    for (const [written, name] of [
+      ["7", "7"],
+      ["-7", "-7"],
+      ["0", "0"],
+      ["-0", "0"],
+      ["1.50", "1.5"],
+      ["0.001", "0.001"],
+      ["1e3", "1000"],
+      ["25E-1", "2.5"],
+      ["120.00e-1", "12"],
+      ["9007199254740991", "9007199254740991"],
+      ["9007199254740992", "9007199254740992"],
+      ["1e20", "100000000000000000000"],
+    ])
+      expect([written, await domainOf(`"d": ${written} `)]).toEqual([written, name]);
+    const why = (written: string): string =>
+      `is ${written}, a number that cannot be kept as it is written; write it as a string`;
+    for (const written of [
+      "12345678901234567890",
+      "12345678901234567891",
+      "9007199254740993",
+      "1e21",
+      "1E-7",
+      "1e999",
+      "0.1000000000000000055",
+      "1.00000000000000000001",
+    ])
+      expect(await domainOf(`"d": ${written}`)).toBe(refused(why(written)));
+    // Wherever it is in the line, and as a string it is kept.
+    const inner = '"x": {"d": 5, "e": [1]}, "m": {"k\\"": "}", "d": 12345678901234567891, "z": 1}, "n": 0';
+    expect(await domainOf(inner, "m.d")).toBe(refused(why("12345678901234567891"), "m.d"));
+    expect(await domainOf('"m": {"d": 1}, "m.d": 9007199254740993', "m.d")).toBe(refused(why("9007199254740993"), "m.d")); // prettier-ignore
+    expect(await domainOf('"d": "12345678901234567890"')).toBe("12345678901234567890");
+  });
+
+  test("never gives two numbers one name", async () => {
+    const number = fc
+      .tuple(fc.bigInt({ min: -(10n ** 25n), max: 10n ** 25n }), fc.nat(30), fc.integer({ min: -8, max: 8 }))
+      .map(([digits, point, exponent]) => {
+        const text = String(digits < 0n ? -digits : digits);
+        const at = Math.max(1, text.length - point);
+        const fraction = text.slice(at);
+        return `${digits < 0n ? "-" : ""}${text.slice(0, at)}${fraction === "" ? "" : `.${fraction}`}e${exponent}`;
+      });
+    await fc.assert(
+      fc.asyncProperty(number, async (written) => {
+        const name = (await domainOf(`"d": ${written}`)) ?? "";
+        if (name.startsWith("d.jsonl")) return;
+        // As a fraction of whole numbers.
+        const exact = (text: string): bigint => {
+          const [, sign = "", whole = "", fraction = "", exponent = "0"] =
+            /^(-?)(\d+)\.?(\d*)(?:e(-?\d+))?$/.exec(text) ?? expect.unreachable();
+          return BigInt(`${sign}${whole}${fraction}${"0".repeat(60 - fraction.length + Number(exponent))}`);
+        };
+        expect(exact(name)).toBe(exact(written));
+      }),
+      { numRuns: 200 },
+    );
+  });
+});

@@ -3,6 +3,7 @@
  * analysis; Deerwester et al. 1990, by subspace iteration as in Halko et al. 2011), scaled to unit length. They are fitted on a sample of the texts;
  * then any text can be embedded.
  */
+import { giveTurn } from "../../backends/turn.ts";
 import type { CancelSignal } from "../../cancel.ts";
 import { matmul } from "../../autograd/ops/matmul.ts";
 import { linear } from "../../autograd/ops/linear.ts";
@@ -80,16 +81,22 @@ export async function fitEmbedder(
   });
   const { dim = embedderDefaults.dim, seed = embedderDefaults.seed, signal } = options;
   checkTexts("fitEmbedder: texts", texts);
-  const counted = texts.map(countWords);
+  const counted: ReadonlyMap<number, number>[] = [];
+  for (const text of texts) {
+    await giveTurn();
+    signal?.throwIfAborted();
+    counted.push(countWords(text));
+  }
   const idf = new Float32Array(FEATURES);
   for (const words of counted) for (const word of words.keys()) idf[word]!++;
   for (let f = 0; f < FEATURES; f++) idf[f] = Math.log((1 + texts.length) / (1 + idf[f]!)) + 1;
-  if (counted.every((words) => words.size === 0))
-    throw new GradmixError("data", "fitEmbedder: no text contains a word");
+  const rank = counted.filter((words) => words.size > 0).length;
+  if (rank === 0) throw new GradmixError("data", "fitEmbedder: no text contains a word");
   const places = placesOf(seed);
   let covariance: Tensor | null = null;
   try {
     for (let from = 0; from < counted.length; from += BLOCK) {
+      await giveTurn();
       signal?.throwIfAborted();
       const block = counted.slice(from, from + BLOCK);
       const rows = projected(block, idf, places);
@@ -102,7 +109,7 @@ export async function fitEmbedder(
       before?.dispose();
     }
     if (covariance === null) throw new GradmixError("data", "fitEmbedder: there is no text");
-    return { dim, seed, idf, directions: await leadingDirections(covariance, dim, seed, signal) };
+    return { dim, seed, idf, directions: await leadingDirections(covariance, { dim, rank, seed, signal }) };
   } finally {
     covariance?.dispose();
   }
@@ -225,40 +232,47 @@ function projected(
 }
 
 /**
- * The eigenvectors of a symmetric matrix with the largest eigenvalues, as rows [dim, PROJECTED], by subspace iteration. They are accurate as a
- * subspace, not one by one.
+ * The eigenvectors of a symmetric matrix of at most this rank with the largest eigenvalues, as rows [dim, PROJECTED], by subspace iteration. They are
+ * accurate as a subspace, not one by one. Rows past the rank are 0.
  */
 async function leadingDirections(
   covariance: Tensor,
-  dim: number,
-  seed: number,
-  signal?: CancelSignal,
+  { dim, rank, seed, signal }: { dim: number; rank: number; seed: number; signal?: CancelSignal | undefined },
 ): Promise<Float32Array> {
   const [k0, k1] = key(seed);
-  const directions = new Float32Array(dim * PROJECTED);
+  const count = Math.min(dim, rank);
+  const all = new Float32Array(dim * PROJECTED);
+  const directions = all.subarray(0, count * PROJECTED);
   for (let i = 0; i < directions.length; i++)
     directions[i] = threefry2x32(k0, k1, i, 0x5eed)[0] / 2 ** 31 - 1;
   for (let iteration = 0; iteration < ITERATIONS; iteration++) {
-    signal?.throwIfAborted();
-    orthonormalise(directions, PROJECTED);
-    const next = scope(() => linear(tensor(directions, [dim, PROJECTED]), covariance));
+    await orthonormalise(directions, PROJECTED, signal);
+    const next = scope(() => linear(tensor(directions, [count, PROJECTED]), covariance));
     try {
       directions.set(await next.data());
     } finally {
       next.dispose();
     }
   }
-  orthonormalise(directions, PROJECTED);
-  return directions;
+  await orthonormalise(directions, PROJECTED, signal);
+  return all;
 }
 
-/** Gram–Schmidt orthonormalisation of rows, twice each because of rounding. A row that depends on those before it becomes 0. */
-function orthonormalise(rows: Float32Array, width: number): void {
+/**
+ * Gram–Schmidt orthonormalisation of rows, twice each because of rounding. A row that depends on those before it becomes 0. The time grows with the
+ * square of the number of rows, so signals are handled after each.
+ */
+async function orthonormalise(rows: Float32Array, width: number, signal?: CancelSignal): Promise<void> {
+  /** Where the rows before this one begin that are not 0. */
+  const others: number[] = [];
   for (let at = 0; at < rows.length; at += width) {
+    await giveTurn();
+    signal?.throwIfAborted();
     const row = rows.subarray(at, at + width);
     const size = lengthOf(row);
+    if (size === 0) continue;
     for (let pass = 0; pass < 2; pass++)
-      for (let other = 0; other < at; other += width) {
+      for (const other of others) {
         let dot = 0;
         for (let d = 0; d < width; d++) dot += row[d]! * rows[other + d]!;
         for (let d = 0; d < width; d++) row[d]! -= dot * rows[other + d]!;
@@ -266,6 +280,7 @@ function orthonormalise(rows: Float32Array, width: number): void {
     const left = lengthOf(row);
     const scale = left > 1e-5 * size ? 1 / left : 0;
     for (let d = 0; d < width; d++) row[d]! *= scale;
+    if (scale > 0) others.push(at);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Embeddings of texts: words, the projection against exact TF-IDF, the leading directions against a separate eigensolver, and the separation of topics. */
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import {
   countWords,
@@ -160,6 +160,48 @@ test("the result depends on the seed; single texts get the same vectors as all t
     }),
     { numRuns: 5 },
   );
+});
+
+/** A signal that is asked often; `onCall` has the number of times, from 1, and the turns that the event loop has had. */
+function asked(onCall: (calls: number, turns: number) => void): { signal: AbortSignal; end: () => void } {
+  const { signal } = new AbortController();
+  let [calls, turns, ended] = [0, 0, false];
+  const turn = (): void => {
+    turns++;
+    if (!ended) setImmediate(turn);
+  };
+  setImmediate(turn);
+  vi.spyOn(signal, "throwIfAborted").mockImplementation(() => onCall(++calls, turns));
+  return { signal, end: () => void (ended = true) };
+}
+
+test("a signal is heard between the rows while the directions are made orthonormal", async () => {
+  const texts = topical(5, 520, 4).map(({ text }) => text);
+  const dim = 512;
+  // A call for each text, and one for the block of the covariance.
+  const before = texts.length + 1;
+  let [begun, at] = [0, 0];
+  const { signal, end } = asked((calls, turns) => {
+    if (calls === before + 1) begun = turns;
+    at = calls;
+    if (calls > before && turns >= begun + 2) throw new Error("stopped");
+  });
+  await expect(fitEmbedder(texts, { dim, signal })).rejects.toThrow("stopped");
+  end();
+  expect(at).toBeGreaterThan(before + 1);
+  expect(at).toBeLessThanOrEqual(before + dim);
+});
+
+test("there are no more directions than texts with words; the other rows are 0 and take no time", async () => {
+  const texts = [...topical(6, 20, 4).map(({ text }) => text), "", "!"];
+  let most = 0;
+  const { signal, end } = asked((calls) => void (most = calls));
+  const { directions } = await fitEmbedder(texts, { dim: 1024, signal });
+  end();
+  for (let i = 0; i < 20; i++) expectNear(dotOf(directions, PROJECTED, i, i), 1, 1e-5);
+  expect(directions.subarray(20 * PROJECTED).every((value) => value === 0)).toBe(true);
+  expect(directions.length).toBe(1024 * PROJECTED);
+  expect(most).toBe(texts.length + 1 + 13 * 20);
 });
 
 test("invalid input is refused", async () => {
