@@ -260,7 +260,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
 // x clamped to ±`most`, where the slope is already 0 or 1, because powers of a larger x would give ∞·0. NaN stays NaN.
 // @ts-ignore: decorator
 @inline function held(x: v128, most: f32): v128 {
-  return f32x4.pmax(f32x4.pmin(x, f32x4.splat(most)), f32x4.splat(-most));
+  return f32x4.pmin(f32x4.pmax(x, f32x4.splat(-most)), f32x4.splat(most));
 }
 
 // d silu/dx = s·(1 + x·(1 − s)), with s the logistic of x.
@@ -287,10 +287,10 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   const one = f32x4.splat(1);
   return f32x4.div(one, f32x4.add(one, power));
 }
-// GELU of x from its share s. Below −10 the share is replaced by 0, so that its product with a large x is 0.
+// GELU of x from its share s. Below −10, where it is less than 2⁻¹²² in size, x is held there, so that its product with the share is not large.
 // @ts-ignore: decorator
 @inline export function geluFrom(x: v128, share: v128): v128 {
-  return f32x4.mul(f32x4.pmax(x, f32x4.splat(-1e30)), v128.andnot(share, f32x4.lt(x, f32x4.splat(-10))));
+  return f32x4.mul(f32x4.pmax(x, f32x4.splat(-10)), share);
 }
 // @ts-ignore: decorator
 @inline export function geluSlopeFrom(x: v128, power: v128, share: v128): v128 {
