@@ -33,12 +33,15 @@ export function onOneLine(text: string): string {
     );
 }
 
-/** The only error type that gradmix throws deliberately. Its message is one line that says what is wrong, where, and what to do. */
+/**
+ * The only error type that gradmix throws deliberately. Its message is one line that says what is wrong, where, and what to do; a report of several
+ * faults is a list of such lines.
+ */
 export class GradmixError extends Error {
   /** Kind of the error; see `ErrorCode`. */
   readonly code: ErrorCode;
-  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(onOneLine(message), options);
+  constructor(code: ErrorCode, message: string | readonly string[], options?: ErrorOptions) {
+    super([message].flat().map(onOneLine).join("\n"), options);
     this.name = "GradmixError";
     this.code = code;
   }

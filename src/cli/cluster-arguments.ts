@@ -59,18 +59,13 @@ export function clusterArguments(
     const kind: Kind = { type: "integer", min, max };
     return given === null ? null : (checkValue(kind, fromArguments(kind, [given], flag), flag) as number);
   };
-  const named = (name: string, flag: string): string | null => {
-    const given = text(name);
-    if (given === "") throw configError(`${flag}: is empty`);
-    return given;
-  };
   const clusters = integer("clusters", "--clusters", 1);
   const levels = text("levels");
-  const ids = named("ids", "--ids");
+  const ids = text("ids");
   const found = withShards(files);
-  const tokenizer = named("tokenizer", "--tokenizer") ?? found.tokenizer;
-  const embeddings = named("embeddings", "--embeddings");
-  const textField = named("textField", "--text-field");
+  const tokenizer = text("tokenizer") ?? found.tokenizer;
+  const embeddings = text("embeddings");
+  const textField = text("textField");
   const dim = integer("dim", "--dim", 1, 2048);
   const balance = text("balanced");
   if (embeddings !== null && dim !== null)
@@ -94,7 +89,7 @@ export function clusterArguments(
     throw configError("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
   return {
     files: found.files,
-    out: named("out", "--out") ?? "",
+    out: text("out") ?? "",
     ids,
     count: clusters,
     tokenizer,

@@ -39,7 +39,7 @@ export function prepareArguments(
     return value === null ? null : checkValue(kind, fromArguments(kind, [value], flag), flag);
   };
   const out = textOption(options, "out");
-  if (out === null || out === "") throw configError("gradmix prepare needs a folder to make: add --out DIR");
+  if (out === null) throw configError("gradmix prepare needs a folder to make: add --out DIR");
   return {
     ...{ config: config ?? null, given, rows, out },
     format: (read("format", { type: "choice", choices: prepareFormats }) ??

@@ -53,13 +53,15 @@ export async function report(
   return 0;
 }
 
-/** The last part of each run's path, with as many parts before it as tell the runs apart. The paths are different. */
+/** The last part of each run's path, with as many parts before it as tell the runs apart. Equal paths have equal names. */
 function namesOf(runs: readonly string[]): string[] {
   const paths = runs.map((run) => resolve(run).split(sep));
   const end = (path: readonly string[], parts: number): string => path.slice(-parts).join("/");
   return paths.map((path) => {
     let parts = 1;
-    while (paths.some((other) => other !== path && end(other, parts) === end(path, parts))) parts++;
+    const isTaken = (): boolean =>
+      paths.some((other) => other !== path && end(other, parts) === end(path, parts));
+    while (parts < path.length && isTaken()) parts++;
     return end(path, parts);
   });
 }

@@ -163,10 +163,11 @@ export function checkRule(make: MakeRule, options: CheckRuleOptions = {}): strin
     (one) => one.applies(context) && (replay === undefined || one.name === replay.invariant),
   );
   const faults = chosen.flatMap((one) => faultOf(one, context, options) ?? []);
-  if (faults.length > 0)
-    throw new GradmixError(
-      "numeric",
-      `rule "${context.rule.name}" breaks ${faults.length} of ${chosen.length} invariants: ${faults.join("\n")}`,
-    );
+  const [first, ...others] = faults;
+  if (first !== undefined)
+    throw new GradmixError("numeric", [
+      `rule "${context.rule.name}" breaks ${faults.length} of ${chosen.length} invariants: ${first}`,
+      ...others,
+    ]);
   return chosen.map(({ name }) => name);
 }

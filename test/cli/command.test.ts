@@ -159,8 +159,9 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     ],
     [["train", "--domains", "*.md", "--domains", "*.md"], "--domains: *.md is named twice; name it once"],
     [["train", ...valid, "--out", ""], "--out: is empty"],
-    [["train", "--resume", ""], "--resume: is empty; name the folder of a run"],
-    [["doctor", "x"], /^too many arguments: x/],
+    [["train", "--resume", ""], "--resume: is empty"],
+    [["doctor", "x"], "doctor: takes no arguments (x)"],
+    [["watch", "a", "b"], /^too many arguments: a b; quote globs/],
     [
       ["train", ...valid, "--min-lr", "0.1", "--min-ratio", "0.1"],
       "--min-lr is the former name of --min-ratio; give one of them",

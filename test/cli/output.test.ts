@@ -76,5 +76,6 @@ test("the message of an error is one line without control characters, whatever i
       if (!/[\p{Cc}\p{Zl}\p{Zp}]/u.test(text)) expect(message).toBe(`before ${text} after`);
     }),
   );
+  expect(new GradmixError("numeric", ["a\nb", "c"]).message).toBe("a b\nc");
   expect(new GradmixError("io", "a:\n  b\r\nc\u2028\u001b[2K").message).toBe("a: b c\\u2028\\u001b[2K");
 });
