@@ -179,7 +179,14 @@ function parseLine(line: string, fields: Fields, repeatedIn: ReturnType<typeof r
   const found = parseRecord(value, fields, "object", line);
   if ("reason" in found) return found;
   const repeated = repeatedIn(line, found.text.length);
-  return repeated === null ? found : { reason: `the object has the field "${repeated}" more than once` };
+  if (repeated !== null) return { reason: `the object has the field "${repeated}" more than once` };
+  // Only an escape can write half of a surrogate pair, for which UTF-8 has no bytes.
+  const half = line.includes("\\u") ? /\p{Surrogate}/u.exec(`${found.text}\n${found.domain ?? ""}`) : null;
+  return half === null
+    ? found
+    : {
+        reason: `the text has \\u${half[0].charCodeAt(0).toString(16)}, which is half of a character`,
+      };
 }
 
 /** The text of an object, and its domain if that is requested. `line` is the JSON of the object, if there is one. */

@@ -175,6 +175,16 @@ describe("documents", () => {
     ],
     ["a.jsonl", "[1]", /a\.jsonl:1: the line is not a JSON object/],
     ["a.jsonl", '{"txt":"x"}', /a\.jsonl:1: the object has no field "text" \(--text-field names another\)/],
+    [
+      "a.jsonl",
+      '{"text":"a\\ud800b"}',
+      /a\.jsonl:1: the text has \\ud800, which is half of a character; fix it/,
+    ],
+    [
+      "a.jsonl",
+      '{"text":"\\uDE00\\uD83D"}',
+      /a\.jsonl:1: the text has \\ude00, which is half of a character/,
+    ],
     ["a.jsonl", '{"text":7}', /a\.jsonl:1: the field "text" is not a string/],
     ["a.jsonl", Buffer.from([0x7b, 0xff, 0x7d]), /a\.jsonl:1: invalid UTF-8 at byte 1 of the line;/],
     ["a.txt", Buffer.from([0x63, 0xe9]), /a\.txt: invalid UTF-8 at byte 2;/],
