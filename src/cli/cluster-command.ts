@@ -23,7 +23,7 @@ import { formatJson } from "../json.ts";
 import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { ioError, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
 import {

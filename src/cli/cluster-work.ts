@@ -30,7 +30,7 @@ import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { ioError, readError, removeOwn, temporaryName, writeAll, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import {
   anything,
   count,

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { ioError, temporaryName, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import { reason } from "../node/system-errors.ts";
 import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";

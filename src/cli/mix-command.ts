@@ -16,7 +16,7 @@ import { isRuleName, type RuleName, ruleTraits, suppliedByFacts } from "../dga/r
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import { reason } from "../node/system-errors.ts";
 import { preparedAmong } from "./prepared-folder.ts";
 import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";

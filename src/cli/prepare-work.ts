@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import { ioError, removeOwn, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import {
   anything,
   count,

@@ -39,7 +39,7 @@ import {
   writeFolderAtomic,
   type WriteFs,
 } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, isObject } from "../json.ts";
 import { reason } from "../node/system-errors.ts";

@@ -2,7 +2,7 @@
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { reason } from "./system-errors.ts";
 

@@ -5,7 +5,7 @@ import { hostname } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../make-folders.ts";
+import { makeFolders } from "../folders-node.ts";
 import type { MetricsLine, StepMetrics } from "../runs/lines.ts";
 import { scanMetrics } from "../runs/record.ts";
 import { type Scalar, scalarsRecord, versionRecord } from "./tfevents.ts";

@@ -18,7 +18,7 @@ import type { TrainConfig } from "#dist/cli/train-config.js";
 import { formatJson } from "#dist/json.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { makeFolders } from "#dist/make-folders.js";
+import { makeFolders } from "#dist/folders-node.js";
 import { errorOf } from "../errors.ts";
 
 let root = "";

@@ -4,7 +4,7 @@ import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
-import { makeFolders } from "../../make-folders.ts";
+import { makeFolders } from "../../folders-node.ts";
 import { type FoundDevice, tensorCoreFeatures } from "./adapter-info.ts";
 import { limitsOf, requestDevice } from "./device.ts";
 import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
