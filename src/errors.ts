@@ -22,7 +22,7 @@ export function errorCode(error: unknown): string {
 
 /**
  * The text as one line that a terminal shows as it is: line ends with the spaces around them become one space, and other control characters (also of
- * names and texts that a message quotes) are written as \uXXXX. Not part of the package's interface.
+ * names and texts that a message quotes) are written as escapes of JSON. Not part of the package's interface.
  */
 export function onOneLine(text: string): string {
   return text

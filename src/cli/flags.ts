@@ -1,7 +1,7 @@
 /** Options of the commands for commander. An option that takes a value is either a list, which gathers its values, or may be given once. */
 import { type Command, Option } from "commander";
 import type { Kind } from "./options.ts";
-import { configError } from "./values.ts";
+import { configError, shorten } from "./values.ts";
 
 /** Whether the values of a repeated flag of this kind belong together. */
 export function gathers({ type }: Kind): boolean {
@@ -27,11 +27,9 @@ export function refuseSecondValues(command: Command): void {
     command.on(`option:${option.name()}`, (value: string) => {
       if (first !== null)
         throw configError(
-          `${option.long ?? option.name()}: given twice (${shortened(first)}, ${shortened(value)}); give it once`,
+          `${option.long ?? option.name()}: given twice (${shorten(first)}, ${shorten(value)}); give it once`,
         );
       first = value;
     });
   }
 }
-
-const shortened = (text: string): string => (text.length > 60 ? `${text.slice(0, 60)}…` : text);

@@ -1,12 +1,13 @@
 /** Whether the files of a complete folder of `gradmix prepare` are those that it wrote. */
 import { createHash } from "node:crypto";
-import { createReadStream, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { openTokenizer } from "../data/index.node.ts";
 import { describeTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { readError } from "../node/files.ts";
+import { hashFile } from "./hash-file.ts";
 import { hasChanged } from "./prepare-plan.ts";
 import { type Manifest, preparedFiles, type Shard, tokenizerHash } from "./prepared-folder.ts";
 import { configError, readJson } from "./values.ts";
@@ -77,10 +78,7 @@ export function indexOf(path: string): string {
 async function hashOf(path: string, signal: AbortSignal): Promise<string> {
   const hash = createHash("sha256");
   try {
-    for await (const chunk of createReadStream(path)) {
-      signal.throwIfAborted();
-      hash.update(chunk as Uint8Array);
-    }
+    await hashFile(hash, path, signal);
   } catch (error) {
     if (signal.aborted) throw error;
     throw readError(path, error);

@@ -1,6 +1,5 @@
 /** The model of an earlier run, which gives reference losses. It is read and checked before the data, and built once the backend runs. */
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { GradmixError } from "../errors.ts";
@@ -10,6 +9,7 @@ import type { ByteSource } from "../nn/safetensors.ts";
 import { fileSource } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
 import { shellWord } from "../shell-word.ts";
+import { hashFile } from "./hash-file.ts";
 import { readJson } from "./values.ts";
 
 export interface Reference {
@@ -31,11 +31,7 @@ export async function readReference(folder: string, signal: AbortSignal): Promis
     const path = join(folder, "model", name);
     try {
       files.set(name, fileSource(path));
-      // Reads in parts, so that the event loop can run between them.
-      for await (const part of createReadStream(path, { highWaterMark: 1 << 22 })) {
-        signal.throwIfAborted();
-        hash.update(part as Uint8Array);
-      }
+      await hashFile(hash, path, signal);
     } catch (error) {
       signal.throwIfAborted();
       throw new GradmixError(

@@ -409,8 +409,11 @@ export function configError(message: string, cause?: unknown): GradmixError {
   return new GradmixError("config", message, cause === undefined ? {} : { cause });
 }
 
+/** The beginning of a long text, for an error message. */
+export const shorten = (text: string): string => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
+
 function quote(text: string): string {
-  return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+  return JSON.stringify(shorten(text));
 }
 
 /** The flag of an option by its name in the code: `scaleTo` is `--scale-to`. */

@@ -47,7 +47,7 @@ function namesOf(field: string): string[] {
 /** A check that is true only if no name of the field can stand twice in a part of a line: each is there at most once, and none with an escape. */
 function quickCheck(field: string): (part: string) => boolean {
   const names = [...new Set(namesOf(field))];
-  // For these characters JSON has no spelling but the plain one and \uXXXX.
+  // For these characters JSON has no spelling but the plain one and an escape by number.
   if (!names.every((name) => /^[ !#-.0-[\]-~]*$/.test(name))) return () => false;
   const codes = new Set(names.flatMap((name) => Array.from(name, (c) => c.charCodeAt(0).toString(16))));
   const escape = codes.size === 0 ? null : new RegExp(`\\\\u00(?:${[...codes].join("|")})`, "i");
