@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { shellWord } from "../shell-word.ts";
-import { listCheckpoints } from "./run-folder.ts";
+import { listCheckpoints } from "./run-places.ts";
 
 /** The facts that the advice depends on. */
 export interface Advice {

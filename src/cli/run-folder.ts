@@ -61,10 +61,15 @@ import {
   withDefault,
 } from "../schema.ts";
 import { shellWord } from "../shell-word.ts";
+import {
+  checkpointPath,
+  isRun,
+  keptCheckpoints,
+  listCheckpoints,
+  otherThanRun,
+  readFolder,
+} from "./run-places.ts";
 import { configError } from "./values.ts";
-
-/** Number of checkpoints to keep: the newest, and one to fall back to. */
-const keptCheckpoints = 2;
 
 /** Files and folders that mark a folder as a run. */
 const traces = [
@@ -136,38 +141,6 @@ export interface ResumeFrom {
   config: TrainConfig;
   /** The given checkpoint; null: the newest one. */
   file: string | null;
-}
-
-/** Whether a folder has what a run makes before its first step. */
-export function isRun(folder: string): boolean {
-  const has = (name: string): boolean => nodeFs.existsSync(join(folder, name));
-  return has("config.json") && (has("checkpoints") || has("metrics.jsonl"));
-}
-
-/** The run that a path lies in; null if it lies in none. */
-function runAround(path: string): string | null {
-  return [join(path, ".."), join(path, "..", "..")].find(isRun) ?? null;
-}
-
-/**
- * Says what a path is that is neither a run nor a checkpoint, if it has to do with a run: a checkpoint that is not there, the folder of checkpoints, or
- * something else in the folder of a run; null for any other path. The text continues the path in an error.
- */
-export function otherThanRun(path: string): string | null {
-  const stats = nodeFs.statSync(path, { throwIfNoEntry: false });
-  const run = runAround(path);
-  if (stats === undefined) {
-    if (run === null || checkpointStep(basename(path)) === null) return null;
-    const there = listCheckpoints(run).map((one) => one.path);
-    return `is not there; ${there.length === 0 ? `the run ${run} has no checkpoint` : `a run keeps its last ${keptCheckpoints} checkpoints, here ${there.join(" and ")}; name one of them, or the run ${run} for the last one`}`;
-  }
-  const inside = stats.isDirectory()
-    ? nodeFs.readdirSync(path).filter((name) => checkpointStep(name) !== null)
-    : [];
-  const last = inside.sort().at(-1);
-  if (last !== undefined)
-    return `holds the checkpoints of a run; name ${run === null ? "" : `the run ${run}, or `}one of them, such as ${join(path, last)}`;
-  return run === null ? null : `is part of the run ${run}; name that`;
 }
 
 /** Finds the run that `--resume path` names. Throws `checkpoint`. */
@@ -539,25 +512,6 @@ function isWhole(path: string): boolean {
   }
 }
 
-function checkpointPath(folder: string, step: number): string {
-  return join(folder, "checkpoints", `step-${String(step).padStart(8, "0")}.safetensors`);
-}
-
-/** The step in the name of a checkpoint; null for other names. */
-function checkpointStep(name: string): number | null {
-  const [, step] = /^step-(\d+)\.safetensors$/.exec(name) ?? [];
-  return step === undefined ? null : Number(step);
-}
-
-/** The checkpoints of a run in ascending order of steps. */
-export function listCheckpoints(folder: string): { step: number; path: string }[] {
-  const place = join(folder, "checkpoints");
-  return readFolder(place)
-    .map((name) => ({ step: checkpointStep(name) ?? -1, path: join(place, name) }))
-    .filter(({ step }) => step >= 0)
-    .sort((a, b) => a.step - b.step);
-}
-
 /** Cuts metrics.jsonl after the last complete line up to `step`; later lines belong to steps that will run again. Returns the number of bytes that are left. */
 export function truncateMetrics(path: string, step: number): number {
   if (!nodeFs.existsSync(path)) return 0;
@@ -600,15 +554,6 @@ function removeTemporaries(folder: string): void {
   for (const place of [folder, join(folder, "checkpoints"), join(folder, "model")])
     for (const name of readFolder(place))
       if (temporaryName.test(name)) nodeFs.rmSync(join(place, name), { force: true });
-}
-
-function readFolder(folder: string): string[] {
-  try {
-    return nodeFs.readdirSync(folder);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return [];
-    throw new GradmixError("io", `${folder}: cannot be read (${reason(error)})`, { cause: error });
-  }
 }
 
 function writeJson(path: string, value: unknown, fs: WriteFs): void {

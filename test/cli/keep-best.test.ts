@@ -7,7 +7,8 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import { findRun, listCheckpoints, openRunFolder, type RunFolder } from "#dist/cli/run-folder.js";
+import { findRun, openRunFolder, type RunFolder } from "#dist/cli/run-folder.js";
+import { listCheckpoints } from "#dist/cli/run-places.js";
 import { runTraining } from "#dist/cli/run.js";
 import type { RunResult } from "#dist/cli/run-events.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
