@@ -7,16 +7,14 @@ import { THREADS_UNASKED } from "../backends/cpu/options.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, comparisonRow } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
-import { doctor } from "./doctor.ts";
 import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
 import { gathers, listOption, refuseSecondValues } from "./flags.ts";
-import { histogramArguments, histogramOptions, histogramRow } from "./histogram-arguments.ts";
-import { histogramTakes, showHistogram } from "./histogram-command.ts";
+import { histogramArguments, histogramOptions, histogramRow, histogramTakes } from "./histogram-arguments.ts";
 import { exportArguments, exportOptions } from "./export-arguments.ts";
-import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
+import { mixFlags, type MixFlags, mixRows } from "./mix-arguments.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
-import { type Outputs, train } from "./train.ts";
+import type { Outputs } from "./train.ts";
 import { type Raw, textOption, configError, flagOf } from "./values.ts";
 
 const examples = `
@@ -105,6 +103,7 @@ function addTrain(program: Command, io: Io): void {
   );
   trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const given = givenOf(io.rows, options);
+    const { train } = await import("./train.ts");
     io.code = await train(
       { config: config ?? null, given, resume: textOption(options, "resume") },
       undefined,
@@ -175,6 +174,7 @@ function addHistogram(program: Command, io: Io): void {
   addOptions(histogramCommand, itsRows);
   for (const option of histogramOptions()) histogramCommand.addOption(option.helpGroup(groups.run));
   histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const { showHistogram } = await import("./histogram-command.ts");
     io.code = await showHistogram(
       {
         config: config ?? null,
@@ -289,6 +289,7 @@ function addMix(program: Command, io: Io): void {
     const flags = Object.fromEntries(
       Object.keys(mixFlags).map((name) => [name, typeof options[name] === "string" ? options[name] : null]),
     ) as MixFlags;
+    const { mix } = await import("./mix-command.ts");
     io.code = await mix({ config: config ?? null, given: givenOf(ruleRows, options), flags }, io.err);
   });
 }
@@ -347,6 +348,7 @@ function addDoctor(program: Command, io: Io): void {
     .summary("show what this machine can do: backends, threads, speed")
     .description("Show which backends run on this machine, with their threads, SIMD level and speed.")
     .action(async () => {
+      const { doctor } = await import("./doctor.ts");
       io.code = await doctor(io.out);
     });
 }

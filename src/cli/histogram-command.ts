@@ -18,13 +18,6 @@ import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { unusedOptions } from "./unused-options.ts";
 import { type Raw, configError } from "./values.ts";
 
-/** Whether an option of `gradmix train` determines which text is read, and how. */
-export function histogramTakes({ section, path }: OptionRow): boolean {
-  return (
-    section === "data" || ["model.context", "model.initFrom", "training.seed", "run.quiet"].includes(path)
-  );
-}
-
 export interface HistogramArguments {
   /** Path of a config file; its other options are ignored. */
   readonly config: string | null;
