@@ -247,12 +247,12 @@ describe("a broken rule is caught", () => {
       /"a domain that was not measured keeps its weight": the weight of domain \d went from/,
     ],
     [
-      "what stands in the place of a missing domain",
+      "the numbers of a missing domain are used",
       {
         update: (state, { alignments = [] }) =>
           good.update(state, { alignments: Array.from(alignments, (x) => (Number.isFinite(x) ? x : 0)) }),
       },
-      /"what stands in the place of a domain that was not measured changes nothing": update 0 with/,
+      /"the numbers of a domain that was not measured are ignored": update 0 with/,
     ],
     [
       "a step that starts from the average",
