@@ -78,8 +78,7 @@ const parts: readonly Part[] = [
     rows: ["importance sampling, counts", "importance sampling", own],
   },
   {
-    title:
-      "Few target examples, drawn: 15 windows of 64 tokens from anywhere in the target, other windows for each seed",
+    title: "Few target examples from all over the target: 15 windows of 64 tokens, drawn anew for each seed",
     columns: Object.fromEntries(
       Object.entries(columnsOf({ targetTokens: 1_000, targetDrawn: true })).filter(
         ([name]) => name !== "math",
@@ -94,7 +93,7 @@ const parts: readonly Part[] = [
   },
   {
     title:
-      "Nothing to be found: the target is all 24 domains in equal parts (640 tokens of each, held out of training)",
+      "No mixture is better than equal weights: the target is all 24 domains in equal parts (640 tokens of each, held out of training)",
     columns: { "all domains": { target: ALL_EVENLY } },
     rows: ["uniform", own],
   },
