@@ -92,8 +92,7 @@ const parts: readonly Part[] = [
     rows: ["uniform", "importance sampling", own],
   },
   {
-    title:
-      "No mixture is better than equal weights: the target is all 24 domains in equal parts (640 tokens of each, held out of training)",
+    title: "A target of all 24 domains in equal parts (640 tokens of each, held out of training)",
     columns: { "all domains": { target: ALL_EVENLY } },
     rows: ["uniform", own],
   },
