@@ -22,7 +22,6 @@ const compared: Readonly<Record<string, Compared>> = {
   // However the text is cut, this draws from all of it evenly.
   "all text evenly": { method: methods.proportional, always: 8 },
   "importance sampling": { method: methods["importance sampling"] },
-  "importance sampling, limit 8": { method: methods["importance sampling, limit 8"] },
   "DGA (paper)": { method: paperWith({}), most: 64 },
   "DGA (paper), bases": { method: { ...paperWith({}), bases } },
   "DGA (default)": { method: DEFAULT },

@@ -7,6 +7,7 @@ import { THREADS_UNASKED } from "../backends/cpu/options.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, comparisonRow } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
+import { divideArguments, divideFlags, divideTakes } from "./divide-arguments.ts";
 import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
 import { gathers, listOption, refuseSecondValues } from "./flags.ts";
 import { histogramArguments, histogramOptions, histogramRow, histogramTakes } from "./histogram-arguments.ts";
@@ -77,7 +78,7 @@ const helpGroups: readonly (readonly [
   add: readonly ((program: Command, io: Io) => void)[],
 ])[] = [
   ["Find a mixture:", [addTrain, addCompare]],
-  ["Before you train:", [addCluster, addHistogram, addPrepare, addDoctor]],
+  ["Before you train:", [addCluster, addDivide, addHistogram, addPrepare, addDoctor]],
   ["Look at runs:", [addReport, addWatch]],
   ["Use the mixture in another trainer:", [addExport, addMix]],
 ];
@@ -255,6 +256,24 @@ function addCluster(program: Command, io: Io): void {
   clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
     const { cluster } = await import("./cluster-command.ts");
     io.code = await cluster(clusterArguments(files, options), io);
+  });
+}
+
+function addDivide(program: Command, io: Io): void {
+  const divideCommand = program
+    .command("divide")
+    .summary("divide domains by how much their documents resemble a target")
+    .description(
+      "Divide each domain into parts of about equal size, by how much its documents resemble the target. A run then uses the parts as its domains, so that it can choose text within a domain. Part 1 of a domain resembles the target most.",
+    )
+    .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
+  const itsRows = io.rows.filter(divideTakes);
+  addOptions(divideCommand, itsRows);
+  for (const [flag, help] of divideFlags)
+    divideCommand.addOption(new Option(flag, help).helpGroup(groups.run));
+  divideCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const { divide } = await import("./divide-command.ts");
+    io.code = await divide(divideArguments(config, givenOf(itsRows, options), itsRows, options), io);
   });
 }
 

@@ -10,6 +10,7 @@ import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, list } from "../options.ts";
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
 import { stretchesOf } from "./stretches.ts";
+import { runSteps, type Steps } from "./steps.ts";
 import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
 import { checkStream, type StoredStream, type TokenStream } from "./tokens.ts";
 
@@ -108,31 +109,39 @@ interface Counts {
   readonly pairs: Float64Array;
 }
 
+/** The score of a text by its tokens, in nats per token; 0 for a text without a pair. */
+export type Likeness = (tokens: ArrayLike<number>) => number;
+
 /**
- * Returns the function that scores a text by its tokens, in nats per token; 0 for a text without a pair. Of large domains, 262,144 tokens in evenly
- * spaced stretches are counted, and of very many domains fewer.
+ * Returns the score of texts. Of large domains, 262,144 tokens in evenly spaced stretches are counted, and of very many domains fewer.
  */
-export function likenessTo(
-  target: StoredStream,
-  domains: readonly StoredStream[],
-): (tokens: Uint16Array | Uint32Array | readonly number[]) => number {
+export function likenessTo(target: StoredStream, domains: readonly StoredStream[]): Likeness {
+  return runSteps(likenessInSteps(target, domains));
+}
+
+/** The same, in steps. */
+export function* likenessInSteps(target: StoredStream, domains: readonly StoredStream[]): Steps<Likeness> {
   const most = Math.max(1, Math.min(COUNTED.domain, Math.floor(COUNTED.all / Math.max(1, domains.length))));
-  const counted = ({ tokens }: StoredStream, tokensCounted: number): (Uint16Array | Uint32Array)[] =>
-    stretchesOf(tokens.length, tokensCounted, 1).map(({ from, to }) => tokens.subarray(from, to));
+  const counted = ({ tokens }: StoredStream, limit: number): (Uint16Array | Uint32Array)[] =>
+    stretchesOf(tokens.length, limit, 1).map(({ from, to }) => tokens.subarray(from, to));
   const ofTarget = counted(target, COUNTED.all);
   const ofAll = domains.flatMap((domain) => counted(domain, most));
   const numbers: Numbers = { tokens: createTokenNumbers(), pairs: createKeys() };
-  for (const part of [...ofTarget, ...ofAll]) addNumbers(numbers, part);
-  const [own, all] = [countsOf(numbers, ofTarget), countsOf(numbers, ofAll)];
+  for (const part of [...ofTarget, ...ofAll]) {
+    addNumbers(numbers, part);
+    yield;
+  }
+  const own = yield* countsOf(numbers, ofTarget);
+  const all = yield* countsOf(numbers, ofAll);
   const background = all.tokens.map((count) => FLOOR + count / Math.max(1, all.total));
-  const [likely, common] = [own, all].map((counts) => logLikelihood(counts, background));
+  const [likely, common] = [logLikelihood(own, background), logLikelihood(all, background)];
   return (tokens) => {
     let sum = 0;
     let before = tokens.length === 0 ? -1 : numbers.tokens.get(tokens[0]!);
     for (let t = 1; t < tokens.length; t++) {
       const next = numbers.tokens.get(tokens[t]!);
       const pair = before < 0 || next < 0 ? -1 : numbers.pairs.get(before, next);
-      sum += likely!(before, next, pair) - common!(before, next, pair);
+      sum += likely(before, next, pair) - common(before, next, pair);
       before = next;
     }
     return tokens.length < 2 ? 0 : sum / (tokens.length - 1);
@@ -153,7 +162,7 @@ function addNumbers({ tokens, pairs }: Numbers, part: Uint16Array | Uint32Array)
   }
 }
 
-function countsOf({ tokens, pairs }: Numbers, parts: readonly (Uint16Array | Uint32Array)[]): Counts {
+function* countsOf({ tokens, pairs }: Numbers, parts: readonly (Uint16Array | Uint32Array)[]): Steps<Counts> {
   const counts: Counts = {
     total: 0,
     tokens: new Float64Array(tokens.size),
@@ -168,6 +177,7 @@ function countsOf({ tokens, pairs }: Numbers, parts: readonly (Uint16Array | Uin
       before = next;
     }
     counts.total += part.length;
+    yield;
   }
   return counts;
 }
