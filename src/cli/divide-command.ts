@@ -81,16 +81,16 @@ async function readConfig({ config: file, given, rows }: DivideArguments): Promi
   const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
     ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
   );
+  if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
+    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   // No rule runs, so a rule is chosen that needs nothing.
   const noRule: Layer = { values: new Map([["mixing.rule", "uniform"]]), label: (key) => key };
   const config = await configOf([noRule, ...layers]);
-  const { target, domains, domainsFrom, tokenizer } = config.data;
+  const { target, domains, domainsFrom } = config.data;
   if (target.length === 0)
     throw configError(
       "gradmix divide needs a target, to which the documents are compared: add --target GLOB",
     );
-  if (tokenizer === "none")
-    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   if ([domainsFrom, target, ...domains.values()].flat().includes("-"))
     throw configError(
       '"-": the standard input cannot be read again by the runs that use the parts; write it to a file first',
@@ -262,12 +262,7 @@ function partsOfDocuments(scored: readonly ScoredFile[], { domains }: Inputs, co
       const sum = (of: (one: Placed) => number): number =>
         documents.reduce((total, one) => total + of(one), 0);
       const tokens = sum((one) => one.tokens);
-      const named = `${name}.${part + 1}`;
-      if (parts.has(named))
-        throw configError(
-          `the parts of two domains would have the name "${named}"; rename the domain "${name}"`,
-        );
-      parts.set(named, {
+      parts.set(`${name}.${part + 1}`, {
         documents: documents.length,
         bytes: sum((one) => one.bytes),
         tokens,

@@ -89,13 +89,14 @@ export function partsByScore(scores: ArrayLike<number>, sizes: ArrayLike<number>
 function documentsOf({ tokens, documents }: StoredStream, ids: Int32Array, part: number): TokenStream {
   const starts = [0];
   const pieces: (Uint16Array | Uint32Array)[] = [];
+  let length = 0;
   for (const [d, id] of ids.entries()) {
     if (id !== part) continue;
     const piece = tokens.subarray(documents[d]!, documents[d + 1]!);
     pieces.push(piece);
-    starts.push(starts.at(-1)! + piece.length);
+    length += piece.length;
+    starts.push(length);
   }
-  const length = starts.at(-1)!;
   const wide = pieces.some((piece) => piece instanceof Uint32Array);
   const joined = wide ? new Uint32Array(length) : new Uint16Array(length);
   for (const [j, piece] of pieces.entries()) joined.set(piece, starts[j]);
