@@ -10,11 +10,13 @@ import { dirname, resolve } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { utf8Length } from "../data/bytes.ts";
-import { type Likeness, likenessInSteps, partsByScore, partsIn } from "../data/likeness.ts";
+import { buildCorpus } from "../data/corpus.ts";
+import { documentSizes, likenessInSteps, partsByScore, partsIn } from "../data/likeness.ts";
 import { encodeNpy } from "../data/npy.ts";
 import { readDocuments } from "../data/sources.ts";
 import { runStepsInTurns } from "../data/steps.ts";
 import { isTokenFile } from "../data/token-files.ts";
+import { type TokenStream, tokenWriter } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { makeFolders } from "../folders-node.ts";
 import { formatJson } from "../json.ts";
@@ -27,8 +29,8 @@ import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
-import { displayWidth, startProgress } from "./progress.ts";
-import { readData } from "./read-data.ts";
+import { displayWidth, formatBadLines, startProgress } from "./progress.ts";
+import { tokenizerOfPlan } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
@@ -58,7 +60,7 @@ export async function divide(args: DivideArguments, { out, err }: Outputs): Prom
     const inputs = await listInputs({ ...config.data, out: null }, hooks);
     checkOutputs(outputs, [...others, ...filesOf(inputs)]);
     checkInputs(inputs);
-    for (const line of unusedOptions(config, { readsTokens: filesOf(inputs).some(isTokenFile) })) print(line);
+    for (const line of unusedOptions(config, { readsTokens: false })) print(line);
     const divided = await divideInputs(config, args.parts, inputs, hooks);
     writeParts(args, config, divided);
     report = `${formatParts(divided.parts)}files  ${args.out}\n`;
@@ -104,15 +106,16 @@ async function readConfig({ config: file, given, rows }: DivideArguments): Promi
 }
 
 /** Throws `config` for files of tokens, and for a file in two domains, because each of its documents has one part. */
-function checkInputs({ domains, mixed }: Inputs): void {
+function checkInputs({ domains, mixed, target }: Inputs): void {
   const owners = new Map<string, string>();
   const lists = [...domains, ...(mixed === null ? [] : [["the documents' field", mixed.files] as const])];
+  const tokens = [...filesOfLists(lists), ...target].find(isTokenFile);
+  if (tokens !== undefined)
+    throw configError(
+      `${tokens}: holds tokens, but gradmix divide compares text; name the text of its documents`,
+    );
   for (const [name, files] of lists)
     for (const file of files) {
-      if (isTokenFile(file))
-        throw configError(
-          `${file}: holds tokens, but only text can be divided; name the text of its documents`,
-        );
       const place = realpathSync(file);
       const owner = owners.get(place);
       if (owner !== undefined)
@@ -125,6 +128,9 @@ function checkInputs({ domains, mixed }: Inputs): void {
     }
 }
 
+const filesOfLists = (lists: readonly (readonly [string, readonly string[]])[]): string[] =>
+  lists.flatMap(([, files]) => files);
+
 /** A part of a domain, as in clusters.json. */
 interface Part {
   readonly documents: number;
@@ -134,14 +140,17 @@ interface Part {
   readonly likeness: number;
 }
 
+/** A file, as in clusters.json, with the part of each of its documents. */
+interface DividedFile {
+  readonly path: string;
+  readonly documents: number;
+  readonly sha256: string;
+  readonly ids: Int32Array;
+}
+
 interface Divided {
   readonly parts: ReadonlyMap<string, Part>;
-  readonly files: readonly {
-    readonly path: string;
-    readonly documents: number;
-    readonly sha256: string;
-    readonly ids: Int32Array;
-  }[];
+  readonly files: readonly DividedFile[];
 }
 
 interface Hooks {
@@ -156,129 +165,110 @@ async function divideInputs(
   hooks: Hooks,
 ): Promise<Divided> {
   const { data } = config;
-  // The text is scored document by document, so windows do not matter.
-  const plan = { ...data, context: 1, seed: dataSeed(config), out: null };
-  const read = await readData(plan, { tokenizer: null, corpus: undefined }, hooks, inputs);
-  const { tokenizer, target } = read;
-  if (tokenizer === null || target === null) throw configError("gradmix divide needs text and a target");
-  const streams = read.domains.map(({ train }) => train.stream);
-  const likeness = await runStepsInTurns(likenessInSteps(target.train.stream, streams), hooks.signal);
+  const seed = dataSeed(config);
+  // The tokenizer does not depend on windows.
+  const tokenizer = await tokenizerOfPlan({ ...data, context: 1, seed, out: null }, inputs, hooks);
+  const { textField, skipBadLines, heldOut } = data;
+  let skipped = 0;
+  const onSkip = (): void => void skipped++;
+  const documents = readDocuments(inputs.target, { textField, skipBadLines, onSkip });
+  // As in a run, so that the text on which it is evaluated decides nothing.
+  const { train: target } = await buildCorpus("target", documents, tokenizer, { heldOut, seed });
+  const read = await readDomains(inputs, { ...data, onSkip }, tokenizer, hooks.signal);
+  if (skipped > 0) hooks.onEvent(`skipped ${formatBadLines(skipped)}`);
   hooks.onEvent("comparing the documents with the target");
-  return partsOfDocuments(await scoreInputs(inputs, data, { tokenizer, likeness }, hooks), inputs, count);
+  const streams = read.domains.map(({ stream }) => stream);
+  const scores = await runStepsInTurns(likenessInSteps(target, streams), hooks.signal);
+  return dividedBy(scores, read, count);
 }
 
-/** The documents of a file, in order: their domains, scores and sizes. */
-interface ScoredFile {
-  readonly path: string;
-  readonly sha256: string;
-  /** Index of the domain of each document. */
-  readonly domain: readonly number[];
-  readonly scores: readonly number[];
-  readonly tokens: readonly number[];
-  readonly bytes: readonly number[];
+/** The text of the domains, with the place of each document. */
+interface ReadDomains {
+  readonly domains: readonly {
+    readonly name: string;
+    readonly stream: TokenStream;
+    /** For each document: the index of its file, its index in that, and its UTF-8 bytes. */
+    readonly places: readonly (readonly [file: number, document: number, bytes: number])[];
+  }[];
+  readonly files: readonly Omit<DividedFile, "ids">[];
 }
 
-interface Scoring {
-  readonly tokenizer: Tokenizer;
-  readonly likeness: Likeness;
-}
-
-async function scoreInputs(
+async function readDomains(
   { domains, mixed }: Inputs,
-  { textField, domainField, skipBadLines }: TrainConfig["data"],
-  scoring: Scoring,
-  { signal }: Hooks,
-): Promise<ScoredFile[]> {
-  const index = new Map(Array.from(domains.keys(), (name, i) => [name, i]));
-  const scored: ScoredFile[] = [];
-  const score = async (file: string, domainOf: (value: string | undefined) => number): Promise<void> => {
+  { textField, domainField, skipBadLines, onSkip }: TrainConfig["data"] & { readonly onSkip: () => void },
+  tokenizer: Tokenizer,
+  signal: AbortSignal,
+): Promise<ReadDomains> {
+  const reading = new Map(
+    Array.from(domains.keys(), (name) => [
+      name,
+      {
+        writer: tokenWriter(tokenizer.vocabSize, tokenizer.endOfText),
+        places: [] as [number, number, number][],
+      },
+    ]),
+  );
+  const files: Omit<DividedFile, "ids">[] = [];
+  const read = async (file: string, nameOf: (value: string) => string | undefined): Promise<void> => {
     const hash = textHash();
-    const found = {
-      domain: [] as number[],
-      scores: [] as number[],
-      tokens: [] as number[],
-      bytes: [] as number[],
-    };
-    for await (const document of readDocuments([file], {
-      ...{ textField, skipBadLines },
+    let documents = 0;
+    for await (const { text, domain = "" } of readDocuments([file], {
+      ...{ textField, skipBadLines, onSkip },
       ...(mixed === null || domainField === null ? {} : { domainField }),
     })) {
       await giveTurn();
       signal.throwIfAborted();
-      hash.add(document.text);
-      const ids = scoring.tokenizer.encode(document.text);
-      found.domain.push(domainOf(document.domain));
-      found.scores.push(scoring.likeness(ids));
-      // With the token that ends the document.
-      found.tokens.push(ids.length + 1);
-      found.bytes.push(utf8Length(document.text));
-    }
-    scored.push({ path: file, sha256: hash.digest(), ...found });
-  };
-  for (const [name, files] of domains)
-    for (const file of files) await score(file, () => index.get(name) ?? NaN);
-  for (const file of mixed?.files ?? [])
-    await score(file, (value) => {
-      const at = index.get(mixed?.domainOf.get(value ?? "") ?? "");
-      if (at === undefined)
+      hash.add(text);
+      const own = reading.get(nameOf(domain) ?? "");
+      if (own === undefined)
         throw new GradmixError(
           "data",
-          `${file}: the domain ${JSON.stringify(value)} is new, so the file changed while it was read; run the command again`,
+          `${file}: the domain ${JSON.stringify(domain)} is new, so the file changed while it was read; run the command again`,
         );
-      return at;
-    });
-  return scored;
-}
-
-/** A document: the index of its file, its index in that, its score and its size. */
-interface Placed {
-  readonly f: number;
-  readonly d: number;
-  readonly score: number;
-  readonly tokens: number;
-  readonly bytes: number;
+      own.writer.document(tokenizer.encode(text));
+      own.places.push([files.length, documents, utf8Length(text)]);
+      documents++;
+    }
+    files.push({ path: resolve(file), documents, sha256: hash.digest() });
+  };
+  for (const [name, list] of domains) for (const file of list) await read(file, () => name);
+  for (const file of mixed?.files ?? []) await read(file, (value) => mixed?.domainOf.get(value));
+  const empty = [...reading].find(([, { places }]) => places.length === 0);
+  if (empty !== undefined) throw new GradmixError("data", `domain "${empty[0]}": its files have no text`);
+  return {
+    domains: Array.from(reading, ([name, { writer, places }]) => ({ name, places, stream: writer.finish() })),
+    files,
+  };
 }
 
 /** Divides the documents of each domain, over all its files. */
-function partsOfDocuments(scored: readonly ScoredFile[], { domains }: Inputs, count: number): Divided {
+function dividedBy(scores: readonly Float64Array[], { domains, files }: ReadDomains, count: number): Divided {
   const parts = new Map<string, Part>();
-  const ids = scored.map(({ scores }) => new Int32Array(scores.length));
-  const placed = Array.from(domains.keys(), (): Placed[] => []);
-  for (const [f, { domain, scores, tokens, bytes }] of scored.entries())
-    domain.forEach((i, d) =>
-      placed[i]!.push({ f, d, score: scores[d]!, tokens: tokens[d]!, bytes: bytes[d]! }),
-    );
-  for (const [i, name] of [...domains.keys()].entries()) {
-    const own = placed[i]!;
-    const found = partsByScore(
-      own.map(({ score }) => score),
-      own.map(({ tokens }) => tokens),
-      count,
-    );
+  const ids = files.map(({ documents }) => new Int32Array(documents));
+  for (const [i, { name, stream, places }] of domains.entries()) {
+    const own = scores[i]!;
+    const sizes = documentSizes(stream);
+    const found = partsByScore(own, sizes, count);
     const first = parts.size;
-    own.forEach(({ f, d }, at) => (ids[f]![d] = first + found[at]!));
-    for (let part = 0; part < partsIn(found); part++) {
-      const documents = own.filter((_, at) => found[at] === part);
-      const sum = (of: (one: Placed) => number): number =>
-        documents.reduce((total, one) => total + of(one), 0);
-      const tokens = sum((one) => one.tokens);
-      parts.set(`${name}.${part + 1}`, {
-        documents: documents.length,
-        bytes: sum((one) => one.bytes),
-        tokens,
-        likeness: sum((one) => one.score * one.tokens) / tokens,
-      });
+    const sums = Array.from({ length: partsIn(found) }, () => ({
+      documents: 0,
+      bytes: 0,
+      tokens: 0,
+      score: 0,
+    }));
+    for (const [at, [file, document, bytes]] of places.entries()) {
+      const part = found[at]!;
+      ids[file]![document] = first + part;
+      const sum = sums[part]!;
+      sum.documents++;
+      sum.bytes += bytes;
+      sum.tokens += sizes[at]!;
+      sum.score += own[at]! * sizes[at]!;
     }
+    for (const [part, { score, ...sum }] of sums.entries())
+      parts.set(`${name}.${part + 1}`, { ...sum, likeness: score / sum.tokens });
   }
-  return {
-    parts,
-    files: scored.map(({ path, sha256, scores }, f) => ({
-      path: resolve(path),
-      documents: scores.length,
-      sha256,
-      ids: ids[f]!,
-    })),
-  };
+  return { parts, files: files.map((file, f) => ({ ...file, ids: ids[f]! })) };
 }
 
 function isThere(folder: string): GradmixError {

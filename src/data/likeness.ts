@@ -9,7 +9,6 @@
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, list } from "../options.ts";
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
-import { stretchesOf } from "./stretches.ts";
 import { runSteps, type Steps } from "./steps.ts";
 import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
 import { checkStream, type StoredStream, type TokenStream } from "./tokens.ts";
@@ -21,9 +20,6 @@ export interface LikenessOptions {
 }
 
 export const likenessDefaults = { parts: 4 } as const;
-
-/** Largest numbers of tokens that are counted, per domain and in all. */
-const COUNTED = { domain: 2 ** 18, all: 2 ** 24 };
 
 /**
  * Divides the documents of each domain into parts of about equal numbers of tokens, by how much they resemble the target. The first part of a
@@ -46,17 +42,16 @@ export function divideByLikeness(
     checkStream(name, stream);
     if (stream.tokens.length === 0) throw new GradmixError("config", `${name}: it has no tokens`);
   }
-  const score = likenessTo(target, domains);
-  return domains.map((stream) => {
-    const { tokens, documents } = stream;
-    const sizes = Float64Array.from(
-      { length: documents.length - 1 },
-      (_, d) => documents[d + 1]! - documents[d]!,
-    );
-    const scores = sizes.map((_, d) => score(tokens.subarray(documents[d]!, documents[d + 1]!)));
-    const ids = partsByScore(scores, sizes, options.parts ?? likenessDefaults.parts);
+  const scores = runSteps(likenessInSteps(target, domains));
+  return domains.map((stream, i) => {
+    const ids = partsByScore(scores[i]!, documentSizes(stream), options.parts ?? likenessDefaults.parts);
     return Array.from({ length: partsIn(ids) }, (_, part) => documentsOf(stream, ids, part));
   });
+}
+
+/** Number of tokens of each document. */
+export function documentSizes({ documents }: StoredStream): Float64Array {
+  return Float64Array.from({ length: documents.length - 1 }, (_, d) => documents[d + 1]! - documents[d]!);
 }
 
 /** The number of parts that are numbered in `ids`. */
@@ -88,7 +83,7 @@ export function partsByScore(scores: ArrayLike<number>, sizes: ArrayLike<number>
 /** A stream of the documents of one part, in their order. */
 function documentsOf({ tokens, documents }: StoredStream, ids: Int32Array, part: number): TokenStream {
   const starts = [0];
-  const pieces: (Uint16Array | Uint32Array)[] = [];
+  const pieces: Tokens[] = [];
   let length = 0;
   for (const [d, id] of ids.entries()) {
     if (id !== part) continue;
@@ -103,50 +98,49 @@ function documentsOf({ tokens, documents }: StoredStream, ids: Int32Array, part:
   return { tokens: joined, documents: Float64Array.from(starts) };
 }
 
-/** How often each token and each pair occurs in some text. */
-interface Counts {
-  total: number;
-  readonly tokens: Float64Array;
-  readonly pairs: Float64Array;
-}
-
-/** The score of a text by its tokens, in nats per token; 0 for a text without a pair. */
-export type Likeness = (tokens: ArrayLike<number>) => number;
+type Tokens = Uint16Array | Uint32Array;
 
 /**
- * Returns the score of texts. Of large domains, 262,144 tokens in evenly spaced stretches are counted, and of very many domains fewer.
+ * The scores of the documents of each domain, in nats per token. A document is compared with the text of all domains without itself, since its own
+ * pairs would make it seem usual there. A document without a pair has the score 0.
  */
-export function likenessTo(target: StoredStream, domains: readonly StoredStream[]): Likeness {
-  return runSteps(likenessInSteps(target, domains));
-}
-
-/** The same, in steps. */
-export function* likenessInSteps(target: StoredStream, domains: readonly StoredStream[]): Steps<Likeness> {
-  const most = Math.max(1, Math.min(COUNTED.domain, Math.floor(COUNTED.all / Math.max(1, domains.length))));
-  const counted = ({ tokens }: StoredStream, limit: number): (Uint16Array | Uint32Array)[] =>
-    stretchesOf(tokens.length, limit, 1).map(({ from, to }) => tokens.subarray(from, to));
-  const ofTarget = counted(target, COUNTED.all);
-  const ofAll = domains.flatMap((domain) => counted(domain, most));
+export function* likenessInSteps(
+  target: StoredStream,
+  domains: readonly StoredStream[],
+): Steps<Float64Array[]> {
   const numbers: Numbers = { tokens: createTokenNumbers(), pairs: createKeys() };
-  for (const part of [...ofTarget, ...ofAll]) {
-    addNumbers(numbers, part);
+  const documentsIn = function* ({ tokens, documents }: StoredStream): Generator<Tokens, void, undefined> {
+    for (let d = 0; d + 1 < documents.length; d++) yield tokens.subarray(documents[d]!, documents[d + 1]!);
+  };
+  for (const stream of [target, ...domains])
+    for (const document of documentsIn(stream)) {
+      addNumbers(numbers, document);
+      yield;
+    }
+  const [own, all] = [emptyCounts(numbers), emptyCounts(numbers)];
+  for (const document of documentsIn(target)) {
+    count(own, numbers, document, 1);
     yield;
   }
-  const own = yield* countsOf(numbers, ofTarget);
-  const all = yield* countsOf(numbers, ofAll);
-  const background = all.tokens.map((count) => FLOOR + count / Math.max(1, all.total));
-  const [likely, common] = [logLikelihood(own, background), logLikelihood(all, background)];
-  return (tokens) => {
-    let sum = 0;
-    let before = tokens.length === 0 ? -1 : numbers.tokens.get(tokens[0]!);
-    for (let t = 1; t < tokens.length; t++) {
-      const next = numbers.tokens.get(tokens[t]!);
-      const pair = before < 0 || next < 0 ? -1 : numbers.pairs.get(before, next);
-      sum += likely(before, next, pair) - common(before, next, pair);
-      before = next;
+  for (const domain of domains)
+    for (const document of documentsIn(domain)) {
+      count(all, numbers, document, 1);
+      yield;
     }
-    return tokens.length < 2 ? 0 : sum / (tokens.length - 1);
-  };
+  const background = all.tokens.map((times) => FLOOR + times / Math.max(1, all.total));
+  const found: Float64Array[] = [];
+  for (const domain of domains) {
+    const scores = new Float64Array(domain.documents.length - 1);
+    let d = 0;
+    for (const document of documentsIn(domain)) {
+      count(all, numbers, document, -1);
+      scores[d++] = scoreOf(document, numbers, [own, all], background);
+      count(all, numbers, document, 1);
+      yield;
+    }
+    found.push(scores);
+  }
+  return found;
 }
 
 interface Numbers {
@@ -154,44 +148,68 @@ interface Numbers {
   readonly pairs: Keys;
 }
 
-function addNumbers({ tokens, pairs }: Numbers, part: Uint16Array | Uint32Array): void {
+function addNumbers({ tokens, pairs }: Numbers, document: Tokens): void {
   let before = -1;
-  for (const id of part) {
+  for (const id of document) {
     const next = tokens.add(id);
     if (before >= 0) pairs.add(before, next);
     before = next;
   }
 }
 
-function* countsOf({ tokens, pairs }: Numbers, parts: readonly (Uint16Array | Uint32Array)[]): Steps<Counts> {
-  const counts: Counts = {
-    total: 0,
-    tokens: new Float64Array(tokens.size),
-    pairs: new Float64Array(pairs.size),
-  };
-  for (const part of parts) {
-    let before = -1;
-    for (const id of part) {
-      const next = tokens.get(id);
-      counts.tokens[next]!++;
-      if (before >= 0) counts.pairs[pairs.get(before, next)]!++;
-      before = next;
-    }
-    counts.total += part.length;
-    yield;
-  }
-  return counts;
+/** How often each token and each pair occurs in some text. */
+interface Counts {
+  total: number;
+  readonly tokens: Float64Array;
+  readonly pairs: Float64Array;
 }
 
-/** ln p(b | a), from the numbers of a, b and ab; −1 for what was not counted. */
-function logLikelihood(
-  { total, tokens, pairs }: Counts,
+function emptyCounts({ tokens, pairs }: Numbers): Counts {
+  return { total: 0, tokens: new Float64Array(tokens.size), pairs: new Float64Array(pairs.size) };
+}
+
+/** Adds `by` for each token and each pair of a document. */
+function count(counts: Counts, { tokens, pairs }: Numbers, document: Tokens, by: 1 | -1): void {
+  let before = -1;
+  for (const id of document) {
+    const next = tokens.get(id);
+    counts.tokens[next]! += by;
+    if (before >= 0) counts.pairs[pairs.get(before, next)]! += by;
+    before = next;
+  }
+  counts.total += by * document.length;
+}
+
+/** The mean of ln p_target(b | a) / p_all(b | a) over the pairs of a document. */
+function scoreOf(
+  document: Tokens,
+  { tokens, pairs }: Numbers,
+  [own, all]: readonly [Counts, Counts],
   background: Float64Array,
-): (first: number, second: number, pair: number) => number {
-  const of = (counts: Float64Array, number: number): number => (number < 0 ? 0 : counts[number]!);
-  return (first, second, pair) => {
-    const floor = second < 0 ? FLOOR : background[second]!;
-    const single = (of(tokens, second) + UNIGRAM_SMOOTHING * floor) / (total + UNIGRAM_SMOOTHING);
-    return Math.log((of(pairs, pair) + BIGRAM_SMOOTHING * single) / (of(tokens, first) + BIGRAM_SMOOTHING));
-  };
+): number {
+  if (document.length < 2) return 0;
+  let sum = 0;
+  let first = tokens.get(document[0]!);
+  for (let t = 1; t < document.length; t++) {
+    const second = tokens.get(document[t]!);
+    const pair = pairs.get(first, second);
+    const floor = background[second]!;
+    sum += Math.log(
+      likelihood(own, first, second, pair, floor) / likelihood(all, first, second, pair, floor),
+    );
+    first = second;
+  }
+  return sum / (document.length - 1);
+}
+
+/** p(b | a), from the numbers of a, b and ab, and the background of b. */
+function likelihood(
+  { total, tokens, pairs }: Counts,
+  first: number,
+  second: number,
+  pair: number,
+  background: number,
+): number {
+  const single = (tokens[second]! + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
+  return (pairs[pair]! + BIGRAM_SMOOTHING * single) / (tokens[first]! + BIGRAM_SMOOTHING);
 }
