@@ -101,8 +101,8 @@ function documentsOf({ tokens, documents }: StoredStream, ids: Int32Array, part:
 type Tokens = Uint16Array | Uint32Array;
 
 /**
- * The scores of the documents of each domain, in nats per token. A document is compared with the text of all domains without itself, since its own
- * pairs would make it seem usual there. A document without a pair has the score 0.
+ * The scores of the documents of each domain, in nats per token; 0 for a document without a pair. All text of the domains is counted, since a
+ * document that is counted itself has a lower score than one that is not.
  */
 export function* likenessInSteps(
   target: StoredStream,
@@ -119,12 +119,12 @@ export function* likenessInSteps(
     }
   const [own, all] = [emptyCounts(numbers), emptyCounts(numbers)];
   for (const document of documentsIn(target)) {
-    count(own, numbers, document, 1);
+    count(own, numbers, document);
     yield;
   }
   for (const domain of domains)
     for (const document of documentsIn(domain)) {
-      count(all, numbers, document, 1);
+      count(all, numbers, document);
       yield;
     }
   const background = all.tokens.map((times) => FLOOR + times / Math.max(1, all.total));
@@ -133,9 +133,7 @@ export function* likenessInSteps(
     const scores = new Float64Array(domain.documents.length - 1);
     let d = 0;
     for (const document of documentsIn(domain)) {
-      count(all, numbers, document, -1);
       scores[d++] = scoreOf(document, numbers, [own, all], background);
-      count(all, numbers, document, 1);
       yield;
     }
     found.push(scores);
@@ -168,16 +166,16 @@ function emptyCounts({ tokens, pairs }: Numbers): Counts {
   return { total: 0, tokens: new Float64Array(tokens.size), pairs: new Float64Array(pairs.size) };
 }
 
-/** Adds `by` for each token and each pair of a document. */
-function count(counts: Counts, { tokens, pairs }: Numbers, document: Tokens, by: 1 | -1): void {
+/** Counts each token and each pair of a document. */
+function count(counts: Counts, { tokens, pairs }: Numbers, document: Tokens): void {
   let before = -1;
   for (const id of document) {
     const next = tokens.get(id);
-    counts.tokens[next]! += by;
-    if (before >= 0) counts.pairs[pairs.get(before, next)]! += by;
+    counts.tokens[next]!++;
+    if (before >= 0) counts.pairs[pairs.get(before, next)]!++;
     before = next;
   }
-  counts.total += by * document.length;
+  counts.total += document.length;
 }
 
 /** The mean of ln p_target(b | a) / p_all(b | a) over the pairs of a document. */
