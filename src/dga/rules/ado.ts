@@ -73,10 +73,10 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
     init(domains) {
       const k = domains.length;
       checkRange("ado: floor", floorOf(k), { min: 0, max: 1 / k, openMax: k > 1 });
+      // Sizes are checked even where `start` takes their place.
+      const bySize = options.sizes === undefined ? null : normalise(sizesOf(options.sizes, domains));
       const given =
-        options.start === undefined && options.sizes !== undefined
-          ? normalise(sizesOf(options.sizes, domains))
-          : startOf(options.start, domains);
+        options.start === undefined && bySize !== null ? bySize : startOf(options.start, domains);
       const prior = Array.from(projectFloor(given, floorOf(k)));
       return initialState("ado", domains, prior, {
         prior,
