@@ -338,6 +338,16 @@ export function isTensor(value: unknown): value is Tensor {
   return value instanceof Tensor;
 }
 
+/** Whether two tensors have an element in common. */
+export function sharesMemory(a: Tensor, b: Tensor): boolean {
+  return (
+    a.memory === b.memory &&
+    a.buffer === b.buffer &&
+    a.offset < b.offset + b.size &&
+    b.offset < a.offset + a.size
+  );
+}
+
 /** Allocates a tensor with undefined contents. Default type f32. */
 export function empty(shape: Shape): Tensor<"f32">;
 export function empty<D extends DType>(shape: Shape, dtype: D, memory?: Memory): Tensor<D>;
