@@ -153,7 +153,15 @@ export function valueThat(what: string, fits: (value: unknown) => boolean): Opti
 export const boolean: OptionCheck = valueThat("true or false", (value) => typeof value === "boolean");
 export const string: OptionCheck = valueThat("a string", (value) => typeof value === "string");
 export const callback: OptionCheck = valueThat("a function", (value) => typeof value === "function");
-export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => value instanceof AbortSignal);
+/** Accepts an `AbortSignal`, also one of another realm, and anything else with the members of a `CancelSignal`. */
+export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => {
+  if (typeof value !== "object" || value === null) return false;
+  const [aborted, throwIfAborted]: unknown[] = [
+    Reflect.get(value, "aborted"),
+    Reflect.get(value, "throwIfAborted"),
+  ];
+  return typeof aborted === "boolean" && typeof throwIfAborted === "function";
+});
 /** Accepts a list; its items are checked elsewhere. */
 export const list: OptionCheck = valueThat("a list", (value) => Array.isArray(value));
 /** Accepts any object that is not null; its members are checked elsewhere. */

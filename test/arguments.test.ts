@@ -11,11 +11,21 @@ import * as data from "gradmix/data";
 import * as dga from "gradmix/dga";
 import * as nn from "gradmix/nn";
 import * as files from "gradmix/node";
+import { names, signal as signalOf } from "gradmix/testing";
+import fc from "fast-check";
+import { validOptions } from "./dga/rule-samples.ts";
 
 type Calls = { readonly [name: string]: readonly unknown[] };
 
 let folder: string;
 let calls: { readonly [entry: string]: Calls };
+let methods: { readonly [object: string]: Methods };
+
+/** Makes an object, and valid arguments of its methods; null for a method that takes none. */
+interface Methods {
+  readonly make: () => object;
+  readonly calls: { readonly [method: string]: readonly unknown[] | null };
+}
 
 async function validCalls(): Promise<typeof calls> {
   const spec = { name: "w", shape: [2], init: { kind: "constant", value: 1 }, decay: true } as const;
@@ -179,12 +189,97 @@ async function validCalls(): Promise<typeof calls> {
   };
 }
 
+/** What the functions of the package return, if it has methods. */
+async function validMethods(): Promise<typeof methods> {
+  const spec = { name: "w", shape: [2], init: { kind: "constant", value: 1 }, decay: true } as const;
+  const parameters = nn.createParameters([spec], 1);
+  const model = nn.createGPT({ vocabSize: 257, dim: 8, layers: 1, heads: 2, context: 8 });
+  const tokenizer = data.byteTokenizer();
+  const text = "hello world, hello there. ".repeat(20);
+  const { train } = await data.buildCorpus("a", [{ text }], tokenizer, { heldOut: 0, seed: 1 });
+  const windows = data.windowsOf("a", train, 8);
+  const rows = { inputs: new Float32Array(4), width: 2, targets: new Int32Array(2) };
+  const half = [0.5, 0.5];
+  const sampler = data.createSampler({ domains: [windows, windows], seed: 1 });
+  const trainer = (): dga.Trainer =>
+    dga.createTrainer({
+      ...{ model, domains: [windows], target: null, batch: 1, schedule: () => 0.1, seed: 1 },
+      mixer: dga.createMixer({ domains: ["a"], rule: { name: "uniform" } }),
+    });
+  const never = new AbortController().signal;
+  const saved = trainer();
+  const checkpoint = await saved.save();
+  saved.dispose();
+  const source = { batchOf: [[0]], tokensOf: [0] };
+  const optimizer = { step: [core.zeros([parameters.value.size]), 0.1, {}], dispose: null };
+  return {
+    tokenizer: {
+      make: () => tokenizer,
+      calls: { encode: [text], encodeBlocks: [text, () => {}], decode: [[1, 2]], toJSON: null },
+    },
+    windows: { make: () => windows, calls: source },
+    rows: { make: () => data.rowsOf("a", rows), calls: source },
+    examples: { make: () => data.examplesOf("a", windows.batchOf([0, 1])), calls: source },
+    sampler: {
+      make: () => data.createSampler({ domains: [windows, windows], seed: 1 }),
+      calls: {
+        prepare: [half],
+        draw: [half, 2],
+        drawFrom: [0, 1],
+        seen: [0],
+        epochs: [0],
+        tokens: null,
+        state: null,
+        restore: [sampler.state()],
+      },
+    },
+    tokenWriter: {
+      make: () => data.tokenWriter(300, 256),
+      calls: { append: [[1]], end: null, document: [[1]], finish: null },
+    },
+    schedule: {
+      make: () => ({ call: nn.createSchedule({ name: "cosine", lr: 1, steps: 3 }) }),
+      calls: { call: [0] },
+    },
+    arena: {
+      make: () => nn.arenaLike(parameters),
+      calls: { of: [parameters.list[0]], dispose: null },
+    },
+    sgd: { make: () => nn.sgd(parameters, { momentum: 0.5 }), calls: optimizer },
+    adamw: { make: () => nn.adamw(parameters), calls: { ...optimizer, preconditioner: null } },
+    ...Object.fromEntries(
+      Object.entries(validOptions).map(([name, options]): [string, Methods] => {
+        const rule = dga.createRule(options as dga.RuleOptions);
+        const domains = names(3);
+        const [signal] = fc.sample(signalOf(3, { mild: true }), { numRuns: 1, seed: 1 });
+        // The library calls memoryFault itself, with a memory whose names and lengths it has checked.
+        const make = (): object => ({ ...rule, memoryFault: null });
+        return [`rule ${name}`, { make, calls: { init: [domains], update: [rule.init(domains), signal] } }];
+      }),
+    ),
+    trainer: {
+      make: trainer,
+      calls: {
+        step: null,
+        evaluate: [windows, 8, never],
+        heldOut: [never],
+        weights: null,
+        seen: [0],
+        save: null,
+        restore: [checkpoint],
+        dispose: null,
+      },
+    },
+  };
+}
+
 const entries: { readonly [entry: string]: object } = { nn, data, dga, node: files };
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "arguments-"));
   await core.init({ backend: "cpu", threads: 1 });
   calls = await validCalls();
+  methods = await validMethods();
 });
 afterAll(async () => {
   await core.shutdown();
@@ -202,8 +297,17 @@ async function refusal(
   args: readonly unknown[],
   typed = false,
 ): Promise<string | null> {
+  return refusalOf(entries[entry], name, args, typed);
+}
+
+async function refusalOf(
+  owner: object,
+  name: string,
+  args: readonly unknown[],
+  typed: boolean,
+): Promise<string | null> {
   try {
-    const result: unknown = Reflect.apply(Reflect.get(entries[entry], name), undefined, args);
+    const result: unknown = Reflect.apply(Reflect.get(owner, name), owner, args);
     const isGenerator = typeof result === "object" && result !== null && "next" in result;
     await (isGenerator ? Reflect.apply(result.next as () => unknown, result, []) : result);
     return null;
@@ -245,4 +349,28 @@ describe.each(Object.keys(entries))("gradmix/%s", (entry) => {
         }
     expect(wrong).toEqual([]);
   });
+});
+
+test("the table of methods has every method", () => {
+  for (const [name, { make, calls }] of Object.entries(methods)) {
+    const functions = Object.entries(make()).flatMap(([key, value]) =>
+      typeof value === "function" ? [key] : [],
+    );
+    expect(Object.keys(calls).sort(), name).toEqual(functions.sort());
+  }
+});
+
+test("any value in place of an argument of a method is accepted, or refused with a typed error of one line", async () => {
+  const wrong: string[] = [];
+  for (const [name, { make, calls }] of Object.entries(methods))
+    for (const [method, args] of Object.entries(calls)) {
+      const valid = await refusalOf(make(), method, args ?? [], false);
+      if (valid !== null) wrong.push(`${name}.${method}: ${valid}`);
+      for (const slot of args?.keys() ?? [])
+        for (const bad of [...junk, -1, 0.5, NaN]) {
+          const message = await refusalOf(make(), method, args!.with(slot, bad), true);
+          if (message !== null) wrong.push(`${name}.${method}, argument ${slot} = ${shown(bad)}: ${message}`);
+        }
+    }
+  expect(wrong).toEqual([]);
 });

@@ -14,6 +14,7 @@ import {
   numberList,
   objectWith,
   type OptionCheck,
+  show,
   showKind,
 } from "../options.ts";
 import type { Dataset } from "./dataset.ts";
@@ -278,7 +279,7 @@ export interface Windows<S extends StoredStream = StoredStream> extends Dataset<
   readonly stream: S;
   /** Number of inputs per window, T. */
   readonly time: number;
-  /** Number of counted targets of window `index`: T, or fewer in the last one. */
+  /** Number of counted targets of window `index`: T, or fewer in the last one. Throws `data` for a window that does not exist. */
   tokensOf(index: number): number;
 }
 
@@ -338,7 +339,10 @@ function cut<S extends StoredStream>(
     stream,
     time,
     count,
-    tokensOf: (index) => Math.min(time, pairs - index * time),
+    tokensOf(index) {
+      checkIndex(index, name, count);
+      return Math.min(time, pairs - index * time);
+    },
     batchOf(indices) {
       numberList(`"${name}": indices`, indices);
       const inputs = new Int32Array(indices.length * time);
@@ -348,6 +352,12 @@ function cut<S extends StoredStream>(
     },
   };
   return windows;
+}
+
+/** Throws `data` unless there is a window of this index. */
+function checkIndex(index: number, name: string, count: number): void {
+  if (!Number.isInteger(index) || index < 0 || index >= count)
+    throw new GradmixError("data", `"${name}": there is no window ${show(index)}; it has ${count}`);
 }
 
 /**
@@ -383,8 +393,7 @@ export function readWindow(
   numberList("readWindow: inputs", inputs);
   numberList("readWindow: targets", targets);
   const { time, stream, name, count } = windows;
-  if (!Number.isInteger(index) || index < 0 || index >= count)
-    throw new GradmixError("data", `"${name}": there is no window ${index}; it has ${count}`);
+  checkIndex(index, name, count);
   if (!Number.isInteger(row) || row < 0 || (row + 1) * time > Math.min(inputs.length, targets.length))
     throw new GradmixError(
       "shape",

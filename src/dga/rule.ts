@@ -151,7 +151,7 @@ export function remembered(rule: string, memory: RuleState["memory"], name: stri
 }
 
 /** Throws `config` for something other than the state of a rule. */
-function wantState(rule: string, state: RuleState): void {
+export function wantState(rule: string, state: RuleState): void {
   const given: unknown = state;
   if (
     typeof given !== "object" ||
@@ -160,7 +160,9 @@ function wantState(rule: string, state: RuleState): void {
       "domains" in given &&
       Array.isArray(given.domains) &&
       "weights" in given &&
-      Array.isArray(given.weights)
+      Array.isArray(given.weights) &&
+      "memory" in given &&
+      hasMembers(given.memory)
     )
   )
     throw new GradmixError(

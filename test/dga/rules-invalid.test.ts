@@ -276,8 +276,7 @@ describe("numbers by domain in something else than a list or a plain object", ()
     perDomain(options).map((option): [string, string, (value: unknown) => Rule] => [
       options.name,
       option,
-      (value) =>
-        combine(createRule({ name: "dga" }), [{ ...options, [option]: value } as CombinatorOptions]),
+      (value) => combine(createRule({ name: "dga" }), [{ ...options, [option]: value } as CombinatorOptions]),
     ]),
   );
 
