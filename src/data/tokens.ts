@@ -54,7 +54,7 @@ export interface TokenWriter {
   end(): void;
   /** Appends a document's tokens and the end-of-text token. */
   document(ids: ArrayLike<number>): void;
-  /** Returns the stream and empties the writer. Throws `memory` if the tokens do not fit into memory. */
+  /** Returns the stream and empties the writer; a document that was not ended ends here. Throws `memory` if the tokens do not fit into memory. */
   finish(): TokenStream;
 }
 
@@ -192,6 +192,8 @@ export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter
       return given;
     },
     finish() {
+      // A last document without an end-of-text token ends with the stream.
+      if (starts[starts.length - 1] !== length) starts.push(length);
       const documents = Float64Array.from(starts);
       [length, starts] = [0, [0]];
       return { tokens: pieces.join(), documents };
@@ -243,7 +245,38 @@ export const checkStream: OptionCheck = (name, value) => {
       "config",
       `${name}: tokens: ${showKind(tokens)} does not fit; it must be a Uint16Array or a Uint32Array`,
     );
+  checkDocuments(
+    name,
+    Reflect.get(Object(value), "documents"),
+    Number(Reflect.get(Object(tokens), "length")),
+  );
 };
+
+/**
+ * Throws `config`, naming the document, unless documents begin at 0, each at or after the one before it, and end with the stream. Other positions would give
+ * documents that overlap or lie outside the stream, also in the files that are written from it.
+ */
+function checkDocuments(name: string, documents: unknown, length: number): void {
+  numberList(`${name}: documents`, documents);
+  const starts = documents as ArrayLike<unknown>;
+  let before = 0;
+  for (let d = 0; d < starts.length; d++) {
+    const start = starts[d];
+    const fits =
+      typeof start === "number" && Number.isInteger(start) && (d === 0 ? start === 0 : start >= before);
+    if (!fits)
+      throw new GradmixError(
+        "config",
+        `${name}: documents: ${d} begins at ${show(start)}${d === 0 ? "; the first begins at 0" : `, and the one before it at ${before}; they ascend`}`,
+      );
+    before = start;
+  }
+  if (starts.length === 0 || before !== length)
+    throw new GradmixError(
+      "config",
+      `${name}: documents: they end at ${starts.length === 0 ? "no position" : before}, and the stream of tokens at ${length}; the last number of documents is the length of the stream`,
+    );
+}
 
 /** Accepts windows, such as `windowsOf` makes. */
 export const checkWindows: OptionCheck = objectWith(
