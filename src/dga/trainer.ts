@@ -95,7 +95,11 @@ export interface Trainer<B extends Examples = TokenBatch> {
   heldOut(signal?: CancelSignal): Promise<HeldOutLosses | null>;
   /** Saves everything that `restore` needs to continue bit for bit. Throws `numeric` if a parameter is not finite. */
   save(): Promise<Checkpoint>;
-  /** Continues from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing has changed. */
+  /**
+   * Continues from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing has changed. A checkpoint has the names of the domains, of the
+   * rule and its combinators, and of the optimizer, the seed, and the layout of the state. It has neither the text nor the other options (batch, schedule, step
+   * sizes and so on). Those may differ on purpose, so to continue bit for bit, make the trainer with the same ones.
+   */
   restore(checkpoint: Checkpoint): void;
   /** Frees the optimizer and the memory for alignments. The model is not disposed. */
   dispose(): void;
