@@ -11,11 +11,22 @@ import * as data from "gradmix/data";
 import * as dga from "gradmix/dga";
 import * as nn from "gradmix/nn";
 import * as files from "gradmix/node";
-import { names, signal as signalOf } from "gradmix/testing";
+import * as taken from "gradmix/export";
+import * as kit from "gradmix/testing";
 import fc from "fast-check";
 import { validOptions } from "./dga/rule-samples.ts";
 
 type Calls = { readonly [name: string]: readonly unknown[] };
+
+const mixture: taken.Mixture = {
+  domains: ["a", "b"].map((name) => ({ name, weight: 0.5, tokens: 100, documentTokens: 10, paths: [name] })),
+  stages: [
+    { start: 0, weights: [0.5, 0.5] },
+    { start: 50, weights: [0.2, 0.8] },
+  ],
+  ...{ tokens: 100, context: 8, batch: 2, repetitions: null, metrics: new Map([["target", 1]]) },
+  source: { gradmix: "0", run: "r", step: 3, rule: "dga", weights: "stages" },
+};
 
 let folder: string;
 let calls: { readonly [entry: string]: Calls };
@@ -178,6 +189,23 @@ async function validCalls(): Promise<typeof calls> {
       entropy: [half],
       klDivergence: [half, half],
     },
+    export: {
+      exportMixture: [mixture, { format: "json" }],
+      fitStages: [[{ tokens: 5, weights: half }], 1],
+      mixtureOfRun: [{ folder: "r", name: "r", facts: {}, steps: [], weights: null }, {}],
+    },
+    testing: {
+      alignments: [2],
+      checkGradients: [(x: core.Tensor) => core.mul(x, x), [core.ones([2])], {}],
+      checkRule: [() => dga.rules.uniform(), {}],
+      histogram: [2],
+      names: [2],
+      nearlyDegenerate: [2],
+      signal: [2, {}],
+      simplexPoint: [2, {}],
+      updateSequence: [2, {}],
+      vertex: [2],
+    },
     node: {
       writeCheckpoint: [join(folder, "b.ck"), { json: {}, arrays: {} }],
       readCheckpoint: [join(folder, "a.ck")],
@@ -250,8 +278,8 @@ async function validMethods(): Promise<typeof methods> {
     ...Object.fromEntries(
       Object.entries(validOptions).map(([name, options]): [string, Methods] => {
         const rule = dga.createRule(options as dga.RuleOptions);
-        const domains = names(3);
-        const [signal] = fc.sample(signalOf(3, { mild: true }), { numRuns: 1, seed: 1 });
+        const domains = kit.names(3);
+        const [signal] = fc.sample(kit.signal(3, { mild: true }), { numRuns: 1, seed: 1 });
         // The library calls memoryFault itself, with a memory whose names and lengths it has checked.
         const make = (): object => ({ ...rule, memoryFault: null });
         return [`rule ${name}`, { make, calls: { init: [domains], update: [rule.init(domains), signal] } }];
@@ -273,7 +301,9 @@ async function validMethods(): Promise<typeof methods> {
   };
 }
 
-const entries: { readonly [entry: string]: object } = { nn, data, dga, node: files };
+const entries: { readonly [entry: string]: object } = {
+  ...{ nn, data, dga, node: files, export: taken, testing: kit },
+};
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "arguments-"));
@@ -333,7 +363,11 @@ describe.each(Object.keys(entries))("gradmix/%s", (entry) => {
       if (message !== null) failed.push(`${name}: ${message}`);
     }
     expect(failed.map((line) => line.split(":")[0])).toEqual(
-      { data: ["loadTokenizer", "openTokenizer", "openTokens"], dga: ["createTrainer"] }[entry] ?? [],
+      {
+        data: ["loadTokenizer", "openTokenizer", "openTokens"],
+        dga: ["createTrainer"],
+        export: ["mixtureOfRun"],
+      }[entry] ?? [],
     );
   });
 
@@ -370,6 +404,35 @@ test("any value in place of an argument of a method is accepted, or refused with
         for (const bad of [...junk, -1, 0.5, NaN]) {
           const message = await refusalOf(make(), method, args!.with(slot, bad), true);
           if (message !== null) wrong.push(`${name}.${method}, argument ${slot} = ${shown(bad)}: ${message}`);
+        }
+    }
+  expect(wrong).toEqual([]);
+});
+
+test("anything in place of a part of a mixture is exported or refused, in every format", () => {
+  const parts: string[][] = [];
+  const visit = (value: object, path: string[]): void => {
+    for (const [name, part] of Object.entries(value)) {
+      parts.push([...path, name]);
+      if (typeof part === "object" && part !== null) visit(part as object, [...path, name]);
+    }
+  };
+  visit(mixture, []);
+  const wrong: string[] = [];
+  for (const path of parts)
+    for (const bad of [...junk, -1, 0.5, NaN, Infinity, "", true, 1n, ["a"], new Map()]) {
+      const changed = structuredClone(mixture);
+      const owner = path.slice(0, -1).reduce<object>((at, name) => Reflect.get(at, name) as object, changed);
+      Reflect.set(owner, path.at(-1)!, bad);
+      for (const format of taken.exportFormats.keys())
+        try {
+          const { files: made, notes } = taken.exportMixture(changed, { format });
+          const text = [...made.map((file) => file.text), ...notes].join("\n");
+          if (/undefined|NaN|\[object/.test(text))
+            wrong.push(`${path.join(".")} = ${String(bad)}: ${format}`);
+        } catch (error) {
+          if (!(error instanceof core.GradmixError) || error.message.includes("\n"))
+            wrong.push(`${path.join(".")} = ${String(bad)}: ${String(error)}`);
         }
     }
   expect(wrong).toEqual([]);
