@@ -156,10 +156,8 @@ export const callback: OptionCheck = valueThat("a function", (value) => typeof v
 /** Accepts an `AbortSignal`, also one of another realm, and anything else with the members of a `CancelSignal`. */
 export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => {
   if (typeof value !== "object" || value === null) return false;
-  const [aborted, throwIfAborted]: unknown[] = [
-    Reflect.get(value, "aborted"),
-    Reflect.get(value, "throwIfAborted"),
-  ];
+  const aborted: unknown = Reflect.get(value, "aborted");
+  const throwIfAborted: unknown = Reflect.get(value, "throwIfAborted");
   return typeof aborted === "boolean" && typeof throwIfAborted === "function";
 });
 /** Accepts a list; its items are checked elsewhere. */

@@ -277,7 +277,7 @@ async function validMethods(): Promise<typeof methods> {
     adamw: { make: () => nn.adamw(parameters), calls: { ...optimizer, preconditioner: null } },
     ...Object.fromEntries(
       Object.entries(validOptions).map(([name, options]): [string, Methods] => {
-        const rule = dga.createRule(options as dga.RuleOptions);
+        const rule = dga.createRule(options);
         const domains = kit.names(3);
         const [signal] = fc.sample(kit.signal(3, { mild: true }), { numRuns: 1, seed: 1 });
         // The library calls memoryFault itself, with a memory whose names and lengths it has checked.
@@ -423,7 +423,7 @@ test("anything in place of a part of a mixture is exported or refused, in every 
     for (const bad of [...junk, -1, 0.5, NaN, Infinity, "", true, 1n, ["a"], new Map()]) {
       const changed = structuredClone(mixture);
       const owner = path.slice(0, -1).reduce<object>((at, name) => Reflect.get(at, name) as object, changed);
-      Reflect.set(owner, path.at(-1)!, bad);
+      Reflect.set(owner, path.at(-1), bad);
       for (const format of taken.exportFormats.keys())
         try {
           const { files: made, notes } = taken.exportMixture(changed, { format });

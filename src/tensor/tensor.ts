@@ -462,8 +462,8 @@ function passTensors(value: unknown, from: Owned): void {
 
 /** The values in an array, a map or a plain object; none for anything else. */
 function itemsOf(value: object): Iterable<unknown> {
-  if (Array.isArray(value)) return value;
+  if (Array.isArray(value)) return value as readonly unknown[];
   if (value instanceof Map) return value.values();
   const prototype: unknown = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null ? Object.values(value) : [];
+  return prototype === Object.prototype || prototype === null ? Object.values<unknown>({ ...value }) : [];
 }

@@ -9,7 +9,6 @@ import {
   combine,
   createMixer,
   createRule,
-  type MixerOptions,
   type Rule,
   type RuleName,
   ruleNames,
@@ -265,7 +264,7 @@ describe("numbers by domain in something else than a list or a plain object", ()
     perDomain(options).map((option): [string, string, (value: unknown) => Rule] => [
       options.name,
       option,
-      (value) => createRule({ ...options, [option]: value } as RuleOptions),
+      (value) => createRule({ ...options, [option]: value }),
     ]),
   );
   const ofCombinators = [
@@ -276,7 +275,7 @@ describe("numbers by domain in something else than a list or a plain object", ()
     perDomain(options).map((option): [string, string, (value: unknown) => Rule] => [
       options.name,
       option,
-      (value) => combine(createRule({ name: "dga" }), [{ ...options, [option]: value } as CombinatorOptions]),
+      (value) => combine(createRule({ name: "dga" }), [{ ...options, [option]: value }]),
     ]),
   );
 
@@ -297,9 +296,8 @@ describe("numbers by domain in something else than a list or a plain object", ()
     for (const fact of ["sizes", "histogram"])
       for (const [kind, value] of wrong)
         expect(
-          errorOf(() =>
-            createMixer({ domains, rule: { name: "uniform" }, tokens: 3, [fact]: value } as MixerOptions),
-          ).message,
+          errorOf(() => createMixer({ domains, rule: { name: "uniform" }, tokens: 3, [fact]: value }))
+            .message,
         ).toContain(`${fact}: ${kind} does not fit`);
   });
 });

@@ -247,5 +247,7 @@ test("numbers of examples that are not numbers, and tokens that are not finite, 
 
 test("a sum has only numbers", () => {
   for (const wrong of ["1", null, undefined, true, 1n])
-    expect(errorOf(() => sumOf([1, wrong as number])).message).toMatch(/^sumOf: .* at 1 is not a number/);
+    expect(errorOf(() => sumOf([1, wrong as unknown as number])).message).toMatch(
+      /^sumOf: .* at 1 is not a number/,
+    );
 });

@@ -117,11 +117,12 @@ export function wantApart(
       "autograd",
       `${sink}: gradientOf: for ${nameOf(parameter)} it returns the memory of ${other}; give every sum memory of its own, such as arenaLike makes`,
     );
-  for (let i = 1; i < written.length && !accumulate; i++) {
-    const [before, after] = [written[i - 1]!, written[i]!];
-    if (sharesMemory(before.own, after.own))
-      throw refused(after.parameter, `the sum for ${nameOf(before.parameter)}`);
-  }
+  if (!accumulate)
+    for (let i = 1; i < written.length; i++) {
+      const [before, after] = [written[i - 1]!, written[i]!];
+      if (sharesMemory(before.own, after.own))
+        throw refused(after.parameter, `the sum for ${nameOf(before.parameter)}`);
+    }
   /** Refuses a tensor that is read while the sums are written. Most lie in other buffers, which is all that is compared then. */
   const readAs = (read: Tensor, what: string): void => {
     if (!buffers.has(read.buffer)) return;

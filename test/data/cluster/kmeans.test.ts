@@ -119,7 +119,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
     const { clusters } = await fitClusters(points, { levels: [2, 4] });
     const assigned = await assignClusters(clusters, points);
     const refusal =
-      /^data: points: the longest has a squared length of .*, which is too (large|small) for distances in f32; multiply all points by one number/;
+      /points: the longest has a squared length of .*, which is too (large|small) for distances in f32; multiply all points by one number/;
     let accepted = 0;
     for (const exponent of [-149, -140, -100, -75, -60, -50, -40, -10, 10, 40, 55, 60, 63, 64, 80, 120]) {
       const by = 2 ** exponent;
@@ -133,7 +133,7 @@ describe.each(backends)("on $name", ({ name, create }) => {
         if (one.status === "fulfilled") {
           accepted++;
           expect(one.value, `2^${exponent}`).toEqual(wanted[i]);
-        } else expect(await rejected(Promise.reject(one.reason))).toMatch(refusal);
+        } else expect(String(one.reason)).toMatch(refusal);
     }
     expect(accepted).toBeGreaterThanOrEqual(3 * 6);
     // Short points beside long ones are as near to each other as f32 tells.
