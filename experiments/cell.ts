@@ -50,8 +50,14 @@ export interface Cell {
     readonly domains: readonly string[];
     /** Training tokens of each domain, at most; null: all. */
     readonly cap: number | null;
-    /** Divides all of that text into other domains: clusters of windows with similar content, or pieces of equal length in the order of the text. */
-    readonly cut?: { readonly by: "clusters" | "pieces"; readonly count: number };
+    /**
+     * Divides all of that text into other domains: clusters of windows with similar content, or pieces of equal length in the order of the text. Or
+     * divides each domain into `count` parts, by how much its documents or its windows resemble the target.
+     */
+    readonly cut?: {
+      readonly by: "clusters" | "pieces" | "documents by likeness" | "windows by likeness";
+      readonly count: number;
+    };
     /** A file of `targets/`; null when a run has no target. */
     readonly target: string | null;
     /** Training tokens of the target, at most; null: all. */
@@ -177,11 +183,17 @@ function plannedMixer({ method, model, steps, batch }: Cell, names: readonly str
 const seconds = { step: 0.07, run: 1, domain: 0.06, cut: 1.5, question: 0.02 };
 const base = 96 ** 2 * 3 * 16 * 64;
 
+/** Returns the largest number of domains into which the text is divided. */
+function domainCount({ domains, cut }: Cell["text"]): number {
+  if (cut === undefined) return domains.length;
+  return cut.by === "clusters" || cut.by === "pieces" ? cut.count : cut.count * domains.length;
+}
+
 /** Returns roughly the CPU seconds of a cell. */
 export function estimatedSeconds(cell: Cell): number {
   const { model, steps, before = 0, batch, text, questions = 0 } = cell;
   const size = (model.dim ** 2 * model.layers * batch * model.context) / base;
-  const domains = text.cut?.count ?? text.domains.length;
+  const domains = domainCount(text);
   const around =
     seconds.run + seconds.domain * text.domains.length + (text.cut === undefined ? 0 : seconds.cut);
   return (

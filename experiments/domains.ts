@@ -1,6 +1,13 @@
 /** The domains of a cell: one per file, or clusters or pieces of all their windows, with the target's histogram over them. */
 import { GradmixError } from "gradmix";
-import { bigramHistogram, type Dataset, type TokenStream, type Windows, windowsOf } from "gradmix/data";
+import {
+  bigramHistogram,
+  type Dataset,
+  divideByLikeness,
+  type TokenStream,
+  type Windows,
+  windowsOf,
+} from "gradmix/data";
 import type { TokenBatch } from "gradmix/nn";
 import { createHash } from "node:crypto";
 import type { Cell } from "./cell.ts";
@@ -55,7 +62,8 @@ export function targetNamed(text: Text, name: string): Split {
   return splitNamed(Object.hasOwn(text.targets, name) ? "targets" : "domains", text, name);
 }
 
-export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
+/** `target` is the target's training text, which only parts by likeness need. */
+export async function domainsOf(cell: Cell, text: Text, target: TokenStream | null = null): Promise<Domains> {
   const { domains, cap, cut } = cell.text;
   const time = cell.model.context;
   const streams = domains.map((name) => firstTokens(splitNamed("domains", text, name).train, cap));
@@ -63,6 +71,12 @@ export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
     const sets = streams.map((stream, i) => windowsOf(domains[i], stream, time));
     const sizes = streams.map(({ tokens }) => tokens.length);
     return { names: domains, sets, sizes, ...bigrams(sets, text) };
+  }
+  if (cut.by !== "pieces" && cut.by !== "clusters") {
+    if (target === null) throw new GradmixError("config", `${cut.by}: give the cell a target`);
+    const documents =
+      cut.by === "documents by likeness" ? streams : streams.map((one) => eachWindow(one, time));
+    return partsOf(domains, divideByLikeness(target, documents, { parts: cut.count }), time, text);
   }
   const whole = windowsOf("all", joinStreams(streams), time, { partial: "drop" });
   return cut.by === "pieces" ? piecesOf(whole, cut.count, text) : clusters(whole, cut.count, cell.text);
@@ -76,6 +90,33 @@ const bigrams = (
     Array.from(bigramHistogram(windowsOf("target", target, domains[0].time), domains).shares),
   counts: (target) => histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary),
 });
+
+/** The same tokens, with each window as a document. */
+function eachWindow({ tokens }: TokenStream, time: number): TokenStream {
+  const whole = Math.floor((tokens.length - 1) / time);
+  const documents = Float64Array.from({ length: whole + 1 }, (_, w) => w * time);
+  return { tokens: tokens.subarray(0, whole * time), documents };
+}
+
+/** The parts of each domain as domains, without parts that are shorter than a window. */
+function partsOf(
+  names: readonly string[],
+  parts: readonly (readonly TokenStream[])[],
+  time: number,
+  text: Text,
+): Domains {
+  const sets = parts.flatMap((own, i) =>
+    own.flatMap((stream, j) =>
+      stream.tokens.length > time ? [windowsOf(`${names[i]}.${j + 1}`, stream, time)] : [],
+    ),
+  );
+  return {
+    names: sets.map(({ name }) => name),
+    sets,
+    sizes: sets.map(({ stream }) => stream.tokens.length),
+    ...bigrams(sets, text),
+  };
+}
 
 function piecesOf(
   { stream, time, count: windows }: Windows<TokenStream>,

@@ -13,13 +13,13 @@ import type { Lookup } from "./results.ts";
 import { interval } from "#dist/runs/statistics.js";
 import type { Observation } from "./tables.ts";
 
-/** The colour of a method is the same in every figure. The two caps are never in one figure. */
+/** The colour of a method is the same in every figure. The two limits are never in one figure. */
 const places: Readonly<Record<string, number>> = {
   "DGA (default)": 0,
   uniform: 1,
   "importance sampling": 2,
-  "importance sampling, cap": 3,
-  "importance sampling, usual cap": 3,
+  "importance sampling, limit 8": 3,
+  "importance sampling, default limit": 3,
   "DGA (paper)": 4,
 };
 const PLACES = 5;

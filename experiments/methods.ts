@@ -64,12 +64,12 @@ export const methods = {
   uniform: { rule: { name: "uniform" } },
   proportional: { rule: { name: "temperature", exponent: 1, sizes: "sizes" } },
   "importance sampling": importanceSampling,
-  "importance sampling, cap": {
+  "importance sampling, limit 8": {
     ...importanceSampling,
     combinators: [{ name: "repetitionCap", repetitions: 8 }],
     revision: capRevision,
   },
-  "importance sampling, usual cap": {
+  "importance sampling, default limit": {
     ...importanceSampling,
     usualCap: true,
     revision: capRevision,

@@ -40,8 +40,8 @@ interface Parts {
 
 /** Runs a cell on the backend that `init` chose. */
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
-  const domains = await domainsOf(cell, text);
   const target = targetOf(cell, text);
+  const domains = await domainsOf(cell, text, target);
   const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
   const parts: Parts = { cell, text, domains, target, model };
   try {

@@ -1,6 +1,5 @@
 /** Starts and stops a backend on any host: Node.js (host-node.ts) or a browser (host-browser.ts). */
 import type { Backend } from "./backends/backend.ts";
-import { createReferenceBackend } from "./backends/reference/index.ts";
 import type { CpuOptions, CpuUrls } from "./backends/cpu/options.ts";
 import type { FoundDevice } from "./backends/webgpu/adapter-info.ts";
 import type { TuningStore } from "./backends/webgpu/tuning.ts";
@@ -179,7 +178,10 @@ async function create(host: Host, options: InitOptions): Promise<Backend> {
     );
   checkHas(name, named === undefined ? "" : ", which GRADMIX_BACKEND sets", options);
   if (device !== undefined) return startWebgpu(await described(device, options), options);
-  if (name === "reference") return createReferenceBackend(limit);
+  if (name === "reference") {
+    const { createReferenceBackend } = await import("./backends/reference/index.ts");
+    return createReferenceBackend(limit);
+  }
   if (name === "webgpu")
     return startWebgpu(
       await findDevice(host, options, host.environment("GRADMIX_WEBGPU") === "software"),

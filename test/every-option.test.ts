@@ -461,6 +461,14 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { vocabSize: 260 },
     wrong: { vocabSize: counts },
   },
+  divideByLikeness: {
+    call(options: data.LikenessOptions) {
+      const text = { tokens: Uint16Array.of(1, 2, 1, 2), documents: Float64Array.of(0, 2, 4) };
+      return data.divideByLikeness(text, [text], options);
+    },
+    valid: { parts: 2 },
+    wrong: { parts: counts },
+  },
   kMeans: {
     call: (options: data.KMeansOptions) => data.kMeans(points, options),
     valid: { clusters: 2, iterations: 1, tolerance: 0, seed: 0, signal: new AbortController().signal },

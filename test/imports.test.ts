@@ -7,8 +7,10 @@ import { describe, expect, test } from "vitest";
 const root = resolve(import.meta.dirname, "..");
 
 interface Imports {
-  /** As they are written, of `import`, `export … from`, `import()` and `new URL("…", import.meta.url)`. */
+  /** As they are written, of `import` and `export … from`. */
   readonly specifiers: readonly string[];
+  /** Those of `import()` and `new URL("…", import.meta.url)`. */
+  readonly later: readonly string[];
   /** Names that only Node.js has. */
   readonly globals: readonly string[];
 }
@@ -17,17 +19,17 @@ const NODE_GLOBALS = new Set(["process", "Buffer", "global", "require", "__dirna
 
 function importsOf(source: string): Imports {
   const specifiers: string[] = [];
+  const later: string[] = [];
   const globals: string[] = [];
   // Neither a bundler nor this test can follow a specifier that is composed at run time.
-  const note = (value: unknown): void => void specifiers.push(typeof value === "string" ? value : "?");
+  const note = (to: string[], value: unknown): void => void to.push(typeof value === "string" ? value : "?");
   const visit = (node: Record<string, unknown>, parent: Record<string, unknown>, key: string): void => {
     const of = (name: string): Record<string, unknown> => node[name] as Record<string, unknown>;
     const isModule = ["ImportDeclaration", "ExportAllDeclaration", "ExportNamedDeclaration"].includes(
       node["type"] as string,
     );
-    if ((isModule && node["source"]) || node["type"] === "ImportExpression") {
-      note(of("source")["value"]);
-    }
+    if (isModule && node["source"]) note(specifiers, of("source")["value"]);
+    if (node["type"] === "ImportExpression") note(later, of("source")["value"]);
     if (node["type"] === "NewExpression" && of("callee")["name"] === "URL") {
       const [path, base] = node["arguments"] as Record<string, unknown>[];
       // import.meta.url
@@ -35,7 +37,7 @@ function importsOf(source: string): Imports {
         base?.["type"] === "MemberExpression" &&
         (base["object"] as { type: string }).type === "MetaProperty"
       )
-        note(path["value"]);
+        note(later, path["value"]);
     }
     const isName = key === "property" || key === "key" ? parent["computed"] === true : true;
     if (node["type"] === "Identifier" && isName && NODE_GLOBALS.has(node["name"] as string))
@@ -46,7 +48,7 @@ function importsOf(source: string): Imports {
   };
   const program = parse(source, { ecmaVersion: "latest", sourceType: "module" });
   visit(program as unknown as Record<string, unknown>, {}, "");
-  return { specifiers, globals };
+  return { specifiers, later, globals };
 }
 
 interface Graph {
@@ -57,7 +59,8 @@ interface Graph {
   readonly globals: readonly string[];
 }
 
-function reachable(entries: readonly string[]): Graph {
+/** Follows all imports, or only those that are loaded at once. */
+function reachable(entries: readonly string[], which: "all" | "at once" = "all"): Graph {
   const files = new Set<string>();
   const packages = new Map<string, string[]>();
   const globals: string[] = [];
@@ -68,7 +71,7 @@ function reachable(entries: readonly string[]): Graph {
     if (!file.endsWith(".js")) return;
     const found = importsOf(readFileSync(file, "utf8"));
     globals.push(...found.globals.map((name) => `${file}: ${name}`));
-    for (const specifier of found.specifiers)
+    for (const specifier of [...found.specifiers, ...(which === "all" ? found.later : [])])
       if (specifier.startsWith(".")) visit(resolve(dirname(file), specifier));
       else packages.set(specifier, [...(packages.get(specifier) ?? []), file]);
   };
@@ -138,4 +141,18 @@ test("the entries for Node.js have the same exports as those for browsers, and t
     );
     expect(browser).toEqual(own);
   }
+});
+
+test("the command loads the code of a command, the engine's backends and the trainer only when it needs them", () => {
+  const names = (which: "all" | "at once"): string[] =>
+    [...reachable(["dist/cli/main.js"], which).files].map((file) => file.slice(join(root, "dist/").length));
+  const later =
+    /^backends\/(webgpu|reference|cpu\/(?!options))|^dga\/trainer\.js|^cli\/(train|run|doctor|.*-command)\.js$/;
+  expect(names("at once").filter((name) => later.test(name))).toEqual([]);
+  expect(names("all")).toEqual(
+    expect.arrayContaining([
+      ...["backends/webgpu/index.js", "backends/reference/index.js", "backends/cpu/index.js"],
+      ...["dga/trainer.js", "cli/train.js", "cli/doctor.js", "cli/mix-command.js"],
+    ]),
+  );
 });

@@ -57,7 +57,7 @@ function predicted(settings: Settings): Observation[] {
 export const cost: Experiment = {
   name: "cost",
   title: "What it costs",
-  about: `The tables show the CPU time of training steps with all measurements of a rule, divided by that of plain steps. All text is cut into 4 to 4,096 domains; each run has ${STEPS} steps on one thread. The prediction is what the library counts before a run: the windows that pass through the model, and the share of a pass that inner products take.`,
+  about: `This experiment shows what the measurements of a rule cost. The tables show the CPU time of training steps with all measurements of a rule, divided by that of plain steps. All text is cut into 4 to 4,096 domains; each run has ${STEPS} steps on one thread. The prediction is what the library counts before a run: the windows that pass through the model, and the share of a pass that inner products take.`,
   cells: (settings) =>
     // Runs that are divided by each other follow each other, so that the speed of the machine changes little between them.
     runsOf(settings)

@@ -21,7 +21,7 @@ const compared = {
   uniform: methods.uniform,
   "importance sampling, counts": COUNTED,
   "importance sampling": methods["importance sampling"],
-  "importance sampling, cap": methods["importance sampling, cap"],
+  "importance sampling, limit 8": methods["importance sampling, limit 8"],
   "DGA (default)": DEFAULT,
   "DGA, all parameters aligned": ALL_ALIGNED,
   "DGA (default), no histogram": WITHOUT_PRIOR,
@@ -49,7 +49,7 @@ const parts: readonly Part[] = [
   {
     title: "24 domains with all their tokens",
     columns: columnsOf({}),
-    rows: without("importance sampling, cap"),
+    rows: without("importance sampling, limit 8"),
   },
   {
     title:
@@ -63,7 +63,7 @@ const parts: readonly Part[] = [
         domains: allDomains.filter((name) => name !== "masc-fiction"),
       },
     },
-    rows: without("importance sampling, cap", "DGA (former default)"),
+    rows: without("importance sampling, limit 8", "DGA (former default)"),
   },
   {
     title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
@@ -78,8 +78,7 @@ const parts: readonly Part[] = [
     rows: ["importance sampling, counts", "importance sampling", own],
   },
   {
-    title:
-      "Few target examples, drawn: 15 windows of 64 tokens from anywhere in the target, other windows for each seed",
+    title: "Few target examples from all over the target: 15 windows of 64 tokens, drawn anew for each seed",
     columns: Object.fromEntries(
       Object.entries(columnsOf({ targetTokens: 1_000, targetDrawn: true })).filter(
         ([name]) => name !== "math",
@@ -93,8 +92,7 @@ const parts: readonly Part[] = [
     rows: ["uniform", "importance sampling", own],
   },
   {
-    title:
-      "Nothing to be found: the target is all 24 domains in equal parts (640 tokens of each, held out of training)",
+    title: "A target of all 24 domains in equal parts (640 tokens of each, held out of training)",
     columns: { "all domains": { target: ALL_EVENLY } },
     rows: ["uniform", own],
   },
@@ -133,7 +131,7 @@ export const defaults: Experiment = {
   name: "defaults",
   title: "The default compared with its alternatives",
   about:
-    'The default is what `gradmix train` does without options. All methods train on equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a simpler histogram: each window of the target counts for the domain whose bigram model gives it the highest likelihood. The other histograms are those of the library, from which the default also starts. The former default steps on cosines of batches of every domain, from uniform weights.',
+    'This experiment compares the default, which is what `gradmix train` does without options, with other methods, on several divisions of the text. All methods train on equal tokens (240 steps, 245,760 tokens). "Limit 8" means that no domain is read more than 8 times. "Counts" is importance sampling with a simpler histogram: each window of the target counts for the domain whose bigram model gives it the highest likelihood. The other histograms are those of the library, from which the default also starts. The former default steps on cosines of batches of every domain, from uniform weights.',
   cells: (settings) => parts.flatMap((part) => runsOf(part, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
     markdown: parts.map((part) => sectionOf(part, settings, results)).join("\n\n"),

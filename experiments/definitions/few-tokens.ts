@@ -16,7 +16,7 @@ const groups: readonly TargetName[] = ["inaugural", "travel"];
 const rows = namesOf(methods);
 /** Lines in the figures: eleven would hide each other. */
 const drawn: readonly MethodName[] = [
-  ...(["uniform", "importance sampling", "importance sampling, usual cap"] as const),
+  ...(["uniform", "importance sampling", "importance sampling, default limit"] as const),
   ...(["DGA (paper)", "DGA (default)"] as const),
 ];
 
@@ -36,7 +36,7 @@ export const fewTokens: Experiment = {
   name: "few-tokens",
   title: "Few generic tokens",
   about:
-    'Each of eight domains has at most 6,000, 30,000 or 100,000 training tokens, or all its tokens. The target has 20,000 tokens, and a run trains on 245,760 tokens. The paper shows this in figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it chooses, and memorises them. "Cap" limits its repetitions to 8, "usual cap" as the default of `dga` does: to 4, or to three more than if all text were used equally often.',
+    'This experiment shows what happens if the domains have little text. Each of eight domains has at most 6,000, 30,000 or 100,000 training tokens, or all its tokens. The target has 20,000 tokens, and a run trains on 245,760 tokens. The paper shows this in figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it chooses, and memorises them. "Limit 8" means that it reads no domain more than 8 times. "Default limit" is the limit of `dga`: 4 times, or E + 3 times if a run that used all text equally often would read it E > 1 times.',
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);

@@ -47,7 +47,7 @@ const inside = ({ before, loss }: Result): number | null =>
 export const forgetting: Experiment = {
   name: "forgetting",
   title: "What is forgotten",
-  about: `A model is trained for ${STEPS} steps with uniform weights, and then for as many steps with each method. The tables show how much its loss changes on the target, and outside the target: on held-out text, as the mean over all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
+  about: `This experiment shows how much a model forgets of the text that it seldom reads. A model is trained for ${STEPS} steps with uniform weights, and then for as many steps with each method. The tables show how much its loss changes on the target, and outside the target: on held-out text, as the mean over all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);

@@ -22,7 +22,6 @@ const compared: Readonly<Record<string, Compared>> = {
   // However the text is cut, this draws from all of it evenly.
   "all text evenly": { method: methods.proportional, always: 8 },
   "importance sampling": { method: methods["importance sampling"] },
-  "importance sampling, cap": { method: methods["importance sampling, cap"] },
   "DGA (paper)": { method: paperWith({}), most: 64 },
   "DGA (paper), bases": { method: { ...paperWith({}), bases } },
   "DGA (default)": { method: DEFAULT },
@@ -42,7 +41,7 @@ export const granularity: Experiment = {
   name: "granularity",
   title: "Clusters and bases",
   about:
-    "All text is cut into 8, 64, 512 and up to 4,096 clusters of windows with similar content (a tree of k-means on hashed tf-idf). Importance sampling assigns each window of the target to a cluster (CRISP). DGA moves the weights of the clusters, or of bases (distribution reweighting). The bases are the shares of all text and the histograms of five targets over the clusters, including this target. The paper shows this in figures 2 and 4.",
+    "This experiment shows how the losses depend on the number of domains. All text is cut into 8, 64, 512 and up to 4,096 clusters of windows with similar content (a tree of k-means on hashed tf-idf). Importance sampling assigns each window of the target to a cluster (CRISP). DGA moves the weights of the clusters, or of bases (distribution reweighting). The bases are the shares of all text and the histograms of five targets over the clusters, including this target. The paper shows this in figures 2 and 4.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);

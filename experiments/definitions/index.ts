@@ -8,10 +8,11 @@ import { forgetting } from "./forgetting.ts";
 import { granularity } from "./granularity.ts";
 import { longer } from "./longer.ts";
 import { mixtures } from "./mixtures.ts";
+import { parts } from "./parts.ts";
 import { sensitivity } from "./sensitivity.ts";
 import { wrongHistogram } from "./wrong-histogram.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[defaults, wrongHistogram, longer, fewTokens, granularity, sensitivity, cost],
+  ...[defaults, wrongHistogram, parts, longer, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];

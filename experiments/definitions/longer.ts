@@ -11,7 +11,7 @@ const groups = tunedTargets;
 const TIMES = 4;
 const compared: Readonly<Record<string, Method>> = {
   "importance sampling": methods["importance sampling"],
-  "importance sampling, usual cap": methods["importance sampling, usual cap"],
+  "importance sampling, default limit": methods["importance sampling, default limit"],
   "DGA (default)": methods["DGA (default)"],
   "DGA (default), no histogram": WITHOUT_PRIOR,
 };
@@ -25,7 +25,7 @@ const runsOf = (settings: Settings): Run[] =>
 export const longer: Experiment = {
   name: "longer",
   title: "Longer runs",
-  about: `The runs of the first experiment with ${TIMES} times as many steps (${TIMES * STEPS}, 24 domains with all their tokens). Without a histogram, a run spends its first steps on finding the mixture. This experiment shows how much of that difference remains. "Usual cap" limits the repetitions of importance sampling as the default of \`dga\` does, so that the rest of the difference is due to the gradients.`,
+  about: `This experiment shows which differences remain in longer runs. It repeats the runs of the first experiment with ${TIMES} times as many steps (${TIMES * STEPS}, 24 domains with all their tokens). Without a histogram, a run spends its first steps on finding the mixture. "Default limit" limits the repetitions of importance sampling as the default of \`dga\` does, so that the rest of the difference is due to the gradients.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);

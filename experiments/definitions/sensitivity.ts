@@ -63,7 +63,7 @@ export const sensitivity: Experiment = {
   name: "sensitivity",
   title: "Sensitivity to the constants",
   about:
-    "This experiment varies the paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others keep their usual values. There are eight domains with all their tokens. The paper says little about this.",
+    "This experiment shows how much the constants matter. It varies the paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others keep their usual values. There are eight domains with all their tokens. The paper says little about this.",
   cells: (settings) => [
     ...sweeps.flatMap((sweep) => sweepRuns(sweep, settings)).map(({ cell }) => cell),
     ...sweeps

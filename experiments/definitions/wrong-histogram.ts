@@ -50,7 +50,7 @@ export const wrongHistogram: Experiment = {
   name: "wrong-histogram",
   title: "A wrong histogram",
   about:
-    "The runs of the first experiment (24 domains with all their tokens), once with the histogram of the target, and once with that of another target: inaugural with that of court, math with that of travel, travel with that of inaugural, and court with that of math. This shows how far the gradients correct a histogram. The row without probes is the default with `--align-probes 0`.",
+    "This experiment shows how far the gradients correct a wrong histogram. It repeats the runs of the first experiment (24 domains with all their tokens), once with the histogram of the target, and once with that of another target: inaugural with that of court, math with that of travel, travel with that of inaugural, and court with that of math. The row without probes is the default with `--align-probes 0`.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);

@@ -7,16 +7,15 @@ import { THREADS_UNASKED } from "../backends/cpu/options.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, comparisonRow } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
-import { doctor } from "./doctor.ts";
+import { divideArguments, divideFlags, divideTakes } from "./divide-arguments.ts";
 import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
 import { gathers, listOption, refuseSecondValues } from "./flags.ts";
-import { histogramArguments, histogramOptions, histogramRow } from "./histogram-arguments.ts";
-import { histogramTakes, showHistogram } from "./histogram-command.ts";
+import { histogramArguments, histogramOptions, histogramRow, histogramTakes } from "./histogram-arguments.ts";
 import { exportArguments, exportOptions } from "./export-arguments.ts";
-import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
+import { mixFlags, type MixFlags, mixRows } from "./mix-arguments.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
-import { type Outputs, train } from "./train.ts";
+import type { Outputs } from "./train.ts";
 import { type Raw, textOption, configError, flagOf } from "./values.ts";
 
 const examples = `
@@ -79,7 +78,7 @@ const helpGroups: readonly (readonly [
   add: readonly ((program: Command, io: Io) => void)[],
 ])[] = [
   ["Find a mixture:", [addTrain, addCompare]],
-  ["Before you train:", [addCluster, addHistogram, addPrepare, addDoctor]],
+  ["Before you train:", [addCluster, addDivide, addHistogram, addPrepare, addDoctor]],
   ["Look at runs:", [addReport, addWatch]],
   ["Use the mixture in another trainer:", [addExport, addMix]],
 ];
@@ -105,6 +104,7 @@ function addTrain(program: Command, io: Io): void {
   );
   trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const given = givenOf(io.rows, options);
+    const { train } = await import("./train.ts");
     io.code = await train(
       { config: config ?? null, given, resume: textOption(options, "resume") },
       undefined,
@@ -175,6 +175,7 @@ function addHistogram(program: Command, io: Io): void {
   addOptions(histogramCommand, itsRows);
   for (const option of histogramOptions()) histogramCommand.addOption(option.helpGroup(groups.run));
   histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const { showHistogram } = await import("./histogram-command.ts");
     io.code = await showHistogram(
       {
         config: config ?? null,
@@ -258,6 +259,24 @@ function addCluster(program: Command, io: Io): void {
   });
 }
 
+function addDivide(program: Command, io: Io): void {
+  const divideCommand = program
+    .command("divide")
+    .summary("divide domains by how much their documents resemble a target")
+    .description(
+      "Divide each domain into parts of about equal size, by how much its documents resemble the target. A run then uses the parts as its domains, so that it can choose text within a domain. Part 1 of a domain resembles the target most.",
+    )
+    .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
+  const itsRows = io.rows.filter(divideTakes);
+  addOptions(divideCommand, itsRows);
+  for (const [flag, help] of divideFlags)
+    divideCommand.addOption(new Option(flag, help).helpGroup(groups.run));
+  divideCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const { divide } = await import("./divide-command.ts");
+    io.code = await divide(divideArguments(config, givenOf(itsRows, options), itsRows, options), io);
+  });
+}
+
 function addExport(program: Command, io: Io): void {
   const exportCommand = program
     .command("export")
@@ -289,6 +308,7 @@ function addMix(program: Command, io: Io): void {
     const flags = Object.fromEntries(
       Object.keys(mixFlags).map((name) => [name, typeof options[name] === "string" ? options[name] : null]),
     ) as MixFlags;
+    const { mix } = await import("./mix-command.ts");
     io.code = await mix({ config: config ?? null, given: givenOf(ruleRows, options), flags }, io.err);
   });
 }
@@ -347,6 +367,7 @@ function addDoctor(program: Command, io: Io): void {
     .summary("show what this machine can do: backends, threads, speed")
     .description("Show which backends run on this machine, with their threads, SIMD level and speed.")
     .action(async () => {
+      const { doctor } = await import("./doctor.ts");
       io.code = await doctor(io.out);
     });
 }

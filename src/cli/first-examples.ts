@@ -17,6 +17,11 @@ export const firstExamples: Readonly<Record<string, string>> = {
   $ gradmix cluster 'text/*.jsonl.gz' --clusters 64 --out clusters
   $ gradmix train --domains clusters --target 'answers/*.md' --out runs/first
 `,
+  divide: `Example: four parts per domain, and a run that chooses among them
+  $ gradmix divide --domain code='src/**/*.ts' --domain docs='docs/**/*.md' \\
+      --target 'answers/*.md' --out parts
+  $ gradmix train --domains parts --target 'answers/*.md' --out runs/parts
+`,
   histogram: `Example: which domains resemble the target?
   $ gradmix histogram --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
       --target 'answers/*.md'

@@ -29,6 +29,13 @@ export function histogramOptions(): Option[] {
   );
 }
 
+/** Whether an option of `gradmix train` determines which text is read, and how. */
+export function histogramTakes({ section, path }: OptionRow): boolean {
+  return (
+    section === "data" || ["model.context", "model.initFrom", "training.seed", "run.quiet"].includes(path)
+  );
+}
+
 /** A row with the help that applies in this command. */
 export function histogramRow(row: OptionRow): OptionRow {
   if (row.path !== "data.targets") return row;

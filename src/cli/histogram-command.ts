@@ -5,7 +5,8 @@ import { isTokenFile } from "../data/token-files.ts";
 import { type FileParts, writeFilesAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
 import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
-import { isClusterFolder } from "./cluster-folder.ts";
+import { isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
+import { readTextClusters } from "./cluster-model.ts";
 import type { TargetHistogram } from "./histograms.ts";
 import type { Inputs } from "./inputs.ts";
 import { listenForInterrupt } from "./interrupt.ts";
@@ -17,13 +18,6 @@ import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { unusedOptions } from "./unused-options.ts";
 import { type Raw, configError } from "./values.ts";
-
-/** Whether an option of `gradmix train` determines which text is read, and how. */
-export function histogramTakes({ section, path }: OptionRow): boolean {
-  return (
-    section === "data" || ["model.context", "model.initFrom", "training.seed", "run.quiet"].includes(path)
-  );
-}
 
 export interface HistogramArguments {
   /** Path of a config file; its other options are ignored. */
@@ -76,7 +70,7 @@ export async function showHistogram(
       },
       signal: interrupt.signal,
     };
-    const clusters = clustersIn(config);
+    const clusters = centroidsIn(config, args.groups);
     const found =
       clusters === null
         ? await domainHistograms(config, dataSeed(config), hooks)
@@ -181,8 +175,11 @@ function checkTogether(
   }
 }
 
-/** The folder of clusters if the domains are those; null if they are others. */
-function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | null {
+/**
+ * The folder of clusters to whose centroids texts can be assigned, if the domains are those; null if they are others, whose histogram bigrams
+ * count. Throws `config` for groups of documents without centroids.
+ */
+function centroidsIn({ data: { domains, domainsFrom } }: TrainConfig, groups: number | null): string | null {
   const folder = domainsFrom.find(isClusterFolder);
   if (folder === undefined) return null;
   const other = domainsFrom.find((one) => one !== folder) ?? domains.keys().next().value;
@@ -190,7 +187,12 @@ function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | n
     throw configError(
       `--domains ${folder}: a folder of clusters cannot be combined with other domains; leave out ${other}`,
     );
-  return folder;
+  if (readTextClusters(readClusterFolder(folder)) !== null) return folder;
+  if (groups !== null)
+    throw configError(
+      `--groups: grouping needs the embedder of gradmix cluster, which ${folder} does not have; leave the option out`,
+    );
+  return null;
 }
 
 /** The mixtures of the targets' shares. */

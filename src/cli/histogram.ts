@@ -55,7 +55,7 @@ async function centroidShares(
   const model = readTextClusters(clusters);
   if (model === null) {
     onEvent(
-      `${clusters.folder} cannot assign text to its clusters, so the histogram is counted with bigrams`,
+      `${clusters.folder} has no embedder of gradmix cluster, so the histogram is counted with bigrams`,
     );
     return null;
   }

@@ -117,7 +117,7 @@ export async function clusterHistograms(
   if (model === null)
     throw new GradmixError(
       "data",
-      `${path}: cannot assign text to its clusters, because their embeddings come from elsewhere; train with --histogram of your own`,
+      `${path}: has no embedder of gradmix cluster; its histogram is counted with bigrams`,
     );
   const inputs = await listInputs({ ...config.data, domains: new Map(), domainsFrom: [], out: null }, hooks);
   hooks.onInputs(inputs);

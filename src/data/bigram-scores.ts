@@ -9,14 +9,15 @@
  * where q is the mean of all domains' relative frequencies plus a floor, so that large domains do not determine what is common.
  */
 import { runSteps, type Steps } from "./steps.ts";
+import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
 import type { StoredStream } from "./tokens.ts";
 
 /** s: the number of occurrences of a token from which its followers weigh as much as the domain's own frequencies. */
-const BIGRAM_SMOOTHING = 20;
+export const BIGRAM_SMOOTHING = 20;
 /** u: the number of tokens with which a domain's frequencies weigh as much as those of all domains. */
-const UNIGRAM_SMOOTHING = 1500;
+export const UNIGRAM_SMOOTHING = 1500;
 /** Added to q, for tokens that no domain contains. */
-const FLOOR = 5e-6;
+export const FLOOR = 5e-6;
 
 /** Tokens of a stream with their followers: the pairs (start + t, start + t + 1). */
 export interface Piece {
@@ -103,86 +104,6 @@ export function* scoreGroupsInSteps(
 }
 
 const emptyStretch: Stretch = { from: 0, to: 0 };
-
-/** Numbers pairs of integers below 2³¹ in the order of their first occurrence: a hash table with open addressing. */
-interface Keys {
-  readonly size: number;
-  /** The number of a pair; −1 if it has none. */
-  get(a: number, b: number): number;
-  add(a: number, b: number): number;
-}
-
-function createKeys(): Keys {
-  let mask = 1023;
-  // A slot holds a, b, the number, and an unused entry: with 16 bytes it lies within one cache line.
-  let slots = new Int32Array(4 * (mask + 1)).fill(-1);
-  let size = 0;
-  const slotOf = (a: number, b: number): number => {
-    let hash = Math.imul(a, 0x9e3779b1) ^ Math.imul(b ^ (b >>> 15), 0x85ebca6b);
-    hash = Math.imul(hash ^ (hash >>> 15), 0xc2b2ae35);
-    let slot = (hash ^ (hash >>> 13)) & mask;
-    while (slots[4 * slot + 2]! >= 0 && (slots[4 * slot] !== a || slots[4 * slot + 1] !== b))
-      slot = (slot + 1) & mask;
-    return 4 * slot;
-  };
-  const put = (a: number, b: number, number: number): void => {
-    const slot = slotOf(a, b);
-    slots[slot] = a;
-    slots[slot + 1] = b;
-    slots[slot + 2] = number;
-  };
-  const grow = (): void => {
-    const before = slots;
-    mask = 2 * mask + 1;
-    slots = new Int32Array(4 * (mask + 1)).fill(-1);
-    for (let at = 0; at < before.length; at += 4)
-      if (before[at + 2]! >= 0) put(before[at]!, before[at + 1]!, before[at + 2]!);
-  };
-  return {
-    get size() {
-      return size;
-    },
-    get: (a, b) => slots[slotOf(a, b) + 2]!,
-    add(a, b) {
-      const known = slots[slotOf(a, b) + 2]!;
-      if (known >= 0) return known;
-      if (2 * size > mask) grow();
-      put(a, b, size);
-      return size++;
-    },
-  };
-}
-
-/** Numbers tokens in the order of their first occurrence. */
-interface TokenNumbers {
-  readonly size: number;
-  /** The number of a token; −1 if it has none. */
-  get(token: number): number;
-  add(token: number): number;
-}
-
-/** Larger tokens, which hardly any tokenizer has, are looked up more slowly. */
-const MOST_DIRECT = 2 ** 20;
-
-function createTokenNumbers(): TokenNumbers {
-  const direct = new Int32Array(MOST_DIRECT).fill(-1);
-  const others = new Map<number, number>();
-  let size = 0;
-  const get = (token: number): number => (token < MOST_DIRECT ? direct[token]! : (others.get(token) ?? -1));
-  return {
-    get size() {
-      return size;
-    },
-    get,
-    add(token) {
-      const known = get(token);
-      if (known >= 0) return known;
-      if (token < MOST_DIRECT) direct[token] = size;
-      else others.set(token, size);
-      return size++;
-    },
-  };
-}
 
 /** The tokens and pairs that occur in the pieces of a group, and their positions. */
 interface PieceIndex {

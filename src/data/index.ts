@@ -37,6 +37,7 @@ export {
 export { assembleBatch, type DrawnWindows } from "./batch.ts";
 export { type Dataset, examplesOf, type RowBatch, rowsOf, type Table } from "./dataset.ts";
 export { bigramHistogram, type Histogram, type HistogramOptions } from "./histogram.ts";
+export { divideByLikeness, type LikenessOptions } from "./likeness.ts";
 export {
   kMeans,
   type KMeansOptions,

@@ -289,7 +289,7 @@ function unusedPaths({ domains }: Mixture, { name, paths }: ExportFormat): strin
     : [];
 }
 
-/** Notes on the run's limit of repetitions, for formats that cannot express it. */
+/** Notes on the run's limit on repetitions, for formats that cannot express it. */
 function repetitionNotes(
   { stages, tokens, mixture }: Plan,
   { name, repetitions: expressesRepetitions }: ExportFormat,
@@ -314,7 +314,7 @@ function repetitionNotes(
   return expressesRepetitions
     ? []
     : [
-        `${name} cannot express a limit of repetitions; ${limit}, and these weights keep this limit over ${plainDecimal(tokens)} tokens of the same text`,
+        `${name} cannot express a limit on repetitions; ${limit}, and these weights keep this limit over ${plainDecimal(tokens)} tokens of the same text`,
       ];
 }
 

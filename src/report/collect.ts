@@ -59,7 +59,7 @@ export interface Gathered {
   trained: Float64Array;
   /** Sums over the steps of the weights in the lines, and the number of steps. */
   readonly requested: Map<string, number>;
-  /** Trained tokens of the run when a domain exceeded the cap of repetitions. */
+  /** Trained tokens of the run when a domain exceeded the limit on repetitions. */
   readonly passed: Map<string, number>;
   seconds: number;
   evaluationSeconds: number;

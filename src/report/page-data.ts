@@ -64,7 +64,7 @@ export interface DomainData {
   readonly lossAtStart: number | null;
   readonly loss: number | null;
   readonly bitsPerNat: number | null;
-  /** Trained tokens of the run when the domain exceeded the cap of repetitions; null if it did not. */
+  /** Trained tokens of the run when the domain exceeded the limit on repetitions; null if it did not. */
   readonly passed: number | null;
 }
 

@@ -55,7 +55,7 @@ const partial = (context: Context): fc.Arbitrary<{ run: Run; measured: boolean[]
 
 export const unmeasuredInvariants: readonly Invariant[] = [
   invariant(
-    "what stands in the place of a domain that was not measured changes nothing",
+    "the numbers of a domain that was not measured are ignored",
     (context) => context.promises.unmeasured !== "refuses" && moves(context),
     (context) => fc.tuple(partial(context), junk),
     ({ make }, [{ run, measured }, value]) => {

@@ -5,9 +5,9 @@ import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { addCommands } from "#dist/cli/commands.js";
 import { rulesOfFlag, seedsOf } from "#dist/cli/compare-plan.js";
 import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
-import { histogramArguments } from "#dist/cli/histogram-arguments.js";
-import { histogramTakes } from "#dist/cli/histogram-command.js";
-import { mixRows } from "#dist/cli/mix-command.js";
+import { divideArguments, divideTakes } from "#dist/cli/divide-arguments.js";
+import { histogramArguments, histogramTakes } from "#dist/cli/histogram-arguments.js";
+import { mixRows } from "#dist/cli/mix-arguments.js";
 import { openOutput } from "#dist/cli/output.js";
 import { type OptionRow, optionRows } from "#dist/cli/options.js";
 import { prepareArguments, prepareTakes } from "#dist/cli/prepare-arguments.js";
@@ -123,6 +123,11 @@ const checks: Readonly<Record<string, (parsed: Parsed) => void>> = {
   prepare({ args: [config], options }) {
     const { given, layer } = layerOf(options, optionRows().filter(prepareTakes));
     prepareArguments(config, given, optionRows(), options);
+    resolveConfig(config === undefined ? [layer] : [layer, someText]);
+  },
+  divide({ args: [config], options }) {
+    const { given, layer } = layerOf(options, optionRows().filter(divideTakes));
+    divideArguments(config, given, optionRows(), options);
     resolveConfig(config === undefined ? [layer] : [layer, someText]);
   },
   cluster: ({ args, options }) => void clusterArguments(args, options),

@@ -55,6 +55,7 @@ describe("help", () => {
         [
           "cluster",
           "compare",
+          "divide",
           "doctor",
           "export",
           "histogram",

@@ -73,7 +73,7 @@ describe("the rule of a run", () => {
     // Options that are not given have the rule's own defaults.
     [{ rule: "uniform" }, { name: "uniform" }, []],
     [{ rule: "dga" }, { name: "dga" }, []],
-    // Only a tracked dga receives the prior and the limits of repetitions.
+    // Only a tracked dga receives the prior and the limits on repetitions.
     [{ rule: "dga", histogram }, { name: "dga", prior: [1, 0, 3], sizes, tokens: 90 }, []],
     [
       { rule: "dga", ruleOptions: { repetitions: 1 } },

@@ -7,6 +7,7 @@ const lists: ReadonlySet<string> = new Set([
   ...["train", "compare", "histogram", "prepare"].flatMap((command) =>
     ["--domain", "--domains", "--target", "--targets"].map((flag) => `${command} ${flag}`),
   ),
+  ...["--domain", "--domains", "--target"].map((flag) => `divide ${flag}`),
   ...["train", "compare", "mix"].flatMap((command) =>
     ["--floor", "--ceiling", "--guard"].map((flag) => `${command} ${flag}`),
   ),

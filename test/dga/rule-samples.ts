@@ -72,7 +72,7 @@ const monotone = "monotone: raising a domain's number never lowers its weight";
 const support = "keeps the support";
 const keeps = "a domain that was not measured keeps its weight";
 const schedule = "a schedule of η is a smaller η";
-const shrinks = "shrinkage with errors of 0 changes nothing, and with huge errors the rule rests";
+const shrinks = "shrinkage with errors of 0 changes nothing, and with huge errors the weights stay";
 const mirror = [
   "mirror descent: the update is the argmin of −η⟨a, α⟩ + KL(α‖old)",
   "closed form: after any updates in any order the weights are α₀ ⊙ exp(η·Σa), normalised",

@@ -126,7 +126,7 @@ test("formats that cannot express the limit on repetitions say so; at another le
   const limited = mixture({ web: 0.5, code: 0.5 }, { repetitions: 5 });
   for (const { name, repetitions } of exportFormats.values()) {
     const of = name === "olmix" ? { ...limited, metrics: new Map([["loss", 1]]) } : limited;
-    expect(notes(of, { format: name }).includes(`${name} cannot express a limit of repetitions`)).toBe(
+    expect(notes(of, { format: name }).includes(`${name} cannot express a limit on repetitions`)).toBe(
       !repetitions,
     );
     // 0.5 · 12,000 / 1,000 is 6 times; the other domain is twice as large.
@@ -358,7 +358,7 @@ describe("mixtureOfRun", () => {
     expect(lines.join("\n")).toContain("only the domains with the largest weights (of 3)");
   });
 
-  test("has the run's limit of repetitions, unless that is one of bases", () => {
+  test("has the run's limit on repetitions, unless that is one of bases", () => {
     const { facts } = runOf();
     const limitOf = (bases: string[] | null): number | null =>
       mixtureOfRun(runOf(2, { facts: { ...facts, repetitions: 4, bases } })).mixture.repetitions;

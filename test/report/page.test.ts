@@ -282,7 +282,7 @@ describe.skipIf(missing !== null)("the page", () => {
       expect(list(name)).toContain("No step is complete so far.");
       // Its rule, dga, measures them at its first update.
       expect(list(name)).toContain("No alignments were measured so far.");
-      expect(list(name)).toContain("No domain passes the cap of 8 epochs.");
+      expect(list(name)).toContain("No domain is above the limit of 8 epochs.");
       expect(list(name).join(" ")).not.toMatch(/many domains|at the end|Point at/);
     }
     expect(seen["heatNone"]).toEqual(["No name contains this text."]);

@@ -196,7 +196,7 @@ describe("a broken rule is caught", () => {
       change(plain({}).update(...given)) as RuleState;
 
   test("a rule without knobs keeps them all", () => {
-    expect(checkRule(() => plain({}), { longRun: 100 })).toContain("with a step of η = 0 the rule rests");
+    expect(checkRule(() => plain({}), { longRun: 100 })).toContain("with a step of η = 0 the weights stay");
   });
 
   const taken = /"a mixer takes its states, counts its updates and restores them"/;
@@ -230,7 +230,7 @@ describe("a broken rule is caught", () => {
     [
       "a change of the step that is ignored",
       { update: (state, given) => plain({}).update(state, given) },
-      /"with a step of η = 0 the rule rests"/,
+      /"with a step of η = 0 the weights stay"/,
     ],
     [
       "a change of the step that is called and ignored",
@@ -240,7 +240,7 @@ describe("a broken rule is caught", () => {
           return plain({}).update(state, given);
         },
       },
-      /"with a step of η = 0 the rule rests"/,
+      /"with a step of η = 0 the weights stay"/,
     ],
   ])("also without knobs: %s", (_, change, invariant) => {
     expect(brokenBy(() => plain(change), { longRun: 100 })).toMatch(invariant);
@@ -319,12 +319,12 @@ describe("a broken rule is caught", () => {
       /"a domain that was not measured keeps its weight": the weight of domain \d went from/,
     ],
     [
-      "what stands in the place of a missing domain",
+      "the numbers of a missing domain are used",
       {
         update: (state, { alignments = [] }) =>
           good.update(state, { alignments: Array.from(alignments, (x) => (Number.isFinite(x) ? x : 0)) }),
       },
-      /"what stands in the place of a domain that was not measured changes nothing": update 0 with/,
+      /"the numbers of a domain that was not measured are ignored": update 0 with/,
     ],
     [
       "a step that starts from the average",

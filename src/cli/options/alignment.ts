@@ -71,8 +71,8 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     value: "S",
     kind: share(),
     default: null,
-    auto: `${dgaDefaults.schedules.aroundPrior.blockShare} (the head) for dga with a prior and --align-from step, unless the head is tied to the embedding; ${alignmentDefaults.blockShare} for others`,
-    help: "align the gradients of this share of the model's blocks, the last ones, rounded up, and of the parameters after them; 0: only of the latter; 1: of all parameters",
+    auto: `${dgaDefaults.schedules.aroundPrior.blockShare} for dga with a prior and --align-from step, unless the head is tied to the embedding; ${alignmentDefaults.blockShare} for others`,
+    help: "compare the gradients of these parameters only: this share of the model's blocks, counted from the end and rounded up, and all parameters after them. 0: only those after the last block (the head); 1: all parameters",
   },
   bases: {
     flag: "--align-bases",

@@ -137,7 +137,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "N",
     kind: decimal({ min: 0, max: 1e9, openMin: true }),
     default: null,
-    auto: `for dga with --normalise tracked ${dgaDefaults.repetitions.beyondEven} more than if all text were used equally often, at least ${dgaDefaults.repetitions.least}; else none`,
+    auto: `for dga with --normalise tracked ${dgaDefaults.repetitions.least}, or ${dgaDefaults.repetitions.beyondEven} more than if all text were used equally often, whichever is larger; else none`,
     help: "read the text of each domain at most N times, in expectation",
   },
   guard: {

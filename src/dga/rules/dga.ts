@@ -63,7 +63,7 @@ export interface DgaOptions {
   readonly name: "dga";
   /**
    * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(dᵢ − dⱼ)). Default: `dgaDefaults`. With the
-   * normalisations other than "tracked" it is 1, which suits cosines and clipped dots, which lie in [−1, 1], and tens of updates (docs/rules.md has
+   * normalisations other than "tracked" it is 1, which suits cosines and clipped dots, which lie in [−1, 1], and tens of updates (docs/trials.md has
    * measurements). Raw alignments scale with the square of the gradients, which differ between models and shrink during training, so their η must be
    * found by trial.
    */

@@ -107,7 +107,7 @@ export function mostRepetitionsOf<K extends RuleName>(options: Of<K>, domains: r
   return registry[options.name].traits?.repetitions?.most(options, domains) ?? Infinity;
 }
 
-/** The largest weight of each domain for the limit of repetitions; null for a rule without one. */
+/** The largest weight of each domain for the limit on repetitions; null for a rule without one. */
 export function repetitionCapsOf<K extends RuleName>(
   options: Of<K>,
   domains: readonly string[],

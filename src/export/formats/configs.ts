@@ -60,7 +60,7 @@ const olmoCore: ExportFormat = steady({
     );
     return yaml("mixture.yaml", plan, record({ sources }), [
       most === null
-        ? "olmo-core: the run had no limit of repetitions; max_repetition_ratio stays at OLMo-core's default of 1, with which it refuses to repeat a source"
+        ? "olmo-core: the run had no limit on repetitions; max_repetition_ratio stays at OLMo-core's default of 1, with which it refuses to repeat a source"
         : `olmo-core: max_repetition_ratio is ${plainDecimal(most)}, the run's limit${most === repetitions ? "" : ` of ${plainDecimal(repetitions ?? most)}, raised to the smallest value that it accepts`}`,
     ]);
   },

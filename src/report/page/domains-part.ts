@@ -117,7 +117,7 @@ const columns: readonly TableColumn<Row>[] = [
         ? significant(epochsIn(row), 3)
         : h(
             "strong",
-            { class: "passed", title: `past the cap of ${row.cap ?? 0}` },
+            { class: "passed", title: `above the limit of ${row.cap ?? 0}` },
             `${significant(epochsIn(row), 3)} ▲`,
           ),
   },

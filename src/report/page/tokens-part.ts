@@ -98,7 +98,7 @@ function epochsOf(view: View): Chart {
     format: (value) => significant(value, 3),
     ...(cap === null || !nearCap(lines, cap)
       ? {}
-      : { level: { at: cap, label: `cap: ${epochsText(cap)}`, colour: warning } }),
+      : { level: { at: cap, label: `limit: ${epochsText(cap)}`, colour: warning } }),
     marks: shown.flatMap((name) => {
       const passed = run.domains.find(({ domain }) => domain === name)?.passed ?? null;
       return passed === null || cap === null ? [] : [{ tokens: passed, value: cap, colour: warning }];
@@ -118,13 +118,13 @@ function capSentence({ cap, domains }: RunData, names: readonly string[]): strin
     const most = domains.reduce((one, other) => (epochsIn(other) > epochsIn(one) ? other : one));
     const closest =
       most.tokens === 0 ? "" : `; ${names[most.domain]} comes closest with ${significant(epochsIn(most), 3)}`;
-    return `No domain passes the cap of ${epochsText(cap)}${closest}.`;
+    return `No domain is above the limit of ${epochsText(cap)}${closest}.`;
   }
   const places = passed
     .slice(0, 8)
     .map(({ domain, passed }) => `${names[domain]} (at ${formatCount(passed ?? 0)} tokens)`);
   const rest = passed.length > 8 ? ` and ${passed.length - 8} more` : "";
-  return `Past the cap of ${epochsText(cap)}: ${places.join(", ")}${rest}.`;
+  return `Above the limit of ${epochsText(cap)}: ${places.join(", ")}${rest}.`;
 }
 
 function epochsText(count: number): string {
