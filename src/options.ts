@@ -46,8 +46,8 @@ export function checkSome(
 }
 
 function check(where: string, given: unknown, checks: Readonly<Record<string, OptionCheck>>): void {
-  if (typeof given !== "object" || given === null || Array.isArray(given))
-    throw new GradmixError("config", `${where}: the options are ${show(given)}, not an object`);
+  if (!hasMembers(given))
+    throw new GradmixError("config", `${where}: the options are ${describe(given)}, not an object`);
   for (const name in given)
     if (!Object.hasOwn(checks, name) && Object.hasOwn(given, name)) throw unknownName(where, name, checks);
   // The passes of every training step check their options, so options that are not checked cost no string.
@@ -153,7 +153,13 @@ export function valueThat(what: string, fits: (value: unknown) => boolean): Opti
 export const boolean: OptionCheck = valueThat("true or false", (value) => typeof value === "boolean");
 export const string: OptionCheck = valueThat("a string", (value) => typeof value === "string");
 export const callback: OptionCheck = valueThat("a function", (value) => typeof value === "function");
-export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => value instanceof AbortSignal);
+/** Accepts an `AbortSignal`, also one of another realm, and anything else with the members of a `CancelSignal`. */
+export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => {
+  if (typeof value !== "object" || value === null) return false;
+  const aborted: unknown = Reflect.get(value, "aborted");
+  const throwIfAborted: unknown = Reflect.get(value, "throwIfAborted");
+  return typeof aborted === "boolean" && typeof throwIfAborted === "function";
+});
 /** Accepts a list; its items are checked elsewhere. */
 export const list: OptionCheck = valueThat("a list", (value) => Array.isArray(value));
 /** Accepts any object that is not null; its members are checked elsewhere. */
@@ -172,6 +178,20 @@ export function objectWith(what: string, ...names: readonly string[]): OptionChe
   };
 }
 
+/**
+ * Whether what an object holds are its members. A Map, a Set, a promise or a typed array has none, so that its contents would count as left out. (A
+ * module that was imported whole has.)
+ */
+export function hasMembers(value: unknown): value is object {
+  return ["[object Object]", "[object Module]"].includes(Object.prototype.toString.call(value));
+}
+/** Describes a value, and names the kind of an object without members: "a Map". */
+export function describe(value: unknown): string {
+  const isKind = typeof value === "object" && value !== null && !Array.isArray(value) && !hasMembers(value);
+  if (!isKind) return show(value);
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  return `${/^[AEIOU]/.test(kind) ? "an" : "a"} ${kind}`;
+}
 /** Whether a value is a list or a typed array. */
 export function isNumberList(value: unknown): value is ArrayLike<unknown> {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));

@@ -642,5 +642,8 @@ describe.each(checked)("%s", (name, { call, valid: given, wrong = {}, free = [] 
         expect(message, `${name}: ${option} = ${String(value)}`).toContain(option);
       }
     for (const nothing of [5, "text", [], true]) expect(await refusal(call, nothing)).not.toBeNull();
+    // What has no members would count as options that were all left out.
+    for (const held of [new Map(Object.entries(valid)), new Set(), Promise.resolve(valid), new Date(0)])
+      expect(await refusal(call, held)).not.toBeNull();
   });
 });

@@ -6,7 +6,7 @@
  * result has a handle of its own: none is an input, and none occurs twice.
  */
 import { GradmixError } from "../errors.ts";
-import { callback, checkOptions, object, required, show } from "../options.ts";
+import { callback, checkOptions, numberIn, object, required, show } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
@@ -278,7 +278,7 @@ const gradientsChecks = { parameters: required(object), sink: required(object), 
 
 /**
  * Runs `loss`, which returns one loss per example [batch], and propagates ∇ Σ_b weights[b]·loss[b] back into the sink. Returns the losses. Throws
- * `autograd` for a loss of another shape or one that depends on no parameter.
+ * `autograd` for a loss of another shape or one that depends on no parameter, and `config` for a list of weights that are not all finite.
  *
  * Sinks that distinguish examples (all but `sumSink`) need losses that keep them apart: along axis 0, loss b depends only on row b of every value
  * that depends on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a
@@ -331,6 +331,8 @@ function lossesOf(name: string, loss: () => Tensor): Tensor {
   return losses;
 }
 
+const finite = numberIn();
+
 function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefined): Tensor {
   if (weights === undefined) return filled(1, specOf(losses), losses);
   if (weights instanceof Tensor) {
@@ -339,6 +341,8 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
   }
   if (weights.length !== losses.size)
     throw new GradmixError("shape", `gradients: ${weights.length} weights for ${losses.size} losses`);
+  for (let example = 0; example < weights.length; example++)
+    finite(`gradients: weights: ${example}`, weights[example]);
   const out = empty(losses.shape, "f32", losses.memory);
   out.write(weights);
   return out;

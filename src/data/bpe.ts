@@ -1,5 +1,5 @@
 /** Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): encodes with merges that were learned (train-bpe.ts) or read (tokenizer.ts). */
-import { numberList, string } from "../options.ts";
+import { callback, numberList, string } from "../options.ts";
 import { GradmixError } from "../errors.ts";
 import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
 import { byteLevelJson } from "./byte-level-json.ts";
@@ -73,6 +73,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
 
   const encodeBlocks = (text: string, onBlock: (ids: Uint32Array) => void): void => {
     string("tokenizer.encode: text", text);
+    callback("tokenizer.encodeBlocks: onBlock", onBlock);
     const block = new Uint32Array(Math.min(BLOCK, text.length + 1));
     let length = 0;
     const put: Put = (ids, start, end) => {

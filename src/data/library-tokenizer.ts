@@ -2,7 +2,7 @@
  * Tokenizers other than byte-level BPE (Unigram, WordPiece, …), by Hugging Face's library: the package `tokenizers`, its official binding for
  * Node.js, which users install if they need it. It answers asynchronously, so it runs in a thread of its own and the caller waits.
  */
-import { numberList, string } from "../options.ts";
+import { callback, numberList, string } from "../options.ts";
 import { createRequire } from "node:module";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
 import { errorCode, GradmixError } from "../errors.ts";
@@ -33,6 +33,7 @@ export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
     endOfText: facts.endOfText,
     encode,
     encodeBlocks(text, onBlock) {
+      callback("tokenizer.encodeBlocks: onBlock", onBlock);
       const ids = encode(text);
       if (ids.length > 0) onBlock(ids);
     },

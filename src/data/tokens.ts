@@ -14,6 +14,7 @@ import {
   numberList,
   objectWith,
   type OptionCheck,
+  show,
   showKind,
 } from "../options.ts";
 import type { Dataset } from "./dataset.ts";
@@ -53,7 +54,7 @@ export interface TokenWriter {
   end(): void;
   /** Appends a document's tokens and the end-of-text token. */
   document(ids: ArrayLike<number>): void;
-  /** Returns the stream and empties the writer. Throws `memory` if the tokens do not fit into memory. */
+  /** Returns the stream and empties the writer; a document that was not ended ends here. Throws `memory` if the tokens do not fit into memory. */
   finish(): TokenStream;
 }
 
@@ -191,6 +192,8 @@ export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter
       return given;
     },
     finish() {
+      // A last document without an end-of-text token ends with the stream.
+      if (starts[starts.length - 1] !== length) starts.push(length);
       const documents = Float64Array.from(starts);
       [length, starts] = [0, [0]];
       return { tokens: pieces.join(), documents };
@@ -242,7 +245,38 @@ export const checkStream: OptionCheck = (name, value) => {
       "config",
       `${name}: tokens: ${showKind(tokens)} does not fit; it must be a Uint16Array or a Uint32Array`,
     );
+  checkDocuments(
+    name,
+    Reflect.get(Object(value), "documents"),
+    Number(Reflect.get(Object(tokens), "length")),
+  );
 };
+
+/**
+ * Throws `config`, naming the document, unless documents begin at 0, each at or after the one before it, and end with the stream. Other positions would give
+ * documents that overlap or lie outside the stream, also in the files that are written from it.
+ */
+function checkDocuments(name: string, documents: unknown, length: number): void {
+  numberList(`${name}: documents`, documents);
+  const starts = documents as ArrayLike<unknown>;
+  let before = 0;
+  for (let d = 0; d < starts.length; d++) {
+    const start = starts[d];
+    const fits =
+      typeof start === "number" && Number.isInteger(start) && (d === 0 ? start === 0 : start >= before);
+    if (!fits)
+      throw new GradmixError(
+        "config",
+        `${name}: documents: ${d} begins at ${show(start)}${d === 0 ? "; the first begins at 0" : `, and the one before it at ${before}; they ascend`}`,
+      );
+    before = start;
+  }
+  if (starts.length === 0 || before !== length)
+    throw new GradmixError(
+      "config",
+      `${name}: documents: they end at ${starts.length === 0 ? "no position" : before}, and the stream of tokens at ${length}; the last number of documents is the length of the stream`,
+    );
+}
 
 /** Accepts windows, such as `windowsOf` makes. */
 export const checkWindows: OptionCheck = objectWith(
@@ -278,7 +312,7 @@ export interface Windows<S extends StoredStream = StoredStream> extends Dataset<
   readonly stream: S;
   /** Number of inputs per window, T. */
   readonly time: number;
-  /** Number of counted targets of window `index`: T, or fewer in the last one. */
+  /** Number of counted targets of window `index`: T, or fewer in the last one. Throws `data` for a window that does not exist. */
   tokensOf(index: number): number;
 }
 
@@ -338,7 +372,10 @@ function cut<S extends StoredStream>(
     stream,
     time,
     count,
-    tokensOf: (index) => Math.min(time, pairs - index * time),
+    tokensOf(index) {
+      checkIndex(index, name, count);
+      return Math.min(time, pairs - index * time);
+    },
     batchOf(indices) {
       numberList(`"${name}": indices`, indices);
       const inputs = new Int32Array(indices.length * time);
@@ -348,6 +385,12 @@ function cut<S extends StoredStream>(
     },
   };
   return windows;
+}
+
+/** Throws `data` unless there is a window of this index. */
+function checkIndex(index: number, name: string, count: number): void {
+  if (!Number.isInteger(index) || index < 0 || index >= count)
+    throw new GradmixError("data", `"${name}": there is no window ${show(index)}; it has ${count}`);
 }
 
 /**
@@ -383,8 +426,7 @@ export function readWindow(
   numberList("readWindow: inputs", inputs);
   numberList("readWindow: targets", targets);
   const { time, stream, name, count } = windows;
-  if (!Number.isInteger(index) || index < 0 || index >= count)
-    throw new GradmixError("data", `"${name}": there is no window ${index}; it has ${count}`);
+  checkIndex(index, name, count);
   if (!Number.isInteger(row) || row < 0 || (row + 1) * time > Math.min(inputs.length, targets.length))
     throw new GradmixError(
       "shape",

@@ -179,24 +179,65 @@ export function assemble(
     values.set(normalise(own), start);
     offsets[++j] = end;
   }
-  return {
+  const made: Bases = {
     names: [...rows.keys()],
     domains: [...domains],
     offsets,
     columns: columns.slice(0, end),
     values: values.slice(0, end),
   };
+  known.add(made);
+  return made;
 }
 
-/** Accepts bases. */
-export const checkBases: OptionCheck = objectWith(
+const hasMembers = objectWith(
   "bases of createBases",
-  "names",
-  "domains",
-  "offsets",
-  "columns",
-  "values",
+  ...["names", "domains", "offsets", "columns", "values"],
 );
+
+/** Bases that were checked, or made here. Bases are data that nobody changes, so once is enough. */
+const known = new WeakSet<Bases>();
+
+/** Accepts bases, also a copy of some, or some of your own, if their rows are distributions over the domains. */
+export const checkBases: OptionCheck = (name, value) => {
+  hasMembers(name, value);
+  const bases = value as Bases;
+  if (known.has(bases)) return;
+  const fault = faultOf(bases);
+  if (fault !== null) throw new GradmixError("config", `${name}: ${fault}; createBases makes bases`);
+  known.add(bases);
+};
+
+/** What is wrong with the rows of bases; null if nothing is. */
+function faultOf({ names, domains, offsets, columns, values }: Bases): string | null {
+  const typed =
+    Array.isArray(names) &&
+    Array.isArray(domains) &&
+    offsets instanceof Int32Array &&
+    columns instanceof Int32Array &&
+    values instanceof Float64Array;
+  if (!typed)
+    return "names and domains must be lists, offsets and columns Int32Arrays, and values a Float64Array";
+  const n = names.length;
+  if (offsets.length !== n + 1 || offsets[0] !== 0 || offsets[n] !== columns.length)
+    return `the offsets of ${n} bases must be ${n + 1} numbers, from 0 to the ${columns.length} entries`;
+  if (columns.length !== values.length)
+    return `there are ${columns.length} columns for ${values.length} values`;
+  for (let j = 0; j < n; j++) {
+    const [from, to] = [offsets[j]!, offsets[j + 1]!];
+    let before = -1;
+    for (let e = from; e < to; e++) {
+      const column = columns[e]!;
+      if (column <= before || column >= domains.length)
+        return `basis "${names[j]}" has a column ${column} after ${before}; columns ascend and are below the ${domains.length} domains`;
+      if (!(values[e]! > 0)) return `basis "${names[j]}" has a value ${values[e]}; values are above 0`;
+      before = column;
+    }
+    const sum = sumOf(values.subarray(from, to));
+    if (!(Math.abs(sum - 1) <= SUM_TOLERANCE)) return `basis "${names[j]}" sums to ${sum}, not to 1`;
+  }
+  return null;
+}
 
 /**
  * Computes the domain weights α = Σⱼ wⱼ pⱼ [k], in `out` (overwritten) or a new array. Takes one multiply-add per non-zero entry. If w lies on the

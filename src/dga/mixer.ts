@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
 import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleSchedule, type RuleState, type Signal } from "./rule.ts";
-import { checkedState, checkRuleMembers, checkSignal, isRule } from "./rule-checks.ts";
+import { checkedState, checkRuleMembers, checkSignal, initialOf, isRule, updatedBy } from "./rule-checks.ts";
 import { isObject } from "../json.ts";
 import {
   checkOptions,
@@ -98,7 +98,7 @@ export function createMixer(options: MixerOptions): Mixer {
   const updateEvery = options.updateEvery ?? combined.schedule?.updateEvery ?? mixerDefaults.updateEvery;
   const initial: MixerState = {
     version: 1,
-    rule: checkedState(combined, combined.init(domains), "init", domains, null),
+    rule: initialOf(combined, domains),
     steps: 0,
     weightSums: domains.map(() => 0),
   };
@@ -175,8 +175,7 @@ export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerSt
     );
   checkSignal(signal);
   checkedState(rule, state.rule, "given", domains, initial.rule.memory);
-  const next = rule.update(state.rule, signal);
-  return { ...state, rule: checkedState(rule, next, "update", domains, initial.rule.memory) };
+  return { ...state, rule: updatedBy(rule, state.rule, signal) };
 }
 
 /** The weights that are sampled now, one per domain. */

@@ -9,7 +9,7 @@
 import { GradmixError } from "../errors.ts";
 import { type Choice, cumulativeTable } from "../data/alias.ts";
 import { type Bases, checkBases, mixtureOf } from "./bases.ts";
-import { checkOptions, numberIn, object, integerIn, numberList } from "../options.ts";
+import { checkOptions, numberIn, object, integerIn, numberList, show } from "../options.ts";
 import { type ExampleMeasurements, type Measurements, squarePerToken } from "./measurements.ts";
 import type { Weights } from "./simplex.ts";
 
@@ -156,6 +156,15 @@ function chained(
         "config",
         `example ${e} is of domain "${domains[domain]}", to which the proposal gives the weight ${q[domain]}; draw the examples with the weights q`,
       );
+    // Infinite tokens would make the alignment 0.
+    const count: unknown = tokens[e];
+    if (!(typeof count === "number" && count >= 0 && count < Infinity))
+      throw new GradmixError(
+        "numeric",
+        `example ${e} has ${show(tokens[e])} tokens; they are finite and ≥ 0`,
+      );
+    if (typeof dots[e] !== "number")
+      throw new GradmixError("numeric", `example ${e} has ${show(dots[e])} as its product, not a number`);
     if (tokens[e] === 0) continue;
     next[e + 1] = first[domain]!;
     first[domain] = e + 1;

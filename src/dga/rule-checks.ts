@@ -6,7 +6,7 @@ import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { callback, oneOf, type OptionChecks, show, valueThat } from "../options.ts";
-import type { Rule, RuleState, SignalName } from "./rule.ts";
+import type { ChangeStep, Rule, RuleState, Signal, SignalName } from "./rule.ts";
 import { liesOnSimplex, sumOf } from "./simplex.ts";
 
 /** One member per name, so that a name that is added to the type without a line here does not compile. */
@@ -89,6 +89,35 @@ export function checkRuleMembers(where: string, value: unknown): asserts value i
   }
 }
 
+/** The checked initial state. The rule gets a list of its own, so that it can do with it what it likes. */
+export function initialOf(rule: Rule, domains: readonly string[]): RuleState {
+  return checkedState(rule, rule.init([...domains]), "init", domains, null);
+}
+
+/** The checked state after an update. The rule gets a copy of the state, so that a rule that changes it cannot change the past. */
+export function updatedBy(rule: Rule, state: RuleState, signal: Signal, change?: ChangeStep): RuleState {
+  const made = rule.update(copyOf(state), signal, change);
+  return checkedState(rule, made, "update", state.domains, state.memory);
+}
+
+function copyOf(state: RuleState): RuleState {
+  const memory = Object.entries(state.memory).map(([name, values]) => [name, [...values]] as const);
+  return {
+    ...state,
+    domains: [...state.domains],
+    weights: [...state.weights],
+    memory: Object.fromEntries(memory),
+  };
+}
+
+const stateMembers: readonly string[] = Object.keys({
+  rule: true,
+  domains: true,
+  weights: true,
+  updates: true,
+  memory: true,
+} satisfies Record<keyof RuleState, true>);
+
 /**
  * Returns what `init` or `update` of a rule made or, with "given", what a user passed on, if it is a state for these domains. `memory` is a memory of
  * the rule, whose names and lengths have to stay; null for `init`, which fixes them. Throws `config` for anything else; not `numeric`, which a trainer explains by the learning rate.
@@ -113,6 +142,11 @@ export function checkedState(
       `${kind}, not a state, which has rule, domains, weights, updates and memory; ${by === "init" ? "initialState makes one" : "return { ...state, weights, updates: state.updates + 1 }"}`,
     );
   }
+  const stranger = Object.keys(made).find((member) => !stateMembers.includes(member));
+  if (stranger !== undefined)
+    throw refuse(
+      `a state with ${show(stranger)}, which is not saved with it; a state has ${stateMembers.join(", ")}, and memory holds lists of numbers`,
+    );
   if (made.rule !== name) throw refuse(`a state of the rule ${show(made.rule)}; its rule must be "${name}"`);
   if (made.domains.length !== domains.length || domains.some((domain, i) => made.domains[i] !== domain))
     throw refuse("a state of other domains, or in another order");

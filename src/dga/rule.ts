@@ -6,7 +6,7 @@
  * that keeps its own memory beside that of the inner rule.
  */
 import { GradmixError } from "../errors.ts";
-import { show, isNumberList, numberList } from "../options.ts";
+import { describe, hasMembers, isNumberList, numberList, show } from "../options.ts";
 
 /** What was measured about the domains at one step; arrays have one entry per domain. */
 export interface Signal {
@@ -151,7 +151,7 @@ export function remembered(rule: string, memory: RuleState["memory"], name: stri
 }
 
 /** Throws `config` for something other than the state of a rule. */
-function wantState(rule: string, state: RuleState): void {
+export function wantState(rule: string, state: RuleState): void {
   const given: unknown = state;
   if (
     typeof given !== "object" ||
@@ -160,7 +160,9 @@ function wantState(rule: string, state: RuleState): void {
       "domains" in given &&
       Array.isArray(given.domains) &&
       "weights" in given &&
-      Array.isArray(given.weights)
+      Array.isArray(given.weights) &&
+      "memory" in given &&
+      hasMembers(given.memory)
     )
   )
     throw new GradmixError(
@@ -371,10 +373,10 @@ export function initialState(
 ): RuleState {
   checkDomains(domains);
   numberList(`rule "${rule}": initialState: weights`, weights);
-  if (typeof memory !== "object" || memory === null)
+  if (!hasMembers(memory))
     throw new GradmixError(
       "config",
-      `rule "${rule}": initialState: memory: ${show(memory)} is not an object`,
+      `rule "${rule}": initialState: memory: ${describe(memory)} is not an object`,
     );
   for (const [name, values] of Object.entries(memory))
     numberList(`rule "${rule}": initialState: memory: ${name}`, values);

@@ -44,13 +44,16 @@ export function uniformWeights(k: number): Weights {
   return new Float64Array(k).fill(1 / k);
 }
 
-/** The sum of the values with Neumaier's compensation, so that the error does not grow with their number. */
+/** The sum of the values with Neumaier's compensation, so that the error does not grow with their number. Throws `config` for a value that is no number. */
 export function sumOf(values: ArrayLike<number>): number {
   numberList("sumOf: values", values);
   let sum = 0;
   let lost = 0;
   for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
+    const value: unknown = values[i];
+    // Texts would be joined, not added.
+    if (typeof value !== "number")
+      throw new GradmixError("config", `sumOf: ${show(value)} at ${i} is not a number`);
     const next = sum + value;
     lost += Math.abs(sum) >= Math.abs(value) ? sum - next + value : value - next + sum;
     sum = next;

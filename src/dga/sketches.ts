@@ -18,6 +18,7 @@ import {
   readAndDispose,
 } from "./passes.ts";
 import { selectedParameters } from "./selection.ts";
+import { formatShape } from "../tensor/shape.ts";
 
 /** Sketches of the gradients of mean losses per token, one per batch. Plain data. */
 export interface Sketches {
@@ -27,6 +28,8 @@ export interface Sketches {
   readonly seed: number;
   /** Numbers per sketch. */
   readonly size: number;
+  /** Names and shapes of the sketched parameters, in order. Only sketches of the same parameters can be compared. */
+  readonly parameters: readonly string[];
   /** The sketches, row-major [batches, size]. */
   readonly values: Float64Array;
   /** ‖sketch‖ of each batch, an estimate of ‖∇L‖ [batches]. */
@@ -79,16 +82,21 @@ export async function sketchGradients<B extends Examples>(
     }
   }
   const norms = Float64Array.from({ length: k }, (_, i) => Math.sqrt(dot(values, i, values, i, size)));
-  return { rank, seed, size, values, norms, losses, tokens };
+  const names = Array.from(parameters, ({ name, shape }) => `${name ?? "(unnamed)"}${formatShape(shape)}`);
+  return { rank, seed, size, parameters: names, values, norms, losses, tokens };
 }
 
 /**
- * Aligns the sketched domains with the first batch of `target`. Both must be sketched with the same rank, seed and size (`config` otherwise). The
+ * Aligns the sketched domains with the first batch of `target`. Both must be sketched with the same rank and seed and of the same parameters (`config`
+ * otherwise, and for a target without a batch). The
  * standard errors are those of the projection: at most √(4/r + 4/r²)·‖gᵢ‖·‖g‖, and smaller by about √L for a model of L matrices with similar weight.
  * They do not include the sampling error.
  */
 export function alignSketches(domains: Sketches, target: Sketches): Alignments {
-  const isSketch = objectWith("sketches of sketchGradients", "rank", "seed", "size", "values", "norms");
+  const isSketch = objectWith(
+    "sketches of sketchGradients",
+    ...["rank", "seed", "size", "parameters", "values", "norms", "losses", "tokens"],
+  );
   isSketch("alignSketches: domains", domains);
   isSketch("alignSketches: target", target);
   for (const name of ["rank", "seed", "size"] as const)
@@ -97,6 +105,14 @@ export function alignSketches(domains: Sketches, target: Sketches): Alignments {
         "config",
         `sketches: those of the domains have ${name} ${domains[name]}, but the target's has ${target[name]}; all sketches must be made in the same way`,
       );
+  const differing = domains.parameters.findIndex((name, i) => target.parameters[i] !== name);
+  if (differing >= 0 || domains.parameters.length !== target.parameters.length)
+    throw new GradmixError(
+      "config",
+      `sketches: those of the domains are of other parameters than the target's (${domains.parameters[differing] ?? "none"}, ${target.parameters[differing < 0 ? domains.parameters.length : differing] ?? "none"}); all sketches must be made in the same way`,
+    );
+  if (target.tokens.length === 0)
+    throw new GradmixError("config", "sketches: those of the target are of no batch; sketch one batch of it");
   const { rank, size } = domains;
   const bound = Math.sqrt(4 / rank + 4 / rank ** 2) * target.norms[0]!;
   return {

@@ -1,6 +1,6 @@
 /** A domain's alignment and its standard error from measurements of its examples. */
 import { GradmixError } from "../errors.ts";
-import { integerIn, numberList } from "../options.ts";
+import { integerIn, numberList, show } from "../options.ts";
 
 /** Alignment of one domain with the target. */
 export interface DomainAlignment {
@@ -14,7 +14,8 @@ export interface DomainAlignment {
  * Computes the alignment of one domain. `dots[j]` is ⟨∇(summed loss of example j), ∇L_target⟩ and `tokens[j]` the example's counted tokens. Examples
  * are the sampled units, so the mean per token is a ratio r = Σd/Σn, whose standard error is √(n/(n−1)·Σ(dⱼ − r·nⱼ)²)/Σn (delta method; Cochran,
  * Sampling Techniques, 3rd ed., §6.4). It does not include the target's own sampling error. Examples without tokens are ignored. Throws `shape` for
- * lists of different lengths, and `numeric` for token counts below 0.
+ * lists of different lengths, and `numeric` for token counts below 0 or not finite, and for what is no number. Products that are not finite give an
+ * alignment that is not finite, which rules refuse.
  */
 export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<number>): DomainAlignment {
   numberList("domainAlignments: dots", dots);
@@ -25,8 +26,16 @@ export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<numb
   let sum = 0;
   let count = 0;
   for (let j = 0; j < dots.length; j++) {
-    if (!(tokens[j]! >= 0))
-      throw new GradmixError("numeric", `domainAlignments: tokens: ${tokens[j]} at ${j}; they are ≥ 0`);
+    if (!(tokens[j]! >= 0 && tokens[j]! < Infinity))
+      throw new GradmixError(
+        "numeric",
+        `domainAlignments: tokens: ${show(tokens[j])} at ${j}; they are finite and ≥ 0`,
+      );
+    if (typeof dots[j] !== "number" || typeof tokens[j] !== "number")
+      throw new GradmixError(
+        "numeric",
+        `domainAlignments: ${show(dots[j])} dots and ${show(tokens[j])} tokens at ${j}; both must be numbers`,
+      );
     if (tokens[j] === 0) continue;
     n++;
     sum += dots[j]!;

@@ -29,7 +29,11 @@ import type { EstimateOptions } from "./passes.ts";
 import { checkOptionSet, measuredFrom, planOf, targetRefreshes } from "./plan.ts";
 import { inBlockShare } from "./selection.ts";
 
-/** How a trainer measures alignments. */
+/**
+ * How a trainer measures alignments. One set of options can serve several rules, so an option that a rule has no use for is ignored: all of them for a rule
+ * that compares no gradients; `estimator`, `domainExamples` and `bases` with `from: "step"`; `refreshEvery`, `measureEvery` and `probes` with `from: "batch"`;
+ * `estimator` and `targetExamples` for a rule on a Gram matrix; and `bases` unless a basis mixes several domains.
+ */
 export interface AlignmentOptions {
   /** How alignments are measured with `from: "batch"`. Default "segmented". */
   readonly estimator?: EstimatorName;
@@ -46,10 +50,14 @@ export interface AlignmentOptions {
    * steps, in proportion fewer (4 for every 5 steps), so that the cost per step stays.
    */
   readonly targetExamples?: number;
-  /** With `from: "step"`: training steps between two refreshes of the target's gradient, which is also refreshed after every weight update. Default 10. */
+  /**
+   * With `from: "step"`: training steps between two refreshes of the target's gradient, which is also refreshed after every weight update, so that no more
+   * than the steps between two updates have an effect. Default 10.
+   */
   readonly refreshEvery?: number;
   /**
-   * With `from: "step"`: every how many steps the examples are measured, counted from the last weight update. A measurement costs a few per cent of
+   * With `from: "step"`: every how many steps the examples are measured, counted from the last weight update; the first step after an update is always
+   * measured. A measurement costs a few per cent of
    * its step. In runs of some hundred steps, the noise of the target's gradient limits the precision more than the number of measured examples.
    * Default: that of the rule's `schedule`, else 2.
    */
@@ -149,13 +157,13 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
   readonly mixer: Mixer;
   /** Training examples of each domain of the mixer, in its order. Text with the name of another of its domains is refused. */
   readonly domains: readonly Dataset<B>[];
-  /** Examples of the target to align with; null for rules that need no target. */
+  /** Examples of the target to align with; null for rules that need no target, which ignore it. */
   readonly target: Dataset<NoInfer<B>> | null;
-  /** Examples of several targets by name, for rules that need several targets. */
+  /** Examples of several targets by name, for rules that need several targets; other rules ignore them. The order is that of the rule's option `targets`. */
   readonly targets?: ReadonlyMap<string, Dataset<NoInfer<B>>>;
   /**
    * Reference model for rules that need reference losses, measured on the examples of the training steps and on those of `heldOut`. Without it, the
-   * held-out references are the losses of the model before the first step. The caller disposes it.
+   * held-out references are the losses of the model before the first step. Other rules ignore it. The caller disposes it.
    */
   readonly reference?: Model<NoInfer<B>>;
   /** Held-out examples for rules that need held-out losses; other rules ignore them. */

@@ -9,10 +9,10 @@
  * It uses no files and no clock: a step returns what it did, the whole state can be saved and restored, and the same state continues bit for bit.
  */
 import type { CancelSignal } from "../cancel.ts";
-import type { Dataset } from "../data/dataset.ts";
+import { checkDataset, type Dataset } from "../data/dataset.ts";
 import { GradmixError } from "../errors.ts";
 import type { Examples, Model, TokenBatch } from "../nn/model.ts";
-import { numberIn, show } from "../options.ts";
+import { abortSignal, numberIn, show } from "../options.ts";
 import { mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { meanLoss } from "./evaluation.ts";
@@ -95,7 +95,11 @@ export interface Trainer<B extends Examples = TokenBatch> {
   heldOut(signal?: CancelSignal): Promise<HeldOutLosses | null>;
   /** Saves everything that `restore` needs to continue bit for bit. Throws `numeric` if a parameter is not finite. */
   save(): Promise<Checkpoint>;
-  /** Continues from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing has changed. */
+  /**
+   * Continues from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing has changed. A checkpoint has the names of the domains, of the
+   * rule and its combinators, and of the optimizer, the seed, and the layout of the state. It has neither the text nor the other options (batch, schedule, step
+   * sizes and so on). Those may differ on purpose, so to continue bit for bit, make the trainer with the same ones.
+   */
   restore(checkpoint: Checkpoint): void;
   /** Frees the optimizer and the memory for alignments. The model is not disposed. */
   dispose(): void;
@@ -161,10 +165,15 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
     seen: drawing.seen,
     step: () => turns.run("step", step),
     evaluate: (source, tokens, signal) =>
-      turns.run("evaluate", () => meanLoss(model, source, tokens, batch, signal)),
+      turns.run("evaluate", async () => {
+        checkDataset("evaluate: source", source);
+        checkSignal("evaluate", signal);
+        return meanLoss(model, source, tokens, batch, signal);
+      }),
     heldOut: (signal) =>
-      turns.run("heldOut", () => {
+      turns.run("heldOut", async () => {
         checkUsable();
+        checkSignal("heldOut", signal);
         return heldOutNow(training, signal);
       }),
     save: () =>
@@ -181,6 +190,11 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
       }),
     dispose: () => turns.end("dispose", device.dispose),
   };
+}
+
+/** Throws `config` for something other than a signal; it may be left out. */
+function checkSignal(where: string, signal: unknown): void {
+  if (signal !== undefined) abortSignal(`${where}: signal`, signal);
 }
 
 /** The mixer's part of a step: if an update is due, measures and calls the rule. Returns the measurements that belong in a log. */

@@ -177,11 +177,16 @@ function makeDevice(
   );
 }
 
-/** The optimizer that a function makes. Throws `config` unless it is one. */
+/** The optimizer that a function makes. Throws `config` unless it is one, and of these parameters. */
 function madeBy(optimizerOf: (parameters: Parameters) => Optimizer, parameters: Parameters): Optimizer {
   const optimizer = optimizerOf(parameters);
   checkIsOptimizer("createTrainer: optimizer", optimizer);
-  return optimizer;
+  if (optimizer.parameters === undefined || optimizer.parameters === parameters) return optimizer;
+  optimizer.dispose();
+  throw new GradmixError(
+    "config",
+    `createTrainer: optimizer: the function made an ${optimizer.name} of other parameters than the model's; make it with those that the function is given: (parameters) => adamw(parameters)`,
+  );
 }
 
 /** Arrays of a checkpoint that are not the optimizer's. */

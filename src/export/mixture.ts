@@ -1,7 +1,21 @@
 /** A mixture as plain data, found by a run or written by hand. */
 import { GradmixError } from "../errors.ts";
 import { liesOnSimplex } from "../dga/simplex.ts";
-import { show } from "../options.ts";
+import {
+  checkOptions,
+  integerIn,
+  list,
+  numberIn,
+  object,
+  oneOf,
+  type OptionChecks,
+  orNull,
+  required,
+  show,
+  string,
+  unchecked,
+  valueThat,
+} from "../options.ts";
 
 /** A domain of a mixture. */
 export interface MixtureDomain {
@@ -68,10 +82,50 @@ export type WeightsKind = "final" | "averaged" | "stages";
  */
 export const recommendedWeights = "averaged";
 
+/** Its value is checked together with others. */
+const present = required((name, value) => unchecked(name, value));
+
+const mixtureChecks: OptionChecks<Mixture> = {
+  domains: required(list),
+  stages: required(orNull(list)),
+  ...{ tokens: present, context: present, batch: present },
+  repetitions: required(orNull(numberIn({ min: 0, openMin: true }))),
+  metrics: required(
+    valueThat(
+      "a Map from names of texts to losses",
+      (value) =>
+        value instanceof Map &&
+        Array.from(value).every(([text, loss]) => typeof text === "string" && typeof loss === "number"),
+    ),
+  ),
+  source: required(object),
+};
+const domainChecks: OptionChecks<MixtureDomain> = {
+  ...{ name: present, weight: present, tokens: present, documentTokens: present },
+  paths: required(list),
+};
+const stageChecks: OptionChecks<MixtureStage> = {
+  start: required(valueThat("a number of tokens", (value) => typeof value === "number")),
+  weights: required(list),
+};
+const sourceChecks: OptionChecks<MixtureSource> = {
+  gradmix: required(string),
+  run: required(string),
+  step: required(integerIn(0)),
+  rule: required(string),
+  weights: required(oneOf("final", "averaged", "stages")),
+};
+
 /** Throws `config`, naming the part, for data that is not a mixture. */
 export function checkMixture(mixture: Mixture): void {
   const invalid = (what: string): GradmixError => new GradmixError("config", `mixture: ${what}`);
-  const { domains, stages } = mixture;
+  checkOptions("mixture", mixture, mixtureChecks);
+  const { domains, stages, source } = mixture;
+  for (const [i, domain] of domains.entries()) checkOptions(`mixture: domains[${i}]`, domain, domainChecks);
+  for (const [i, stage] of (stages ?? []).entries())
+    checkOptions(`mixture: stages[${i}]`, stage, stageChecks);
+  checkOptions("mixture: source", source, sourceChecks);
+  if (domains.length === 0) throw invalid("it has no domain");
   const names = new Set<string>();
   for (const { name, tokens, documentTokens, paths } of domains) {
     if (typeof name !== "string" || name === "") throw invalid("a domain has no name");

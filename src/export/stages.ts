@@ -1,6 +1,7 @@
 /** Approximates a trajectory of weights by a few stages of constant weights. */
 import { SUM_TOLERANCE, sumOf } from "../dga/simplex.ts";
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { show, list } from "../options.ts";
 import type { MixtureStage } from "./mixture.ts";
 
@@ -16,9 +17,13 @@ export interface TrajectoryPiece {
 const MOST_PIECES = 400;
 
 /** Throws `config`, naming its place, for a piece without a number of tokens, and for one whose weights are not those of the first piece's domains. */
-function checkPiece({ tokens, weights }: TrajectoryPiece, at: number, all: readonly TrajectoryPiece[]): void {
+function checkPiece(piece: TrajectoryPiece, at: number, all: readonly TrajectoryPiece[]): void {
   const invalid = (what: string): GradmixError =>
     new GradmixError("config", `fitStages: piece ${at} of the trajectory ${what}`);
+  const given: unknown = piece;
+  if (!isObject(given) || !Array.isArray(given["weights"]))
+    throw invalid(`is ${show(given)}, not { tokens, weights }`);
+  const { tokens, weights } = piece;
   if (!(tokens >= 0 && tokens < Infinity)) throw invalid(`has ${show(tokens)} tokens`);
   const count = all[0]!.weights.length;
   if (weights.length !== count)
@@ -43,7 +48,7 @@ export function fitStages(trajectory: readonly TrajectoryPiece[], count: number)
   if (!Number.isSafeInteger(count) || count < 1)
     throw new GradmixError("config", `fitStages: count is ${count}, not a whole number of at least 1`);
   list("fitStages: trajectory", trajectory);
-  trajectory.forEach(checkPiece);
+  for (const [at, piece] of trajectory.entries()) checkPiece(piece, at, trajectory);
   const pieces = joinTo(MOST_PIECES, joinEqual(trajectory.filter(({ tokens }) => tokens > 0)));
   if (pieces.length === 0) throw new GradmixError("config", "fitStages: the trajectory has no tokens");
   const n = pieces.length;

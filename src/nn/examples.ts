@@ -1,6 +1,6 @@
 /** Concatenates, cuts and picks batches of any kind that follow the convention of `Examples`. */
 import { GradmixError } from "../errors.ts";
-import { isNumberList, show, showKind } from "../options.ts";
+import { isNumberList, numberList, show, showKind } from "../options.ts";
 import type { Examples } from "./model.ts";
 
 /** Array types whose numbers belong to examples. */
@@ -157,6 +157,7 @@ export function cutExamples<B extends Examples>(batch: B, first: number, end: nu
 /** The examples with these indices, in order. Throws `config` for an index that the batch does not have, otherwise like `concatenate`. */
 export function pickExamples<B extends Examples>(batch: B, indices: readonly number[]): B {
   const count = exampleCount(batch);
+  numberList("batchOf: indices", indices);
   for (const index of indices)
     if (!Number.isInteger(index) || index < 0 || index >= count)
       throw new GradmixError("config", `there is no example ${show(index)} in a batch of ${count}`);

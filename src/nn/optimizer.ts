@@ -20,7 +20,7 @@ import {
   string,
   valueThat,
 } from "../options.ts";
-import { empty, isTensor, scope, type Tensor } from "../tensor/tensor.ts";
+import { empty, isTensor, scope, sharesMemory, type Tensor } from "../tensor/tensor.ts";
 import {
   type Arena,
   arenaLike,
@@ -89,12 +89,14 @@ export interface Optimizer {
   readonly name: string;
   /** Arenas of the state by name, in the layout of the parameters. A trainer saves and restores them. */
   readonly state: Readonly<Record<string, Arena>>;
+  /** The parameters that it updates. A trainer refuses an optimizer of other parameters than its model's. It may be left out. */
+  readonly parameters?: Parameters;
   /** Number of steps taken. To continue from a saved state, set it together with `state`. */
   steps: number;
   /**
    * Takes one step with the gradient arena (which it does not change) and the learning rate `lr`. Returns ‖gradient arena‖² [1], before clipping and
    * with the loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or that f32 does not hold, and
-   * `shape` for a gradient of another size.
+   * `shape` for a gradient of another size, and `autograd` for one in the memory of the parameters or of the state.
    */
   step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
   /** The second moments, for rules that need preconditioned alignments; null before the first step. Optimizers without second moments leave it out. */
@@ -262,9 +264,11 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
   ].filter(({ size }) => size > 0);
   const arenas = Object.entries(state);
   const where = `${name}.step`;
+  const changed = [value, ...Object.values(state).map(({ arena }) => arena)];
   const optimizer: Optimizer = {
     name,
     state,
+    parameters,
     steps: 0,
     step(gradient, lr, options = {}) {
       checkOptions(where, options, stepOptions);
@@ -274,6 +278,11 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
         throw new GradmixError(
           "shape",
           `${where}: a gradient of ${gradient.size} ${gradient.dtype} for parameters of ${value.size}; give an arena of arenaLike`,
+        );
+      if (changed.some((own) => sharesMemory(own, gradient)))
+        throw new GradmixError(
+          "autograd",
+          `${where}: the gradient is in the memory that the step changes, of the parameters or the state; give an arena of arenaLike`,
         );
       return scope(() => {
         // All memory is allocated before a parameter changes.

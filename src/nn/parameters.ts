@@ -26,7 +26,7 @@ import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { checkShape, formatShape, sameShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { MOST } from "../autograd/ops/arithmetic.ts";
 import { wantTensor } from "../autograd/checks.ts";
-import { empty, isTensor, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { empty, isTensor, keep, scope, sharesMemory, type Tensor } from "../tensor/tensor.ts";
 
 /** Initial values of a parameter: normal with mean 0 and the given standard deviation, or one constant. */
 export type Init =
@@ -257,12 +257,8 @@ export function assign(target: Tensor, values: Tensor): void {
       `assign: ${values.dtype} ${formatShape(values.shape)} does not fit into ${target.dtype} ${formatShape(target.shape)}`,
     );
   const { size } = target;
-  const disjoint =
-    target.memory !== values.memory ||
-    target.buffer !== values.buffer ||
-    target.offset >= values.offset + size ||
-    values.offset >= target.offset + size;
-  if (!disjoint) throw new GradmixError("autograd", "assign: the values are in the target's own memory");
+  if (sharesMemory(target, values))
+    throw new GradmixError("autograd", "assign: the values are in the target's own memory");
   const along = { shape: [size], inStrides: [1], inOffset: 0, outStrides: [1], outOffset: 0 };
   run("stridedCopy", along, { x: values }, { y: target });
 }

@@ -1,6 +1,6 @@
 /** Writes and reads the safetensors format (huggingface/safetensors): the length of the header in 8 bytes, a JSON header, raw little-endian data. */
 import { GradmixError } from "../errors.ts";
-import { show, showKind } from "../options.ts";
+import { describe, hasMembers, show, showKind } from "../options.ts";
 import {
   count,
   inside,
@@ -37,8 +37,8 @@ export function encodeSafetensors(
   const given: unknown = tensors;
   if (!(given instanceof Map))
     throw new GradmixError("data", `safetensors: the tensors are ${show(given)}; a Map by name is needed`);
-  if (typeof metadata !== "object" || metadata === null)
-    throw new GradmixError("data", `safetensors: the metadata are ${show(metadata)}, not an object`);
+  if (!hasMembers(metadata))
+    throw new GradmixError("data", `safetensors: the metadata are ${describe(metadata)}, not an object`);
   for (const [key, value] of Object.entries(metadata))
     if (typeof value !== "string")
       throw new GradmixError("data", `safetensors: metadata: ${key} is ${show(value)}, not a string`);

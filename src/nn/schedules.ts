@@ -2,7 +2,7 @@
 import { checkOptions, integerIn, numberIn, oneOf, required, withDefaults } from "../options.ts";
 import { timesShare } from "../share.ts";
 
-/** Learning rate of a step; steps count from 0. */
+/** Learning rate of a step; steps count from 0. Those that `createSchedule` makes throw `config` unless the step is a whole number of at least 0. */
 export type Schedule = (step: number) => number;
 const names = ["cosine", "wsd", "constant"] as const;
 /** Name of a schedule. */
@@ -14,13 +14,19 @@ export interface ScheduleOptions {
   readonly name: ScheduleName;
   /** Learning rate after the warm-up. */
   readonly lr: number;
-  /** Final learning rate as a share of `lr`. Default 0.1. */
+  /**
+   * Where the decay ends, as a share of `lr`. With "wsd" the last step, number steps − 1, has this rate. With "cosine" the first step after the run would
+   * have it, so that the last step is a little above it. "constant" ignores it. Default 0.1.
+   */
   readonly minRatio?: number;
-  /** Number of steps over which the rate rises linearly from lr/warmup to lr. `usualWarmup` returns a good number. Default 0. */
+  /**
+   * Number of steps over which the rate rises linearly from lr/warmup to lr; a warm-up longer than the run does not reach lr. `usualWarmup` returns a good
+   * number. Default 0.
+   */
   readonly warmup?: number;
-  /** Number of steps of the whole run. */
+  /** Number of steps of the whole run. Later steps keep the rate at which the decay ends. */
   readonly steps: number;
-  /** With "wsd": share of the steps at the end over which the rate decays linearly, rounded up to whole steps. Default 0.2. */
+  /** With "wsd": share of the steps at the end over which the rate decays linearly, rounded up to whole steps. The others ignore it. Default 0.2. */
   readonly decayShare?: number;
 }
 
@@ -39,8 +45,10 @@ export function usualWarmup(steps: number): number {
   return Math.min(warmupLimits.steps, Math.floor(steps * warmupLimits.share));
 }
 
+const stepNumber = integerIn(0);
+
 /**
- * Makes a schedule. "cosine": warm-up, then half a cosine down to minRatio·lr (Loshchilov & Hutter 2017). "wsd": warm-up, stable, linear decay (Hu et
+ * Makes a schedule. "cosine": warm-up, then half a cosine towards minRatio·lr (Loshchilov & Hutter 2017). "wsd": warm-up, stable, linear decay (Hu et
  * al. 2024). "constant": warm-up, then constant. Throws `config` for values out of range.
  */
 export function createSchedule(options: ScheduleOptions): Schedule {
@@ -57,6 +65,7 @@ export function createSchedule(options: ScheduleOptions): Schedule {
   const low = lr * minRatio;
   const decayStart = Math.max(warmup, steps - timesShare(steps, decayShare, "up"));
   return (step) => {
+    stepNumber("schedule: step", step);
     if (step < warmup) return (lr * (step + 1)) / warmup;
     if (name === "constant") return lr;
     const start = name === "wsd" ? decayStart : warmup;

@@ -87,14 +87,15 @@ export function encodeCheckpoint(checkpoint: CheckpointFile): Uint8Array[] {
   if (step !== undefined && !Number.isSafeInteger(step))
     throw new GradmixError("checkpoint", `checkpoint: step is ${show(step)}, not a number of steps`);
   checkJson("json", json);
-  const tensors: Record<string, unknown> = {};
+  // Entries, because an assignment to the member "__proto__" of an object makes no member.
+  const tensors: [string, unknown][] = [];
   let end = 0;
   for (const [name, array] of Object.entries(arrays)) {
     if (name === METADATA)
       throw new GradmixError("checkpoint", `checkpoint: an array cannot have the name "${name}"`);
     const start = end;
     end += array.byteLength;
-    tensors[name] = { dtype: typeOf(array), shape: [array.length], data_offsets: [start, end] };
+    tensors.push([name, { dtype: typeOf(array), shape: [array.length], data_offsets: [start, end] }]);
   }
   const data = Object.values(arrays).map(bytesOf);
   const withSum = (sum: string): Uint8Array => {
@@ -104,7 +105,8 @@ export function encodeCheckpoint(checkpoint: CheckpointFile): Uint8Array[] {
       json: JSON.stringify(json),
       sha256: sum,
     };
-    const text = new TextEncoder().encode(JSON.stringify({ [METADATA]: metadata, ...tensors }));
+    const contents = Object.fromEntries([[METADATA, metadata], ...tensors]);
+    const text = new TextEncoder().encode(JSON.stringify(contents));
     const header = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
     new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
     header.set(text, 8);
@@ -113,14 +115,27 @@ export function encodeCheckpoint(checkpoint: CheckpointFile): Uint8Array[] {
   return [withSum(sha256([withSum(blankSum), ...data])), ...data];
 }
 
-/** Throws `checkpoint`, naming the place, for values that JSON cannot hold or would change. A member that is undefined counts as absent. */
-function checkJson(place: string, value: unknown): void {
+/** The greatest depth of the state that is stored. */
+const MOST_DEPTH = 100;
+
+/**
+ * Throws `checkpoint`, naming the place, for values that JSON cannot hold or would change, and for what contains itself or is nested too deeply. A member that is
+ * undefined counts as absent.
+ */
+function checkJson(place: string, value: unknown, depth = 0): void {
   if (value === null || typeof value === "string" || typeof value === "boolean" || Number.isFinite(value))
     return;
-  if (Array.isArray(value)) value.forEach((item, i) => checkJson(`${place}[${i}]`, item));
+  if (depth > MOST_DEPTH)
+    throw new GradmixError(
+      "checkpoint",
+      `checkpoint: ${place.slice(0, 60)}… is nested more than ${MOST_DEPTH} deep, or contains itself; such values cannot be stored`,
+    );
+  // A loop over the indices, because `forEach` leaves out the holes of a list.
+  if (Array.isArray(value))
+    for (let i = 0; i < value.length; i++) checkJson(`${place}[${i}]`, value[i], depth + 1);
   else if (isObject(value) && isPlain(value)) {
     for (const [name, member] of Object.entries(value))
-      if (member !== undefined) checkJson(`${place}.${name}`, member);
+      if (member !== undefined) checkJson(`${place}.${name}`, member, depth + 1);
   } else
     throw new GradmixError(
       "checkpoint",
@@ -137,7 +152,7 @@ function isPlain(value: object): boolean {
 export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): CheckpointFile {
   const source = file instanceof Uint8Array ? inMemory(file) : file;
   const { metadata, tensors, start } = verifyCheckpoint(source, label);
-  const arrays: Record<string, CheckpointArray> = {};
+  const arrays: [string, CheckpointArray][] = [];
   for (const [name, { dtype, data_offsets: place }] of tensors) {
     const [from, to] = place;
     const constructor = constructors[dtype];
@@ -148,10 +163,11 @@ export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): 
       );
     const bytes = new Uint8Array(to - from);
     source.read(start + from, bytes);
-    arrays[name] = new constructor(bytes.buffer);
+    arrays.push([name, new constructor(bytes.buffer)]);
   }
   const json = parse(plainObject, metadata.json, ofFile(label, "state"));
-  return { ...(metadata.step === undefined ? {} : { step: Number(metadata.step) }), json, arrays };
+  const step = metadata.step === undefined ? {} : { step: Number(metadata.step) };
+  return { ...step, json, arrays: Object.fromEntries(arrays) };
 }
 
 const ofFile = (source: string, part = ""): Source => ({ source, code: "checkpoint", part });

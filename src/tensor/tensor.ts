@@ -161,7 +161,7 @@ export class Tensor<D extends DType = DType> implements View {
     if (this.#count === 0)
       throw new GradmixError(
         "disposed",
-        `tensor ${this.name ?? ""}${formatShape(this.shape)} was used after its scope ended: return it from the scope or keep() it`,
+        `tensor ${this.name ?? ""}${formatShape(this.shape)} was used after it was freed: dispose() frees a tensor, and so does the end of its scope, unless you return it from the scope or keep() it`,
       );
     return this.#storage.buffer;
   }
@@ -338,6 +338,16 @@ export function isTensor(value: unknown): value is Tensor {
   return value instanceof Tensor;
 }
 
+/** Whether two tensors have an element in common. */
+export function sharesMemory(a: Tensor, b: Tensor): boolean {
+  return (
+    a.memory === b.memory &&
+    a.buffer === b.buffer &&
+    a.offset < b.offset + b.size &&
+    b.offset < a.offset + a.size
+  );
+}
+
 /** Allocates a tensor with undefined contents. Default type f32. */
 export function empty(shape: Shape): Tensor<"f32">;
 export function empty<D extends DType>(shape: Shape, dtype: D, memory?: Memory): Tensor<D>;
@@ -424,16 +434,36 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 
 function closeScope(mine: Owned, result: unknown): void {
   innermost = mine.outer;
-  passTensors(result, mine);
-  for (let t = mine.first; t !== null; t = mine.first) t.dispose();
+  try {
+    passTensors(result, mine);
+  } finally {
+    for (let t = mine.first; t !== null; t = mine.first) t.dispose();
+  }
 }
 
 /** Passes the tensors in a value (a tensor, or arrays, maps and plain objects of them) from a scope that ends to the one around it. */
 function passTensors(value: unknown, from: Owned): void {
   if (typeof value !== "object" || value === null) return;
-  if (isTensor(value)) value.pass(from);
-  else if (Array.isArray(value)) for (const item of value) passTensors(item, from);
-  else if (value instanceof Map) for (const item of value.values()) passTensors(item, from);
-  else if (Object.getPrototypeOf(value) === Object.prototype)
-    for (const item of Object.values(value)) passTensors(item, from);
+  if (isTensor(value)) {
+    value.pass(from);
+    return;
+  }
+  // A list of what is still to be visited, and not a recursion: values can be nested to any depth, and can contain themselves.
+  const visited = new Set<object>();
+  const waiting: unknown[] = [value];
+  while (waiting.length > 0) {
+    const next = waiting.pop();
+    if (typeof next !== "object" || next === null || visited.has(next)) continue;
+    visited.add(next);
+    if (isTensor(next)) next.pass(from);
+    else for (const item of itemsOf(next)) waiting.push(item);
+  }
+}
+
+/** The values in an array, a map or a plain object; none for anything else. */
+function itemsOf(value: object): Iterable<unknown> {
+  if (Array.isArray(value)) return value as readonly unknown[];
+  if (value instanceof Map) return value.values();
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null ? Object.values<unknown>({ ...value }) : [];
 }

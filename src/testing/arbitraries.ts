@@ -21,11 +21,20 @@ const finite = (min: number, max: number): fc.Arbitrary<number> => fc.double({ m
 const vector = <T>(one: fc.Arbitrary<T>, k: number): fc.Arbitrary<T[]> =>
   fc.array(one, { minLength: k, maxLength: k });
 
+/** Throws `config` unless there is a whole number of domains, at least one. */
+function checkDomains(where: string, k: number): void {
+  integerIn(1)(`${where}: k`, k);
+}
+
 /** Names of k domains: "domain0", "domain1", … */
-export const names = (k: number): string[] => Array.from({ length: k }, (_, i) => `domain${i}`);
+export const names = (k: number): string[] => {
+  integerIn(0)("names: k", k);
+  return Array.from({ length: k }, (_, i) => `domain${i}`);
+};
 
 /** Points of the k-simplex: ordinary ones, vertices, faces, and weights down to 1e-300; with `positive` no weight is 0. */
 export function simplexPoint(k: number, options: { positive?: boolean } = {}): fc.Arbitrary<Weights> {
+  checkDomains("simplexPoint", k);
   checkOptions("simplexPoint", options, { positive: boolean });
   const exponent = finite(-300, 0).map((e) => 10 ** e);
   const ordinary = finite(1e-3, 1);
@@ -42,11 +51,13 @@ export function simplexPoint(k: number, options: { positive?: boolean } = {}): f
 
 /** Points with all weight on one domain. */
 export function vertex(k: number): fc.Arbitrary<Weights> {
+  checkDomains("vertex", k);
   return fc.nat(k - 1).map((at) => Float64Array.from({ length: k }, (_, i) => (i === at ? 1 : 0)));
 }
 
 /** Positive weights of which all but one are between 1e-300 and 1e-12. */
 export function nearlyDegenerate(k: number): fc.Arbitrary<Weights> {
+  checkDomains("nearlyDegenerate", k);
   return fc
     .tuple(fc.nat(k - 1), vector(finite(-300, -12), k))
     .map(([at, exponents]) => normalise(exponents.map((e, i) => (i === at ? 1 : 10 ** e))));
@@ -54,6 +65,7 @@ export function nearlyDegenerate(k: number): fc.Arbitrary<Weights> {
 
 /** Alignments: mostly of order 1, some tiny, some up to 1e30, some equal. */
 export function alignments(k: number): fc.Arbitrary<number[]> {
+  checkDomains("alignments", k);
   const magnitude = fc.tuple(finite(-30, 30), fc.boolean()).map(([e, minus]) => (minus ? -1 : 1) * 10 ** e);
   return vector(
     fc.oneof({ weight: 4, arbitrary: finite(-3, 3) }, magnitude, fc.constantFrom(0, 1, -1e30, 1e30)),
@@ -66,6 +78,7 @@ export const nonFinite: fc.Arbitrary<number> = fc.constantFrom(NaN, Infinity, -I
 
 /** Counts of a target's examples in k domains, at least one of them positive. */
 export function histogram(k: number): fc.Arbitrary<number[]> {
+  checkDomains("histogram", k);
   return fc
     .tuple(fc.nat(k - 1), vector(fc.oneof(fc.nat(100), fc.constant(0)), k))
     .map(([sure, counts]) => counts.map((count, i) => (i === sure ? count + 1 : count)));
@@ -76,6 +89,7 @@ export const targetNames: readonly string[] = ["first", "second"];
 
 /** Signals with everything that a rule can need, for k domains; with `mild`, alignments are of order 1 and the norms fit them. */
 export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
+  checkDomains("signal", k);
   checkOptions("signal", options, { mild: boolean });
   const mild = options.mild === true;
   const norm = mild ? finite(0.5, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1, 1e-300, 1e15));
@@ -112,6 +126,7 @@ export function updateSequence(
   k: number,
   options: { mild?: boolean; maxLength?: number } = {},
 ): fc.Arbitrary<FullSignal[]> {
+  checkDomains("updateSequence", k);
   checkOptions("updateSequence", options, { mild: boolean, maxLength: integerIn(1) });
   const { maxLength = 6, ...rest } = options;
   return fc.array(signal(k, rest), { minLength: 1, maxLength });

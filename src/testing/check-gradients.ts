@@ -71,6 +71,7 @@ interface Found {
  * - forward mode: ⟨J·t, ct⟩ = ⟨t, Jᵀ·ct⟩ for random tangents t, input by input;
  * - batches: if the ops declare that blocks of rows are independent (`keepsBatch`), rows of the output have no derivative with respect to rows of
  *   other blocks;
+ * - ops with `compose`: it gives the same numbers as `forward`, to within ten times the tolerance;
  * - with `order: 2`, the first two checks for the gradient and for the derivative along a direction.
  *
  * `f` is called many times, twice per element of the inputs. It must return the same each time, and may only use its arguments and tensors that it
@@ -78,7 +79,7 @@ interface Found {
  * kinks, such as that of relu at 0, so choose inputs away from them. Infinite elements of inputs (masks) are not moved. During the check, f runs in
  * f64, so the check does not say whether f is precise enough in f32.
  *
- * Throws `config` for invalid options, and for a function whose values at the inputs are not finite.
+ * Throws `config` for invalid options, for a function whose values at the inputs are not finite, and if no input has an element.
  */
 export async function checkGradients(
   f: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
@@ -111,6 +112,11 @@ export async function checkGradients(
         ? "checkGradients: wrt: there is no f32 input to differentiate"
         : `checkGradients: wrt: input ${show(invalid)} is not one of the f32 inputs`,
     );
+  if (wrt.every((i) => given[i]!.data.length === 0))
+    throw new GradmixError(
+      "config",
+      "checkGradients: no input to differentiate has an element, so there is nothing to check",
+    );
   const backend = createReferenceBackend({ precision: "f64" });
   const previous = setCurrentMemory(backend);
   try {
@@ -139,6 +145,7 @@ export async function checkGradients(
       };
       const { cotangents } = checkDerivatives(first, forwardMode);
       checkBatch(first);
+      checkCompositions({ ...first, tolerance: 10 * tolerance });
       if (order === 1) return;
       const second = { ...first, tolerance: 10 * tolerance };
       const gradient: TensorFunction = (...x) => vjp(f0, x).pullback(cotangents);
@@ -328,6 +335,54 @@ function checkBatch({ f, primals, nameOf, seed }: Problem): void {
           );
       }
     }
+  }
+}
+
+/** Collects the applications of ops that have another form, `compose`, and keeps their tensors. */
+class Compositions implements Transform {
+  readonly found: { readonly name: string; compose(): Tensor[]; readonly outputs: readonly Tensor[] }[] = [];
+  readonly #held: Tensor[] = [];
+
+  tracks(): boolean {
+    return true;
+  }
+
+  record<A>({ op, attrs, inputs, outputs }: Application<A>): void {
+    if (op.compose === undefined) return;
+    for (const t of [...inputs, ...outputs]) this.#held.push(t.retain());
+    this.found.push({ name: op.name, compose: () => op.compose!([...inputs] as never, attrs), outputs });
+  }
+
+  release(): void {
+    for (const t of this.#held) t.release();
+  }
+}
+
+/** Throws unless the compositions of ops give the numbers of the ops themselves, to within the tolerance. */
+function checkCompositions({ f, primals, tolerance }: Problem): void {
+  const compositions = new Compositions();
+  try {
+    withTransform(compositions, () => f(...primals));
+    for (const { name, compose, outputs } of compositions.found)
+      scope(() =>
+        compose().forEach((composed, o) => {
+          const [found, wanted] = [read(composed), read(outputs[o]!)];
+          const scale = Array.from(wanted, Math.abs).reduce(
+            (most, value) => (value > most ? value : most),
+            0,
+          );
+          const differs = (value: number, n: number): boolean =>
+            !Object.is(value, found[n]) && !(Math.abs(value - found[n]!) <= tolerance * Math.max(1, scale));
+          const at = Array.from(wanted).findIndex(differs);
+          if (at >= 0)
+            throw new GradmixError(
+              "autograd",
+              `checkGradients: ${name}: output ${o}, element ${indexOf(at, outputs[o]!.shape)}: compose gives ${found[at]}, forward gives ${wanted[at]}; both must be the same function`,
+            );
+        }),
+      );
+  } finally {
+    compositions.release();
   }
 }
 

@@ -1,6 +1,7 @@
 /** The invariants of `checkRule`, one entry each. */
 import fc from "fast-check";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
+import { createMixer, restoreMixer, update } from "../dga/mixer.ts";
 import type { RuleState } from "../dga/rule.ts";
 import { type FullSignal, gramOf, names, nonFinite, simplexPoint, targetNames } from "./arbitraries.ts";
 import {
@@ -90,6 +91,8 @@ export const invariants: readonly Invariant[] = [
     (context) => runs(context, false),
     ({ make }, { k, signals }) => {
       let state = make(names(k), {}).init(names(k));
+      if (JSON.stringify(make(names(k), {}).init(names(k))) !== JSON.stringify(state))
+        return "a second initial state differs from the first";
       for (const given of signals) {
         if (fc.stringify(copy(state)) !== fc.stringify({ ...state })) return "JSON changes the state";
         const next = make(names(k), {}).update(state, given);
@@ -99,6 +102,26 @@ export const invariants: readonly Invariant[] = [
         if ((make(names(k), {}).memoryFault?.(next.memory) ?? null) !== null)
           return "memoryFault refuses the rule's own memory";
         state = next;
+      }
+      return null;
+    },
+  ),
+  invariant(
+    "a mixer takes its states, counts its updates and restores them",
+    () => true,
+    (context) => runs(context, false),
+    ({ make, rule: { needs } }, { k, signals }) => {
+      const mixer = createMixer({ domains: names(k), rule: make(names(k), {}) });
+      let state = mixer.initial;
+      for (const given of signals) {
+        const { updates } = state.rule;
+        state = update(mixer, state, given);
+        // A rule with fixed weights has no updates.
+        if (needs.length > 0 && state.rule.updates !== updates + 1)
+          return `after an update, updates is ${state.rule.updates}, not ${updates + 1}`;
+        const restored = restoreMixer(mixer, JSON.parse(JSON.stringify(state)));
+        if (fc.stringify(restored.rule) !== fc.stringify(state.rule))
+          return `restoreMixer gave ${fc.stringify(restored.rule)}, not ${fc.stringify(state.rule)}`;
       }
       return null;
     },

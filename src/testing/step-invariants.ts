@@ -40,8 +40,18 @@ export const stepInvariants: readonly Invariant[] = [
     },
   ),
   invariant(
-    "shrinkage with errors of 0 changes nothing, and with huge errors the weights stay",
+    "with a step of η = 0 the weights stay",
     // If weights move for other reasons than the step, they never stay.
+    ({ rule, promises }) => rule.stepsOn !== undefined && promises.unmeasured !== "moves",
+    (context) => runs(context, false),
+    ({ make }, { k, signals }) => {
+      const still = etaSchedule(make(names(k), {}), () => 0);
+      const [start, ...rested] = follow(still, names(k), signals);
+      return first(rested.map(({ weights }) => differ(weights, start.weights, tolerance.rounding)));
+    },
+  ),
+  invariant(
+    "shrinkage with errors of 0 changes nothing, and with huge errors the weights stay",
     (context) => aligned(context) && context.promises.unmeasured !== "moves",
     (context) => fc.tuple(runs(context, false), fc.constantFrom(1e100, 1e300)),
     ({ make }, [{ k, signals }, huge]) => {

@@ -1,6 +1,7 @@
 /** Who frees a tensor: the caller's scope frees results, the garbage collector frees unreachable tensors, and nothing is freed twice. */
 import { setTimeout as wait } from "node:timers/promises";
 import { runInNewContext } from "node:vm";
+import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   arange,
@@ -203,6 +204,79 @@ describe("the garbage collector", () => {
     process.off("uncaughtException", note);
     expect(backend.liveBytes).toBe(0);
     expect(errors).toEqual([]);
+  });
+});
+
+describe("a scope passes on the tensors in what its function returns", () => {
+  /** Objects, lists and Maps, with tensors at any depth, and now and then with themselves or an outer value inside. */
+  const wrapped = fc.array(fc.tuple(fc.constantFrom("list", "map", "object", "bare"), fc.boolean()), {
+    maxLength: 6,
+  });
+
+  it("from values nested in any way, also in themselves", () => {
+    fc.assert(
+      fc.property(wrapped, (layers) => {
+        const before = backend.liveBytes;
+        const made: Tensor[] = [];
+        scope(() => {
+          let value: unknown = null;
+          for (const [kind, closes] of layers) {
+            const t = tensor([1]);
+            made.push(t);
+            const inner = value;
+            if (kind === "list") {
+              const list: unknown[] = [t, inner];
+              if (closes) list.push(list);
+              value = list;
+            } else if (kind === "map") {
+              const map = new Map<string, unknown>([
+                ["t", t],
+                ["inner", inner],
+              ]);
+              if (closes) map.set("self", map);
+              value = map;
+            } else {
+              const object: Record<string, unknown> = kind === "object" ? {} : Object.create(null);
+              Object.assign(object, { t, inner, ...(closes ? { self: object } : {}) });
+              if (closes) object["self"] = object;
+              value = object;
+            }
+          }
+          tensor([2]);
+          return value;
+        });
+        expect(made.map(({ disposed }) => disposed)).toEqual(made.map(() => false));
+        for (const t of made) t.dispose();
+        expect(backend.liveBytes).toBe(before);
+      }),
+    );
+  });
+
+  it("from a list that is nested deeply", () => {
+    const [t, deep] = scope(() => {
+      const own = tensor([1]);
+      let value: unknown = own;
+      for (let depth = 0; depth < 100_000; depth++) value = [value];
+      return [own, value] as const;
+    });
+    expect(t.disposed).toBe(false);
+    expect(deep).toHaveLength(1);
+    t.dispose();
+  });
+
+  it("and frees all others also where the result cannot be read", () => {
+    const before = backend.liveBytes;
+    const hostile = (): object => {
+      tensor([1, 2]);
+      return Object.defineProperty({}, "x", {
+        enumerable: true,
+        get: () => {
+          throw new Error("planted");
+        },
+      });
+    };
+    expect(() => scope(hostile)).toThrow("planted");
+    expect(backend.liveBytes).toBe(before);
   });
 });
 

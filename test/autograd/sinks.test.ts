@@ -2,6 +2,7 @@
  * Sinks against a loop of one-example backward passes, on every backend: ragged targets, uneven domains, groups, the target first or a given direction,
  * checkpointed blocks; and their refusals.
  */
+import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   add,
@@ -255,6 +256,80 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     expect(await after([both, one])).toEqual(await after([one]));
     expect(await after([one, both])).toEqual(await after([both]));
     expect((await after([one]))["squaredNorms"]).toEqual(Float64Array.of(1, 1, 2));
+  });
+
+  it("sums have memory of their own: with any overlap the numbers are right, or the pass is refused", async () => {
+    const shapes = { "w.in": [3, 4], bias: [3], "w.out": [2, 3] };
+    const names = Object.keys(shapes) as (keyof typeof shapes)[];
+    const ROOM = 60;
+    /** Where a tensor lies: in memory of its own (null), or at an offset of one block that others may share. */
+    const place = fc.option(fc.nat(ROOM - 12), { nil: null });
+    const places = fc.record({ "w.in": place, bias: place, "w.out": place });
+    const x = tensor(values(20, 1), [5, 4]);
+    const run = async (
+      [parameters, sums, directions]: readonly Readonly<Record<string, Tensor>>[],
+      accumulate: boolean,
+    ): Promise<readonly number[][]> => {
+      const of = new Map(names.map((name) => [parameters[name], name]));
+      const at = (list: Readonly<Record<string, Tensor>>) => (p: Tensor) => list[of.get(p)!];
+      const loss = (): Tensor =>
+        sum(mul(linear(linear(x, parameters["w.in"], parameters["bias"]), parameters["w.out"]), 0.5), [1]);
+      const sink = alignSink({
+        examples: 5,
+        direction: { given: at(directions) },
+        total: { gradientOf: at(sums), accumulate },
+      });
+      try {
+        gradients(loss, { parameters: Object.values(parameters), sink });
+        const { dots, squaredNorms, directionSquaredNorm } = await sink.result();
+        const written = await Promise.all(names.map((name) => numbers(sums[name])));
+        return [[...dots], [...squaredNorms], [directionSquaredNorm], ...written];
+      } finally {
+        sink.dispose();
+      }
+    };
+    await fc.assert(
+      fc.asyncProperty(fc.tuple(places, places, places), fc.boolean(), async (where, accumulate) => {
+        const block = tensor(values(ROOM, 2), [ROOM]);
+        const contents = await numbers(block);
+        let seed = 3;
+        const made = where.map((each) =>
+          Object.fromEntries(
+            names.map((name) => {
+              const [shape, offset] = [shapes[name], each[name]];
+              const size = shape.reduce((a, b) => a * b);
+              return [
+                name,
+                offset === null ? tensor(values(size, seed++), shape) : block.view(shape, offset),
+              ];
+            }),
+          ),
+        );
+        const apart: Record<string, Tensor>[] = [];
+        for (const each of made) {
+          const copies = names.map(async (name) => tensor(await numbers(each[name]), shapes[name]));
+          const own = await Promise.all(copies);
+          apart.push(Object.fromEntries(names.map((name, i) => [name, own[i]])));
+        }
+        const wanted = await run(apart, accumulate);
+        let found: readonly number[][];
+        try {
+          found = await run(made, accumulate);
+        } catch (error) {
+          expect(error).toMatchObject({ code: "autograd" });
+          expect(where[1]).not.toEqual({ "w.in": null, bias: null, "w.out": null });
+          // A pass also notices that a block with parameters was written to, whichever part of it.
+          if (String(error).includes("was overwritten")) return;
+          expect(String(error)).toMatch(/total: gradientOf: for parameter .* it returns the memory of /);
+          expect(await numbers(block)).toEqual(contents);
+          return;
+        }
+        // Sums that are added up in the same place are those of several parameters.
+        const shared = accumulate ? wanted.slice(0, 3) : wanted;
+        shared.forEach((want, i) => close(found[i], want, `number ${i}`));
+      }),
+      { numRuns: 60 },
+    );
   });
 
   it("segments may have one row of one number; a sink that cannot be made holds no memory", async () => {
@@ -721,6 +796,15 @@ describe("refusals", () => {
     expect(options({ direction: { first: 4 } })).toThrow(/direction.first is 4, of 3 segments/);
     expect(options({ total: { gradientOf: () => p, from: -1 } })).toThrow(/total: from: -1/);
     expect(() => segmentSink({ segments: [1, 0.5], parameters: [] })).toThrow(GradmixError);
+  });
+
+  it("weights that are not finite", () => {
+    const loss = (): Tensor => sum(linear(x(), p), 1);
+    const sums = sumSink({ gradientOf: () => tensor([0, 0, 0, 0], [2, 2]) });
+    for (const bad of [NaN, Infinity, -Infinity, "1", null])
+      expect(() => gradients(loss, { parameters: [p], sink: sums, weights: [1, bad as number, 1] })).toThrow(
+        /gradients: weights: 1: .* does not fit; it must be more than -Infinity and finite/,
+      );
   });
 
   it("a batch of another size, and a parameter that the sink does not know", () => {

@@ -570,7 +570,7 @@ describe("lifetimes", () => {
     );
     gone.dispose();
     gone.name = "w";
-    expect(codeOf(() => add(kept, gone))).toMatch(/^disposed: tensor w\[1\] was used after its scope ended/);
+    expect(codeOf(() => add(kept, gone))).toMatch(/^disposed: tensor w\[1\] was used after it was freed/);
     expect(codeOf(() => sub(kept, 1))).toBe("no error");
   });
 

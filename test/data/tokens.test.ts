@@ -1,5 +1,17 @@
 /** Streams and their windows at their shortest, and refusals. */
-import { assembleBatch, evaluationWindows, splitStream, tokenWriter, windowsOf } from "gradmix/data";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import {
+  assembleBatch,
+  evaluationWindows,
+  splitStream,
+  type TokenStream,
+  tokenWriter,
+  windowsOf,
+} from "gradmix/data";
+import { writeMegatron, writeNanoGPT } from "gradmix/node";
 import { describe, expect, test } from "vitest";
 import { commonTime } from "#dist/data/tokens.js";
 import { codeOf, errorOf } from "../errors.ts";
@@ -142,6 +154,68 @@ test("tokens of another type are refused: their ids could be negative, which doe
       /^config: windowsOf: stream: /,
     );
   expect(codeOf(() => windowsOf("a", streamOf(4), 2))).toBe("no error");
+});
+
+test("documents that do not fit their stream are refused by all that takes one, and all others are taken", () => {
+  const folder = mkdtempSync(join(tmpdir(), "gradmix-streams-"));
+  const takes = {
+    windowsOf: (stream: TokenStream) => windowsOf("w", stream, 2),
+    evaluationWindows: (stream: TokenStream) => evaluationWindows("w", stream, 2),
+    splitStream: (stream: TokenStream) => splitStream(stream, 3),
+    writeMegatron: (stream: TokenStream) => writeMegatron(join(folder, "m"), stream, { vocabSize: 9 }),
+    writeNanoGPT: (stream: TokenStream) => writeNanoGPT(join(folder, "n.bin"), stream, { vocabSize: 9 }),
+  };
+  const fitting = fc
+    .array(fc.nat(8), { maxLength: 5 })
+    .map((inner) => [0, ...inner.sort((a, b) => a - b), 8]);
+  const others = fc.array(fc.oneof(fc.nat(9), fc.constantFrom(-1, 0.5, NaN, Infinity, 1e9)), {
+    maxLength: 6,
+  });
+  fc.assert(
+    fc.property(fc.oneof(fitting, others), (documents) => {
+      const tokens = Uint16Array.from({ length: 8 }, (_, i) => i);
+      const stream = { tokens, documents: Float64Array.from(documents) };
+      const fits =
+        documents[0] === 0 &&
+        documents.at(-1) === 8 &&
+        documents.every((start, d) => Number.isInteger(start) && start >= (documents[d - 1] ?? 0));
+      for (const [name, take] of Object.entries(takes)) {
+        const refused = codeOf(() => take(stream));
+        if (fits) expect(refused, name).toBe("no error");
+        else expect(refused).toMatch(new RegExp(`^config: ${name}: stream: documents: `));
+      }
+    }),
+  );
+  rmSync(folder, { recursive: true });
+});
+
+test("what a writer makes is taken as a stream, also if its last document was not ended", () => {
+  const step = fc.oneof(
+    fc.array(fc.nat(7), { maxLength: 4 }).map((ids) => ["append", ids] as const),
+    fc.array(fc.nat(7), { maxLength: 4 }).map((ids) => ["document", ids] as const),
+    fc.constant(["end", []] as const),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 6 }), (steps) => {
+      const writer = tokenWriter(9, 8);
+      for (const [name, ids] of steps) {
+        if (name === "end") writer.end();
+        else writer[name](ids);
+      }
+      const stream = writer.finish();
+      expect(codeOf(() => evaluationWindows("w", stream, 4))).toBe("no error");
+      const ended = stream.tokens.filter((id) => id === 8).length;
+      const open = stream.tokens.length > 0 && stream.tokens.at(-1) !== 8;
+      expect(stream.documents.length).toBe(1 + ended + (open ? 1 : 0));
+    }),
+  );
+});
+
+test("a window that does not exist has no number of tokens", () => {
+  const windows = windowsOf("w", streamOf(10), 4);
+  expect([0, 1, 2].map(windows.tokensOf)).toEqual([4, 4, 1]);
+  for (const index of [-1, 3, 0.5, NaN])
+    expect(codeOf(() => windows.tokensOf(index))).toBe(`data: "w": there is no window ${index}; it has 3`);
 });
 
 test("a corpus in place of its stream is refused, and told apart", () => {

@@ -13,6 +13,8 @@ import {
   type TrainerOptions,
 } from "gradmix/dga";
 import {
+  adam,
+  adamw,
   arenaLike,
   createGPT,
   createSchedule,
@@ -20,6 +22,7 @@ import {
   type Model,
   type Optimizer,
   type Parameters,
+  sgd,
   type TokenBatch,
 } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -114,7 +117,7 @@ describe("a custom optimizer", () => {
 
   test("is refused if it is invalid or lacks the moments that the rule needs, and holds no memory then", () => {
     const model = tiny();
-    const live = backend.liveBytes;
+    let live = backend.liveBytes;
     const refused = (options: Setup): string => {
       const error = errorOf(() => setup({ model, ...options }));
       expect(error.code).toBe("config");
@@ -135,6 +138,13 @@ describe("a custom optimizer", () => {
     for (const none of [undefined, null, 3])
       expect(refused({ optimizer: () => none as unknown as Optimizer })).toMatch(
         /^createTrainer: optimizer: .* does not fit; it must be an optimizer, such as adamw makes/,
+      );
+    // Of the same layout, so that the gradient would fit: the model would never learn.
+    const others = tiny().parameters;
+    live = backend.liveBytes;
+    for (const make of [sgd, adam, adamw])
+      expect(refused({ optimizer: () => make(others) })).toMatch(
+        /^createTrainer: optimizer: the function made an (sgd|adamw?) of other parameters than the model's; make it with those that the function is given/,
       );
     expect(refused({ model: { ...model, parameters: model.parameters.list } as never })).toMatch(
       /^createTrainer: model: parameters: it has no list; it must be parameters, such as createParameters makes/,

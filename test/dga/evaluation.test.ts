@@ -1,5 +1,5 @@
 /** The loss on held-out examples, against the model's losses of these examples one by one. */
-import { init, shutdown, zeros } from "gradmix";
+import { type CancelSignal, init, shutdown, zeros } from "gradmix";
 import { type Dataset, examplesOf } from "gradmix/data";
 import { createMixer, createTrainer, type Trainer } from "gradmix/dga";
 import type { Model, TokenBatch } from "gradmix/nn";
@@ -123,12 +123,13 @@ test("ends before the next batch after its signal is aborted, and throws the rea
   for (const after of [0, 1, 2]) {
     const { trainer, seen } = evaluated(3);
     const stop = new Error("enough");
-    const signal = {
+    const signal: CancelSignal = {
+      aborted: false,
       throwIfAborted() {
         if (seen.length >= after) throw stop;
       },
     };
-    await expect(trainer.evaluate(held, Infinity, signal as AbortSignal)).rejects.toBe(stop);
+    await expect(trainer.evaluate(held, Infinity, signal)).rejects.toBe(stop);
     expect(seen.length).toBe(after);
   }
 });

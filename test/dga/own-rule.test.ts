@@ -101,6 +101,7 @@ const wrong: [what: string, make: (state: RuleState) => unknown, message: string
   ["a text", (state) => ({ ...state, weights: [0.5, "0.5"] }), 'a weight of "0.5" for domain "code"; weights are finite and ≥ 0'],
   ["weights that were not normalised", (state) => ({ ...state, weights: [2, 3] }), "weights that sum to 5, not to 1"],
   ["a memory with a typed array", (state) => ({ ...state, memory: { seen: Float64Array.of(0) } }), 'a memory whose "seen" is an object, not a list of numbers (Array.from makes one)'],
+  ["a member that would not be saved", (state) => ({ ...state, hidden: [1] }), 'a state with "hidden", which is not saved with it; a state has rule, domains, weights, updates, memory, and memory holds lists of numbers'],
   ["a memory with NaN", (state) => ({ ...state, memory: { seen: [NaN] } }), 'a memory whose "seen" has NaN at 0; numbers are finite'],
 ]; // prettier-ignore
 
@@ -142,6 +143,44 @@ test("every state that a correct rule of one's own reaches can be restored", () 
   for (const rule of [own, combinators.floor(combinators.ema(own, 0.5), 0.1)]) {
     const mixer = createMixer({ domains, rule });
     const state = advance(update(mixer, mixer.initial, { losses: [1, 2] }));
+    expect(restoreMixer(mixer, JSON.parse(JSON.stringify(state)))).toEqual(state);
+  }
+});
+
+test("a rule that changes what it is given changes neither the mixer nor earlier states", () => {
+  const given = Object.freeze([...domains]);
+  const rude: Rule = {
+    ...own,
+    init(names) {
+      const state = own.init(names);
+      (names as string[]).reverse();
+      return state;
+    },
+    update(state, signal, change) {
+      const next = own.update({ ...state, weights: [0.25, 0.75] }, signal, change);
+      for (const list of [state.weights, state.domains, ...Object.values(state.memory)])
+        (list as unknown[]).fill(list === state.domains ? "spoilt" : 0);
+      (state as { updates: number }).updates = 99;
+      return { ...next, domains };
+    },
+  };
+  for (const rule of [
+    rude,
+    combinators.ema(rude, 0.5),
+    combinators.warmup(rude, 1),
+    combinators.floor(combinators.warmup(rude, 2), 0.1),
+  ]) {
+    const mixer = createMixer({ domains: given, rule });
+    expect(mixer.domains).toEqual(domains);
+    const before = JSON.stringify(mixer);
+    let state = mixer.initial;
+    for (let n = 0; n < 3; n++) {
+      const text = JSON.stringify(state);
+      const next = update(mixer, state, { losses: [1, 2] });
+      expect(JSON.stringify(state)).toBe(text);
+      state = next;
+    }
+    expect(JSON.stringify(mixer)).toBe(before);
     expect(restoreMixer(mixer, JSON.parse(JSON.stringify(state)))).toEqual(state);
   }
 });

@@ -148,6 +148,69 @@ describe("bases", () => {
     expect(error).toMatchObject({ code: "config", message });
   });
 
+  test("of one's own are taken if their rows are distributions over the domains, and else refused by every function", () => {
+    const change = fc.record({
+      part: fc.constantFrom("offsets" as const, "columns" as const, "values" as const),
+      at: fc.nat(),
+      value: fc.oneof(fc.integer({ min: -2, max: 9 }), fc.constantFrom(0.25, 1, NaN, Infinity)),
+    });
+    fc.assert(
+      fc.property(counts, fc.option(change, { nil: null }), (rows, changed) => {
+        const bases = structuredClone(basesOf(rows));
+        if (changed !== null) {
+          const list = bases[changed.part];
+          list[changed.at % list.length] = changed.value;
+        }
+        const { names, domains, offsets, columns, values } = bases;
+        const fits = names.every((_, j) => {
+          const own = Array.from(columns).slice(offsets[j], offsets[j + 1]);
+          const shares = Array.from(values).slice(offsets[j], offsets[j + 1]);
+          return (
+            own.every((column, e) => column > (own[e - 1] ?? -1) && column < domains.length) &&
+            shares.every((value) => value > 0) &&
+            Math.abs(total(shares) - 1) <= 1e-6
+          );
+        });
+        const whole =
+          fits && offsets[0] === 0 && offsets.every((offset, j) => j === 0 || offset > offsets[j - 1]);
+        const w = names.map(() => 1 / names.length);
+        const q = domains.map(() => 1 / domains.length);
+        for (const call of [
+          () => mixtureOf(bases, w),
+          () => proposal(bases, w),
+          () => basisChoice(bases, 0),
+          () => basisAlignments(bases, q, { domainOf: [0], tokens: [1], dots: [1] }),
+        ]) {
+          // A copy, which no earlier call has seen.
+          if (whole && offsets[names.length] === columns.length) call();
+          else
+            expect(errorOf(call)).toMatchObject({
+              code: "config",
+              message: expect.stringMatching(/createBases makes bases$/),
+            });
+        }
+      }),
+    );
+  });
+
+  test("have alignments from tokens and products that are numbers, and finite tokens, only", () => {
+    const bases = basesOf([[1, 1]]);
+    const wrong = [
+      ...[NaN, Infinity, -1, "1", null].map((tokens) => ({ tokens: [1, tokens], dots: [1, 1] })),
+      ...["1", null, undefined].map((dot) => ({ tokens: [1, 1], dots: [1, dot] })),
+    ];
+    for (const { tokens, dots } of wrong)
+      expect(
+        errorOf(() =>
+          basisAlignments(bases, [0.5, 0.5], {
+            domainOf: [0, 1],
+            tokens: tokens as number[],
+            dots: dots as number[],
+          }),
+        ),
+      ).toMatchObject({ code: "numeric", message: expect.stringMatching(/^example 1 has /) });
+  });
+
   test("have a fingerprint whose two halves both change with every weight, name and place", () => {
     fc.assert(
       fc.property(counts, fc.nat(), (rows, at) => {

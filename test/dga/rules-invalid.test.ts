@@ -245,11 +245,61 @@ test("options may be changed after the rule was made", () => {
   for (const [name, make] of Object.entries(makers)) expect(run(make, true), name).toEqual(run(make, false));
 });
 
-test("typed arrays in place of numbers by domain are told apart from objects", () => {
-  const weights = Float64Array.of(0.5, 0.3, 0.2) as unknown as number[];
-  expect(errorOf(() => rules.static({ name: "static", weights }).init(names(K))).message).toBe(
-    "weights: a Float64Array does not fit; Array.from makes a list of it",
+describe("numbers by domain in something else than a list or a plain object", () => {
+  const domains = names(K);
+  const [given] = fc.sample(signal(K, { mild: true }), { numRuns: 1, seed: 1 });
+  const wrong: readonly (readonly [string, unknown])[] = [
+    ["a Float64Array", Float64Array.of(0.5, 0.3, 0.2)],
+    ["a Map", new Map(domains.map((name) => [name, 1 / K]))],
+    ["a Map", new Map()],
+    ["a Set", new Set([0.5, 0.3, 0.2])],
+    ["a Promise", Promise.resolve([0.5, 0.3, 0.2])],
+    ["a Date", new Date(0)],
+  ];
+  const perDomain = (options: object): string[] =>
+    Object.entries(options).flatMap(([option, value]) =>
+      typeof value === "object" && value !== null && option !== "targets" ? [option] : [],
+    );
+  const ofRules = Object.values(validOptions).flatMap((options) =>
+    perDomain(options).map((option): [string, string, (value: unknown) => Rule] => [
+      options.name,
+      option,
+      (value) => createRule({ ...options, [option]: value }),
+    ]),
   );
+  const ofCombinators = [
+    ...Object.values<CombinatorOptions>(entries),
+    { name: "floor", least: [0.1, 0.1, 0.1] } as const,
+    { name: "ceiling", most: { domain1: 0.4 } } as const,
+  ].flatMap((options) =>
+    perDomain(options).map((option): [string, string, (value: unknown) => Rule] => [
+      options.name,
+      option,
+      (value) => combine(createRule({ name: "dga" }), [{ ...options, [option]: value }]),
+    ]),
+  );
+
+  test.each([...ofRules, ...ofCombinators])("are refused by %s: %s", (_, option, make) => {
+    for (const [kind, value] of wrong) {
+      const error = errorOf(() => {
+        const rule = make(value);
+        // Some options are read at the first update.
+        rule.update(rule.init(domains), given);
+      });
+      expect(error.code).toBe("config");
+      // The limits of a guard are by name only.
+      expect(error.message).toContain(option === "limits" ? "limits: " : `${option}: ${kind} does not fit`);
+    }
+  });
+
+  test("are refused as facts of a run", () => {
+    for (const fact of ["sizes", "histogram"])
+      for (const [kind, value] of wrong)
+        expect(
+          errorOf(() => createMixer({ domains, rule: { name: "uniform" }, tokens: 3, [fact]: value }))
+            .message,
+        ).toContain(`${fact}: ${kind} does not fit`);
+  });
 });
 
 test("the tables cover every rule and every combinator", () => {

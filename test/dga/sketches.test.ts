@@ -153,13 +153,17 @@ test("the defaults are 16 numbers per side and the seed 1; without batches there
     rank: 16,
     seed: 1,
     size: 0,
+    parameters: plain.parameters,
     tokens: new Float64Array(),
     ...nothing,
   });
 });
 
 test("alignments of sketches are inner products with the target's first sketch", () => {
-  const common = { rank: 4, seed: 1, size: 3, losses: Float64Array.of(2, 3), tokens: Float64Array.of(5, 0) };
+  const common = {
+    ...{ rank: 4, seed: 1, size: 3, parameters: ["w[3]"] },
+    ...{ losses: Float64Array.of(2, 3), tokens: Float64Array.of(5, 0) },
+  };
   const first = { ...common, values: Float64Array.of(1, 2, 3, 0, -1, 0.5), norms: Float64Array.of(7, 0.5) };
   const second = { ...common, values: Float64Array.of(2, 0, -1, 9, 9, 9), norms: Float64Array.of(6, 8) };
   const found = alignSketches(first, second);
@@ -186,6 +190,27 @@ test("alignments of sketches are inner products with the target's first sketch",
       message: `sketches: those of the domains have ${name} ${first[name as "rank"]}, but the target's has ${value}; all sketches must be made in the same way`,
     });
   }
+});
+
+test("sketches of other parameters are refused, also where these have as many numbers", async () => {
+  const model = tiny(2);
+  const names = model.parameters.list.map(({ name }) => name ?? "");
+  const sketched = await Promise.all(
+    names.map((name) => sketchGradients(model, [target], { parameters: (one) => one === name })),
+  );
+  let same = 0;
+  for (const [i, first] of sketched.entries())
+    for (const [j, second] of sketched.entries())
+      if (i === j) expect(alignSketches(first, second).alignments.length).toBe(1);
+      else {
+        if (first.size === second.size) same++;
+        expect(errorOf(() => alignSketches(first, second)).message).toMatch(
+          /^sketches: those of the domains (have size|are of other parameters)/,
+        );
+      }
+  expect(same).toBeGreaterThan(0);
+  const none = await sketchGradients(model, []);
+  expect(errorOf(() => alignSketches(none, none)).message).toMatch(/those of the target are of no batch/);
 });
 
 test("stored sketches can be aligned with several targets, but only with sketches of the same options", async () => {

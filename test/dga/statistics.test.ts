@@ -1,5 +1,5 @@
 /** A domain's alignment and its standard error from per-example numbers: against brute force and against repeated sampling. */
-import { alignmentsByDomain, domainAlignments } from "#dist/dga/index.js";
+import { alignmentsByDomain, domainAlignments, sumOf } from "#dist/dga/index.js";
 import { domainNorms } from "#dist/dga/statistics.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -226,4 +226,28 @@ describe("domainNorms", () => {
     expectNear(domainNorms([same, once, never]), [5, 3, 0], 1e-15);
     expectNear(domainNorms([once]), [3], 1e-15);
   });
+});
+
+test("numbers of examples that are not numbers, and tokens that are not finite, are refused", () => {
+  const wrongTokens = ["1", null, undefined, NaN, Infinity, -Infinity, -1, true, 1n];
+  const wrongDots = ["1", null, undefined, true, {}, 1n];
+  const refusedBy = (dots: readonly unknown[], tokens: readonly unknown[]): void => {
+    for (const call of [
+      () => domainAlignments(dots as number[], tokens as number[]),
+      () => alignmentsByDomain(dots as number[], tokens as number[], [0, 0, 0], 1),
+    ])
+      expect(errorOf(call)).toMatchObject({
+        code: "numeric",
+        message: expect.stringMatching(/^domainAlignments: .* at 1; /),
+      });
+  };
+  for (const wrong of wrongTokens) refusedBy([1, 2, 3], [1, wrong, 1]);
+  for (const wrong of wrongDots) refusedBy([1, wrong, 3], [1, 1, 1]);
+});
+
+test("a sum has only numbers", () => {
+  for (const wrong of ["1", null, undefined, true, 1n])
+    expect(errorOf(() => sumOf([1, wrong as unknown as number])).message).toMatch(
+      /^sumOf: .* at 1 is not a number/,
+    );
 });

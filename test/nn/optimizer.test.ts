@@ -438,6 +438,12 @@ it.each(kinds)(
     expect(refused(gradient.view([3]), 1)).toContain(
       `shape: ${name}.step: a gradient of 3 f32 for parameters`,
     );
+    // The step would read numbers that it has already changed.
+    for (const { arena } of [{ arena: parameters.value }, ...Object.values(optimizer.state)])
+      for (const own of [arena, arena.view(arena.shape)])
+        expect(refused(own, 1)).toContain(
+          `autograd: ${name}.step: the gradient is in the memory that the step changes`,
+        );
     expect([optimizer.steps, await numbers(parameters.value)]).toEqual([0, before]);
     expect(backend.liveBytes).toBe(live);
     optimizer.dispose();

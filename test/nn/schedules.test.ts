@@ -55,6 +55,28 @@ describe("every schedule", () => {
   });
 });
 
+it("a step that is not a whole number of at least 0 has no rate", () => {
+  for (const name of ["cosine", "wsd", "constant"] as const)
+    for (const warmup of [0, 3]) {
+      const schedule = createSchedule({ name, lr: 1, steps: 10, warmup });
+      for (const step of [-1, 0.5, NaN, Infinity, "2", undefined, null])
+        expect(() => schedule(step as number)).toThrow(GradmixError);
+    }
+});
+
+it("the rate at minRatio is that of the last step of wsd, and of the step after it of cosine", () => {
+  fc.assert(
+    fc.property(options, (o) => {
+      if (o.warmup >= o.steps || o.decayShare * o.steps < 1e-9) return;
+      const low = o.lr * o.minRatio;
+      expectNear(createSchedule({ ...o, name: "wsd" })(o.steps - 1), low, 1e-12, o.lr);
+      const cosine = createSchedule({ ...o, name: "cosine" });
+      expectNear(cosine(o.steps), low, 1e-12, o.lr);
+      if (o.minRatio < 0.999) expect(cosine(o.steps - 1)).toBeGreaterThan(low);
+    }),
+  );
+});
+
 it("cosine is halfway between the rates in the middle between warm-up and end", () => {
   const all = rates({ name: "cosine", lr: 2, minRatio: 0.25, warmup: 10, steps: 110 });
   expect(all[10]).toBe(2);

@@ -1,7 +1,8 @@
 /** A trainer's checkpoint in a file: training continues to the same bits, and the file contains exactly what was saved. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { combine, createMixer, createRule, createTrainer, type Trainer } from "gradmix/dga";
 import { createSchedule } from "gradmix/nn";
@@ -55,3 +56,61 @@ it.each(["batch", "step"] as const)(
     expect(await other.save()).toEqual(await whole.save());
   },
 );
+
+/** Names that objects have of their own are names of arrays and members like any other. */
+const name = fc.oneof(
+  fc.string({ maxLength: 6 }),
+  fc.constantFrom("__proto__", "constructor", "toString", "é", "0"),
+);
+const array = fc.oneof(
+  fc.float32Array({ maxLength: 3 }),
+  fc.float64Array({ maxLength: 3 }),
+  fc.int32Array({ maxLength: 3 }),
+  fc.uint32Array({ maxLength: 3 }),
+  fc.uint8Array({ maxLength: 3 }),
+  fc.bigInt64Array({ maxLength: 3 }),
+);
+const entriesOf = (value: object): [string, unknown][] => Object.entries(value);
+
+it("a file gives back what was written, whatever the names, or nothing is written", () => {
+  const path = join(root, "any.safetensors");
+  fc.assert(
+    fc.property(
+      fc.oneof(fc.jsonValue(), fc.anything({ withSparseArray: true, withMap: true, withDate: true })),
+      fc.array(fc.tuple(name, array), { maxLength: 4 }),
+      (value, list) => {
+        const arrays = Object.fromEntries(list);
+        const checkpoint = { json: { value }, arrays };
+        rmSync(path, { force: true });
+        try {
+          writeCheckpoint(path, checkpoint);
+        } catch (error) {
+          expect(error).toMatchObject({ code: "checkpoint" });
+          expect(String(error)).not.toContain("\n");
+          expect(existsSync(path)).toBe(false);
+          return;
+        }
+        const read = readCheckpoint(path);
+        // JSON has no negative zero, and a member that is undefined counts as absent.
+        expect(JSON.stringify(read.json)).toBe(JSON.stringify(checkpoint.json));
+        expect(entriesOf(read.arrays)).toEqual(entriesOf(arrays));
+      },
+    ),
+    { numRuns: 300 },
+  );
+});
+
+it("a state that contains itself, or lists with holes, is refused", () => {
+  const inList: unknown[] = [];
+  inList.push({ inList });
+  const inObject: Record<string, unknown> = {};
+  inObject["self"] = [inObject];
+  for (const value of [inList, inObject])
+    expect(() => writeCheckpoint(join(root, "c"), { json: { value }, arrays: {} })).toThrow(
+      /^checkpoint: json\.value.* is nested more than 100 deep, or contains itself/,
+    );
+  const value = Object.assign(new Array<number>(3), { 0: 1, 2: 3 });
+  expect(() => writeCheckpoint(join(root, "c"), { json: { value }, arrays: {} })).toThrow(
+    /^checkpoint: json\.value\[1\] is undefined, which is not JSON/,
+  );
+});

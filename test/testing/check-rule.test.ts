@@ -9,6 +9,7 @@ import {
   normalise,
   type Rule,
   rules,
+  type RuleState,
   uniformWeights,
   within,
 } from "gradmix/dga";
@@ -67,7 +68,7 @@ describe("the rules of this package", () => {
       longRun: 500,
     });
     expect(done).toEqual(expect.arrayContaining(ofUpdates));
-    expect(done.length).toBe(22);
+    expect(done.length).toBe(24);
   });
   test("dga with a floor", () => {
     const make: MakeRule = (_, knobs) =>
@@ -147,7 +148,7 @@ const good = algorithm({});
 
 describe("a broken rule is caught", () => {
   test("no invariant is reported if nothing is broken", () => {
-    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(19);
+    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(20);
   });
 
   test("nor for the formula as the documentation prints it, which rounds at η = 0", () => {
@@ -157,7 +158,7 @@ describe("a broken rule is caught", () => {
       const sum = scaled.reduce((s, x) => s + x, 0);
       return scaled.map((x) => x / sum);
     };
-    expect(checkRule((_, knobs) => algorithm({ step }, knobs), all).length).toBe(19);
+    expect(checkRule((_, knobs) => algorithm({ step }, knobs), all).length).toBe(20);
   });
 
   test("every invariant that it breaks is reported, with the signals that the rule needs and no others", () => {
@@ -165,13 +166,84 @@ describe("a broken rule is caught", () => {
       (_, knobs) => algorithm({ step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, knobs),
       all,
     );
-    const lines = report.replace(/^rule "mine" breaks 5 of 19 invariants: /, "").split("\n");
+    const lines = report.replace(/^rule "mine" breaks 5 of 20 invariants: /, "").split("\n");
     expect(lines.map((line) => line.slice(1, 5))).toEqual(["mono", "mirr", "clos", "tele", "regr"]);
     for (const line of lines) {
       expect(line).toContain('"alignments":[');
       expect(line).not.toMatch(/norms|losses|gram|targets/);
       expect(line).toMatch(/\{ replay: \{"invariant":"[^"]+","seed":1,"path":"\d+"\} \}$/);
     }
+  });
+
+  /** Mirror ascent on the losses, without knobs, and with one thing changed. */
+  const plain = (change: Partial<Rule>): Rule => ({
+    name: "plain",
+    needs: ["losses"],
+    stepsOn: "losses",
+    init: (domains) =>
+      initialState("plain", domains, uniformWeights(domains.length), { seen: domains.map(() => 0) }),
+    update(state, given, changeStep) {
+      const direction = need("plain", state, given, "losses");
+      const among = measuredDomains("plain", state, given);
+      const weights = Array.from(mirrorStep(state.weights, { eta: 0.1, direction, among }, changeStep));
+      return { ...state, weights, updates: state.updates + 1 };
+    },
+    ...change,
+  });
+  const after =
+    (change: (next: RuleState) => object): Rule["update"] =>
+    (...given) =>
+      change(plain({}).update(...given)) as RuleState;
+
+  test("a rule without knobs keeps them all", () => {
+    expect(checkRule(() => plain({}), { longRun: 100 })).toContain("with a step of η = 0 the weights stay");
+  });
+
+  const taken = /"a mixer takes its states, counts its updates and restores them"/;
+  test.each<[string, Partial<Rule>, RegExp]>([
+    ["updates that are not counted", { update: after((s) => ({ ...s, updates: s.updates - 1 })) }, taken],
+    ["updates that are counted twice", { update: after((s) => ({ ...s, updates: s.updates + 1 })) }, taken],
+    ["a state with another rule's name", { update: after((s) => ({ ...s, rule: "other" })) }, taken],
+    [
+      "an initial state with another rule's name",
+      { init: (domains) => initialState("other", domains, uniformWeights(domains.length)) },
+      taken,
+    ],
+    ["a vector that is forgotten", { update: after((s) => ({ ...s, memory: {} })) }, taken],
+    [
+      "a vector that grows",
+      { update: after((s) => ({ ...s, memory: { seen: [...s.memory["seen"], 1] } })) },
+      taken,
+    ],
+    ["a member that is not saved", { update: after((s) => ({ ...s, hidden: [1] })) }, taken],
+    ["a memory that it refuses itself", { memoryFault: () => "is never right" }, /"a mixer takes|"its state/],
+    ["a schedule with a typing mistake", { schedule: { updateEvry: 5 } as object }, taken],
+    ["a schedule out of range", { schedule: { updateEvery: 0 } }, taken],
+    [
+      "an initial state by chance",
+      {
+        init: (domains) =>
+          initialState("plain", domains, uniformWeights(domains.length), { seen: [Math.random()] }),
+      },
+      /"its state survives JSON": a second initial state differs/,
+    ],
+    [
+      "a change of the step that is ignored",
+      { update: (state, given) => plain({}).update(state, given) },
+      /"with a step of η = 0 the weights stay"/,
+    ],
+    [
+      "a change of the step that is called and ignored",
+      {
+        update(state, given, change) {
+          plain({}).update(state, given, change);
+          return plain({}).update(state, given);
+        },
+      },
+      /"with a step of η = 0 the weights stay"/,
+    ],
+  ])("also without knobs: %s", (_, change, invariant) => {
+    expect(brokenBy(() => plain(change), { longRun: 100 })).toMatch(invariant);
   });
 
   test("a single case can be run again from the printed line", () => {

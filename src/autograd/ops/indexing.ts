@@ -92,7 +92,10 @@ export function gather(table: Tensor, ids: Tensor): Tensor<"f32"> {
   return apply1(gatherOp, [table, ids], none);
 }
 
-/** Adds the rows of x [n…, width] to the rows ids [n…] of zeros [rows, width]. Ids must be rows of the result. */
+/**
+ * Adds the rows of x [n…, width] to the rows ids [n…] of zeros [rows, width]. Ids must be rows of the result: a row of x with another id is left out, since
+ * the contents of a tensor are not known when an op is called.
+ */
 export function scatterAdd(x: Tensor, ids: Tensor, rows: number): Tensor<"f32"> {
   return apply1(scatterAddOp, [x, ids], { rows });
 }
@@ -170,8 +173,8 @@ export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor<
 
 /**
  * Adds x to zeros along an axis by index, the transpose of `takeAlongAxis`: out[…, indices[…, c, …], …] += x[…, c, …], in the order of c. `indices`
- * (i32) has the shape of x; so has the result, except for `extent` along the axis. Indices must lie within it. Throws `shape` for shapes or types
- * that do not fit.
+ * (i32) has the shape of x; so has the result, except for `extent` along the axis. Indices must lie within it: an element of x with another index is left
+ * out. Throws `shape` for shapes or types that do not fit.
  */
 export function scatterAddAlongAxis(x: Tensor, indices: Tensor, axis: number, extent: number): Tensor<"f32"> {
   wantTensors("scatterAddAlongAxis", [x, indices]);

@@ -23,6 +23,7 @@ import {
   Sums,
   type SumTarget,
   sumTargetChecks,
+  wantApart,
   WholePass,
 } from "./rows.ts";
 import { type Row, Statistics } from "./statistics.ts";
@@ -194,6 +195,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     begin(parameters, batch) {
       state.pass.begin();
       checkExamples("alignSink", batch, plan.examples);
+      if (plan.total !== null) wantApart(`${name}: total`, parameters, plan.total, plan.given);
       state.watched = parameters;
       state.used.clear();
       state.tied = null;

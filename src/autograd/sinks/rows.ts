@@ -3,7 +3,7 @@ import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, callback, type OptionChecks, required } from "../../options.ts";
 import { rowsIn } from "../../tensor/shape.ts";
-import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
+import { empty, keep, sharesMemory, type Tensor } from "../../tensor/tensor.ts";
 import { wantDerivative } from "../checks.ts";
 
 interface OffsetSet {
@@ -65,7 +65,10 @@ export function rowsPerExample(sink: string, parameter: Tensor, factor: Tensor, 
 
 /** Where a sink writes the sum of a parameter's gradients. */
 export interface SumTarget {
-  /** The tensor that receives the sum of a parameter's gradients, in the parameter's shape. */
+  /**
+   * The tensor that receives the sum of a parameter's gradients, in the parameter's shape. Its memory must not be that of a parameter, of a direction or
+   * of another sum; a pass that would write there is refused (`autograd`).
+   */
   readonly gradientOf: (parameter: Tensor) => Tensor;
   /** Adds to the existing contents instead of overwriting them with the first contribution of a pass. Default false. */
   readonly accumulate?: boolean;
@@ -94,6 +97,45 @@ export const checkedTarget = (sink: string, target: SumTarget): SumTarget => ({
   ...target,
   gradientOf: perParameter(sink, "gradientOf", target.gradientOf),
 });
+
+/**
+ * Throws `autograd` if the memory to which the sum of a parameter's gradients is written is also that of a parameter or of a direction, which the pass
+ * still reads, or that of another parameter's sum (unless the sums are added to what is there). Kernels do not check this, so the numbers would be wrong.
+ */
+export function wantApart(
+  sink: string,
+  parameters: Iterable<Tensor>,
+  { gradientOf, accumulate = false }: SumTarget,
+  directionOf: ((parameter: Tensor) => Tensor) | null,
+): void {
+  const written = Array.from(parameters, (parameter) => ({ parameter, own: gradientOf(parameter) }))
+    .filter(({ own }) => own.size > 0)
+    .sort(({ own: a }, { own: b }) => a.buffer - b.buffer || a.offset - b.offset);
+  const buffers = new Set(written.map(({ own }) => own.buffer));
+  const refused = (parameter: Tensor, other: string): GradmixError =>
+    new GradmixError(
+      "autograd",
+      `${sink}: gradientOf: for ${nameOf(parameter)} it returns the memory of ${other}; give every sum memory of its own, such as arenaLike makes`,
+    );
+  if (!accumulate)
+    for (let i = 1; i < written.length; i++) {
+      const [before, after] = [written[i - 1]!, written[i]!];
+      if (sharesMemory(before.own, after.own))
+        throw refused(after.parameter, `the sum for ${nameOf(before.parameter)}`);
+    }
+  /** Refuses a tensor that is read while the sums are written. Most lie in other buffers, which is all that is compared then. */
+  const readAs = (read: Tensor, what: string): void => {
+    if (!buffers.has(read.buffer)) return;
+    const found = written.find(({ own }) => sharesMemory(own, read));
+    if (found !== undefined) throw refused(found.parameter, what);
+  };
+  for (const parameter of parameters) {
+    readAs(parameter, nameOf(parameter));
+    if (directionOf !== null) readAs(directionOf(parameter), `the direction for ${nameOf(parameter)}`);
+  }
+}
+
+const nameOf = (parameter: Tensor): string => `parameter ${parameter.name ?? "(unnamed)"}`;
 
 /** Whether a sink holds the numbers of a whole pass. */
 export class WholePass {

@@ -4,7 +4,7 @@ import { checkOptions } from "../../options.ts";
 import { extentsOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
-import { checkedTarget, Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
+import { checkedTarget, Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks, wantApart } from "./rows.ts";
 import { type Block, partsOf, spanning, type SumCall, Vectors } from "./vectors.ts";
 
 /** A sink of sums over the batch; `sumSink` makes one. */
@@ -40,6 +40,7 @@ export function sumSink(given: SumTarget): SumSink {
     perExample: false,
     begin(parameters) {
       watched = parameters;
+      wantApart("sumSink", parameters, target, null);
       sums.begin();
       vectors.begin(parameters);
     },

@@ -50,7 +50,7 @@ export const trainingOptions: SectionTable<"training"> = {
     otherwise: scheduleDefaults.minRatio,
     idle: ({ config: { training } }) =>
       training.schedule === "constant" ? "the schedule constant keeps the learning rate" : null,
-    help: "final learning rate, as a share of --lr",
+    help: "where the learning rate decays to, as a share of --lr",
   },
   schedule: {
     flag: "--schedule",

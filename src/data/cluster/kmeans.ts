@@ -91,9 +91,15 @@ const ROUNDS = 5;
 
 /**
  * Clusters points by Euclidean distance. Needs a backend (`init`). Throws `config` for options out of range and for more clusters than points, and
- * `data` for points that are not finite.
+ * `data` for points that are not finite, or whose squared lengths are too large or too small for f32.
  */
 export async function kMeans(points: Points, options: KMeansOptions): Promise<KMeansResult> {
+  checkLengths(points);
+  return kMeansOfPart(points, options);
+}
+
+/** `kMeans` of some of the points that `checkLengths` has seen. Those can be as short as they like beside the others. */
+export async function kMeansOfPart(points: Points, options: KMeansOptions): Promise<KMeansResult> {
   checkOptions<KMeansOptions>("kMeans", options, {
     clusters: required(integerIn(1)),
     iterations: integerIn(1),
@@ -107,7 +113,12 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
   const { tolerance = kMeansDefaults.tolerance, seed = kMeansDefaults.seed } = options;
   const n = countOf(points);
   if (k > n)
-    throw new GradmixError("config", `kMeans: ${n} points cannot make ${k} clusters; ask for at most ${n}`);
+    throw new GradmixError(
+      "config",
+      n === 0
+        ? "kMeans: there are no points"
+        : `kMeans: ${n} points cannot make ${k} clusters; ask for at most ${n}`,
+    );
   const squares = squaredNorms(points);
   const most = balance === undefined ? null : Math.ceil((balance * n) / k);
   const known = memory?.recall(STATE);
@@ -189,6 +200,17 @@ export async function nearestCentroids(
   signal?: CancelSignal,
   prices?: Float32Array,
 ): Promise<Nearest> {
+  checkLengths(points, centroids);
+  return nearestOfPart(points, centroids, signal, prices);
+}
+
+/** `nearestCentroids` of some of the points and centroids that `checkLengths` has seen. */
+export async function nearestOfPart(
+  points: Points,
+  centroids: Points,
+  signal?: CancelSignal,
+  prices?: Float32Array,
+): Promise<Nearest> {
   countOf(points);
   if (countOf(centroids) === 0) throw new GradmixError("config", "nearestCentroids: there is no centroid");
   if (points.dim !== centroids.dim)
@@ -214,6 +236,30 @@ export function countOf(points: Points): number {
       `points: number ${bad % dim} of point ${Math.floor(bad / dim)} is ${values[bad]}; all must be finite`,
     );
   return values.length / dim;
+}
+
+/** The squared lengths that f32 can compare: four times the larger one is finite, and a 2⁻²⁴ of the smaller one is normal. */
+const LONGEST = 2 ** 124;
+const SHORTEST = 2 ** -100;
+
+/**
+ * Throws like `countOf`, and `data` for points with a squared length that is too large for f32, and if all are too short for it. Distances would then be
+ * infinite or 0, and every point would be as near to one centroid as to another.
+ */
+export function checkLengths(...all: readonly Points[]): void {
+  let longest = 0;
+  for (const points of all) {
+    countOf(points);
+    for (const square of squaredNorms(points)) longest = Math.max(longest, square);
+  }
+  if (longest <= LONGEST && (longest >= SHORTEST || longest === 0)) {
+    // Squares that underflow look like points that are all 0.
+    if (longest > 0 || all.every(({ values }) => values.every((value) => value === 0))) return;
+  }
+  throw new GradmixError(
+    "data",
+    `points: the longest has a squared length of ${longest}, which is too ${longest > LONGEST ? "large" : "small"} for distances in f32; multiply all points by one number, so that it comes near 1`,
+  );
 }
 
 function squaredNorms({ values, dim }: Points): Float32Array {

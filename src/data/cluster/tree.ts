@@ -21,11 +21,12 @@ import { foldIn, key } from "../../tensor/rng.ts";
 import {
   type FitMemory,
   type FitState,
-  kMeans,
+  kMeansOfPart,
   kMeansDefaults,
-  nearestCentroids,
+  nearestOfPart,
   type Points,
   rowsOf,
+  checkLengths,
   countOf,
 } from "./kmeans.ts";
 
@@ -106,6 +107,7 @@ export async function fitClusters(
   if (wanted.length === 0)
     throw new GradmixError("config", "fitClusters: levels is empty; give at least one");
   wanted.forEach((k, level) => integerIn(1)(`fitClusters: levels[${level}]`, k));
+  checkLengths(points);
   const n = countOf(points);
   if (wanted[0]! > n)
     throw new GradmixError(
@@ -152,7 +154,7 @@ export async function fitClusters(
       centroids,
       ids: mine,
       prices,
-    } = await kMeans(own, {
+    } = await kMeansOfPart(own, {
       ...passed,
       ...{ clusters: count, seed: seedOf(seed, level, parent) },
       ...(memory === undefined ? {} : { memory: within(memory, name) }),
@@ -192,8 +194,8 @@ export async function assignClusters(
   signal?: CancelSignal,
 ): Promise<Int32Array> {
   checkClusters("assignClusters: clusters", clusters);
-  countOf(points);
   const { dim, levels } = clusters;
+  checkLengths(points, ...levels.map(({ centroids }) => ({ values: centroids, dim })));
   if (points.dim !== dim)
     throw new GradmixError("shape", `assignClusters: points of ${points.dim} numbers, clusters of ${dim}`);
   let ids = new Int32Array(points.values.length / dim);
@@ -204,7 +206,7 @@ export async function assignClusters(
       if (indices.length === 0) continue;
       const children = { values: centroids.subarray(from * dim, to * dim), dim };
       const subset = indices.length === ids.length ? points : { values: rowsOf(points, indices), dim };
-      const own = await nearestCentroids(subset, children, signal, prices?.subarray(from, to));
+      const own = await nearestOfPart(subset, children, signal, prices?.subarray(from, to));
       for (let i = 0; i < indices.length; i++) next[indices[i]!] = from + own.ids[i]!;
     }
     ids = next;

@@ -12,7 +12,7 @@
  * already had, because a bound below it has no effect.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, checkRange, numberIn, object, required, show } from "../../options.ts";
+import { checkOptions, checkRange, hasMembers, numberIn, required, show, valueThat } from "../../options.ts";
 import { heldOutNumbers, type HeldOutNumbers, remembered, type Rule, type RuleState } from "../rule.ts";
 import { byDomain, type ByDomain, numbersByDomain, ownOptions } from "../rules/by-domain.ts";
 import { projectBounds, sumOf } from "../simplex.ts";
@@ -63,7 +63,7 @@ export const SURE = 2;
  */
 export function guard(rule: Rule, options: GuardOptions): Rule {
   checkOptions("guard", options, {
-    limits: required(object),
+    limits: required(valueThat("an object with limits by name", hasMembers)),
     references: numbersByDomain,
     caps: numbersByDomain,
     most: numberIn({ min: 0, max: 1, openMin: true, openMax: true }),

@@ -4,7 +4,7 @@
  */
 import { type ChangeStep, remembered, type Rule, type RuleState } from "../rule.ts";
 import type { Signal, SignalName, Step } from "../rule.ts";
-import { checkedState, checkRuleMembers } from "../rule-checks.ts";
+import { checkRuleMembers, initialOf, updatedBy } from "../rule-checks.ts";
 import { liesOnSimplex } from "../simplex.ts";
 
 export interface Wrapping {
@@ -63,12 +63,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     needs: rests ? [] : [...new Set([...inner.needs, ...needs])],
     ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
     ...(inner.schedule === undefined ? {} : { schedule: inner.schedule }),
-    init: (domains) =>
-      outer(
-        checkedState(inner, inner.init(domains), "init", domains, null),
-        null,
-        memory?.first(domains) ?? {},
-      ),
+    init: (domains) => outer(initialOf(inner, domains), null, memory?.first(domains) ?? {}),
     update(state, given, change) {
       if (rests) return state;
       const [own, innerMemory] = splitMemory(state.memory);
@@ -84,8 +79,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
         const next = step === undefined ? own : step(own, given, state, state.updates);
         return change === undefined ? next : change(next);
       };
-      const made = inner.update(old, given, inner.stepsOn === undefined ? undefined : changed);
-      const next = checkedState(inner, made, "update", state.domains, innerMemory);
+      const next = updatedBy(inner, old, given, inner.stepsOn === undefined ? undefined : changed);
       const ownNext = memory?.next(own, given, state) ?? {};
       return outer(drops?.(state.updates) === true ? old : next, state, ownNext);
     },

@@ -16,6 +16,7 @@
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, integerIn, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import {
+  checkDomains,
   initialState,
   measuredDomains,
   need,
@@ -23,6 +24,7 @@ import {
   type Rule,
   type RuleState,
   type Signal,
+  wantState,
 } from "../rule.ts";
 import { normalise, projectFloor, sumOf, type Weights, within } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf, startOf, ownOptions } from "./by-domain.ts";
@@ -71,12 +73,12 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
     name: "ado",
     needs: ["losses", "tokensSeen"],
     init(domains) {
+      checkDomains(domains);
       const k = domains.length;
       checkRange("ado: floor", floorOf(k), { min: 0, max: 1 / k, openMax: k > 1 });
-      const given =
-        options.start === undefined && options.sizes !== undefined
-          ? normalise(sizesOf(options.sizes, domains))
-          : startOf(options.start, domains);
+      // Sizes are checked even where `start` takes their place.
+      const bySize = options.sizes === undefined ? null : normalise(sizesOf(options.sizes, domains));
+      const given = options.start === undefined && bySize !== null ? bySize : startOf(options.start, domains);
       const prior = Array.from(projectFloor(given, floorOf(k)));
       return initialState("ado", domains, prior, {
         prior,
@@ -91,6 +93,7 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
       });
     },
     update(state, signal) {
+      wantState("ado", state);
       const k = state.domains.length;
       const losses = lossesOf(state, signal);
       const n = sumOf(need("ado", state, signal, "tokensSeen"));

@@ -1,17 +1,16 @@
 /** Reads numbers that a user gives by domain. */
 import { GradmixError } from "../../errors.ts";
-import { isObject } from "../../json.ts";
 import { nearest } from "../../nearest.ts";
-import { type OptionCheck, show, valueThat, showKind } from "../../options.ts";
+import { describe, hasMembers, type OptionCheck, show, valueThat } from "../../options.ts";
 import { checkSimplex, normalise, uniformWeights, type Weights } from "../simplex.ts";
 
 /** Numbers by domain: a list with one number per domain, in their order, or an object with numbers by name, in any order. */
 export type ByDomain = readonly number[] | Readonly<Record<string, number>>;
 
-/** A copy of a list or of an object. Other values stay, such as typed arrays, which are refused once the domains are known. */
+/** A copy of a list or of an object. Other values stay, such as typed arrays and Maps, which are refused once the domains are known. */
 function copied(value: unknown): unknown {
   if (isList(value)) return value.slice();
-  return isObject(value) && !ArrayBuffer.isView(value) ? { ...value } : value;
+  return hasMembers(value) ? { ...value } : value;
 }
 
 /** A copy of options, with copies of the lists and objects in them: the user may change those after the rule was made. */
@@ -49,11 +48,7 @@ export function byDomain(
       throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} ${of}s`);
     return domains.map((_, i) => (given as readonly number[])[i]!);
   }
-  if (ArrayBuffer.isView(given))
-    throw new GradmixError(
-      "config",
-      `${what}: a ${showKind(given)} does not fit; Array.from makes a list of it`,
-    );
+  if (!hasMembers(given)) throw new GradmixError("config", `${what}: ${unfit(given)}`);
   const values = new Map(Object.entries(given));
   const known = new Set(domains);
   for (const name of values.keys())
@@ -73,6 +68,16 @@ export function byDomain(
       `${what}: there is no number for ${of} "${unnamed}"; every ${of} needs one`,
     );
   return domains.map((name) => (values.has(name) ? (values.get(name) as number) : 0));
+}
+
+/** What is wrong with a value that is neither a list nor an object with members, and what makes one of it. */
+function unfit(given: unknown): string {
+  const remedy = ArrayBuffer.isView(given)
+    ? "Array.from makes a list of it"
+    : given instanceof Map
+      ? "Object.fromEntries makes an object of it"
+      : "it must be a list with a number each, or an object with numbers by name";
+  return `${describe(given)} does not fit; ${remedy}`;
 }
 
 /**

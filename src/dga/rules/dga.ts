@@ -23,6 +23,7 @@ import {
 } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import {
+  checkDomains,
   initialState,
   measuredDomains,
   need,
@@ -232,6 +233,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       ? { schedule: dgaDefaults.schedules[options.prior === undefined ? "withoutPrior" : "aroundPrior"] }
       : {}),
     init(domains) {
+      checkDomains(domains);
       checkRange("dga: floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
       const start = options.start === undefined ? priorOf(options, domains) : startOf(options.start, domains);
       const alpha = projectFloor(start, floor);

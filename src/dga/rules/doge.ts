@@ -12,6 +12,7 @@
 import { boolean, checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import {
+  checkDomains,
   initialState,
   measuredDomains,
   needGram,
@@ -65,7 +66,10 @@ export function doge(options: DogeOptions = { name: "doge" }): Rule {
     name: "doge",
     needs: towards === "domains" ? ["gram"] : ["alignments", "norms"],
     stepsOn: towards === "domains" ? "gram" : "alignments",
-    init: (domains) => initialState("doge", domains, startOf(options.start, domains)),
+    init(domains) {
+      checkDomains(domains);
+      return initialState("doge", domains, startOf(options.start, domains));
+    },
     update(state, signal, change) {
       const direction =
         towards === "domains"

@@ -11,7 +11,15 @@
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
-import { initialState, measuredDomains, need, remembered, type Rule, type Step } from "../rule.ts";
+import {
+  checkDomains,
+  initialState,
+  measuredDomains,
+  need,
+  remembered,
+  type Rule,
+  type Step,
+} from "../rule.ts";
 import { mixUniform } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, startOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
@@ -52,8 +60,11 @@ export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
     name: "doremi",
     needs: ["losses", "referenceLosses"],
     stepsOn: "losses",
-    init: (domains) =>
-      initialState("doremi", domains, startOf(options.start, domains), { excess: domains.map(() => NEVER) }),
+    init(domains) {
+      checkDomains(domains);
+      const excess = domains.map(() => NEVER);
+      return initialState("doremi", domains, startOf(options.start, domains), { excess });
+    },
     update(state, signal, change) {
       const losses = need("doremi", state, signal, "losses");
       const reference = need("doremi", state, signal, "referenceLosses");

@@ -23,6 +23,7 @@ import {
 } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import {
+  checkDomains,
   initialState,
   measuredDomains,
   need,
@@ -31,6 +32,7 @@ import {
   type Rule,
   type RuleState,
   type Signal,
+  wantState,
 } from "../rule.ts";
 import {
   exponentiatedGradient,
@@ -121,10 +123,12 @@ export function grape(options: GrapeOptions): Rule {
     needs: normalise === "raw" ? ["targets"] : ["targets", "norms"],
     stepsOn: "targets",
     init(domains) {
+      checkDomains(domains);
       const alpha = startOf(options.start, domains);
       return initialState("grape", domains, alpha, { alpha, targets: z });
     },
     update(state, signal, change) {
+      wantState("grape", state);
       const old = remembered("grape", state.memory, "alpha");
       const oldTargets = remembered("grape", state.memory, "targets");
       const among = measuredDomains("grape", state, signal);

@@ -3,7 +3,7 @@
  * arXiv 2410.03735). Sampling is uniform within a domain.
  */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
-import { initialState, type Rule } from "../rule.ts";
+import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { type ByDomain, numbersByDomain, sharesOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
@@ -30,6 +30,7 @@ export function importanceSampling(options: ImportanceSamplingOptions): Rule {
     name: "importanceSampling",
     needs: [],
     init(domains) {
+      checkDomains(domains);
       return initialState("importanceSampling", domains, sharesOf(options.histogram, domains, "histogram"));
     },
     update: (state) => state,

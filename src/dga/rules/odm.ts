@@ -12,7 +12,15 @@
  */
 import { ownOptions } from "./by-domain.ts";
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
-import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
+import {
+  checkDomains,
+  initialState,
+  measuredDomains,
+  need,
+  remembered,
+  type Rule,
+  wantState,
+} from "../rule.ts";
 import { exponentiatedGradient, normalise, uniformWeights, within } from "../simplex.ts";
 
 /** Options of the rule `odm`. */
@@ -42,13 +50,16 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
   return {
     name: "odm",
     needs: ["losses"],
-    init: (domains) =>
-      initialState("odm", domains, uniformWeights(domains.length), {
+    init(domains) {
+      checkDomains(domains);
+      return initialState("odm", domains, uniformWeights(domains.length), {
         rewards: domains.map(() => 0),
         /** 1 for a domain that has been measured, else 0. */
         known: domains.map(() => 0),
-      }),
+      });
+    },
     update(state, signal) {
+      wantState("odm", state);
       const k = state.domains.length;
       const losses = need("odm", state, signal, "losses");
       const measured = measuredDomains("odm", state, signal);

@@ -6,7 +6,7 @@
  * weight, and the others share the rest.
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
-import { initialState, measuredDomains, needGram, type Rule } from "../rule.ts";
+import { checkDomains, initialState, measuredDomains, needGram, type Rule, wantState } from "../rule.ts";
 import { exponentiatedGradient, sumOf, uniformWeights, within } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, weightsOf, ownOptions } from "./by-domain.ts";
 
@@ -42,11 +42,13 @@ export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
     name: "rnb",
     needs: ["gram"],
     init(domains) {
+      checkDomains(domains);
       // Checked here, so that a mistake shows before training.
       shares(domains);
       return initialState("rnb", domains, uniformWeights(domains.length));
     },
     update(state, signal) {
+      wantState("rnb", state);
       const k = state.domains.length;
       const q = shares(state.domains);
       const gram = needGram("rnb", state, signal);

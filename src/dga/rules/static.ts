@@ -1,6 +1,6 @@
 /** Fixed weights, given by the user. */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
-import { initialState, type Rule } from "../rule.ts";
+import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { type ByDomain, numbersByDomain, weightsOf, ownOptions } from "./by-domain.ts";
 import type { RuleTraits } from "./traits.ts";
 
@@ -26,7 +26,10 @@ export function staticWeights(options: StaticOptions): Rule {
   return {
     name: "static",
     needs: [],
-    init: (domains) => initialState("static", domains, weightsOf(options.weights, domains, "weights")),
+    init(domains) {
+      checkDomains(domains);
+      return initialState("static", domains, weightsOf(options.weights, domains, "weights"));
+    },
     update: (state) => state,
   };
 }

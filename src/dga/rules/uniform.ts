@@ -1,6 +1,6 @@
 /** Fixed equal weights. */
 import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
-import { initialState, type Rule } from "../rule.ts";
+import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
 import type { RuleTraits } from "./traits.ts";
 
@@ -20,7 +20,10 @@ export function uniform(options: UniformOptions = { name: "uniform" }): Rule {
   return {
     name: "uniform",
     needs: [],
-    init: (domains) => initialState("uniform", domains, uniformWeights(domains.length)),
+    init(domains) {
+      checkDomains(domains);
+      return initialState("uniform", domains, uniformWeights(domains.length));
+    },
     update: (state) => state,
   };
 }

@@ -104,6 +104,44 @@ describe.each(backends)("on $name", ({ name, create }) => {
     }
   });
 
+  test("points of any scale are clustered as those near 1 are, or refused", async () => {
+    const points = planted(3, 40, 4, 5, 0.1);
+    const centroids = { values: points.values.slice(0, 20), dim: 5 };
+    const scaled = ({ values, dim }: Points, by: number): Points => ({
+      values: values.map((value) => value * by),
+      dim,
+    });
+    const wanted = [
+      (await kMeans(points, { clusters: 4 })).ids,
+      (await nearestCentroids(points, centroids)).ids,
+      (await fitClusters(points, { levels: [2, 4] })).ids,
+    ];
+    const { clusters } = await fitClusters(points, { levels: [2, 4] });
+    const assigned = await assignClusters(clusters, points);
+    const refusal =
+      /points: the longest has a squared length of .*, which is too (large|small) for distances in f32; multiply all points by one number/;
+    let accepted = 0;
+    for (const exponent of [-149, -140, -100, -75, -60, -50, -40, -10, 10, 40, 55, 60, 63, 64, 80, 120]) {
+      const by = 2 ** exponent;
+      const all = scaled(points, by);
+      const found = await Promise.allSettled([
+        kMeans(all, { clusters: 4 }).then(({ ids }) => ids),
+        nearestCentroids(all, scaled(centroids, by)).then(({ ids }) => ids),
+        fitClusters(all, { levels: [2, 4] }).then(({ ids }) => ids),
+      ]);
+      for (const [i, one] of found.entries())
+        if (one.status === "fulfilled") {
+          accepted++;
+          expect(one.value, `2^${exponent}`).toEqual(wanted[i]);
+        } else expect(String(one.reason)).toMatch(refusal);
+    }
+    expect(accepted).toBeGreaterThanOrEqual(3 * 6);
+    // Short points beside long ones are as near to each other as f32 tells.
+    expect(await assignClusters(clusters, points)).toEqual(assigned);
+    expect(await rejected(assignClusters(clusters, scaled(points, 2 ** 70)))).toMatch(refusal);
+    expect((await assignClusters(clusters, scaled(points, 2 ** -140))).length).toBe(40);
+  });
+
   test("well separated clusters are found", async () => {
     const [n, k] = [400, 25];
     const points = planted(5, n, k, 16, 0.02);
