@@ -168,7 +168,7 @@ function addHistogram(program: Command, io: Io): void {
     .command("histogram")
     .summary("show what share of a target resembles each domain")
     .description(
-      "Show what share of a target resembles each domain, without training. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids, else from bigrams of tokens.",
+      "Show what share of a target resembles each domain, without training. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids. Otherwise they come from bigrams of tokens.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
   const itsRows = io.rows.filter(histogramTakes).map(histogramRow);

@@ -39,7 +39,7 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
 export const mixFlags = {
   domains: [
     "A,B,…|DIR",
-    "the domains: their names, or a folder of gradmix cluster or prepare; replaces an init message on the first line",
+    "the domains: their names, or a folder of gradmix cluster, divide or prepare; replaces an init message on the first line",
   ],
   sizes: [
     "NAME=N,…|FILE",

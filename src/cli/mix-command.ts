@@ -338,7 +338,7 @@ function clustersOf(
   const other = paths.find((path) => !isClusterFolder(path) && preparedAmong([path]).length === 0);
   if (domains === null && other !== undefined)
     throw configError(
-      `${file?.label("data.domainsFrom") ?? ""}: gradmix mix does not look for domains in ${other}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…`,
+      `${file?.label("data.domainsFrom") ?? ""}: gradmix mix does not look for domains in ${other}, which is not a folder of gradmix cluster, divide or prepare; name all domains with --domains A,B,…`,
     );
   if (folder === undefined) {
     const prepared = preparedAmong(paths).flatMap(({ domains }) => [...domains]);
@@ -372,7 +372,7 @@ function domainsOf(text: string): string[] {
   // One domain alone always has the weight 1, so a folder was meant.
   if (names.length === 1 && statSync(text, { throwIfNoEntry: false })?.isDirectory() === true)
     throw configError(
-      `--domains: ${text} is a folder, but not one of gradmix cluster or gradmix prepare, whose domains have names; write the names as A,B,C`,
+      `--domains: ${text} is a folder, but not one of gradmix cluster, divide or prepare, whose domains have names; write the names as A,B,C`,
     );
   return names;
 }

@@ -184,7 +184,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^--rule-options: grape: mu: -1 does not fit/,
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
-  [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster or gradmix prepare/],
+  [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster, divide or prepare/],
   [{ domains: "a,b", sizes: "a=1" }, { rule: "temperature" }, /^sizes\.b: it is missing/],
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
@@ -1002,7 +1002,7 @@ describe("replay", () => {
     else
       expect([session.status, session.err]).toEqual([
         2,
-        `gradmix: ${run}/config.json: data.domainsFrom: gradmix mix does not look for domains in ${looked}, which is not a folder of gradmix cluster or gradmix prepare; name all domains with --domains A,B,…\n`,
+        `gradmix: ${run}/config.json: data.domainsFrom: gradmix mix does not look for domains in ${looked}, which is not a folder of gradmix cluster, divide or prepare; name all domains with --domains A,B,…\n`,
       ]);
     expect(new Set(Object.values(final)).size).toBeGreaterThan(1);
   });
