@@ -79,8 +79,7 @@ const helpGroups: readonly (readonly [
 ])[] = [
   ["Find a mixture:", [addTrain, addCompare]],
   ["Before you train:", [addCluster, addDivide, addHistogram, addPrepare, addDoctor]],
-  ["Look at runs:", [addReport, addWatch]],
-  ["Use the mixture in another trainer:", [addExport, addMix]],
+  ["Look at runs, and use mixtures in other trainers:", [addReport, addWatch, addExport, addMix]],
 ];
 
 function addTrain(program: Command, io: Io): void {
