@@ -1,9 +1,10 @@
-import { drawPanels } from "#dist/report/chart.js";
+import { drawPanels, type Panel } from "#dist/report/chart.js";
 import type { Cell, Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
 import { DEFAULT, methods } from "../methods.ts";
-import { differencesTable, meansTable } from "../tables.ts";
+import type { Lookup } from "../results.ts";
+import { differencesTable, meansTable, paired } from "../tables.ts";
 import {
   allDomains,
   cellOf,
@@ -99,11 +100,7 @@ function runsOf({ columns, rows }: Question, settings: Settings): Run[] {
   );
 }
 
-function sectionOf(
-  question: Question,
-  settings: Settings,
-  results: Parameters<Experiment["report"]>[1],
-): string {
+function sectionOf(question: Question, settings: Settings, results: Lookup): string {
   const losses = observe(runsOf(question, settings), results, ({ loss }) => loss);
   const axes = { rows: question.rows, columns: [...Object.keys(question.columns), "all"] };
   return [
@@ -112,6 +109,21 @@ function sectionOf(
     "DGA on parts minus each of the others, paired by target and seed; negative is better:",
     differencesTable(losses, { ...axes, of: own, corner: "minus" }),
   ].join("\n\n");
+}
+
+function differencesPanel(question: Question, settings: Settings, results: Lookup): Panel {
+  const losses = observe(runsOf(question, settings), results, ({ loss }) => loss);
+  const from: Row = "importance sampling";
+  const rows = question.rows.filter((row) => row !== from);
+  return dotsPanel(
+    rows.flatMap((row) => paired(losses, row, from).map((difference) => ({ ...difference, row }))),
+    { rows, columns: Object.keys(question.columns) },
+    {
+      title: question.title,
+      xLabel: "target",
+      yLabel: "loss minus that of importance sampling, nats per token",
+    },
+  );
 }
 
 export const parts: Experiment = {
@@ -124,14 +136,8 @@ export const parts: Experiment = {
     figures: [
       {
         name: "parts",
-        caption: "Loss on each target, with domains and with their parts",
-        svg: drawPanels([
-          dotsPanel(
-            observe(runsOf(questions[0], settings), results, ({ loss }) => loss),
-            { rows: questions[0].rows, columns: Object.keys(questions[0].columns) },
-            { title: questions[0].title, xLabel: "target", yLabel: "loss, nats per token" },
-          ),
-        ]),
+        caption: "Loss on each target minus that of importance sampling on the domains",
+        svg: drawPanels([differencesPanel(questions[0], settings, results)]),
       },
     ],
   }),

@@ -111,12 +111,20 @@ export function nameAxis(names: readonly string[]): Axis {
   return { low: -0.5, high: names.length - 0.5, ticks: names.map((text, at) => ({ at, text })) };
 }
 
-/** Draws panels in rows of `columns`, by default two. */
-export function drawPanels(panels: readonly Panel[], columns: number = 2): string {
-  const widths = panels.map((panel) => {
-    const longest = Math.max(0, ...panel.series.map(({ name }) => name.length));
-    return size.left + size.width + Math.max(size.right, longest * size.letter + 16);
-  });
+/** Widest figure that a page of text shows without making it smaller, in px. */
+const MOST_WIDTH = 940;
+
+function widthOf({ series }: Panel): number {
+  const longest = Math.max(0, ...series.map(({ name }) => name.length));
+  return size.left + size.width + Math.max(size.right, longest * size.letter + 16);
+}
+
+/** Draws panels in rows of `columns`; by default two, or one if the names of the series are too long for two. */
+export function drawPanels(
+  panels: readonly Panel[],
+  columns: number = 2 * Math.max(0, ...panels.map(widthOf)) <= MOST_WIDTH ? 2 : 1,
+): string {
+  const widths = panels.map(widthOf);
   const height = size.top + size.height + size.bottom;
   const rows = Math.ceil(panels.length / columns);
   const total = Math.ceil(

@@ -103,6 +103,11 @@ describe("charts", () => {
     const [width, height] = sizeOf(drawPanels([panel]));
     const [three, twice] = sizeOf(drawPanels([panel, panel, panel], 2));
     expect([Math.round(three / width), twice]).toEqual([2, 2 * height]);
+    // By default in two columns, or in one if the names of series would make the figure too wide for a page.
+    expect(sizeOf(drawPanels([panel, panel, panel]))).toEqual([three, twice]);
+    const long = { ...panel, series: [{ ...panel.series[0], name: "a name of thirty-six letters or more" }] };
+    const [wide, alone] = sizeOf(drawPanels([long]));
+    expect(sizeOf(drawPanels([long, long]))).toEqual([wide, 2 * alone]);
   });
 });
 
