@@ -112,7 +112,7 @@ export function nameAxis(names: readonly string[]): Axis {
 }
 
 /** Widest figure that a page of text shows without making it smaller, in px. */
-const MOST_WIDTH = 940;
+const MOST_WIDTH = 1000;
 
 function widthOf({ series }: Panel): number {
   const longest = Math.max(0, ...series.map(({ name }) => name.length));
