@@ -4,6 +4,8 @@ import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { type Layer, withOneSource } from "./config.ts";
 import { optionTable } from "./options.ts";
 import { type Prepared, preparedAmong, preparedFiles } from "./prepared-folder.ts";
+import { shellWord } from "../shell-word.ts";
+import type { TrainConfig } from "./train-config.ts";
 import { checkNamedOnce, configError } from "./values.ts";
 
 /** Whether an option that names files was not given, or names none. */
@@ -62,6 +64,19 @@ function checkEffect(layers: readonly Layer[], folder: string, all: boolean): vo
   if (!all || others.some((path) => saying(path) !== undefined)) return;
   refuse("textField", "holds tokens, and there is no other text");
   refuse("skipBadLines", "holds tokens, and there is no other text");
+}
+
+/** A line for a run without a target whose prepared folders have several, since its rule does not take several; null otherwise. */
+export function unusedTargets({
+  data: { domainsFrom, target, targets },
+  mixing: { rule },
+}: Pick<TrainConfig, "data" | "mixing">): string | null {
+  if (target.length > 0 || targets.size > 0) return null;
+  const found = targetsOf(preparedAmong(domainsFrom));
+  const [one] = found ?? [];
+  return one === undefined
+    ? null
+    : `the prepared targets ${[...(found?.keys() ?? [])].join(", ")} are not used, because rule ${rule} does not take several targets; to evaluate on one of them, add --target ${shellWord(one[1].join(""))}`;
 }
 
 /**

@@ -36,6 +36,7 @@ import {
   type Start,
 } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
+import { unusedTargets } from "./prepared-options.ts";
 import { unusedTeller } from "./unused-options.ts";
 import { checkRepetitions, planTraining, stepChanges, unreachedRate } from "./training.ts";
 
@@ -59,6 +60,8 @@ export async function runTraining(
   for (const line of plan.mixing.unused) hooks.onEvent(line);
   const unreached = unreachedRate(config);
   if (unreached !== null) hooks.onEvent(unreached);
+  const targets = unusedTargets(config);
+  if (targets !== null) hooks.onEvent(targets);
   const saved = hooks.store.load();
   const resumed = saved?.checkpoint ?? null;
   checkReference(plan.mixing, reference, resumed);

@@ -86,7 +86,7 @@ export function axisAround(values: readonly number[]): Axis {
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const ticks = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step).map((at) => ({
     at,
-    text: at.toFixed(digits),
+    text: at.toFixed(digits).replace("-", "−"),
   }));
   return { low: first * step, high: last * step, ticks };
 }

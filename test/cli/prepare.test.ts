@@ -468,6 +468,13 @@ test("gradmix histogram uses the targets of a prepared folder, and gradmix mix i
   const { stdout } = run("histogram", "--domains", "two-targets", "--context", "32");
   expect(stdout).toMatch(/^one\n[^]*^two\n/m);
   expect(run("mix", "--domains", "two-targets").stdout).toContain('"weights":{"prose":0.5,"code":0.5}');
+
+  // A rule that takes no target trains, and a line says that it evaluates on none of them.
+  const uniform = ["train", "--domains", "two-targets", "--rule", "uniform", "--steps", "1", "--context", "16", "--dim", "8", "--layers", "1", "--heads", "1", "--batch", "2", "--backend", "cpu"]; // prettier-ignore
+  const unused = /the prepared targets one, two are not used, because rule uniform .* --target (\S+)\n/;
+  const [, path] = unused.exec(run(...uniform, "--out", "no-target").stderr) ?? [];
+  expect(existsSync(join(folder, path))).toBe(true);
+  expect(run(...uniform, "--target", path, "--out", "with-target").stderr).not.toMatch(unused);
 });
 
 describe("the command is refused, and its finished work is kept", () => {
