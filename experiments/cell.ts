@@ -184,7 +184,7 @@ const seconds = { step: 0.07, run: 1, domain: 0.06, cut: 1.5, question: 0.02 };
 const base = 96 ** 2 * 3 * 16 * 64;
 
 /** Returns the largest number of domains into which the text is divided. */
-function domainCount({ domains, cut }: Cell["text"]): number {
+export function domainCount({ domains, cut }: Cell["text"]): number {
   if (cut === undefined) return domains.length;
   return cut.by === "clusters" || cut.by === "pieces" ? cut.count : cut.count * domains.length;
 }

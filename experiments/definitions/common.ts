@@ -12,7 +12,7 @@ const masc = [
 ].map((genre) => `masc-${genre}`);
 
 /** All 24. */
-export const allDomains = [
+const allDomains = [
   "ethereum-eips",
   "law-german",
   ...masc,
@@ -36,6 +36,9 @@ export type TargetName = keyof typeof targets;
 
 /** The targets on which the default was tuned. */
 export const tunedTargets: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
+
+/** Those of them that are tried with few examples too. */
+export const tunedButMath: readonly TargetName[] = tunedTargets.filter((name) => name !== "math");
 
 export const STEPS = 240;
 
@@ -88,6 +91,48 @@ export interface Run {
 export function seedsOf({ seeds }: Settings): number[] {
   return Array.from({ length: seeds }, (_, i) => i + 1);
 }
+
+type CellText = Partial<Cell["text"]>;
+/** Texts with their targets, by the names that they have in tables. */
+export type Texts = Readonly<Record<string, CellText & { readonly target: string }>>;
+
+/** A text with each of several targets. */
+export const textsOf = (text: CellText, names: readonly TargetName[] = tunedTargets): Texts =>
+  Object.fromEntries(names.map((name) => [name, { ...text, target: targets[name] }]));
+
+/** Few generic tokens. */
+export const fewTokens: CellText = { domains: eightDomains, cap: 6_000, targetTokens: 20_000 };
+
+/** Targets, and a tokenizer, on which nothing was tuned. */
+export const newTargets: { readonly title: string; readonly columns: Texts } = {
+  title:
+    "New targets and a new tokenizer, on which nothing was tuned: 24 domains, a vocabulary of 512; for the target fiction, the domain fiction is left out",
+  columns: {
+    technical: { target: targets.technical, vocabulary: 512 },
+    fiction: {
+      target: "masc-fiction",
+      targetTokens: 30_000,
+      vocabulary: 512,
+      domains: allDomains.filter((name) => name !== "masc-fiction"),
+    },
+  },
+};
+
+/** All runs of rows × texts × seeds. A row has a method, and may change the text. */
+export const gridOfTexts = <Row extends string>(
+  { rows, columns }: { readonly rows: readonly Row[]; readonly columns: Texts },
+  settings: Settings,
+  make: (row: Row) => { readonly method: Method; readonly text?: CellText },
+): Run[] =>
+  rows.flatMap((row) =>
+    Object.entries(columns).flatMap(([column, text]) =>
+      seedsOf(settings).map((seed) => {
+        const { method, text: own } = make(row);
+        const { text: usual, ...cell } = cellOf({ method, target: null, seed }, settings);
+        return { row, column, group: column, cell: { ...cell, text: { ...usual, ...text, ...own } } };
+      }),
+    ),
+  );
 
 /** All runs of rows × columns × targets × seeds; null leaves one out. */
 export function gridOf<Row extends string>(

@@ -1,5 +1,5 @@
 import { drawPanels, logAxis } from "#dist/report/chart.js";
-import { predictedCost } from "../cell.ts";
+import { domainCount, predictedCost } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { linesOver } from "../figures.ts";
 import { DEFAULT, methods, paperWith } from "../methods.ts";
@@ -50,7 +50,7 @@ function predicted(settings: Settings): Observation[] {
     .map(({ row, column, group, cell }) => ({
       row: `${row}, predicted`,
       ...{ column, group, seed: cell.seed },
-      value: predictedCost(cell, cell.text.cut?.count ?? cell.text.domains.length),
+      value: predictedCost(cell, domainCount(cell.text)),
     }));
 }
 

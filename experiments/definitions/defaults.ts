@@ -1,4 +1,3 @@
-import type { Cell } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { ALL_ALIGNED, COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
 import type { Lookup } from "../results.ts";
@@ -7,14 +6,14 @@ import { ALL_EVENLY } from "../domains.ts";
 import { dotsPanel } from "../figures.ts";
 import { differencesTable, meansTable } from "../tables.ts";
 import {
-  allDomains,
-  cellOf,
-  eightDomains,
+  fewTokens,
+  gridOfTexts,
+  newTargets,
   observe,
   type Run,
-  seedsOf,
-  targets,
-  tunedTargets,
+  type Texts,
+  textsOf,
+  tunedButMath,
 } from "./common.ts";
 
 const compared = {
@@ -30,65 +29,46 @@ const compared = {
 const rows = Object.keys(compared) as (keyof typeof compared)[];
 const own = "DGA (default)";
 
-const few = { domains: eightDomains, cap: 6_000, targetTokens: 20_000 };
 const fourDomains = ["ethereum-eips", "masc-fiction", "masc-newspaper", "state-of-the-union"];
 
 /** One question: texts, and by which name each stands in its table. */
 interface Part {
   readonly title: string;
-  readonly columns: Readonly<Record<string, Partial<Cell["text"]> & { readonly target: string }>>;
+  readonly columns: Texts;
   readonly rows: readonly (keyof typeof compared)[];
 }
 
 const without = (...left: (keyof typeof compared)[]): Part["rows"] =>
   rows.filter((row) => !left.includes(row));
-const columnsOf = (text: Partial<Cell["text"]>): Part["columns"] =>
-  Object.fromEntries(tunedTargets.map((name) => [name, { ...text, target: targets[name] }]));
 
 const parts: readonly Part[] = [
   {
     title: "24 domains with all their tokens",
-    columns: columnsOf({}),
+    columns: textsOf({}),
     rows: without("importance sampling, limit 8"),
   },
   {
-    title:
-      "New targets and a new tokenizer, on which nothing was tuned: 24 domains, a vocabulary of 512; for the target fiction, the domain fiction is left out",
-    columns: {
-      technical: { target: targets.technical, vocabulary: 512 },
-      fiction: {
-        target: "masc-fiction",
-        targetTokens: 30_000,
-        vocabulary: 512,
-        domains: allDomains.filter((name) => name !== "masc-fiction"),
-      },
-    },
+    ...newTargets,
     rows: without("importance sampling, limit 8", "DGA (former default)"),
   },
   {
     title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
-    columns: columnsOf(few),
+    columns: textsOf(fewTokens),
     rows: without("DGA (default), no histogram", "importance sampling, counts"),
   },
   {
     title: "Few target examples: the first 1,000 tokens of the target, 24 domains",
-    columns: Object.fromEntries(
-      Object.entries(columnsOf({ targetTokens: 1_000 })).filter(([name]) => name !== "math"),
-    ),
+    columns: textsOf({ targetTokens: 1_000 }, tunedButMath),
     rows: ["importance sampling, counts", "importance sampling", own],
   },
   {
     title: "Few target examples from all over the target: 15 windows of 64 tokens, drawn anew for each seed",
-    columns: Object.fromEntries(
-      Object.entries(columnsOf({ targetTokens: 1_000, targetDrawn: true })).filter(
-        ([name]) => name !== "math",
-      ),
-    ),
+    columns: textsOf({ targetTokens: 1_000, targetDrawn: true }, tunedButMath),
     rows: ["importance sampling, counts", "importance sampling", own],
   },
   {
     title: "Four domains with all their tokens",
-    columns: columnsOf({ domains: fourDomains }),
+    columns: textsOf({ domains: fourDomains }),
     rows: ["uniform", "importance sampling", own],
   },
   {
@@ -98,23 +78,8 @@ const parts: readonly Part[] = [
   },
 ];
 
-function runsOf({ columns, rows: names }: Part, settings: Settings): Run[] {
-  return names.flatMap((row) =>
-    Object.entries(columns).flatMap(([column, text]) =>
-      seedsOf(settings).map((seed) => ({
-        row,
-        column,
-        group: column,
-        cell: withText(cellOf({ method: compared[row], target: null, seed }, settings), text),
-      })),
-    ),
-  );
-}
-
-const withText = (cell: Cell, text: Partial<Cell["text"]>): Cell => ({
-  ...cell,
-  text: { ...cell.text, ...text },
-});
+const runsOf = (part: Part, settings: Settings): Run[] =>
+  gridOfTexts(part, settings, (row) => ({ method: compared[row] }));
 
 function sectionOf(part: Part, settings: Settings, results: Lookup): string {
   const losses = observe(runsOf(part, settings), results, ({ loss }) => loss);

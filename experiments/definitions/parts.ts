@@ -6,25 +6,23 @@ import { DEFAULT, methods } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { differencesTable, meansTable, paired } from "../tables.ts";
 import {
-  allDomains,
-  cellOf,
-  eightDomains,
+  fewTokens,
+  gridOfTexts,
+  newTargets,
   observe,
   type Run,
-  seedsOf,
-  targets,
-  tunedTargets,
+  type Texts,
+  textsOf,
+  tunedButMath,
 } from "./common.ts";
 
-type Text = Partial<Cell["text"]>;
-
 const PARTS = 4;
-const documents: Text = { cut: { by: "documents by likeness", count: PARTS } };
-const windows: Text = { cut: { by: "windows by likeness", count: PARTS } };
+const documents: Partial<Cell["text"]> = { cut: { by: "documents by likeness", count: PARTS } };
+const windows: Partial<Cell["text"]> = { cut: { by: "windows by likeness", count: PARTS } };
 
 interface Compared {
   readonly method: Method;
-  readonly text: Text;
+  readonly text: Partial<Cell["text"]>;
 }
 const compared = {
   "importance sampling": { method: methods["importance sampling"], text: {} },
@@ -40,17 +38,14 @@ const own: Row = "DGA (default), parts";
 /** One question: texts, by which name each stands in its table, and the rows. */
 interface Question {
   readonly title: string;
-  readonly columns: Readonly<Record<string, Text & { readonly target: string }>>;
+  readonly columns: Texts;
   readonly rows: readonly Row[];
 }
-
-const columnsOf = (text: Text, names = tunedTargets): Question["columns"] =>
-  Object.fromEntries(names.map((name) => [name, { ...text, target: targets[name] }]));
 
 const questions: readonly Question[] = [
   {
     title: "24 domains with all their tokens",
-    columns: columnsOf({}),
+    columns: textsOf({}),
     rows: [
       "importance sampling",
       "DGA (default)",
@@ -60,45 +55,23 @@ const questions: readonly Question[] = [
     ],
   },
   {
-    title:
-      "New targets and a new tokenizer, on which nothing was tuned: 24 domains, a vocabulary of 512; for the target fiction, the domain fiction is left out",
-    columns: {
-      technical: { target: targets.technical, vocabulary: 512 },
-      fiction: {
-        target: "masc-fiction",
-        targetTokens: 30_000,
-        vocabulary: 512,
-        domains: allDomains.filter((name) => name !== "masc-fiction"),
-      },
-    },
+    ...newTargets,
     rows: ["importance sampling", "DGA (default)", own],
   },
   {
     title: "Few target examples: the first 1,000 tokens of the target, 24 domains",
-    columns: columnsOf(
-      { targetTokens: 1_000 },
-      tunedTargets.filter((name) => name !== "math"),
-    ),
+    columns: textsOf({ targetTokens: 1_000 }, tunedButMath),
     rows: ["importance sampling", "DGA (default)", own],
   },
   {
     title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
-    columns: columnsOf({ domains: eightDomains, cap: 6_000, targetTokens: 20_000 }),
+    columns: textsOf(fewTokens),
     rows: ["importance sampling, default limit", "DGA (default)", own],
   },
 ];
 
-function runsOf({ columns, rows }: Question, settings: Settings): Run[] {
-  return rows.flatMap((row) =>
-    Object.entries(columns).flatMap(([column, text]) =>
-      seedsOf(settings).map((seed) => {
-        const { method, text: cut } = compared[row];
-        const { text: usual, ...cell } = cellOf({ method, target: null, seed }, settings);
-        return { row, column, group: column, cell: { ...cell, text: { ...usual, ...text, ...cut } } };
-      }),
-    ),
-  );
-}
+const runsOf = (question: Question, settings: Settings): Run[] =>
+  gridOfTexts(question, settings, (row) => compared[row]);
 
 function sectionOf(question: Question, settings: Settings, results: Lookup): string {
   const losses = observe(runsOf(question, settings), results, ({ loss }) => loss);

@@ -26,6 +26,7 @@ import { ioError, writeFileAtomic } from "../node/files.ts";
 import { makeFolders } from "../folders-node.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
+import { isThere } from "./cluster-folder.ts";
 import {
   beginningOf,
   builtIn,
@@ -363,10 +364,6 @@ async function embeddedSample(
 
 const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array): Uint8Array =>
   new Uint8Array(buffer, byteOffset, byteLength);
-
-function isThere(folder: string): GradmixError {
-  return configError(`--out ${folder}: already exists; choose another folder`);
-}
 
 function tokenizerOf(path: string | null): Tokenizer | null {
   if (path === null) return null;

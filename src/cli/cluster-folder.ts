@@ -18,6 +18,7 @@ import {
   string,
   version,
 } from "../schema.ts";
+import { configError } from "./values.ts";
 
 /** The clusters of one file. */
 export interface ClusteredFile {
@@ -52,6 +53,11 @@ const DESCRIPTION = "clusters.json";
 
 export function isClusterFolder(path: string): boolean {
   return existsSync(join(path, DESCRIPTION));
+}
+
+/** The error for a folder that a command should make, and that exists. */
+export function isThere(folder: string): GradmixError {
+  return configError(`--out ${folder}: already exists; choose another folder`);
 }
 
 /** What is read of clusters.json. */

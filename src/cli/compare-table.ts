@@ -1,7 +1,7 @@
 /** The output of `gradmix compare`: the plan, the remaining time, and the table of results. */
 import type { Difference, RuleResult } from "../report/comparison.ts";
 import type { Interval } from "../runs/statistics.ts";
-import { displayWidth, formatDuration } from "./progress.ts";
+import { formatDuration, formatRows } from "./progress.ts";
 
 /** Steps that the runs of a rule still have to do. */
 export interface Ahead {
@@ -65,17 +65,7 @@ export function formatTable(results: readonly RuleResult[], baseline: string): s
       times(time),
     ]),
   ];
-  const widths = rows[0]!.map((_, j) => Math.max(...rows.map((row) => displayWidth(row[j]!))));
-  const pad = (text: string, width: number): string => " ".repeat(width - displayWidth(text));
-  return rows
-    .map((row) =>
-      row
-        .map((text, j) => (j === 0 ? text + pad(text, widths[j]!) : pad(text, widths[j]!) + text))
-        .join("  ")
-        .trimEnd(),
-    )
-    .map((line) => `${line}\n`)
-    .join("");
+  return formatRows(rows);
 }
 
 const times = (ratio: number | null): string => (ratio === null ? "–" : `× ${ratio.toFixed(2)}`);

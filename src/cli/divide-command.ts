@@ -22,14 +22,14 @@ import { makeFolders } from "../folders-node.ts";
 import { formatJson } from "../json.ts";
 import { ioError, writeFolderAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
-import { isClusterFolder } from "./cluster-folder.ts";
+import { isClusterFolder, isThere } from "./cluster-folder.ts";
 import { namesOfIds } from "./cluster-ids.ts";
-import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
+import { type Layer, takenLayers } from "./config.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
-import { displayWidth, formatBadLines, startProgress } from "./progress.ts";
+import { formatBadLines, formatRows, startProgress } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
 import { configOf, type Outputs } from "./train.ts";
@@ -79,10 +79,7 @@ export async function divide(args: DivideArguments, { out, err }: Outputs): Prom
 }
 
 async function readConfig({ config: file, given, rows }: DivideArguments): Promise<TrainConfig> {
-  const taken = new Set(rows.map(({ path }) => path));
-  const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
-    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
-  );
+  const layers = takenLayers(given, file, rows);
   if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
     throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   // No rule runs, so a rule is chosen that needs nothing.
@@ -106,14 +103,15 @@ async function readConfig({ config: file, given, rows }: DivideArguments): Promi
 }
 
 /** Throws `config` for files of tokens, and for a file in two domains, because each of its documents has one part. */
-function checkInputs({ domains, mixed, target }: Inputs): void {
-  const owners = new Map<string, string>();
-  const lists = [...domains, ...(mixed === null ? [] : [["the documents' field", mixed.files] as const])];
-  const tokens = [...filesOfLists(lists), ...target].find(isTokenFile);
+function checkInputs(inputs: Inputs): void {
+  const tokens = filesOf(inputs).find(isTokenFile);
   if (tokens !== undefined)
     throw configError(
       `${tokens}: holds tokens, but gradmix divide compares text; name the text of its documents`,
     );
+  const { domains, mixed } = inputs;
+  const owners = new Map<string, string>();
+  const lists = [...domains, ...(mixed === null ? [] : [["the documents' field", mixed.files] as const])];
   for (const [name, files] of lists)
     for (const file of files) {
       const place = realpathSync(file);
@@ -127,9 +125,6 @@ function checkInputs({ domains, mixed, target }: Inputs): void {
       owners.set(place, name);
     }
 }
-
-const filesOfLists = (lists: readonly (readonly [string, readonly string[]])[]): string[] =>
-  lists.flatMap(([, files]) => files);
 
 /** A part of a domain, as in clusters.json. */
 interface Part {
@@ -271,10 +266,6 @@ function dividedBy(scores: readonly Float64Array[], { domains, files }: ReadDoma
   return { parts, files: files.map((file, f) => ({ ...file, ids: ids[f]! })) };
 }
 
-function isThere(folder: string): GradmixError {
-  return configError(`--out ${folder}: already exists; choose another folder`);
-}
-
 function writeParts(
   { out, parts: count }: DivideArguments,
   { data, ...config }: TrainConfig,
@@ -309,9 +300,8 @@ const SHOWN = 100;
 function formatParts(parts: ReadonlyMap<string, Part>): string {
   const shown = [...parts].slice(0, SHOWN);
   const n = (value: number): string => value.toLocaleString("en");
-  const heading = ["part", "documents", "tokens", "likeness (nats per token)"];
   const rows = [
-    heading,
+    ["part", "documents", "tokens", "likeness (nats per token)"],
     ...shown.map(([name, { documents, tokens, likeness }]) => [
       name,
       n(documents),
@@ -319,14 +309,6 @@ function formatParts(parts: ReadonlyMap<string, Part>): string {
       likeness.toFixed(3).replace(/^-/, "−"),
     ]),
   ];
-  const widths = heading.map((_, column) => Math.max(...rows.map((row) => displayWidth(row[column]!))));
-  const line = (row: readonly string[]): string =>
-    row
-      .map((cell, column) => {
-        const space = " ".repeat(widths[column]! - displayWidth(cell));
-        return column === 0 ? `${cell}${space}` : `${space}${cell}`;
-      })
-      .join("  ");
   const rest = parts.size - shown.length;
-  return `${rows.map((row) => `${line(row)}\n`).join("")}${rest > 0 ? `and ${rest} more parts\n` : ""}`;
+  return `${formatRows(rows)}${rest > 0 ? `and ${rest} more parts\n` : ""}`;
 }

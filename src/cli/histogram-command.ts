@@ -4,7 +4,7 @@ import { formatJson } from "../json.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { type FileParts, writeFilesAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
-import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
+import { type Layer, namesTargets, takenLayers } from "./config.ts";
 import { isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { readTextClusters } from "./cluster-model.ts";
 import type { TargetHistogram } from "./histograms.ts";
@@ -120,10 +120,7 @@ async function readConfig(
   given: ReadonlyMap<string, Raw>,
   rows: readonly OptionRow[],
 ): Promise<TrainConfig> {
-  const taken = new Set(rows.map((row) => row.path));
-  const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
-    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
-  );
+  const layers = takenLayers(given, file, rows);
   const ruleOf = (rule: string): Layer => ({
     values: new Map([["mixing.rule", rule]]),
     label: (key) => key,

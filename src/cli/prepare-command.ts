@@ -7,7 +7,7 @@ import type { Tokenizer } from "../data/byte-level.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
-import { commandLineLayer, fileLayer, type Layer, namesTargets } from "./config.ts";
+import { fileLayer, type Layer, namesTargets, takenLayers } from "./config.ts";
 import { listInputs } from "./inputs.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
 import { removeLockRemains, takeLock } from "./lock.ts";
@@ -92,10 +92,7 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
 }
 
 async function configOfArguments({ config: file, given, rows }: PrepareArguments): Promise<TrainConfig> {
-  const taken = new Set(rows.map(({ path }) => path));
-  const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
-    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
-  );
+  const layers = takenLayers(given, file, rows);
   if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
     throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
   const targets = layers.some(namesTargets);

@@ -116,6 +116,21 @@ export function displayWidth(text: string): number {
   return width;
 }
 
+/** Formats rows of equal length as a table, a line each: the first column is aligned to the left, the others to the right. */
+export function formatRows(rows: readonly (readonly string[])[]): string {
+  const widths = (rows[0] ?? []).map((_, j) => Math.max(...rows.map((row) => displayWidth(row[j]!))));
+  const pad = (text: string, width: number): string => " ".repeat(width - displayWidth(text));
+  return rows
+    .map((row) =>
+      row
+        .map((text, j) => (j === 0 ? text + pad(text, widths[j]!) : pad(text, widths[j]!) + text))
+        .join("  ")
+        .trimEnd(),
+    )
+    .map((line) => `${line}\n`)
+    .join("");
+}
+
 /** Formats the lines that are printed after a run. */
 export function formatResult(result: RunResult, folder: string, page: string | null = null): string {
   const lines = [

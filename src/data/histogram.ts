@@ -11,8 +11,7 @@ import {
 import { calibrateInSteps, likelihoods, mixtureSharesInSteps, type Scores } from "./mixture-fit.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
-import { stretchesOf } from "./stretches.ts";
-import { checkWindows, type Windows } from "./tokens.ts";
+import { checkWindows, type StoredStream, type Windows } from "./tokens.ts";
 
 /** Options of `bigramHistogram`. */
 export interface HistogramOptions {
@@ -55,6 +54,8 @@ const OWN_PIECES_OF_ONE = 64;
  */
 const LEFT_OUT = 8192;
 const LEFT_OUT_SHARE = 8;
+/** Number of stretches of a domain that is not counted as a whole. */
+const STRETCHES = 32;
 
 /**
  * The histogram of a target over domains: the share of it that resembles each of them. All text must come from one tokenizer, and is the
@@ -108,7 +109,7 @@ function* histogramSteps(
   const most = Math.min(options.windows ?? defaults.windows, Math.max(1, Math.floor(MOST_SCORES / k)));
   const counted = domains.map(({ stream }) => ({
     stream,
-    stretches: stretchesOf(stream.tokens.length, options.domainTokens ?? defaults.domainTokens, length),
+    stretches: stretchesOf(stream, options.domainTokens ?? defaults.domainTokens, length),
   }));
   const asked = evenly(Math.floor(pairs / length), most).map((j) => ({
     stream: target.stream,
@@ -162,6 +163,19 @@ function* jackknife(likelihood: Float32Array, k: number): Steps<Float64Array> {
 function evenly(count: number, most: number): number[] {
   const taken = Math.min(count, most);
   return Array.from({ length: taken }, (_, j) => Math.floor(((j + 0.5) * count) / taken));
+}
+
+/** All of a stream, or stretches of it that make up `most` tokens. */
+function stretchesOf({ tokens }: StoredStream, most: number, length: number): Stretch[] {
+  const n = tokens.length;
+  if (n <= most) return [{ from: 0, to: n }];
+  // No stretch is shorter than a piece.
+  const count = Math.max(1, Math.min(STRETCHES, Math.floor(most / (length + 1))));
+  const size = Math.floor(most / count);
+  return Array.from({ length: count }, (_, j) => {
+    const from = Math.floor((j * (n - size)) / Math.max(1, count - 1));
+    return { from, to: from + size };
+  });
 }
 
 /** A group of pieces, one per domain. The domains are scored without these pieces. */
