@@ -23,6 +23,8 @@ export interface Method {
   readonly combinators?: readonly CombinatorOptions[];
   /** "histogram" is that of this target, not of the run's own: a file of `targets/`. */
   readonly histogramOf?: string;
+  /** Trains on the windows of each domain that resemble the target most, as the command does by default with `dga`. */
+  readonly select?: true;
   /** Limits repetitions as the default of `dga` does. */
   readonly usualCap?: true;
   readonly alignment?: Pick<

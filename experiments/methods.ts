@@ -2,20 +2,25 @@
 import type { Method } from "./cell.ts";
 
 /** Raised when the library's default changes. */
-const revision = 7;
+const revision = 8;
+/** The revision of the rule itself, without the selection of windows. */
+const ruleRevision = 7;
 /** Raised when the default without a histogram changes. */
 const revisionWithoutPrior = 5;
 /** Raised when the combinator `repetitionCap` changes. */
 const capRevision = 1;
 
-/** The library's default. Raise `revision` when it changes, so that results of the former default are not used for it. */
-export const DEFAULT: Method = {
+/** The default's rule on all text of the domains (`--select 1`): the default before revision 8. */
+export const ALL_TEXT: Method = {
   rule: { name: "dga", prior: "histogram", sizes: "sizes", tokens: "tokens" },
-  revision,
+  revision: ruleRevision,
 };
 
-/** The default with the gradients of all parameters aligned, not only those of the head: the default before revision 7. */
-export const ALL_ALIGNED: Method = { ...DEFAULT, alignment: { blockShare: 1 } };
+/** The library's default. Raise `revision` when it changes, so that results of the former default are not used for it. */
+export const DEFAULT: Method = { ...ALL_TEXT, select: true, revision };
+
+/** The default on all text, with the gradients of all parameters aligned, not only those of the head: the default before revision 7. */
+export const ALL_ALIGNED: Method = { ...ALL_TEXT, alignment: { blockShare: 1 } };
 
 /** The paper's algorithm as it is printed there: raw inner products, a batch of every domain, an average with β = 0.1, from uniform weights. Of the values of η that were tried ("sensitivity"), 10 and 30 are the best. */
 const paper = { eta: 10, beta: 0.1, updateEvery: 10 };
@@ -30,18 +35,18 @@ export function paperWith(constants: Partial<typeof paper>): Method {
   };
 }
 
-/** Returns the default with other options of its rule, or with another `updateEvery`. */
+/** Returns the default on all text with other options of its rule, or with another `updateEvery`. */
 export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
   return {
-    ...DEFAULT,
-    rule: { ...DEFAULT.rule, ...own },
+    ...ALL_TEXT,
+    rule: { ...ALL_TEXT.rule, ...own },
     // As many examples of the target as by default, however often it updates.
     ...(updateEvery === undefined ? {} : { updateEvery, alignment: { targetExamples: 8 } }),
   };
 }
 
-/** The default without probes: domains that the steps hardly draw are hardly measured. */
-export const WITHOUT_PROBES: Method = { ...DEFAULT, alignment: { probes: 0 } };
+/** The default on all text without probes: domains that the steps hardly draw are hardly measured. */
+export const WITHOUT_PROBES: Method = { ...ALL_TEXT, alignment: { probes: 0 } };
 
 /** The default without a histogram, for users who have only gradients. */
 export const WITHOUT_PRIOR: Method = {
@@ -74,6 +79,13 @@ export const methods = {
     usualCap: true,
     revision: capRevision,
   },
+  "importance sampling, selected text": {
+    ...importanceSampling,
+    usualCap: true,
+    select: true,
+    revision: capRevision,
+  },
+  "DGA, all text": ALL_TEXT,
   "DGA (default)": DEFAULT,
   "DGA (paper)": paperWith({}),
   "DGA (paper), no average": paperWith({ beta: 1 }),

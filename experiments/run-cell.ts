@@ -1,6 +1,6 @@
 /** Runs a cell. */
 import { GradmixError } from "gradmix";
-import { evaluationWindows, type TokenStream, windowsOf } from "gradmix/data";
+import { evaluationWindows, selectWindows, type TokenStream, type Windows, windowsOf } from "gradmix/data";
 import {
   type Bases,
   combine,
@@ -41,7 +41,8 @@ interface Parts {
 /** Runs a cell on the backend that `init` chose. */
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const target = targetOf(cell, text);
-  const domains = await domainsOf(cell, text, target);
+  const whole = await domainsOf(cell, text, target);
+  const domains = cell.method.select === true ? selectedOf(cell, text, whole, target) : whole;
   const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
   const parts: Parts = { cell, text, domains, target, model };
   try {
@@ -66,6 +67,18 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   } finally {
     model.dispose();
   }
+}
+
+/** Returns the domains with only the windows that the command would select by default; clusters of windows stay as they are. */
+function selectedOf(cell: Cell, text: Text, domains: Domains, target: TokenStream | null): Domains {
+  const { steps, batch, model } = cell;
+  const sets = domains.sets.filter((set): set is Windows => "stream" in set);
+  if (target === null || sets.length < domains.sets.length) return domains;
+  const { domains: selected, sizes } = selectWindows(windowsOf("target", target, model.context), sets, {
+    weights: domains.histogram(resembledBy(cell, text) ?? target),
+    tokens: steps * batch * model.context,
+  });
+  return { ...domains, sets: selected, sizes: [...sizes] };
 }
 
 /** Returns the training text of the target; null if the cell has no target. */
@@ -176,8 +189,7 @@ function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const { method, steps, batch, model } = cell;
   const bases = method.bases === undefined ? undefined : basesOf(method.bases, domains, text);
   const tokens = steps * batch * model.context;
-  const { histogramOf } = method;
-  const resembled = histogramOf === undefined ? target : targetNamed(text, histogramOf).train;
+  const resembled = resembledBy(cell, text) ?? target;
   const given = { ...method.rule, ...placed(method.rule, domains, resembled, tokens) };
   // The package checks the names of the options, as in a configuration file.
   const { combinators = [], usualCap = false } = method;
@@ -191,6 +203,11 @@ function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const names = bases?.names ?? domains.names;
   const mixer = createMixer({ domains: names, rule, ...(updateEvery === undefined ? {} : { updateEvery }) });
   return { mixer, bases };
+}
+
+/** Returns the training text of the other target whose histogram the method uses; null if it uses the run's own. */
+function resembledBy({ method: { histogramOf } }: Cell, text: Text): TokenStream | null {
+  return histogramOf === undefined ? null : targetNamed(text, histogramOf).train;
 }
 
 /** Returns the numbers for "histogram", "counts", "sizes" and "tokens". */

@@ -9,10 +9,11 @@ import { granularity } from "./granularity.ts";
 import { longer } from "./longer.ts";
 import { mixtures } from "./mixtures.ts";
 import { parts } from "./parts.ts";
+import { selection } from "./selection.ts";
 import { sensitivity } from "./sensitivity.ts";
 import { wrongHistogram } from "./wrong-histogram.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[defaults, wrongHistogram, parts, longer, fewTokens, granularity, sensitivity, cost],
+  ...[defaults, selection, wrongHistogram, parts, longer, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];

@@ -2,7 +2,7 @@ import { drawPanels, type Panel } from "#dist/report/chart.js";
 import type { Cell, Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { DEFAULT, methods } from "../methods.ts";
+import { ALL_TEXT, methods } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { differencesTable, meansTable, paired } from "../tables.ts";
 import {
@@ -27,13 +27,13 @@ interface Compared {
 const compared = {
   "importance sampling": { method: methods["importance sampling"], text: {} },
   "importance sampling, default limit": { method: methods["importance sampling, default limit"], text: {} },
-  "DGA (default)": { method: DEFAULT, text: {} },
+  "DGA, all text": { method: ALL_TEXT, text: {} },
   "importance sampling, parts": { method: methods["importance sampling, default limit"], text: documents },
-  "DGA (default), parts": { method: DEFAULT, text: documents },
-  "DGA (default), parts of windows": { method: DEFAULT, text: windows },
+  "DGA, parts": { method: ALL_TEXT, text: documents },
+  "DGA, parts of windows": { method: ALL_TEXT, text: windows },
 } as const satisfies Readonly<Record<string, Compared>>;
 type Row = keyof typeof compared;
-const own: Row = "DGA (default), parts";
+const own: Row = "DGA, parts";
 
 /** One question: texts, by which name each stands in its table, and the rows. */
 interface Question {
@@ -48,25 +48,25 @@ const questions: readonly Question[] = [
     columns: textsOf({}),
     rows: [
       "importance sampling",
-      "DGA (default)",
+      "DGA, all text",
       "importance sampling, parts",
       own,
-      "DGA (default), parts of windows",
+      "DGA, parts of windows",
     ],
   },
   {
     ...newTargets,
-    rows: ["importance sampling", "DGA (default)", own],
+    rows: ["importance sampling", "DGA, all text", own],
   },
   {
     title: "Few target examples: the first 1,000 tokens of the target, 24 domains",
     columns: textsOf({ targetTokens: 1_000 }, tunedButMath),
-    rows: ["importance sampling", "DGA (default)", own],
+    rows: ["importance sampling", "DGA, all text", own],
   },
   {
     title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
     columns: textsOf(fewTokens),
-    rows: ["importance sampling, default limit", "DGA (default)", own],
+    rows: ["importance sampling, default limit", "DGA, all text", own],
   },
 ];
 

@@ -374,6 +374,10 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
         `${label("mixing.prior")}: with --bases no histogram is counted; give one over the bases with --histogram NAME=X,NAME=X, or leave --prior out`,
       );
   }
+  if ((mixing.select ?? 1) < 1 && data.target.length === 0)
+    throw configError(
+      `${label("mixing.select")}: windows are selected by their likeness to a target: ${targetAdvice(data.domainsFrom, "add --target GLOB")}, or leave it out`,
+    );
   if (needsWeights && mixing.weights === null)
     throw configError(`--rule ${mixing.rule} needs weights: add --weights NAME=X,NAME=X`);
   if (histogram === "needed" && lacksHistogram(mixing)) {

@@ -280,6 +280,7 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const folder = dirname(metrics);
   if (basename(metrics) !== "metrics.jsonl" || !isRunFolder(folder)) return null;
   const { readOwnWeights, readRunHead } = await import("../runs/record.ts");
+  const { sampledTokens } = await import("../runs/facts.ts");
   const head = readRunHead(folder);
   const { config, facts } = head;
   // Refuses the lines of a run that has ended if they are not complete.
@@ -287,7 +288,7 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const layer = jsonLayer(config, join(folder, "config.json"));
   const counted = join(folder, "histogram.json");
   const uniform = layer.values.get("mixing.prior") === "uniform";
-  const { bases, domains, steps, batch, context } = facts;
+  const { bases, domains, selected, steps, batch, context } = facts;
   // Of the domains that were found in folders, files or fields (data.domainsFrom), the configuration does not have the names.
   const names = bases ?? [...domains.keys()];
   return {
@@ -298,7 +299,14 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
     facts: {
       // The run does not record the sizes of bases.
       ...(bases === null
-        ? { sizes: Object.fromEntries([...domains].map(([name, { tokens }]) => [name, tokens])) }
+        ? {
+            sizes: Object.fromEntries(
+              sampledTokens(
+                Array.from(domains, ([name, { tokens }]) => [name, tokens]),
+                selected,
+              ),
+            ),
+          }
         : {}),
       tokens: steps * batch * context,
       ...(uniform || !existsSync(counted)

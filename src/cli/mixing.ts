@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
+import { selectionDefaults } from "../data/select-windows.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
 import { limitsOf } from "../dga/combinators/guard.ts";
@@ -66,6 +67,8 @@ export interface MixingPlan {
   repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
   /** Lines for the user about options of the alignment that were given and have no effect, or not the whole one. */
   readonly unused: readonly string[];
+  /** Smallest share of a domain's windows that is selected by their likeness to the target; 1: the run uses all text. */
+  readonly leastShare: number;
   /** Whether the rule uses a histogram of the target over the domains and none was given, so that it must be counted (`histogramOf`). */
   readonly wantsHistogram: boolean;
   /** Makes the mixer, once the text has been read. */
@@ -161,6 +164,7 @@ export function planMixing(
       return most !== null && most * text < tokens ? tokens / text : null;
     },
     unused: [...unusedAlignment(alignment, rule, bases), ...clampedAlignment(alignment, planned)],
+    leastShare: mixing.select ?? (selectsOtherwise(mixing, data) ? selectionDefaults.leastShare : 1),
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };
@@ -236,6 +240,18 @@ export function lacksHistogram(mixing: MixingConfig): boolean {
 /** Whether the run counts the histogram that its rule needs, of its target over its domains. It cannot do so if the weights are those of bases. */
 function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
   return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
+}
+
+/** Whether a run selects windows if the options do not say so: with the histogram of the target as its prior over the domains. */
+function selectsOtherwise(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
+  const { histogram: use } = ruleTraits(mixing.rule);
+  return (
+    typeof use === "object" &&
+    use.priorWith(normaliseOf(mixing)) &&
+    (mixing.prior ?? "histogram") === "histogram" &&
+    mixing.bases === null &&
+    target.length > 0
+  );
 }
 
 /** The smallest limit of the rule and the combinators around it. */

@@ -25,6 +25,7 @@ import { dataPlanOf, planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
+import { sampledText, type SampledText, selectionLine } from "./selecting.ts";
 import type { RunChanges } from "../runs/lines.ts";
 import {
   checkSameTokenizer,
@@ -83,7 +84,6 @@ export async function runTraining(
     };
     const data = await read(plan.data, known, hooks, found);
     tellUnused({ backend: engine.backend, readsTokens: data.readsTokens });
-    checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
     const histogram = plan.mixing.wantsHistogram
@@ -91,15 +91,24 @@ export async function runTraining(
         (await histogramOf(data, plan.mixing.names, found?.mixed ?? null, hooks)))
       : null;
     if (histogram !== null) hooks.onEvent(histogramLine(histogram));
-    const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });
-    const repeated = plan.mixing.repeatsAnyway(data.sizes);
+    const sampled = await sampledText(
+      { mixing: plan.mixing, tokens: plan.training.tokens, histogram },
+      data,
+      resumed?.json ?? null,
+      hooks,
+    );
+    const { sizes, selected } = sampled;
+    if (selected !== null) hooks.onEvent(selectionLine(selected, plan.mixing, { sizes, histogram }));
+    checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, sizes));
+    const mixer = plan.mixing.mixerOf({ sizes, histogram });
+    const repeated = plan.mixing.repeatsAnyway(sizes);
     if (repeated !== null)
       hooks.onEvent(
-        `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${plan.mixing.repetitions(data.sizes)}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
+        `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${plan.mixing.repetitions(sizes)}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
       );
     const heldOut = heldOutOf(data, plan.mixing.names);
     const guarded = guardedOf(plan, data, mixer, hooks);
-    const trainer = makeTrainer(plan, data, model, mixer, reference, guarded);
+    const trainer = makeTrainer(plan, data, sampled, model, mixer, reference, guarded);
     const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null, model);
     if (plan.cycle.keepBest && heldOut.target === null)
       throw new GradmixError(
@@ -114,7 +123,7 @@ export async function runTraining(
     hooks.store.begin();
     hooks.store.saveFile(
       "run.json",
-      `${formatJson(factsOf(plan, data, backend, engine, model, { evaluations, cost }), 2)}\n`,
+      `${formatJson(factsOf(plan, data, sampled, backend, engine, model, { evaluations, cost }), 2)}\n`,
     );
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
     if (saved !== null) tellChanges(saved.step, { ...changes, ...engineChanges(then, engine) }, hooks);
@@ -136,6 +145,7 @@ export async function runTraining(
         model: model.config,
         ...(reference === null ? {} : { reference: reference.fingerprint }),
         ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
+        ...(selected === null ? {} : { selected: [...selected.values()] }),
       },
       resumed,
     });
@@ -221,6 +231,7 @@ function planCost(
 function makeTrainer(
   plan: RunPlan,
   data: Data,
+  sampled: SampledText,
   model: GPT,
   mixer: Mixer,
   earlier: Reference | null,
@@ -233,7 +244,7 @@ function makeTrainer(
   return createTrainer({
     model,
     mixer,
-    domains: data.domains.map((d) => d.train),
+    domains: sampled.domains,
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
     ...(earlier === null || tokenizer === null
@@ -271,6 +282,7 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
 function factsOf(
   plan: RunPlan,
   data: Data,
+  { sizes, selected }: SampledText,
   { capabilities }: Backend,
   engine: Engine,
   model: GPT,
@@ -297,10 +309,11 @@ function factsOf(
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
     // A limit that the run cannot keep is not recorded.
-    repetitions: mixing.repeatsAnyway(data.sizes) === null ? mixing.repetitions(data.sizes) : null,
+    repetitions: mixing.repeatsAnyway(sizes) === null ? mixing.repetitions(sizes) : null,
     evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
     cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,
+    ...(selected === null ? {} : { selected }),
     bases: mixing.bases?.names ?? null,
   };
 }

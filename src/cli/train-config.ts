@@ -119,8 +119,13 @@ export interface MixingConfig {
   floor: NumberByName | null;
   /** Upper bound of the domains' weights, in the same form. */
   ceiling: NumberByName | null;
-  /** How often the run may go through a domain, in expectation. null: the rule's default, which is 8 for a tracked "dga". */
+  /** How often the run may go through a domain, in expectation. null: the rule's default. */
   repetitionCap: number | null;
+  /**
+   * Smallest share of a domain's windows that is selected by their likeness to the target; 1: all text. null: `selectionDefaults.leastShare` for a rule
+   * with the target's histogram as its prior, 1 for other rules.
+   */
+  select: number | null;
   /** Largest ratio of a domain's held-out loss to its reference, by domain; "*" stands for those that are not named. null: no domain is guarded. */
   guard: ReadonlyMap<string, number> | null;
   /** Cost of the guarded domains' evaluations, as an approximate share of the training's computation; null: `guardShareOtherwise`. */

@@ -8,10 +8,11 @@ import {
   scoreGroupsInSteps,
   type Stretch,
 } from "./bigram-scores.ts";
+import { evenly, stretchesOf } from "./stretches.ts";
 import { calibrateInSteps, likelihoods, mixtureSharesInSteps, type Scores } from "./mixture-fit.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
-import { checkWindows, type StoredStream, type Windows } from "./tokens.ts";
+import { checkWindows, type Windows } from "./tokens.ts";
 
 /** Options of `bigramHistogram`. */
 export interface HistogramOptions {
@@ -54,8 +55,6 @@ const OWN_PIECES_OF_ONE = 64;
  */
 const LEFT_OUT = 8192;
 const LEFT_OUT_SHARE = 8;
-/** Number of stretches of a domain that is not counted as a whole. */
-const STRETCHES = 32;
 
 /**
  * The histogram of a target over domains: the share of it that resembles each of them. All text must come from one tokenizer, and is the
@@ -156,25 +155,6 @@ function* jackknife(likelihood: Float32Array, k: number): Steps<Float64Array> {
     const mean = without.reduce((sum, shares) => sum + shares[i]!, 0) / parts;
     const squares = without.reduce((sum, shares) => sum + (shares[i]! - mean) ** 2, 0);
     return Math.sqrt(((parts - 1) / parts) * squares);
-  });
-}
-
-/** Up to `most` of the numbers 0, 1, …, count − 1, evenly spaced. */
-function evenly(count: number, most: number): number[] {
-  const taken = Math.min(count, most);
-  return Array.from({ length: taken }, (_, j) => Math.floor(((j + 0.5) * count) / taken));
-}
-
-/** All of a stream, or stretches of it that make up `most` tokens. */
-function stretchesOf({ tokens }: StoredStream, most: number, length: number): Stretch[] {
-  const n = tokens.length;
-  if (n <= most) return [{ from: 0, to: n }];
-  // No stretch is shorter than a piece.
-  const count = Math.max(1, Math.min(STRETCHES, Math.floor(most / (length + 1))));
-  const size = Math.floor(most / count);
-  return Array.from({ length: count }, (_, j) => {
-    const from = Math.floor((j * (n - size)) / Math.max(1, count - 1));
-    return { from, to: from + size };
   });
 }
 

@@ -1,16 +1,8 @@
-/**
- * Divides domains into parts by how much their documents resemble a target. The score of a document is the mean of
- *
- *     ln p_target(b | a) / p_all(b | a)
- *
- * over its pairs of neighbouring tokens ab, in nats per token: how much more likely it is in the language of the target than in that of all
- * domains (Moore and Lewis 2010). Both are bigram models, smoothed as those of the histogram are (`bigram-scores.ts`).
- */
+/** Divides domains into parts by how much their documents resemble a target (`bigram-ratio.ts`). */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, list } from "../options.ts";
-import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
+import { createBigramRatio } from "./bigram-ratio.ts";
 import { runSteps, type Steps } from "./steps.ts";
-import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
 import { checkStream, type StoredStream, type TokenStream } from "./tokens.ts";
 
 /** Options of `divideByLikeness`. */
@@ -108,106 +100,31 @@ export function* likenessInSteps(
   target: StoredStream,
   domains: readonly StoredStream[],
 ): Steps<Float64Array[]> {
-  const numbers: Numbers = { tokens: createTokenNumbers(), pairs: createKeys() };
+  const ratio = createBigramRatio();
   const documentsIn = function* ({ tokens, documents }: StoredStream): Generator<Tokens, void, undefined> {
     for (let d = 0; d + 1 < documents.length; d++) yield tokens.subarray(documents[d]!, documents[d + 1]!);
   };
   for (const stream of [target, ...domains])
     for (const document of documentsIn(stream)) {
-      addNumbers(numbers, document);
+      ratio.add(document);
       yield;
     }
-  const [own, all] = [emptyCounts(numbers), emptyCounts(numbers)];
-  for (const document of documentsIn(target)) {
-    count(own, numbers, document);
-    yield;
-  }
-  for (const domain of domains)
-    for (const document of documentsIn(domain)) {
-      count(all, numbers, document);
-      yield;
-    }
-  const background = all.tokens.map((times) => FLOOR + times / Math.max(1, all.total));
+  for (const [side, streams] of [["target", [target]] as const, ["other", domains] as const])
+    for (const stream of streams)
+      for (const document of documentsIn(stream)) {
+        ratio.count(side, document);
+        yield;
+      }
+  ratio.smooth();
   const found: Float64Array[] = [];
   for (const domain of domains) {
     const scores = new Float64Array(domain.documents.length - 1);
     let d = 0;
     for (const document of documentsIn(domain)) {
-      scores[d++] = scoreOf(document, numbers, [own, all], background);
+      scores[d++] = ratio.score(document);
       yield;
     }
     found.push(scores);
   }
   return found;
-}
-
-interface Numbers {
-  readonly tokens: TokenNumbers;
-  readonly pairs: Keys;
-}
-
-function addNumbers({ tokens, pairs }: Numbers, document: Tokens): void {
-  let before = -1;
-  for (const id of document) {
-    const next = tokens.add(id);
-    if (before >= 0) pairs.add(before, next);
-    before = next;
-  }
-}
-
-/** How often each token and each pair occurs in some text. */
-interface Counts {
-  total: number;
-  readonly tokens: Float64Array;
-  readonly pairs: Float64Array;
-}
-
-function emptyCounts({ tokens, pairs }: Numbers): Counts {
-  return { total: 0, tokens: new Float64Array(tokens.size), pairs: new Float64Array(pairs.size) };
-}
-
-/** Counts each token and each pair of a document. */
-function count(counts: Counts, { tokens, pairs }: Numbers, document: Tokens): void {
-  let before = -1;
-  for (const id of document) {
-    const next = tokens.get(id);
-    counts.tokens[next]!++;
-    if (before >= 0) counts.pairs[pairs.get(before, next)]!++;
-    before = next;
-  }
-  counts.total += document.length;
-}
-
-/** The mean of ln p_target(b | a) / p_all(b | a) over the pairs of a document. */
-function scoreOf(
-  document: Tokens,
-  { tokens, pairs }: Numbers,
-  [own, all]: readonly [Counts, Counts],
-  background: Float64Array,
-): number {
-  if (document.length < 2) return 0;
-  let sum = 0;
-  let first = tokens.get(document[0]!);
-  for (let t = 1; t < document.length; t++) {
-    const second = tokens.get(document[t]!);
-    const pair = pairs.get(first, second);
-    const floor = background[second]!;
-    sum += Math.log(
-      likelihood(own, first, second, pair, floor) / likelihood(all, first, second, pair, floor),
-    );
-    first = second;
-  }
-  return sum / (document.length - 1);
-}
-
-/** p(b | a), from the numbers of a, b and ab, and the background of b. */
-function likelihood(
-  { total, tokens, pairs }: Counts,
-  first: number,
-  second: number,
-  pair: number,
-  background: number,
-): number {
-  const single = (tokens[second]! + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
-  return (pairs[pair]! + BIGRAM_SMOOTHING * single) / (tokens[first]! + BIGRAM_SMOOTHING);
 }

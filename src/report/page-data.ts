@@ -58,6 +58,8 @@ export interface DomainData {
   readonly averaged: number | null;
   /** Tokens of its training text. */
   readonly size: number;
+  /** Share of its windows that the run was trained on; null: all. */
+  readonly selected: number | null;
   /** Tokens trained on. */
   readonly tokens: number;
   /** Held-out loss at the first and last evaluation in nats per token, and the factor from nats per token to bits per byte. */

@@ -1,5 +1,5 @@
 /** One run as the page shows it. Pure. */
-import { bitsPerByte, type TextFacts } from "../runs/facts.ts";
+import { bitsPerByte, type RunFacts, sampledTokens, type TextFacts } from "../runs/facts.ts";
 import type { GuardMetrics, RunWeights } from "../runs/lines.ts";
 import type { Gathered } from "./collect.ts";
 import { type Points, rounded } from "./curves.ts";
@@ -203,9 +203,17 @@ function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData
   };
 }
 
+/** Tokens of each domain that the run samples. */
+function sampledOf({ domains, selected }: RunFacts): Map<string, number> {
+  return sampledTokens(
+    Array.from(domains, ([name, { tokens }]) => [name, tokens]),
+    selected,
+  );
+}
+
 /** Epochs over time, from 0, of the domains with the most epochs, those first. */
 function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names): Matrix {
-  const domains = [...facts.domains].map(([name, { tokens: size }], i) => ({ name, size, i }));
+  const domains = [...sampledOf(facts)].map(([name, size], i) => ({ name, size, i }));
   const rows = domains
     .sort((one, other) => trained[other.i]! / other.size - trained[one.i]! / one.size)
     .slice(0, DRAWN);
@@ -237,6 +245,7 @@ function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainDa
         weights?.averaged.get(name) ??
         (complete && requestedSum !== undefined ? requestedSum / gathered.step : null),
       size: text.tokens,
+      selected: facts.selected?.get(name) ?? null,
       tokens: gathered.trained[i]!,
       lossAtStart: loss.length === 0 ? null : rounded(loss[0]!),
       loss: loss.length === 0 ? null : rounded(loss[loss.length - 1]!),

@@ -83,6 +83,8 @@ export interface RunFacts {
   readonly cost: { readonly alignment: number; readonly guard?: number; readonly evaluation: number };
   /** Facts of the domains, in the order of the weights. */
   readonly domains: ReadonlyMap<string, TextFacts>;
+  /** Share of each domain's windows that the run was trained on, those that resemble its target most; absent if it was trained on all text. */
+  readonly selected?: ReadonlyMap<string, number>;
   /** Facts of the target; null if the run has none. */
   readonly target: TextFacts | null;
   /** Further targets by name; empty for most rules. */
@@ -96,4 +98,12 @@ export interface RunFacts {
 /** Factor from a mean loss in nats per token to bits per byte of held-out text; null if nothing is held out or its bytes are unknown. */
 export function bitsPerByte({ heldOutTokens, heldOutBytes }: TextFacts, loss: number): number | null {
   return heldOutBytes === 0 ? null : (loss * heldOutTokens) / (heldOutBytes * Math.LN2);
+}
+
+/** The number of tokens of each domain from which a run with these selected shares samples, from those of its training text. */
+export function sampledTokens(
+  tokens: Iterable<readonly [string, number]>,
+  selected: RunFacts["selected"] | null,
+): Map<string, number> {
+  return new Map(Array.from(tokens, ([name, n]) => [name, Math.round(n * (selected?.get(name) ?? 1))]));
 }

@@ -383,6 +383,7 @@ export const runFacts: Schema<RunFacts> = object<RunFacts>({
   evaluatedTokens: orNull(number),
   cost: costs,
   domains: map(textFacts),
+  selected: optional(map(number)),
   target: orNull(textFacts),
   targets: map(textFacts),
   contamination: optional(contamination),

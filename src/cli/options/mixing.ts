@@ -1,6 +1,7 @@
 /** Options of the rule that moves the domain weights. */
 import { combinatorNames } from "../../dga/combinators/index.ts";
 import { mixerDefaults } from "../../dga/mixer.ts";
+import { selectionDefaults } from "../../data/select-windows.ts";
 import { dgaDefaults, dgaNormalisations } from "../../dga/rules/dga.ts";
 import { grapeDefaults } from "../../dga/rules/grape.ts";
 import { ruleNames } from "../../dga/rules/index.ts";
@@ -139,6 +140,14 @@ export const mixingOptions: SectionTable<"mixing"> = {
     default: null,
     auto: `for dga with --normalise tracked ${dgaDefaults.repetitions.least}, or ${dgaDefaults.repetitions.beyondEven} more than if all text were used equally often, whichever is larger; else none`,
     help: "read the text of each domain at most N times, in expectation",
+  },
+  select: {
+    flag: "--select",
+    value: "SHARE",
+    kind: decimal({ min: 0, max: 1, openMin: true }),
+    default: null,
+    auto: `${selectionDefaults.leastShare} for dga with a histogram as its prior, else 1`,
+    help: "train on the windows of each domain that resemble the target most: at least this share of them, and at least as many as the run is expected to read once. 1: train on all text",
   },
   guard: {
     flag: "--guard",

@@ -109,8 +109,14 @@ const columns: readonly TableColumn<Row>[] = [
     cell: ({ achieved }) => formatShare(achieved),
   },
   {
+    title: "selected",
+    explanation: "Share of the domain's windows that were sampled: those that resemble the target most",
+    key: ({ selected }) => selected ?? 1,
+    cell: ({ selected }) => (selected === null ? "all" : formatShare(selected)),
+  },
+  {
     title: "epochs",
-    explanation: "How often the domain's text was read",
+    explanation: "How often the selected text of the domain was read",
     key: epochsIn,
     cell: (row) =>
       row.passed === null

@@ -131,6 +131,7 @@ function epochsText(count: number): string {
   return `${significant(count, 3)} ${count === 1 ? "epoch" : "epochs"}`;
 }
 
-export function epochsIn({ tokens, size }: DomainData): number {
-  return size === 0 ? 0 : tokens / size;
+export function epochsIn({ tokens, size, selected }: DomainData): number {
+  const sampled = size * (selected ?? 1);
+  return sampled === 0 ? 0 : tokens / sampled;
 }

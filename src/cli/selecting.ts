@@ -1,0 +1,93 @@
+/** Selects the windows of a run's domains that resemble its target most (`selectWindows`), if the run does not use all text. */
+import type { Dataset } from "../data/dataset.ts";
+import { selectInTurns } from "../data/select-windows.ts";
+import { mixtureOf } from "../dga/bases.ts";
+import type { Checkpoint } from "../dga/checkpoint.ts";
+import { currentWeights } from "../dga/mixer.ts";
+import type { TokenBatch } from "../nn/model.ts";
+import { sampledTokens } from "../runs/facts.ts";
+import type { MixingPlan, ReadFacts } from "./mixing.ts";
+import type { Data } from "./read-data.ts";
+import type { RunHooks } from "./run-events.ts";
+
+/** The text that a run samples. */
+export interface SampledText {
+  readonly domains: readonly Dataset<TokenBatch>[];
+  /** Number of training tokens of each domain. */
+  readonly sizes: Readonly<Record<string, number>>;
+  /** Share of each domain's windows that was selected; null if the run uses all text. */
+  readonly selected: ReadonlyMap<string, number> | null;
+}
+
+/** What the selection depends on, beside the text. */
+export interface SelectionPlan {
+  readonly mixing: MixingPlan;
+  /** Number of training tokens of the whole run. */
+  readonly tokens: number;
+  readonly histogram: ReadonlyMap<string, number> | null;
+}
+
+/**
+ * The text that a run samples. A resumed run selects the same shares as before, whatever the options; null for a new run. The weights with which
+ * it starts say how much of each domain it is expected to read.
+ */
+export async function sampledText(
+  { mixing, tokens, histogram }: SelectionPlan,
+  { domains, sizes, target }: Data,
+  resumed: Checkpoint["json"] | null,
+  { signal }: Pick<RunHooks, "signal">,
+): Promise<SampledText> {
+  const windows = domains.map(({ train }) => train);
+  const all: SampledText = { domains: windows, sizes, selected: null };
+  const saved = resumed === null ? null : savedShares(resumed, mixing.names);
+  const { leastShare } = mixing;
+  if (target === null || (resumed === null ? leastShare >= 1 : saved === null)) return all;
+  const options =
+    saved === null
+      ? { weights: startOf(mixing, { sizes, histogram }), tokens, leastShare }
+      : { shares: saved };
+  const selection = await selectInTurns(target.train, windows, options, signal);
+  if (selection.shares.every((share) => share === 1)) return all;
+  const shares = new Map(mixing.names.map((name, i) => [name, selection.shares[i]!]));
+  return {
+    domains: selection.domains,
+    sizes: Object.fromEntries(sampledTokens(Object.entries(sizes), shares)),
+    selected: shares,
+  };
+}
+
+/** The weights of the domains with which a run starts. */
+function startOf({ bases, mixerOf }: MixingPlan, read: ReadFacts): Float64Array {
+  const start = currentWeights(mixerOf(read).initial);
+  return bases === null ? start : mixtureOf(bases, start);
+}
+
+/** The shares in a checkpoint; null if its run uses all text. */
+function savedShares(json: Checkpoint["json"], names: readonly string[]): Float64Array | null {
+  // The checkpoint's checksum guarantees that this is what was written, and its configuration has the same domains.
+  const saved = json["selected"];
+  return Array.isArray(saved) && saved.length === names.length ? Float64Array.from(saved, Number) : null;
+}
+
+/**
+ * Formats the shares, those of the domains with the largest weights first: `selected the windows that resemble the target most: 36 % of state-of-the-union,
+ * … and 25 % of 21 more; --select 1 trains on all text`.
+ */
+export function selectionLine(
+  selected: ReadonlyMap<string, number>,
+  mixing: MixingPlan,
+  read: ReadFacts,
+): string {
+  const start = startOf(mixing, read);
+  const order = [...selected]
+    .map(([name, share], i) => ({ name, share, weight: start[i]! }))
+    .sort((one, other) => other.weight - one.weight);
+  const shown = order.slice(0, 4).map(({ name, share }) => `${(100 * share).toFixed(0)} % of ${name}`);
+  const rest = order.slice(4).map(({ share }) => share);
+  const range = [Math.min(...rest), Math.max(...rest)].map((share) => (100 * share).toFixed(0));
+  const others =
+    rest.length === 0
+      ? ""
+      : ` and ${range[0] === range[1] ? range[0] : range.join(" to ")} % of ${rest.length} more`;
+  return `selected the windows that resemble the target most: ${shown.join(", ")}${others}; --select 1 trains on all text`;
+}

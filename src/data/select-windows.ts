@@ -1,0 +1,280 @@
+/**
+ * Selects the windows of each domain that resemble a target most, if a run needs only a part of the domain's text. Windows are compared by the bigrams
+ * of the target and those of all domains (`bigram-ratio.ts`).
+ */
+import type { CancelSignal } from "../cancel.ts";
+import { GradmixError } from "../errors.ts";
+import type { TokenBatch } from "../nn/model.ts";
+import { checkOptions, integerIn, list, numberIn, numberList, required } from "../options.ts";
+import { type BigramRatio, createBigramRatio } from "./bigram-ratio.ts";
+import type { Dataset } from "./dataset.ts";
+import type { Stretch } from "./bigram-scores.ts";
+import { evenly, stretchesOf } from "./stretches.ts";
+import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
+import { checkWindows, commonTime, type Windows } from "./tokens.ts";
+
+/** Options of `selectWindows`. */
+export interface SelectionOptions {
+  /** The domain weights that the run is expected to have, such as the shares of `bigramHistogram`. They need not sum to 1 [k]. */
+  readonly weights: ArrayLike<number>;
+  /** Number of training tokens of the run. */
+  readonly tokens: number;
+  /** Smallest share of a domain's windows that is kept (default 0.25). 1 keeps all windows. */
+  readonly leastShare?: number;
+}
+
+/** What `selectWindows` returns. */
+export interface Selection {
+  /** The selected windows of each domain, to be sampled in place of the domains. */
+  readonly domains: Dataset<TokenBatch>[];
+  /** Share of each domain's windows that was selected, up to 1 [k]. */
+  readonly shares: Float64Array;
+  /** Tokens of the selected windows of each domain, the `sizes` for a mixer [k]. */
+  readonly sizes: Float64Array;
+}
+
+export const selectionDefaults = { leastShare: 0.25 } as const;
+
+/** Windows are selected only if the target has more training tokens than this, since few tokens do not show which windows resemble it. */
+const FEWEST_TARGET_TOKENS = 4000;
+/** Most tokens that are counted: of a domain, of all domains, and of the target. */
+const COUNTED = 2 ** 15;
+const COUNTED_IN_ALL = 2 ** 22;
+const COUNTED_OF_TARGET = 2 ** 21;
+/** Most windows of a domain, of the target, and fewest of a domain if there are many, whose scores decide how much is kept. */
+const SCORED = 512;
+const SCORED_IN_ALL = 2 ** 17;
+const LEAST_SCORED = 16;
+/** Parts of the target; each is scored with the counts of the others. */
+const TARGET_PARTS = 10;
+/** Windows that are compared with each other; the best of them are kept. They are spread over the domain. */
+const BLOCK = 32;
+
+/**
+ * Selects windows of each domain for a run. A run that needs only a part of a domain's text then reads the part that resembles the target most.
+ *
+ * A domain with n windows of T tokens keeps the largest of these shares of its windows:
+ *
+ * - `leastShare`;
+ * - what the run is expected to read of it, α · tokens / (n·T), so that no window is repeated because of the selection;
+ * - what the run would read of all domains if it used all text equally often;
+ * - the share whose windows resemble the target as much as the target's own windows do, on average. Own windows are scored with the bigrams of the rest
+ *   of the target. So a domain that consists of text like the target keeps all of it.
+ *
+ * All windows are kept if the target has no more than 4,000 tokens. With n > 4,000 tokens of target, a share s becomes 1 − (1 − s)(1 − 4,000/n).
+ *
+ * The same text gives the same windows. Windows are compared only when they are drawn, 32 at a time, so large domains cost no time before the run.
+ * All text must come from one tokenizer. Throws `config` for invalid options, and `data` for windows of different lengths.
+ */
+export function selectWindows(
+  target: Windows,
+  domains: readonly Windows[],
+  options: SelectionOptions,
+): Selection {
+  checkOptions<SelectionOptions>("selectWindows", options, {
+    weights: required(numberList),
+    tokens: required(integerIn(0)),
+    leastShare: numberIn({ min: 0, max: 1 }),
+  });
+  return runSteps(selectionSteps(target, domains, options));
+}
+
+/**
+ * The same, but regularly lets the event loop run; rejects with the reason of `signal` once that is aborted. In place of the options, it also takes the
+ * shares of an earlier selection. Not part of the package's interface.
+ */
+export function selectInTurns(
+  target: Windows,
+  domains: readonly Windows[],
+  options: SelectionOptions | { readonly shares: Float64Array },
+  signal: CancelSignal,
+): Promise<Selection> {
+  return runStepsInTurns(selectionSteps(target, domains, options), signal);
+}
+
+function* selectionSteps(
+  target: Windows,
+  domains: readonly Windows[],
+  options: SelectionOptions | { readonly shares: Float64Array },
+): Steps<Selection> {
+  checkWindows("selectWindows: target", target);
+  list("selectWindows: domains", domains);
+  for (const [i, domain] of domains.entries()) checkWindows(`selectWindows: domains: ${i}`, domain);
+  commonTime([target, ...domains]);
+  const read = "shares" in options ? options.shares : readShares(domains, options);
+  const targetTokens = target.stream.tokens.length;
+  const trust = Math.max(0, 1 - FEWEST_TARGET_TOKENS / Math.max(1, targetTokens));
+  if (trust === 0 || read.every((share) => share >= 1))
+    return selectionOf(domains, domains, new Float64Array(domains.length).fill(1));
+  const parts = partsOf(target);
+  const scores = yield* scoresInSteps(parts, domains);
+  let shares = read;
+  if (!("shares" in options)) {
+    const own = yield* targetScoreInSteps(parts, target.time, scores.ratio);
+    const most = Math.floor(SCORED_IN_ALL / domains.length);
+    const scored = Math.min(SCORED, Math.max(LEAST_SCORED, most));
+    shares = new Float64Array(domains.length);
+    for (const [i, { count }] of domains.entries()) {
+      yield;
+      const sample = read[i]! >= 1 ? [] : evenly(count, scored).map((index) => scores.of(i, index));
+      const share = Math.max(read[i]!, shareWithMean(sample, own));
+      shares[i] = share >= 1 ? 1 : 1 - (1 - share) * trust;
+    }
+  }
+  const selected = domains.map((domain, i) => bestOf(domain, shares[i]!, (index) => scores.of(i, index)));
+  return selectionOf(domains, selected, shares);
+}
+
+function selectionOf(
+  domains: readonly Windows[],
+  selected: readonly Dataset<TokenBatch>[],
+  shares: Float64Array,
+): Selection {
+  const sizes = Float64Array.from(domains, ({ stream }, i) => Math.round(stream.tokens.length * shares[i]!));
+  return { domains: [...selected], shares, sizes };
+}
+
+/** The share of each domain's windows that is kept at least, before any window is scored. */
+function readShares(
+  domains: readonly Windows[],
+  { weights, tokens, leastShare = selectionDefaults.leastShare }: SelectionOptions,
+): Float64Array {
+  if (weights.length !== domains.length)
+    throw new GradmixError(
+      "config",
+      `selectWindows: weights: ${weights.length} values for ${domains.length} domains`,
+    );
+  const given = Array.from(weights);
+  const bad = given.findIndex((value) => !(value >= 0 && Number.isFinite(value)));
+  const sum = given.reduce((a, b) => a + b, 0);
+  if (bad >= 0 || !(sum > 0 || given.length === 0))
+    throw new GradmixError(
+      "config",
+      `selectWindows: weights: ${bad < 0 ? "all values are 0; one must be above 0" : `value ${bad} is ${given[bad]}; it must be a number of 0 or more`}`,
+    );
+  const sizes = domains.map(({ count, time }) => count * time);
+  const evenly = tokens / sizes.reduce((a, b) => a + b, 0);
+  return Float64Array.from(sizes, (size, i) =>
+    Math.min(1, Math.max(leastShare, evenly, (given[i]! * tokens) / (sum * size))),
+  );
+}
+
+interface Scores {
+  readonly ratio: BigramRatio;
+  /** The score of a window of a domain, without the window itself if it is among the counted text. */
+  of(domain: number, index: number): number;
+}
+
+type Tokens = Uint16Array | Uint32Array;
+
+/** The text of the target that is counted, in parts. */
+function partsOf({ stream, time }: Windows): Tokens[] {
+  const { length } = stream.tokens;
+  const parts = Math.max(1, Math.min(TARGET_PARTS, Math.floor(length / (time + 1))));
+  const border = (part: number): number => Math.floor((part * length) / parts);
+  const stretches =
+    length > COUNTED_OF_TARGET
+      ? stretchesOf(stream, COUNTED_OF_TARGET, time)
+      : Array.from({ length: parts }, (_, part) => ({ from: border(part), to: border(part + 1) }));
+  return stretches.map(({ from, to }) => stream.tokens.subarray(from, to));
+}
+
+/** Counts the target and a part of each domain. */
+function* scoresInSteps(parts: readonly Tokens[], domains: readonly Windows[]): Steps<Scores> {
+  const ratio = createBigramRatio();
+  const most = Math.min(COUNTED, Math.floor(COUNTED_IN_ALL / domains.length));
+  const counted = domains.map(({ stream, time }) => stretchesOf(stream, Math.max(most, time + 1), time));
+  const pieces = function* (): Generator<Tokens, void, undefined> {
+    for (const [i, { stream }] of domains.entries())
+      for (const { from, to } of counted[i]!) yield stream.tokens.subarray(from, to);
+  };
+  for (const part of parts) ratio.add(part);
+  for (const piece of pieces()) {
+    ratio.add(piece);
+    yield;
+  }
+  for (const part of parts) ratio.count("target", part);
+  for (const piece of pieces()) {
+    ratio.count("other", piece);
+    yield;
+  }
+  ratio.smooth();
+  return {
+    ratio,
+    of(domain, index) {
+      const window = windowTokens(domains[domain]!, index);
+      const from = index * domains[domain]!.time;
+      if (!contains(counted[domain]!, { from, to: from + window.length })) return ratio.score(window);
+      ratio.count("other", window, -1);
+      const score = ratio.score(window);
+      ratio.count("other", window);
+      return score;
+    },
+  };
+}
+
+/** The tokens of a window with the one that follows it. */
+function windowTokens({ stream, time }: Windows, index: number): Tokens {
+  return stream.tokens.subarray(index * time, (index + 1) * time + 1);
+}
+
+/** Whether one of the stretches, which ascend, contains a part. */
+function contains(stretches: readonly Stretch[], { from, to }: Stretch): boolean {
+  return stretches.some((stretch) => stretch.from <= from && to <= stretch.to);
+}
+
+/** The mean score of the target's own windows, those of each part with the counts of the others. */
+function* targetScoreInSteps(parts: readonly Tokens[], time: number, ratio: BigramRatio): Steps<number> {
+  let [sum, scored] = [0, 0];
+  for (const part of parts) {
+    yield;
+    ratio.count("target", part, -1);
+    const windows = Math.max(1, Math.floor((part.length - 1) / time));
+    for (const w of evenly(windows, Math.ceil(SCORED / parts.length))) {
+      sum += ratio.score(part.subarray(w * time, (w + 1) * time + 1));
+      scored++;
+    }
+    ratio.count("target", part);
+  }
+  return sum / scored;
+}
+
+/** The largest share of the best scores whose mean is at least `mean`; 0 if even the best is below it. */
+function shareWithMean(scores: readonly number[], mean: number): number {
+  const sorted = Float64Array.from(scores).sort().reverse();
+  let [sum, kept] = [0, 0];
+  while (kept < sorted.length && sum + sorted[kept]! >= mean * (kept + 1)) sum += sorted[kept++]!;
+  return scores.length === 0 ? 0 : kept / scores.length;
+}
+
+/**
+ * The windows with the best scores, as a source. Window w belongs to block w mod B of B blocks, so each block is spread over the domain, and example g of
+ * the source is one of block g mod B. A block is scored when one of its examples is first requested.
+ */
+function bestOf(windows: Windows, share: number, scoreOf: (index: number) => number): Dataset<TokenBatch> {
+  const { name, time, count } = windows;
+  const kept = Math.max(1, Math.round(share * count));
+  if (kept >= count) return windows;
+  const blocks = Math.ceil(count / BLOCK);
+  const chosen = new Uint32Array(kept);
+  const known = new Uint8Array(blocks);
+  const choose = (block: number): void => {
+    const own = Array.from({ length: Math.ceil((count - block) / blocks) }, (_, j) => block + j * blocks);
+    const scores = new Map(own.map((index) => [index, scoreOf(index)]));
+    own.sort((a, b) => scores.get(b)! - scores.get(a)! || a - b);
+    for (let g = block, j = 0; g < kept; g += blocks, j++) chosen[g] = own[j]!;
+    known[block] = 1;
+  };
+  const windowOf = (index: number): number => {
+    if (!Number.isInteger(index) || index < 0 || index >= kept)
+      throw new GradmixError("data", `"${name}": there is no selected window ${index}; it has ${kept}`);
+    const block = index % blocks;
+    if (known[block] === 0) choose(block);
+    return chosen[index]!;
+  };
+  return {
+    ...{ name, time, count: kept },
+    tokensOf: (index) => windows.tokensOf(windowOf(index)),
+    batchOf: (indices) => windows.batchOf(indices.map(windowOf)),
+  };
+}
