@@ -67,7 +67,7 @@ export const selection: Experiment = {
       {
         name: "selection",
         caption: "Loss on each target minus that of importance sampling",
-        svg: drawPanels([differencesPanel(questions[0]!, settings, results)]),
+        svg: drawPanels([differencesPanel(questions[0], settings, results)]),
       },
     ],
   }),
