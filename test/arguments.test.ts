@@ -112,6 +112,7 @@ async function validCalls(): Promise<typeof calls> {
       examplesOf: ["a", batch],
       rowsOf: ["a", { inputs: new Float32Array(4), width: 2, targets: new Int32Array(2) }],
       bigramHistogram: [windows, [windows, windows], {}],
+      selectWindows: [windows, [windows, windows], { weights: [1, 1], tokens: 10 }],
       divideByLikeness: [train, [train, train], {}],
       kMeans: [points, { clusters: 2 }],
       nearestCentroids: [points, points],

@@ -461,6 +461,15 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { vocabSize: 260 },
     wrong: { vocabSize: counts },
   },
+  selectWindows: {
+    call(options: data.SelectionOptions) {
+      const text = { tokens: Uint16Array.of(1, 2, 1, 2), documents: Float64Array.of(0, 4) };
+      const windows = data.windowsOf("a", text, 2);
+      return data.selectWindows(windows, [windows], options);
+    },
+    valid: { weights: [1], tokens: 10, leastShare: 0.5 },
+    wrong: { weights: [[-1], [1, 1], [NaN]], tokens: [-1, 0.5], leastShare: [-1, 2] },
+  },
   divideByLikeness: {
     call(options: data.LikenessOptions) {
       const text = { tokens: Uint16Array.of(1, 2, 1, 2), documents: Float64Array.of(0, 2, 4) };

@@ -33,7 +33,7 @@ export interface SelectionPlan {
  */
 export async function sampledText(
   { mixing, tokens, histogram }: SelectionPlan,
-  { domains, sizes, target }: Data,
+  { domains, sizes, target }: Pick<Data, "domains" | "sizes" | "target">,
   resumed: Checkpoint["json"] | null,
   { signal }: Pick<RunHooks, "signal">,
 ): Promise<SampledText> {
