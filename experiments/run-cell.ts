@@ -46,7 +46,8 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
   const parts: Parts = { cell, text, domains, target, model };
   try {
-    const before = cell.before === undefined ? null : await trainBefore(parts, cell.before);
+    const before =
+      cell.before === undefined ? null : await trainBefore({ ...parts, domains: whole }, cell.before);
     const trainer = trainerOf(parts, mixerOf(parts), cell.steps);
     try {
       const trained = await train(parts, trainer);

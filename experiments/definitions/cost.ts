@@ -2,14 +2,14 @@ import { drawPanels, logAxis } from "#dist/report/chart.js";
 import { domainCount, predictedCost } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { linesOver } from "../figures.ts";
-import { DEFAULT, methods, paperWith } from "../methods.ts";
+import { ALL_TEXT, methods, paperWith } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { meansTable, type Observation } from "../tables.ts";
 import { cellOf, gridOf, type Run, seedsOf } from "./common.ts";
 
 const counts = [4, 16, 64, 256, 1024, 4096];
 const columns = counts.map((count) => count.toLocaleString("en"));
-const compared = { "DGA (paper)": paperWith({}), "DGA (default)": DEFAULT } as const;
+const compared = { "DGA (paper)": paperWith({}), "DGA, all text": ALL_TEXT } as const;
 type Compared = keyof typeof compared;
 const rows = Object.keys(compared) as Compared[];
 /** Enough for four updates. */

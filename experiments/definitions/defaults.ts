@@ -1,5 +1,5 @@
 import type { Experiment, Settings } from "../experiment.ts";
-import { ALL_ALIGNED, COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
+import { ALL_ALIGNED, ALL_TEXT, COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { drawPanels } from "#dist/report/chart.js";
 import { ALL_EVENLY } from "../domains.ts";
@@ -22,7 +22,8 @@ const compared = {
   "importance sampling": methods["importance sampling"],
   "importance sampling, limit 8": methods["importance sampling, limit 8"],
   "DGA (default)": DEFAULT,
-  "DGA, all parameters aligned": ALL_ALIGNED,
+  "DGA, all text": ALL_TEXT,
+  "DGA, all text, all parameters aligned": ALL_ALIGNED,
   "DGA (default), no histogram": WITHOUT_PRIOR,
   "DGA (former default)": FORMER,
 } as const;

@@ -21,7 +21,7 @@ const paper = (constant: "eta" | "beta" | "updateEvery", values: readonly number
   method: (value) => paperWith({ [constant]: value }),
 });
 const own = (constant: string, values: readonly number[]): Swept => ({
-  ...{ of: "DGA (default)", constant, values },
+  ...{ of: "DGA, all text", constant, values },
   method: (value) => defaultWith({ [constant]: value }),
 });
 

@@ -28,7 +28,8 @@ const compared: Readonly<Record<string, Method>> = {
   uniform: methods.uniform,
   "importance sampling": methods["importance sampling"],
   "DGA (default)": methods["DGA (default)"],
-  "DGA, without probes": WITHOUT_PROBES,
+  "DGA, all text": methods["DGA, all text"],
+  "DGA, all text, without probes": WITHOUT_PROBES,
   "DGA (default), no histogram": WITHOUT_PRIOR,
 };
 const rows = namesOf(compared);
@@ -50,7 +51,7 @@ export const wrongHistogram: Experiment = {
   name: "wrong-histogram",
   title: "A wrong histogram",
   about:
-    "This experiment shows how far the gradients correct a wrong histogram. It repeats the runs of the first experiment (24 domains with all their tokens), once with the histogram of the target, and once with that of another target: inaugural with that of court, math with that of travel, travel with that of inaugural, and court with that of math. The row without probes is the default with `--align-probes 0`.",
+    "This experiment shows how far the gradients correct a wrong histogram. It repeats the runs of the first experiment (24 domains with all their tokens), once with the histogram of the target, and once with that of another target: inaugural with that of court, math with that of travel, travel with that of inaugural, and court with that of math. The rows of all text are the default with `--select 1`, and the one without probes also has `--align-probes 0`.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);
