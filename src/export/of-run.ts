@@ -78,7 +78,7 @@ export function mixtureOfRun(
       weights: staged === null ? kind : "stages",
     },
   };
-  return { mixture, notes: staged?.notes ?? [] };
+  return { mixture, notes: [...(staged?.notes ?? []), ...selectionNotes(facts)] };
 }
 
 function domainsOf(
@@ -112,6 +112,16 @@ function domainsOf(
 
 function documentTokens({ tokens, heldOutTokens, documents }: TextFacts): number | null {
   return documents > 0 && tokens + heldOutTokens > 0 ? (tokens + heldOutTokens) / documents : null;
+}
+
+/** What the weights do not say about a run that was trained on selected windows. */
+function selectionNotes({ selected }: RunFacts): string[] {
+  const shares = [...(selected?.values() ?? [])];
+  if (shares.length === 0) return [];
+  const [least, most] = [Math.min(...shares), Math.max(...shares)].map((share) => (100 * share).toFixed(0));
+  return [
+    `the run was trained on the ${least === most ? least : `${least} to ${most}`} % of each domain's windows that resemble its target most, but the weights are those of whole domains; for a mixture that holds without a selection, train with --select 1, and for one of selected text, divide the domains first with gradmix divide`,
+  ];
 }
 
 /** Divides the weights of the run over time into stages. */

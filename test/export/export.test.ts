@@ -366,6 +366,17 @@ describe("mixtureOfRun", () => {
     expect(limitOf(["a"])).toBe(null);
   });
 
+  test("tells that the run was trained on selected windows, with their shares", () => {
+    const { facts } = runOf();
+    const notesWith = (...shares: number[]): string =>
+      mixtureOfRun(
+        runOf(2, { facts: { ...facts, selected: new Map(shares.map((share, i) => [`d${i}`, share])) } }),
+      ).notes.join("\n");
+    expect(mixtureOfRun(runOf(2)).notes.join()).not.toContain("windows");
+    expect(notesWith(0.25, 0.6)).toMatch(/^the run was trained on the 25 to 60 % of each domain's windows/);
+    expect(notesWith(0.25, 0.254)).toContain("on the 25 % of each domain's windows");
+  });
+
   test("refuses a run without weights, one of two runs, and stages of bases", () => {
     expect(codeOf(() => mixtureOfRun(runOf(2, { weights: null })))).toMatch(
       /^data: runs\/first: has no weights yet/,
