@@ -4,7 +4,7 @@
  *     ln p_target(b | a) / p_other(b | a)
  *
  * over its pairs of neighbouring tokens ab, in nats per token (Moore and Lewis 2010). Both are bigram models, smoothed as those of the histogram are
- * (`bigram-scores.ts`).
+ * (`bigram-scores.ts`), with the frequencies of the other text.
  */
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
 import { createKeys, createTokenNumbers } from "./token-numbers.ts";
@@ -14,92 +14,131 @@ type Tokens = Uint16Array | Uint32Array;
 /** One of the two texts. */
 export type Side = "target" | "other";
 
-/** Counts of a target and of other text, with the score that follows from them. */
+/** Counts of a target and of other text, and the scores that follow from them. */
 export interface BigramRatio {
   /** Makes room for the tokens and pairs of a text. All text that is counted must be added first. */
   add(tokens: Tokens): void;
-  /** Counts a text, `times` times; −1 takes it out again. Tokens and pairs that were not added are not counted. */
-  count(side: Side, tokens: Tokens, times?: 1 | -1): void;
-  /** Fixes the frequencies with which those of both sides are smoothed, those of the other text. */
-  smooth(): void;
+  /** Counts a text that was added. */
+  count(side: Side, tokens: Tokens): void;
+  /** Computes what scores look up, once all text has been counted. */
+  finish(): void;
   /** The score of a text; 0 for a text without a pair. */
   score(tokens: Tokens): number;
+  /** Takes a text that was counted out of one side while `use` runs. What both sides are smoothed with stays the same. */
+  without<R>(side: Side, tokens: Tokens, use: () => R): R;
 }
 
 interface Counts {
   total: number;
-  tokens: Float64Array;
-  pairs: Float64Array;
+  readonly tokens: Float64Array;
+  readonly pairs: Float64Array;
+}
+type Both = Readonly<Record<Side, Counts>>;
+
+/**
+ * The logarithm of a pair's ratio is the sum of two terms: that of the first token, and that of the pair or, for a pair that was not counted, of
+ * the second token.
+ */
+interface Terms {
+  readonly first: Float64Array;
+  readonly second: Float64Array;
+  readonly pair: Float64Array;
 }
 
-/** Creates empty counts: call `add` for all text, then `count` and `smooth`, then `score`. */
+/** Creates empty counts. Call `add` for all text, then `count` for all text, then `finish`. */
 export function createBigramRatio(): BigramRatio {
-  const [tokenNumbers, pairs] = [createTokenNumbers(), createKeys()];
-  const counts: Record<Side, Counts> = { target: noCounts(), other: noCounts() };
+  const [numbers, pairs] = [createTokenNumbers(), createKeys()];
+  /** The second token of each pair. */
+  const followers: number[] = [];
+  let counts: Both = { target: noCounts(0, 0), other: noCounts(0, 0) };
   let background = new Float64Array(0);
+  /** null while a text is taken out of the counts. */
+  let terms: Terms | null = null;
+
+  const change = (side: Side, tokens: Tokens, times: 1 | -1): void => {
+    if (counts.target.pairs.length !== pairs.size)
+      counts = { target: noCounts(numbers.size, pairs.size), other: noCounts(numbers.size, pairs.size) };
+    const own = counts[side];
+    let before = -1;
+    for (const id of tokens) {
+      const next = numbers.get(id);
+      own.tokens[next]! += times;
+      if (before >= 0) own.pairs[pairs.get(before, next)]! += times;
+      before = next;
+    }
+    own.total += times * tokens.length;
+  };
+  const floorOf = (token: number): number => (token < 0 ? FLOOR : background[token]!);
+
   return {
     add(tokens) {
       let before = -1;
       for (const id of tokens) {
-        const next = tokenNumbers.add(id);
-        if (before >= 0) pairs.add(before, next);
+        const next = numbers.add(id);
+        if (before >= 0 && pairs.add(before, next) === followers.length) followers.push(next);
         before = next;
       }
     },
-    count(side, tokens, times = 1) {
-      const own = counts[side];
-      if (own.tokens.length < tokenNumbers.size) own.tokens = widened(own.tokens, tokenNumbers.size);
-      if (own.pairs.length < pairs.size) own.pairs = widened(own.pairs, pairs.size);
-      let before = -1;
-      for (const id of tokens) {
-        const next = tokenNumbers.get(id);
-        if (next >= 0) own.tokens[next]! += times;
-        const pair = before < 0 || next < 0 ? -1 : pairs.get(before, next);
-        if (pair >= 0) own.pairs[pair]! += times;
-        before = next;
-      }
-      own.total += times * tokens.length;
-    },
-    smooth() {
-      const { total, tokens } = counts.other;
+    count: (side, tokens) => change(side, tokens, 1),
+    finish() {
+      const { tokens, total } = counts.other;
       background = tokens.map((times) => FLOOR + times / Math.max(1, total));
+      terms = {
+        first: tokens.map((_, a) => firstTerm(counts, a)),
+        second: background.map((floor, b) => secondTerm(counts, b, -1, floor)),
+        pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, floorOf(b))),
+      };
     },
     score(tokens) {
       if (tokens.length < 2) return 0;
+      const known = terms;
       let sum = 0;
-      let first = tokenNumbers.get(tokens[0]!);
+      let a = numbers.get(tokens[0]!);
       for (let t = 1; t < tokens.length; t++) {
-        const second = tokenNumbers.get(tokens[t]!);
-        const pair = first < 0 || second < 0 ? -1 : pairs.get(first, second);
-        const floor = second < 0 ? FLOOR : (background[second] ?? FLOOR);
-        sum += Math.log(
-          likelihood(counts.target, first, second, pair, floor) /
-            likelihood(counts.other, first, second, pair, floor),
-        );
-        first = second;
+        const b = numbers.get(tokens[t]!);
+        const ab = a < 0 || b < 0 ? -1 : pairs.get(a, b);
+        sum +=
+          known === null || a < 0 || b < 0
+            ? firstTerm(counts, a) + secondTerm(counts, b, ab, floorOf(b))
+            : known.first[a]! + (ab < 0 ? known.second[b]! : known.pair[ab]!);
+        a = b;
       }
       return sum / (tokens.length - 1);
+    },
+    without(side, tokens, use) {
+      const kept = terms;
+      terms = null;
+      change(side, tokens, -1);
+      try {
+        return use();
+      } finally {
+        change(side, tokens, 1);
+        terms = kept;
+      }
     },
   };
 }
 
-const noCounts = (): Counts => ({ total: 0, tokens: new Float64Array(0), pairs: new Float64Array(0) });
+const noCounts = (tokens: number, pairs: number): Counts => ({
+  total: 0,
+  tokens: new Float64Array(tokens),
+  pairs: new Float64Array(pairs),
+});
 
-function widened(counts: Float64Array, size: number): Float64Array {
-  const wider = new Float64Array(size);
-  wider.set(counts);
-  return wider;
+const timesOf = (counts: Float64Array, item: number): number => (item < 0 ? 0 : counts[item]!);
+
+/** The term of a first token: of the ratio, what divides p(b | a). */
+function firstTerm({ target, other }: Both, a: number): number {
+  return Math.log(
+    (timesOf(other.tokens, a) + BIGRAM_SMOOTHING) / (timesOf(target.tokens, a) + BIGRAM_SMOOTHING),
+  );
 }
 
-/** p(b | a), from the numbers of a, b and ab, −1 for what was not counted, and the background of b. */
-function likelihood(
-  { total, tokens, pairs }: Counts,
-  first: number,
-  second: number,
-  pair: number,
-  background: number,
-): number {
-  const times = (counts: Float64Array, item: number): number => (item < 0 ? 0 : (counts[item] ?? 0));
-  const single = (times(tokens, second) + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
-  return (times(pairs, pair) + BIGRAM_SMOOTHING * single) / (times(tokens, first) + BIGRAM_SMOOTHING);
+/** The term of a pair ab, −1 if it was not counted, from the background of b. */
+function secondTerm({ target, other }: Both, b: number, ab: number, background: number): number {
+  const undivided = ({ total, tokens, pairs }: Counts): number => {
+    const single = (timesOf(tokens, b) + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
+    return timesOf(pairs, ab) + BIGRAM_SMOOTHING * single;
+  };
+  return Math.log(undivided(target) / undivided(other));
 }

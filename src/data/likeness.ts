@@ -115,7 +115,7 @@ export function* likenessInSteps(
         ratio.count(side, document);
         yield;
       }
-  ratio.smooth();
+  ratio.finish();
   const found: Float64Array[] = [];
   for (const domain of domains) {
     const scores = new Float64Array(domain.documents.length - 1);

@@ -198,17 +198,15 @@ function* scoresInSteps(parts: readonly Tokens[], domains: readonly Windows[]): 
     ratio.count("other", piece);
     yield;
   }
-  ratio.smooth();
+  ratio.finish();
   return {
     ratio,
     of(domain, index) {
       const window = windowTokens(domains[domain]!, index);
       const from = index * domains[domain]!.time;
-      if (!contains(counted[domain]!, { from, to: from + window.length })) return ratio.score(window);
-      ratio.count("other", window, -1);
-      const score = ratio.score(window);
-      ratio.count("other", window);
-      return score;
+      const own = (): number => ratio.score(window);
+      const isCounted = contains(counted[domain]!, { from, to: from + window.length });
+      return isCounted ? ratio.without("other", window, own) : own();
     },
   };
 }
@@ -228,13 +226,12 @@ function* targetScoreInSteps(parts: readonly Tokens[], time: number, ratio: Bigr
   let [sum, scored] = [0, 0];
   for (const part of parts) {
     yield;
-    ratio.count("target", part, -1);
     const windows = Math.max(1, Math.floor((part.length - 1) / time));
-    for (const w of evenly(windows, Math.ceil(SCORED / parts.length))) {
-      sum += ratio.score(part.subarray(w * time, (w + 1) * time + 1));
-      scored++;
-    }
-    ratio.count("target", part);
+    const some = evenly(windows, Math.ceil(SCORED / parts.length));
+    ratio.without("target", part, () => {
+      for (const w of some) sum += ratio.score(part.subarray(w * time, (w + 1) * time + 1));
+    });
+    scored += some.length;
   }
   return sum / scored;
 }
