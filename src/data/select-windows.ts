@@ -256,10 +256,12 @@ function bestOf(windows: Windows, share: number, scoreOf: (index: number) => num
   const chosen = new Uint32Array(kept);
   const known = new Uint8Array(blocks);
   const choose = (block: number): void => {
-    const own = Array.from({ length: Math.ceil((count - block) / blocks) }, (_, j) => block + j * blocks);
-    const scores = new Map(own.map((index) => [index, scoreOf(index)]));
-    own.sort((a, b) => scores.get(b)! - scores.get(a)! || a - b);
-    for (let g = block, j = 0; g < kept; g += blocks, j++) chosen[g] = own[j]!;
+    const own = Array.from({ length: Math.ceil((count - block) / blocks) }, (_, j) => {
+      const index = block + j * blocks;
+      return { index, score: scoreOf(index) };
+    });
+    own.sort((a, b) => b.score - a.score || a.index - b.index);
+    for (let g = block, j = 0; g < kept; g += blocks, j++) chosen[g] = own[j]!.index;
     known[block] = 1;
   };
   const windowOf = (index: number): number => {

@@ -1,6 +1,7 @@
 /** The selection of windows: against a slow oracle of the same formulas, and on text whose best windows are known. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { expectNear } from "../near.ts";
 import { bigramHistogram, type Selection, selectWindows, type TokenStream, windowsOf } from "gradmix/data";
 import { selectInTurns } from "#dist/data/select-windows.js";
 import { GradmixError } from "#dist/errors.js";
@@ -107,7 +108,7 @@ describe("how much is kept", () => {
 
   test("a domain in the target's language keeps nearly all, one in another language the least share", () => {
     const { shares } = selectWindows(target, [alike, other], { weights: [1, 1], tokens: 0 });
-    expect(shares[1]).toBeCloseTo(1 - (1 - 0.25) * trust, 12);
+    expectNear(shares[1], 1 - (1 - 0.25) * trust, 1e-12);
     expect(shares[0]).toBeGreaterThan(0.8);
   });
 
@@ -127,7 +128,7 @@ describe("how much is kept", () => {
             const read = Math.max(leastShare, tokens / 8000, (weights[i] / sum) * (tokens / 4000));
             const least = read >= 1 ? 1 : 1 - (1 - read) * trust;
             if (i === 0) expect(shares[i]).toBeGreaterThanOrEqual(least - 1e-12);
-            else expect(shares[i]).toBeCloseTo(least, 9);
+            else expectNear(shares[i], least, 1e-9);
             expect(domains[i].count).toBe(Math.max(1, Math.round(shares[i] * count)));
             expect(sizes[i]).toBe(Math.round(shares[i] * stream.tokens.length));
           });
@@ -144,7 +145,7 @@ describe("how much is kept", () => {
     ] as const) {
       const few = windows("target", written(0, length, randomOf(5)));
       const { shares, domains } = selectWindows(few, [other], { weights: [1], tokens: 0 });
-      expect(shares[0]).toBeCloseTo(kept, 12);
+      expectNear(shares[0], kept, 1e-12);
       if (length === 4000) expect(domains[0]).toBe(other);
     }
   });
