@@ -44,6 +44,7 @@ import {
   type RuleEntry,
   rulesOfFlag,
   seedsOf,
+  selectionWarning,
   sharedOptions,
   splitFile,
   usualRules,
@@ -197,6 +198,7 @@ async function runsOf(
 ): Promise<Pick<Comparison, "runs" | "warnings" | "lineOf">> {
   const warnings = sharedOptions(choice.rules, given);
   const ofRule = new Map<string, Set<string>>();
+  const leastShares = new Map<string, number>();
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
   // Errors in a rule's own options are reported before any text is read.
@@ -206,9 +208,10 @@ async function runsOf(
     if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
     const { mixing } = planRun(config, names);
     ofRule.set(rule, new Set([...unusedOptions(config), ...mixing.unused]));
+    leastShares.set(rule, mixing.leastShare);
   }
   await checkSameDomains(runs, list);
-  return { runs, warnings, lineOf: lineFor(ofRule) };
+  return { runs, warnings: [...warnings, ...selectionWarning(leastShares)], lineOf: lineFor(ofRule) };
 }
 
 /** Adds the name of the rule to a line about its options, unless the line is true of every rule. `ofRule` has the lines about the options of each rule. */

@@ -1,5 +1,6 @@
 /** Determines what `gradmix compare` compares: takes options and returns a list of runs. Writes nothing. */
 import { join } from "node:path";
+import { selectionDefaults } from "../data/select-windows.ts";
 import type { RuleName } from "../dga/rules/index.ts";
 import { isRuleName, ruleNames, ruleTraits } from "../dga/rules/index.ts";
 import type { Json } from "../json.ts";
@@ -240,6 +241,17 @@ export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string
       ? []
       : [`${label} applies to ${names}; the other rules do not have this option`];
   });
+}
+
+/** A line if some of the rules train on selected windows and others on all text. */
+export function selectionWarning(leastShares: ReadonlyMap<string, number>): string[] {
+  const rules = (selecting: boolean): string =>
+    [...leastShares].flatMap(([rule, share]) => (share < 1 === selecting ? [rule] : [])).join(", ");
+  return rules(true) === "" || rules(false) === ""
+    ? []
+    : [
+        `${rules(true)}: on the text within each domain that resembles the target most; ${rules(false)}: on all text. --select 1 gives all text to every rule, and --select ${selectionDefaults.leastShare} has every rule select`,
+      ];
 }
 
 /** What the runs depend on in addition to the choice. */

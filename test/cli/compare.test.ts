@@ -27,6 +27,7 @@ import {
   rulesOfFlag,
   checkRules,
   seedsOf,
+  selectionWarning,
   sharedOptions,
   splitFile,
 } from "#dist/cli/compare-plan.js";
@@ -53,6 +54,14 @@ import { timeless } from "./timeless.ts";
 
 const layer = (json: object, source = "c.json"): Layer => jsonLayer(json, source);
 const data = { domains: { a: "a.txt", b: "b.txt" }, target: "t.txt" };
+
+test("a line says which rules select text, if not all or none of them do", () => {
+  const shares = (...given: readonly (readonly [string, number])[]) => selectionWarning(new Map(given));
+  expect(shares(["uniform", 1], ["dga", 0.25], ["odm", 1])).toEqual([
+    "dga: on the text within each domain that resembles the target most; uniform, odm: on all text. --select 1 gives all text to every rule, and --select 0.25 has every rule select",
+  ]);
+  expect([shares(["uniform", 1], ["odm", 1]), shares(["dga", 0.25], ["slow", 0.5])]).toEqual([[], []]);
+});
 
 describe("the plan", () => {
   const choice = (rules: string, seeds: readonly number[]): Choice => ({
