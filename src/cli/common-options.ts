@@ -25,6 +25,10 @@ export function ruleTakes(rule: RuleName, option: Common): boolean {
   return nameIn(rule, option) !== undefined;
 }
 
+/** Whether the rule weighs domains by their numbers of tokens, and not only limits them by these. */
+export const weighsBySize = (rule: RuleName): boolean =>
+  ruleHas(rule, "sizes") && !ruleHas(rule, "repetitions");
+
 /** Whether the rule itself keeps the floor; otherwise a combinator does. */
 export const ownFloor = (
   floor: MixingConfig["floor"],

@@ -5,7 +5,7 @@ import type { RuleName } from "../dga/rules/index.ts";
 import { isRuleName, ruleNames, ruleTraits } from "../dga/rules/index.ts";
 import type { Json } from "../json.ts";
 import { isEqual, jsonLayer, type Layer } from "./config.ts";
-import { ruleTakes } from "./common-options.ts";
+import { ruleTakes, weighsBySize } from "./common-options.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { comparisonFiles } from "./run-folder.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -193,6 +193,8 @@ const particular: Readonly<Record<string, (entry: RuleEntry, given: Layer) => bo
     ruleTakes(ruleOf(entry), "histogram") &&
     !entry.mixing.has("preset") &&
     entry.mixing.get("prior") !== "uniform",
+  // A rule that weighs by size can only be told to use all text, as it does anyway.
+  select: (entry, { values }) => Number(values.get("mixing.select")) >= 1 || !weighsBySize(ruleOf(entry)),
   preset: (entry) => ruleTraits(ruleOf(entry)).published !== undefined,
   prior: (entry) => typeof ruleTraits(ruleOf(entry)).histogram === "object" && !entry.mixing.has("preset"),
   // A guard compares with the model of a reference under any rule.
@@ -250,7 +252,7 @@ export function selectionWarning(leastShares: ReadonlyMap<string, number>): stri
   return rules(true) === "" || rules(false) === ""
     ? []
     : [
-        `${rules(true)}: on the text within each domain that resembles the target most; ${rules(false)}: on all text. --select 1 gives all text to every rule, and --select ${selectionDefaults.leastShare} has every rule select`,
+        `${rules(true)}: on the text within each domain that resembles the target most; ${rules(false)}: on all text. --select 1 gives all text to every rule, and --select ${selectionDefaults.leastShare} has the others select too`,
       ];
 }
 

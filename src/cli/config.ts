@@ -3,7 +3,7 @@
  * the defaults. Unknown keys, wrong types and values that contradict each other are errors before anything runs.
  */
 import { relative } from "node:path";
-import { ruleTakes } from "./common-options.ts";
+import { ruleTakes, weighsBySize } from "./common-options.ts";
 import { boundsByName, lacksHistogram } from "./mixing.ts";
 import { type TrainConfig, warmupOf } from "./train-config.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
@@ -374,6 +374,10 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
         `${label("mixing.prior")}: with --bases no histogram is counted; give one over the bases with --histogram NAME=X,NAME=X, or leave --prior out`,
       );
   }
+  if ((mixing.select ?? 1) < 1 && weighsBySize(mixing.rule))
+    throw configError(
+      `${label("mixing.select")}: --rule ${mixing.rule} weighs the domains by their sizes, which a selection would change; leave it out, or choose another rule`,
+    );
   if ((mixing.select ?? 1) < 1 && data.target.length === 0)
     throw configError(
       `${label("mixing.select")}: windows are selected by their likeness to a target: ${targetAdvice(data.domainsFrom, "add --target GLOB")}, or leave it out`,

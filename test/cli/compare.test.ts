@@ -55,10 +55,20 @@ import { timeless } from "./timeless.ts";
 const layer = (json: object, source = "c.json"): Layer => jsonLayer(json, source);
 const data = { domains: { a: "a.txt", b: "b.txt" }, target: "t.txt" };
 
+test("--select applies to the rules that can select, and 1 to all", () => {
+  const rules = rulesOfFlag("uniform,proportional,dga", []);
+  const takes = (select: number): string[] =>
+    rules
+      .filter((entry) => optionsFor(entry, layer({ mixing: { select } })).values.has("mixing.select"))
+      .map(({ name }) => name);
+  expect(takes(0.25)).toEqual(["uniform", "dga"]);
+  expect(takes(1)).toEqual(["uniform", "proportional", "dga"]);
+});
+
 test("a line says which rules select text, if not all or none of them do", () => {
   const shares = (...given: readonly (readonly [string, number])[]) => selectionWarning(new Map(given));
   expect(shares(["uniform", 1], ["dga", 0.25], ["odm", 1])).toEqual([
-    "dga: on the text within each domain that resembles the target most; uniform, odm: on all text. --select 1 gives all text to every rule, and --select 0.25 has every rule select",
+    "dga: on the text within each domain that resembles the target most; uniform, odm: on all text. --select 1 gives all text to every rule, and --select 0.25 has the others select too",
   ]);
   expect([shares(["uniform", 1], ["odm", 1]), shares(["dga", 0.25], ["slow", 0.5])]).toEqual([[], []]);
 });

@@ -40,6 +40,12 @@ describe("which runs select windows", () => {
     expect(() => leastShare({ rule: "uniform", select: 0.5 }, {})).toThrow(
       /^c: mixing\.select: windows are selected by their likeness to a target: add --target GLOB, .*leave it out$/,
     );
+    for (const rule of ["temperature", "ado"]) {
+      expect(leastShare({ rule, select: 1 })).toBe(1);
+      expect(() => leastShare({ rule, select: 0.5 })).toThrow(
+        `c: mixing.select: --rule ${rule} weighs the domains by their sizes, which a selection would change; leave it out, or choose another rule`,
+      );
+    }
     for (const select of [0, -1, 1.5, "x"])
       expect(() => leastShare({ select })).toThrow(/^c: mixing\.select/);
   });
