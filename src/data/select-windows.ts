@@ -47,6 +47,8 @@ const SCORED_IN_ALL = 2 ** 17;
 const LEAST_SCORED = 16;
 /** Parts of the target; each is scored with the counts of the others. */
 const TARGET_PARTS = 10;
+/** How often a run that uses all selected text equally often reads it. Up to four epochs of the same text are almost as good as new text. */
+const READ_OFTEN = 4;
 /** Windows that are compared with each other; the best of them are kept. They are spread over the domain. */
 const BLOCK = 32;
 
@@ -57,7 +59,7 @@ const BLOCK = 32;
  *
  * - `leastShare`;
  * - what the run is expected to read of it, α · tokens / (n·T), so that no window is repeated because of the selection;
- * - what the run would read of all domains if it used all text equally often;
+ * - a quarter of what the run would read of it if it used all text equally often, since text may be read four times with little loss;
  * - the share whose windows resemble the target as much as the target's own windows do, on average. Own windows are scored with the bigrams of the rest
  *   of the target. So a domain that consists of text like the target keeps all of it.
  *
@@ -153,7 +155,7 @@ function readShares(
       `selectWindows: weights: ${bad < 0 ? "all values are 0; one must be above 0" : `value ${bad} is ${given[bad]}; it must be a number of 0 or more`}`,
     );
   const sizes = domains.map(({ count, time }) => count * time);
-  const evenly = tokens / sizes.reduce((a, b) => a + b, 0);
+  const evenly = tokens / (READ_OFTEN * sizes.reduce((a, b) => a + b, 0));
   return Float64Array.from(sizes, (size, i) =>
     Math.min(1, Math.max(leastShare, evenly, (given[i]! * tokens) / (sum * size))),
   );
