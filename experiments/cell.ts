@@ -54,10 +54,10 @@ export interface Cell {
     readonly cap: number | null;
     /**
      * Divides all of that text into other domains: clusters of windows with similar content, or pieces of equal length in the order of the text. Or
-     * divides each domain into `count` parts, by how much its documents or its windows resemble the target.
+     * divides each domain into `count` parts, by how much its documents resemble the target.
      */
     readonly cut?: {
-      readonly by: "clusters" | "pieces" | "documents by likeness" | "windows by likeness";
+      readonly by: "clusters" | "pieces" | "documents by likeness";
       readonly count: number;
     };
     /** A file of `targets/`; null when a run has no target. */

@@ -74,9 +74,7 @@ export async function domainsOf(cell: Cell, text: Text, target: TokenStream | nu
   }
   if (cut.by !== "pieces" && cut.by !== "clusters") {
     if (target === null) throw new GradmixError("config", `${cut.by}: give the cell a target`);
-    const documents =
-      cut.by === "documents by likeness" ? streams : streams.map((one) => eachWindow(one, time));
-    return partsOf(domains, divideByLikeness(target, documents, { parts: cut.count }), time, text);
+    return partsOf(domains, divideByLikeness(target, streams, { parts: cut.count }), time, text);
   }
   const whole = windowsOf("all", joinStreams(streams), time, { partial: "drop" });
   return cut.by === "pieces" ? piecesOf(whole, cut.count, text) : clusters(whole, cut.count, cell.text);
@@ -90,13 +88,6 @@ const bigrams = (
     Array.from(bigramHistogram(windowsOf("target", target, domains[0].time), domains).shares),
   counts: (target) => histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary),
 });
-
-/** The same tokens, with each window as a document. */
-function eachWindow({ tokens }: TokenStream, time: number): TokenStream {
-  const whole = Math.floor((tokens.length - 1) / time);
-  const documents = Float64Array.from({ length: whole + 1 }, (_, w) => w * time);
-  return { tokens: tokens.subarray(0, whole * time), documents };
-}
 
 /** The parts of each domain as domains, without parts that are shorter than a window. */
 function partsOf(

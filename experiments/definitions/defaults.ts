@@ -50,12 +50,20 @@ const parts: readonly Part[] = [
   },
   {
     ...newTargets,
-    rows: without("importance sampling, limit 8", "DGA (former default)"),
+    rows: without(
+      "importance sampling, limit 8",
+      "DGA (former default)",
+      "DGA, all text, all parameters aligned",
+    ),
   },
   {
     title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
     columns: textsOf(fewTokens),
-    rows: without("DGA (default), no histogram", "importance sampling, counts"),
+    rows: without(
+      "DGA (default), no histogram",
+      "importance sampling, counts",
+      "DGA, all text, all parameters aligned",
+    ),
   },
   {
     title: "Few target examples: the first 1,000 tokens of the target, 24 domains",

@@ -12,7 +12,6 @@ const TIMES = 4;
 const compared: Readonly<Record<string, Method>> = {
   "importance sampling": methods["importance sampling"],
   "importance sampling, default limit": methods["importance sampling, default limit"],
-  "DGA, all text": methods["DGA, all text"],
   "DGA (default)": methods["DGA (default)"],
   "DGA (default), no histogram": WITHOUT_PRIOR,
 };

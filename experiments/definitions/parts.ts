@@ -2,7 +2,7 @@ import { drawPanels, type Panel } from "#dist/report/chart.js";
 import type { Cell, Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { ALL_TEXT, methods } from "../methods.ts";
+import { ALL_TEXT, DEFAULT, methods } from "../methods.ts";
 import type { Lookup } from "../results.ts";
 import { differencesTable, meansTable, paired } from "../tables.ts";
 import {
@@ -18,7 +18,6 @@ import {
 
 const PARTS = 4;
 const documents: Partial<Cell["text"]> = { cut: { by: "documents by likeness", count: PARTS } };
-const windows: Partial<Cell["text"]> = { cut: { by: "windows by likeness", count: PARTS } };
 
 interface Compared {
   readonly method: Method;
@@ -28,9 +27,8 @@ const compared = {
   "importance sampling": { method: methods["importance sampling"], text: {} },
   "importance sampling, default limit": { method: methods["importance sampling, default limit"], text: {} },
   "DGA, all text": { method: ALL_TEXT, text: {} },
-  "importance sampling, parts": { method: methods["importance sampling, default limit"], text: documents },
+  "DGA (default)": { method: DEFAULT, text: {} },
   "DGA, parts": { method: ALL_TEXT, text: documents },
-  "DGA, parts of windows": { method: ALL_TEXT, text: windows },
 } as const satisfies Readonly<Record<string, Compared>>;
 type Row = keyof typeof compared;
 const own: Row = "DGA, parts";
@@ -46,17 +44,11 @@ const questions: readonly Question[] = [
   {
     title: "24 domains with all their tokens",
     columns: textsOf({}),
-    rows: [
-      "importance sampling",
-      "DGA, all text",
-      "importance sampling, parts",
-      own,
-      "DGA, parts of windows",
-    ],
+    rows: ["importance sampling", "DGA, all text", "DGA (default)", own],
   },
   {
     ...newTargets,
-    rows: ["importance sampling", "DGA, all text", own],
+    rows: ["importance sampling", "DGA, all text", "DGA (default)", own],
   },
   {
     title: "Few target examples: the first 1,000 tokens of the target, 24 domains",
@@ -102,7 +94,7 @@ function differencesPanel(question: Question, settings: Settings, results: Looku
 export const parts: Experiment = {
   name: "parts",
   title: "Parts of domains by likeness",
-  about: `This experiment shows what is gained if each domain is divided into ${PARTS} parts by how much its documents resemble the target, as \`gradmix divide\` does. The parts are the domains of the run. In the last row of the first table, windows of 64 tokens are divided in place of documents.`,
+  about: `This experiment shows what is gained if each domain is divided into ${PARTS} parts by how much its documents resemble the target, as \`gradmix divide\` does. The parts are the domains of the run. The runs on parts, and those of all text, select no windows; the default does.`,
   cells: (settings) => questions.flatMap((question) => runsOf(question, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
     markdown: questions.map((question) => sectionOf(question, settings, results)).join("\n\n"),

@@ -27,6 +27,13 @@ const questions: readonly Question[] = [
   { title: "24 domains with all their tokens", columns: textsOf({}) },
   newTargets,
   { title: "24 domains of 30,000 tokens", columns: textsOf(less) },
+  {
+    title:
+      "As little text as the run reads: 10,000 tokens per domain. Targets and tokenizer are those of the second table",
+    columns: Object.fromEntries(
+      Object.entries(newTargets.columns).map(([name, text]) => [name, { ...text, cap: 10_000 }]),
+    ),
+  },
 ];
 
 const runsOf = (columns: Texts, settings: Settings): Run[] =>
