@@ -52,6 +52,7 @@ const parts: readonly Part[] = [
     ...newTargets,
     rows: without(
       "importance sampling, limit 8",
+      "importance sampling, counts",
       "DGA (former default)",
       "DGA, all text, all parameters aligned",
     ),
