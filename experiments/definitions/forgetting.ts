@@ -3,7 +3,7 @@ import type { CombinatorOptions } from "gradmix/dga";
 import type { Method, Result } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { DEFAULT, methods, paperWith } from "../methods.ts";
+import { ALL_TEXT, methods, paperWith } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
 
@@ -28,9 +28,9 @@ const compared: Readonly<Record<string, Method>> = {
   "importance sampling, guard": guard(methods["importance sampling"]),
   "DGA (paper)": paperWith({}),
   "DGA (paper), floor": floor(paperWith({})),
-  "DGA (default)": DEFAULT,
-  "DGA (default), floor": floor(DEFAULT),
-  "DGA (default), guard": guard(DEFAULT),
+  "DGA, all text": ALL_TEXT,
+  "DGA, all text, floor": floor(ALL_TEXT),
+  "DGA, all text, guard": guard(ALL_TEXT),
 };
 const rows = namesOf(compared);
 
@@ -53,7 +53,7 @@ export const forgetting: Experiment = {
     const runs = runsOf(settings);
     const [onTarget, elsewhere] = [observe(runs, results, inside), observe(runs, results, outside)];
     const axes = { rows, columns: groups, corner: "target" };
-    const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
+    const versus = { ...axes, columns: [...groups, ALL], of: "DGA, all text" };
     return {
       markdown: [
         "Change of the loss on the target, nats per token:",
