@@ -60,7 +60,7 @@ export const forgetting: Experiment = {
         meansTable(onTarget, axes),
         "Change of the loss outside the target; a positive change means forgetting:",
         meansTable(elsewhere, axes),
-        "The default minus each of the others, outside the target, paired by target and seed:",
+        "DGA on all text minus each of the others, outside the target, paired by target and seed:",
         differencesTable(elsewhere, versus),
       ].join("\n\n"),
       figures: [
