@@ -23,7 +23,7 @@ const groups = tunedTargets;
 const TRIED = 16;
 /** By the name of a search: the steps of each tried mixture over those of a run. */
 const searches: Readonly<Record<string, number>> = { "RegMix, 1 run": 1 / TRIED, "RegMix, 16 runs": 1 };
-const others: readonly MethodName[] = ["uniform", "importance sampling", "DGA (paper)", "DGA (default)"];
+const others: readonly MethodName[] = ["uniform", "importance sampling", "DGA (paper)", "DGA, all text"];
 const rows = [...others, ...Object.keys(searches)];
 const text = { domains: eightDomains };
 const probes = groups.map((name) => targets[name]);
@@ -97,12 +97,12 @@ export const mixtures: Experiment = {
   report(settings, results) {
     const losses = observe(runsOf(settings, results), results, ({ loss }) => loss);
     const axes = { rows, columns: groups, corner: "target" };
-    const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
+    const versus = { ...axes, columns: [...groups, ALL], of: "DGA, all text" };
     return {
       markdown: [
         "Loss on held-out text of the target, nats per token:",
         meansTable(losses, axes),
-        "The default minus each of the others, paired by target and seed; negative is better:",
+        "DGA on all text minus each of the others, paired by target and seed; negative is better:",
         differencesTable(losses, versus),
       ].join("\n\n"),
       figures: [
