@@ -226,14 +226,21 @@ export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "al
   };
 }
 
+/** Whether a histogram is the prior of the rule, counted or given. */
+function histogramIsPrior(mixing: MixingConfig): boolean {
+  const { histogram: use } = ruleTraits(mixing.rule);
+  return (
+    typeof use === "object" &&
+    use.priorWith(normaliseOf(mixing)) &&
+    (mixing.prior ?? "histogram") === "histogram"
+  );
+}
+
 /** Whether the rule uses a histogram and none was given. */
 export function lacksHistogram(mixing: MixingConfig): boolean {
-  const { rule, histogram, ruleOptions, prior } = mixing;
+  const { rule, histogram, ruleOptions } = mixing;
   const name = nameIn(rule, "histogram");
-  const { histogram: use } = ruleTraits(rule);
-  const wanted =
-    use === "needed" ||
-    (use?.priorWith(normaliseOf(mixing)) === true && (prior ?? "histogram") === "histogram");
+  const wanted = ruleTraits(rule).histogram === "needed" || histogramIsPrior(mixing);
   return wanted && name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
 }
 
@@ -244,14 +251,7 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 
 /** Whether a run selects windows if the options do not say so: with the histogram of the target as its prior over the domains. */
 function selectsOtherwise(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
-  const { histogram: use } = ruleTraits(mixing.rule);
-  return (
-    typeof use === "object" &&
-    use.priorWith(normaliseOf(mixing)) &&
-    (mixing.prior ?? "histogram") === "histogram" &&
-    mixing.bases === null &&
-    target.length > 0
-  );
+  return histogramIsPrior(mixing) && mixing.bases === null && target.length > 0;
 }
 
 /** The smallest limit of the rule and the combinators around it. */

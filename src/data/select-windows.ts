@@ -1,14 +1,14 @@
 /**
  * Selects the windows of each domain that resemble a target most, if a run needs only a part of the domain's text. Windows are compared by the bigrams
- * of the target and those of all domains (`bigram-ratio.ts`).
+ * of the target and those of all domains (`bigram-ratio.ts`). `likeness.ts` compares whole documents in the same way, for domains of their own.
  */
 import type { CancelSignal } from "../cancel.ts";
 import { GradmixError } from "../errors.ts";
 import type { TokenBatch } from "../nn/model.ts";
 import { checkOptions, integerIn, list, numberIn, numberList, required } from "../options.ts";
 import { type BigramRatio, createBigramRatio } from "./bigram-ratio.ts";
-import type { Dataset } from "./dataset.ts";
 import type { Stretch } from "./bigram-scores.ts";
+import type { Dataset } from "./dataset.ts";
 import { evenly, stretchesOf } from "./stretches.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
 import { checkWindows, commonTime, type Windows } from "./tokens.ts";
@@ -155,9 +155,9 @@ function readShares(
       `selectWindows: weights: ${bad < 0 ? "all values are 0; one must be above 0" : `value ${bad} is ${given[bad]}; it must be a number of 0 or more`}`,
     );
   const sizes = domains.map(({ count, time }) => count * time);
-  const evenly = tokens / (READ_OFTEN * sizes.reduce((a, b) => a + b, 0));
+  const even = tokens / (READ_OFTEN * sizes.reduce((a, b) => a + b, 0));
   return Float64Array.from(sizes, (size, i) =>
-    Math.min(1, Math.max(leastShare, evenly, (given[i]! * tokens) / (sum * size))),
+    Math.min(1, Math.max(leastShare, even, (given[i]! * tokens) / (sum * size))),
   );
 }
 
@@ -218,7 +218,7 @@ function windowTokens({ stream, time }: Windows, index: number): Tokens {
   return stream.tokens.subarray(index * time, (index + 1) * time + 1);
 }
 
-/** Whether one of the stretches, which ascend, contains a part. */
+/** Whether one of the stretches contains a part. */
 function contains(stretches: readonly Stretch[], { from, to }: Stretch): boolean {
   return stretches.some((stretch) => stretch.from <= from && to <= stretch.to);
 }
