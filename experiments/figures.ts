@@ -11,7 +11,7 @@ import {
 import type { Run } from "./definitions/common.ts";
 import type { Lookup } from "./results.ts";
 import { interval } from "#dist/runs/statistics.js";
-import type { Observation } from "./tables.ts";
+import { type Observation, paired } from "./tables.ts";
 
 /** The colour of a method is the same in every figure. The two limits are never in one figure. */
 const places: Readonly<Record<string, number>> = {
@@ -127,4 +127,18 @@ export function weightsPanel(run: Run | undefined, results: Lookup, title: strin
     y: axisAround([0, ...shown.flatMap(({ points }) => points.map(({ y }) => y))]),
     series: shown,
   };
+}
+
+/** Panel of the differences of rows from one of them, on each text. */
+export function differencesPanel(
+  losses: readonly Observation[],
+  question: { readonly title: string; readonly columns: object; readonly rows: readonly string[] },
+  from: string,
+): Panel {
+  const rows = question.rows.filter((row) => row !== from);
+  return dotsPanel(
+    rows.flatMap((row) => paired(losses, row, from).map((difference) => ({ ...difference, row }))),
+    { rows, columns: Object.keys(question.columns) },
+    { title: question.title, xLabel: "target", yLabel: `loss minus that of ${from}, nats per token` },
+  );
 }

@@ -3,7 +3,7 @@ import { usualWarmup } from "gradmix/nn";
 import type { Cell, Method, Result } from "../cell.ts";
 import type { Settings } from "../experiment.ts";
 import type { Lookup } from "../results.ts";
-import { ALL, type Observation } from "../tables.ts";
+import { ALL, differencesTable, meansTable, type Observation } from "../tables.ts";
 
 const masc = [
   ...["blog", "debate-transcript", "email", "essays", "face-to-face", "ficlets", "fiction", "govt-docs"],
@@ -181,3 +181,18 @@ export function observe(
 }
 
 export const namesOf = (by: Readonly<Record<string, Method>>): string[] => Object.keys(by);
+
+/** The losses of rows on texts as a section: their means, and the differences of the row `of`, whose name in the sentence is `subject`, from the others. */
+export function lossSection(
+  losses: readonly Observation[],
+  question: { readonly title: string; readonly columns: Texts; readonly rows: readonly string[] },
+  { of, subject }: { readonly of: string; readonly subject: string },
+): string {
+  const axes = { rows: question.rows, columns: [...Object.keys(question.columns), ALL] };
+  return [
+    `**${question.title}.** Loss on held-out text of each target, nats per token:`,
+    meansTable(losses, { ...axes, corner: "method" }),
+    `${subject} minus each of the others, paired by target and seed; negative is better:`,
+    differencesTable(losses, { ...axes, of, corner: "minus" }),
+  ].join("\n\n");
+}

@@ -4,10 +4,10 @@ import type { Lookup } from "../results.ts";
 import { drawPanels } from "#dist/report/chart.js";
 import { ALL_EVENLY } from "../domains.ts";
 import { dotsPanel } from "../figures.ts";
-import { differencesTable, meansTable } from "../tables.ts";
 import {
   fewTokens,
   gridOfTexts,
+  lossSection,
   newTargets,
   observe,
   type Run,
@@ -93,13 +93,7 @@ const runsOf = (part: Part, settings: Settings): Run[] =>
 
 function sectionOf(part: Part, settings: Settings, results: Lookup): string {
   const losses = observe(runsOf(part, settings), results, ({ loss }) => loss);
-  const columns = [...Object.keys(part.columns), "all"];
-  return [
-    `**${part.title}.** Loss on held-out text of each target, nats per token:`,
-    meansTable(losses, { rows: part.rows, columns, corner: "method" }),
-    "The default minus each of the others, paired by target and seed; negative is better:",
-    differencesTable(losses, { of: own, rows: part.rows, columns, corner: "minus" }),
-  ].join("\n\n");
+  return lossSection(losses, part, { of: own, subject: "The default" });
 }
 
 export const defaults: Experiment = {

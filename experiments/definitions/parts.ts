@@ -1,13 +1,13 @@
-import { drawPanels, type Panel } from "#dist/report/chart.js";
+import { drawPanels } from "#dist/report/chart.js";
 import type { Cell, Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
-import { dotsPanel } from "../figures.ts";
+import { differencesPanel } from "../figures.ts";
 import { ALL_TEXT, DEFAULT, methods } from "../methods.ts";
 import type { Lookup } from "../results.ts";
-import { differencesTable, meansTable, paired } from "../tables.ts";
 import {
   fewTokens,
   gridOfTexts,
+  lossSection,
   newTargets,
   observe,
   type Run,
@@ -65,31 +65,8 @@ const questions: readonly Question[] = [
 const runsOf = (question: Question, settings: Settings): Run[] =>
   gridOfTexts(question, settings, (row) => compared[row]);
 
-function sectionOf(question: Question, settings: Settings, results: Lookup): string {
-  const losses = observe(runsOf(question, settings), results, ({ loss }) => loss);
-  const axes = { rows: question.rows, columns: [...Object.keys(question.columns), "all"] };
-  return [
-    `**${question.title}.** Loss on held-out text of each target, nats per token:`,
-    meansTable(losses, { ...axes, corner: "method" }),
-    "DGA on parts minus each of the others, paired by target and seed; negative is better:",
-    differencesTable(losses, { ...axes, of: own, corner: "minus" }),
-  ].join("\n\n");
-}
-
-function differencesPanel(question: Question, settings: Settings, results: Lookup): Panel {
-  const losses = observe(runsOf(question, settings), results, ({ loss }) => loss);
-  const from: Row = "importance sampling";
-  const rows = question.rows.filter((row) => row !== from);
-  return dotsPanel(
-    rows.flatMap((row) => paired(losses, row, from).map((difference) => ({ ...difference, row }))),
-    { rows, columns: Object.keys(question.columns) },
-    {
-      title: question.title,
-      xLabel: "target",
-      yLabel: "loss minus that of importance sampling, nats per token",
-    },
-  );
-}
+const lossesOf = (question: Question, settings: Settings, results: Lookup) =>
+  observe(runsOf(question, settings), results, ({ loss }) => loss);
 
 export const parts: Experiment = {
   name: "parts",
@@ -97,12 +74,18 @@ export const parts: Experiment = {
   about: `This experiment shows what is gained if each domain is divided into ${PARTS} parts by how much its documents resemble the target, as \`gradmix divide\` does. The parts are the domains of the run. The runs on parts, and those of all text, select no windows; the default does.`,
   cells: (settings) => questions.flatMap((question) => runsOf(question, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
-    markdown: questions.map((question) => sectionOf(question, settings, results)).join("\n\n"),
+    markdown: questions
+      .map((question) =>
+        lossSection(lossesOf(question, settings, results), question, { of: own, subject: "DGA on parts" }),
+      )
+      .join("\n\n"),
     figures: [
       {
         name: "parts",
         caption: "Loss on each target minus that of importance sampling on the domains",
-        svg: drawPanels([differencesPanel(questions[0], settings, results)]),
+        svg: drawPanels([
+          differencesPanel(lossesOf(questions[0], settings, results), questions[0], "importance sampling"),
+        ]),
       },
     ],
   }),
