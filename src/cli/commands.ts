@@ -195,7 +195,7 @@ function addPrepare(program: Command, io: Io): void {
       "Turn text into files of tokens, on all cores. Training on the folder starts at once and reads the tokens from disk, so a corpus may be larger than memory. To continue a command that was stopped, run it again.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
-  const itsRows = io.rows.filter(prepareTakes);
+  const itsRows = io.rows.filter(prepareTakes).map(forText);
   addOptions(prepareCommand, itsRows);
   for (const [flag, value, help] of [
     ["--out", "DIR", "folder for the tokens (required)"],
@@ -266,7 +266,7 @@ function addDivide(program: Command, io: Io): void {
       "Divide each domain into parts of about equal size, by how much its documents resemble the target. A run then uses the parts as its domains, so that it can choose text within a domain. Part 1 of a domain resembles the target most.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
-  const itsRows = io.rows.filter(divideTakes);
+  const itsRows = io.rows.filter(divideTakes).map(forText);
   addOptions(divideCommand, itsRows);
   for (const [flag, help] of divideFlags)
     divideCommand.addOption(new Option(flag, help).helpGroup(groups.run));
@@ -377,6 +377,11 @@ function addOptions(command: Command, rows: readonly OptionRow[], grouped = true
   for (const row of rows)
     for (const option of commanderOptions(row)) command.addOption(place(option, groups[row.section]));
   command.addHelpOption(place(new Option("-h, --help", "print this help"), groups.run));
+}
+
+/** A row of a command that reads only files of text. */
+function forText(row: OptionRow): OptionRow {
+  return { ...row, help: row.helpForText ?? row.help };
 }
 
 /** The flags that were given, by key path. */

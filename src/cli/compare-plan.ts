@@ -245,15 +245,27 @@ export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string
   });
 }
 
+/** A rule of a comparison, and what its runs select. */
+export interface RuleSelection {
+  /** Smallest share of a domain's windows that is selected; 1: all text. */
+  readonly leastShare: number;
+  /** Whether the rule can train on selected windows. */
+  readonly canSelect: boolean;
+}
+
 /** A line if some of the rules train on selected windows and others on all text. */
-export function selectionWarning(leastShares: ReadonlyMap<string, number>): string[] {
-  const rules = (selecting: boolean): string =>
-    [...leastShares].flatMap(([rule, share]) => (share < 1 === selecting ? [rule] : [])).join(", ");
-  return rules(true) === "" || rules(false) === ""
-    ? []
-    : [
-        `${rules(true)}: on the text within each domain that resembles the target most; ${rules(false)}: on all text. --select 1 gives all text to every rule, and --select ${selectionDefaults.leastShare} has the others select too`,
-      ];
+export function selectionWarning(rules: ReadonlyMap<string, RuleSelection>): string[] {
+  const named = (chosen: (rule: RuleSelection) => boolean): string =>
+    [...rules].flatMap(([name, rule]) => (chosen(rule) ? [name] : [])).join(", ");
+  const selecting = named(({ leastShare }) => leastShare < 1);
+  const others = named(({ leastShare }) => leastShare >= 1);
+  const could = named(({ leastShare, canSelect }) => leastShare >= 1 && canSelect);
+  if (selecting === "" || others === "") return [];
+  const advice =
+    could === "" ? "" : `, and --select ${selectionDefaults.leastShare} selects for ${could} too`;
+  return [
+    `on the text within each domain that resembles the target most: ${selecting}; on all text: ${others}. --select 1 gives all text to every rule${advice}`,
+  ];
 }
 
 /** What the runs depend on in addition to the choice. */

@@ -120,7 +120,7 @@ function selectionNotes({ selected }: RunFacts): string[] {
   if (shares.length === 0) return [];
   const [least, most] = [Math.min(...shares), Math.max(...shares)].map((share) => (100 * share).toFixed(0));
   return [
-    `the run was trained on the ${least === most ? least : `${least} to ${most}`} % of each domain's windows that resemble its target most, but the weights are those of whole domains; for a mixture that holds without a selection, train with --select 1, and for one of selected text, divide the domains first with gradmix divide`,
+    `the run was trained on the ${least === most ? least : `${least} to ${most}`} % of each domain's windows that resemble its target most, but the weights are those of whole domains; for a mixture that holds without a selection, train with --select 1, and for one of selected text, divide the domains first with gradmix divide and train on the parts with --select 1`,
   ];
 }
 

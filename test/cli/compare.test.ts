@@ -17,7 +17,9 @@ import { Writable } from "node:stream";
 import { pathToFileURL } from "node:url";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { compare, type CompareArguments, pageNames } from "#dist/cli/compare-command.js";
+import type { CompareArguments } from "#dist/cli/compare-arguments.js";
+import { compare } from "#dist/cli/compare-command.js";
+import { pageNames } from "#dist/cli/compare-results.js";
 import {
   type Choice,
   optionsFor,
@@ -66,11 +68,22 @@ test("--select applies to the rules that can select, and 1 to all", () => {
 });
 
 test("a line says which rules select text, if not all or none of them do", () => {
-  const shares = (...given: readonly (readonly [string, number])[]) => selectionWarning(new Map(given));
-  expect(shares(["uniform", 1], ["dga", 0.25], ["odm", 1])).toEqual([
-    "dga: on the text within each domain that resembles the target most; uniform, odm: on all text. --select 1 gives all text to every rule, and --select 0.25 has the others select too",
+  const line = (given: Readonly<Record<string, number>>) =>
+    selectionWarning(
+      new Map(
+        Object.entries(given).map(([name, leastShare]) => [
+          name,
+          { leastShare, canSelect: name !== "proportional" },
+        ]),
+      ),
+    );
+  expect(line({ uniform: 1, proportional: 1, dga: 0.25, odm: 1 })).toEqual([
+    "on the text within each domain that resembles the target most: dga; on all text: uniform, proportional, odm. --select 1 gives all text to every rule, and --select 0.25 selects for uniform, odm too",
   ]);
-  expect([shares(["uniform", 1], ["odm", 1]), shares(["dga", 0.25], ["slow", 0.5])]).toEqual([[], []]);
+  expect(line({ uniform: 0.25, proportional: 1 })).toEqual([
+    "on the text within each domain that resembles the target most: uniform; on all text: proportional. --select 1 gives all text to every rule",
+  ]);
+  expect([line({ uniform: 1, odm: 1 }), line({ dga: 0.25, slow: 0.5 })]).toEqual([[], []]);
 });
 
 describe("the plan", () => {

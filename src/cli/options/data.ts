@@ -5,6 +5,11 @@ import type { Idle, KnownRun, SectionTable } from "./spec.ts";
 /** Size of the vocabulary if none is given. */
 export const vocabSizeOtherwise = 1024;
 
+const ofDomain =
+  "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces all domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet,";
+const ofTokenizer =
+  "bpe: train a byte-level BPE on the domains; byte: one token per byte; FILE: read a tokenizer.json; NAME: a vocabulary of OpenAI (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer)";
+
 function withoutTokens({ readsTokens }: KnownRun): Idle {
   return readsTokens === false ? "no domain and no target consists of files of tokens" : null;
 }
@@ -16,7 +21,8 @@ export const dataOptions: SectionTable<"data"> = {
     kind: domains,
     default: new Map(),
     auto: "required, unless --domains is given",
-    help: "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces all domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet, .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input",
+    help: `${ofDomain} .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input`,
+    helpForText: `${ofDomain} or .gz or .zst of these`,
   },
   domainsFrom: {
     flag: "--domains",
@@ -89,7 +95,8 @@ export const dataOptions: SectionTable<"data"> = {
     value: "bpe|byte|NAME|FILE",
     kind: text,
     default: "bpe",
-    help: "bpe: train a byte-level BPE on the domains; byte: one token per byte; FILE: read a tokenizer.json; NAME: a vocabulary of OpenAI (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer); none: all data are files of tokens, and --vocab-size gives the number of ids (a prepared folder and --init-from know it)",
+    help: `${ofTokenizer}; none: all data are files of tokens, and --vocab-size gives the number of ids (a prepared folder and --init-from know it)`,
+    helpForText: ofTokenizer,
   },
   vocabSize: {
     flag: "--vocab-size",
@@ -101,6 +108,7 @@ export const dataOptions: SectionTable<"data"> = {
       data.tokenizer === "bpe" || data.tokenizer === "none"
         ? null
         : `the tokenizer ${data.tokenizer} has a vocabulary of its own`,
+    helpForText: "size of the vocabulary that bpe trains (257 or more)",
     help: "size of the vocabulary that bpe trains (257 or more), or of the files of tokens with --tokenizer none, which has no default",
   },
   endOfText: {

@@ -68,6 +68,8 @@ export interface OptionSpec<V> {
   /** Why the option has no effect although it was given; for a list, the answer for each of its members. Only for options that are null, false or empty unless they are given. */
   idle?(known: KnownRun): Idle | readonly Idle[];
   help: string;
+  /** The help in commands that read only files of text, if it differs. */
+  helpForText?: string;
   /** A resumed run may change this option, because it does not affect the numbers of the training. */
   free?: boolean;
   /** A resumed run may change this option under certain conditions; its metrics record the change. */
