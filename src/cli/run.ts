@@ -99,6 +99,10 @@ export async function runTraining(
     );
     const { sizes, selected } = sampled;
     if (selected !== null) hooks.onEvent(selectionLine(selected, plan.mixing, { sizes, histogram }));
+    if (selected !== null && changes.steps !== undefined)
+      hooks.onEvent(
+        `these are the windows that were selected for ${changes.steps.from} steps; a new run of ${changes.steps.to} steps might select more`,
+      );
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, sizes));
     const mixer = plan.mixing.mixerOf({ sizes, histogram });
     const repeated = plan.mixing.repeatsAnyway(sizes);

@@ -1,11 +1,10 @@
 /** Selects the windows of a run's domains that resemble its target most (`selectWindows`), if the run does not use all text. */
 import type { Dataset } from "../data/dataset.ts";
-import { selectInTurns } from "../data/select-windows.ts";
+import { reselectInTurns, type Selection, selectInTurns } from "../data/select-windows.ts";
 import { mixtureOf } from "../dga/bases.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { currentWeights } from "../dga/mixer.ts";
 import type { TokenBatch } from "../nn/model.ts";
-import { sampledTokens } from "../runs/facts.ts";
 import type { MixingPlan, ReadFacts } from "./mixing.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
@@ -39,20 +38,23 @@ export async function sampledText(
 ): Promise<SampledText> {
   const windows = domains.map(({ train }) => train);
   const all: SampledText = { domains: windows, sizes, selected: null };
-  const saved = resumed === null ? null : savedShares(resumed, mixing.names);
-  const { leastShare } = mixing;
+  const { names, leastShare } = mixing;
+  const saved = resumed === null ? null : savedShares(resumed, names);
   if (target === null || (resumed === null ? leastShare >= 1 : saved === null)) return all;
-  const options =
-    saved === null
-      ? { weights: startOf(mixing, { sizes, histogram }), tokens, leastShare }
-      : { shares: saved };
-  const selection = await selectInTurns(target.train, windows, options, signal);
+  const selection: Selection =
+    saved !== null
+      ? await reselectInTurns(target.train, windows, saved, signal)
+      : await selectInTurns(
+          target.train,
+          windows,
+          { weights: startOf(mixing, { sizes, histogram }), tokens, leastShare },
+          signal,
+        );
   if (selection.shares.every((share) => share === 1)) return all;
-  const shares = new Map(mixing.names.map((name, i) => [name, selection.shares[i]!]));
   return {
     domains: selection.domains,
-    sizes: Object.fromEntries(sampledTokens(Object.entries(sizes), shares)),
-    selected: shares,
+    sizes: Object.fromEntries(names.map((name, i) => [name, selection.sizes[i]!])),
+    selected: new Map(names.map((name, i) => [name, selection.shares[i]!])),
   };
 }
 

@@ -68,7 +68,7 @@ const notExtended = (then: TrainingPlan, now: TrainingPlan, why: string): Gradmi
 
 /**
  * The change of the number of steps of a resumed run. Throws `checkpoint` unless a run with the new number would have taken the same steps so far:
- * the new schedule must give the same learning rates, and the mixing must not depend on the length of the run.
+ * the new schedule must give the same learning rates, and the rule must not depend on the length of the run. Windows that were selected stay selected.
  */
 export function stepChanges(
   then: TrainingPlan,

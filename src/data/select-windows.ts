@@ -9,6 +9,7 @@ import { checkOptions, integerIn, list, numberIn, numberList, required } from ".
 import { type BigramRatio, createBigramRatio } from "./bigram-ratio.ts";
 import type { Stretch } from "./bigram-scores.ts";
 import type { Dataset } from "./dataset.ts";
+import { sampledSize } from "./sampled-size.ts";
 import { evenly, stretchesOf } from "./stretches.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
 import { checkWindows, commonTime, type Windows } from "./tokens.ts";
@@ -17,16 +18,24 @@ import { checkWindows, commonTime, type Windows } from "./tokens.ts";
 export interface SelectionOptions {
   /** The domain weights that the run is expected to have, such as the shares of `bigramHistogram`. They need not sum to 1 [k]. */
   readonly weights: ArrayLike<number>;
-  /** Number of training tokens of the run. */
+  /** Number of training tokens of the run: steps × windows per step × tokens per window. */
   readonly tokens: number;
   /** Smallest share of a domain's windows that is kept (default 0.25). 1 keeps all windows. */
   readonly leastShare?: number;
 }
 
+/** Windows of a domain that were selected. */
+export interface SelectedWindows extends Dataset<TokenBatch> {
+  /** Tokens per window. */
+  readonly time: number;
+  /** The windows among which they were selected; absent if none was left out. */
+  readonly of?: Windows;
+}
+
 /** What `selectWindows` returns. */
 export interface Selection {
   /** The selected windows of each domain, to be sampled in place of the domains. */
-  readonly domains: Dataset<TokenBatch>[];
+  readonly domains: SelectedWindows[];
   /** Share of each domain's windows that was selected, up to 1 [k]. */
   readonly shares: Float64Array;
   /** Tokens of the selected windows of each domain, the `sizes` for a mixer [k]. */
@@ -51,6 +60,10 @@ const TARGET_PARTS = 10;
 const READ_OFTEN = 4;
 /** Windows that are compared with each other; the best of them are kept. They are spread over the domain. */
 const BLOCK = 32;
+/** Windows that are kept of each block, at least. So a small share has larger blocks. */
+const KEPT_OF_BLOCK = 8;
+
+type Tokens = Uint16Array | Uint32Array;
 
 /**
  * Selects windows of each domain for a run. A run that needs only a part of a domain's text then reads the part that resembles the target most.
@@ -65,8 +78,10 @@ const BLOCK = 32;
  *
  * All windows are kept if the target has no more than 4,000 tokens. With n > 4,000 tokens of target, a share s becomes 1 − (1 − s)(1 − 4,000/n).
  *
- * The same text gives the same windows. Windows are compared only when they are drawn, 32 at a time, so large domains cost no time before the run.
- * All text must come from one tokenizer. Throws `config` for invalid options, and `data` for windows of different lengths.
+ * The same text gives the same windows. Windows are compared only when they are drawn, in blocks of 32 (of 8 / share if a share is below a quarter), so
+ * large domains cost no time before the run. The first call of `tokensOf` or `batchOf` for a block reads and scores its windows.
+ *
+ * All text must come from one tokenizer. Throws `config` for invalid options, and `data` for windows of different lengths and for files that cannot be read.
  */
 export function selectWindows(
   target: Windows,
@@ -82,62 +97,82 @@ export function selectWindows(
 }
 
 /**
- * The same, but regularly lets the event loop run; rejects with the reason of `signal` once that is aborted. In place of the options, it also takes the
- * shares of an earlier selection. Not part of the package's interface.
+ * The same, but regularly lets the event loop run; rejects with the reason of `signal` once that is aborted. Not part of the package's interface.
  */
 export function selectInTurns(
   target: Windows,
   domains: readonly Windows[],
-  options: SelectionOptions | { readonly shares: Float64Array },
+  options: SelectionOptions,
   signal: CancelSignal,
 ): Promise<Selection> {
   return runStepsInTurns(selectionSteps(target, domains, options), signal);
 }
 
+/** Selects the windows of an earlier selection of the same text again, in turns. `shares` are those of that selection [k]. */
+export function reselectInTurns(
+  target: Windows,
+  domains: readonly Windows[],
+  shares: Float64Array,
+  signal: CancelSignal,
+): Promise<Selection> {
+  return runStepsInTurns(reselectionSteps(target, domains, shares), signal);
+}
+
 function* selectionSteps(
   target: Windows,
   domains: readonly Windows[],
-  options: SelectionOptions | { readonly shares: Float64Array },
+  options: SelectionOptions,
 ): Steps<Selection> {
+  checkText(target, domains);
+  const least = leastShares(domains, options);
+  const trust = Math.max(0, 1 - FEWEST_TARGET_TOKENS / Math.max(1, target.stream.tokens.length));
+  if (trust === 0 || least.every((share) => share >= 1)) return allOf(domains);
+  const parts = partsOf(target);
+  const scores = yield* scoresInSteps(parts, domains);
+  const own = yield* targetScoreInSteps(parts, target.time, scores.ratio);
+  const scored = Math.min(SCORED, Math.max(LEAST_SCORED, Math.floor(SCORED_IN_ALL / domains.length)));
+  const shares = new Float64Array(domains.length);
+  for (const [i, { count }] of domains.entries()) {
+    yield;
+    const sample = least[i]! >= 1 ? [] : evenly(count, scored).map((index) => scores.scoreOf(i, index));
+    const share = Math.max(least[i]!, shareWithMean(sample, own));
+    shares[i] = share >= 1 ? 1 : 1 - (1 - share) * trust;
+  }
+  return selectionOf(domains, shares, scores);
+}
+
+function* reselectionSteps(
+  target: Windows,
+  domains: readonly Windows[],
+  shares: Float64Array,
+): Steps<Selection> {
+  checkText(target, domains);
+  if (shares.every((share) => share >= 1)) return allOf(domains);
+  return selectionOf(domains, shares, yield* scoresInSteps(partsOf(target), domains));
+}
+
+function checkText(target: Windows, domains: readonly Windows[]): void {
   checkWindows("selectWindows: target", target);
   list("selectWindows: domains", domains);
   for (const [i, domain] of domains.entries()) checkWindows(`selectWindows: domains: ${i}`, domain);
   commonTime([target, ...domains]);
-  const read = "shares" in options ? options.shares : readShares(domains, options);
-  const targetTokens = target.stream.tokens.length;
-  const trust = Math.max(0, 1 - FEWEST_TARGET_TOKENS / Math.max(1, targetTokens));
-  if (trust === 0 || read.every((share) => share >= 1))
-    return selectionOf(domains, domains, new Float64Array(domains.length).fill(1));
-  const parts = partsOf(target);
-  const scores = yield* scoresInSteps(parts, domains);
-  let shares = read;
-  if (!("shares" in options)) {
-    const own = yield* targetScoreInSteps(parts, target.time, scores.ratio);
-    const most = Math.floor(SCORED_IN_ALL / domains.length);
-    const scored = Math.min(SCORED, Math.max(LEAST_SCORED, most));
-    shares = new Float64Array(domains.length);
-    for (const [i, { count }] of domains.entries()) {
-      yield;
-      const sample = read[i]! >= 1 ? [] : evenly(count, scored).map((index) => scores.of(i, index));
-      const share = Math.max(read[i]!, shareWithMean(sample, own));
-      shares[i] = share >= 1 ? 1 : 1 - (1 - share) * trust;
-    }
-  }
-  const selected = domains.map((domain, i) => bestOf(domain, shares[i]!, (index) => scores.of(i, index)));
-  return selectionOf(domains, selected, shares);
 }
 
-function selectionOf(
-  domains: readonly Windows[],
-  selected: readonly Dataset<TokenBatch>[],
-  shares: Float64Array,
-): Selection {
-  const sizes = Float64Array.from(domains, ({ stream }, i) => Math.round(stream.tokens.length * shares[i]!));
-  return { domains: [...selected], shares, sizes };
+function allOf(domains: readonly Windows[]): Selection {
+  const sizes = Float64Array.from(domains, ({ stream }) => stream.tokens.length);
+  return { domains: [...domains], shares: new Float64Array(domains.length).fill(1), sizes };
+}
+
+function selectionOf(domains: readonly Windows[], shares: Float64Array, { scoreOf }: Scores): Selection {
+  const selected = domains.map((domain, i) => bestWindows(domain, shares[i]!, (index) => scoreOf(i, index)));
+  // Whole windows are kept, and at least one.
+  const kept = Float64Array.from(selected, ({ count }, i) => count / Math.max(1, domains[i]!.count));
+  const sizes = Float64Array.from(domains, ({ stream }, i) => sampledSize(stream.tokens.length, kept[i]!));
+  return { domains: selected, shares: kept, sizes };
 }
 
 /** The share of each domain's windows that is kept at least, before any window is scored. */
-function readShares(
+function leastShares(
   domains: readonly Windows[],
   { weights, tokens, leastShare = selectionDefaults.leastShare }: SelectionOptions,
 ): Float64Array {
@@ -164,10 +199,8 @@ function readShares(
 interface Scores {
   readonly ratio: BigramRatio;
   /** The score of a window of a domain, without the window itself if it is among the counted text. */
-  of(domain: number, index: number): number;
+  scoreOf(domain: number, index: number): number;
 }
-
-type Tokens = Uint16Array | Uint32Array;
 
 /** The text of the target that is counted, in parts. */
 function partsOf({ stream, time }: Windows): Tokens[] {
@@ -203,7 +236,7 @@ function* scoresInSteps(parts: readonly Tokens[], domains: readonly Windows[]): 
   ratio.finish();
   return {
     ratio,
-    of(domain, index) {
+    scoreOf(domain, index) {
       const window = windowTokens(domains[domain]!, index);
       const from = index * domains[domain]!.time;
       const own = (): number => ratio.score(window);
@@ -246,15 +279,22 @@ function shareWithMean(scores: readonly number[], mean: number): number {
   return scores.length === 0 ? 0 : kept / scores.length;
 }
 
+/** Windows per block, if `kept` of `count` windows are kept. It depends on nothing else, so that the share of an earlier selection gives the same blocks. */
+function blockSize(kept: number, count: number): number {
+  const least = KEPT_OF_BLOCK / BLOCK;
+  // A share that is the least one is rounded to whole windows.
+  return kept + 0.5 >= least * count ? BLOCK : Math.ceil((KEPT_OF_BLOCK * count) / kept);
+}
+
 /**
  * The windows with the best scores, as a source. Window w belongs to block w mod B of B blocks, so each block is spread over the domain, and example g of
  * the source is one of block g mod B. A block is scored when one of its examples is first requested.
  */
-function bestOf(windows: Windows, share: number, scoreOf: (index: number) => number): Dataset<TokenBatch> {
+function bestWindows(windows: Windows, share: number, scoreOf: (index: number) => number): SelectedWindows {
   const { name, time, count } = windows;
   const kept = Math.max(1, Math.round(share * count));
   if (kept >= count) return windows;
-  const blocks = Math.ceil(count / BLOCK);
+  const blocks = Math.ceil(count / blockSize(kept, count));
   const chosen = new Uint32Array(kept);
   const known = new Uint8Array(blocks);
   const choose = (block: number): void => {
@@ -274,7 +314,7 @@ function bestOf(windows: Windows, share: number, scoreOf: (index: number) => num
     return chosen[index]!;
   };
   return {
-    ...{ name, time, count: kept },
+    ...{ name, time, count: kept, of: windows },
     tokensOf: (index) => windows.tokensOf(windowOf(index)),
     batchOf: (indices) => windows.batchOf(indices.map(windowOf)),
   };

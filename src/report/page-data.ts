@@ -60,6 +60,8 @@ export interface DomainData {
   readonly size: number;
   /** Share of its windows that the run was trained on; null: all. */
   readonly selected: number | null;
+  /** Tokens of the text that the run was trained on, once. */
+  readonly sampled: number;
   /** Tokens trained on. */
   readonly tokens: number;
   /** Held-out loss at the first and last evaluation in nats per token, and the factor from nats per token to bits per byte. */

@@ -233,6 +233,7 @@ function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names)
 function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainData[] {
   const { facts } = gathered.head;
   const last = facts.bases === null ? gathered.samples.at(-1)?.weights : undefined;
+  const sampled = sampledOf(facts);
   return [...facts.domains].map(([name, text], i) => {
     const { loss } = domainPoints(gathered, name);
     const requestedSum = gathered.requested.get(name);
@@ -246,6 +247,7 @@ function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainDa
         (complete && requestedSum !== undefined ? requestedSum / gathered.step : null),
       size: text.tokens,
       selected: facts.selected?.get(name) ?? null,
+      sampled: sampled.get(name)!,
       tokens: gathered.trained[i]!,
       lossAtStart: loss.length === 0 ? null : rounded(loss[0]!),
       loss: loss.length === 0 ? null : rounded(loss[loss.length - 1]!),

@@ -121,6 +121,10 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
   if (differ(({ facts }) => facts.parameters)) found.push("The runs have models of different sizes.");
   if (differ(({ facts }) => facts.steps * facts.batch * facts.context))
     found.push("The runs have different lengths.");
+  if (differ(({ facts }) => facts.selected === undefined))
+    found.push(
+      "Some runs were trained on the text that resembles the target most, others on all text (--select).",
+    );
   if (differ(({ facts }) => facts.dataSeed))
     found.push(
       "The runs hold out different text, since the split follows the seed; part of the difference of their losses comes from this (--data-seed keeps the split).",

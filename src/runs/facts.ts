@@ -1,4 +1,5 @@
 /** The facts of a run beside its configuration: the file run.json, as plain data. In the file, Maps are objects. */
+import { sampledSize } from "../data/sampled-size.ts";
 
 /** Facts about text that was read, of a domain or of a target. */
 export interface TextFacts {
@@ -105,5 +106,11 @@ export function sampledTokens(
   tokens: Iterable<readonly [string, number]>,
   selected: RunFacts["selected"] | null,
 ): Map<string, number> {
-  return new Map(Array.from(tokens, ([name, n]) => [name, Math.round(n * (selected?.get(name) ?? 1))]));
+  const sampledOf = (name: string, n: number): number => {
+    if (selected === undefined || selected === null) return n;
+    const share = selected.get(name);
+    if (share === undefined) throw new Error(`no share of "${name}" is selected`);
+    return sampledSize(n, share);
+  };
+  return new Map(Array.from(tokens, ([name, n]) => [name, sampledOf(name, n)]));
 }

@@ -168,7 +168,25 @@ export function readRunHead(folder: string): RunHead {
       "data",
       `${folder}: has no run.json, which a run writes before its first step; for a run of an earlier version, gradmix train --resume ${shellWord(folder)} writes it`,
     );
-  return { folder, name: basename(resolve(folder)), config, facts: parseOrdered(runFacts, facts, ofRun(place)) };
+  const read = parseOrdered(runFacts, facts, ofRun(place));
+  checkSelected(read, place);
+  return { folder, name: basename(resolve(folder)), config, facts: read };
+}
+
+/** Throws `data` unless run.json has a selected share of every domain, or of none. */
+function checkSelected({ domains, selected }: RunFacts, place: string): void {
+  if (selected === undefined) return;
+  const missing = [...domains.keys()].find((name) => !selected.has(name));
+  const [wrong] = [...selected].find(([name, share]) => !domains.has(name) || !(share > 0 && share <= 1)) ?? [];
+  const fault = faultOf(ofRun(place));
+  if (missing !== undefined) throw fault("selected", `has no share of "${missing}"`);
+  if (wrong !== undefined)
+    throw fault(
+      "selected",
+      domains.has(wrong)
+        ? `has a share of "${wrong}" that is not above 0 and up to 1`
+        : `has a share of "${wrong}", which is not a domain`,
+    );
 }
 
 /** Reads the weights of weights.json; null if it does not exist yet. Throws `data` for a file that a run does not write. */

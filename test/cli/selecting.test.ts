@@ -96,11 +96,12 @@ test("a resumed run samples what its checkpoint says: the saved shares, or all t
   expect(earlier.domains).toEqual(read.domains.map(({ train }) => train));
   const { selected, sizes, domains } = await sampled({ selected: [0.5, 0.25] });
   expect([...(selected ?? [])]).toEqual([
-    ["a", 0.5],
-    ["b", 0.25],
+    ["a", 57 / 113],
+    ["b", 63 / 250],
   ]);
-  expect(sizes).toEqual({ a: 450, b: 500 });
+  // Of 113 and 250 windows.
   expect(domains.map(({ count }) => count)).toEqual([57, 63]);
+  expect(sizes).toEqual({ a: Math.round((900 * 57) / 113), b: Math.round((2000 * 63) / 250) });
 });
 
 describe("a run", () => {
@@ -171,6 +172,9 @@ describe("a run", () => {
     expect(gradmix(...options, "--steps", "4", "--out", "part").code).toBe(0);
     const rest = gradmix("train", "--resume", "part", "--steps", "8");
     expect(rest.code).toBe(0);
+    expect(rest.err).toContain(
+      "these are the windows that were selected for 4 steps; a new run of 8 steps might select more",
+    );
     expect(factsOf("part").selected).toEqual(selected);
     const steps = (run: string): object[] => lines(run).filter((line) => "loss" in line && "step" in line);
     const without = (line: object): object => ({ ...line, evaluation: null });

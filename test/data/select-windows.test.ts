@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
 import { bigramHistogram, type Selection, selectWindows, type TokenStream, windowsOf } from "gradmix/data";
-import { selectInTurns } from "#dist/data/select-windows.js";
+import { reselectInTurns, selectInTurns } from "#dist/data/select-windows.js";
 import { GradmixError } from "#dist/errors.js";
 
 const T = 4;
@@ -108,7 +108,7 @@ describe("how much is kept", () => {
 
   test("a domain in the target's language keeps nearly all, one in another language the least share", () => {
     const { shares } = selectWindows(target, [alike, other], { weights: [1, 1], tokens: 0 });
-    expectNear(shares[1], 1 - (1 - 0.25) * trust, 1e-12);
+    expectNear(shares[1], 1 - (1 - 0.25) * trust, 0.5 / other.count + 1e-12);
     expect(shares[0]).toBeGreaterThan(0.8);
   });
 
@@ -126,11 +126,13 @@ describe("how much is kept", () => {
           const sum = weights[0] + weights[1];
           [alike, other].forEach(({ count, stream }, i) => {
             const read = Math.max(leastShare, tokens / (4 * 8000), (weights[i] / sum) * (tokens / 4000));
-            const least = read >= 1 ? 1 : 1 - (1 - read) * trust;
-            if (i === 0) expect(shares[i]).toBeGreaterThanOrEqual(least - 1e-12);
-            else expectNear(shares[i], least, 1e-9);
-            expect(domains[i].count).toBe(Math.max(1, Math.round(shares[i] * count)));
+            const least = Math.max(1 / count, read >= 1 ? 1 : 1 - (1 - read) * trust);
+            // Whole windows are kept, and the share is that of what is kept.
+            const kept = domains[i].count;
+            expect(shares[i]).toBe(kept / count);
             expect(sizes[i]).toBe(Math.round(shares[i] * stream.tokens.length));
+            if (i === 0) expect(kept).toBeGreaterThanOrEqual(least * count - 0.5 - 1e-6);
+            else expect(Math.abs(kept - least * count)).toBeLessThanOrEqual(0.5 + 1e-6);
           });
         },
       ),
@@ -139,14 +141,29 @@ describe("how much is kept", () => {
   });
 
   test("a target of 4,000 tokens or fewer selects nothing, and one token more selects almost nothing", () => {
+    const long = windows("long", written(1, 16_001, random));
     for (const [length, kept] of [
-      [4000, 1],
-      [4001, 1 - 0.75 / 4001],
+      [4000, 4000],
+      [4001, Math.round(4000 * (1 - 0.75 / 4001))],
     ] as const) {
       const few = windows("target", written(0, length, randomOf(5)));
-      const { shares, domains } = selectWindows(few, [other], { weights: [1], tokens: 0 });
-      expectNear(shares[0], kept, 1e-12);
-      if (length === 4000) expect(domains[0]).toBe(other);
+      const { shares, domains } = selectWindows(few, [long], { weights: [1], tokens: 0 });
+      expect(domains[0].count).toBe(kept);
+      expect(shares[0]).toBe(kept / 4000);
+      if (length === 4000) expect(domains[0]).toBe(long);
+    }
+  });
+
+  test("of a domain of few windows, what is kept is what the share and the size say", () => {
+    for (const count of [1, 2, 3, 5]) {
+      const few = windows("few", written(1, count * T + 1, random));
+      const { domains, shares, sizes } = selectWindows(target, [few, other], {
+        ...{ weights: [0, 1], tokens: 0 },
+      });
+      // The least share is 0.5 here.
+      expect(domains[0].count).toBe(Math.max(1, Math.round(0.5 * count)));
+      expect(shares[0]).toBe(domains[0].count / count);
+      expect(sizes[0]).toBe(Math.round((few.stream.tokens.length * domains[0].count) / count));
     }
   });
 
@@ -214,10 +231,32 @@ describe("what is kept", () => {
     for (const g of backwards) other.domains[0].batchOf([g]);
     expect(inputsOf(other.domains[0])).toEqual(inputsOf(one.domains[0]));
     const { signal } = new AbortController();
-    const again = await selectInTurns(target, [domain], { shares: one.shares }, signal);
+    const again = await reselectInTurns(target, [domain], one.shares, signal);
     expect(inputsOf(again.domains[0])).toEqual(inputsOf(one.domains[0]));
     expect(again.shares).toEqual(one.shares);
     await expect(selectInTurns(target, [domain], options, AbortSignal.abort("stop"))).rejects.toBe("stop");
+  });
+
+  test("a share of less than a quarter keeps the best of larger blocks", async () => {
+    const good = 113;
+    const all = 6400;
+    const first = Array.from({ length: all }, (_, w) => w < good);
+    for (let w = all - 1; w > 0; w--) {
+      const other = Math.floor((w + 1) * random());
+      [first[w], first[other]] = [first[other], first[w]];
+    }
+    const tokens = first.flatMap((one) => written(one ? 0 : 1, 12 + T, random).slice(12));
+    const domain = windows("rare", [...tokens, 0]);
+    const long = windows("target", written(0, 400_000, random));
+    const found = selectWindows(long, [domain], { weights: [1], tokens: 0, leastShare: 0.01 });
+    expect(found.shares[0]).toBeLessThan(1 / 32);
+    const own = new Set(first.flatMap((one, w) => (one ? [tokens.slice(w * T, (w + 1) * T).join(" ")] : [])));
+    const kept = inputsOf(found.domains[0]);
+    // If at most one window per 32 could be kept, there would be about 87 of them.
+    expect(kept.filter((text) => own.has(text)).length).toBeGreaterThan(0.9 * good);
+    const { signal } = new AbortController();
+    const again = await reselectInTurns(long, [domain], found.shares, signal);
+    expect(inputsOf(again.domains[0])).toEqual(kept);
   });
 
   test("of very large domains, a part is counted, and windows outside it are scored as well", () => {

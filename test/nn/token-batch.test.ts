@@ -134,6 +134,16 @@ describe("a source of windows", () => {
     expect(codeOf(() => checkTokens({ name: "s", count: 1 }, model, 0, 1))).toBe("no error");
   });
 
+  test("is checked as a whole if only a part of it is used", () => {
+    const source = sourceOf([1, 2, VOCABULARY, 4], 1);
+    const part = { name: "s", count: 1, time: 1, of: source };
+    expect(codeOf(() => checkTokens(part, model, 0, 1))).toContain("number 2 of its stream");
+    const long = { name: "s", count: 1, time: 4, of: sourceOf([1, 2, 3, 4, 5], 4) };
+    expect(codeOf(() => checkTokens(long, model, 0, 1))).toContain("longer than the model's context of 3");
+    expect(codeOf(() => checkTokens({ ...part, of: sourceOf([1, 2], 1) }, model, 0, 1))).toBe("no error");
+    expect(codeOf(() => checkTokens({ ...part, count: 0 }, model, 0, 0))).toContain("it has no windows");
+  });
+
   test("that shows only its tokens or only its time is not checked", () => {
     const [tokens, time] = [{ name: "s", count: 1, stream: { tokens: [99] } }, { name: "s", count: 1, time: 99 }]; // prettier-ignore
     for (const source of [tokens, time])

@@ -539,7 +539,7 @@ describe("sentences", () => {
     expect(fingerprints(other)).toBe(2);
   });
 
-  test("a caution is given for other held-out text, whether the seed of the split, its share or the evaluated part differs", () => {
+  test("a caution is given for other held-out text, whether the seed of the split, its share or the evaluated part differs, and for selected text", () => {
     const cautionsFor = (other: (facts: RunFacts) => RunFacts): readonly string[] => {
       const view = viewOf({ rule: "uniform" }, "other");
       const { head } = view.gathered;
@@ -563,6 +563,10 @@ describe("sentences", () => {
       [{ target: { ...target, heldOutBytes: 5 } }, evaluated],
       [{ target: tokens }, evaluated],
       [{ evaluatedTokens: 999 }, evaluated],
+      [
+        { selected: new Map([...madeFacts({}).domains.keys()].map((name) => [name, 0.5])) },
+        /^Some runs were trained on the text that resembles the target most, others on all text/,
+      ],
     ] as const)
       expect(cautionsFor((facts) => ({ ...facts, ...other }))).toEqual([expect.stringMatching(caution)]);
     // Another tokenizer cuts the same text into other numbers of tokens.

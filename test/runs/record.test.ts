@@ -281,6 +281,26 @@ describe("a whole folder", () => {
     );
   });
 
+  test("the selected shares are of all domains and of no others, above 0 and up to 1", () => {
+    put("config.json", {});
+    const selected = new Map([
+      ["10", 0.25],
+      ["2", 1],
+    ]);
+    put("run.json", { ...facts, selected });
+    expect(readRunHead(folder).facts.selected).toEqual(selected);
+    for (const [change, message] of [
+      [{ "10": 0.25 }, 'selected has no share of "2"'],
+      [{ "10": 0.25, "2": 1, c: 1 }, 'selected has a share of "c", which is not a domain'],
+      [{ "10": 0, "2": 1 }, 'selected has a share of "10" that is not above 0 and up to 1'],
+      [{ "10": 0.5, "2": 1.5 }, 'selected has a share of "2" that is not above 0 and up to 1'],
+    ] as const) {
+      put("run.json", { ...facts, selected: change });
+      expect(codeOf(() => readRunHead(folder))).toMatch(/^data: /);
+      expect(codeOf(() => readRunHead(folder))).toContain(message);
+    }
+  });
+
   test.each([
     ["no JSON", "{", "line 1: is not JSON"],
     ["no object", "[]", "line 1"],

@@ -16,7 +16,7 @@ export const trainingOptions: SectionTable<"training"> = {
     kind: integer(1),
     default: null,
     auto: `${stepsOtherwise} unless --tokens is given`,
-    help: `optimizer steps. With --resume, a larger N extends the run, if the learning rates so far do not depend on N (constant, or wsd before its decay), and if the limit of dga on repetitions affects neither length`,
+    help: `optimizer steps. With --resume, a larger N extends the run, if the learning rates so far do not depend on N (constant, or wsd before its decay), and if the limit of dga on repetitions affects neither length. Selected windows stay those of the first length`,
     recorded: true,
   },
   tokens: {

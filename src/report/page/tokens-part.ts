@@ -131,7 +131,6 @@ function epochsText(count: number): string {
   return `${significant(count, 3)} ${count === 1 ? "epoch" : "epochs"}`;
 }
 
-export function epochsIn({ tokens, size, selected }: DomainData): number {
-  const sampled = size * (selected ?? 1);
+export function epochsIn({ tokens, sampled }: DomainData): number {
   return sampled === 0 ? 0 : tokens / sampled;
 }
