@@ -32,6 +32,8 @@ export interface Source {
   readonly name: string;
   /** Number of examples. */
   readonly count: number;
+  /** The source of which these examples are a part, such as that from which `selectWindows` selects. */
+  readonly of?: Source;
 }
 
 /** The interface of a model for trainers, estimators and evaluations. `GPT` implements it. */

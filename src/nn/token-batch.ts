@@ -72,15 +72,6 @@ function isTokenSource(source: Source): source is TokenSource {
   return "stream" in source && "time" in source;
 }
 
-/** Examples of another source, such as `selectWindows` makes. */
-interface PartOfSource extends Source {
-  readonly of: Source;
-}
-
-function isPart(source: Source): source is PartOfSource {
-  return "of" in source && source.of !== undefined;
-}
-
 /**
  * Throws `data`, naming the source, if its windows from `first` (included) to `end` (excluded) do not fit the model: if there are none, they are
  * longer than the context, or a token is outside the vocabulary. Of a part of a source, the whole source is checked. If the tokens of a source cannot be checked, only its number of examples is; its
@@ -89,7 +80,10 @@ function isPart(source: Source): source is PartOfSource {
 export function checkTokens(source: Source, model: TokenModel, first: number, end: number): void {
   const { name, count } = source;
   // Which examples of the whole are in the part may not be known yet.
-  if (count >= 1 && isPart(source)) return checkTokens(source.of, model, 0, source.of.count);
+  if (count >= 1 && source.of !== undefined) {
+    checkTokens(source.of, model, 0, source.of.count);
+    return;
+  }
   if (isTokenSource(source) && source.time > model.context)
     throw new GradmixError(
       "data",

@@ -215,6 +215,8 @@ describe("what is kept", () => {
       texts.filter((one) => one === text).length;
     for (const text of new Set(kept)) expect(times(kept, text)).toBeLessThanOrEqual(times(whole, text));
     expect([source.name, source.time]).toEqual(["mixed", T]);
+    // With it, a model checks the whole domain before a run.
+    expect(source.of).toBe(domain);
     for (const bad of [source.count, -1, 0.5, NaN])
       for (const read of [() => source.batchOf([bad]), () => source.tokensOf(bad)])
         expect(read).toThrow(expect.objectContaining({ code: "data" }));
