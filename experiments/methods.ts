@@ -6,7 +6,7 @@ const revision = 8;
 /** The revision of the rule itself, without the selection of windows. */
 const ruleRevision = 7;
 /** Raised when the default without a histogram changes. */
-const revisionWithoutPrior = 5;
+const revisionWithoutPrior = 6;
 /** Raised when the combinator `repetitionCap` changes. */
 const capRevision = 1;
 
@@ -48,8 +48,9 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
 /** The default on all text without probes: domains that the steps hardly draw are hardly measured. */
 export const WITHOUT_PROBES: Method = { ...ALL_TEXT, alignment: { probes: 0 } };
 
-/** The default without a histogram, for users who have only gradients. */
+/** The default without a histogram (`--prior uniform`). */
 export const WITHOUT_PRIOR: Method = {
+  select: true,
   rule: { name: "dga", sizes: "sizes", tokens: "tokens" },
   revision: revisionWithoutPrior,
 };

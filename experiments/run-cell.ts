@@ -76,10 +76,17 @@ function selectedOf(cell: Cell, text: Text, domains: Domains, target: TokenStrea
   const sets = domains.sets.filter((set): set is Windows => "stream" in set);
   if (target === null || sets.length < domains.sets.length) return domains;
   const { domains: selected, sizes } = selectWindows(windowsOf("target", target, model.context), sets, {
-    weights: domains.histogram(resembledBy(cell, text) ?? target),
+    weights: usesHistogram(cell.method)
+      ? domains.histogram(resembledBy(cell, text) ?? target)
+      : sets.map(() => 1),
     tokens: steps * batch * model.context,
   });
   return { ...domains, sets: selected, sizes: [...sizes] };
+}
+
+/** Whether the first weights of a method are the histogram of its target. */
+function usesHistogram({ rule }: Cell["method"]): boolean {
+  return Object.values(rule).includes("histogram");
 }
 
 /** Returns the training text of the target; null if the cell has no target. */

@@ -27,7 +27,6 @@ const compared: Readonly<Record<string, Method>> = {
   "importance sampling, floor": floor(methods["importance sampling"]),
   "importance sampling, guard": guard(methods["importance sampling"]),
   "DGA (paper)": paperWith({}),
-  "DGA (paper), floor": floor(paperWith({})),
   "DGA (default)": DEFAULT,
   "DGA (default), floor": floor(DEFAULT),
   "DGA (default), guard": guard(DEFAULT),

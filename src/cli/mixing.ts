@@ -226,14 +226,15 @@ export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "al
   };
 }
 
+/** Whether the rule can take steps around a prior. */
+function canHavePrior(mixing: MixingConfig): boolean {
+  const { histogram: use } = ruleTraits(mixing.rule);
+  return typeof use === "object" && use.priorWith(normaliseOf(mixing));
+}
+
 /** Whether a histogram is the prior of the rule, counted or given. */
 function histogramIsPrior(mixing: MixingConfig): boolean {
-  const { histogram: use } = ruleTraits(mixing.rule);
-  return (
-    typeof use === "object" &&
-    use.priorWith(normaliseOf(mixing)) &&
-    (mixing.prior ?? "histogram") === "histogram"
-  );
+  return canHavePrior(mixing) && (mixing.prior ?? "histogram") === "histogram";
 }
 
 /** Whether the rule uses a histogram and none was given. */
@@ -249,9 +250,9 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
   return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
 }
 
-/** Whether a run selects windows if the options do not say so: with the histogram of the target as its prior over the domains. */
+/** Whether a run selects windows if the options do not say so: if its rule can take steps around a prior over the domains, also if that is uniform. */
 function selectsOtherwise(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
-  return histogramIsPrior(mixing) && mixing.bases === null && target.length > 0;
+  return canHavePrior(mixing) && mixing.bases === null && target.length > 0;
 }
 
 /** The smallest limit of the rule and the combinators around it. */

@@ -22,7 +22,7 @@ describe("which runs select windows", () => {
   test.each<[string, object, number]>([
     ["the default", {}, 0.25],
     ["a histogram that was given", histogram, 0.25],
-    ["no histogram", { prior: "uniform" }, 1],
+    ["no histogram", { prior: "uniform" }, 0.25],
     ["the paper's form", { preset: "paper" }, 1],
     ["cosines", { normalise: "cosine" }, 1],
     ["another rule", { rule: "importanceSampling" }, 1],
