@@ -6,6 +6,8 @@ export interface Keys {
   /** The number of a pair; −1 if it has none. */
   get(a: number, b: number): number;
   add(a: number, b: number): number;
+  /** Calls `use` with each pair and its number, in any order. */
+  forEach(use: (a: number, b: number, number: number) => void): void;
 }
 
 export function createKeys(): Keys {
@@ -45,6 +47,10 @@ export function createKeys(): Keys {
       if (2 * size > mask) grow();
       put(a, b, size);
       return size++;
+    },
+    forEach(use) {
+      for (let at = 0; at < slots.length; at += 4)
+        if (slots[at + 2]! >= 0) use(slots[at]!, slots[at + 1]!, slots[at + 2]!);
     },
   };
 }

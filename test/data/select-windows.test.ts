@@ -51,53 +51,58 @@ const counted = (pieces: readonly (readonly number[])[], ...sequence: readonly n
     0,
   );
 
-test("a window's score is that of the bigrams of the target against those of all text without the window, and the best of each block are kept", () => {
-  // Two domains of three blocks, and a target that is long enough.
-  const random = randomOf(3);
-  const target = written(0, 4500, random);
-  const texts = [
-    [...written(0, 200, random), ...written(1, 170, random)],
-    [...written(1, 120, random), ...written(2, 150, random), ...written(0, 40, random)],
-  ];
-  const sets = texts.map((text, i) => windows(`d${i}`, text));
-  const given = { weights: [0.5, 0.5], tokens: 0, leastShare: 0.3 };
-  const found = selectWindows(windows("target", target), sets, given);
+// With many tokens, ratios are not in a table.
+test.each([0, 1400])(
+  "a window's score is that of the bigrams of the target against those of all text without the window, and the best of each block are kept (%i more tokens)",
+  (more) => {
+    // Two domains of three blocks, and a target that is long enough.
+    const random = randomOf(3);
+    const target = written(0, 4500, random);
+    const texts = [
+      [...written(0, 200, random), ...written(1, 170, random)],
+      [...written(1, 120, random), ...written(2, 150, random), ...written(0, 40, random)],
+    ];
+    if (more > 0) texts.push(Array.from({ length: more }, (_, i) => 100 + i));
+    const sets = texts.map((text, i) => windows(`d${i}`, text));
+    const given = { weights: texts.map(() => 0.5), tokens: 0, leastShare: 0.3 };
+    const found = selectWindows(windows("target", target), sets, given);
 
-  // The target is counted in ten parts.
-  const parts = Array.from({ length: 10 }, (_, p) => target.slice(p * 450, (p + 1) * 450));
-  const all = texts.flat().length;
-  const background = (token: number): number => 5e-6 + counted(texts, token) / all;
-  const likelihood = (
-    pieces: readonly (readonly number[])[],
-    [a, b]: readonly [number, number],
-    without: readonly number[],
-  ): number => {
-    const times = (...tokens: readonly number[]): number =>
-      counted(pieces, ...tokens) - counted([without], ...tokens);
-    const single = (times(b) + 1500 * background(b)) / (pieces.flat().length - without.length + 1500);
-    return (times(a, b) + 20 * single) / (times(a) + 20);
-  };
-  sets.forEach((set, i) => {
-    const kept = Math.round(found.shares[i] * set.count);
-    expect(found.domains[i].count).toBe(kept);
-    const blocks = Math.ceil(set.count / 32);
-    expect(blocks).toBeGreaterThan(2);
-    const scores = Array.from({ length: set.count }, (_, w): number => {
-      const window = texts[i].slice(w * T, (w + 1) * T + 1);
-      const ratios = window.slice(1).map((b, t): number => {
-        const pair = [window[t], b] as const;
-        return Math.log(likelihood(parts, pair, []) / likelihood(texts, pair, window));
+    // The target is counted in ten parts.
+    const parts = Array.from({ length: 10 }, (_, p) => target.slice(p * 450, (p + 1) * 450));
+    const all = texts.flat().length;
+    const background = (token: number): number => 5e-6 + counted(texts, token) / all;
+    const likelihood = (
+      pieces: readonly (readonly number[])[],
+      [a, b]: readonly [number, number],
+      without: readonly number[],
+    ): number => {
+      const times = (...tokens: readonly number[]): number =>
+        counted(pieces, ...tokens) - counted([without], ...tokens);
+      const single = (times(b) + 1500 * background(b)) / (pieces.flat().length - without.length + 1500);
+      return (times(a, b) + 20 * single) / (times(a) + 20);
+    };
+    sets.slice(0, 2).forEach((set, i) => {
+      const kept = Math.round(found.shares[i] * set.count);
+      expect(found.domains[i].count).toBe(kept);
+      const blocks = Math.ceil(set.count / 32);
+      expect(blocks).toBeGreaterThan(2);
+      const scores = Array.from({ length: set.count }, (_, w): number => {
+        const window = texts[i].slice(w * T, (w + 1) * T + 1);
+        const ratios = window.slice(1).map((b, t): number => {
+          const pair = [window[t], b] as const;
+          return Math.log(likelihood(parts, pair, []) / likelihood(texts, pair, window));
+        });
+        return ratios.reduce((sum, ratio) => sum + ratio, 0) / ratios.length;
       });
-      return ratios.reduce((sum, ratio) => sum + ratio, 0) / ratios.length;
+      const best = Array.from({ length: blocks }, (_, block) => {
+        const own = Array.from(scores.keys()).filter((w) => w % blocks === block);
+        const take = Array.from({ length: kept }, (_, g) => g).filter((g) => g % blocks === block).length;
+        return own.sort((one, other) => scores[other] - scores[one]).slice(0, take);
+      });
+      expect(inputsOf(found.domains[i]).sort()).toEqual(rowsOf(set, best.flat()).sort());
     });
-    const best = Array.from({ length: blocks }, (_, block) => {
-      const own = Array.from(scores.keys()).filter((w) => w % blocks === block);
-      const take = Array.from({ length: kept }, (_, g) => g).filter((g) => g % blocks === block).length;
-      return own.sort((one, other) => scores[other] - scores[one]).slice(0, take);
-    });
-    expect(inputsOf(found.domains[i]).sort()).toEqual(rowsOf(set, best.flat()).sort());
-  });
-});
+  },
+);
 
 describe("how much is kept", () => {
   const random = randomOf(11);
