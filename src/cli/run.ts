@@ -39,7 +39,7 @@ import {
 import type { TrainConfig } from "./train-config.ts";
 import { unusedTargets } from "./prepared-options.ts";
 import { unusedTeller } from "./unused-options.ts";
-import { checkRepetitions, planTraining, stepChanges, unreachedRate } from "./training.ts";
+import { checkRepetitions, planTraining, stepChanges, type TrainingPlan, unreachedRate } from "./training.ts";
 
 /**
  * Trains as `config` describes. `read` reads the text; a caller that already has the data can pass its own. Throws `data` and `config` before
@@ -63,11 +63,8 @@ export async function runTraining(
   if (unreached !== null) hooks.onEvent(unreached);
   const targets = unusedTargets(config);
   if (targets !== null) hooks.onEvent(targets);
-  const saved = hooks.store.load();
-  const resumed = saved?.checkpoint ?? null;
-  checkReference(plan.mixing, reference, resumed);
-  const before = saved === null ? plan.training : planTraining(saved.config);
-  const changes = stepChanges(before, plan.training, saved?.step ?? 0, plan.mixing.countsTokens);
+  const earlier = earlierPart(plan, reference, hooks);
+  const { saved, resumed } = earlier;
   const { initFrom } = plan.model;
   const start = resumed === null && initFrom !== null ? readStart(initFrom) : null;
   if (start !== null) checkStart(start, plan.data, plan.model);
@@ -86,30 +83,7 @@ export async function runTraining(
     tellUnused({ backend: engine.backend, readsTokens: data.readsTokens });
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
-    const histogram = plan.mixing.wantsHistogram
-      ? (savedHistogram(resumed?.json, plan.mixing.names) ??
-        (await histogramOf(data, plan.mixing.names, found?.mixed ?? null, hooks)))
-      : null;
-    if (histogram !== null) hooks.onEvent(histogramLine(histogram));
-    const sampled = await sampledText(
-      { mixing: plan.mixing, tokens: plan.training.tokens, histogram },
-      data,
-      resumed?.json ?? null,
-      hooks,
-    );
-    const { sizes, selected } = sampled;
-    if (selected !== null) hooks.onEvent(selectionLine(selected, plan.mixing, { sizes, histogram }));
-    if (selected !== null && changes.steps !== undefined)
-      hooks.onEvent(
-        `these are the windows that were selected for ${changes.steps.from} steps; a new run of ${changes.steps.to} steps might select more`,
-      );
-    checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, sizes));
-    const mixer = plan.mixing.mixerOf({ sizes, histogram });
-    const repeated = plan.mixing.repeatsAnyway(sizes);
-    if (repeated !== null)
-      hooks.onEvent(
-        `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${plan.mixing.repetitions(sizes)}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
-      );
+    const { histogram, sampled, mixer } = await startMixing(plan, data, found?.mixed ?? null, earlier, hooks);
     const heldOut = heldOutOf(data, plan.mixing.names);
     const guarded = guardedOf(plan, data, mixer, hooks);
     const trainer = makeTrainer(plan, data, sampled, model, mixer, reference, guarded);
@@ -130,7 +104,8 @@ export async function runTraining(
       `${formatJson(factsOf(plan, data, sampled, backend, engine, model, { evaluations, cost }), 2)}\n`,
     );
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
-    if (saved !== null) tellChanges(saved.step, { ...changes, ...engineChanges(then, engine) }, hooks);
+    if (saved !== null)
+      tellChanges(saved.step, { ...earlier.changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
       trainer,
       model,
@@ -149,13 +124,70 @@ export async function runTraining(
         model: model.config,
         ...(reference === null ? {} : { reference: reference.fingerprint }),
         ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
-        ...(selected === null ? {} : { selected: [...selected.values()] }),
+        ...(sampled.selected === null ? {} : { selected: [...sampled.selected.values()] }),
       },
       resumed,
     });
   } finally {
     await shutdown();
   }
+}
+
+/** The part of a run that is done already. */
+interface EarlierPart {
+  /** What the store has of it; null for a new run. */
+  readonly saved: ReturnType<RunHooks["store"]["load"]>;
+  readonly resumed: Checkpoint | null;
+  /** How the whole run was planned then. */
+  readonly training: TrainingPlan;
+  readonly changes: RunChanges;
+}
+
+/** Reads what the store has of the run. Throws `checkpoint` if the run cannot continue as planned. */
+function earlierPart(plan: RunPlan, reference: Reference | null, { store }: RunHooks): EarlierPart {
+  const saved = store.load();
+  const resumed = saved?.checkpoint ?? null;
+  checkReference(plan.mixing, reference, resumed);
+  const training = saved === null ? plan.training : planTraining(saved.config);
+  const changes = stepChanges(training, plan.training, saved?.step ?? 0, plan.mixing.countsTokens);
+  return { saved, resumed, training, changes };
+}
+
+/** What the weights of a run start from and apply to. */
+interface Mixing {
+  /** The counted histogram of the target; null if none was counted. */
+  readonly histogram: ReadonlyMap<string, number> | null;
+  readonly sampled: SampledText;
+  readonly mixer: Mixer;
+}
+
+/** Counts the histogram, selects the text and makes the mixer, and tells the user about each. A resumed run has the same as before. */
+async function startMixing(
+  { mixing, training }: RunPlan,
+  data: Data,
+  mixed: Parameters<typeof histogramOf>[2],
+  { resumed, training: before, changes }: EarlierPart,
+  hooks: RunHooks,
+): Promise<Mixing> {
+  const histogram = mixing.wantsHistogram
+    ? (savedHistogram(resumed?.json, mixing.names) ?? (await histogramOf(data, mixing.names, mixed, hooks)))
+    : null;
+  if (histogram !== null) hooks.onEvent(histogramLine(histogram));
+  const { tokens } = training;
+  const sampled = await sampledText({ mixing, tokens, histogram }, data, resumed?.json ?? null, hooks);
+  const { sizes, selected } = sampled;
+  if (selected !== null) hooks.onEvent(selectionLine(selected, mixing, { sizes, histogram }));
+  if (selected !== null && changes.steps !== undefined)
+    hooks.onEvent(
+      `these are the windows that were selected for ${changes.steps.from} steps; a new run of ${changes.steps.to} steps might select more`,
+    );
+  checkRepetitions(before, training, mixing.limitedOtherwise(before.tokens, sizes));
+  const repeated = mixing.repeatsAnyway(sizes);
+  if (repeated !== null)
+    hooks.onEvent(
+      `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${mixing.repetitions(sizes)}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
+    );
+  return { histogram, sampled, mixer: mixing.mixerOf({ sizes, histogram }) };
 }
 
 async function readReferenceOf({ reference }: MixingPlan, signal: AbortSignal): Promise<Reference | null> {
