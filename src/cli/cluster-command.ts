@@ -7,8 +7,8 @@
  *     centroids.npy           the centroids [clusters, dim] (f32)
  *     embedder.safetensors    the embedder that assigns texts
  */
-import { existsSync, renameSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
 import type { Points } from "../data/cluster/kmeans.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
@@ -22,11 +22,10 @@ import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
 import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
-import { ioError, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../folders-node.ts";
+import { writeFileAtomic } from "../node/files.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
-import { isThere } from "./cluster-folder.ts";
+import { isThere, moveToOut } from "./cluster-folder.ts";
 import {
   beginningOf,
   builtIn,
@@ -110,12 +109,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const changed = read.find((file) => hasChanged(file));
     if (changed !== undefined)
       throw new GradmixError("data", `${changed.path}: it changed during clustering; cluster the text again`);
-    try {
-      makeFolders(dirname(resolve(args.out)));
-      renameSync(result.folder, resolve(args.out));
-    } catch (error) {
-      throw existsSync(args.out) ? isThere(args.out) : ioError(args.out, error);
-    }
+    moveToOut(result.folder, args.out);
     work.end(true);
     await err.flush();
     out.write(formatClusters(result.clusters, result.documents));

@@ -5,8 +5,9 @@
  *     clusters.json    the parts by name (code.1 resembles the target most): documents, bytes, tokens, likeness; the files, and how they were read
  *     ids/NAME.npy     for each file NAME.jsonl the part of every document, in order (i32)
  */
-import { existsSync, realpathSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { randomUUID } from "node:crypto";
+import { existsSync, realpathSync, rmSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { utf8Length } from "../data/bytes.ts";
@@ -20,9 +21,9 @@ import { type TokenStream, tokenWriter } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { makeFolders } from "../folders-node.ts";
 import { formatJson } from "../json.ts";
-import { ioError, writeFolderAtomic } from "../node/files.ts";
+import { ioError, writeFileAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
-import { isClusterFolder, isThere } from "./cluster-folder.ts";
+import { isClusterFolder, isThere, moveToOut } from "./cluster-folder.ts";
 import { namesOfIds } from "./cluster-ids.ts";
 import { type Layer, takenLayers } from "./config.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
@@ -290,8 +291,15 @@ function writeParts(
   } catch (error) {
     throw ioError(out, error);
   }
-  if (existsSync(out)) throw isThere(out);
-  writeFolderAtomic(resolve(out), contents);
+  // A name that no other command uses, so that two that write the same folder do not mix their files.
+  const made = join(dirname(resolve(out)), `.${basename(resolve(out))}.${randomUUID()}`);
+  try {
+    for (const [name, bytes] of contents) writeFileAtomic(join(made, name), [bytes]);
+    moveToOut(made, out);
+  } finally {
+    // Nothing is here unless an error is thrown.
+    rmSync(made, { recursive: true, force: true });
+  }
 }
 
 /** Number of parts that are printed. */
