@@ -8,6 +8,7 @@ import { isClusterFolder } from "./cluster-folder.ts";
 import { listFiles } from "../data/files.ts";
 import { fileLayer } from "./config.ts";
 import type { Inputs } from "./inputs.ts";
+import { isLockName } from "./lock.ts";
 import { runNames } from "./run-folder.ts";
 import { configError, isFile } from "./values.ts";
 
@@ -85,8 +86,6 @@ const ofClusters: ReadonlySet<string> = new Set([
 /** Pages and tables that are made again from the other files. */
 const remade: ReadonlySet<string> = new Set(["report.html", "metrics.csv"]);
 
-const isLock = (name: string): boolean => /^lock(\.|$)/.test(name);
-
 /** Whether a file is the page of the run in whose folder it is. */
 export function isPageOfRun(path: string): boolean {
   const place = realPath(path);
@@ -99,7 +98,7 @@ function ownerOf(place: string): string | null {
   let folder = dirname(place);
   for (let level = 0; level < 2; level++) {
     const own = ownNames(folder);
-    if (own.size > 0 && (isLock(name) || (own.has(name) && !remade.has(name))))
+    if (own.size > 0 && (isLockName(name) || (own.has(name) && !remade.has(name))))
       return `it is a part of what gradmix wrote in ${folder}`;
     name = basename(folder);
     folder = dirname(folder);

@@ -31,6 +31,7 @@ import {
 import { checkSameConfig, fileLayer, flatten, jsonLayer, recordedLayer, resolveConfig } from "./config.ts";
 import {
   ioError,
+  quietly,
   temporaryName,
   reading,
   recoverFolder,
@@ -361,15 +362,6 @@ function stateOf(folder: string): string {
       return [path, file?.ino, file?.mtimeMs, file?.size];
     }),
   );
-}
-
-/** Runs a task whose error is less important than an earlier one. */
-function quietly(task: () => void): void {
-  try {
-    task();
-  } catch {
-    // The caller throws the earlier error.
-  }
 }
 
 /** Removes the empty folders from `folder` up to its ancestor `top`. */
