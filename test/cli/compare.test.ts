@@ -221,12 +221,18 @@ describe("rules", () => {
       () => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r"), "--rules"),
       '"../a" cannot name a folder',
     ],
-    ...["lock", "Lock", "Lock.0123456789abcdef", "tokenizer.json", "compare.json", "compare-plan.json", "report.html"].map(
-      (name): [() => unknown, string] => [
-        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r"), "--rules"),
-        `${JSON.stringify(name)} is the name of a file of the comparison`,
-      ],
-    ),
+    ...[
+      "lock",
+      "Lock",
+      "Lock.0123456789abcdef",
+      "tokenizer.json",
+      "compare.json",
+      "compare-plan.json",
+      "report.html",
+    ].map((name): [() => unknown, string] => [
+      () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r"), "--rules"),
+      `${JSON.stringify(name)} is the name of a file of the comparison`,
+    ]),
     [() => checkRules([], "--rules"), "--rules: is empty"],
     [
       () => splitFile(new Map([["compare", new Map([["rule", "dga"]])]]), "c.json"),
