@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { savedBest } from "#dist/cli/best.js";
-import { sampleFacts } from "#dist/cli/cluster-command.js";
+import { sampleFacts } from "#dist/cli/cluster-sample.js";
 import { clustersDescription } from "#dist/cli/cluster-folder.js";
 import { recordHead } from "#dist/cli/cluster-work.js";
 import { watched } from "#dist/cli/epoch-watch.js";

@@ -20,10 +20,8 @@ import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
-import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { writeFileAtomic } from "../node/files.ts";
-import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
 import { isThere, moveToOut } from "./cluster-folder.ts";
 import {
@@ -39,9 +37,7 @@ import {
   type FileIds,
   type ForeignIds,
   namesOfIds,
-  type Passed,
   readForeignIds,
-  type ReadingDocuments,
 } from "./cluster-ids.ts";
 import {
   clusterPage,
@@ -56,23 +52,23 @@ import { searchOf } from "./inputs.ts";
 import { hasChanged, stampOf } from "./prepare-plan.ts";
 import type { InputFile } from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startProgress } from "./progress.ts";
-import { readTokenizer } from "./read-data.ts";
+import { readTokenizer } from "./choose-tokenizer.ts";
 import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
 import { unusedReading } from "./unused-reading.ts";
 import { configError } from "./values.ts";
 import { version } from "./version.ts";
+import {
+  type FileFacts,
+  type Reading,
+  type Sample,
+  savedSample,
+  saveSample,
+  sampleOf,
+} from "./cluster-sample.ts";
 
 /** Number of documents that are embedded at once. */
 const BLOCK = 2048;
-
-interface FileFacts {
-  /** Absolute path, so that the folder can be used from anywhere. */
-  readonly path: string;
-  readonly documents: number;
-  /** SHA-256 of the text, as in a run's `run.json`. */
-  readonly sha256: string;
-}
 
 /**
  * Runs the command and returns the exit code. Throws `config`, `data` and `io`. The folder appears once it is complete; until then the finished parts
@@ -365,98 +361,6 @@ function tokenizerOf(path: string | null): Tokenizer | null {
 }
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
-
-type Reading = ReadingDocuments & Pick<ClusterArguments, "sample" | "seed">;
-
-interface Sample {
-  readonly texts: readonly string[];
-  /** The given clusters of the texts; −1 if none is given. */
-  readonly ids: Int32Array;
-  /** Numbers of the documents, counted from 0 over all files and including those that are left out. */
-  readonly numbers: readonly number[];
-  /** Number of documents of each file, including those that are left out. */
-  readonly rows: readonly number[];
-  readonly facts: readonly FileFacts[];
-  /** Number of lines that were skipped in all files. */
-  readonly skipped: number;
-}
-
-const SAMPLE = "sample.jsonl";
-const FACTS = "facts.json";
-
-function savedSample(work: Work): Sample | null {
-  const saved = work.readJson(FACTS, sampleFacts);
-  const bytes = saved === undefined ? null : work.read(SAMPLE);
-  if (saved === undefined || bytes === null) return null;
-  const texts: string[] = [];
-  for (let from = 0, to = bytes.indexOf(10); to >= 0; from = to + 1, to = bytes.indexOf(10, from))
-    texts.push(parse(string, bytes.subarray(from, to), { source: join(work.folder, SAMPLE), code: "data" }));
-  return { ...saved, texts, ids: Int32Array.from(saved.ids) };
-}
-
-/** A sample without its texts. */
-export const sampleFacts: Schema<Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }> =
-  object<Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }>({
-    ids: list(integerFrom(-1)),
-    numbers: list(count),
-    rows: list(count),
-    facts: list(object<FileFacts>({ path: string, documents: count, sha256: string })),
-    skipped: count,
-  });
-
-function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
-  if (work.has(FACTS)) return;
-  work.write(
-    SAMPLE,
-    (function* () {
-      for (const text of texts) yield encode(`${JSON.stringify(text)}\n`);
-    })(),
-  );
-  work.writeJson(FACTS, { ids: Array.from(ids), ...facts });
-}
-
-/** Samples texts, each document with the same chance (Vitter's algorithm R), and keeps their beginnings, with their given clusters. */
-async function sampleOf(
-  files: readonly string[],
-  foreign: ForeignIds | null,
-  reading: Reading,
-  signal: AbortSignal,
-): Promise<Sample> {
-  const { sample, seed } = reading;
-  const random = foldIn(key(seed), 0x5a3);
-  const texts: string[] = [];
-  const ids: number[] = [];
-  const numbers: number[] = [];
-  const rows: number[] = [];
-  const facts: FileFacts[] = [];
-  let seen = 0;
-  let passed = 0;
-  let skipped = 0;
-  const onPass = (why: Passed): void => {
-    passed++;
-    if (why === "bad") skipped++;
-  };
-  for (const [i, path] of files.entries()) {
-    const hash = textHash();
-    const given = foreign?.ids[i] ?? null;
-    let documents = 0;
-    for await (const { text, id } of documentsWithIds(path, given, reading, onPass)) {
-      signal.throwIfAborted();
-      hash.add(text);
-      const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
-      if (place < sample) {
-        texts[place] = beginningOf(text);
-        ids[place] = id;
-        numbers[place] = seen + passed;
-      }
-      seen++;
-      documents++;
-    }
-    facts.push({ path: resolve(path), documents, sha256: hash.digest() });
-    rows.push(seen + passed - rows.reduce((sum, own) => sum + own, 0));
-  }
-  return { texts, ids: Int32Array.from(ids), numbers, rows, facts, skipped };
-}
 
 interface Assigning {
   readonly work: Work;

@@ -22,7 +22,6 @@ import {
 } from "./compare-plan.ts";
 import { checkSameDomains, domainNames, listedOnce } from "./compare-inputs.ts";
 import {
-  checkDomains,
   commandLineLayer,
   domainPaths,
   isEqual,
@@ -31,6 +30,7 @@ import {
   mergeLayers,
   withoutPaths,
 } from "./config.ts";
+import { checkDomains } from "./config-checks.ts";
 import { optionTable } from "./options.ts";
 import { planRun } from "./plan.ts";
 import { preparedLayer } from "./prepared-options.ts";

@@ -147,7 +147,7 @@ async function makeTokenizer(
 ): Promise<void> {
   const path = join(folder, comparisonFiles.tokenizer);
   if (config.data.tokenizer !== path || existsSync(path)) return;
-  const { learnTokenizer } = await import("./read-data.ts");
+  const { learnTokenizer } = await import("./choose-tokenizer.ts");
   // It is trained without the text on which the runs are evaluated.
   const targets = new Map(
     runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),

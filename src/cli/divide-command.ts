@@ -31,7 +31,7 @@ import { type Inputs, listInputs } from "./inputs.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
 import { formatBadLines, formatRows, startProgress } from "./progress.ts";
-import { tokenizerOfPlan } from "./read-data.ts";
+import { tokenizerOfPlan } from "./choose-tokenizer.ts";
 import { textHash } from "./text-hash.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";

@@ -46,7 +46,7 @@ import {
   tokenizerHash,
 } from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startStatusLine, type StatusLine } from "./progress.ts";
-import { tokenizerOfPlan } from "./read-data.ts";
+import { tokenizerOfPlan } from "./choose-tokenizer.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { configError } from "./values.ts";

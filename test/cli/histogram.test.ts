@@ -291,10 +291,11 @@ test("the histogram of a checkpoint is read by name, and one that does not fit i
     ]),
   );
   for (const none of [undefined, {}]) expect(savedHistogram(none, names)).toBeNull();
-  for (const [histogram, problem] of [
+  const cases: [histogram: unknown, problem: string][] = [
     [[0.75, null], "histogram.1 is null, not a finite number"],
     [[0.75], "histogram has 1 items, not 2"],
     ["0.75", 'histogram is "0.75", not a list of 2'],
-  ])
+  ];
+  for (const [histogram, problem] of cases)
     expect(codeOf(() => savedHistogram({ histogram }, names))).toBe(`checkpoint: checkpoint: ${problem}`);
 });
