@@ -10,7 +10,7 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
-import type { Points } from "../data/cluster/kmeans.ts";
+import type { Points } from "../data/cluster/points.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
