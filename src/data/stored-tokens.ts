@@ -274,7 +274,7 @@ function splitFiles(
   for (const { ends } of files)
     for (let i = 0; i < ends.length; i++) if (ends[i]! > (i === 0 ? 0 : ends[i - 1]!)) count++;
   const length = files.reduce((sum, { file }) => sum + file.length, 0);
-  const stream = (parts: (toArray: (from: number, to: number) => void) => void): StoredStream =>
+  const stream = (parts: (addPart: (from: number, to: number) => void) => void): StoredStream =>
     streamOf(files, largest, parts);
   const common = { name, documents: count, heldOutBytes: 0 };
   if (count === 1) {
