@@ -1,6 +1,7 @@
 /** `gradmix export`: writes the mixture of a run in the formats of other trainers. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { csvFields } from "../csv.ts";
 import { onOneLine } from "../errors.ts";
 import { formatJson, type Json } from "../json.ts";
 import { writeFilesAtomic } from "../node/files.ts";
@@ -231,23 +232,10 @@ function readMapFile(path: string): [string, readonly string[]][] {
     .split(/\r?\n/)
     .forEach((line, i) => {
       if (line.trim() === "" || (i === 0 && /^(?:name|domain)\s*,\s*path\s*$/i.test(line.trim()))) return;
-      const [name, place, ...more] = csvFields(line);
+      const [name, place, ...more] = csvFields(line) ?? [];
       if (name === undefined || name === "" || place === undefined || place === "" || more.length > 0)
         throw configError(`${label}, line ${i + 1}: ${show(line)} is not NAME,PATH`);
       found.set(name.normalize(), [...(found.get(name.normalize()) ?? []), place]);
     });
   return [...found];
-}
-
-/** The fields of a line of CSV; empty if its quotes are not closed. */
-function csvFields(line: string): string[] {
-  const fields: string[] = [];
-  const field = /\s*(?:"((?:[^"]|"")*)"\s*|([^",]*))(,|$)/y;
-  for (;;) {
-    const match = field.exec(line);
-    if (match === null) return [];
-    const [, inQuotes, bare = "", end] = match;
-    fields.push(inQuotes === undefined ? bare.trim() : inQuotes.replaceAll('""', '"'));
-    if (end === "") return fields;
-  }
 }

@@ -8,6 +8,7 @@ import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
+import { numeral } from "../numeral.ts";
 import { jsonOf } from "../schema.ts";
 import { timesShare } from "../share.ts";
 import { domainName, domainNameForm } from "./domain-names.ts";
@@ -22,8 +23,6 @@ export function textOption(options: Readonly<Record<string, unknown>>, name: str
   if (value === "") throw configError(`${flagOf(name)}: is empty`);
   return typeof value === "string" ? value : null;
 }
-
-const numeral = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 
 /** Converts the arguments of a flag to the form that a config file has. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
