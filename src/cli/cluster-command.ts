@@ -47,7 +47,7 @@ import {
   type Tally,
 } from "./cluster-tally.ts";
 import { openWork, READ, type Work } from "./cluster-work.ts";
-import { listenForInterrupt } from "./interrupt.ts";
+import { untilInterrupted } from "./interrupt.ts";
 import { searchOf } from "./inputs.ts";
 import { hasChanged, stampOf } from "./prepare-plan.ts";
 import type { InputFile } from "./prepared-folder.ts";
@@ -77,17 +77,31 @@ const BLOCK = 2048;
 export async function cluster(args: ClusterArguments, { out, err }: Outputs): Promise<number> {
   if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
-  const interrupt = listenForInterrupt({
-    output: err,
-    line: () => progress.line("stopping; Ctrl-C again to stop at once"),
-    atOnce: () => {},
-  });
   const print = (line: string): void => {
     if (!args.quiet) progress.line(line);
   };
+  let report = "";
+  const stopped = await untilInterrupted(
+    { output: err, status: progress, stopped: "stopped; run the same command again to continue" },
+    async (signal) => {
+      report = formatResult(await clusterFiles(args, print, signal), args.out);
+    },
+  );
+  if (stopped !== null) return stopped;
+  out.write(report);
+  await out.flush();
+  return 0;
+}
+
+/** Finds the files, clusters them, and moves the result to its place. */
+async function clusterFiles(
+  args: ClusterArguments,
+  print: (line: string) => void,
+  signal: AbortSignal,
+): Promise<ClusteringResult> {
   let work: Work | null = null;
   try {
-    const search = searchOf({ out: null, skipBadLines: args.skipBadLines }, print, interrupt.signal);
+    const search = searchOf({ out: null, skipBadLines: args.skipBadLines }, print, signal);
     const files = (await search.find("FILES", args.files, new Set())).map(({ path }) => path);
     checkEffect(files, search.unreadable(), args);
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
@@ -95,37 +109,19 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     // Checked before the text is read.
     const read = filesRead(args, foreign).map(stampOf);
     work = openWork(args.out, planOf(args, files, read), () => print("continuing where it was stopped"));
-    const result = await makeClusters(work, files, {
-      args,
-      foreign,
-      tokenizer,
-      print,
-      signal: interrupt.signal,
-    });
+    const result = await makeClusters(work, files, { args, foreign, tokenizer, print, signal });
     const changed = read.find((file) => hasChanged(file));
     if (changed !== undefined)
       throw new GradmixError("data", `${changed.path}: it changed during clustering; cluster the text again`);
     moveToOut(result.folder, args.out);
     work.end(true);
-    await err.flush();
-    out.write(formatClusters(result.clusters, result.documents));
-    if (result.largest !== null)
-      out.write(`largest  ${result.largest.toFixed(2)} times the mean of the sample's clusters\n`);
-    if (result.skipped > 0) out.write(`skipped  ${formatBadLines(result.skipped)}\n`);
-    out.write(`files    ${args.out}\n`);
-    return 0;
+    return result;
   } catch (error) {
     // Results for arguments or text that must change are useless.
     work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
-    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; run the same command again to continue");
-    return interrupt.exitCode();
+    throw error;
   } finally {
     await shutdown();
-    interrupt.stop();
-    progress.end();
-    await out.flush();
-    await err.flush();
   }
 }
 
@@ -449,6 +445,15 @@ function writeModel(folder: string, { embedder, clusters }: FoundClusters): void
 
 /** Number of clusters that are printed. */
 const SHOWN = 20;
+
+function formatResult({ clusters, documents, largest, skipped }: ClusteringResult, out: string): string {
+  return [
+    formatClusters(clusters, documents),
+    ...(largest === null ? [] : [`largest  ${largest.toFixed(2)} times the mean of the sample's clusters\n`]),
+    ...(skipped === 0 ? [] : [`skipped  ${formatBadLines(skipped)}\n`]),
+    `files    ${out}\n`,
+  ].join("");
+}
 
 /** Prints one line for each of the largest clusters: its share of the documents and its words. */
 function formatClusters(

@@ -48,19 +48,6 @@ export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
   return { values, label: flagOfPath };
 }
 
-/** The layers of a command that takes some of the options: the command line, and a config file (null: none), whose other options are ignored. */
-export function takenLayers(
-  given: ReadonlyMap<string, Raw>,
-  file: string | null,
-  taken: readonly OptionRow[],
-): Layer[] {
-  const paths = new Set(taken.map(({ path }) => path));
-  return [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(({ values, label }) => ({
-    values: new Map([...values].filter(([key]) => paths.has(key))),
-    label,
-  }));
-}
-
 /**
  * The configuration that a run recorded, as a layer. Earlier versions recorded the defaults of all options, which cannot be told from values that were
  * given; such a value counts as not given.

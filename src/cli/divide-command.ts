@@ -25,13 +25,13 @@ import { ioError, writeFileAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
 import { isClusterFolder, isThere, moveToOut } from "./cluster-folder.ts";
 import { namesOfIds } from "./cluster-ids.ts";
-import { type Layer, takenLayers } from "./config.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
-import { listenForInterrupt } from "./interrupt.ts";
+import { untilInterrupted } from "./interrupt.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
 import { formatBadLines, formatRows, startProgress } from "./progress.ts";
 import { tokenizerOfPlan } from "./choose-tokenizer.ts";
+import { checkTokenizes, noRule, takenLayers } from "./taken-options.ts";
 import { textHash } from "./text-hash.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
@@ -47,45 +47,33 @@ export async function divide(args: DivideArguments, { out, err }: Outputs): Prom
   checkOutputs(outputs, others);
   if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
-  const interrupt = listenForInterrupt({
-    output: err,
-    line: () => progress.line("stopping; Ctrl-C again to stop at once"),
-    atOnce: () => {},
-  });
+  const print = (line: string): void => {
+    if (!config.run.quiet) progress.line(line);
+  };
   let report = "";
-  try {
-    const print = (line: string): void => {
-      if (!config.run.quiet) progress.line(line);
-    };
-    const hooks = { onEvent: print, signal: interrupt.signal };
-    const inputs = await listInputs({ ...config.data, out: null }, hooks);
-    checkOutputs(outputs, [...others, ...filesOf(inputs)]);
-    checkInputs(inputs);
-    for (const line of unusedOptions(config, { readsTokens: false })) print(line);
-    const divided = await divideInputs(config, args.parts, inputs, hooks);
-    writeParts(args, config, divided);
-    report = `${formatParts(divided.parts)}files  ${args.out}\n`;
-    print(`train on the parts with: gradmix train --domains ${shellWord(args.out)} --target …`);
-  } catch (error) {
-    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; nothing was written");
-    return interrupt.exitCode();
-  } finally {
-    interrupt.stop();
-    progress.end();
-    await err.flush();
-  }
+  const stopped = await untilInterrupted(
+    { output: err, status: progress, stopped: "stopped; nothing was written" },
+    async (signal) => {
+      const hooks = { onEvent: print, signal };
+      const inputs = await listInputs({ ...config.data, out: null }, hooks);
+      checkOutputs(outputs, [...others, ...filesOf(inputs)]);
+      checkInputs(inputs);
+      for (const line of unusedOptions(config, { readsTokens: false })) print(line);
+      const divided = await divideInputs(config, args.parts, inputs, hooks);
+      writeParts(args, config, divided);
+      report = `${formatParts(divided.parts)}files  ${args.out}\n`;
+      print(`train on the parts with: gradmix train --domains ${shellWord(args.out)} --target …`);
+    },
+  );
+  if (stopped !== null) return stopped;
   await out.deliver(report);
   return 0;
 }
 
 async function readConfig({ config: file, given, rows }: DivideArguments): Promise<TrainConfig> {
   const layers = takenLayers(given, file, rows);
-  if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
-    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
-  // No rule runs, so a rule is chosen that needs nothing.
-  const noRule: Layer = { values: new Map([["mixing.rule", "uniform"]]), label: (key) => key };
-  const config = await configOf([noRule, ...layers]);
+  checkTokenizes(layers);
+  const config = await configOf([noRule(false), ...layers]);
   const { target, domains, domainsFrom } = config.data;
   if (target.length === 0)
     throw configError(

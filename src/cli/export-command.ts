@@ -8,9 +8,11 @@ import { writeFilesAtomic } from "../node/files.ts";
 import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong, filesReadBy } from "./outputs.ts";
 import {
+  checkNumber,
   checkValue,
   didYouMean,
   fromArguments,
+  integerOf,
   membersOf,
   readInput,
   readText,
@@ -161,13 +163,12 @@ function place(
 }
 
 function positiveInteger(text: string, label: string): number {
-  const kind = { type: "integer", min: 1, max: Number.MAX_SAFE_INTEGER } as const;
-  return checkValue(kind, fromArguments(kind, [text], label), label) as number;
+  return integerOf(text, label, 1, Number.MAX_SAFE_INTEGER);
 }
 
 function numberOf(text: string, label: string): number {
   const kind = { type: "number", min: 0, max: 1 } as const;
-  return checkValue(kind, fromArguments(kind, [text], label), label) as number;
+  return checkNumber(kind, fromArguments(kind, [text], label), label);
 }
 
 function choice<C extends string>(text: string, choices: readonly C[], label: string): C {

@@ -24,6 +24,23 @@ export function textOption(options: Readonly<Record<string, unknown>>, name: str
   return typeof value === "string" ? value : null;
 }
 
+/** The whole number that was given for an option, by commander's name; null if it was not given. Throws `config`. */
+export function integerOption(
+  options: Readonly<Record<string, unknown>>,
+  name: string,
+  min: number,
+  max: number = 2 ** 31,
+): number | null {
+  const text = textOption(options, name);
+  return text === null ? null : integerOf(text, flagOf(name), min, max);
+}
+
+/** The whole number that a text of the command line gives. Throws `config`, naming the `label`. */
+export function integerOf(text: string, label: string, min: number, max: number): number {
+  const kind = { type: "integer", min, max } as const;
+  return checkNumber(kind, fromArguments(kind, [text], label), label);
+}
+
 /** Converts the arguments of a flag to the form that a config file has. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
   if (typeof raw === "boolean") return raw;
