@@ -3,7 +3,7 @@
  * wrote it, the value, and what is allowed.
  */
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
-import { GradmixError } from "../errors.ts";
+import { beginning, GradmixError } from "../errors.ts";
 import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
@@ -425,11 +425,8 @@ export function configError(message: string, cause?: unknown): GradmixError {
   return new GradmixError("config", message, cause === undefined ? {} : { cause });
 }
 
-/** The beginning of a long text, for an error message. */
-export const shorten = (text: string): string => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
-
 function quote(text: string): string {
-  return JSON.stringify(shorten(text));
+  return JSON.stringify(beginning(text, 60));
 }
 
 /** The flag of an option by its name in the code: `scaleTo` is `--scale-to`. */
@@ -440,6 +437,5 @@ export const flagOf = (name: string): string =>
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (typeof value === "number") return String(value);
-  const text = formatJson(value);
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  return beginning(formatJson(value), 80);
 }

@@ -70,7 +70,8 @@ export function rowsOf({ values, dim }: Points, indices: ArrayLike<number>): Flo
   return out;
 }
 
-export function sumOf(numbers: Float32Array): number {
+/** The sum, in order and without correction of what rounding loses; `sumOf` of dga/simplex.ts corrects it. */
+export function sumOf(numbers: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < numbers.length; i++) sum += numbers[i]!;
   return sum;
