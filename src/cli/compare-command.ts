@@ -15,7 +15,7 @@ import {
 } from "./compare-folder.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { startStatusLine } from "./progress.ts";
-import { comparisonFiles } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
 import type { Outputs } from "./train.ts";
 import { type CompareArguments, type Comparison, comparisonOf } from "./compare-arguments.ts";
 import { runAll, doneBefore } from "./compare-runs.ts";

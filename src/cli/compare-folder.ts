@@ -23,8 +23,9 @@ import { shellWord } from "../shell-word.ts";
 import { type Choice, type PlannedRun, type RuleEntry, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, isEqual, jsonLayer, type Layer } from "./config.ts";
 import { isLockName, type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { checkFree, comparisonFiles, findRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
-import { isRun } from "./run-places.ts";
+import { checkFree, findRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
+import { isRun } from "./run-names.ts";
 import { totalSteps } from "./train-config.ts";
 import { membersOf, readInput, readText, configError } from "./values.ts";
 

@@ -8,7 +8,7 @@ import { isEqual, jsonLayer, type Layer } from "./config.ts";
 import { ruleTakes, weighsBySize } from "./common-options.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { isLockName } from "./lock.ts";
-import { comparisonFiles } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { didYouMean, membersOf, show, configError } from "./values.ts";
 

@@ -9,7 +9,7 @@ import {
 } from "../report/comparison.ts";
 import { shellWord } from "../shell-word.ts";
 import { formatTable } from "./compare-table.ts";
-import { comparisonFiles } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
 import { writePage } from "./side-files.ts";
 import type { Comparison } from "./compare-arguments.ts";
 import type { Failure, Done } from "./compare-runs.ts";

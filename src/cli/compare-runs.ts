@@ -16,7 +16,8 @@ import type { Output } from "./output.ts";
 import { dataPlanOf } from "./plan.ts";
 import { type StatusLine } from "./progress.ts";
 import type { readData } from "./read-data.ts";
-import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
 import type { Comparison } from "./compare-arguments.ts";
 
 /** A run whose loss became invalid. */

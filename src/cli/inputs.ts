@@ -15,7 +15,7 @@ import type { RunHooks } from "./run-events.ts";
 import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
-import { runNames } from "./run-folder.ts";
+import { writtenNames } from "./run-names.ts";
 import { optionTable } from "./options.ts";
 import { unusedReading } from "./unused-reading.ts";
 import { type TextHash, textHash } from "./text-hash.ts";
@@ -104,7 +104,7 @@ export function searchOf(
   const above: PassedOverMemo = new Map();
   let unreadable = 0;
   const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
-    runNames(names, resolve(folder) === out);
+    writtenNames(names, resolve(folder) === out);
   return {
     ...{ passOver, onEvent, signal },
     unreadable: () => unreadable,

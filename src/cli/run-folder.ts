@@ -43,7 +43,6 @@ import { makeFolders } from "../folders-node.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
-import { preparedNames } from "./prepared-folder.ts";
 import {
   anything,
   integerFrom,
@@ -60,57 +59,11 @@ import {
   withDefault,
 } from "../schema.ts";
 import { shellWord } from "../shell-word.ts";
-import {
-  checkpointPath,
-  isRun,
-  keptCheckpoints,
-  listCheckpoints,
-  otherThanRun,
-  readFolder,
-} from "./run-places.ts";
+import { checkpointPath, keptCheckpoints, listCheckpoints, otherThanRun, readFolder } from "./run-places.ts";
+import { isRun } from "./run-names.ts";
 import { configError } from "./values.ts";
 import { type MetricsFile, openMetrics } from "./metrics-file.ts";
-
-/** Files and folders that mark a folder as a run. */
-const traces = [
-  "config.json",
-  "run.json",
-  "metrics.jsonl",
-  "weights.json",
-  "histogram.json",
-  "report.html",
-  "metrics.csv",
-  "tensorboard",
-  "checkpoints",
-  "model",
-  "best",
-];
-
-/** The files that `gradmix compare` writes to its folder, beside the folders of the runs. */
-export const comparisonFiles = {
-  plan: "compare-plan.json",
-  tokenizer: "tokenizer.json",
-  result: "compare.json",
-  page: "report.html",
-  lock: "lock",
-} as const;
-
-/**
- * The names among those in a folder that a run or `gradmix prepare` wrote. A folder counts as a run if it has everything that a run makes before its
- * first step, or if `own` says that it is the caller's own run folder.
- */
-export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
-  const prepared = preparedNames(names);
-  if (prepared.size > 0) return prepared;
-  // These are the files of `gradmix compare`.
-  if (names.has(comparisonFiles.plan))
-    return new Set([
-      ...Object.values(comparisonFiles).filter((name) => names.has(name)),
-      ...[...names].filter((name) => /^report-.*\.html$/.test(name)),
-    ]);
-  const isRun = own || ["config.json", "metrics.jsonl", "checkpoints"].every((name) => names.has(name));
-  return new Set(isRun ? [...traces, "lock"].filter((name) => names.has(name)) : []);
-}
+import { traces } from "./run-names.ts";
 
 export interface RunFolder extends RunStore {
   /** Appends a line to metrics.jsonl. */
