@@ -33,6 +33,12 @@ export function onOneLine(text: string): string {
     );
 }
 
+/** The beginning of a text that is longer than `most` characters, for a message; another text as it is. Not part of the package's interface. */
+export function beginning(text: string, most: number): string {
+  // Half of a surrogate pair is no character.
+  return text.length > most ? `${text.slice(0, most).replace(/[\uD800-\uDBFF]$/, "")}…` : text;
+}
+
 /**
  * The only error type that gradmix throws deliberately. Its message is one line that says what is wrong, where, and what to do; a report of several
  * faults is a list of such lines.

@@ -3,7 +3,7 @@
  * silently keeps the last one; it also moves names that are whole numbers to the front, and its errors often have no position. Here a repeated name is
  * refused, members keep their order (objects become Maps), and every error has a line and a column.
  */
-import { type ErrorCode, GradmixError } from "./errors.ts";
+import { beginning, type ErrorCode, GradmixError } from "./errors.ts";
 
 /**
  * A JSON value. Objects are Maps in the order of the text. Names are normalised to Unicode's composed form (NFC), so that é is the same name however it was
@@ -75,7 +75,7 @@ function read(
   const expected = (what: string): GradmixError => {
     if (word === '"')
       return fault("a string that is not closed, or has a line break or another control character");
-    const shown = word.length > 60 ? `${word.slice(0, 60)}…` : word;
+    const shown = beginning(word, 60);
     return fault(
       `${what} expected, not ${kind === "end" ? "the end" : kind === "string" ? shown : JSON.stringify(shown)}`,
     );

@@ -6,7 +6,7 @@
  *     const manifest = object<Manifest>({ version: version(1), domains: map(shard), target: orNull(shard) });
  *     parse(manifest, text, { source: path, code: "data" }); // "…/prepared.json: domains.code.tokens is "3", not a whole number of at least 0"
  */
-import { type ErrorCode, GradmixError } from "./errors.ts";
+import { beginning, type ErrorCode, GradmixError } from "./errors.ts";
 import { isObject, type Json, parseJson, plainJson } from "./json.ts";
 import { nearest } from "./nearest.ts";
 import { show } from "./options.ts";
@@ -120,8 +120,7 @@ export function misfit(value: unknown, at: Place, wanted: string): GradmixError 
 /** Longer texts are cut in messages, and get no suggestion. */
 const LONGEST_SHOWN = 80;
 
-const cut = (text: string): string =>
-  text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}…` : text;
+const cut = (text: string): string => beginning(text, LONGEST_SHOWN);
 
 /** A short description of a value on one line. */
 export function shown(value: unknown): string {

@@ -2,10 +2,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { savedBest } from "#dist/cli/best.js";
-import { sampleFacts } from "#dist/cli/cluster-command.js";
+import { sampleFacts } from "#dist/cli/cluster-sample.js";
 import { clustersDescription } from "#dist/cli/cluster-folder.js";
 import { recordHead } from "#dist/cli/cluster-work.js";
 import { watched } from "#dist/cli/epoch-watch.js";
+import { savedContent } from "#dist/cli/inputs.js";
 import { doneLine } from "#dist/cli/prepare-work.js";
 import { manifest } from "#dist/cli/prepared-folder.js";
 import { savedRun } from "#dist/cli/run-folder.js";
@@ -292,6 +293,10 @@ const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "o
       lines: may(leaf(fc.integer({ min: -1 }))),
       unwritten: either(list(str), "missing"),
     }),
+  ],
+  "the text that a run read": [
+    savedContent,
+    object({ label: str, files: cnt, documents: cnt, tokens: cnt, sha256: str }),
   ],
   "the best step": [savedBest, object({ step: cnt, targetLoss: num, tokens: cnt, weights: str })],
   "domains that are watched": [watched, object({ last: list(pair(str, num)), warned: list(str) })],

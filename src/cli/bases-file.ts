@@ -1,4 +1,5 @@
 /** Writes bases to a file that `--bases` reads: JSON, or CSV with one line per entry. */
+import { csvText } from "../csv.ts";
 import { formatJson } from "../json.ts";
 
 /** A distribution over the domains. */
@@ -32,10 +33,8 @@ export function basesText(path: string, domains: readonly string[], bases: reado
     );
   }
   if (!/\.csv$/i.test(path)) return `${formatJson(named, 2)}\n`;
-  const lines = Array.from(named, ([basis, own]) =>
-    Array.from(own, ([domain, weight]) => `${quoted(basis)},${quoted(domain)},${weight}\n`).join(""),
+  const rows = [...named].flatMap(([basis, own]) =>
+    Array.from(own, ([domain, weight]) => [basis, domain, String(weight)]),
   );
-  return `basis,domain,weight\n${lines.join("")}`;
+  return csvText([["basis", "domain", "weight"], ...rows]);
 }
-
-const quoted = (text: string): string => (/[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);

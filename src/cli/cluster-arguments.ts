@@ -2,9 +2,8 @@
 import { embedderDefaults } from "../data/cluster/embeddings.ts";
 import { kMeansDefaults } from "../data/cluster/kmeans.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
-import type { Kind } from "./options.ts";
 import { withShards } from "./prepared-folder.ts";
-import { checkValue, fromArguments, textOption, configError } from "./values.ts";
+import { integerOption, textOption, configError } from "./values.ts";
 
 export interface ClusterArguments {
   readonly files: readonly string[];
@@ -54,19 +53,16 @@ export function clusterArguments(
   options: Readonly<Record<string, unknown>>,
 ): ClusterArguments {
   const text = (name: string): string | null => textOption(options, name);
-  const integer = (name: string, flag: string, min: number, max: number = 2 ** 31): number | null => {
-    const given = text(name);
-    const kind: Kind = { type: "integer", min, max };
-    return given === null ? null : (checkValue(kind, fromArguments(kind, [given], flag), flag) as number);
-  };
-  const clusters = integer("clusters", "--clusters", 1);
+  const integer = (name: string, min: number, max?: number): number | null =>
+    integerOption(options, name, min, max);
+  const clusters = integer("clusters", 1);
   const levels = text("levels");
   const ids = text("ids");
   const found = withShards(files);
   const tokenizer = text("tokenizer") ?? found.tokenizer;
   const embeddings = text("embeddings");
   const textField = text("textField");
-  const dim = integer("dim", "--dim", 1, 2048);
+  const dim = integer("dim", 1, 2048);
   const balance = text("balanced");
   if (embeddings !== null && dim !== null)
     throw configError("--dim and --embeddings: the dimension of given embeddings is fixed; leave out --dim");
@@ -98,12 +94,12 @@ export function clusterArguments(
     embeddings,
     balance: balance === null ? null : balanceOf(balance),
     dim: dim ?? clusterDefaults.dim,
-    sample: integer("sample", "--sample", 1) ?? clusterDefaults.sample,
-    seed: integer("seed", "--seed", 0, Number.MAX_SAFE_INTEGER) ?? clusterDefaults.seed,
+    sample: integer("sample", 1) ?? clusterDefaults.sample,
+    seed: integer("seed", 0, Number.MAX_SAFE_INTEGER) ?? clusterDefaults.seed,
     textField: textField ?? clusterDefaults.textField,
     textFieldGiven: textField !== null,
     skipBadLines: options["skipBadLines"] === true,
-    threads: integer("threads", "--threads", 1, 1024),
+    threads: integer("threads", 1, 1024),
     quiet: options["quiet"] === true,
   };
 }

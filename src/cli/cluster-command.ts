@@ -7,10 +7,10 @@
  *     centroids.npy           the centroids [clusters, dim] (f32)
  *     embedder.safetensors    the embedder that assigns texts
  */
-import { existsSync, renameSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
-import type { Points } from "../data/cluster/kmeans.ts";
+import type { Points } from "../data/cluster/points.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
@@ -20,13 +20,10 @@ import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
-import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
-import { ioError, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../folders-node.ts";
-import { foldIn, key, uniformAt } from "../tensor/rng.ts";
+import { writeFileAtomic } from "../node/files.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
-import { isThere } from "./cluster-folder.ts";
+import { isThere, moveToOut } from "./cluster-folder.ts";
 import {
   beginningOf,
   builtIn,
@@ -40,9 +37,7 @@ import {
   type FileIds,
   type ForeignIds,
   namesOfIds,
-  type Passed,
   readForeignIds,
-  type ReadingDocuments,
 } from "./cluster-ids.ts";
 import {
   clusterPage,
@@ -52,28 +47,28 @@ import {
   type Tally,
 } from "./cluster-tally.ts";
 import { openWork, READ, type Work } from "./cluster-work.ts";
-import { listenForInterrupt } from "./interrupt.ts";
+import { untilInterrupted } from "./interrupt.ts";
 import { searchOf } from "./inputs.ts";
 import { hasChanged, stampOf } from "./prepare-plan.ts";
 import type { InputFile } from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startProgress } from "./progress.ts";
-import { readTokenizer } from "./read-data.ts";
+import { readTokenizer } from "./choose-tokenizer.ts";
 import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
 import { unusedReading } from "./unused-reading.ts";
 import { configError } from "./values.ts";
 import { version } from "./version.ts";
+import {
+  type FileFacts,
+  type Reading,
+  type Sample,
+  savedSample,
+  saveSample,
+  sampleOf,
+} from "./cluster-sample.ts";
 
 /** Number of documents that are embedded at once. */
 const BLOCK = 2048;
-
-interface FileFacts {
-  /** Absolute path, so that the folder can be used from anywhere. */
-  readonly path: string;
-  readonly documents: number;
-  /** SHA-256 of the text, as in a run's `run.json`. */
-  readonly sha256: string;
-}
 
 /**
  * Runs the command and returns the exit code. Throws `config`, `data` and `io`. The folder appears once it is complete; until then the finished parts
@@ -82,17 +77,31 @@ interface FileFacts {
 export async function cluster(args: ClusterArguments, { out, err }: Outputs): Promise<number> {
   if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
-  const interrupt = listenForInterrupt({
-    output: err,
-    line: () => progress.line("stopping; Ctrl-C again to stop at once"),
-    atOnce: () => {},
-  });
   const print = (line: string): void => {
     if (!args.quiet) progress.line(line);
   };
+  let report = "";
+  const stopped = await untilInterrupted(
+    { output: err, status: progress, stopped: "stopped; run the same command again to continue" },
+    async (signal) => {
+      report = formatResult(await clusterFiles(args, print, signal), args.out);
+    },
+  );
+  if (stopped !== null) return stopped;
+  out.write(report);
+  await out.flush();
+  return 0;
+}
+
+/** Finds the files, clusters them, and moves the result to its place. */
+async function clusterFiles(
+  args: ClusterArguments,
+  print: (line: string) => void,
+  signal: AbortSignal,
+): Promise<ClusteringResult> {
   let work: Work | null = null;
   try {
-    const search = searchOf({ out: null, skipBadLines: args.skipBadLines }, print, interrupt.signal);
+    const search = searchOf({ out: null, skipBadLines: args.skipBadLines }, print, signal);
     const files = (await search.find("FILES", args.files, new Set())).map(({ path }) => path);
     checkEffect(files, search.unreadable(), args);
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
@@ -100,42 +109,19 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     // Checked before the text is read.
     const read = filesRead(args, foreign).map(stampOf);
     work = openWork(args.out, planOf(args, files, read), () => print("continuing where it was stopped"));
-    const result = await makeClusters(work, files, {
-      args,
-      foreign,
-      tokenizer,
-      print,
-      signal: interrupt.signal,
-    });
+    const result = await makeClusters(work, files, { args, foreign, tokenizer, print, signal });
     const changed = read.find((file) => hasChanged(file));
     if (changed !== undefined)
       throw new GradmixError("data", `${changed.path}: it changed during clustering; cluster the text again`);
-    try {
-      makeFolders(dirname(resolve(args.out)));
-      renameSync(result.folder, resolve(args.out));
-    } catch (error) {
-      throw existsSync(args.out) ? isThere(args.out) : ioError(args.out, error);
-    }
+    moveToOut(result.folder, args.out);
     work.end(true);
-    await err.flush();
-    out.write(formatClusters(result.clusters, result.documents));
-    if (result.largest !== null)
-      out.write(`largest  ${result.largest.toFixed(2)} times the mean of the sample's clusters\n`);
-    if (result.skipped > 0) out.write(`skipped  ${formatBadLines(result.skipped)}\n`);
-    out.write(`files    ${args.out}\n`);
-    return 0;
+    return result;
   } catch (error) {
     // Results for arguments or text that must change are useless.
     work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
-    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; run the same command again to continue");
-    return interrupt.exitCode();
+    throw error;
   } finally {
     await shutdown();
-    interrupt.stop();
-    progress.end();
-    await out.flush();
-    await err.flush();
   }
 }
 
@@ -372,98 +358,6 @@ function tokenizerOf(path: string | null): Tokenizer | null {
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-type Reading = ReadingDocuments & Pick<ClusterArguments, "sample" | "seed">;
-
-interface Sample {
-  readonly texts: readonly string[];
-  /** The given clusters of the texts; −1 if none is given. */
-  readonly ids: Int32Array;
-  /** Numbers of the documents, counted from 0 over all files and including those that are left out. */
-  readonly numbers: readonly number[];
-  /** Number of documents of each file, including those that are left out. */
-  readonly rows: readonly number[];
-  readonly facts: readonly FileFacts[];
-  /** Number of lines that were skipped in all files. */
-  readonly skipped: number;
-}
-
-const SAMPLE = "sample.jsonl";
-const FACTS = "facts.json";
-
-function savedSample(work: Work): Sample | null {
-  const saved = work.readJson(FACTS, sampleFacts);
-  const bytes = saved === undefined ? null : work.read(SAMPLE);
-  if (saved === undefined || bytes === null) return null;
-  const texts: string[] = [];
-  for (let from = 0, to = bytes.indexOf(10); to >= 0; from = to + 1, to = bytes.indexOf(10, from))
-    texts.push(parse(string, bytes.subarray(from, to), { source: join(work.folder, SAMPLE), code: "data" }));
-  return { ...saved, texts, ids: Int32Array.from(saved.ids) };
-}
-
-/** A sample without its texts. */
-export const sampleFacts: Schema<Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }> =
-  object<Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }>({
-    ids: list(integerFrom(-1)),
-    numbers: list(count),
-    rows: list(count),
-    facts: list(object<FileFacts>({ path: string, documents: count, sha256: string })),
-    skipped: count,
-  });
-
-function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
-  if (work.has(FACTS)) return;
-  work.write(
-    SAMPLE,
-    (function* () {
-      for (const text of texts) yield encode(`${JSON.stringify(text)}\n`);
-    })(),
-  );
-  work.writeJson(FACTS, { ids: Array.from(ids), ...facts });
-}
-
-/** Samples texts, each document with the same chance (Vitter's algorithm R), and keeps their beginnings, with their given clusters. */
-async function sampleOf(
-  files: readonly string[],
-  foreign: ForeignIds | null,
-  reading: Reading,
-  signal: AbortSignal,
-): Promise<Sample> {
-  const { sample, seed } = reading;
-  const random = foldIn(key(seed), 0x5a3);
-  const texts: string[] = [];
-  const ids: number[] = [];
-  const numbers: number[] = [];
-  const rows: number[] = [];
-  const facts: FileFacts[] = [];
-  let seen = 0;
-  let passed = 0;
-  let skipped = 0;
-  const onPass = (why: Passed): void => {
-    passed++;
-    if (why === "bad") skipped++;
-  };
-  for (const [i, path] of files.entries()) {
-    const hash = textHash();
-    const given = foreign?.ids[i] ?? null;
-    let documents = 0;
-    for await (const { text, id } of documentsWithIds(path, given, reading, onPass)) {
-      signal.throwIfAborted();
-      hash.add(text);
-      const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
-      if (place < sample) {
-        texts[place] = beginningOf(text);
-        ids[place] = id;
-        numbers[place] = seen + passed;
-      }
-      seen++;
-      documents++;
-    }
-    facts.push({ path: resolve(path), documents, sha256: hash.digest() });
-    rows.push(seen + passed - rows.reduce((sum, own) => sum + own, 0));
-  }
-  return { texts, ids: Int32Array.from(ids), numbers, rows, facts, skipped };
-}
-
 interface Assigning {
   readonly work: Work;
   readonly found: FoundClusters;
@@ -551,6 +445,15 @@ function writeModel(folder: string, { embedder, clusters }: FoundClusters): void
 
 /** Number of clusters that are printed. */
 const SHOWN = 20;
+
+function formatResult({ clusters, documents, largest, skipped }: ClusteringResult, out: string): string {
+  return [
+    formatClusters(clusters, documents),
+    ...(largest === null ? [] : [`largest  ${largest.toFixed(2)} times the mean of the sample's clusters\n`]),
+    ...(skipped === 0 ? [] : [`skipped  ${formatBadLines(skipped)}\n`]),
+    `files    ${out}\n`,
+  ].join("");
+}
 
 /** Prints one line for each of the largest clusters: its share of the documents and its words. */
 function formatClusters(

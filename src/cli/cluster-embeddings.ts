@@ -3,7 +3,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { CancelSignal } from "../cancel.ts";
 import { type Embedder, embedTexts, toUnitLength } from "../data/cluster/embeddings.ts";
-import type { Points } from "../data/cluster/kmeans.ts";
+import type { Points } from "../data/cluster/points.ts";
 import { openRows, type RowFile, rowsByNumber } from "../data/cluster/row-files.ts";
 import { LOOKED_AT } from "../data/cluster/text-clusters.ts";
 import { openTokenizer, type Tokenizer } from "../data/index.node.ts";

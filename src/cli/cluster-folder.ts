@@ -1,10 +1,10 @@
 /** The folder of `gradmix cluster` as domains: the domain of each document is its cluster. */
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readFileSync, renameSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { decodeNpy } from "../data/npy.ts";
 import type { Document } from "../data/sources.ts";
 import { GradmixError } from "../errors.ts";
-import { readError } from "../node/files.ts";
+import { ioError, readError } from "../node/files.ts";
 import { textHash } from "./text-hash.ts";
 import {
   count,
@@ -58,6 +58,19 @@ export function isClusterFolder(path: string): boolean {
 /** The error for a folder that a command should make, and that exists. */
 export function isThere(folder: string): GradmixError {
   return configError(`--out ${folder}: already exists; choose another folder`);
+}
+
+/**
+ * Moves a complete folder to `out`, which is in an existing folder. If several commands do this at once, only the first one succeeds, because a folder cannot be renamed to one that has
+ * files. Throws `config` if `out` exists, and `io`.
+ */
+export function moveToOut(made: string, out: string): void {
+  const place = resolve(out);
+  try {
+    renameSync(made, place);
+  } catch (error) {
+    throw existsSync(place) ? isThere(out) : ioError(out, error);
+  }
 }
 
 /** What is read of clusters.json. */

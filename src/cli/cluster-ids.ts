@@ -8,7 +8,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { embedTexts, fitEmbedder } from "../data/cluster/embeddings.ts";
-import { nearestCentroids } from "../data/cluster/kmeans.ts";
+import { nearestCentroids } from "../data/cluster/nearest-centroids.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { readDocuments, type Tokenizer } from "../data/index.node.ts";
 import { decodeNpy } from "../data/npy.ts";

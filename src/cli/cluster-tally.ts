@@ -1,4 +1,5 @@
 /** Counts the contents of clusters document by document: their sizes and a few of their texts, and makes the page that shows them. */
+import { beginning } from "../errors.ts";
 import { utf8Length } from "../data/bytes.ts";
 import type { Tokenizer } from "../data/index.node.ts";
 import { renderClusterPage } from "../report/cluster-page.ts";
@@ -61,7 +62,7 @@ function beginningOf(text: string): string {
     .slice(0, 2 * SHOWN)
     .trim()
     .replaceAll(/\s+/g, " ");
-  return line.length > SHOWN ? `${line.slice(0, SHOWN).replace(/[\uD800-\uDBFF]$/, "")}…` : line;
+  return beginning(line, SHOWN);
 }
 
 /** A cluster as in clusters.json. */

@@ -22,7 +22,6 @@ import {
 } from "./compare-plan.ts";
 import { checkSameDomains, domainNames, listedOnce } from "./compare-inputs.ts";
 import {
-  checkDomains,
   commandLineLayer,
   domainPaths,
   isEqual,
@@ -31,9 +30,11 @@ import {
   mergeLayers,
   withoutPaths,
 } from "./config.ts";
+import { checkDomains } from "./config-checks.ts";
 import { optionTable } from "./options.ts";
 import { planRun } from "./plan.ts";
 import { preparedLayer } from "./prepared-options.ts";
+import { totalSteps } from "./train-config.ts";
 import { unusedOptions } from "./unused-options.ts";
 import { configOf, defaultFolder } from "./train.ts";
 import { type Raw, readInput, configError } from "./values.ts";
@@ -59,6 +60,8 @@ export interface Comparison extends Plan {
   /** The plan of the comparison that the folder already holds; null for a new comparison. */
   readonly before: SavedPlan | null;
   readonly runs: readonly PlannedRun[];
+  /** Number of training steps of each run. */
+  readonly steps: number;
   /** Lines for the user. */
   readonly warnings: readonly string[];
   /** The line that a run of a rule reports, with the name of the rule where it is needed. */
@@ -157,12 +160,11 @@ async function runsOf(
   choice: Choice,
   given: Layer,
   folder: string,
-): Promise<Pick<Comparison, "runs" | "warnings" | "lineOf">> {
+): Promise<Pick<Comparison, "runs" | "steps" | "warnings" | "lineOf">> {
   const warnings = sharedOptions(choice.rules, given);
   const ofRule = new Map<string, Set<string>>();
   const selections = new Map<string, RuleSelection>();
-  const resolve = (layers: readonly Layer[]) => configOf(layers);
-  const runs = await planRuns({ choice, given, folder, resolve });
+  const runs = await planRuns({ choice, given, folder, resolve: configOf });
   // Errors in a rule's own options are reported before any text is read.
   const list = listedOnce();
   for (const { rule, config } of runs) {
@@ -173,7 +175,9 @@ async function runsOf(
     selections.set(rule, { leastShare: mixing.leastShare, canSelect: !weighsBySize(config.mixing.rule) });
   }
   await checkSameDomains(runs, list);
-  return { runs, warnings: [...warnings, ...selectionWarning(selections)], lineOf: lineFor(ofRule) };
+  // There are at least one rule, one seed and one target, and all runs have the same length.
+  const steps = totalSteps(runs[0]!.config);
+  return { runs, steps, warnings: [...warnings, ...selectionWarning(selections)], lineOf: lineFor(ofRule) };
 }
 
 /** Adds the name of the rule to a line about its options, unless the line is true of every rule. `ofRule` has the lines about the options of each rule. */

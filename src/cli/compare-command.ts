@@ -15,8 +15,7 @@ import {
 } from "./compare-folder.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { startStatusLine } from "./progress.ts";
-import { comparisonFiles } from "./run-folder.ts";
-import { totalSteps } from "./train-config.ts";
+import { comparisonFiles } from "./run-names.ts";
 import type { Outputs } from "./train.ts";
 import { type CompareArguments, type Comparison, comparisonOf } from "./compare-arguments.ts";
 import { runAll, doneBefore } from "./compare-runs.ts";
@@ -95,8 +94,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   }
 }
 
-function planLine({ runs, choice, before }: Comparison): string {
-  const steps = runs.length === 0 ? 0 : totalSteps(runs[0]!.config);
+function planLine({ runs, steps, choice, before }: Comparison): string {
   const targets = new Set(runs.map(({ target }) => target)).size;
   const n = (count: number, one: string): string =>
     `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;

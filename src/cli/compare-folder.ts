@@ -17,15 +17,15 @@ import { makeFolders } from "../folders-node.ts";
 import { reason } from "../node/system-errors.ts";
 import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
-import type { StepMetrics } from "../runs/lines.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
 import { anything, object, parseOrdered, string, version, withDefault } from "../schema.ts";
 import { shellWord } from "../shell-word.ts";
 import { type Choice, type PlannedRun, type RuleEntry, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, isEqual, jsonLayer, type Layer } from "./config.ts";
-import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { checkFree, comparisonFiles, findRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
-import { isRun } from "./run-places.ts";
+import { isLockName, type Lock, removeLockRemains, takeLock } from "./lock.ts";
+import { checkFree, findRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
+import { isRun } from "./run-names.ts";
 import { totalSteps } from "./train-config.ts";
 import { membersOf, readInput, readText, configError } from "./values.ts";
 
@@ -44,7 +44,7 @@ export function checkEmpty(folder: string): void {
     throw configError(`--out ${folder}: cannot be used (${reason(error)})`, error);
   }
   // A comparison that is killed before it completes its first file leaves only these.
-  const stray = names.find((name) => !/^lock(\.|$)/.test(name) && !temporaryName.test(name));
+  const stray = names.find((name) => !isLockName(name) && !temporaryName.test(name));
   if (stray !== undefined)
     throw configError(
       `--out ${folder}: is not empty (${stray}), and a comparison needs a folder of its own; choose another`,
@@ -200,15 +200,14 @@ export function outcomeOf({ rule, target, seed, config }: PlannedRun): (Outcome 
   const last = statSync(join(folder, "model", "tokenizer_config.json"), { throwIfNoEntry: false });
   if (last === undefined || readWeights(folder) === null) return null;
   const { facts } = readRunHead(folder);
-  let end: StepMetrics | null = null;
-  let seconds = 0;
+  const end: { step: number; loss: number | null; seconds: number } = { step: 0, loss: null, seconds: 0 };
   scanMetrics(folder, (line) => {
     if ("event" in line) return;
-    end = line;
-    seconds += line.seconds - (line.evaluationSeconds ?? 0);
+    end.step = line.step;
+    end.loss = line.evaluation?.target ?? null;
+    end.seconds += line.seconds - (line.evaluationSeconds ?? 0);
   });
-  const { step, evaluation } = end ?? ({ step: 0 } as StepMetrics);
-  const loss = evaluation?.target ?? null;
+  const { step, loss, seconds } = end;
   if (step !== totalSteps(config)) return null;
   if (loss === null || facts.target === null)
     throw new GradmixError("data", `${folder}: has no held-out loss of the target at its end`);

@@ -7,7 +7,8 @@ import type { Json } from "../json.ts";
 import { isEqual, jsonLayer, type Layer } from "./config.ts";
 import { ruleTakes, weighsBySize } from "./common-options.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
-import { comparisonFiles } from "./run-folder.ts";
+import { isLockName } from "./lock.ts";
+import { comparisonFiles } from "./run-names.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { didYouMean, membersOf, show, configError } from "./values.ts";
 
@@ -132,10 +133,9 @@ export function checkRules(rules: readonly RuleEntry[], label: string): void {
   }
 }
 
-/** Whether a name is that of a file of the comparison itself, which includes files that begin with the name of the lock. */
+/** Whether a name is that of a file of the comparison itself. */
 function isOwnFile(name: string): boolean {
-  const { lock, ...files } = comparisonFiles;
-  return Object.values(files).some((file) => file === name) || name === lock || name.startsWith(`${lock}.`);
+  return isLockName(name) || Object.values(comparisonFiles).some((file) => file === name);
 }
 
 /**

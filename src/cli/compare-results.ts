@@ -9,9 +9,8 @@ import {
 } from "../report/comparison.ts";
 import { shellWord } from "../shell-word.ts";
 import { formatTable } from "./compare-table.ts";
-import { comparisonFiles } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
 import { writePage } from "./side-files.ts";
-import { totalSteps } from "./train-config.ts";
 import type { Comparison } from "./compare-arguments.ts";
 import type { Failure, Done } from "./compare-runs.ts";
 
@@ -52,14 +51,14 @@ export function resultsOf(outcomes: readonly Done[], { choice, runs }: Compariso
 /** The contents of compare.json. */
 export function jsonOf(
   results: readonly TargetResult[],
-  { choice, runs }: Comparison,
+  { choice, steps }: Comparison,
   failures: readonly Failure[],
 ): unknown {
   return {
     version: 1,
     baseline: choice.baseline,
     seeds: choice.seeds,
-    steps: runs.length === 0 ? 0 : totalSteps(runs[0]!.config),
+    steps,
     targets: results.map(({ rules, ...rest }) => ({
       ...rest,
       rules: rules.map(({ runs, ...rule }) => ({
@@ -80,9 +79,8 @@ export function jsonOf(
 
 export function formatResults(
   results: readonly TargetResult[],
-  { choice, runs, folder }: Comparison,
+  { choice, steps, folder }: Comparison,
 ): string {
-  const steps = runs.length === 0 ? 0 : totalSteps(runs[0]!.config);
   const n = (count: number): string => count.toLocaleString("en");
   const tables = results.map(({ target, heldOutTokens, evaluatedTokens, rules, conclusions }) => [
     `held-out loss on ${target === null ? "the target" : `the target ${target}`} after ${n(steps)} steps, in nats per token, on ${n(Math.min(heldOutTokens, evaluatedTokens ?? heldOutTokens))} of ${n(heldOutTokens)} tokens held out`,

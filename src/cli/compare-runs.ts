@@ -16,7 +16,8 @@ import type { Output } from "./output.ts";
 import { dataPlanOf } from "./plan.ts";
 import { type StatusLine } from "./progress.ts";
 import type { readData } from "./read-data.ts";
-import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { comparisonFiles } from "./run-names.ts";
 import type { Comparison } from "./compare-arguments.ts";
 
 /** A run whose loss became invalid. */
@@ -147,7 +148,7 @@ async function makeTokenizer(
 ): Promise<void> {
   const path = join(folder, comparisonFiles.tokenizer);
   if (config.data.tokenizer !== path || existsSync(path)) return;
-  const { learnTokenizer } = await import("./read-data.ts");
+  const { learnTokenizer } = await import("./choose-tokenizer.ts");
   // It is trained without the text on which the runs are evaluated.
   const targets = new Map(
     runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),

@@ -4,7 +4,7 @@
  */
 import type { Document } from "../data/index.node.ts";
 import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
-import { GradmixError } from "../errors.ts";
+import { beginning, GradmixError } from "../errors.ts";
 import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
 import { configError } from "./values.ts";
 
@@ -128,13 +128,12 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   const { source, words: shared } = examples[0]!;
   return [
     `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of ${number(foundDocuments)} of ${heldOut} held-out documents of the target (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}): ${shown.join(", ")}${rest}`,
-    `for example ${source}: "${shorten(shared)}"`,
+    `for example ${source}: "${beginning(shared, 80)}"`,
     facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
   ].join("; ");
 }
 
 const number = (count: number): string => count.toLocaleString("en");
-const shorten = (text: string): string => (text.length <= 80 ? text : `${text.slice(0, 80)}…`);
 
 /**
  * Describes which data cannot be compared, because token files contain no words; null if all can. Throws `config` if `--drop-contaminated` was

@@ -1,7 +1,7 @@
 /** The arguments of `gradmix divide`, checked. */
 import { likenessDefaults } from "../data/likeness.ts";
-import type { Kind, OptionRow } from "./options.ts";
-import { checkValue, fromArguments, type Raw, textOption, configError } from "./values.ts";
+import type { OptionRow } from "./options.ts";
+import { integerOption, type Raw, textOption, configError } from "./values.ts";
 
 export interface DivideArguments {
   /** Path of a config file, whose other options are ignored. */
@@ -37,13 +37,8 @@ export function divideArguments(
 ): DivideArguments {
   const out = textOption(options, "out");
   if (out === null) throw configError("gradmix divide needs a folder to make: add --out DIR");
-  const kind: Kind = { type: "integer", min: 2, max: 100 };
-  const parts = textOption(options, "parts");
   return {
     ...{ config: config ?? null, given, rows, out },
-    parts:
-      parts === null
-        ? likenessDefaults.parts
-        : (checkValue(kind, fromArguments(kind, [parts], "--parts"), "--parts") as number),
+    parts: integerOption(options, "parts", 2, 100) ?? likenessDefaults.parts,
   };
 }

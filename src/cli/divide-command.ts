@@ -5,8 +5,9 @@
  *     clusters.json    the parts by name (code.1 resembles the target most): documents, bytes, tokens, likeness; the files, and how they were read
  *     ids/NAME.npy     for each file NAME.jsonl the part of every document, in order (i32)
  */
-import { existsSync, realpathSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { randomUUID } from "node:crypto";
+import { existsSync, realpathSync, rmSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { utf8Length } from "../data/bytes.ts";
@@ -20,17 +21,17 @@ import { type TokenStream, tokenWriter } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { makeFolders } from "../folders-node.ts";
 import { formatJson } from "../json.ts";
-import { ioError, writeFolderAtomic } from "../node/files.ts";
+import { ioError, writeFileAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
-import { isClusterFolder, isThere } from "./cluster-folder.ts";
+import { isClusterFolder, isThere, moveToOut } from "./cluster-folder.ts";
 import { namesOfIds } from "./cluster-ids.ts";
-import { type Layer, takenLayers } from "./config.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
-import { listenForInterrupt } from "./interrupt.ts";
+import { untilInterrupted } from "./interrupt.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
 import { formatBadLines, formatRows, startProgress } from "./progress.ts";
-import { tokenizerOfPlan } from "./read-data.ts";
+import { tokenizerOfPlan } from "./choose-tokenizer.ts";
+import { checkTokenizes, noRule, takenLayers } from "./taken-options.ts";
 import { textHash } from "./text-hash.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
@@ -46,45 +47,33 @@ export async function divide(args: DivideArguments, { out, err }: Outputs): Prom
   checkOutputs(outputs, others);
   if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
-  const interrupt = listenForInterrupt({
-    output: err,
-    line: () => progress.line("stopping; Ctrl-C again to stop at once"),
-    atOnce: () => {},
-  });
+  const print = (line: string): void => {
+    if (!config.run.quiet) progress.line(line);
+  };
   let report = "";
-  try {
-    const print = (line: string): void => {
-      if (!config.run.quiet) progress.line(line);
-    };
-    const hooks = { onEvent: print, signal: interrupt.signal };
-    const inputs = await listInputs({ ...config.data, out: null }, hooks);
-    checkOutputs(outputs, [...others, ...filesOf(inputs)]);
-    checkInputs(inputs);
-    for (const line of unusedOptions(config, { readsTokens: false })) print(line);
-    const divided = await divideInputs(config, args.parts, inputs, hooks);
-    writeParts(args, config, divided);
-    report = `${formatParts(divided.parts)}files  ${args.out}\n`;
-    print(`train on the parts with: gradmix train --domains ${shellWord(args.out)} --target …`);
-  } catch (error) {
-    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; nothing was written");
-    return interrupt.exitCode();
-  } finally {
-    interrupt.stop();
-    progress.end();
-    await err.flush();
-  }
+  const stopped = await untilInterrupted(
+    { output: err, status: progress, stopped: "stopped; nothing was written" },
+    async (signal) => {
+      const hooks = { onEvent: print, signal };
+      const inputs = await listInputs({ ...config.data, out: null }, hooks);
+      checkOutputs(outputs, [...others, ...filesOf(inputs)]);
+      checkInputs(inputs);
+      for (const line of unusedOptions(config, { readsTokens: false })) print(line);
+      const divided = await divideInputs(config, args.parts, inputs, hooks);
+      writeParts(args, config, divided);
+      report = `${formatParts(divided.parts)}files  ${args.out}\n`;
+      print(`train on the parts with: gradmix train --domains ${shellWord(args.out)} --target …`);
+    },
+  );
+  if (stopped !== null) return stopped;
   await out.deliver(report);
   return 0;
 }
 
 async function readConfig({ config: file, given, rows }: DivideArguments): Promise<TrainConfig> {
   const layers = takenLayers(given, file, rows);
-  if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
-    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
-  // No rule runs, so a rule is chosen that needs nothing.
-  const noRule: Layer = { values: new Map([["mixing.rule", "uniform"]]), label: (key) => key };
-  const config = await configOf([noRule, ...layers]);
+  checkTokenizes(layers);
+  const config = await configOf([noRule(false), ...layers]);
   const { target, domains, domainsFrom } = config.data;
   if (target.length === 0)
     throw configError(
@@ -290,8 +279,15 @@ function writeParts(
   } catch (error) {
     throw ioError(out, error);
   }
-  if (existsSync(out)) throw isThere(out);
-  writeFolderAtomic(resolve(out), contents);
+  // A name that no other command uses, so that two that write the same folder do not mix their files.
+  const made = join(dirname(resolve(out)), `.${basename(resolve(out))}.${randomUUID()}`);
+  try {
+    for (const [name, bytes] of contents) writeFileAtomic(join(made, name), [bytes]);
+    moveToOut(made, out);
+  } finally {
+    // Nothing is here unless an error is thrown.
+    rmSync(made, { recursive: true, force: true });
+  }
 }
 
 /** Number of parts that are printed. */

@@ -1,5 +1,5 @@
 /** Names of domains that are found in the paths of folders and files, or in a field of documents. */
-import { GradmixError } from "../errors.ts";
+import { beginning, GradmixError } from "../errors.ts";
 
 /**
  * Allowed names of domains. The joiners (U+200C, U+200D) are part of the spelling of Persian and Indic words. A space at the end would not be seen in
@@ -42,7 +42,7 @@ export function cleanName(text: string, where: string): string {
     .replaceAll(/[^\p{L}\p{M}\p{N}\p{Join_Control}_. -]+/gu, "-")
     .replace(/^[^\p{L}\p{N}]+/u, "")
     .replace(/[-. ]+$/, "");
-  const shown = JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : text);
+  const shown = JSON.stringify(beginning(text, 60));
   if (name === "")
     throw new GradmixError("data", `${where}: ${shown} has no letter or digit, so it cannot name a domain`);
   if (name.length > LONGEST)

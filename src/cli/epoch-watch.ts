@@ -1,11 +1,7 @@
 /** Detects domains that the model memorises: those that training has repeated more than a few times while the loss on their held-out text rises. */
 import { list, number, object, pair, parse, type Schema, string } from "../schema.ts";
 
-/**
- * Number of epochs from which a domain is watched, if no cap limits its repetitions. Text that is repeated up to four times is worth about as
- * much as new text (Muennighoff and others, arXiv 2305.16264).
- */
-export const EPOCHS = 4;
+/** Number of epochs from which a domain is watched, if no cap limits its repetitions. */
 
 export interface EpochWatch {
   /**

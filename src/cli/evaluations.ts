@@ -147,9 +147,6 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
 
-/** Cost of a training step in forward passes of one window, per window of its batch. */
-export const TRAINING: number = GRADIENT;
-
 /** Number of windows read if at most `most` windows of each set are read. */
 export function windowsRead(sets: readonly number[], most: number): number {
   return sets.reduce((sum, count) => sum + Math.min(count, most), 0);

@@ -1,15 +1,18 @@
 /** `gradmix export`: writes the mixture of a run in the formats of other trainers. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { csvFields } from "../csv.ts";
 import { onOneLine } from "../errors.ts";
 import { formatJson, type Json } from "../json.ts";
 import { writeFilesAtomic } from "../node/files.ts";
 import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong, filesReadBy } from "./outputs.ts";
 import {
+  checkNumber,
   checkValue,
   didYouMean,
   fromArguments,
+  integerOf,
   membersOf,
   readInput,
   readText,
@@ -160,13 +163,12 @@ function place(
 }
 
 function positiveInteger(text: string, label: string): number {
-  const kind = { type: "integer", min: 1, max: Number.MAX_SAFE_INTEGER } as const;
-  return checkValue(kind, fromArguments(kind, [text], label), label) as number;
+  return integerOf(text, label, 1, Number.MAX_SAFE_INTEGER);
 }
 
 function numberOf(text: string, label: string): number {
   const kind = { type: "number", min: 0, max: 1 } as const;
-  return checkValue(kind, fromArguments(kind, [text], label), label) as number;
+  return checkNumber(kind, fromArguments(kind, [text], label), label);
 }
 
 function choice<C extends string>(text: string, choices: readonly C[], label: string): C {
@@ -231,23 +233,10 @@ function readMapFile(path: string): [string, readonly string[]][] {
     .split(/\r?\n/)
     .forEach((line, i) => {
       if (line.trim() === "" || (i === 0 && /^(?:name|domain)\s*,\s*path\s*$/i.test(line.trim()))) return;
-      const [name, place, ...more] = csvFields(line);
+      const [name, place, ...more] = csvFields(line) ?? [];
       if (name === undefined || name === "" || place === undefined || place === "" || more.length > 0)
         throw configError(`${label}, line ${i + 1}: ${show(line)} is not NAME,PATH`);
       found.set(name.normalize(), [...(found.get(name.normalize()) ?? []), place]);
     });
   return [...found];
-}
-
-/** The fields of a line of CSV; empty if its quotes are not closed. */
-function csvFields(line: string): string[] {
-  const fields: string[] = [];
-  const field = /\s*(?:"((?:[^"]|"")*)"\s*|([^",]*))(,|$)/y;
-  for (;;) {
-    const match = field.exec(line);
-    if (match === null) return [];
-    const [, inQuotes, bare = "", end] = match;
-    fields.push(inQuotes === undefined ? bare.trim() : inQuotes.replaceAll('""', '"'));
-    if (end === "") return fields;
-  }
 }

@@ -1,7 +1,8 @@
 /** Options of the commands for commander. An option that takes a value is either a list, which gathers its values, or may be given once. */
 import { type Command, Option } from "commander";
 import type { Kind } from "./options.ts";
-import { configError, shorten } from "./values.ts";
+import { beginning } from "../errors.ts";
+import { configError } from "./values.ts";
 
 /** Whether the values of a repeated flag of this kind belong together. */
 export function gathers({ type }: Kind): boolean {
@@ -27,7 +28,7 @@ export function refuseSecondValues(command: Command): void {
     command.on(`option:${option.name()}`, (value: string) => {
       if (first !== null)
         throw configError(
-          `${option.long ?? option.name()}: given twice (${shorten(first)}, ${shorten(value)}); give it once`,
+          `${option.long ?? option.name()}: given twice (${beginning(first, 60)}, ${beginning(value, 60)}); give it once`,
         );
       first = value;
     });

@@ -1,12 +1,13 @@
 /** The guards of a run: which held-out text they evaluate, how often and on how much of it, and their outcomes as text. */
 import type { Windows } from "../data/tokens.ts";
 import { limitsOf, SURE } from "../dga/combinators/guard.ts";
+import { GRADIENT } from "../dga/cost.ts";
 import { nextUpdate, type Mixer } from "../dga/mixer.ts";
 import type { HeldOutLosses } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import { readRunHead } from "../runs/record.ts";
-import { type EvaluationFacts, affordable, TRAINING, windowsRead } from "./evaluations.ts";
+import { type EvaluationFacts, affordable, windowsRead } from "./evaluations.ts";
 import type { GuardLimits } from "./mixing.ts";
 import type { Split } from "./read-data.ts";
 
@@ -96,7 +97,7 @@ export function planGuard(
 ): GuardPlan {
   const multiples = Math.floor(steps / mixer.updateEvery);
   const most = Math.max(LEAST_TIMES, multiples + 2);
-  const { times, windows } = affordable(share * TRAINING * batch * steps, sets, context, null, {
+  const { times, windows } = affordable(share * GRADIENT * batch * steps, sets, context, null, {
     times: LEAST_TIMES,
     most,
     windows: Math.ceil(LEAST_TOKENS / context),

@@ -2,8 +2,8 @@
 import { Option } from "commander";
 import { listOption } from "./flags.ts";
 import type { HistogramArguments } from "./histogram-command.ts";
-import type { Kind, OptionRow } from "./options.ts";
-import { checkValue, fromArguments, textOption, configError } from "./values.ts";
+import type { OptionRow } from "./options.ts";
+import { integerOption, textOption, configError } from "./values.ts";
 
 /** The flags with their values, and their help. */
 const flags: readonly (readonly [flags: string, help: string])[] = [
@@ -49,15 +49,10 @@ export function histogramArguments(
 ): Pick<HistogramArguments, "out" | "bases" | "groups" | "mixtures"> {
   const given = (name: string): string | null => textOption(options, name);
   const { mixture } = options;
-  const groups = given("groups");
-  const kind: Kind = { type: "integer", min: 1, max: 1_000_000 };
   return {
     out: given("out"),
     bases: given("bases"),
-    groups:
-      groups === null
-        ? null
-        : (checkValue(kind, fromArguments(kind, [groups], "--groups"), "--groups") as number),
+    groups: integerOption(options, "groups", 1, 1_000_000),
     mixtures: mixturesOf(Array.isArray(mixture) ? mixture.map(String) : []),
   };
 }

@@ -1,19 +1,19 @@
 /** `gradmix histogram`: shows the share of each target that each domain has, and writes it for rules that use a histogram, or as bases. */
-import { rulesWith } from "../dga/rules/index.ts";
 import { formatJson } from "../json.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { type FileParts, writeFilesAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
-import { type Layer, namesTargets, takenLayers } from "./config.ts";
+import { namesTargets } from "./config.ts";
 import { isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { readTextClusters } from "./cluster-model.ts";
 import type { TargetHistogram } from "./histograms.ts";
 import type { Inputs } from "./inputs.ts";
-import { listenForInterrupt } from "./interrupt.ts";
+import { untilInterrupted } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
 import { preparedLayer } from "./prepared-options.ts";
 import { displayWidth, startProgress } from "./progress.ts";
+import { noRule, takenLayers } from "./taken-options.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { unusedOptions } from "./unused-options.ts";
@@ -50,62 +50,54 @@ export async function showHistogram(
   const others = filesAmong([file, config.data.tokenizer, config.model.initFrom, ...given.values()]);
   checkOutputs(outputs, others);
   const progress = startProgress(err, 0);
-  const interrupt = listenForInterrupt({
-    output: err,
-    line: () => progress.line("stopping; Ctrl-C again to stop at once"),
-    atOnce: () => {},
-  });
   let table = "";
-  try {
-    // Loaded here, because `--help` and errors in the arguments do not need this code.
-    const { clusterHistograms, domainHistograms } = await import("./histograms.ts");
-    const hooks = {
-      onEvent(line: string) {
-        if (!config.run.quiet) progress.line(line);
-      },
-      onInputs(inputs: Inputs) {
-        checkOutputs(outputs, [...others, ...filesOf(inputs)]);
-        for (const line of unusedOptions(config, { readsTokens: filesOf(inputs).some(isTokenFile) }))
-          hooks.onEvent(line);
-      },
-      signal: interrupt.signal,
-    };
-    const clusters = centroidsIn(config, args.groups);
-    const found =
-      clusters === null
-        ? await domainHistograms(config, dataSeed(config), hooks)
-        : await clusterHistograms(
-            config,
-            { folder: clusters, seed: dataSeed(config), groups: args.groups },
-            hooks,
-          );
-    const { domains, targets, groups, sizes } = found;
-    const files: FileParts[] = [];
-    if (args.out !== null) {
-      // There is exactly one target.
-      const { shares } = targets[0]!;
-      const named = new Map(domains.map((name, i) => [name, shares[i]!]));
-      files.push({ path: args.out, parts: [encode(`${formatJson(named, 2)}\n`)] });
-    }
-    if (args.bases !== null) {
-      const bases = [...targets, ...groups, ...mixed(targets, args.mixtures), domainBasis(sizes)];
-      files.push({ path: args.bases, parts: [encode(basesText(args.bases, domains, bases))] });
-    }
-    // Together, so that either both are written or neither is.
-    writeFilesAtomic(files);
-    for (const target of targets) {
-      if (targets.length > 1) table += `${target.name}\n`;
-      table += formatTable(domains, target, clusters === null ? Infinity : SHOWN);
-    }
-    for (const { path } of files) table += `written to ${path}\n`;
-  } catch (error) {
-    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; nothing was written");
-    return interrupt.exitCode();
-  } finally {
-    interrupt.stop();
-    await err.flush();
-  }
+  const stopped = await untilInterrupted(
+    { output: err, status: progress, stopped: "stopped; nothing was written" },
+    async (signal) => {
+      // Loaded here, because `--help` and errors in the arguments do not need this code.
+      const { clusterHistograms, domainHistograms } = await import("./histograms.ts");
+      const hooks = {
+        onEvent(line: string) {
+          if (!config.run.quiet) progress.line(line);
+        },
+        onInputs(inputs: Inputs) {
+          checkOutputs(outputs, [...others, ...filesOf(inputs)]);
+          for (const line of unusedOptions(config, { readsTokens: filesOf(inputs).some(isTokenFile) }))
+            hooks.onEvent(line);
+        },
+        signal,
+      };
+      const clusters = centroidsIn(config, args.groups);
+      const found =
+        clusters === null
+          ? await domainHistograms(config, dataSeed(config), hooks)
+          : await clusterHistograms(
+              config,
+              { folder: clusters, seed: dataSeed(config), groups: args.groups },
+              hooks,
+            );
+      const { domains, targets, groups, sizes } = found;
+      const files: FileParts[] = [];
+      if (args.out !== null) {
+        // There is exactly one target.
+        const { shares } = targets[0]!;
+        const named = new Map(domains.map((name, i) => [name, shares[i]!]));
+        files.push({ path: args.out, parts: [encode(`${formatJson(named, 2)}\n`)] });
+      }
+      if (args.bases !== null) {
+        const bases = [...targets, ...groups, ...mixed(targets, args.mixtures), domainBasis(sizes)];
+        files.push({ path: args.bases, parts: [encode(basesText(args.bases, domains, bases))] });
+      }
+      // Together, so that either both are written or neither is.
+      writeFilesAtomic(files);
+      for (const target of targets) {
+        if (targets.length > 1) table += `${target.name}\n`;
+        table += formatTable(domains, target, clusters === null ? Infinity : SHOWN);
+      }
+      for (const { path } of files) table += `written to ${path}\n`;
+    },
+  );
+  if (stopped !== null) return stopped;
   await out.deliver(table);
   return 0;
 }
@@ -121,15 +113,9 @@ async function readConfig(
   rows: readonly OptionRow[],
 ): Promise<TrainConfig> {
   const layers = takenLayers(given, file, rows);
-  const ruleOf = (rule: string): Layer => ({
-    values: new Map([["mixing.rule", rule]]),
-    label: (key) => key,
-  });
-  // No rule runs, so a rule is chosen that needs nothing. If several targets were given or prepared, it is one that accepts several targets.
-  const [severalTargets = "uniform"] = rulesWith("severalTargets");
-  const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(namesTargets);
-  const noRule = ruleOf(several ? severalTargets : "uniform");
-  return configOf([noRule, ...layers]);
+  // The several targets may be given or prepared; only a rule that accepts them takes those that are prepared.
+  const several = [...layers, preparedLayer([noRule(true), ...layers])].some(namesTargets);
+  return configOf([noRule(several), ...layers]);
 }
 
 function checkTogether(

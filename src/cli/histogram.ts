@@ -10,6 +10,7 @@ import { readTextClusters } from "./cluster-model.ts";
 import type { MixedFiles } from "./inputs.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
+import { savedNumbers } from "./saved-numbers.ts";
 
 /** Measures the histogram on the training text. Throws `config` if there is no target. */
 function measureHistogram(
@@ -91,15 +92,15 @@ export function meanCharacters({ clusters }: ClusterFolder): number {
   return Math.max(1, bytes / Math.max(1, documents));
 }
 
-/** The histogram in a checkpoint, so that a resumed run continues with identical numbers on any machine; null if it has none. */
+/**
+ * The histogram in a checkpoint, so that a resumed run continues with identical numbers on any machine; null if it has none. Throws `checkpoint` for one that
+ * does not fit the domains.
+ */
 export function savedHistogram(
   json: Checkpoint["json"] | undefined,
   names: readonly string[],
 ): ReadonlyMap<string, number> | null {
-  // The checkpoint's checksum guarantees that this is what was written, and its configuration has the same domains.
-  const saved = json?.["histogram"];
-  if (!Array.isArray(saved) || saved.length !== names.length) return null;
-  return new Map(names.map((name, i) => [name, Number(saved[i])]));
+  return savedNumbers(json, "histogram", names);
 }
 
 /** Formats a histogram: `histogram of the target: state-of-the-union 0.80, essays 0.07, … and 21 more`. */

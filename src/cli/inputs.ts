@@ -15,12 +15,13 @@ import type { RunHooks } from "./run-events.ts";
 import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
-import { runNames } from "./run-folder.ts";
+import { writtenNames } from "./run-names.ts";
 import { optionTable } from "./options.ts";
 import { unusedReading } from "./unused-reading.ts";
 import { type TextHash, textHash } from "./text-hash.ts";
 import { configError } from "./values.ts";
 import { isObject } from "../json.ts";
+import { faultOf, integerFrom, list, object, read, type Schema, string } from "../schema.ts";
 
 /** Files of the domains and targets. In messages and records each has a label: `domain "code"`, `target`, `target "exam"`. */
 export interface Inputs {
@@ -103,7 +104,7 @@ export function searchOf(
   const above: PassedOverMemo = new Map();
   let unreadable = 0;
   const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
-    runNames(names, resolve(folder) === out);
+    writtenNames(names, resolve(folder) === out);
   return {
     ...{ passOver, onEvent, signal },
     unreadable: () => unreadable,
@@ -433,6 +434,13 @@ export function createWitness(): Witness {
   };
 }
 
+const size = integerFrom(0);
+
+/** Schema of what was read under one label, in a checkpoint. */
+export const savedContent: Schema<Content> = object<Content>({
+  ...{ label: string, files: size, documents: size, tokens: size, sha256: string },
+});
+
 /**
  * Throws `checkpoint`, naming the change, unless the text is the one with which the run began. `saved` comes from its checkpoint. Older
  * checkpoints contain no hashes but numbers of tokens; for these, a line for the user is returned.
@@ -451,7 +459,8 @@ export function checkSameText(saved: unknown, found: readonly Content[]): string
     }
     return "the checkpoint was written by an earlier version and has no hash of the text: only the number of tokens could be checked, and it is the same";
   }
-  const before = new Map((saved as readonly Content[]).map((content) => [content.label, content]));
+  const fault = faultOf({ source: "checkpoint", part: "corpus", code: "checkpoint" });
+  const before = new Map(read(list(savedContent), saved, fault).map((content) => [content.label, content]));
   const labels = new Set(found.map(({ label }) => label));
   for (const then of before.values())
     if (!labels.has(then.label)) throw differs(then.label, sizeOf(then), "none");

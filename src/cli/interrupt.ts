@@ -67,6 +67,40 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
   };
 }
 
+/** Where a command says what it does: on a terminal, lines above one that is rewritten. */
+interface Status {
+  line(text: string): void;
+  /** Ends the line that is rewritten. */
+  end(): void;
+}
+
+/**
+ * Does the work of a command that an interruption stops at its next check of the signal. Returns null once the work is done. If an interruption has stopped
+ * it, the user gets the line `stopped`, and the exit code is returned. Everything said is written to `output` before that.
+ */
+export async function untilInterrupted(
+  { output, status, stopped }: { readonly output: Output; readonly status: Status; readonly stopped: string },
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<number | null> {
+  const interrupt = listenForInterrupt({
+    output,
+    line: () => status.line("stopping; Ctrl-C again to stop at once"),
+    atOnce: () => {},
+  });
+  try {
+    await work(interrupt.signal);
+    return null;
+  } catch (error) {
+    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
+    status.line(stopped);
+    return interrupt.exitCode();
+  } finally {
+    interrupt.stop();
+    status.end();
+    await output.flush();
+  }
+}
+
 /**
  * Whether the process was started so that a closing terminal does not end it. Node forgets at its start that a signal was ignored, so this
  * function looks for traces of `nohup`: its name as the last command (bash, zsh and ksh export it as `_`), the standard input that GNU's

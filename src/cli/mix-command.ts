@@ -29,6 +29,7 @@ import { type MixFlags, takesOption } from "./mix-arguments.ts";
 import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong } from "./outputs.ts";
 import { checkNamedOnce, checkValue, fromArguments, type Raw, configError } from "./values.ts";
+import { hasFactsOfRun } from "./run-names.ts";
 
 export interface MixArguments {
   /** Path of a config file; its other options are ignored. */
@@ -278,7 +279,7 @@ function placeholders(
 /** The run of a metrics file; null if the file is not in the folder of a run. Throws like `readRunHead` and `readOwnWeights`. */
 async function runOf(metrics: string): Promise<ReplayedRun | null> {
   const folder = dirname(metrics);
-  if (basename(metrics) !== "metrics.jsonl" || !isRunFolder(folder)) return null;
+  if (basename(metrics) !== "metrics.jsonl" || !hasFactsOfRun(folder)) return null;
   const { readOwnWeights, readRunHead } = await import("../runs/record.ts");
   const { sampledTokens } = await import("../runs/facts.ts");
   const head = readRunHead(folder);
@@ -316,11 +317,6 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
     preconditioned: layer.values.get("mixing.normalise") === "adam",
     bases: bases !== null,
   };
-}
-
-/** Also true for a folder from which a file of the run is missing, which is then refused: without its facts, the lines would give other weights. */
-function isRunFolder(folder: string): boolean {
-  return ["run.json", "config.json"].some((name) => existsSync(join(folder, name)));
 }
 
 function namesIn(layer: Layer | null, path: string): string[] | null {

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
+import { GOOD_EPOCHS } from "../data/epochs.ts";
 import { selectionDefaults } from "../data/select-windows.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
@@ -23,7 +24,6 @@ import {
 import { GradmixError } from "../errors.ts";
 import { keysOf } from "../keys.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
-import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
 import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
@@ -47,7 +47,7 @@ export interface MixingPlan {
   readonly alignment: AlignmentOptions;
   /** The guards; null if no domain is guarded. */
   readonly guard: GuardLimits | null;
-  /** Number of times that a run may go through a domain before its held-out loss is watched: the cap in the options, or `EPOCHS`. */
+  /** Number of times that a run may go through a domain before its held-out loss is watched: the cap in the options, or `GOOD_EPOCHS`. */
   readonly watchedFrom: number;
   /** Folder of the run whose model gives the reference losses. */
   readonly reference: string | null;
@@ -143,7 +143,7 @@ export function planMixing(
       mixing.guard === null
         ? null
         : { limits: Object.fromEntries(mixing.guard), share: mixing.guardShare ?? guardShareOtherwise },
-    watchedFrom: givenRepetitions(mixing) ?? EPOCHS,
+    watchedFrom: givenRepetitions(mixing) ?? GOOD_EPOCHS,
     reference: mixing.reference,
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,

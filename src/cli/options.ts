@@ -51,3 +51,8 @@ export function optionRows(): OptionRow[] {
     })),
   );
 }
+
+/** The flag of the option with this path; the path itself if there is no such option. */
+export function flagOfPath(path: string): string {
+  return optionRows().find((row) => row.path === path)?.flag ?? path;
+}

@@ -2,14 +2,14 @@
  * Files that a command writes under a name that the user gave. An existing file is replaced, except one that the same command reads, and one without
  * which a run, a comparison, prepared text or clusters could not be used any more.
  */
-import { existsSync, readdirSync, realpathSync } from "node:fs";
+import { existsSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { isClusterFolder } from "./cluster-folder.ts";
 import { listFiles } from "../data/files.ts";
 import { fileLayer } from "./config.ts";
 import type { Inputs } from "./inputs.ts";
-import { runNames } from "./run-folder.ts";
+import { isLockName } from "./lock.ts";
 import { configError, isFile } from "./values.ts";
+import { protectedNames } from "./run-names.ts";
 
 /** The flag that names an output, and its path. */
 export type NamedOutput = readonly [flag: string, path: string];
@@ -75,22 +75,13 @@ function realPath(path: string): string {
   return parent === whole ? whole : join(realPath(parent), basename(whole));
 }
 
-const ofClusters: ReadonlySet<string> = new Set([
-  "clusters.json",
-  "ids",
-  "centroids.npy",
-  "embedder.safetensors",
-]);
-
 /** Pages and tables that are made again from the other files. */
 const remade: ReadonlySet<string> = new Set(["report.html", "metrics.csv"]);
-
-const isLock = (name: string): boolean => /^lock(\.|$)/.test(name);
 
 /** Whether a file is the page of the run in whose folder it is. */
 export function isPageOfRun(path: string): boolean {
   const place = realPath(path);
-  return basename(place) === "report.html" && isFile(place) && ownNames(dirname(place)).size > 0;
+  return basename(place) === "report.html" && isFile(place) && protectedNames(dirname(place)).size > 0;
 }
 
 /** To what a file belongs that a command wrote: to the folder above it, or (model/config.json of a run) to the one above that. null: to nothing. */
@@ -98,23 +89,11 @@ function ownerOf(place: string): string | null {
   let name = basename(place);
   let folder = dirname(place);
   for (let level = 0; level < 2; level++) {
-    const own = ownNames(folder);
-    if (own.size > 0 && (isLock(name) || (own.has(name) && !remade.has(name))))
+    const own = protectedNames(folder);
+    if (own.size > 0 && (isLockName(name) || (own.has(name) && !remade.has(name))))
       return `it is a part of what gradmix wrote in ${folder}`;
     name = basename(folder);
     folder = dirname(folder);
   }
   return null;
-}
-
-function ownNames(folder: string): ReadonlySet<string> {
-  if (isClusterFolder(folder)) return ofClusters;
-  try {
-    const names = new Set(readdirSync(folder));
-    // A run whose checkpoints were deleted is still a run here.
-    return runNames(names, names.has("run.json") && names.has("metrics.jsonl"));
-  } catch {
-    // There is no such folder yet, or it cannot be read; the error of the write says so.
-    return new Set();
-  }
 }

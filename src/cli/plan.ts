@@ -3,7 +3,7 @@ import type { Advice } from "./advice.ts";
 import type { EnginePlan } from "./engine.ts";
 import type { EvaluationOptions } from "./evaluations.ts";
 import { type MixingPlan, planMixing } from "./mixing.ts";
-import type { DataPlan } from "./read-data.ts";
+import type { DataPlan } from "./read-documents.ts";
 import type { ModelPlan } from "./start.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { planTraining, type TrainingPlan } from "./training.ts";

@@ -1,6 +1,6 @@
 /** The arguments of `gradmix prepare`, checked. */
-import type { Kind, OptionRow } from "./options.ts";
-import { checkValue, fromArguments, type Raw, textOption, configError } from "./values.ts";
+import type { OptionRow } from "./options.ts";
+import { checkChoice, integerOption, type Raw, textOption, configError } from "./values.ts";
 
 /** Formats of token files, the default first. */
 export const prepareFormats = ["megatron", "nanogpt"] as const;
@@ -33,17 +33,12 @@ export function prepareArguments(
   rows: readonly OptionRow[],
   options: Readonly<Record<string, unknown>>,
 ): PrepareArguments {
-  const read = (name: string, kind: Kind): unknown => {
-    const value = textOption(options, name);
-    const flag = `--${name}`;
-    return value === null ? null : checkValue(kind, fromArguments(kind, [value], flag), flag);
-  };
+  const format = textOption(options, "format");
   const out = textOption(options, "out");
   if (out === null) throw configError("gradmix prepare needs a folder to make: add --out DIR");
   return {
     ...{ config: config ?? null, given, rows, out },
-    format: (read("format", { type: "choice", choices: prepareFormats }) ??
-      prepareFormats[0]) as PrepareFormat,
-    workers: read("workers", { type: "integer", min: 1, max: 1024 }) as number | null,
+    format: format === null ? prepareFormats[0] : checkChoice(prepareFormats, format, "--format"),
+    workers: integerOption(options, "workers", 1, 1024),
   };
 }

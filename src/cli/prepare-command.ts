@@ -2,14 +2,13 @@
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
-import { rulesWith } from "../dga/rules/index.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
-import { fileLayer, type Layer, namesTargets, takenLayers } from "./config.ts";
+import { fileLayer, namesTargets } from "./config.ts";
 import { listInputs } from "./inputs.ts";
-import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
+import { untilInterrupted } from "./interrupt.ts";
 import { removeLockRemains, takeLock } from "./lock.ts";
 import type { PrepareArguments } from "./prepare-arguments.ts";
 import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
@@ -46,7 +45,8 @@ import {
   tokenizerHash,
 } from "./prepared-folder.ts";
 import { formatBadLines, formatCount, startStatusLine, type StatusLine } from "./progress.ts";
-import { tokenizerOfPlan } from "./read-data.ts";
+import { tokenizerOfPlan } from "./choose-tokenizer.ts";
+import { checkTokenizes, noRule, takenLayers } from "./taken-options.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { configError } from "./values.ts";
@@ -60,32 +60,26 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
   const isNew = checkRoom(args.out);
   const lock = takeLock(args.out);
   const status = startStatusLine(err);
-  const interrupt = listenForInterrupt({
-    output: err,
-    line: () => status.line("stopping; Ctrl-C again to stop at once"),
-    atOnce: () => {},
-  });
   const release = (): void => lock.release();
   process.once("exit", release);
+  const say = (line: string): void => {
+    if (!quiet) status.line(line);
+  };
   let report = "";
   try {
-    removeLockRemains(args.out);
-    removeRemains(args.out);
-    const say = (line: string): void => {
-      if (!quiet) status.line(line);
-    };
-    report = await work(args, config, interrupt, say, quiet ? null : { screen: err, status });
-  } catch (error) {
-    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    status.line(`stopped; run the same command again to continue ${args.out}`);
-    return interrupt.exitCode();
+    const stopped = await untilInterrupted(
+      { output: err, status, stopped: `stopped; run the same command again to continue ${args.out}` },
+      async (signal) => {
+        removeLockRemains(args.out);
+        removeRemains(args.out);
+        report = await work(args, config, signal, say, quiet ? null : { screen: err, status });
+      },
+    );
+    if (stopped !== null) return stopped;
   } finally {
-    status.end();
-    interrupt.stop();
     release();
     process.off("exit", release);
     if (isNew) removeEmpty(args.out);
-    await err.flush();
   }
   await out.deliver(report);
   return 0;
@@ -93,16 +87,8 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
 
 async function configOfArguments({ config: file, given, rows }: PrepareArguments): Promise<TrainConfig> {
   const layers = takenLayers(given, file, rows);
-  if (layers.find(({ values }) => values.has("data.tokenizer"))?.values.get("data.tokenizer") === "none")
-    throw configError("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
-  const targets = layers.some(namesTargets);
-  // No rule runs; this is a rule that accepts several targets.
-  const [severalTargets = "uniform"] = rulesWith("severalTargets");
-  const rule: Layer = {
-    values: new Map([["mixing.rule", targets ? severalTargets : "uniform"]]),
-    label: (key) => key,
-  };
-  const config = await configOf([rule, ...layers]);
+  checkTokenizes(layers);
+  const config = await configOf([noRule(layers.some(namesTargets)), ...layers]);
   const { domains, domainsFrom, target, targets: several } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
     throw configError(
@@ -123,7 +109,7 @@ type Shown = { readonly screen: Outputs["err"]; readonly status: StatusLine } | 
 async function work(
   { out: folder, format, workers }: PrepareArguments,
   config: TrainConfig,
-  { signal }: Interrupt,
+  signal: AbortSignal,
   say: Say,
   shown: Shown,
 ): Promise<string> {

@@ -1,25 +1,17 @@
 /** Reads the text of a run as windows of tokens: finds the files and the tokenizer, holds documents out, and checks that a resumed run has the same text. */
 import { join } from "node:path";
-import { giveTurn } from "../backends/turn.ts";
 import {
   buildCorpus,
-  byteTokenizer,
   type CorpusOptions,
   type Document,
-  openTokenizer,
   openTokens,
-  readDocuments,
   type StoredCorpus,
   type Tokenizer,
-  trainBpe,
 } from "../data/index.node.ts";
 import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
-import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import type { KnownTokenFile } from "../data/stored-tokens.ts";
-import { isTokenFile } from "../data/token-files.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
-import { clusteredDocuments } from "./cluster-folder.ts";
 import {
   type ContaminationCheck,
   contaminationCheck,
@@ -37,20 +29,18 @@ import {
 } from "./inputs.ts";
 import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
-import { formatBadLines, formatCount } from "./progress.ts";
+import { formatBadLines } from "./progress.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
-import type { RunHooks } from "./run-events.ts";
-import type { DataConfig } from "./train-config.ts";
-import { readJson, configError } from "./values.ts";
-
-export interface DataPlan extends Readonly<DataConfig> {
-  /** Tokens per window. */
-  readonly context: number;
-  /** Seed that decides which documents are held out. */
-  readonly seed: number;
-  /** The run folder, whose own files are not read as text; null if there is none. */
-  readonly out: string | null;
-}
+import { configError } from "./values.ts";
+import {
+  type DataPlan,
+  type DataHooks,
+  type Documents,
+  kindsOf,
+  documentsBy,
+  mixedDocuments,
+} from "./read-documents.ts";
+import { chooseTokenizer } from "./choose-tokenizer.ts";
 
 /** What is known before the text is read. */
 export interface Known {
@@ -59,11 +49,6 @@ export interface Known {
   /** What the checkpoint of a resumed run contains about its text; undefined if there is nothing to compare with. */
   readonly corpus: unknown;
 }
-
-type DataHooks = Pick<RunHooks, "onEvent" | "signal">;
-
-/** The BPE is trained on at most this many characters, divided equally among the domains. */
-const BPE_CHARACTERS = 8_000_000;
 
 export interface Vocabulary {
   readonly vocabSize: number;
@@ -336,25 +321,6 @@ function factsOf(
   };
 }
 
-/** Whether the files of each label are text or tokens. Throws `data` for a label with both. */
-function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "text" | "tokens"> {
-  const kind = (label: string, files: readonly string[]): [string, "text" | "tokens"] => {
-    const tokens = files.find(isTokenFile);
-    const text = files.find((path) => !isTokenFile(path));
-    if (tokens !== undefined && text !== undefined)
-      throw new GradmixError(
-        "data",
-        `${label}: ${text} is text, but ${tokens} is a file of tokens; put them into two domains`,
-      );
-    return [label, tokens === undefined ? "text" : "tokens"];
-  };
-  return new Map([
-    ...Array.from(domains, ([name, files]) => kind(`domain "${name}"`, files)),
-    kind("target", target),
-    ...Array.from(targets, ([name, files]) => kind(`target "${name}"`, files)),
-  ]);
-}
-
 /** Returns the vocabulary of a tokenizer, or that of the plan. Throws `config` if the end of text is not one of its ids. */
 function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer | null): Vocabulary {
   const vocabulary = {
@@ -374,38 +340,6 @@ function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
   throw configError(
     `--tokenizer none: ${label} is text, which needs a tokenizer; name the one of the files of tokens with --tokenizer FILE`,
   );
-}
-
-/** Makes the function that reads the documents of a run. */
-function documentsBy(
-  { textField, skipBadLines }: DataPlan,
-  { signal }: DataHooks,
-  onSkip: () => void = () => {},
-): Documents {
-  return (list, domainField) =>
-    inTurns(
-      readDocuments(list, {
-        ...{ textField, skipBadLines, onSkip },
-        ...(domainField === undefined ? {} : { domainField }),
-      }),
-      signal,
-    );
-}
-
-/** Makes the function that reads files with several domains; each document has the name of its domain. */
-function mixedDocuments(
-  { clusters }: MixedFiles,
-  { domainField }: Pick<DataPlan, "domainField">,
-  documents: Documents,
-): (list: readonly string[]) => AsyncIterable<Document> {
-  if (clusters === null) return (list) => documents(list, domainField ?? "");
-  const byPath = new Map(clusters.files.map((file) => [file.path, file]));
-  return async function* (list) {
-    for (const path of list) {
-      const file = byPath.get(path);
-      if (file !== undefined) yield* clusteredDocuments(clusters, file, documents([path]));
-    }
-  };
 }
 
 /** Reads files that contain several domains. Returns a corpus per domain. */
@@ -447,15 +381,6 @@ function tellNotes(notes: readonly string[], { onEvent }: DataHooks): void {
   if (shown.length < notes.length) onEvent(`and so on for ${notes.length - shown.length} more`);
 }
 
-/** Returns the same items, and lets the event loop run from time to time. Throws the reason of `signal` after an abort. */
-async function* inTurns<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
-  for await (const item of items) {
-    await giveTurn();
-    signal.throwIfAborted();
-    yield item;
-  }
-}
-
 /** Formats the number of tokens of the domains (the largest ones if there are many) and of the targets. */
 function tokensLine(
   names: readonly string[],
@@ -468,88 +393,4 @@ function tokensLine(
   const n = (count: number): string => count.toLocaleString("en");
   const targets = contents.filter(({ label }) => label.startsWith("target"));
   return `${shown.map((i) => `${names[i]} ${n(counts[i]!)}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
-}
-
-/** Trains the tokenizer that a run with "bpe" would train on this text. Throws `data`. */
-export async function learnTokenizer(plan: DataPlan, hooks: DataHooks): Promise<Tokenizer> {
-  const files = await listInputs(plan, hooks);
-  return trainTokenizer(plan, files, documentsBy(plan, hooks), hooks);
-}
-
-/** Returns the tokenizer of a run on this text, unless it is "none". Throws `data` and `config`. */
-export function tokenizerOfPlan(plan: DataPlan, files: Inputs, hooks: DataHooks): Promise<Tokenizer> {
-  return chooseTokenizer(plan, files, documentsBy(plan, hooks), hooks);
-}
-
-async function chooseTokenizer(
-  plan: DataPlan,
-  files: Inputs,
-  documents: Documents,
-  hooks: DataHooks,
-): Promise<Tokenizer> {
-  const { tokenizer } = plan;
-  if (tokenizer === "byte") return byteTokenizer();
-  if (tokenizer !== "bpe") return readTokenizer(tokenizer);
-  return trainTokenizer(plan, files, documents, hooks);
-}
-
-/** Opens an existing tokenizer: a `tokenizer.json`, or a vocabulary by its name. */
-export function readTokenizer(name: string): Tokenizer {
-  try {
-    return openTokenizer(gptVocabularies.includes(name) ? name : readJson(name, `--tokenizer ${name}`));
-  } catch (error) {
-    if (!(error instanceof GradmixError) || error.message.startsWith("--tokenizer")) throw error;
-    throw new GradmixError(error.code, `--tokenizer ${name}: ${error.message}`, { cause: error });
-  }
-}
-
-/** A function that reads the documents of files, with their domains if a field is given. */
-type Documents = (list: readonly string[], domainField?: string) => AsyncIterable<Document>;
-
-async function trainTokenizer(
-  { vocabSize, domainField }: DataPlan,
-  files: Inputs,
-  documents: Documents,
-  hooks: DataHooks,
-): Promise<Tokenizer> {
-  const given = [...kindsOf(files)].find(([, kind]) => kind === "tokens")?.[0];
-  if (given !== undefined)
-    throw configError(
-      `${given} consists of token files; give their tokenizer.json with --tokenizer FILE, or give --tokenizer none --vocab-size N`,
-    );
-  const share = BPE_CHARACTERS / files.domains.size;
-  let isSample = false;
-  /** Returns texts until each of `count` domains has given `share` characters; the last text of a domain is cut. */
-  async function* sharesOf(
-    list: readonly string[],
-    count: number,
-    documentsOf: (list: readonly string[]) => AsyncIterable<Document>,
-  ): AsyncGenerator<string> {
-    const left = new Map<string, number>();
-    let open = count;
-    for await (const { text, domain = "" } of documentsOf(list)) {
-      const rest = left.get(domain) ?? share;
-      if (rest <= 0) continue;
-      yield text.length > rest ? text.slice(0, rest) : text;
-      left.set(domain, rest - text.length);
-      isSample ||= rest <= text.length;
-      if (rest <= text.length && --open === 0) return;
-    }
-  }
-  async function* sample(): AsyncGenerator<string> {
-    for (const list of files.domains.values()) yield* sharesOf(list, 1, documents);
-    const { mixed } = files;
-    if (mixed !== null)
-      yield* sharesOf(mixed.files, mixed.domainOf.size, mixedDocuments(mixed, { domainField }, documents));
-  }
-  const began = performance.now();
-  const trained = await trainBpe(sample(), {
-    vocabSize: vocabSize ?? vocabSizeOtherwise,
-    signal: hooks.signal,
-  });
-  const of = isSample ? ` on the first ${formatCount(share)} characters of each domain` : "";
-  hooks.onEvent(
-    `trained a tokenizer of ${trained.vocabSize} tokens${of} in ${((performance.now() - began) / 1000).toFixed(1)} s`,
-  );
-  return trained;
 }

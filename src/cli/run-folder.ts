@@ -31,24 +31,22 @@ import {
 import { checkSameConfig, fileLayer, flatten, jsonLayer, recordedLayer, resolveConfig } from "./config.ts";
 import {
   ioError,
+  quietly,
   temporaryName,
   reading,
   recoverFolder,
-  writeAll,
   writeFileAtomic,
   writeFolderAtomic,
   type WriteFs,
 } from "../node/files.ts";
 import { makeFolders } from "../folders-node.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { formatJson, isObject } from "../json.ts";
+import { formatJson } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
-import { preparedNames } from "./prepared-folder.ts";
 import {
   anything,
   integerFrom,
   faultOf,
-  jsonOrUndefined,
   list,
   map,
   object,
@@ -61,56 +59,11 @@ import {
   withDefault,
 } from "../schema.ts";
 import { shellWord } from "../shell-word.ts";
-import {
-  checkpointPath,
-  isRun,
-  keptCheckpoints,
-  listCheckpoints,
-  otherThanRun,
-  readFolder,
-} from "./run-places.ts";
+import { checkpointPath, keptCheckpoints, listCheckpoints, otherThanRun, readFolder } from "./run-places.ts";
+import { isRun } from "./run-names.ts";
 import { configError } from "./values.ts";
-
-/** Files and folders that mark a folder as a run. */
-const traces = [
-  "config.json",
-  "run.json",
-  "metrics.jsonl",
-  "weights.json",
-  "histogram.json",
-  "report.html",
-  "metrics.csv",
-  "tensorboard",
-  "checkpoints",
-  "model",
-  "best",
-];
-
-/** The files that `gradmix compare` writes to its folder, beside the folders of the runs. */
-export const comparisonFiles = {
-  plan: "compare-plan.json",
-  tokenizer: "tokenizer.json",
-  result: "compare.json",
-  page: "report.html",
-  lock: "lock",
-} as const;
-
-/**
- * The names among those in a folder that a run or `gradmix prepare` wrote. A folder counts as a run if it has everything that a run makes before its
- * first step, or if `own` says that it is the caller's own run folder.
- */
-export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
-  const prepared = preparedNames(names);
-  if (prepared.size > 0) return prepared;
-  // These are the files of `gradmix compare`.
-  if (names.has(comparisonFiles.plan))
-    return new Set([
-      ...Object.values(comparisonFiles).filter((name) => names.has(name)),
-      ...[...names].filter((name) => /^report-.*\.html$/.test(name)),
-    ]);
-  const isRun = own || ["config.json", "metrics.jsonl", "checkpoints"].every((name) => names.has(name));
-  return new Set(isRun ? [...traces, "lock"].filter((name) => names.has(name)) : []);
-}
+import { type MetricsFile, openMetrics } from "./metrics-file.ts";
+import { traces } from "./run-names.ts";
 
 export interface RunFolder extends RunStore {
   /** Appends a line to metrics.jsonl. */
@@ -363,15 +316,6 @@ function stateOf(folder: string): string {
   );
 }
 
-/** Runs a task whose error is less important than an earlier one. */
-function quietly(task: () => void): void {
-  try {
-    task();
-  } catch {
-    // The caller throws the earlier error.
-  }
-}
-
 /** Removes the empty folders from `folder` up to its ancestor `top`. */
 function removeEmpty(folder: string, top: string): void {
   for (let path = folder; ; path = dirname(path)) {
@@ -386,59 +330,6 @@ function remove(path: string, fs: WriteFs): void {
   } catch (error) {
     throw ioError(path, error);
   }
-}
-
-/** metrics.jsonl while it is written. The file contains only complete lines. */
-interface MetricsFile {
-  /** Appends a line. On an error it throws `io`, keeps the line for later, and removes a partly written line if possible. */
-  append(line: string): void;
-  /** Flushes the file to the disk. Returns the lines that could not be written. Throws `io`. */
-  sync(): readonly string[];
-  close(): void;
-}
-
-/** Opens the file for appending; of an existing file, the lines up to `step` are kept. */
-function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFile {
-  let file: number;
-  let bytes = 0;
-  try {
-    if (step !== null) bytes = truncateMetrics(path, step);
-    file = fs.openSync(path, "a");
-  } catch (error) {
-    throw ioError(path, error);
-  }
-  const unwritten: string[] = [];
-  const writeAllOf = (lines: string[]): void => {
-    for (let line = lines[0]; line !== undefined; line = lines[0]) {
-      const text = encode(line);
-      try {
-        writeAll(file, text, fs);
-      } catch (error) {
-        // Removes half a line. If this fails too, a resumed run removes it.
-        quietly(() => fs.ftruncateSync(file, bytes));
-        throw ioError(path, error);
-      }
-      bytes += text.length;
-      lines.shift();
-    }
-  };
-  return {
-    append(line) {
-      unwritten.push(line);
-      writeAllOf(unwritten);
-    },
-    sync() {
-      // The checkpoint stores the lines that could not be written here.
-      quietly(() => writeAllOf(unwritten));
-      try {
-        fs.fsyncSync(file);
-      } catch (error) {
-        throw ioError(path, error);
-      }
-      return unwritten;
-    },
-    close: () => fs.closeSync(file),
-  };
 }
 
 /** Reads the configuration and the states of the trainer and the run from a checkpoint. Throws like `readCheckpoint`. */
@@ -510,44 +401,6 @@ function isWhole(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** Cuts metrics.jsonl after the last complete line up to `step`; later lines belong to steps that will run again. Returns the number of bytes that are left. */
-export function truncateMetrics(path: string, step: number): number {
-  if (!nodeFs.existsSync(path)) return 0;
-  const file = nodeFs.openSync(path, "r+");
-  try {
-    const kept = wholeLines(file, step);
-    nodeFs.ftruncateSync(file, kept);
-    return kept;
-  } finally {
-    nodeFs.closeSync(file);
-  }
-}
-
-/** Number of bytes before the first line that is incomplete or of a later step. */
-function wholeLines(file: number, step: number): number {
-  const chunk = Buffer.alloc(2 ** 20);
-  let rest = Buffer.alloc(0);
-  let kept = 0;
-  for (let at = 0; ;) {
-    const count = nodeFs.readSync(file, chunk, 0, chunk.length, at);
-    if (count === 0) return kept;
-    at += count;
-    const bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
-    let start = 0;
-    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      if (!(stepOfLine(bytes.toString("utf8", start, end)) <= step)) return kept;
-      kept += end + 1 - start;
-      start = end + 1;
-    }
-    rest = bytes.subarray(start);
-  }
-}
-
-function stepOfLine(line: string): number {
-  const value = jsonOrUndefined(line);
-  return isObject(value) && typeof value["step"] === "number" ? value["step"] : NaN;
 }
 
 function removeTemporaries(folder: string): void {

@@ -3,15 +3,10 @@ import * as nodeFs from "node:fs";
 import { basename, join } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { reason } from "../node/system-errors.ts";
+import { isRun } from "./run-names.ts";
 
 /** Number of checkpoints to keep: the newest, and one to fall back to. */
 export const keptCheckpoints = 2;
-
-/** Whether a folder has what a run makes before its first step. */
-export function isRun(folder: string): boolean {
-  const has = (name: string): boolean => nodeFs.existsSync(join(folder, name));
-  return has("config.json") && (has("checkpoints") || has("metrics.jsonl"));
-}
 
 /** The run that a path lies in; null if it lies in none. */
 function runAround(path: string): string | null {

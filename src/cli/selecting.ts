@@ -8,6 +8,7 @@ import type { TokenBatch } from "../nn/model.ts";
 import type { MixingPlan, ReadFacts } from "./mixing.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
+import { savedNumbers } from "./saved-numbers.ts";
 
 /** The text that a run samples. */
 export interface SampledText {
@@ -39,11 +40,11 @@ export async function sampledText(
   const windows = domains.map(({ train }) => train);
   const all: SampledText = { domains: windows, sizes, selected: null };
   const { names, leastShare } = mixing;
-  const saved = resumed === null ? null : savedShares(resumed, names);
+  const saved = savedNumbers(resumed ?? undefined, "selected", names);
   if (target === null || (resumed === null ? leastShare >= 1 : saved === null)) return all;
   const selection: Selection =
     saved !== null
-      ? await reselectInTurns(target.train, windows, saved, signal)
+      ? await reselectInTurns(target.train, windows, Float64Array.from(saved.values()), signal)
       : await selectInTurns(
           target.train,
           windows,
@@ -62,13 +63,6 @@ export async function sampledText(
 function startOf({ bases, mixerOf }: MixingPlan, read: ReadFacts): Float64Array {
   const start = currentWeights(mixerOf(read).initial);
   return bases === null ? start : mixtureOf(bases, start);
-}
-
-/** The shares in a checkpoint; null if its run uses all text. */
-function savedShares(json: Checkpoint["json"], names: readonly string[]): Float64Array | null {
-  // The checkpoint's checksum guarantees that this is what was written, and its configuration has the same domains.
-  const saved = json["selected"];
-  return Array.isArray(saved) && saved.length === names.length ? Float64Array.from(saved, Number) : null;
 }
 
 /**

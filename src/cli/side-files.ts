@@ -1,6 +1,7 @@
 /** Files of a run for display: the page, the table and TensorBoard's event files. An error in them is reported in a line and does not end the run. */
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { quietly } from "../node/files.ts";
 import type { ReportOptions } from "../report/index.ts";
 import type { EventWriter } from "../report/tensorboard.ts";
 import type { MetricsLine } from "../runs/lines.ts";
@@ -26,14 +27,21 @@ export async function eventFiles(
     try {
       task();
     } catch (error) {
+      const failed = writer;
       writer = null;
+      quietly(() => failed?.close());
       tell(`${messageOf(error)}; the run continues without event files`);
     }
   };
   return {
     begin: () => attempt(() => (writer = openEvents(out))),
     add: (line) => attempt(() => writer?.add(line)),
-    close: () => attempt(() => writer?.close()),
+    close() {
+      const whole = writer;
+      // A descriptor is closed only once, even if that fails.
+      writer = null;
+      attempt(() => whole?.close());
+    },
   };
 }
 

@@ -8,10 +8,10 @@ import type { CombinatorOptions } from "../dga/combinators/index.ts";
 import type { RuleName } from "../dga/rules/index.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
-import { usualWarmup } from "../nn/schedules.ts";
+import { type ScheduleName, usualWarmup } from "../nn/schedules.ts";
 
 export type TokenizerChoice = "byte" | "bpe" | "none" | (string & {});
-export type ScheduleName = "cosine" | "wsd" | "constant";
+export type { ScheduleName } from "../nn/schedules.ts";
 
 /** One number for all domains, or one per domain by name; "*" stands for the domains that are not named. */
 export type NumberByName = number | ReadonlyMap<string, number>;
@@ -156,7 +156,7 @@ export interface RunConfig {
   evalShare: number | null;
   /** Steps between two evaluations; 0: the run evaluates only at the end. */
   evalEvery: number | null;
-  /** Tokens read from each held-out set per evaluation; null: as many as the share allows, or 8192 with `evalEvery`. */
+  /** Tokens read from each held-out set per evaluation; null: as many as the share allows, or `TOKENS_PER_EVALUATION` with `evalEvery`. */
   evalTokens: number | null;
   /** Steps between two checkpoints; 0: the run saves one only at the end. */
   checkpointEvery: number;

@@ -1,4 +1,5 @@
 /** `gradmix train`: checks the arguments, opens the run folder, trains and shows the progress. */
+import { resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import {
   checkSameConfig,
@@ -56,14 +57,14 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
   for (const { values } of [...withOneSource(layers)].reverse())
     checkSameConfig(resume.config, values, resume.folder);
   const out = layers.map(({ values }) => values.get("run.out")).find((value) => value !== undefined);
-  if (out !== undefined && out !== resume.folder)
+  if (out !== undefined && !(typeof out === "string" && resolve(out) === resolve(resume.folder)))
     throw new GradmixError("config", `--out: a resumed run stays in its folder, ${resume.folder}`);
   const saved: Layer = {
     values: new Map([...flatten(resume.config)].filter(([, value]) => value !== null)),
     label: (key) => `${resume.folder}: ${key}`,
   };
-  // The domains are those of the run, of which the arguments may repeat only some.
-  const others = layers.map((layer) => withoutPaths(layer, domainPaths));
+  // The domains are those of the run, of which the arguments may repeat only some. Its folder keeps the name that --resume gives it.
+  const others = layers.map((layer) => withoutPaths(layer, [...domainPaths, "run.out"]));
   return { config: resolveConfig([...others, saved]), resume };
 }
 

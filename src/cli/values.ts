@@ -3,11 +3,12 @@
  * wrote it, the value, and what is allowed.
  */
 import { existsSync, readFileSync, realpathSync, statSync } from "node:fs";
-import { GradmixError } from "../errors.ts";
+import { beginning, GradmixError } from "../errors.ts";
 import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
+import { numeral } from "../numeral.ts";
 import { jsonOf } from "../schema.ts";
 import { timesShare } from "../share.ts";
 import { domainName, domainNameForm } from "./domain-names.ts";
@@ -23,7 +24,22 @@ export function textOption(options: Readonly<Record<string, unknown>>, name: str
   return typeof value === "string" ? value : null;
 }
 
-const numeral = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+/** The whole number that was given for an option, by commander's name; null if it was not given. Throws `config`. */
+export function integerOption(
+  options: Readonly<Record<string, unknown>>,
+  name: string,
+  min: number,
+  max: number = 2 ** 31,
+): number | null {
+  const text = textOption(options, name);
+  return text === null ? null : integerOf(text, flagOf(name), min, max);
+}
+
+/** The whole number that a text of the command line gives. Throws `config`, naming the `label`. */
+export function integerOf(text: string, label: string, min: number, max: number): number {
+  const kind = { type: "integer", min, max } as const;
+  return checkNumber(kind, fromArguments(kind, [text], label), label);
+}
 
 /** Converts the arguments of a flag to the form that a config file has. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
@@ -409,11 +425,8 @@ export function configError(message: string, cause?: unknown): GradmixError {
   return new GradmixError("config", message, cause === undefined ? {} : { cause });
 }
 
-/** The beginning of a long text, for an error message. */
-export const shorten = (text: string): string => (text.length > 60 ? `${text.slice(0, 60)}…` : text);
-
 function quote(text: string): string {
-  return JSON.stringify(shorten(text));
+  return JSON.stringify(beginning(text, 60));
 }
 
 /** The flag of an option by its name in the code: `scaleTo` is `--scale-to`. */
@@ -424,6 +437,5 @@ export const flagOf = (name: string): string =>
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (typeof value === "number") return String(value);
-  const text = formatJson(value);
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
+  return beginning(formatJson(value), 80);
 }

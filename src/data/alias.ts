@@ -8,6 +8,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { numberList } from "../options.ts";
+import { firstAbove } from "./sorted.ts";
 
 /** A table for drawing indices by weights, made by `aliasTable` or `cumulativeTable`. */
 export interface Choice {
@@ -52,16 +53,7 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
   cumulative.fill(Infinity, last);
   return {
     size: weights.length,
-    at(u) {
-      let low = 0;
-      let high = cumulative.length - 1;
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (cumulative[middle]! > u) high = middle;
-        else low = middle + 1;
-      }
-      return low;
-    },
+    at: (u) => firstAbove(cumulative, u),
   };
 }
 

@@ -285,7 +285,7 @@ async function startOf(
   return { folder, states: [0], passedOver };
 }
 
-/** // Paths below the current folder do not begin with "./". */
+/** The path to read for a folder. Paths below the current folder do not begin with "./". */
 const placeOf = (folder: string): string => (folder === "" ? "." : folder);
 
 /** Adds the states that are reached by skipping parts that may match nothing. The number of all parts stands for a match. */

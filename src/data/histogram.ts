@@ -1,5 +1,6 @@
 /** Estimates by bigrams how much of a target resembles each domain: a histogram for importance sampling, and a prior for rules that move weights. */
 import { GradmixError } from "../errors.ts";
+import { firstAbove } from "./sorted.ts";
 import { boolean, checkOptions, integerIn, list } from "../options.ts";
 import {
   type CountedDomain,
@@ -202,22 +203,11 @@ function contextOf(
     if (stretch.from <= start && end <= stretch.to)
       [from, to] = [Math.max(from, stretch.from), Math.min(to, stretch.to)];
   // The document in which the piece begins, and the one in which it ends.
-  const next = upperBound(documents, start);
+  const next = firstAbove(documents, start);
   if (next > 0) from = Math.max(from, documents[next - 1]!);
-  const after = upperBound(documents, end - 1);
+  const after = firstAbove(documents, end - 1);
   if (after < documents.length) to = Math.min(to, documents[after]!);
   return { from, to };
-}
-
-/** The first index whose value is above `value`; the length if there is none. */
-function upperBound(sorted: Float64Array, value: number): number {
-  let [low, high] = [0, sorted.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle]! <= value) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /** Scores of several groups [k · pieces] as those of one. */

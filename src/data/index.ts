@@ -43,12 +43,11 @@ export {
   kMeans,
   type KMeansOptions,
   type KMeansResult,
-  type Nearest,
-  nearestCentroids,
-  type Points,
   type FitMemory,
   type FitState,
 } from "./cluster/kmeans.ts";
+export { type Nearest, nearestCentroids } from "./cluster/nearest-centroids.ts";
+export type { Points } from "./cluster/points.ts";
 export {
   assignClusters,
   type ClusterLevel,

@@ -9,6 +9,7 @@ import { checkOptions, integerIn, list, numberIn, numberList, required } from ".
 import { type BigramRatio, createBigramRatio } from "./bigram-ratio.ts";
 import type { Stretch } from "./bigram-scores.ts";
 import type { Dataset } from "./dataset.ts";
+import { GOOD_EPOCHS } from "./epochs.ts";
 import { sampledSize } from "./sampled-size.ts";
 import { evenly, stretchesOf } from "./stretches.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
@@ -56,8 +57,6 @@ const SCORED_IN_ALL = 2 ** 17;
 const LEAST_SCORED = 16;
 /** Parts of the target; each is scored with the counts of the others. */
 const TARGET_PARTS = 10;
-/** How often a run that uses all selected text equally often reads it. Up to four epochs of the same text are almost as good as new text. */
-const READ_OFTEN = 4;
 /** Windows that are compared with each other; the best of them are kept. They are spread over the domain. */
 const BLOCK = 32;
 /** Windows that are kept of each block, at least. So a small share has larger blocks. */
@@ -190,7 +189,7 @@ function leastShares(
       `selectWindows: weights: ${bad < 0 ? "all values are 0; one must be above 0" : `value ${bad} is ${given[bad]}; it must be a number of 0 or more`}`,
     );
   const sizes = domains.map(({ count, time }) => count * time);
-  const even = tokens / (READ_OFTEN * sizes.reduce((a, b) => a + b, 0));
+  const even = tokens / (GOOD_EPOCHS * sizes.reduce((a, b) => a + b, 0));
   return Float64Array.from(sizes, (size, i) =>
     Math.min(1, Math.max(leastShare, even, (given[i]! * tokens) / (sum * size))),
   );

@@ -9,6 +9,7 @@ import { closeSync, fstatSync, openSync } from "node:fs";
 import { giveTurn } from "../backends/turn.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { GradmixError } from "../errors.ts";
+import { firstAbove } from "./sorted.ts";
 import {
   abortSignal,
   callback,
@@ -274,7 +275,7 @@ function splitFiles(
   for (const { ends } of files)
     for (let i = 0; i < ends.length; i++) if (ends[i]! > (i === 0 ? 0 : ends[i - 1]!)) count++;
   const length = files.reduce((sum, { file }) => sum + file.length, 0);
-  const stream = (parts: (toArray: (from: number, to: number) => void) => void): StoredStream =>
+  const stream = (parts: (addPart: (from: number, to: number) => void) => void): StoredStream =>
     streamOf(files, largest, parts);
   const common = { name, documents: count, heldOutBytes: 0 };
   if (count === 1) {
@@ -376,15 +377,7 @@ export function storedTokens(
 }
 
 /** The last index whose value is at most `value`, for ascending values that begin at or below it. */
-function lastAtMost(ascending: Float64Array, value: number): number {
-  let [low, high] = [0, ascending.length - 1];
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (ascending[middle]! <= value) low = middle;
-    else high = middle - 1;
-  }
-  return low;
-}
+const lastAtMost = (ascending: Float64Array, value: number): number => firstAbove(ascending, value) - 1;
 
 function readIds(file: TokenFile, from: number, count: number): Uint16Array | Uint32Array {
   const size = tokenBytes[file.type];

@@ -4,9 +4,11 @@
  * JSON: `{ "target": { "web": 0.2, "code": 0.8 }, "mmlu": [0.5, 0.5] }`, with numbers by domain name or one per domain. CSV: a header with the
  * columns basis, domain and weight in any order, then one line per entry. A domain that is left out has weight 0.
  */
+import { csvFields } from "../csv.ts";
 import { GradmixError } from "../errors.ts";
 import { type Json, jsonLine, type JsonPath, parseJson } from "../json.ts";
 import { assemble, type Bases, type BasesOptions, domainFinder, type GivenRow } from "./bases.ts";
+import { numeral } from "../numeral.ts";
 import { boolean, checkOptions, oneOf, required, show, string } from "../options.ts";
 import { checkDomains } from "./rule.ts";
 
@@ -88,7 +90,8 @@ function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
   lines.forEach((content, i) => {
     const line = i + 1;
     if (content.trim() === "") return;
-    const cells = csvCells(content, line, rows);
+    const cells = csvFields(content);
+    if (cells === null) throw rows.fault(line, "a quote is not closed or stands inside a field");
     if (order === null) {
       const header = cells.map((cell) => cell.toLowerCase());
       order = [header.indexOf("basis"), header.indexOf("domain"), header.indexOf("weight")];
@@ -100,25 +103,12 @@ function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
     if (cells.length !== COLUMNS.length)
       throw rows.fault(line, `${cells.length} fields where there should be 3 (basis, domain, weight)`);
     const [basis, domain, weight] = [cells[order[0]]!, cells[order[1]]!, cells[order[2]]!];
-    // Number("") is 0 and Number("0x10") is 16; neither is a valid weight here.
-    const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(weight) ? Number(weight) : NaN;
+    const value = numeral.test(weight) ? Number(weight) : NaN;
     if (Number.isNaN(value)) throw rows.fault(line, `the weight ${show(weight)} is not a number`);
     rows.add(basis.normalize(), domain, value, line);
   });
   if (order === null) throw rows.fault(1, 'it is empty; the header must be "basis,domain,weight"');
   return rows.rows;
-}
-
-/** The fields of a line. Fields with commas or quotes are quoted as in RFC 4180, with quotes doubled. A field cannot contain a line break. */
-function csvCells(content: string, line: number, rows: Rows): string[] {
-  const cells: string[] = [];
-  const field = /\s*(?:"((?:[^"]|"")*)"\s*|([^",]*))(,|$)/y;
-  for (;;) {
-    const match = field.exec(content);
-    if (match === null) throw rows.fault(line, "a quote is not closed or stands inside a field");
-    cells.push(match[1] === undefined ? match[2]!.trim() : match[1].replaceAll('""', '"'));
-    if (match[3] === "") return cells;
-  }
 }
 
 function readJson(text: string, source: string, domains: readonly string[]): Map<string, GivenRow> {

@@ -88,20 +88,6 @@ function scalar(data: string | number | null | Decimal): string {
   return typeof data === "string" ? quoted(data) : typeof data === "number" ? String(data) : data.decimal;
 }
 
-/** Quotes a word for a POSIX shell. */
-export function shellWord(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
-}
-
-/** A field of a CSV file as in RFC 4180. */
-function csvField(text: string): string {
-  return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
-export function csvText(rows: readonly (readonly string[])[]): string {
-  return rows.map((row) => `${row.map(csvField).join(",")}\n`).join("");
-}
-
 /** Lines of a comment. Characters that would end a line, or are invisible, are replaced by spaces. */
 export function comment(lines: readonly string[]): string {
   return lines.map((line) => `# ${oneLine(line)}\n`).join("");

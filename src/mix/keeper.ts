@@ -1,6 +1,7 @@
 /** Holds the session of a process and stores it in files. A reply is only given after the state behind it has been written. */
 import { existsSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
+import { byName } from "./fields.ts";
 import { type FileParts, reading, writeFilesAtomic } from "../node/files.ts";
 import { faultOf, jsonOf } from "../schema.ts";
 import {
@@ -69,8 +70,8 @@ function changed(before: Session, after: Session): boolean {
 
 function weightsFile(path: string, session: Session): FileParts {
   const { domains, weights } = session.mixer.rule;
-  const byName = Object.fromEntries(domains.map((name, i) => [name, weights[i]]));
-  return { path, parts: [encoded({ version: 1, step: stepOf(session), weights: byName })] };
+  const named = byName(domains, weights);
+  return { path, parts: [encoded({ version: 1, step: stepOf(session), weights: named })] };
 }
 
 function readSession(path: string): Session {

@@ -1,5 +1,5 @@
 /** The setup of a session (its domains, its rule and their options): the fields of `init`, checked and with defaults, and the mixer that is made of them. */
-import { GradmixError } from "../errors.ts";
+import { beginning, GradmixError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
 import { show } from "../options.ts";
 import { combinatorsFrom } from "../dga/combinators/index.ts";
@@ -183,10 +183,7 @@ function firstDifference(name: string, one: unknown, other: unknown): string {
   return key === undefined ? name : pathOf(name, key);
 }
 
-const brief = (value: unknown): string => {
-  const text = formatJson(value);
-  return text.length > 80 ? `${text.slice(0, 80)}…` : text;
-};
+const brief = (value: unknown): string => beginning(formatJson(value), 80);
 
 /** JSON text with sorted members, so that values which differ only in the order of members have the same text. */
 export function canonical(value: unknown): string {

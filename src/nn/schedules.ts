@@ -4,9 +4,10 @@ import { timesShare } from "../share.ts";
 
 /** Learning rate of a step; steps count from 0. Those that `createSchedule` makes throw `config` unless the step is a whole number of at least 0. */
 export type Schedule = (step: number) => number;
-const names = ["cosine", "wsd", "constant"] as const;
+/** The names of the schedules. Not part of the package's interface. */
+export const scheduleNames = ["cosine", "wsd", "constant"] as const;
 /** Name of a schedule. */
-export type ScheduleName = (typeof names)[number];
+export type ScheduleName = (typeof scheduleNames)[number];
 
 /** Options of `createSchedule`. */
 export interface ScheduleOptions {
@@ -54,7 +55,7 @@ const stepNumber = integerIn(0);
 export function createSchedule(options: ScheduleOptions): Schedule {
   const share = numberIn({ min: 0, max: 1 });
   checkOptions("createSchedule", options, {
-    name: required(oneOf(...names)),
+    name: required(oneOf(...scheduleNames)),
     lr: required(numberIn({ min: 0 })),
     minRatio: share,
     warmup: integerIn(0),

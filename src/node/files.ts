@@ -166,7 +166,7 @@ function besideFolder(path: string): { readonly next: string; readonly former: s
 }
 
 /** Ignores errors, where an earlier error is the one to report or nothing can be done. */
-function quietly(task: () => void): void {
+export function quietly(task: () => void): void {
   try {
     task();
   } catch {

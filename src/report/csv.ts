@@ -2,6 +2,7 @@
  * Converts metrics.jsonl to a table in long form, so that any number of domains fits: one row for the run at each step, and one for each domain
  * (basis) in the step's line. Pure. Numbers are printed as in metrics.jsonl; a field is empty if the line has no value.
  */
+import { csvField } from "../csv.ts";
 import type { Evaluation, MetricsLine, StepMetrics } from "../runs/lines.ts";
 
 /** The subject of a row: the whole run, the target, a domain, or a basis. */
@@ -82,10 +83,5 @@ function evaluationRows(
 
 function row(step: number, tokens: number, of: Of, name: string, values: Row): string {
   const cells = numbers.map((column) => values[column] ?? "");
-  return `${[step, tokens, of, quoted(name), ...cells].join(",")}\n`;
-}
-
-/** A field as in RFC 4180: quoted if it contains commas, quotes or line breaks. */
-function quoted(text: string): string {
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return `${[step, tokens, of, csvField(name), ...cells].join(",")}\n`;
 }

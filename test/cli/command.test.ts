@@ -214,6 +214,16 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     expect(moved.err).toBe("gradmix: --out: a resumed run stays in its folder, run\n");
     expect([lr.code, moved.code, existsSync(join(folder, "other"))]).toEqual([2, 2, false]);
   });
+
+  test.each([
+    ["--resume", "run", "--out", "./run"],
+    ["run/config.json", "--resume", "./run"],
+  ])("train %s %s %s continues: the folder of the run may be written in another way", (...args) => {
+    writeConfig(2);
+    expect(spawnSync(process.execPath, [stub, "0", "c.json"], { cwd: folder }).status).toBe(0);
+    // The stub's checkpoint has no tokenizer, which is noticed only after the folder was accepted.
+    expect(gradmix("train", ...args).err).toMatch(/^gradmix: tokenizer\.json: /);
+  });
 });
 
 function writeConfig(steps: number): void {

@@ -221,12 +221,18 @@ describe("rules", () => {
       () => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r"), "--rules"),
       '"../a" cannot name a folder',
     ],
-    ...["lock", "Lock", "lock.1", "tokenizer.json", "compare.json", "compare-plan.json", "report.html"].map(
-      (name): [() => unknown, string] => [
-        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r"), "--rules"),
-        `${JSON.stringify(name)} is the name of a file of the comparison`,
-      ],
-    ),
+    ...[
+      "lock",
+      "Lock",
+      "Lock.0123456789abcdef",
+      "tokenizer.json",
+      "compare.json",
+      "compare-plan.json",
+      "report.html",
+    ].map((name): [() => unknown, string] => [
+      () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r"), "--rules"),
+      `${JSON.stringify(name)} is the name of a file of the comparison`,
+    ]),
     [() => checkRules([], "--rules"), "--rules: is empty"],
     [
       () => splitFile(new Map([["compare", new Map([["rule", "dga"]])]]), "c.json"),
@@ -839,6 +845,10 @@ describe("runs", () => {
     expect(await refusalOf({ path: config, given: into(other) })).toBe(
       `config: --out ${other}: is not empty (uniform), and a comparison needs a folder of its own; choose another`,
     );
+    const named = join(root, "named");
+    mkdirSync(named);
+    writeFileSync(join(named, "lock.txt"), "");
+    expect(await refusalOf({ path: config, given: into(named) })).toContain("is not empty (lock.txt)");
     writeFileSync(join(other, "config.json"), "{}");
     expect(await refusalOf({ path: config, given: into(other) })).toContain(
       "already holds a run (config.json)",

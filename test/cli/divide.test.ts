@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeNpy } from "#dist/data/npy.js";
 import { random } from "../dga/arbitraries.ts";
@@ -131,6 +132,30 @@ test("a run takes the parts as domains and starts from their histogram; histogra
   expect(shares["prose.1"] + shares["code.1"]).toBeGreaterThan(0.5);
   expect(gradmix("prepare", "--domains", "parts", ...common, "--out", "prepared")).toMatchObject({ code: 0 });
   expect(gradmix("export", "run", "--to", "csv").out).toContain("\n1,0,prose.1,");
+});
+
+test("a folder that another command makes in the meantime is refused and keeps its files, and nothing is left beside it", () => {
+  const before = readdirSync(folder);
+  const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    ["--import", preload, command, "divide", ...domains, ...common, "--out", "taken"],
+    {
+      cwd: folder,
+      encoding: "utf8",
+      // While the files are written, after the last look at --out.
+      env: {
+        ...process.env,
+        MAKE: JSON.stringify({ call: "fsync", path: "clusters", nth: 1, file: at("taken", "other") }),
+      },
+    },
+  );
+  expect([status, stderr]).toEqual([
+    2,
+    expect.stringMatching(/gradmix: --out taken: already exists; choose another folder\n$/),
+  ]);
+  expect(readdirSync(at("taken"))).toEqual(["other"]);
+  expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual(["taken"]);
 });
 
 test("values of a field are domains too, and the order of the files does not matter to the parts", () => {

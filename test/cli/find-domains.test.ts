@@ -2,7 +2,8 @@
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { checkDomains, jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { checkDomains } from "#dist/cli/config-checks.js";
 import { cleanName, compareNames, domainName, shardSet, withoutEndings } from "#dist/cli/domain-names.js";
 import { checkSameText, type Inputs, listInputs } from "#dist/cli/inputs.js";
 import { type Data, readData } from "#dist/cli/read-data.js";

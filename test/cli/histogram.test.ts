@@ -5,11 +5,12 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { formatTable } from "#dist/cli/histogram-command.js";
-import { histogramLine } from "#dist/cli/histogram.js";
+import { histogramLine, savedHistogram } from "#dist/cli/histogram.js";
 import { domainHistograms } from "#dist/cli/histograms.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { planMixing } from "#dist/cli/mixing.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
+import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
@@ -279,4 +280,22 @@ test("a histogram is counted only for a rule that lacks one, and only with a tar
   const plan = planMixing(configOf({ rule: "importanceSampling" }, ["t.txt"]), 100);
   const mixer = plan.mixerOf({ sizes: { a: 1, b: 1 }, histogram: new Map([["b", 0.75], ["a", 0.25]]) }); // prettier-ignore
   expect(mixer.initial.rule.weights).toEqual([0.25, 0.75]);
+});
+
+test("the histogram of a checkpoint is read by name, and one that does not fit is refused by its place", () => {
+  const names = ["b", "a"];
+  expect(savedHistogram({ histogram: [0.75, 0.25] }, names)).toEqual(
+    new Map([
+      ["b", 0.75],
+      ["a", 0.25],
+    ]),
+  );
+  for (const none of [undefined, {}]) expect(savedHistogram(none, names)).toBeNull();
+  const cases: [histogram: unknown, problem: string][] = [
+    [[0.75, null], "histogram.1 is null, not a finite number"],
+    [[0.75], "histogram has 1 items, not 2"],
+    ["0.75", 'histogram is "0.75", not a list of 2'],
+  ];
+  for (const [histogram, problem] of cases)
+    expect(codeOf(() => savedHistogram({ histogram }, names))).toBe(`checkpoint: checkpoint: ${problem}`);
 });

@@ -7,7 +7,7 @@ import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { encodeNpy } from "#dist/data/npy.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { errorOf } from "../errors.ts";
+import { codeOf, errorOf } from "../errors.ts";
 
 let folder = "";
 const previous = process.cwd();
@@ -243,6 +243,14 @@ describe("text", () => {
       '--resume: the text of domain "a" has changed (then 1 file, 2 documents, 7 training tokens; now 1 file, 2 documents, 7 training tokens, but other text); restore it, or start a new run from the checkpoint with --init-from',
     );
     expect(errorOf(() => checkSameText([], found)).message).toContain("(then none; now 1 file");
+  });
+
+  test("of a checkpoint that has something else is refused by its place", async () => {
+    const { contents } = await contentsOf({ 'domain "a"': { f: ["one"] } });
+    const saved = [{ ...contents[0], tokens: null }];
+    expect(codeOf(() => checkSameText(saved, contents))).toBe(
+      "checkpoint: checkpoint: corpus.0.tokens is null, not a whole number of at least 0",
+    );
   });
 
   test("of an old checkpoint without hashes is compared by its tokens, and a line says that the rest was not checked", async () => {

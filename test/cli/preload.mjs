@@ -5,14 +5,17 @@
  * FAIL: {"call", "path" (a regular expression), "nth", "code"}: the nth such call fails.
  * FLOOD: "stdout" or "stderr", which is full before the command writes there.
  * SIGNAL: {"call", "path", "nth", "signals"}: the nth such call sends signals to the process itself.
+ * MAKE: {"call", "path", "nth", "file"}: the nth such call makes a file and its folder, as another process would.
  */
 import fs from "node:fs";
+import { dirname } from "node:path";
 import { syncBuiltinESMExports } from "node:module";
 
-const { appendFileSync, openSync, closeSync } = fs;
+const { appendFileSync, openSync, closeSync, mkdirSync } = fs;
 const record = process.env["RECORD"];
 const fail = JSON.parse(process.env["FAIL"] ?? "null");
 const signal = JSON.parse(process.env["SIGNAL"] ?? "null");
+const make = JSON.parse(process.env["MAKE"] ?? "null");
 const paths = new Map();
 
 function matches(rule, call, path) {
@@ -24,6 +27,10 @@ function matches(rule, call, path) {
 function note(call, path, ...more) {
   if (record !== undefined) appendFileSync(record, `${JSON.stringify([call, path, ...more])}\n`);
   if (matches(signal, call, path)) for (const name of signal.signals) process.kill(process.pid, name);
+  if (matches(make, call, path)) {
+    mkdirSync(dirname(make.file), { recursive: true });
+    appendFileSync(make.file, "theirs");
+  }
   if (matches(fail, call, path)) throw Object.assign(new Error(`${call} ${path}`), { code: fail.code });
 }
 

@@ -117,12 +117,14 @@ test("the page of several runs does not replace that of the run in the current f
     await expect(run([".", "../there"])).rejects.toThrow(
       "report.html here is the page of a single run; name another file for the page of these 2 runs with --out FILE",
     );
-    for (const name of ["lock", "lock.1"])
+    for (const name of ["lock", "lock.0123456789abcdef"])
       await expect(run(["."], { out: name })).rejects.toThrow(/it is a part of what gradmix wrote in/);
+    await run(["."], { out: "lock.html" });
   } finally {
     process.chdir(before);
   }
   expect(readFileSync(join(runs[0], "report.html"))).toEqual(page);
+  expect(existsSync(join(runs[0], "lock.html"))).toBe(true);
 });
 
 test("a folder with control characters in its name gives lines and figures without them", async () => {

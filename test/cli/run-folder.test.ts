@@ -10,7 +10,8 @@ import { decodeCheckpoint, encodeCheckpoint } from "#dist/node/checkpoint-file.j
 import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { type FileParts, writeFileAtomic, writeFilesAtomic, type WriteFs } from "#dist/node/files.js";
-import { checkFree, findRun, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
+import { checkFree, findRun, openRunFolder } from "#dist/cli/run-folder.js";
+import { truncateMetrics } from "#dist/cli/metrics-file.js";
 import { listCheckpoints } from "#dist/cli/run-places.js";
 import { readStart } from "#dist/cli/start.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";

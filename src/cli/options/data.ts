@@ -1,4 +1,5 @@
 /** Options of the text: the domains, the target, and how text becomes tokens. */
+import { GRAM } from "../../data/contamination.ts";
 import { choice, decimal, domains, globs, text, toggle, integer } from "./kinds.ts";
 import type { Idle, KnownRun, SectionTable } from "./spec.ts";
 
@@ -73,7 +74,7 @@ export const dataOptions: SectionTable<"data"> = {
     flag: "--drop-contaminated",
     kind: toggle,
     default: false,
-    help: "leave out documents of the domains that share 13 consecutive words, or all their words, with a held-out document of the target",
+    help: `leave out documents of the domains that share ${GRAM} consecutive words, or all their words, with a held-out document of the target`,
   },
   heldOut: {
     flag: "--held-out",

@@ -1,6 +1,6 @@
 /** Options of the training steps and the optimizer. */
 import { adamwOptions } from "../../nn/optimizer.ts";
-import { scheduleDefaults, warmupLimits } from "../../nn/schedules.ts";
+import { scheduleDefaults, scheduleNames, warmupLimits } from "../../nn/schedules.ts";
 import { choice, decimal, share, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
@@ -55,7 +55,7 @@ export const trainingOptions: SectionTable<"training"> = {
   schedule: {
     flag: "--schedule",
     value: "NAME",
-    kind: choice(["cosine", "wsd", "constant"]),
+    kind: choice(scheduleNames),
     default: "cosine",
     help: `learning rate after the warm-up: cosine, wsd (constant, then a decay over the last ${100 * scheduleDefaults.decayShare} % of the steps) or constant`,
   },

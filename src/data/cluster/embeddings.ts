@@ -20,7 +20,7 @@ import {
 } from "../../options.ts";
 import { key, threefry2x32 } from "../../tensor/rng.ts";
 import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
-import type { Points } from "./kmeans.ts";
+import type { Points } from "./points.ts";
 
 /** Options of `fitEmbedder`. */
 export interface EmbedderOptions {

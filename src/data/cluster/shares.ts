@@ -11,6 +11,7 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkRange, list, numberList, object } from "../../options.ts";
+import { sumOf } from "./points.ts";
 
 /** Shares of a target, in the order of the clusters. */
 export interface ClusterShares {
@@ -224,10 +225,4 @@ function effectiveExamples(groups: Grouped, counts: Float64Array, n: number): nu
   }
   between *= documents / (documents - 1);
   return between <= independent ? n : n * (independent / between);
-}
-
-function sumOf(values: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i]!;
-  return sum;
 }

@@ -18,17 +18,9 @@ import {
   objectWith,
 } from "../../options.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
-import {
-  type FitMemory,
-  type FitState,
-  kMeansOfPart,
-  kMeansDefaults,
-  nearestOfPart,
-  type Points,
-  rowsOf,
-  checkLengths,
-  countOf,
-} from "./kmeans.ts";
+import { type FitMemory, type FitState, kMeansOfPart, kMeansDefaults } from "./kmeans.ts";
+import { nearestOfPart } from "./nearest-centroids.ts";
+import { type Points, rowsOf, checkLengths, countOf } from "./points.ts";
 
 /** Options of `fitClusters`. */
 export interface ClusterOptions {

@@ -11,6 +11,7 @@
  * far the weights can move, and noise does not move them. If the measurements contradict the prior, the step grows by a factor c, and α₀ ← α₀ ⊙
  * exp((c − 1)·η d) corrects the prior (`contradiction`). If sizes are known, no domain is sampled more than `repetitions` times in expectation.
  */
+import { GOOD_EPOCHS } from "../../data/epochs.ts";
 import { GradmixError } from "../../errors.ts";
 import {
   checkOptions,
@@ -141,13 +142,13 @@ export const dgaDefaults: {
   aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, correction: 20 },
   withoutPrior: { eta: 0.5, beta: 1, pull: 0.05, memory: 0.5, correction: 1 },
   untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, correction: 1 },
-  repetitions: { least: 4, beyondEven: 3 },
+  repetitions: { least: GOOD_EPOCHS, beyondEven: 3 },
   schedules: { aroundPrior: { probes: 4, blockShare: 0 }, withoutPrior: { updateEvery: 5, measureEvery: 1 } },
 };
 
 /**
  * The default limit on repetitions for domains of `sizes` tokens and a run of `tokens` tokens: three more than if the run used all text equally often,
- * and at least 4. Language models lose almost nothing with up to four epochs of the same text (Muennighoff and others, arXiv:2305.16264). Where a run
+ * and at least 4 (`GOOD_EPOCHS`): so often the same text is almost as good as new text (Muennighoff and others, arXiv:2305.16264). Where a run
  * must repeat all of its text, the three leave room to choose. Throws `config` unless all sizes and the tokens are finite and positive.
  */
 export function usualRepetitions(sizes: readonly number[], tokens: number): number {

@@ -2,7 +2,8 @@
 import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { ExportedFile, ExportFormat } from "../format.ts";
-import { comment, type Data, decimal, jsonText, shellWord } from "../text.ts";
+import { shellWord } from "../../shell-word.ts";
+import { comment, type Data, decimal, jsonText } from "../text.ts";
 import {
   checkStripped,
   listOfNames,

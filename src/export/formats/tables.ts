@@ -2,7 +2,8 @@
 import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { Entry, ExportFormat, Plan } from "../format.ts";
-import { csvText, type Data, decimal } from "../text.ts";
+import { csvText } from "../../csv.ts";
+import { type Data, decimal } from "../text.ts";
 import { listOfNames, json as jsonFile, record, steady } from "./shared.ts";
 
 /** Column names that olmix/fit/loaders.py does not read as domains. */

@@ -3,13 +3,9 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { assignClusters, type Clusters, fitClusters, leafCount } from "#dist/data/cluster/tree.js";
-import {
-  type FitMemory,
-  type FitState,
-  kMeans,
-  nearestCentroids,
-  type Points,
-} from "#dist/data/cluster/kmeans.js";
+import { type FitMemory, type FitState, kMeans } from "#dist/data/cluster/kmeans.js";
+import { nearestCentroids } from "#dist/data/cluster/nearest-centroids.js";
+import type { Points } from "#dist/data/cluster/points.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { backends } from "../../backends/all.ts";
 import { gaussian, random } from "../../dga/arbitraries.ts";

@@ -1,0 +1,85 @@
+/** Reads the documents of a run from its files, text by text: what is common to reading the data and to training a tokenizer on it. */
+import { giveTurn } from "../backends/turn.ts";
+import { type Document, readDocuments } from "../data/index.node.ts";
+import { isTokenFile } from "../data/token-files.ts";
+import { GradmixError } from "../errors.ts";
+import { clusteredDocuments } from "./cluster-folder.ts";
+import type { Inputs, MixedFiles } from "./inputs.ts";
+import type { RunHooks } from "./run-events.ts";
+import type { DataConfig } from "./train-config.ts";
+
+/** What is read, and how it is divided. */
+export interface DataPlan extends Readonly<DataConfig> {
+  /** Tokens per window. */
+  readonly context: number;
+  /** Seed that decides which documents are held out. */
+  readonly seed: number;
+  /** The run folder, whose own files are not read as text; null if there is none. */
+  readonly out: string | null;
+}
+
+/** Progress lines and the abort of a reading. */
+export type DataHooks = Pick<RunHooks, "onEvent" | "signal">;
+
+/** Whether the files of each label are text or tokens. Throws `data` for a label with both. */
+export function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "text" | "tokens"> {
+  const kind = (label: string, files: readonly string[]): [string, "text" | "tokens"] => {
+    const tokens = files.find(isTokenFile);
+    const text = files.find((path) => !isTokenFile(path));
+    if (tokens !== undefined && text !== undefined)
+      throw new GradmixError(
+        "data",
+        `${label}: ${text} is text, but ${tokens} is a file of tokens; put them into two domains`,
+      );
+    return [label, tokens === undefined ? "text" : "tokens"];
+  };
+  return new Map([
+    ...Array.from(domains, ([name, files]) => kind(`domain "${name}"`, files)),
+    kind("target", target),
+    ...Array.from(targets, ([name, files]) => kind(`target "${name}"`, files)),
+  ]);
+}
+
+/** Makes the function that reads the documents of a run. */
+export function documentsBy(
+  { textField, skipBadLines }: DataPlan,
+  { signal }: DataHooks,
+  onSkip: () => void = () => {},
+): Documents {
+  return (list, domainField) =>
+    inTurns(
+      readDocuments(list, {
+        ...{ textField, skipBadLines, onSkip },
+        ...(domainField === undefined ? {} : { domainField }),
+      }),
+      signal,
+    );
+}
+
+/** Makes the function that reads files with several domains; each document has the name of its domain. */
+export function mixedDocuments(
+  { clusters }: MixedFiles,
+  { domainField }: Pick<DataPlan, "domainField">,
+  documents: Documents,
+): (list: readonly string[]) => AsyncIterable<Document> {
+  if (clusters === null) return (list) => documents(list, domainField ?? "");
+  const byPath = new Map(clusters.files.map((file) => [file.path, file]));
+  return async function* (list) {
+    for (const path of list) {
+      const file = byPath.get(path);
+      if (file !== undefined) yield* clusteredDocuments(clusters, file, documents([path]));
+    }
+  };
+}
+
+/** Returns the same items, and lets the event loop run from time to time. Throws the reason of `signal` after an abort. */
+async function* inTurns<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
+  for await (const item of items) {
+    await giveTurn();
+    signal.throwIfAborted();
+    yield item;
+  }
+}
+
+/** A function that reads the documents of files, with their domains if a field is given. */
+export type Documents = (list: readonly string[], domainField?: string) => AsyncIterable<Document>;
