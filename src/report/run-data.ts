@@ -233,7 +233,7 @@ function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names)
 function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainData[] {
   const { facts } = gathered.head;
   const last = facts.bases === null ? gathered.samples.at(-1)?.weights : undefined;
-  const sampled = sampledOf(facts);
+  const sampled = [...sampledOf(facts).values()];
   return [...facts.domains].map(([name, text], i) => {
     const { loss } = domainPoints(gathered, name);
     const requestedSum = gathered.requested.get(name);
@@ -247,7 +247,7 @@ function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainDa
         (complete && requestedSum !== undefined ? requestedSum / gathered.step : null),
       size: text.tokens,
       selected: facts.selected?.get(name) ?? null,
-      sampled: sampled.get(name)!,
+      sampled: sampled[i]!,
       tokens: gathered.trained[i]!,
       lossAtStart: loss.length === 0 ? null : rounded(loss[0]!),
       loss: loss.length === 0 ? null : rounded(loss[loss.length - 1]!),
