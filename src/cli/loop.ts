@@ -37,6 +37,8 @@ export interface Parts {
   /** Names of the domains. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
+  /** Whether the run counted the histogram of its target. */
+  readonly countedHistogram: boolean;
   /** What every checkpoint contains in addition to the trainer's state. */
   readonly kept: Readonly<Record<string, unknown>>;
   /** The checkpoint from which the run continues; null for a new run. */
@@ -114,7 +116,8 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       const step = await trainer.step();
       if (step.step === steps) guarded = step.heldOut;
       watch.note("guard", knownLosses(names, step.heldOut)).forEach(hooks.onEvent);
-      if (beginsToContradict(before, trainer.mixer.rule)) hooks.onEvent(contradictedAfter(step.step));
+      if (beginsToContradict(before, trainer.mixer.rule))
+        hooks.onEvent(contradictedAfter(step.step, parts.countedHistogram));
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
       await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
@@ -185,8 +188,11 @@ function beginsToContradict(before: RuleState, after: RuleState): boolean {
   return from < 1 && to >= 1;
 }
 
-const contradictedAfter = (step: number): string =>
-  `after step ${step}, the mixture helps the target less than equal weights would: the measurements now correct the prior, which is the histogram; if that belongs to another target, start again with --prior uniform and without --histogram`;
+/** The line for a step after which the weights leave the prior faster. `counted`: the run counted the histogram that is the prior. */
+export function contradictedAfter(step: number, counted: boolean): string {
+  const advice = counted ? "" : "; if that histogram belongs to another target, start again without it";
+  return `after step ${step}, the measurements disagree with the histogram: its mixture helps the target less than equal weights would. From here on the weights follow the measurements more closely${advice}`;
+}
 
 function knownLosses(names: readonly string[], found: HeldOutLosses | null): ReadonlyMap<string, number> {
   return new Map(

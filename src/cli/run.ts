@@ -117,6 +117,7 @@ export async function runTraining(
       watchedFrom: plan.mixing.watchedFrom,
       names: plan.mixing.names,
       bases: plan.mixing.bases,
+      countedHistogram: histogram !== null,
       kept: {
         tokenizer: data.tokenizer?.toJSON() ?? null,
         corpus: data.contents,
