@@ -3,7 +3,7 @@ import type { CombinatorOptions } from "gradmix/dga";
 import type { Method, Result } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { dotsPanel } from "../figures.ts";
-import { DEFAULT, methods, paperWith } from "../methods.ts";
+import { ALL_TEXT, DEFAULT, methods, paperWith } from "../methods.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
 import { cellOf, gridByTarget, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
 
@@ -28,8 +28,9 @@ const compared: Readonly<Record<string, Method>> = {
   "importance sampling, guard": guard(methods["importance sampling"]),
   "DGA (paper)": paperWith({}),
   "DGA (default)": DEFAULT,
-  "DGA (default), floor": floor(DEFAULT),
-  "DGA (default), guard": guard(DEFAULT),
+  // With a floor or a guard, the default uses all text.
+  "DGA (default), floor": floor(ALL_TEXT),
+  "DGA (default), guard": guard(ALL_TEXT),
 };
 const rows = namesOf(compared);
 
@@ -46,7 +47,7 @@ const inside = ({ before, loss }: Result): number | null =>
 export const forgetting: Experiment = {
   name: "forgetting",
   title: "What is forgotten",
-  about: `This experiment shows how much a model forgets of the text that it seldom reads. A model is trained for ${STEPS} steps with uniform weights, and then for as many steps with each method. (The default trains on selected windows then.) The tables show how much its loss changes on the target, and outside the target: on held-out text, as the mean over all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
+  about: `This experiment shows how much a model forgets of the text that it seldom reads. A model is trained for ${STEPS} steps with uniform weights, and then for as many steps with each method. (Then the default selects windows, unless it has a floor or a guard.) The tables show how much its loss changes on the target, and outside the target: on held-out text, as the mean over all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);

@@ -250,9 +250,22 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
   return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
 }
 
-/** Whether a run selects windows if the options do not say so: if its rule can take steps around a prior over the domains, also if that is uniform. */
+/**
+ * Whether a run selects windows if the options do not say so: if its rule can take steps around a prior over the domains, also if that is uniform, unless
+ * it is to remember all of its domains. What it reads of them must then be like them, not like the target.
+ */
 function selectsOtherwise(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
-  return canHavePrior(mixing) && mixing.bases === null && target.length > 0;
+  return canHavePrior(mixing) && mixing.bases === null && target.length > 0 && !remembersDomains(mixing);
+}
+
+/** Whether a floor or a guard keeps a part of each domain, or of some. */
+function remembersDomains({ floor, guard, combinators, ruleOptions }: MixingConfig): boolean {
+  return (
+    guard !== null ||
+    (floor !== null && floor !== 0) ||
+    Number(ruleOptions["floor"] ?? 0) > 0 ||
+    combinators.some(({ name }) => name === "guard" || name === "floor")
+  );
 }
 
 /** The smallest limit of the rule and the combinators around it. */

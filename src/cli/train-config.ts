@@ -123,7 +123,7 @@ export interface MixingConfig {
   repetitionCap: number | null;
   /**
    * Smallest share of a domain's windows that is selected by their likeness to the target; 1: all text. null: `selectionDefaults.leastShare` for a rule
-   * that can take steps around a prior, 1 for other rules.
+   * that can take steps around a prior, 1 for other rules, and with a floor, a guard or bases.
    */
   select: number | null;
   /** Largest ratio of a domain's held-out loss to its reference, by domain; "*" stands for those that are not named. null: no domain is guarded. */

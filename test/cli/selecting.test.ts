@@ -27,6 +27,13 @@ describe("which runs select windows", () => {
     ["cosines", { normalise: "cosine" }, 1],
     ["another rule", { rule: "importanceSampling" }, 1],
     ["uniform weights", { rule: "uniform" }, 1],
+    ["a floor of 0", { floor: 0 }, 0.25],
+    ["a floor", { floor: 0.01 }, 1],
+    ["the floor of one domain", { floor: { a: 0.01 } }, 1],
+    ["a floor of the rule", { ruleOptions: { floor: 0.01 } }, 1],
+    ["a floor around the rule", { combinators: [{ name: "floor", least: 0.01 }] }, 1],
+    ["a limit around the rule", { combinators: [{ name: "ceiling", most: 0.9 }] }, 0.25],
+    ["a guard", { guard: { a: 1.02 } }, 1],
     ["bases", { bases: { x: { a: 1 }, y: { b: 1 } } }, 1],
   ])("%s", (_, mixing, share) => {
     expect(leastShare(mixing)).toBe(share);

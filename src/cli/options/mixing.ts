@@ -146,7 +146,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "SHARE",
     kind: decimal({ min: 0, max: 1, openMin: true }),
     default: null,
-    auto: `${selectionDefaults.leastShare} for dga with --normalise tracked and a --target, else 1`,
+    auto: `${selectionDefaults.leastShare} for dga with --normalise tracked and a --target; 1 for other rules, and with --floor, --guard or --bases`,
     help: "train on the windows of each domain that resemble the target most: at least this share of them, and at least as many as the run is expected to read once. 1: train on all text",
   },
   guard: {
