@@ -37,7 +37,12 @@ export {
 export { assembleBatch, type DrawnWindows } from "./batch.ts";
 export { type Dataset, examplesOf, type RowBatch, rowsOf, type Table } from "./dataset.ts";
 export { bigramHistogram, type Histogram, type HistogramOptions } from "./histogram.ts";
-export { type SelectedWindows, type Selection, type SelectionOptions, selectWindows } from "./select-windows.ts";
+export {
+  type SelectedWindows,
+  type Selection,
+  type SelectionOptions,
+  selectWindows,
+} from "./select-windows.ts";
 export { divideByLikeness, type LikenessOptions } from "./likeness.ts";
 export {
   kMeans,
