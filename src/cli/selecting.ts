@@ -75,15 +75,15 @@ export function selectionLine(
   read: ReadFacts,
 ): string {
   const start = startOf(mixing, read);
+  const percent = (share: number): string => (100 * share).toFixed(0);
   const order = [...selected]
-    .map(([name, share], i) => ({ name, share, weight: start[i]! }))
+    .map(([name, share], i) => ({ name, share: percent(share), weight: start[i]! }))
     .sort((one, other) => other.weight - one.weight);
-  const shown = order.slice(0, 4).map(({ name, share }) => `${(100 * share).toFixed(0)} % of ${name}`);
-  const rest = order.slice(4).map(({ share }) => share);
-  const range = [Math.min(...rest), Math.max(...rest)].map((share) => (100 * share).toFixed(0));
-  const others =
-    rest.length === 0
-      ? ""
-      : ` and ${range[0] === range[1] ? range[0] : range.join(" to ")} % of ${rest.length} more`;
-  return `selected the windows that resemble the target most: ${shown.join(", ")}${others}; --select 1 trains on all text`;
+  const shown = order.slice(0, 4).map(({ name, share }) => `${share} % of ${name}`);
+  const rest = order.slice(4).map(({ share }) => Number(share));
+  const range = [...new Set([Math.min(...rest), Math.max(...rest)])].join(" to ");
+  const others = rest.length === 0 ? "" : ` and ${range} % of ${rest.length} more`;
+  const even = order.length > 1 && order.every(({ share }) => share === order[0]!.share);
+  const parts = even ? `${order[0]!.share} % of each domain` : `${shown.join(", ")}${others}`;
+  return `selected the windows that resemble the target most: ${parts}; --select 1 trains on all text`;
 }

@@ -80,6 +80,9 @@ test("the line names the domains with the largest weights, and the range of the 
     `${first} and 25 to 40 % of 2 more; --select 1 trains on all text`,
   );
   expect(line([0.25, 0.5, 0.6, 0.7, 1, 0.25])).toContain(" and 25 % of 2 more;");
+  expect(line(names.map(() => 0.304))).toBe(
+    "selected the windows that resemble the target most: 30 % of each domain; --select 1 trains on all text",
+  );
 });
 
 test("a resumed run samples what its checkpoint says: the saved shares, or all text if it has none", async () => {
