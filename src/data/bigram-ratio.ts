@@ -16,9 +16,7 @@ export type Side = "target" | "other";
 
 /** Counts of a target and of other text, and the scores that follow from them. */
 export interface BigramRatio {
-  /** Makes room for the tokens and pairs of a text. All text that is counted must be added first. */
-  add(tokens: Tokens): void;
-  /** Counts a text that was added. */
+  /** Counts a text. */
   count(side: Side, tokens: Tokens): void;
   /** Computes what scores look up, once all text has been counted. */
   finish(): void;
@@ -28,10 +26,11 @@ export interface BigramRatio {
   without<R>(side: Side, tokens: Tokens, use: () => R): R;
 }
 
+/** Counts of tokens and pairs, by their numbers. The arrays grow while text is counted. */
 interface Counts {
   total: number;
-  readonly tokens: Float64Array;
-  readonly pairs: Float64Array;
+  tokens: Float64Array;
+  pairs: Float64Array;
 }
 type Both = Readonly<Record<Side, Counts>>;
 
@@ -48,21 +47,20 @@ interface Terms {
 /** With up to this many tokens, the ratios of all pairs are in one table (13 MB), which is faster than looking up pairs. */
 const MOST_IN_TABLE = 1280;
 
-/** Creates empty counts. Call `add` for all text, then `count` for all text, then `finish`. */
+/** Creates empty counts. Call `count` for all text, then `finish`, then the others. */
 export function createBigramRatio(): BigramRatio {
   const [numbers, pairs] = [createTokenNumbers(), createKeys()];
   /** The second token of each pair. */
   const followers: number[] = [];
-  let counts: Both = { target: noCounts(0, 0), other: noCounts(0, 0) };
+  const counts: Both = { target: noCounts(), other: noCounts() };
   let background = new Float64Array(0);
   /** null while a text is taken out of the counts. */
   let terms: Terms | null = null;
   /** The logarithm of the ratio of each pair [tokens, tokens]; null if there are too many tokens. */
   let table: Float64Array | null = null;
 
+  /** Adds a text that was counted, or takes it out. */
   const change = (side: Side, tokens: Tokens, times: 1 | -1): void => {
-    if (counts.target.pairs.length !== pairs.size)
-      counts = { target: noCounts(numbers.size, pairs.size), other: noCounts(numbers.size, pairs.size) };
     const own = counts[side];
     let before = -1;
     for (const id of tokens) {
@@ -85,16 +83,28 @@ export function createBigramRatio(): BigramRatio {
   const floorOf = (token: number): number => (token < 0 ? FLOOR : background[token]!);
 
   return {
-    add(tokens) {
+    count(side, tokens) {
+      const own = counts[side];
       let before = -1;
       for (const id of tokens) {
         const next = numbers.add(id);
-        if (before >= 0 && pairs.add(before, next) === followers.length) followers.push(next);
+        if (next >= own.tokens.length) own.tokens = resized(own.tokens, 2 * next + 1024);
+        own.tokens[next]! += 1;
+        if (before >= 0) {
+          const pair = pairs.add(before, next);
+          if (pair === followers.length) followers.push(next);
+          if (pair >= own.pairs.length) own.pairs = resized(own.pairs, 2 * pair + 1024);
+          own.pairs[pair]! += 1;
+        }
         before = next;
       }
+      own.total += tokens.length;
     },
-    count: (side, tokens) => change(side, tokens, 1),
     finish() {
+      for (const side of Object.values(counts)) {
+        side.tokens = resized(side.tokens, numbers.size);
+        side.pairs = resized(side.pairs, pairs.size);
+      }
       const { tokens, total } = counts.other;
       background = tokens.map((times) => FLOOR + times / Math.max(1, total));
       terms = {
@@ -138,11 +148,14 @@ export function createBigramRatio(): BigramRatio {
   };
 }
 
-const noCounts = (tokens: number, pairs: number): Counts => ({
-  total: 0,
-  tokens: new Float64Array(tokens),
-  pairs: new Float64Array(pairs),
-});
+const noCounts = (): Counts => ({ total: 0, tokens: new Float64Array(0), pairs: new Float64Array(0) });
+
+/** The first values of an array, followed by zeros. */
+function resized(values: Float64Array, length: number): Float64Array {
+  const found = new Float64Array(length);
+  found.set(values.subarray(0, length));
+  return found;
+}
 
 const timesOf = (counts: Float64Array, item: number): number => (item < 0 ? 0 : counts[item]!);
 

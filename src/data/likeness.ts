@@ -104,11 +104,6 @@ export function* likenessInSteps(
   const documentsIn = function* ({ tokens, documents }: StoredStream): Generator<Tokens, void, undefined> {
     for (let d = 0; d + 1 < documents.length; d++) yield tokens.subarray(documents[d]!, documents[d + 1]!);
   };
-  for (const stream of [target, ...domains])
-    for (const document of documentsIn(stream)) {
-      ratio.add(document);
-      yield;
-    }
   for (const [side, streams] of [["target", [target]] as const, ["other", domains] as const])
     for (const stream of streams)
       for (const document of documentsIn(stream)) {

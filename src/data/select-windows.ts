@@ -218,20 +218,12 @@ function* scoresInSteps(parts: readonly Tokens[], domains: readonly Windows[]): 
   const ratio = createBigramRatio();
   const most = Math.min(COUNTED, Math.floor(COUNTED_IN_ALL / domains.length));
   const counted = domains.map(({ stream, time }) => stretchesOf(stream, Math.max(most, time + 1), time));
-  const pieces = function* (): Generator<Tokens, void, undefined> {
-    for (const [i, { stream }] of domains.entries())
-      for (const { from, to } of counted[i]!) yield stream.tokens.subarray(from, to);
-  };
-  for (const part of parts) ratio.add(part);
-  for (const piece of pieces()) {
-    ratio.add(piece);
-    yield;
-  }
   for (const part of parts) ratio.count("target", part);
-  for (const piece of pieces()) {
-    ratio.count("other", piece);
-    yield;
-  }
+  for (const [i, { stream }] of domains.entries())
+    for (const { from, to } of counted[i]!) {
+      ratio.count("other", stream.tokens.subarray(from, to));
+      yield;
+    }
   ratio.finish();
   return {
     ratio,
