@@ -1,6 +1,6 @@
 /**
  * `gradmix compare`: trains with several rules, seeds and targets, one run after another, and reports which rule ends with the lowest held-out
- * loss.
+ * loss. compare-arguments.ts says what is compared, compare-plan.ts plans the runs, compare-runs.ts trains them, and compare-results.ts writes what was found.
  */
 import { shellWord } from "../shell-word.ts";
 import {

@@ -1,8 +1,6 @@
 /** Detects domains that the model memorises: those that training has repeated more than a few times while the loss on their held-out text rises. */
 import { list, number, object, pair, parse, type Schema, string } from "../schema.ts";
 
-/** Number of epochs from which a domain is watched, if no cap limits its repetitions. */
-
 export interface EpochWatch {
   /**
    * Returns a line for each domain that is detected for the first time. The `losses` of one `source` are always measured on the same held-out

@@ -3,14 +3,12 @@ import type { Tokenizer } from "../data/byte-level.ts";
 import { clusterHistogram } from "../data/cluster/histogram.ts";
 import { countHistogram, type Histogram } from "../data/histogram.ts";
 import type { StoredStream } from "../data/tokens.ts";
-import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import type { ClusterFolder } from "./cluster-folder.ts";
 import { readTextClusters } from "./cluster-model.ts";
 import type { MixedFiles } from "./inputs.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
-import { savedNumbers } from "./saved-numbers.ts";
 
 /** Measures the histogram on the training text. Throws `config` if there is no target. */
 function measureHistogram(
@@ -90,17 +88,6 @@ export function meanCharacters({ clusters }: ClusterFolder): number {
     documents += own.documents;
   }
   return Math.max(1, bytes / Math.max(1, documents));
-}
-
-/**
- * The histogram in a checkpoint, so that a resumed run continues with identical numbers on any machine; null if it has none. Throws `checkpoint` for one that
- * does not fit the domains.
- */
-export function savedHistogram(
-  json: Checkpoint["json"] | undefined,
-  names: readonly string[],
-): ReadonlyMap<string, number> | null {
-  return savedNumbers(json, "histogram", names);
 }
 
 /** Formats a histogram: `histogram of the target: state-of-the-union 0.80, essays 0.07, … and 21 more`. */

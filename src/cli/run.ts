@@ -17,7 +17,7 @@ import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
-import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
+import { histogramLine, histogramOf } from "./histogram.ts";
 import { listInputs } from "./inputs.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
@@ -25,7 +25,8 @@ import { dataPlanOf, planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
-import { sampledText, type SampledText, selectionLine } from "./selecting.ts";
+import { savedNumbers } from "./saved-numbers.ts";
+import { sampledText, type SampledText, selectionLine, startWeights } from "./selecting.ts";
 import type { RunChanges } from "../runs/lines.ts";
 import {
   checkSameTokenizer,
@@ -171,24 +172,26 @@ async function startMixing(
   hooks: RunHooks,
 ): Promise<Mixing> {
   const histogram = mixing.wantsHistogram
-    ? (savedHistogram(resumed?.json, mixing.names) ?? (await histogramOf(data, mixing.names, mixed, hooks)))
+    ? (savedNumbers(resumed?.json, "histogram", mixing.names) ??
+      (await histogramOf(data, mixing.names, mixed, hooks)))
     : null;
   if (histogram !== null) hooks.onEvent(histogramLine(histogram));
   const { tokens } = training;
   const sampled = await sampledText({ mixing, tokens, histogram }, data, resumed?.json ?? null, hooks);
   const { sizes, selected } = sampled;
-  if (selected !== null) hooks.onEvent(selectionLine(selected, mixing, { sizes, histogram }));
+  checkRepetitions(before, training, mixing.limitedOtherwise(before.tokens, sizes));
+  const mixer = mixing.mixerOf({ sizes, histogram });
+  if (selected !== null) hooks.onEvent(selectionLine(selected, startWeights(mixer, mixing.bases)));
   if (selected !== null && changes.steps !== undefined)
     hooks.onEvent(
       `these are the windows that were selected for ${changes.steps.from} steps; a new run of ${changes.steps.to} steps might select more`,
     );
-  checkRepetitions(before, training, mixing.limitedOtherwise(before.tokens, sizes));
   const repeated = mixing.repeatsAnyway(sizes);
   if (repeated !== null)
     hooks.onEvent(
       `too little text: the run reads all of it ${Number(repeated.toPrecision(3))} times, more often than the limit of ${mixing.repetitions(sizes)}, so the weights follow the sizes of the domains; use more text or fewer steps, so that the rule can choose`,
     );
-  return { histogram, sampled, mixer: mixing.mixerOf({ sizes, histogram }) };
+  return { histogram, sampled, mixer };
 }
 
 async function readReferenceOf({ reference }: MixingPlan, signal: AbortSignal): Promise<Reference | null> {

@@ -1,11 +1,11 @@
 /** Selects the windows of a run's domains that resemble its target most (`selectWindows`), if the run does not use all text. */
 import type { Dataset } from "../data/dataset.ts";
 import { reselectInTurns, type Selection, selectInTurns } from "../data/select-windows.ts";
-import { mixtureOf } from "../dga/bases.ts";
+import { type Bases, mixtureOf } from "../dga/bases.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
-import { currentWeights } from "../dga/mixer.ts";
+import { currentWeights, type Mixer } from "../dga/mixer.ts";
 import type { TokenBatch } from "../nn/model.ts";
-import type { MixingPlan, ReadFacts } from "./mixing.ts";
+import type { MixingPlan } from "./mixing.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
 import { savedNumbers } from "./saved-numbers.ts";
@@ -48,7 +48,7 @@ export async function sampledText(
       : await selectInTurns(
           target.train,
           windows,
-          { weights: startOf(mixing, { sizes, histogram }), tokens, leastShare },
+          { weights: startWeights(mixing.mixerOf({ sizes, histogram }), mixing.bases), tokens, leastShare },
           signal,
         );
   if (selection.shares.every((share) => share === 1)) return all;
@@ -60,21 +60,16 @@ export async function sampledText(
 }
 
 /** The weights of the domains with which a run starts. */
-function startOf({ bases, mixerOf }: MixingPlan, read: ReadFacts): Float64Array {
-  const start = currentWeights(mixerOf(read).initial);
+export function startWeights({ initial }: Mixer, bases: Bases | null): Float64Array {
+  const start = currentWeights(initial);
   return bases === null ? start : mixtureOf(bases, start);
 }
 
 /**
- * Formats the shares, those of the domains with the largest weights first: `selected the windows that resemble the target most: 36 % of state-of-the-union,
+ * Formats the shares, those of the domains with the largest weights `start` first: `selected the windows that resemble the target most: 36 % of state-of-the-union,
  * … and 25 % of 21 more; --select 1 trains on all text`.
  */
-export function selectionLine(
-  selected: ReadonlyMap<string, number>,
-  mixing: MixingPlan,
-  read: ReadFacts,
-): string {
-  const start = startOf(mixing, read);
+export function selectionLine(selected: ReadonlyMap<string, number>, start: ArrayLike<number>): string {
   const percent = (share: number): string => (100 * share).toFixed(0);
   const order = [...selected]
     .map(([name, share], i) => ({ name, share: percent(share), weight: start[i]! }))

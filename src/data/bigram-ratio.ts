@@ -8,8 +8,7 @@
  */
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
 import { createKeys, createTokenNumbers } from "./token-numbers.ts";
-
-type Tokens = Uint16Array | Uint32Array;
+import type { Tokens } from "./tokens.ts";
 
 /** One of the two texts. */
 export type Side = "target" | "other";

@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, list } from "../options.ts";
 import { createBigramRatio } from "./bigram-ratio.ts";
 import { runSteps, type Steps } from "./steps.ts";
-import { checkStream, type StoredStream, type TokenStream } from "./tokens.ts";
+import { checkStream, type StoredStream, type TokenStream, type Tokens } from "./tokens.ts";
 
 /** Options of `divideByLikeness`. */
 export interface LikenessOptions {
@@ -89,8 +89,6 @@ function documentsOf({ tokens, documents }: StoredStream, ids: Int32Array, part:
   for (const [j, piece] of pieces.entries()) joined.set(piece, starts[j]);
   return { tokens: joined, documents: Float64Array.from(starts) };
 }
-
-type Tokens = Uint16Array | Uint32Array;
 
 /**
  * The scores of the documents of each domain, in nats per token; 0 for a document without a pair. All text of the domains is counted, since a

@@ -13,7 +13,7 @@ import { GOOD_EPOCHS } from "./epochs.ts";
 import { sampledSize } from "./sampled-size.ts";
 import { evenly, stretchesOf } from "./stretches.ts";
 import { runSteps, runStepsInTurns, type Steps } from "./steps.ts";
-import { checkWindows, commonTime, type Windows } from "./tokens.ts";
+import { checkWindows, commonTime, type Windows, type Tokens } from "./tokens.ts";
 
 /** Options of `selectWindows`. */
 export interface SelectionOptions {
@@ -61,8 +61,6 @@ const TARGET_PARTS = 10;
 const BLOCK = 32;
 /** Windows that are kept of each block, at least. So a small share has larger blocks. */
 const KEPT_OF_BLOCK = 8;
-
-type Tokens = Uint16Array | Uint32Array;
 
 /**
  * Selects windows of each domain for a run. A run that needs only a part of a domain's text then reads the part that resembles the target most.

@@ -58,7 +58,8 @@ export interface TokenWriter {
   finish(): TokenStream;
 }
 
-type Tokens = Uint16Array | Uint32Array;
+/** Token ids in memory. Not part of the package's interface. */
+export type Tokens = Uint16Array | Uint32Array;
 
 /** An ArrayBuffer that can be made smaller (ES2024), which frees its memory at once instead of at some garbage collection. */
 interface Resizable extends ArrayBuffer {

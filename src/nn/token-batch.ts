@@ -74,8 +74,8 @@ function isTokenSource(source: Source): source is TokenSource {
 
 /**
  * Throws `data`, naming the source, if its windows from `first` (included) to `end` (excluded) do not fit the model: if there are none, they are
- * longer than the context, or a token is outside the vocabulary. Of a part of a source, the whole source is checked. If the tokens of a source cannot be checked, only its number of examples is; its
- * batches are checked when they are used.
+ * longer than the context, or a token is outside the vocabulary. Of a part of a source, the whole source is checked. If the tokens of a source cannot
+ * be checked, only its number of examples is; its batches are checked when they are used.
  */
 export function checkTokens(source: Source, model: TokenModel, first: number, end: number): void {
   const { name, count } = source;

@@ -104,10 +104,10 @@ export function bitsPerByte({ heldOutTokens, heldOutBytes }: TextFacts, loss: nu
 /** The number of tokens of each domain from which a run with these selected shares samples, from those of its training text. */
 export function sampledTokens(
   tokens: Iterable<readonly [string, number]>,
-  selected: RunFacts["selected"] | null,
+  selected: RunFacts["selected"],
 ): Map<string, number> {
   const sampledOf = (name: string, n: number): number => {
-    if (selected === undefined || selected === null) return n;
+    if (selected === undefined) return n;
     const share = selected.get(name);
     if (share === undefined) throw new Error(`no share of "${name}" is selected`);
     return sampledSize(n, share);

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { formatTable } from "#dist/cli/histogram-command.js";
-import { histogramLine, savedHistogram } from "#dist/cli/histogram.js";
+import { histogramLine } from "#dist/cli/histogram.js";
+import { savedNumbers } from "#dist/cli/saved-numbers.js";
 import { domainHistograms } from "#dist/cli/histograms.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { planMixing } from "#dist/cli/mixing.js";
@@ -283,18 +284,20 @@ test("a histogram is counted only for a rule that lacks one, and only with a tar
 
 test("the histogram of a checkpoint is read by name, and one that does not fit is refused by its place", () => {
   const names = ["b", "a"];
-  expect(savedHistogram({ histogram: [0.75, 0.25] }, names)).toEqual(
+  expect(savedNumbers({ histogram: [0.75, 0.25] }, "histogram", names)).toEqual(
     new Map([
       ["b", 0.75],
       ["a", 0.25],
     ]),
   );
-  for (const none of [undefined, {}]) expect(savedHistogram(none, names)).toBeNull();
+  for (const none of [undefined, {}]) expect(savedNumbers(none, "histogram", names)).toBeNull();
   const cases: [histogram: unknown, problem: string][] = [
     [[0.75, null], "histogram.1 is null, not a finite number"],
     [[0.75], "histogram has 1 items, not 2"],
     ["0.75", 'histogram is "0.75", not a list of 2'],
   ];
   for (const [histogram, problem] of cases)
-    expect(codeOf(() => savedHistogram({ histogram }, names))).toBe(`checkpoint: checkpoint: ${problem}`);
+    expect(codeOf(() => savedNumbers({ histogram }, "histogram", names))).toBe(
+      `checkpoint: checkpoint: ${problem}`,
+    );
 });
