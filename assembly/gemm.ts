@@ -9,13 +9,14 @@
 import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activateBlock } from "./activation";
 import { squareRange } from "./reduce";
-import { doubles, fma, fma64, scratch, sumDoubles, twoDoubles } from "./simd";
+import { doubles, fma, fma64, scratch, sumDoubles, twoDoubles, wide } from "./simd";
 import {
   AlignBlockSlots, AlignSegmentsSlots, GemmBlockSlots, GramSquaresSlots, MicroPeakSlots, PackPanelsSlots, SegmentedBlockSlots, SegmentedReduceSlots,
 } from "./slots";
 
 const TILE: usize = MR * NR * 4;
 const SIX_TILE: usize = SIX * NR * 4;
+const WIDE_TILE: usize = 2 * SIX_TILE;
 
 // Writes a tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and the elements at `c` if these addresses are not 0, to rows `ld` bytes apart. Eight accumulators just
 // hide the latency of two multiply-add units and, with the operands, fit into V8's registers. Unrolled over k it spills; if it is called instead of inlined, it is
@@ -85,6 +86,35 @@ function micro6(a: usize, b: usize, k: i32, never: i32, init: usize, to: usize, 
   v128.store(to, c30); v128.store(to, c31, 16); to += ld;
   v128.store(to, c40); v128.store(to, c41, 16); to += ld;
   v128.store(to, c50); v128.store(to, c51, 16);
+}
+
+// Like micro6, for two adjacent panels of B, the second `stride` bytes behind the first, and with its name for what V8 makes of it if it may join pairs of vectors
+// (`wide` in simd.ts): twelve accumulators of eight numbers each. Without that it spills.
+function wide6(a: usize, b: usize, stride: usize, k: i32, init: usize, to: usize, ld: usize): void {
+  const i0 = v128.load(init), i1 = v128.load(init, 16), i2 = v128.load(init, 32), i3 = v128.load(init, 48);
+  let c00 = i0, c01 = i1, c02 = i2, c03 = i3;
+  let c10 = i0, c11 = i1, c12 = i2, c13 = i3;
+  let c20 = i0, c21 = i1, c22 = i2, c23 = i3;
+  let c30 = i0, c31 = i1, c32 = i2, c33 = i3;
+  let c40 = i0, c41 = i1, c42 = i2, c43 = i3;
+  let c50 = i0, c51 = i1, c52 = i2, c53 = i3;
+  let d = b + stride;
+  while (k > 0) {
+    const b0 = v128.load(b), b1 = v128.load(b, 16), b2 = v128.load(d), b3 = v128.load(d, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
+    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41); c42 = fma(x, b2, c42); c43 = fma(x, b3, c43);
+    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51); c52 = fma(x, b2, c52); c53 = fma(x, b3, c53);
+    a += 24; b += 32; d += 32; k--;
+  }
+  v128.store(to, c00, 0); v128.store(to, c01, 16); v128.store(to, c02, 32); v128.store(to, c03, 48); to += ld;
+  v128.store(to, c10, 0); v128.store(to, c11, 16); v128.store(to, c12, 32); v128.store(to, c13, 48); to += ld;
+  v128.store(to, c20, 0); v128.store(to, c21, 16); v128.store(to, c22, 32); v128.store(to, c23, 48); to += ld;
+  v128.store(to, c30, 0); v128.store(to, c31, 16); v128.store(to, c32, 32); v128.store(to, c33, 48); to += ld;
+  v128.store(to, c40, 0); v128.store(to, c41, 16); v128.store(to, c42, 32); v128.store(to, c43, 48); to += ld;
+  v128.store(to, c50, 0); v128.store(to, c51, 16); v128.store(to, c52, 32); v128.store(to, c53, 48);
 }
 
 // Returns the number of panels of 6 for this many rows; the remaining rows are in panels of 4. Without fused multiply-add a product needs a register, and
@@ -290,15 +320,15 @@ function writeTile(tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alph
   v128.store(c, f32x4.add(f32x4.add(v128.load(tile, 16), bias1), v128.load(c, 16)), 16);
 }
 
-// c = tile + c (+ bias), of a whole tile of 6 rows.
-function addSix(tile: usize, c: usize, ldc: usize, bias: usize): void {
+// c = tile + c (+ bias), of a whole tile of 6 rows that are `ld` bytes apart.
+function addSix(tile: usize, ld: usize, c: usize, ldc: usize, bias: usize): void {
   const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
-  addRow(tile, c, bias0, bias1); c += ldc;
-  addRow(tile + 32, c, bias0, bias1); c += ldc;
-  addRow(tile + 64, c, bias0, bias1); c += ldc;
-  addRow(tile + 96, c, bias0, bias1); c += ldc;
-  addRow(tile + 128, c, bias0, bias1); c += ldc;
-  addRow(tile + 160, c, bias0, bias1);
+  addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
+  addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
+  addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
+  addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
+  addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
+  addRow(tile, c, bias0, bias1);
 }
 
 // A task computes a block of C.
@@ -312,10 +342,9 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const alpha = p.alpha;
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
-  const tile = scratch(p), zeros = tile + SIX_TILE, packed = zeros + 64;
+  const tile = scratch(p), zeros = tile + WIDE_TILE, packed = zeros + 64;
   const sixRows = sixes(rows) * SIX;
-  v128.store(zeros, f32x4.splat(0));
-  v128.store(zeros, f32x4.splat(0), 16);
+  memory.fill(zeros, 0, 64);
   for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
     const kc = min(kb, k - k0);
     const last = k0 + kb >= k;
@@ -330,11 +359,28 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     // The offset of this pass in panels that are packed for all of k.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
+    const nextB = <usize>k * NR << 2;
+    let beside = 0;
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
       const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0;
-      for (let i = 0; i < rows; ) {
+      // Rows that the panel before did together with this one.
+      let i = beside;
+      beside = 0;
+      if (wide && i == 0 && j + 2 * NR <= min(col1, n) && alpha == 1) {
+        for (; i < sixRows && i + SIX <= rows; i += SIX) {
+          const panel = panelsA + <usize>i * stepA + six, at = c + <usize>(row0 + i) * ldc + (<usize>j << 2);
+          if (!add) wide6(panel, panelB, nextB, kc, shift != 0 ? shift : zeros, at, ldc);
+          else {
+            wide6(panel, panelB, nextB, kc, zeros, tile, 2 * NR << 2);
+            addSix(tile, 2 * NR << 2, at, ldc, shift);
+            addSix(tile + 32, 2 * NR << 2, at + 32, ldc, shift != 0 ? shift + 32 : 0);
+          }
+        }
+        beside = i;
+      }
+      while (i < rows) {
         const isSix = i < sixRows, height = isSix ? SIX : MR;
         const panel = panelsA + <usize>i * stepA;
         const at = <usize>(row0 + i) * ldc + (<usize>j << 2);
@@ -344,7 +390,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
           if (whole && !add) micro6(panel + six, panelB, kc, m, shift != 0 ? shift : zeros, c + at, ldc);
           else {
             micro6(panel + six, panelB, kc, m, zeros, tile, NR << 2);
-            if (whole) addSix(tile, c + at, ldc, shift);
+            if (whole) addSix(tile, NR << 2, c + at, ldc, shift);
             else writeTile(tile, c + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
           }
         } else {
@@ -673,9 +719,10 @@ export function alignSegments(p: AlignSegmentsSlots, task: i32): void {
 
 // For the benchmark of the machine's peak: runs the product's micro-kernel `rounds` times on one pair of panels in the first-level cache.
 export function microPeak(p: MicroPeakSlots, task: i32): void {
-  const tile = scratch(p), a = tile + 256, b = a + SIX * 4 * 128;
+  const tile = scratch(p), a = tile + 512, b = a + SIX * 4 * 128;
   for (let i = 0; i < p.rounds; i++) {
-    if (ASC_FEATURE_RELAXED_SIMD) micro6(a, b, 128, p.rounds, a, tile, NR << 2);
+    if (wide) wide6(a, b, 128 * NR << 2, 128, a, tile, 2 * NR << 2);
+    else if (ASC_FEATURE_RELAXED_SIMD) micro6(a, b, 128, p.rounds, a, tile, NR << 2);
     else micro(a, b, 128, tile);
   }
 }

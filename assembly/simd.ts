@@ -52,9 +52,13 @@ import { ScratchSlots } from "./slots";
 
 let thread: usize = 0;
 
-// Sets the number of this thread; called once per instance.
-export function setThread(index: i32): void {
+// Whether V8 makes 256-bit instructions of adjacent pairs of vectors, as its pass "revectorize" does. The bits are the same; kernels choose larger tiles.
+export let wide: bool = false;
+
+// Sets the number of this thread, and whether vectors are wide; called once per instance.
+export function setThread(index: i32, isWide: bool): void {
   thread = <usize>index;
+  wide = isWide;
 }
 
 // The scratch memory of this thread, whose size the launcher chooses.

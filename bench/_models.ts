@@ -1,4 +1,5 @@
 /** Models and batches that benchmarks share. */
+import type { Capabilities } from "gradmix";
 import { GradmixError } from "gradmix";
 
 export interface Shape {
@@ -41,5 +42,6 @@ export function stepFlops({ vocabSize, dim, layers, B, T }: Shape, parameters: n
   return B * T * (6 * (parameters - (vocabSize + T) * dim) + (12 * layers * dim * T) / 2);
 }
 
-/** Floating-point operations of a round of `microPeak`: the product's micro-kernel has a tile of 6 rows with relaxed SIMD, of 4 without. */
-export const peakFlops = (simd: string): number => 2 * (simd === "relaxed" ? 6 : 4) * 8 * 128;
+/** Floating-point operations of a round of `microPeak`: the product's micro-kernel has a tile of 6 rows with relaxed SIMD, of 4 without, and twice as many columns if vectors have 256 bits. */
+export const peakFlops = ({ simd, vectorBits = 128 }: Pick<Capabilities, "simd" | "vectorBits">): number =>
+  2 * (simd === "relaxed" ? 6 : 4) * (vectorBits / 16) * 128;

@@ -12,6 +12,8 @@ export interface OptionReader {
   /** Some of `values`, separated by commas; all of them when it was not given. */
   names(name: string, values: readonly string[]): string[];
   choice<V extends string>(name: string, values: readonly V[], otherwise: V): V;
+  /** The option --vector-bits of the cpu backend. */
+  vectorBits(): 128 | 256 | "auto";
   /** Whether an option without a value was given. */
   flag(name: string): boolean;
   /** A text; null when it was not given. */
@@ -38,8 +40,21 @@ export function readOptions(options: BenchOptions, known: readonly string[]): Op
   };
   const whole = (name: string, value: string, least: number): number =>
     number(name, value, (x) => Number.isSafeInteger(x) && x >= least, `a whole number of ${least} or more`);
+  const choice = <V extends string>(name: string, values: readonly V[], otherwise: V): V => {
+    const value = text(name);
+    if (value === null) return otherwise;
+    const found = values.find((one) => one === value);
+    if (found === undefined)
+      throw new GradmixError("config", `--${name}: "${value}" is none of ${values.join(", ")}`);
+    return found;
+  };
   return {
     text,
+    choice,
+    vectorBits: () => {
+      const bits = choice("vector-bits", ["auto", "128", "256"], "auto");
+      return bits === "auto" ? bits : bits === "256" ? 256 : 128;
+    },
     flag: (name) => {
       const value = options[name];
       if (value !== undefined && value !== true)
@@ -66,14 +81,6 @@ export function readOptions(options: BenchOptions, known: readonly string[]): Op
       if (unknown !== undefined)
         throw new GradmixError("config", `--${name}: "${unknown}" is none of ${values.join(", ")}`);
       return chosen;
-    },
-    choice: (name, values, otherwise) => {
-      const value = text(name);
-      if (value === null) return otherwise;
-      const found = values.find((one) => one === value);
-      if (found === undefined)
-        throw new GradmixError("config", `--${name}: "${value}" is none of ${values.join(", ")}`);
-      return found;
     },
   };
 }

@@ -1,6 +1,6 @@
 /** Measures the time of each kernel in a piece of work on the cpu backend, relative to the limits of the machine. */
 import { peakFlops } from "./_models.js";
-import type { Backend } from "gradmix";
+import type { Backend, Capabilities } from "gradmix";
 import { cpuBackend, type CpuOptions, startMachine } from "#dist/backends/cpu/index.js";
 import { type CpuMachine, PARALLEL_WORK } from "#dist/backends/cpu/runtime.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
@@ -162,8 +162,9 @@ function flopsOf(kernel: string, params: object): number {
 /** Measures the limits of the machine with this many threads. */
 function limitsOf(
   machine: CpuMachine,
-  { threads, simd }: { threads: number; simd: string },
+  capabilities: Capabilities,
 ): Profile["limits"] {
+  const { threads } = capabilities;
   const rounds = 2000;
   const peak = best(() =>
     machine.launch({
@@ -190,7 +191,7 @@ function limitsOf(
   });
   machine.allocator.release(at, 8 * elements * threads);
   return {
-    gflops: (rounds * peakFlops(simd) * threads) / peak / 1e9,
+    gflops: (rounds * peakFlops(capabilities) * threads) / peak / 1e9,
     gigabytes: (64 * 8 * elements * threads) / copy / 1e9,
   };
 }

@@ -6,10 +6,10 @@
  * Groups of shapes: `squares`; `small` and `mixture`, the models of `step`; `vocabulary`, heads of 2,048 and 4,096 tokens; `thin`, single windows of 64 tokens in layers 96 and
  * 128 wide; `segmented`.
  *
- * Options: --groups A,B (all), --sizes 512,1024 of the squares, --simd relaxed|plain|auto, --threads 1,2, --rounds N (9), --seconds N a case and round (0.02). With --backend
+ * Options: --groups A,B (all), --sizes 512,1024 of the squares, --simd relaxed|plain|auto, --vector-bits auto|128|256, --threads 1,2, --rounds N (9), --seconds N a case and round (0.02). With --backend
  * webgpu: the GPU, from the time of many products enqueued together, and of the segmented weight gradient; --sizes 1024,4096, --precision f32|f16; every variant's figure stands beside the chosen one's.
  */
-import type { Backend } from "gradmix";
+import type { Backend, Capabilities } from "gradmix";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
@@ -46,13 +46,16 @@ const groupsOf: Readonly<Record<string, (sizes: readonly number[]) => readonly P
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
   const read = readOptions(options, [
-    ...["backend", "groups", "simd", "threads", "sizes", "rounds", "seconds", "precision"],
+    ...["backend", "groups", "simd", "vector-bits", "threads", "sizes", "rounds", "seconds", "precision"],
   ]);
   const precision = read.choice("precision", ["f32", "f16"], "f32");
   if (read.choice("backend", ["cpu", "webgpu"], "cpu") === "webgpu")
     return onGpu(read.counts("sizes", [1024, 4096]), precision);
   const level = read.choice("simd", ["auto", "relaxed", "plain"], "auto");
-  const simd: CpuOptions = level === "plain" || level === "relaxed" ? { simd: level } : {};
+  const simd: CpuOptions = {
+    vectorBits: read.vectorBits(),
+    ...(level === "plain" || level === "relaxed" ? { simd: level } : {}),
+  };
   const turns = { rounds: read.count("rounds", 9), seconds: read.positive("seconds", 0.02) };
   const sizes = read.counts("sizes", [512, 1024]);
   const products = read
@@ -60,10 +63,10 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     .flatMap((group) => (groupsOf[group]?.(sizes) ?? []).map((product) => ({ group, ...product })));
   const limits: Record<string, number> = {};
   const rows: Row[] = [];
-  let used = "";
+  let used: Pick<Capabilities, "simd" | "vectorBits"> = { simd: "" };
   for (const threads of read.counts("threads", [1, 2])) {
     const { machine, capabilities } = await startMachine({ threads, ...simd });
-    used = capabilities.simd;
+    used = capabilities;
     const tasks = 4 * threads;
     const limit: Work = {
       name: "the micro-kernel alone",
@@ -97,7 +100,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     machine.stop();
     await Promise.all(machine.workers.map((worker) => worker.stop()));
   }
-  return { node: process.version, simd: used, limitGflopsByThreads: limits, rows };
+  return { node: process.version, simd: used.simd, vectorBits: used.vectorBits, limitGflopsByThreads: limits, rows };
 }
 
 const layouts = ["NN", "NT", "TN"] as const;

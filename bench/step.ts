@@ -14,7 +14,7 @@
  * - torch: PyTorch's plain step (fused AdamW), if --python names a Python with PyTorch; `overPeer` is the median of the ratio of plain to torch in the same round.
  *
  * Options: --backend cpu|webgpu, --model small|mixture|124m|tiny (d 256; d 96, 3 layers, T 64, B 16, vocabulary 1,024, the size at which mixtures are found; d 768, 12 layers,
- * T 1,024, vocabulary 50,304; or d 32), --threads N (2), --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --variants plain,aligned,… (all), --python
+ * T 1,024, vocabulary 50,304; or d 32), --threads N (2), --simd relaxed|plain|auto, --vector-bits auto|128|256, --precision f32|f16 (webgpu), --rounds N (7), --variants plain,aligned,… (all), --python
  * PYTHON, --peer COMMAND (its JSON output is included, run before and after), and --profile (cpu): in place of all this, where the plain step's time goes, kernel by kernel, beside what the machine can do (--aligned: an aligned step's).
  */
 import { execSync } from "node:child_process";
@@ -52,6 +52,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       "model",
       "threads",
       "simd",
+      "vector-bits",
       "precision",
       "rounds",
       "variants",
@@ -64,25 +65,27 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const threads = read.count("threads", 2);
   const rounds = read.count("rounds", 7);
   const simd = read.choice("simd", ["auto", "relaxed", "plain"], "auto");
+  const vectorBits = read.vectorBits();
   const name = read.text("model") ?? "small";
   const python = read.text("python");
   const shape = shapeOf(name);
   if (read.flag("profile")) {
-    const { backend, profile } = await startProfiled({ threads, ...(simd === "auto" ? {} : { simd }) });
+    const { backend, profile } = await startProfiled({ threads, vectorBits, ...(simd === "auto" ? {} : { simd }) });
     const { variants } = await variantsOf(backend, gptOf(shape), shape);
     const { kernels, ...whole } = await profile(
       read.flag("aligned") ? variants.aligned : variants.plain,
       rounds,
     );
     await backend.dispose();
-    return { model: name, threads, simd: backend.capabilities.simd, ...whole, kernels };
+    const { simd: used, vectorBits: width } = backend.capabilities;
+    return { model: name, threads, simd: used, vectorBits: width, ...whole, kernels };
   }
   const chosen = read.choice("backend", ["cpu", "webgpu"], "cpu");
   const precision = read.choice("precision", ["f32", "f16"], "f32");
   const backend = await init({
     backend: chosen,
     precision,
-    ...(chosen === "cpu" ? { threads, simd } : { log: console.error }),
+    ...(chosen === "cpu" ? { threads, simd, vectorBits } : { log: console.error }),
   });
   const model = gptOf(shape);
   const { variants, hosts } = await variantsOf(backend, model, shape);
@@ -106,6 +109,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     precision,
     ...(chosen === "cpu" ? { threads } : {}),
     simd: capabilities.simd,
+    vectorBits: capabilities.vectorBits,
     node: process.version,
     params: model.parameters.count,
     tokens: shape.B * shape.T,

@@ -16,6 +16,8 @@ export interface Capabilities {
   readonly threads: number;
   /** Instruction set or adapter, for reports: "relaxed", "plain", "f64", or the name of an adapter. */
   readonly simd: string;
+  /** Width of the vectors of the cpu backend, in bits. */
+  readonly vectorBits?: 128 | 256;
   /** Largest number of bytes that may be live at once. */
   readonly memoryLimit: number;
 }

@@ -12,7 +12,7 @@ import { giveTurn } from "../turn.ts";
 import type { CpuHost, WorkerHandle } from "./host.ts";
 import type { Launcher } from "./kernels/launcher.ts";
 import { launchers } from "./kernels/index.ts";
-import { type CpuOptions, type SimdLevel, THREADS_UNASKED } from "./options.ts";
+import { type CpuOptions, type SimdLevel, THREADS_UNASKED, type VectorBits } from "./options.ts";
 import { type CpuMachine, createMachine } from "./runtime.ts";
 import type { WorkerSetup } from "./serve.ts";
 
@@ -46,15 +46,32 @@ export async function startMachine(
     throw new GradmixError("backend", "cpu: this engine has no relaxed SIMD; use simd = plain");
   const simd: SimdLevel = relaxed ? "relaxed" : "plain";
 
+  const wide = simd === "relaxed" && vectorsAreWide(host, options.vectorBits ?? 128);
+
   const unshared = host.unshared();
   if (unshared !== null && threads > 1 && options.threads !== undefined)
     throw new GradmixError("config", `threads: ${threads} are not possible: ${unshared}`);
   const shared = unshared === null;
   const { memory, memoryLimit } = reserve(wanted, shared, host);
   const module = await compileKernels(await host.kernelBytes(simd), shared);
-  const machine = createMachine(module, memory, memoryLimit, shared ? threads : 1);
-  if (shared && threads > 1) machine.workers = await startWorkers(host, machine, { module, memory }, options);
-  return { machine, capabilities: { threads: machine.workers.length + 1, simd, memoryLimit } };
+  const machine = createMachine(module, memory, memoryLimit, shared ? threads : 1, wide);
+  if (shared && threads > 1) machine.workers = await startWorkers(host, machine, { module, memory, wide }, options);
+  const capabilities = {
+    threads: machine.workers.length + 1,
+    simd,
+    vectorBits: wide ? 256 : 128,
+    memoryLimit,
+  } as const;
+  return { machine, capabilities };
+}
+
+/** Enables 256-bit vectors as the option asks. Throws `backend` if they are required and missing. */
+function vectorsAreWide(host: CpuHost, asked: VectorBits | "auto"): boolean {
+  if (asked === 128) return false;
+  const missing = host.wideVectors(asked === "auto");
+  if (missing !== null && asked === 256)
+    throw new GradmixError("backend", `cpu: there are no 256-bit vectors: ${missing}; use vectorBits = 128`);
+  return missing === null;
 }
 
 async function compileKernels(bytes: Uint8Array<ArrayBuffer>, shared: boolean): Promise<WebAssembly.Module> {
@@ -72,7 +89,7 @@ async function compileKernels(bytes: Uint8Array<ArrayBuffer>, shared: boolean): 
 async function startWorkers(
   host: CpuHost,
   machine: CpuMachine,
-  shared: Pick<WorkerSetup, "module" | "memory">,
+  shared: Pick<WorkerSetup, "module" | "memory" | "wide">,
   options: CpuOptions,
 ): Promise<readonly WorkerHandle[]> {
   const { threads, controlAt, parametersAt } = machine;

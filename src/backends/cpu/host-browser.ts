@@ -15,6 +15,7 @@ function browserHost(urls: CpuUrls): CpuHost {
   return {
     cores: () => navigator.hardwareConcurrency,
     relaxedSimd: () => WebAssembly.validate(RELAXED_PROBE),
+    wideVectors: () => "a browser does not offer them to pages",
     kernelBytes: (simd) => fetchKernels(simd, urls[simd]),
     unshared: () =>
       typeof SharedArrayBuffer === "undefined" || !globalThis.crossOriginIsolated

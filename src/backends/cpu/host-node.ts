@@ -18,6 +18,7 @@ export const nodeHost: CpuHost = {
     setFlagsFromString(RELAXED_FLAG);
     return WebAssembly.validate(RELAXED_PROBE);
   },
+  wideVectors,
   async kernelBytes(simd) {
     return new Uint8Array(await readFile(new URL(`./kernels-${simd}.wasm`, import.meta.url)));
   },
@@ -30,6 +31,33 @@ export const nodeHost: CpuHost = {
     "raise it with ulimit -v unlimited, or set NODE_OPTIONS=--disable-wasm-trap-handler, with which it takes as much as the memory limit",
   startWorker,
 };
+
+/** The flag of V8's pass that makes 256-bit instructions of pairs of 128-bit ones. It is an experiment of V8's, off by default. */
+const WIDE_FLAG = "--experimental-wasm-revectorize";
+/** Versions of Node.js with whose V8 every kernel was tested: the pass works from 24 on. */
+const WIDE_FIRST = 24;
+const WIDE_LAST = 26;
+
+function wideVectors(known: boolean): string | null {
+  const major = Number(process.versions.node.split(".")[0]);
+  if (process.arch !== "x64") return `they need an x64 processor, and this is ${process.arch}`;
+  if (major < WIDE_FIRST || Reflect.get(process.config.variables, "v8_enable_wasm_simd256_revec") !== 1)
+    return `they need Node.js ${WIDE_FIRST} or later, and this is ${process.version}`;
+  if (known && major > WIDE_LAST) return `they were tested up to Node.js ${WIDE_LAST}, and this is ${process.version}`;
+  if (!hasAvx2()) return "this processor has no AVX2";
+  setFlagsFromString(WIDE_FLAG);
+  return null;
+}
+
+/** Whether the processor has AVX2 and FMA, as far as Linux reports it; other systems do not tell, and nearly all of their processors have them. */
+function hasAvx2(): boolean {
+  try {
+    const flags = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1];
+    return flags === undefined || (/ avx2\b/.test(flags) && / fma\b/.test(flags));
+  } catch {
+    return true;
+  }
+}
 
 /** Returns the bytes of address space that are free under the limit of `ulimit -v`, which only Linux reports. */
 function addressRoom(): number {

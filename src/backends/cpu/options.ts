@@ -2,6 +2,8 @@
 
 export type SimdLevel = "relaxed" | "plain";
 
+export type VectorBits = 128 | 256;
+
 /** Largest default number of threads. */
 export const THREADS_UNASKED = 16;
 
@@ -10,6 +12,11 @@ export interface CpuOptions {
   readonly threads?: number;
   /** SIMD level of the kernels. "relaxed" uses fused multiply-adds and is the default where the engine supports it; "plain" runs everywhere. */
   readonly simd?: SimdLevel;
+  /**
+   * Width of the vectors. 256 lets V8 join pairs of 128-bit instructions, with the same bits, by a pass that it applies to the whole process; "auto" is 256 where that is
+   * known to work. Default 128.
+   */
+  readonly vectorBits?: VectorBits | "auto";
   /** Largest number of bytes of linear memory, at most 4 GiB. Default 4 GiB. */
   readonly memoryLimit?: number;
   /** Called with one line about workers that did not start, if `threads` is not given. */

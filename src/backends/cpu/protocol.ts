@@ -41,6 +41,12 @@ export const PARAMETER_BYTES = 256;
 
 export type KernelFunction = (parameters: number, task: number) => void;
 
+/** Tells an instance the number of its thread, and whether vectors have 256 bits. */
+export function setThread(exports: WebAssembly.Exports, thread: number, wide: boolean): void {
+  const set = exports["setThread"];
+  if (typeof set === "function") (set as (thread: number, wide: number) => void)(thread, wide ? 1 : 0);
+}
+
 /** Returns the kernels in the order in which both sides number them. */
 export function kernelTable(exports: WebAssembly.Exports): { name: string; run: KernelFunction }[] {
   const kernels: { name: string; run: KernelFunction }[] = [];

@@ -10,7 +10,7 @@ import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Allocator } from "./allocator.ts";
 import { createHeap, type Heap } from "./heap.ts";
-import { controlBytes, type KernelFunction, kernelTable, PARAMETER_BYTES } from "./protocol.ts";
+import { controlBytes, type KernelFunction, kernelTable, PARAMETER_BYTES, setThread } from "./protocol.ts";
 import { type KernelSlots, writeScratch, writeSlots } from "./slots.ts";
 import { checkTeam, createTeam, runAlone, runTogether, stopTeam, type Team } from "./team.ts";
 
@@ -75,8 +75,9 @@ export function createMachine(
   memory: WebAssembly.Memory,
   memoryLimit: number,
   threads: number,
+  wide: boolean,
 ): CpuMachine {
-  const kernels = kernelsOf(module, memory);
+  const kernels = kernelsOf(module, memory, wide);
   const heap = createHeap(memory, memoryLimit);
   const controlAt = heap.alloc(controlBytes(threads));
   const parametersAt = heap.alloc(PARAMETER_BYTES);
@@ -126,10 +127,13 @@ export function createMachine(
 }
 
 /** Instantiates the kernels of the calling thread, which has number 0. */
-function kernelsOf(module: WebAssembly.Module, memory: WebAssembly.Memory): ReadonlyMap<string, Kernel> {
+function kernelsOf(
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+  wide: boolean,
+): ReadonlyMap<string, Kernel> {
   const { exports } = new WebAssembly.Instance(module, { env: { memory } });
-  const setThread = exports["setThread"];
-  if (typeof setThread === "function") (setThread as (thread: number) => void)(0);
+  setThread(exports, 0, wide);
   return new Map(kernelTable(exports).map(({ name, run }, number) => [name, { number, run }]));
 }
 

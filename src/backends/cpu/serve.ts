@@ -1,5 +1,5 @@
 /** A worker thread of the CPU backend: it waits for launches and takes part in them until it is stopped. */
-import { controlBytes, kernelTable, runTasks, setShares, Word } from "./protocol.ts";
+import { controlBytes, kernelTable, runTasks, setShares, setThread, Word } from "./protocol.ts";
 
 export interface WorkerSetup {
   /** Compiled once, shared by all threads. */
@@ -10,6 +10,8 @@ export interface WorkerSetup {
   /** Its number, from 1 on, of so many threads with the calling one. */
   readonly thread: number;
   readonly threads: number;
+  /** Whether vectors have 256 bits. */
+  readonly wide: boolean;
 }
 
 /** Number of checks of the launch counter before the thread sleeps: some tens of microseconds. */
@@ -18,8 +20,7 @@ const SPINS = 4000;
 /** Serves until the machine stops. `ready` is called once all further launches are seen. */
 export function serve(setup: WorkerSetup, ready: () => void): void {
   const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
-  const setThread = instance.exports["setThread"];
-  if (typeof setThread === "function") (setThread as (thread: number) => void)(setup.thread);
+  setThread(instance.exports, setup.thread, setup.wide);
   const kernels = kernelTable(instance.exports);
   const { thread, threads } = setup;
   const control = new Int32Array(setup.memory.buffer, setup.controlAt, controlBytes(threads) / 4);

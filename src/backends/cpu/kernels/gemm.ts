@@ -146,7 +146,7 @@ export function gemmAt(
           packedA: share ? 1 : 0,
           alpha: p.alpha,
         },
-        scratch: 256 + (share ? 0 : (rows + TILE_ROWS) * pass * 4),
+        scratch: 512 + (share ? 0 : (rows + TILE_ROWS) * pass * 4),
         work: 2 * m * width * k,
       });
     }
