@@ -1,7 +1,7 @@
 // Elementwise kernels. The last elements of a range go through the same vector code one at a time, so that the bits of an
 // element do not depend on its position.
 import { gated4, logistic4, siluSlope4, unarySlope, unaryValue } from "./functions";
-import { fma } from "./simd";
+import { fma, storePair, wide } from "./simd";
 import {
   AccumulateSlots, AffineSlots, CastSlots, SelectElementsSlots, SwigluJvpSlots, SwigluSlots, SwigluVjpSlots, UnarySlots, UnaryVjpSlots,
 } from "./slots";
@@ -16,6 +16,12 @@ import {
   return (<usize>task * <usize>perTask) << 2;
 }
 
+// Kinds that are computed without a call. V8 (Node.js 24 to 26) ends the process if it has to join the results of calls.
+// @ts-ignore: decorator
+@inline function joins(kind: i32): bool {
+  return kind == 0 || (kind >= 3 && kind <= 7) || (kind >= 9 && kind <= 12);
+}
+
 // There is one export per kind, because a single function with all kinds is three times slower in V8. The numbers are positions
 // in the table's `unaryKinds`.
 // @ts-ignore: decorator
@@ -23,6 +29,8 @@ import {
   const start = rangeStart(p.elementsPerTask, task), bytes = rangeBytes(p.elements, p.elementsPerTask, task);
   const x = p.x + start, y = p.y + start;
   let i: usize = 0;
+  for (; wide && joins(kind) && i + 32 <= bytes; i += 32)
+    storePair(y + i, unaryValue(kind, v128.load(x + i)), unaryValue(kind, v128.load(x + i, 16)));
   for (; i + 16 <= bytes; i += 16) v128.store(y + i, unaryValue(kind, v128.load(x + i)));
   for (; i < bytes; i += 4) v128.store_lane<f32>(y + i, unaryValue(kind, v128.load_splat<f32>(x + i)), 0);
 }
@@ -52,6 +60,10 @@ export function unary_expm1(p: UnarySlots, task: i32): void { unary(19, p, task)
   const start = rangeStart(p.elementsPerTask, task), bytes = rangeBytes(p.elements, p.elementsPerTask, task);
   const x = p.x + start, dy = p.dy + start, dx = p.dx + start;
   let i: usize = 0;
+  for (; wide && joins(kind) && i + 32 <= bytes; i += 32) {
+    const low = f32x4.mul(unarySlope(kind, v128.load(x + i)), v128.load(dy + i));
+    storePair(dx + i, low, f32x4.mul(unarySlope(kind, v128.load(x + i, 16)), v128.load(dy + i, 16)));
+  }
   for (; i + 16 <= bytes; i += 16)
     v128.store(dx + i, f32x4.mul(unarySlope(kind, v128.load(x + i)), v128.load(dy + i)));
   for (; i < bytes; i += 4) {
@@ -85,6 +97,8 @@ export function affine(p: AffineSlots, task: i32): void {
   const x = p.x + start, y = p.y + start;
   const scale = f32x4.splat(p.scale), shift = f32x4.splat(p.shift);
   let i: usize = 0;
+  for (; wide && i + 32 <= bytes; i += 32)
+    storePair(y + i, fma(scale, v128.load(x + i), shift), fma(scale, v128.load(x + i, 16), shift));
   for (; i + 16 <= bytes; i += 16) v128.store(y + i, fma(scale, v128.load(x + i), shift));
   for (; i < bytes; i += 4) v128.store_lane<f32>(y + i, fma(scale, v128.load_splat<f32>(x + i), shift), 0);
 }
@@ -94,6 +108,8 @@ export function accumulate(p: AccumulateSlots, task: i32): void {
   const x = p.x + start, y = p.y + start;
   const scale = f32x4.splat(p.scale);
   let i: usize = 0;
+  for (; wide && i + 32 <= bytes; i += 32)
+    storePair(y + i, fma(scale, v128.load(x + i), v128.load(y + i)), fma(scale, v128.load(x + i, 16), v128.load(y + i, 16)));
   for (; i + 16 <= bytes; i += 16) v128.store(y + i, fma(scale, v128.load(x + i), v128.load(y + i)));
   for (; i < bytes; i += 4) {
     const sum = fma(scale, v128.load_splat<f32>(x + i), v128.load_splat<f32>(y + i));
@@ -137,6 +153,10 @@ export function swiglu(p: SwigluSlots, task: i32): void {
   for (let r = first; r < last; r++) {
     const gate = p.x + <usize>r * bytes * 2, up = gate + bytes, y = p.y + <usize>r * bytes;
     let i: usize = 0;
+    for (; wide && i + 32 <= bytes; i += 32) {
+      const low = swigluValue(v128.load(gate + i), v128.load(up + i));
+      storePair(y + i, low, swigluValue(v128.load(gate + i, 16), v128.load(up + i, 16)));
+    }
     for (; i + 16 <= bytes; i += 16) v128.store(y + i, swigluValue(v128.load(gate + i), v128.load(up + i)));
     for (; i < bytes; i += 4) {
       const value = swigluValue(v128.load_splat<f32>(gate + i), v128.load_splat<f32>(up + i));
@@ -152,6 +172,13 @@ export function swigluVjp(p: SwigluVjpSlots, task: i32): void {
     const x = p.x + <usize>r * bytes * 2, dx = p.dx + <usize>r * bytes * 2;
     const dy = p.dy + <usize>r * bytes;
     let i: usize = 0;
+    for (; wide && i + 32 <= bytes; i += 32) {
+      const gate = v128.load(x + i), other = v128.load(x + i, 16), d = v128.load(dy + i), e = v128.load(dy + i, 16);
+      const low = f32x4.mul(siluSlope4(gate, logistic4(gate)), f32x4.mul(v128.load(x + bytes + i), d));
+      const high = f32x4.mul(siluSlope4(other, logistic4(other)), f32x4.mul(v128.load(x + bytes + i, 16), e));
+      storePair(dx + i, low, high);
+      storePair(dx + bytes + i, f32x4.mul(gated4(gate, gate), d), f32x4.mul(gated4(other, other), e));
+    }
     for (; i + 16 <= bytes; i += 16) {
       const gate = v128.load(x + i), d = v128.load(dy + i), s = logistic4(gate);
       v128.store(dx + i, f32x4.mul(siluSlope4(gate, s), f32x4.mul(v128.load(x + bytes + i), d)));
@@ -179,6 +206,11 @@ export function swigluJvp(p: SwigluJvpSlots, task: i32): void {
     const x = p.x + <usize>r * bytes * 2, dx = p.dx + <usize>r * bytes * 2;
     const up = x + bytes, dUp = dx + bytes, dy = p.dy + <usize>r * bytes;
     let i: usize = 0;
+    for (; wide && i + 32 <= bytes; i += 32) {
+      const low = swigluTangent(v128.load(x + i), v128.load(up + i), v128.load(dx + i), v128.load(dUp + i));
+      const high = swigluTangent(v128.load(x + i, 16), v128.load(up + i, 16), v128.load(dx + i, 16), v128.load(dUp + i, 16));
+      storePair(dy + i, low, high);
+    }
     for (; i + 16 <= bytes; i += 16) {
       const d = swigluTangent(v128.load(x + i), v128.load(up + i), v128.load(dx + i), v128.load(dUp + i));
       v128.store(dy + i, d);

@@ -9,7 +9,7 @@
 import { ALIGN_CHUNK, GEMM_TILE_ROWS as SIX, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activateBlock } from "./activation";
 import { squareRange } from "./reduce";
-import { doubles, fma, fma64, scratch, sumDoubles, twoDoubles, wide } from "./simd";
+import { copyPair, doubles, fma, fma64, scratch, storePair, sumDoubles, twoDoubles, wide } from "./simd";
 import {
   AlignBlockSlots, AlignSegmentsSlots, GemmBlockSlots, GramSquaresSlots, MicroPeakSlots, PackPanelsSlots, SegmentedBlockSlots, SegmentedReduceSlots,
 } from "./slots";
@@ -163,10 +163,8 @@ function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst:
     for (let j = 0; j < whole; j++) {
       const next = from + ld;
       if (panel == 8) {
-        v128.store(to, v128.load(from));
-        v128.store(to, v128.load(from, 16), 16);
-        v128.store(to, v128.load(next), 32);
-        v128.store(to, v128.load(next, 16), 48);
+        copyPair(to, from);
+        copyPair(to + 32, next);
       } else {
         const third = next + ld;
         v128.store(to, v128.load(from));
@@ -180,12 +178,9 @@ function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst:
   for (; i < k; i++) {
     let from = src + <usize>i * ld, to = dst + <usize>i * bytes;
     for (let j = 0; j < whole; j++) {
-      v128.store(to, v128.load(from));
-      if (panel > 4) v128.store(to, v128.load(from, 16), 16);
-      for (let o: usize = 32; o < bytes; o += 32) {
-        v128.store(to + o, v128.load(from + o));
-        v128.store(to + o, v128.load(from + o, 16), 16);
-      }
+      if (panel > 4) copyPair(to, from);
+      else v128.store(to, v128.load(from));
+      for (let o: usize = 32; o < bytes; o += 32) copyPair(to + o, from + o);
       from += bytes; to += stride;
     }
   }
@@ -316,13 +311,12 @@ function writeTile(tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alph
 // Two vectors of a row of a tile, added to a row of C.
 // @ts-ignore: decorator
 @inline function addRow(tile: usize, c: usize, bias0: v128, bias1: v128): void {
-  v128.store(c, f32x4.add(f32x4.add(v128.load(tile), bias0), v128.load(c)));
-  v128.store(c, f32x4.add(f32x4.add(v128.load(tile, 16), bias1), v128.load(c, 16)), 16);
+  storePair(c, f32x4.add(f32x4.add(v128.load(tile), bias0), v128.load(c)), f32x4.add(f32x4.add(v128.load(tile, 16), bias1), v128.load(c, 16)));
 }
 
-// c = tile + c (+ bias), of a whole tile of 6 rows that are `ld` bytes apart.
+// c = tile + c + bias, of a whole tile of 6 rows that are `ld` bytes apart.
 function addSix(tile: usize, ld: usize, c: usize, ldc: usize, bias: usize): void {
-  const bias0 = bias != 0 ? v128.load(bias) : f32x4.splat(0), bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
+  const bias0 = v128.load(bias), bias1 = v128.load(bias, 16);
   addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
   addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
   addRow(tile, c, bias0, bias1); c += ldc; tile += ld;
@@ -364,18 +358,18 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
-      const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0;
+      const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0, start = shift != 0 ? shift : zeros;
       // Rows that the panel before did together with this one.
       let i = beside;
       beside = 0;
       if (wide && i == 0 && j + 2 * NR <= min(col1, n) && alpha == 1) {
         for (; i < sixRows && i + SIX <= rows; i += SIX) {
           const panel = panelsA + <usize>i * stepA + six, at = c + <usize>(row0 + i) * ldc + (<usize>j << 2);
-          if (!add) wide6(panel, panelB, nextB, kc, shift != 0 ? shift : zeros, at, ldc);
+          if (!add) wide6(panel, panelB, nextB, kc, start, at, ldc);
           else {
             wide6(panel, panelB, nextB, kc, zeros, tile, 2 * NR << 2);
-            addSix(tile, 2 * NR << 2, at, ldc, shift);
-            addSix(tile + 32, 2 * NR << 2, at + 32, ldc, shift != 0 ? shift + 32 : 0);
+            addSix(tile, 2 * NR << 2, at, ldc, start);
+            addSix(tile + 32, 2 * NR << 2, at + 32, ldc, start + 32);
           }
         }
         beside = i;
@@ -387,10 +381,10 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
         // A whole tile goes to its place from the registers.
         const whole = cols == NR && i + height <= rows && alpha == 1;
         if (isSix) {
-          if (whole && !add) micro6(panel + six, panelB, kc, m, shift != 0 ? shift : zeros, c + at, ldc);
+          if (whole && !add) micro6(panel + six, panelB, kc, m, start, c + at, ldc);
           else {
             micro6(panel + six, panelB, kc, m, zeros, tile, NR << 2);
-            if (whole) addSix(tile, NR << 2, c + at, ldc, shift);
+            if (whole) addSix(tile, NR << 2, c + at, ldc, start);
             else writeTile(tile, c + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
           }
         } else {
@@ -417,15 +411,18 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
 }
 
 // @ts-ignore: decorator
+@inline function pairSum(at: usize): v128 {
+  return f32x4.add(v128.load(at), v128.load(at, 16));
+}
+
+// @ts-ignore: decorator
+@inline function addPair(to: usize, low: v128, high: v128): void {
+  storePair(to, f32x4.add(v128.load(to), low), f32x4.add(v128.load(to, 16), high));
+}
+
+// @ts-ignore: decorator
 @inline function addTile(to: usize, tile: usize): void {
-  v128.store(to, f32x4.add(v128.load(to), v128.load(tile)));
-  v128.store(to, f32x4.add(v128.load(to, 16), v128.load(tile, 16)), 16);
-  v128.store(to, f32x4.add(v128.load(to, 32), v128.load(tile, 32)), 32);
-  v128.store(to, f32x4.add(v128.load(to, 48), v128.load(tile, 48)), 48);
-  v128.store(to, f32x4.add(v128.load(to, 64), v128.load(tile, 64)), 64);
-  v128.store(to, f32x4.add(v128.load(to, 80), v128.load(tile, 80)), 80);
-  v128.store(to, f32x4.add(v128.load(to, 96), v128.load(tile, 96)), 96);
-  v128.store(to, f32x4.add(v128.load(to, 112), v128.load(tile, 112)), 112);
+  for (let row: usize = 0; row < TILE; row += 32) addPair(to + row, v128.load(tile + row), v128.load(tile + row, 16));
 }
 
 // Like micro, but the tile is used while it is in registers instead of stored: its squares are added to sums[0], its products with a tile of V to sums[1] (if v is
@@ -453,16 +450,93 @@ function microStatistics(a: usize, b: usize, k: i32, v: usize, total: usize, sum
     s = fma(c30, v128.load(v, 96), s); t = fma(c31, v128.load(v, 112), t);
     v128.store(sums, f32x4.add(s, t), 16);
   }
-  if (total != 0) {
-    v128.store(total, f32x4.add(v128.load(total), c00));
-    v128.store(total, f32x4.add(v128.load(total, 16), c01), 16);
-    v128.store(total, f32x4.add(v128.load(total, 32), c10), 32);
-    v128.store(total, f32x4.add(v128.load(total, 48), c11), 48);
-    v128.store(total, f32x4.add(v128.load(total, 64), c20), 64);
-    v128.store(total, f32x4.add(v128.load(total, 80), c21), 80);
-    v128.store(total, f32x4.add(v128.load(total, 96), c30), 96);
-    v128.store(total, f32x4.add(v128.load(total, 112), c31), 112);
+  if (total == 0) return;
+  addPair(total, c00, c01);
+  addPair(total + 32, c10, c11);
+  addPair(total + 64, c20, c21);
+  addPair(total + 96, c30, c31);
+}
+
+// Tiles of two panels of A, one after the other; with `wide`, eight accumulators of eight numbers each.
+function wideTiles(a: usize, next: usize, b: usize, k: i32, tile: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
+  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
+  let c60 = f32x4.splat(0), c61 = f32x4.splat(0), c70 = f32x4.splat(0), c71 = f32x4.splat(0);
+  let d = a + next;
+  while (k > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(d, 0); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(d, 4); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    x = v128.load_splat<f32>(d, 8); c60 = fma(x, b0, c60); c61 = fma(x, b1, c61);
+    x = v128.load_splat<f32>(d, 12); c70 = fma(x, b0, c70); c71 = fma(x, b1, c71);
+    a += 16; d += 16; b += 32; k--;
   }
+  v128.store(tile, c00, 0); v128.store(tile, c01, 16);
+  v128.store(tile, c10, 32); v128.store(tile, c11, 48);
+  v128.store(tile, c20, 64); v128.store(tile, c21, 80);
+  v128.store(tile, c30, 96); v128.store(tile, c31, 112);
+  v128.store(tile, c40, 128); v128.store(tile, c41, 144);
+  v128.store(tile, c50, 160); v128.store(tile, c51, 176);
+  v128.store(tile, c60, 192); v128.store(tile, c61, 208);
+  v128.store(tile, c70, 224); v128.store(tile, c71, 240);
+}
+
+// Like microStatistics, for two panels of A, whose tiles of V and of the total follow each other. A sum is 32 bytes, to be added to 16: of the squares of both tiles, then of
+// both products with V.
+function wideStatistics(a: usize, next: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
+  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
+  let c60 = f32x4.splat(0), c61 = f32x4.splat(0), c70 = f32x4.splat(0), c71 = f32x4.splat(0);
+  let d = a + next;
+  while (k > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(d, 0); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(d, 4); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    x = v128.load_splat<f32>(d, 8); c60 = fma(x, b0, c60); c61 = fma(x, b1, c61);
+    x = v128.load_splat<f32>(d, 12); c70 = fma(x, b0, c70); c71 = fma(x, b1, c71);
+    a += 16; d += 16; b += 32; k--;
+  }
+  let s = f32x4.mul(c00, c00), t = f32x4.mul(c01, c01);
+  s = fma(c10, c10, s); t = fma(c11, c11, t);
+  s = fma(c20, c20, s); t = fma(c21, c21, t);
+  s = fma(c30, c30, s); t = fma(c31, c31, t);
+  v128.store(sums, s, 0); v128.store(sums, t, 16);
+  s = f32x4.mul(c40, c40); t = f32x4.mul(c41, c41);
+  s = fma(c50, c50, s); t = fma(c51, c51, t);
+  s = fma(c60, c60, s); t = fma(c61, c61, t);
+  s = fma(c70, c70, s); t = fma(c71, c71, t);
+  v128.store(sums, s, 32); v128.store(sums, t, 48);
+  if (v != 0) {
+    s = f32x4.mul(c00, v128.load(v, 0)); t = f32x4.mul(c01, v128.load(v, 16));
+    s = fma(c10, v128.load(v, 32), s); t = fma(c11, v128.load(v, 48), t);
+    s = fma(c20, v128.load(v, 64), s); t = fma(c21, v128.load(v, 80), t);
+    s = fma(c30, v128.load(v, 96), s); t = fma(c31, v128.load(v, 112), t);
+    v128.store(sums, s, 64); v128.store(sums, t, 80);
+    s = f32x4.mul(c40, v128.load(v, 128)); t = f32x4.mul(c41, v128.load(v, 144));
+    s = fma(c50, v128.load(v, 160), s); t = fma(c51, v128.load(v, 176), t);
+    s = fma(c60, v128.load(v, 192), s); t = fma(c61, v128.load(v, 208), t);
+    s = fma(c70, v128.load(v, 224), s); t = fma(c71, v128.load(v, 240), t);
+    v128.store(sums, s, 96); v128.store(sums, t, 112);
+  }
+  if (total == 0) return;
+  addPair(total, c00, c01);
+  addPair(total + 32, c10, c11);
+  addPair(total + 64, c20, c21);
+  addPair(total + 96, c30, c31);
+  addPair(total + 128, c40, c41);
+  addPair(total + 160, c50, c51);
+  addPair(total + 192, c60, c61);
+  addPair(total + 224, c70, c71);
 }
 
 // A task computes a block of the segmented weight gradient. partials (f64): for each task S dots, S squares of segments, G squares of groups, 1 square of V.
@@ -480,6 +554,7 @@ export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
   const lastA = min((m + MR - 1) / MR, firstA + panelsA), lastB = min((n + NR - 1) / NR, firstB + panelsB);
   const tile = scratch(p);
   const blockV = tile + 256, blockT = blockV + blockBytes, blockG = blockT + blockBytes;
+  const nextA = rows * MR << 2;
   memory.fill(stats, 0, (2 * segmentCount + groupCount + 1) << 3);
 
   const hasV = v != 0 || targets > 0;
@@ -511,6 +586,19 @@ export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
         const panelB = b + ((<usize>j * rows + <usize>row0) * NR << 2);
         for (let i = firstA; i < lastA; i++) {
           const panelA = a + ((<usize>i * rows + <usize>row0) * MR << 2);
+          const two = wide && i + 1 < lastA;
+          if (alone && two) {
+            wideStatistics(panelA, nextA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
+            square = f64x2.add(square, twoDoubles(pairSum(tile)));
+            square = f64x2.add(square, twoDoubles(pairSum(tile + 32)));
+            if (isDot) {
+              dot = f64x2.add(dot, twoDoubles(pairSum(tile + 64)));
+              dot = f64x2.add(dot, twoDoubles(pairSum(tile + 96)));
+            }
+            at += 2 * TILE;
+            i++;
+            continue;
+          }
           if (alone) {
             microStatistics(panelA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
             square = f64x2.add(square, twoDoubles(v128.load(tile)));
@@ -518,13 +606,18 @@ export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
             at += TILE;
             continue;
           }
-          micro(panelA, panelB, k, tile);
-          square = f64x2.add(square, dotTiles(tile, tile));
-          if (isDot) dot = f64x2.add(dot, dotTiles(tile, blockV + at));
-          if (isTarget) addTile(blockV + at, tile);
-          if (isTotal) addTile(blockT + at, tile);
-          if (inGroup) addTile(blockG + at, tile);
-          at += TILE;
+          if (two) {
+            wideTiles(panelA, nextA, panelB, k, tile);
+            i++;
+          } else micro(panelA, panelB, k, tile);
+          for (let each = tile, end = tile + (two ? 2 * TILE : TILE); each < end; each += TILE) {
+            square = f64x2.add(square, dotTiles(each, each));
+            if (isDot) dot = f64x2.add(dot, dotTiles(each, blockV + at));
+            if (isTarget) addTile(blockV + at, each);
+            if (isTotal) addTile(blockT + at, each);
+            if (inGroup) addTile(blockG + at, each);
+            at += TILE;
+          }
         }
       }
       store<f64>(dots + (<usize>s << 3), sumDoubles(dot));
@@ -568,8 +661,7 @@ function copyBlock(
           if (toBlock) { v128.store(at, f32x4.splat(0), 0); v128.store(at, f32x4.splat(0), 16); }
         } else if (cols == NR) {
           const from = toBlock ? element : at, to = toBlock ? at : element;
-          v128.store(to, v128.load(from, 0), 0);
-          v128.store(to, v128.load(from, 16), 16);
+          copyPair(to, from);
         } else {
           for (let c = 0; c < NR; c++) {
             const o = <usize>c << 2;

@@ -1,5 +1,5 @@
 // LayerNorm and RMSNorm over rows. `layer` is 1 for LayerNorm.
-import { fma, sumLanes } from "./simd";
+import { fma, storePair, sumLanes, sumPair, wide } from "./simd";
 import { NormJvpSlots, NormSlots, NormVjpSlots } from "./slots";
 
 // Mean and rstd of a row in doubles, for rows whose sums overflow.
@@ -18,6 +18,17 @@ function farRow(x: usize, width: i32, layer: bool, eps: f32): f32 {
   return <f32>(1 / sqrt<f64>(sum / <f64>width + <f64>eps));
 }
 
+// (x − mean)·rstd of four elements.
+// @ts-ignore: decorator
+@inline function unit(x: usize, center: v128, scale: v128): v128 {
+  return f32x4.mul(f32x4.sub(v128.load(x), center), scale);
+}
+
+// @ts-ignore: decorator
+@inline function ownGradient(unit: v128, d: v128, slope: v128, average: v128, scale: v128): v128 {
+  return f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale);
+}
+
 export function norm(p: NormSlots, task: i32): void {
   const width = p.width, bytes = <usize>width << 2, gain = p.gain, bias = p.bias;
   const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
@@ -28,6 +39,8 @@ export function norm(p: NormSlots, task: i32): void {
     let i: usize = 0;
     if (p.sum) {
       const residual = p.residual + <usize>r * bytes, sum = p.sum + <usize>r * bytes;
+      for (; wide && i + 32 <= bytes; i += 32)
+        storePair(sum + i, f32x4.add(v128.load(x + i), v128.load(residual + i)), f32x4.add(v128.load(x + i, 16), v128.load(residual + i, 16)));
       for (; i + 16 <= bytes; i += 16) v128.store(sum + i, f32x4.add(v128.load(x + i), v128.load(residual + i)));
       for (; i < bytes; i += 4) store<f32>(sum + i, load<f32>(x + i) + load<f32>(residual + i));
       x = sum;
@@ -40,7 +53,7 @@ export function norm(p: NormSlots, task: i32): void {
         s0 = f32x4.add(s0, v128.load(x + i));
         s1 = f32x4.add(s1, v128.load(x + i, 16));
       }
-      mean = sumLanes(f32x4.add(s0, s1));
+      mean = sumLanes(sumPair(s0, s1));
       for (; i < bytes; i += 4) mean += load<f32>(x + i);
       mean /= count;
     }
@@ -51,7 +64,7 @@ export function norm(p: NormSlots, task: i32): void {
       q0 = fma(a, a, q0);
       q1 = fma(b, b, q1);
     }
-    let sum = sumLanes(f32x4.add(q0, q1));
+    let sum = sumLanes(sumPair(q0, q1));
     for (; i < bytes; i += 4) {
       const a = load<f32>(x + i) - mean;
       sum += a * a;
@@ -63,10 +76,17 @@ export function norm(p: NormSlots, task: i32): void {
       center = f32x4.splat(mean);
     }
     const scale = f32x4.splat(rstd);
-    for (i = 0; i + 16 <= bytes; i += 16) {
-      const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
-      v128.store(y + i, fma(unit, gain ? v128.load(gain + i) : one, bias ? v128.load(bias + i) : zero));
-    }
+    i = 0;
+    if (gain && bias)
+      for (; wide && i + 32 <= bytes; i += 32) {
+        const low = fma(unit(x + i, center, scale), v128.load(gain + i), v128.load(bias + i));
+        storePair(y + i, low, fma(unit(x + i + 16, center, scale), v128.load(gain + i, 16), v128.load(bias + i, 16)));
+      }
+    else if (gain)
+      for (; wide && i + 32 <= bytes; i += 32)
+        storePair(y + i, fma(unit(x + i, center, scale), v128.load(gain + i), zero), fma(unit(x + i + 16, center, scale), v128.load(gain + i, 16), zero));
+    for (; i + 16 <= bytes; i += 16)
+      v128.store(y + i, fma(unit(x + i, center, scale), gain ? v128.load(gain + i) : one, bias ? v128.load(bias + i) : zero));
     for (; i < bytes; i += 4) {
       const unit = f32x4.mul(f32x4.sub(v128.load_splat<f32>(x + i), center), scale);
       const g = gain ? v128.load_splat<f32>(gain + i) : one, b = bias ? v128.load_splat<f32>(bias + i) : zero;
@@ -102,7 +122,19 @@ export function normVjp(p: NormVjpSlots, task: i32): void {
       along += (load<f32>(x + i) - mean) * rstd * d;
     }
     const average = f32x4.splat(p.layer ? sum / count : 0), slope = f32x4.splat(-along / count);
-    for (i = 0; i + 16 <= bytes; i += 16) {
+    i = 0;
+    if (gain && also)
+      for (; wide && i + 32 <= bytes; i += 32) {
+        const low = ownGradient(unit(x + i, center, scale), f32x4.mul(v128.load(dy + i), v128.load(gain + i)), slope, average, scale);
+        const high = ownGradient(unit(x + i + 16, center, scale), f32x4.mul(v128.load(dy + i, 16), v128.load(gain + i, 16)), slope, average, scale);
+        storePair(dx + i, f32x4.add(low, v128.load(also + i)), f32x4.add(high, v128.load(also + i, 16)));
+      }
+    else if (gain)
+      for (; wide && i + 32 <= bytes; i += 32) {
+        const low = ownGradient(unit(x + i, center, scale), f32x4.mul(v128.load(dy + i), v128.load(gain + i)), slope, average, scale);
+        storePair(dx + i, low, ownGradient(unit(x + i + 16, center, scale), f32x4.mul(v128.load(dy + i, 16), v128.load(gain + i, 16)), slope, average, scale));
+      }
+    for (; i + 16 <= bytes; i += 16) {
       const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
       const d = f32x4.mul(v128.load(dy + i), gain ? v128.load(gain + i) : one);
       const own = f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale);

@@ -1,27 +1,45 @@
 // The steps of the optimizers.
-import { at, fma, put } from "./simd";
+import { at, fma, put, storePair, wide } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
 export function clipScale(p: ClipScaleSlots, task: i32): void {
   store<f32>(p.scale, min<f32>(1, p.maxNorm / sqrt<f32>(load<f32>(p.sumsq))));
 }
 
-// Updates four elements, or one. Weight decay is part of the gradient in Adam, but not in AdamW.
+// The parts of a step. Weight decay is part of the gradient in Adam, but not in AdamW.
+// @ts-ignore: decorator
+@inline function gradientOf(decoupled: bool, g: v128, x: v128, scale: v128, decay: v128): v128 {
+  const scaled = f32x4.mul(g, scale);
+  return decoupled ? scaled : fma(decay, x, scaled);
+}
+// @ts-ignore: decorator
+@inline function firstMoment(m: v128, g: v128, beta1: v128, rest1: v128): v128 {
+  return fma(rest1, g, f32x4.mul(beta1, m));
+}
+// @ts-ignore: decorator
+@inline function secondMoment(v: v128, g: v128, beta2: v128, rest2: v128): v128 {
+  return fma(f32x4.mul(rest2, g), g, f32x4.mul(beta2, v));
+}
+// @ts-ignore: decorator
+@inline function adamValue(
+  decoupled: bool, x: v128, first: v128, second: v128, decay: v128, correction1: v128, correction2: v128, eps: v128, minusLr: v128,
+): v128 {
+  const root = f32x4.sqrt(f32x4.mul(second, correction2));
+  const step = f32x4.div(f32x4.mul(first, correction1), f32x4.add(root, eps));
+  return fma(minusLr, decoupled ? fma(decay, x, step) : step, x);
+}
+
+// Updates four elements, or one.
 // @ts-ignore: decorator
 @inline function adamStep(
   decoupled: bool, vector: bool, grad: usize, value: usize, m: usize, v: usize, scale: v128, decay: v128, beta1: v128, rest1: v128, beta2: v128, rest2: v128,
   correction1: v128, correction2: v128, eps: v128, minusLr: v128,
 ): void {
-  const x = at(vector, value);
-  let g = f32x4.mul(at(vector, grad), scale);
-  if (!decoupled) g = fma(decay, x, g);
-  const first = fma(rest1, g, f32x4.mul(beta1, at(vector, m)));
-  const second = fma(f32x4.mul(rest2, g), g, f32x4.mul(beta2, at(vector, v)));
+  const x = at(vector, value), g = gradientOf(decoupled, at(vector, grad), x, scale, decay);
+  const first = firstMoment(at(vector, m), g, beta1, rest1), second = secondMoment(at(vector, v), g, beta2, rest2);
   put(vector, m, first);
   put(vector, v, second);
-  const root = f32x4.sqrt(f32x4.mul(second, correction2));
-  const step = f32x4.div(f32x4.mul(first, correction1), f32x4.add(root, eps));
-  put(vector, value, fma(minusLr, decoupled ? fma(decay, x, step) : step, x));
+  put(vector, value, adamValue(decoupled, x, first, second, decay, correction1, correction2, eps, minusLr));
 }
 
 // The parameters are read before the loop, because the compiler cannot know that its stores leave them alone.
@@ -35,6 +53,16 @@ export function clipScale(p: ClipScaleSlots, task: i32): void {
   const correction1 = f32x4.splat(p.correction1), correction2 = f32x4.splat(p.correction2);
   const eps = f32x4.splat(p.eps), minusLr = f32x4.splat(-p.lr);
   let i: usize = 0;
+  for (; wide && i + 32 <= bytes; i += 32) {
+    const x = v128.load(value + i), y = v128.load(value + i, 16);
+    const gx = gradientOf(decoupled, v128.load(grad + i), x, scale, decay), gy = gradientOf(decoupled, v128.load(grad + i, 16), y, scale, decay);
+    const mx = firstMoment(v128.load(m + i), gx, beta1, rest1), my = firstMoment(v128.load(m + i, 16), gy, beta1, rest1);
+    const vx = secondMoment(v128.load(v + i), gx, beta2, rest2), vy = secondMoment(v128.load(v + i, 16), gy, beta2, rest2);
+    storePair(m + i, mx, my);
+    storePair(v + i, vx, vy);
+    const low = adamValue(decoupled, x, mx, vx, decay, correction1, correction2, eps, minusLr);
+    storePair(value + i, low, adamValue(decoupled, y, my, vy, decay, correction1, correction2, eps, minusLr));
+  }
   for (; i + 16 <= bytes; i += 16)
     adamStep(decoupled, true, grad + i, value + i, m + i, v + i, scale, decay, beta1, rest1, beta2, rest2, correction1, correction2, eps, minusLr);
   for (; i < bytes; i += 4)

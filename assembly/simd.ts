@@ -61,6 +61,31 @@ export function setThread(index: i32, isWide: bool): void {
   wide = isWide;
 }
 
+// V8 joins two vectors of arithmetic if both results are stored next to each other, with nothing between the two stores.
+// @ts-ignore: decorator
+@inline export function storePair(to: usize, low: v128, high: v128): void {
+  v128.store(to, low);
+  v128.store(to, high, 16);
+}
+
+// @ts-ignore: decorator
+@inline export function copyPair(to: usize, from: usize): void {
+  storePair(to, v128.load(from), v128.load(from, 16));
+}
+
+const MOST_THREADS = 64;
+const LINE: usize = 64;
+const corners = memory.data(MOST_THREADS * 64);
+
+// The sum of the two accumulators of a loop. If vectors are wide, they go through memory, so that V8 joins the loop.
+// @ts-ignore: decorator
+@inline export function sumPair(s0: v128, s1: v128): v128 {
+  if (!wide) return f32x4.add(s0, s1);
+  const corner = corners + thread * LINE;
+  storePair(corner, s0, s1);
+  return f32x4.add(v128.load(corner), v128.load(corner, 16));
+}
+
 // The scratch memory of this thread, whose size the launcher chooses.
 // @ts-ignore: decorator
 @inline export function scratch(p: ScratchSlots): usize {

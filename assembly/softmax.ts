@@ -1,7 +1,7 @@
 // Softmax and cross-entropy over rows.
 import { logf } from "./functions";
 import { expBelow4 } from "./math";
-import { fma, sumLanes } from "./simd";
+import { fma, storePair, sumLanes, sumPair, wide } from "./simd";
 import {
   CrossEntropyJvpSlots, CrossEntropySlots, CrossEntropyVjpSlots, LogSoftmaxSlots, LogSoftmaxVjpSlots, SoftmaxSlots, SoftmaxVjpSlots,
 } from "./slots";
@@ -61,8 +61,10 @@ export function logSoftmax(p: LogSoftmaxSlots, task: i32): void {
     for (; i < bytes; i += 4)
       tail += f32x4.extract_lane(expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
     // The maximum and the logarithm are subtracted one after the other, because their sum would be rounded at the magnitude of the maximum.
-    const log = logf(sumLanes(f32x4.add(s0, s1)) + tail), logs = f32x4.splat(log);
-    for (i = 0; i + 16 <= bytes; i += 16)
+    const log = logf(sumLanes(sumPair(s0, s1)) + tail), logs = f32x4.splat(log);
+    for (i = 0; wide && i + 32 <= bytes; i += 32)
+      storePair(y + i, f32x4.sub(f32x4.sub(v128.load(x + i), top), logs), f32x4.sub(f32x4.sub(v128.load(x + i, 16), top), logs));
+    for (; i + 16 <= bytes; i += 16)
       v128.store(y + i, f32x4.sub(f32x4.sub(v128.load(x + i), top), logs));
     for (; i < bytes; i += 4) store<f32>(y + i, load<f32>(x + i) - peak - log);
   }
@@ -81,7 +83,11 @@ export function logSoftmaxVjp(p: LogSoftmaxVjpSlots, task: i32): void {
     }
     for (; i < bytes; i += 4) tail += load<f32>(dy + i);
     const minus = f32x4.splat(-(sumLanes(f32x4.add(s0, s1)) + tail));
-    for (i = 0; i + 16 <= bytes; i += 16)
+    for (i = 0; wide && i + 32 <= bytes; i += 32) {
+      const low = fma(expBelow4(v128.load(y + i)), minus, v128.load(dy + i));
+      storePair(dx + i, low, fma(expBelow4(v128.load(y + i, 16)), minus, v128.load(dy + i, 16)));
+    }
+    for (; i + 16 <= bytes; i += 16)
       v128.store(dx + i, fma(expBelow4(v128.load(y + i)), minus, v128.load(dy + i)));
     for (; i < bytes; i += 4) {
       const d = fma(expBelow4(v128.load_splat<f32>(y + i)), minus, v128.load_splat<f32>(dy + i));
@@ -118,7 +124,7 @@ export function crossEntropy(p: CrossEntropySlots, task: i32): void {
       s0 = f32x4.add(s0, expBelow4(f32x4.sub(v128.load(x + i), top)));
       s1 = f32x4.add(s1, expBelow4(f32x4.sub(v128.load(x + i, 16), top)));
     }
-    let sum = sumLanes(f32x4.add(s0, s1));
+    let sum = sumLanes(sumPair(s0, s1));
     for (; i < bytes; i += 4)
       sum += f32x4.extract_lane(expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
     const log = logf(sum);
@@ -151,6 +157,10 @@ export function crossEntropyVjp(p: CrossEntropyVjpSlots, task: i32): void {
     const hit = <usize>target << 2;
     const hitProb = expBelow4(f32x4.sub(v128.load_splat<f32>(x + hit), shift));
     let i: usize = 0;
+    for (; wide && i + 32 <= bytes; i += 32) {
+      const low = f32x4.mul(expBelow4(f32x4.sub(v128.load(x + i), shift)), d);
+      storePair(dx + i, low, f32x4.mul(expBelow4(f32x4.sub(v128.load(x + i, 16), shift)), d));
+    }
     for (; i + 16 <= bytes; i += 16)
       v128.store(dx + i, f32x4.mul(expBelow4(f32x4.sub(v128.load(x + i), shift)), d));
     for (; i < bytes; i += 4) {
@@ -178,7 +188,7 @@ export function crossEntropyJvp(p: CrossEntropyJvpSlots, task: i32): void {
       s0 = fma(expBelow4(f32x4.sub(v128.load(x + i), shift)), v128.load(t + i), s0);
       s1 = fma(expBelow4(f32x4.sub(v128.load(x + i, 16), shift)), v128.load(t + i, 16), s1);
     }
-    let sum = sumLanes(f32x4.add(s0, s1));
+    let sum = sumLanes(sumPair(s0, s1));
     for (; i < bytes; i += 4) {
       const prob = expBelow4(f32x4.sub(v128.load_splat<f32>(x + i), shift));
       sum += f32x4.extract_lane(prob, 0) * load<f32>(t + i);

@@ -1,5 +1,6 @@
 // Kernels that read or write with strides. The launcher merges axes into rows of `length` elements, and up to five outer axes
 // whose strides give the first element of each row.
+import { storePair, wide } from "./simd";
 import { BinarySlots, CompareSlots, CopyRowsSlots, CopyTilesSlots } from "./slots";
 
 // The offset of row `row`, in elements; extents and strides are arrays of `rank` integers.
@@ -123,12 +124,18 @@ function power4(a: v128, b: v128): v128 {
 @inline function pairRow(kind: i32, a: usize, aStep: i32, b: usize, bStep: i32, c: usize, bytes: usize): void {
   let i: usize = 0;
   if (aStep == 1 && bStep == 1) {
+    for (; wide && kind != 6 && i + 32 <= bytes; i += 32)
+      storePair(c + i, combine(kind, v128.load(a + i), v128.load(b + i)), combine(kind, v128.load(a + i, 16), v128.load(b + i, 16)));
     for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, v128.load(a + i), v128.load(b + i)));
   } else if (aStep == 1 && bStep == 0) {
     const y = v128.load_splat<f32>(b);
+    for (; wide && kind != 6 && i + 32 <= bytes; i += 32)
+      storePair(c + i, combine(kind, v128.load(a + i), y), combine(kind, v128.load(a + i, 16), y));
     for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, v128.load(a + i), y));
   } else if (aStep == 0 && bStep == 1) {
     const x = v128.load_splat<f32>(a);
+    for (; wide && kind != 6 && i + 32 <= bytes; i += 32)
+      storePair(c + i, combine(kind, x, v128.load(b + i)), combine(kind, x, v128.load(b + i, 16)));
     for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, x, v128.load(b + i)));
   }
   a += i * <usize>aStep;
