@@ -24,6 +24,7 @@ for (const name of [
   ...sources.map((s) => join("assembly", s)),
   "src/backends/cpu/blocks.ts",
   "scripts/build-wasm.mjs",
+  "scripts/compile-kernels.mjs",
   "node_modules/assemblyscript/package.json",
 ])
   hash.update(readFileSync(join(root, name)));
@@ -36,42 +37,15 @@ const fresh =
   Object.values(files).every((file) => existsSync(file));
 
 if (!fresh) {
-  const { default: asc } = await import("assemblyscript/asc");
+  const { compileKernels } = await import("./compile-kernels.mjs");
   mkdirSync(out, { recursive: true });
   for (const [simd, file] of Object.entries(files)) {
-    const { error, stderr, stdout, binary } = await compile(asc, simd);
+    const { error, text, binary } = await compileKernels(simd);
     if (error !== null) {
-      process.stderr.write(stderr + stdout);
+      process.stderr.write(text);
       process.exit(1);
     }
     writeFileSync(file, binary);
   }
   writeFileSync(stamp, digest);
-}
-
-async function compile(asc, simd) {
-  let binary = null;
-  const { error, stderr, stdout } = await asc.main(
-    [
-      "assembly/index.ts",
-      ...["--outFile", "kernels.wasm", "-O3", "--runtime", "stub", "--noAssert", "--noColors"],
-      ...["--importMemory", "--sharedMemory", "--initialMemory", "16", "--maximumMemory", "65536"],
-      ...[
-        "--enable",
-        simd === "relaxed" ? "simd,relaxed-simd,threads,bulk-memory" : "simd,threads,bulk-memory",
-      ],
-      ...["--use", "abort="],
-    ],
-    {
-      readFile: (name, base) => {
-        const path = join(base, name);
-        return existsSync(path) ? readFileSync(path, "utf8") : null;
-      },
-      writeFile: (name, contents) => {
-        if (name.endsWith(".wasm")) binary = contents;
-      },
-      listFiles: () => [],
-    },
-  );
-  return { error, stderr: stderr.toString(), stdout: stdout.toString(), binary };
 }
