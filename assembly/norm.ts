@@ -1,5 +1,5 @@
 // LayerNorm and RMSNorm over rows. `layer` is 1 for LayerNorm.
-import { fma, storePair, sumLanes, sumPair, wide } from "./simd";
+import { fma, root, storePair, sumLanes, sumPair, wide } from "./simd";
 import { NormJvpSlots, NormSlots, NormVjpSlots } from "./slots";
 
 // Mean and rstd of a row in doubles, for rows whose sums overflow.
@@ -69,7 +69,7 @@ export function norm(p: NormSlots, task: i32): void {
       const a = load<f32>(x + i) - mean;
       sum += a * a;
     }
-    let rstd: f32 = 1 / sqrt<f32>(sum / count + p.eps);
+    let rstd: f32 = 1 / root(sum / count + p.eps);
     if (!(sum < Infinity)) {
       rstd = farRow(x, width, p.layer != 0, p.eps);
       mean = farMean;

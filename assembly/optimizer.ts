@@ -1,9 +1,9 @@
 // The steps of the optimizers.
-import { at, fma, put, storePair, wide } from "./simd";
+import { at, fma, put, root, storePair, wide } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
 export function clipScale(p: ClipScaleSlots, task: i32): void {
-  store<f32>(p.scale, min<f32>(1, p.maxNorm / sqrt<f32>(load<f32>(p.sumsq))));
+  store<f32>(p.scale, min<f32>(1, p.maxNorm / root(load<f32>(p.sumsq))));
 }
 
 // The parts of a step. Weight decay is part of the gradient in Adam, but not in AdamW.

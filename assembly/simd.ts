@@ -61,6 +61,12 @@ export function setThread(index: i32, isWide: bool): void {
   wide = isWide;
 }
 
+// The square root. V8 compiles the scalar instruction to one of SSE, and Intel's processors take many cycles to change between those and 256-bit ones.
+// @ts-ignore: decorator
+@inline export function root(x: f32): f32 {
+  return f32x4.extract_lane(f32x4.sqrt(f32x4.splat(x)), 0);
+}
+
 // V8 joins two vectors of arithmetic if both results are stored next to each other, with nothing between the two stores.
 // @ts-ignore: decorator
 @inline export function storePair(to: usize, low: v128, high: v128): void {
