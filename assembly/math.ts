@@ -1,24 +1,30 @@
 // Vectorised elementary functions (f32x4), accurate to a few units in the last place.
-import { fma } from "./simd";
+import { constant, fma } from "./simd";
 
 // The parts of e^x = e^r·2ⁿ: the reduction x = n·ln 2 + r (in two steps, as in Cephes), and a polynomial of degree 6 in r, the minimax one among those that begin with
 // 1 + r. Its relative error is 3e-9, and Horner's rule has an error of 0.63 units in the last place.
 const ROUND: f32 = 12582912; // adding 1.5·2²³ rounds to an integer, which is then in the low bits
 
+const EXP = memory.data<f32>([
+  1.3814539415e-3, 8.3687454462e-3, 4.1668388993e-2, 1.6666521132e-1, 4.9999994040e-1, // the polynomial
+  1, 1.4426950408889634, -0.693359375, 2.12194440e-4, // 1, log₂e, −ln 2
+  12582912, 12583039, // ROUND, and with the bias of an exponent
+  -88, 88, -1e30,
+]);
+// @ts-ignore: decorator
+@inline function exp(i: usize): v128 {
+  return constant(EXP, i);
+}
+
 // (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
 // @ts-ignore: decorator
 @inline function expPolynomial4(r: v128): v128 {
-  let y = fma(f32x4.splat(1.3814539415e-3), r, f32x4.splat(8.3687454462e-3));
-  y = fma(y, r, f32x4.splat(4.1668388993e-2));
-  y = fma(y, r, f32x4.splat(1.6666521132e-1));
-  return fma(y, r, f32x4.splat(4.9999994040e-1));
+  return fma(fma(fma(fma(exp(0), r, exp(1)), r, exp(2)), r, exp(3)), r, exp(4));
 }
 
 // @ts-ignore: decorator
 @inline function expRest4(x: v128, n: v128): v128 {
-  let r = fma(n, f32x4.splat(-0.693359375), x);
-  r = fma(n, f32x4.splat(2.12194440e-4), r);
-  const one = f32x4.splat(1);
+  const r = fma(n, exp(8), fma(n, exp(7), x)), one = exp(5);
   return fma(fma(expPolynomial4(r), r, one), r, one);
 }
 
@@ -45,35 +51,40 @@ export function exp4(x: v128): v128 {
 // e^x with one scaling step, for softmax and sigmoids: x is clamped to [−88, 88], and below −87.7 the result is exactly 0.
 // @ts-ignore: decorator
 @inline export function expClamped4(x: v128): v128 {
-  return expNear4(f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88)));
+  return expNear4(f32x4.pmax(f32x4.pmin(x, exp(12)), exp(11)));
 }
 
 // Like expClamped4, for x that is at most 0 except for rounding, such as a score minus the maximum.
 // @ts-ignore: decorator
 @inline export function expBelow4(x: v128): v128 {
-  return expNear4(f32x4.pmax(x, f32x4.splat(-88)));
+  return expNear4(f32x4.pmax(x, exp(11)));
 }
 
 // Like expClamped4, for x in [−88, 88].
 // @ts-ignore: decorator
 @inline function expNear4(x: v128): v128 {
   // The constant includes the bias of the exponent, so the low bits are those of 2ⁿ; the shift removes the others.
-  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND + 127));
-  const y = expRest4(x, f32x4.sub(shifted, f32x4.splat(ROUND + 127)));
+  const shifted = fma(x, exp(6), exp(10));
+  const y = expRest4(x, f32x4.sub(shifted, exp(10)));
   return f32x4.mul(y, i32x4.shl(shifted, 23));
+}
+
+const EXP2 = memory.data<f32>([
+  1.5321072798e-4, 1.3390218482e-3, 9.6185266810e-3, 5.5503623999e-2, 2.4022647832e-1, 0.6931471805599453, 1, // the polynomial
+  12583039, // ROUND, with the bias of an exponent
+]);
+// @ts-ignore: decorator
+@inline function exp2(i: usize): v128 {
+  return constant(EXP2, i);
 }
 
 // 2^x for x in [−126, 126]. The reduction is exact; the polynomial is that of e^x with the powers of ln 2 in its coefficients.
 // @ts-ignore: decorator
 @inline export function exp2Near4(x: v128): v128 {
-  const shifted = f32x4.add(x, f32x4.splat(ROUND + 127));
-  const r = f32x4.sub(x, f32x4.sub(shifted, f32x4.splat(ROUND + 127)));
-  let y = fma(f32x4.splat(1.5321072798e-4), r, f32x4.splat(1.3390218482e-3));
-  y = fma(y, r, f32x4.splat(9.6185266810e-3));
-  y = fma(y, r, f32x4.splat(5.5503623999e-2));
-  y = fma(y, r, f32x4.splat(2.4022647832e-1));
-  y = fma(y, r, f32x4.splat(0.6931471805599453));
-  return f32x4.mul(fma(y, r, f32x4.splat(1)), i32x4.shl(shifted, 23));
+  const shifted = f32x4.add(x, exp2(7));
+  const r = f32x4.sub(x, f32x4.sub(shifted, exp2(7)));
+  const y = fma(fma(fma(fma(fma(fma(exp2(0), r, exp2(1)), r, exp2(2)), r, exp2(3)), r, exp2(4)), r, exp2(5)), r, exp2(6));
+  return f32x4.mul(y, i32x4.shl(shifted, 23));
 }
 
 // tanh x: a short series near 0, where the quotient would cancel, otherwise 1 − 2/(e^{2x} + 1).
@@ -95,12 +106,12 @@ export function tanh4(x: v128): v128 {
 // 1/(1 + e^{−x}). Below −88, where the exponential is clamped, it is exactly 0, so that its product with a large x is 0.
 // @ts-ignore: decorator
 @inline export function logistic4(x: v128): v128 {
-  const s = f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
-  return v128.andnot(s, f32x4.lt(x, f32x4.splat(-88)));
+  const s = f32x4.div(exp(5), f32x4.add(exp(5), expClamped4(f32x4.neg(x))));
+  return v128.andnot(s, f32x4.lt(x, exp(11)));
 }
 
 // x·logistic(inner), for an `inner` that is as negative as x. At x = −∞ it gives the limit 0, not −∞·0.
 // @ts-ignore: decorator
 @inline export function gated4(x: v128, inner: v128): v128 {
-  return f32x4.mul(f32x4.pmax(x, f32x4.splat(-1e30)), logistic4(inner));
+  return f32x4.mul(f32x4.pmax(x, exp(13)), logistic4(inner));
 }
