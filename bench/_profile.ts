@@ -160,10 +160,7 @@ function flopsOf(kernel: string, params: object): number {
 }
 
 /** Measures the limits of the machine with this many threads. */
-function limitsOf(
-  machine: CpuMachine,
-  capabilities: Capabilities,
-): Profile["limits"] {
+function limitsOf(machine: CpuMachine, capabilities: Capabilities): Profile["limits"] {
   const { threads } = capabilities;
   const rounds = 2000;
   const peak = best(() =>

@@ -100,7 +100,13 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     machine.stop();
     await Promise.all(machine.workers.map((worker) => worker.stop()));
   }
-  return { node: process.version, simd: used.simd, vectorBits: used.vectorBits, limitGflopsByThreads: limits, rows };
+  return {
+    node: process.version,
+    simd: used.simd,
+    vectorBits: used.vectorBits,
+    limitGflopsByThreads: limits,
+    rows,
+  };
 }
 
 const layouts = ["NN", "NT", "TN"] as const;

@@ -70,7 +70,11 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const python = read.text("python");
   const shape = shapeOf(name);
   if (read.flag("profile")) {
-    const { backend, profile } = await startProfiled({ threads, vectorBits, ...(simd === "auto" ? {} : { simd }) });
+    const { backend, profile } = await startProfiled({
+      threads,
+      vectorBits,
+      ...(simd === "auto" ? {} : { simd }),
+    });
     const { variants } = await variantsOf(backend, gptOf(shape), shape);
     const { kernels, ...whole } = await profile(
       read.flag("aligned") ? variants.aligned : variants.plain,

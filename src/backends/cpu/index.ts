@@ -13,6 +13,11 @@ export function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
   return startCpu(nodeHost, options);
 }
 
+/** Enables 256-bit vectors where they were tested. Returns null, or the reason why there are none. */
+export function missingWideVectors(): string | null {
+  return nodeHost.wideVectors(true);
+}
+
 /** Starts the parts below the backend interface, for tests and benchmarks. */
 export function startMachine(
   options: CpuOptions,
