@@ -6,7 +6,7 @@ import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
 import type { Backend } from "../backends/backend.ts";
-import { createCpuBackend, missingWideVectors } from "../backends/cpu/index.ts";
+import { createCpuBackend, missingVectors } from "../backends/cpu/index.ts";
 import { computesRight } from "../backends/self-check.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import type { FoundDevice } from "../backends/webgpu/adapter-info.ts";
@@ -57,7 +57,7 @@ export async function doctor(output: Output): Promise<number> {
   print("cpu", cpu.text);
   if (cpu.threads > 1)
     print("", (await examine(() => createCpuBackend({ vectorBits: "auto", threads: 1 }), 512)).text);
-  const missing = missingWideVectors();
+  const missing = missingVectors();
   if (missing !== null)
     print("", `without 256-bit vectors, with which products are about twice as fast: ${missing}`);
   const gpu = await examine(() => startWebgpu("f32"), 256, 4096);

@@ -38,8 +38,18 @@ const WIDE_FLAG = "--experimental-wasm-revectorize";
 const WIDE_FIRST = 24;
 const WIDE_LAST = 26;
 
-/** Enables the pass for the process, in which it then stays. V8 reports an unknown flag on stderr only, so whether it knows this one follows from how Node was built. */
+/** Enables the pass for the process, in which it then stays. */
 function wideVectors(known: boolean): string | null {
+  const missing = missingWideVectors(known);
+  if (missing === null) setFlagsFromString(WIDE_FLAG);
+  return missing;
+}
+
+/**
+ * Returns the reason why there are no 256-bit vectors, or null. V8 reports an unknown flag on stderr only, so whether it knows this one follows from how Node was
+ * built. `known`: only where they were tested.
+ */
+export function missingWideVectors(known: boolean): string | null {
   const major = Number(process.versions.node.split(".")[0]);
   if (process.arch !== "x64") return `they need an x64 processor, and this is ${process.arch}`;
   if (major < WIDE_FIRST) return `they need Node.js ${WIDE_FIRST} or later, and this is ${process.version}`;
@@ -47,9 +57,7 @@ function wideVectors(known: boolean): string | null {
     return "this build of Node.js was compiled without them";
   if (known && major > WIDE_LAST)
     return `they were tested up to Node.js ${WIDE_LAST}, and this is ${process.version}`;
-  if (!hasAvx2()) return "they need a processor with AVX2 and FMA";
-  setFlagsFromString(WIDE_FLAG);
-  return null;
+  return hasAvx2() ? null : "they need a processor with AVX2 and FMA";
 }
 
 /** Whether the processor has AVX2 and FMA, as far as Linux reports it; other systems do not tell, and nearly all of their processors have them. */
