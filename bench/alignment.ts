@@ -64,12 +64,17 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const backends = [];
   for (const name of wanted) {
     try {
-      const { capabilities } = await init({ backend: name, ...(name === "cpu" ? { threads } : {}) });
+      const { capabilities } = await init({
+        backend: name,
+        vectorBits: "auto",
+        ...(name === "cpu" ? { threads } : {}),
+      });
       const rows: Row[] = [];
       for (const batch of batches) rows.push(...(await costs(batch, ks, limits)));
       backends.push({
         backend: name,
         simd: capabilities.simd,
+        vectorBits: capabilities.vectorBits,
         threads: capabilities.threads,
         rows,
         accuracy: draws > 0 ? await accuracy(draws) : null,

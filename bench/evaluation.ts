@@ -17,7 +17,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const rows: Record<string, unknown>[] = [];
   for (const name of read.names("models", ["mixture", "small"]))
     for (const threads of read.counts("threads", [1, 2])) {
-      await init({ backend: "cpu", threads });
+      await init({ backend: "cpu", threads, vectorBits: "auto" });
       const shape = shapeOf(name);
       const model = gptOf(shape);
       const step = plainStep(shape, model);

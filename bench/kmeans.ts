@@ -36,7 +36,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const threads = read.count("threads", availableParallelism());
   const levels = read.counts("levels", []);
   const points = embeddings(rows, dim);
-  await init({ backend: "cpu", threads });
+  await init({ backend: "cpu", threads, vectorBits: "auto" });
   const shape = { node: process.version, rows, dim, iterations, threads };
   try {
     if (levels.length > 0) {

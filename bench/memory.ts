@@ -23,7 +23,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const { dim, layers, vocabSize, B, T } = shape;
   const rows = [];
   for (const checkpoint of [false, true]) {
-    const backend = await init({ backend: "cpu", threads });
+    const backend = await init({ backend: "cpu", threads, vectorBits: "auto" });
     const model = gptOf(shape, checkpoint);
     const step = plainStep(shape, model);
     await step();

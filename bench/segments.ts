@@ -44,14 +44,15 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     read.count("rounds", 200),
   ];
   const widths = read.counts("widths", [128, 256, 10]);
-  const { capabilities } = await init({ backend: "cpu", threads });
+  const { capabilities } = await init({ backend: "cpu", threads, vectorBits: "auto" });
   const rows = [];
   // The first figures would otherwise be those of code that is still being compiled.
   await costs(widths, batch, sizes[0] ?? 1, rounds);
   for (const size of sizes)
     rows.push({ rowsPerSegment: size, ...(await costs(widths, batch, size, rounds)) });
   await shutdown();
-  return { node: process.version, simd: capabilities.simd, threads, batch, widths: widths.join(), rows };
+  const { simd, vectorBits } = capabilities;
+  return { node: process.version, simd, vectorBits, threads, batch, widths: widths.join(), rows };
 }
 
 async function costs(

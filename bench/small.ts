@@ -34,7 +34,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     read.count("rounds", 15),
   ];
   const net = netOf(read.count("batch", 8), read.counts("widths", [16, 32, 4]));
-  await init({ backend: "cpu", threads: 1 });
+  await init({ backend: "cpu", threads: 1, vectorBits: "auto" });
   const peers = read.text("peers");
   const cases: Case[] = [...ownCases(elements, net), ...(await peerCases(peers, elements, net))];
   const times = cases.map(() => new Array<number>());

@@ -55,7 +55,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
 
 /** Medians over the steps of what each kernel takes on one thread. */
 async function workOf(model: string, steps: number): Promise<StepWork> {
-  const { machine, capabilities } = await startMachine({ threads: 1 });
+  const { machine, capabilities } = await startMachine({ threads: 1, vectorBits: "auto" });
   const launches = new Map<string, { launches: number; tasks: number; shared: number[]; alone: number[] }>();
   let at = 0;
   const backend = cpuBackend(
@@ -104,7 +104,7 @@ async function workOf(model: string, steps: number): Promise<StepWork> {
 
 /** Returns the time of a launch of two tasks with hardly any work, on two threads. */
 async function handOver(): Promise<number> {
-  const { machine } = await startMachine({ threads: 2 });
+  const { machine } = await startMachine({ threads: 2, vectorBits: "auto" });
   const times: number[] = [];
   for (let i = 0; i < 2000; i++) {
     const began = performance.now();
@@ -117,7 +117,7 @@ async function handOver(): Promise<number> {
 }
 
 async function secondsWith(model: string, threads: number, steps: number): Promise<number> {
-  const { machine, capabilities } = await startMachine({ threads });
+  const { machine, capabilities } = await startMachine({ threads, vectorBits: "auto" });
   const backend = cpuBackend(machine, capabilities);
   setCurrentMemory(backend);
   const step = plainStep(shapeOf(model));

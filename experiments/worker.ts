@@ -6,7 +6,7 @@ import { findCorpora, type Text, textOf } from "./text.ts";
 
 const corpora = findCorpora(process.argv[2] ?? "");
 const texts = new Map<number, Text>();
-await init({ backend: "cpu", threads: 1 });
+await init({ backend: "cpu", threads: 1, vectorBits: "auto" });
 
 async function run(cell: Cell): Promise<void> {
   const { vocabulary } = cell.text;

@@ -21,8 +21,8 @@ import { setCurrentMemory } from "./tensor/memory.ts";
 /** Options of `init`: which backend to start, and the resources that it may use. */
 export interface InitOptions {
   /**
-   * The backend to start. "auto" uses a GPU if the optional package `webgpu` or the browser finds one that works, and the cpu otherwise; if `threads` or
-   * `simd` is set, which only the cpu backend has, it uses the cpu. "webgpu" requires a GPU; it uses a software adapter only if the environment variable
+   * The backend to start. "auto" uses a GPU if the optional package `webgpu` or the browser finds one that works, and the cpu otherwise; if `threads`,
+   * `simd` or 256 `vectorBits` are set, which only the cpu backend has, it uses the cpu. "webgpu" requires a GPU; it uses a software adapter only if the environment variable
    * GRADMIX_WEBGPU is "software" or if you pass its `device`. "reference" computes in doubles, slowly; it is an oracle for tests. Default: "auto"; the
    * environment variable GRADMIX_BACKEND replaces "auto" by the name of another backend.
    */
@@ -43,9 +43,10 @@ export interface InitOptions {
    */
   readonly simd?: "auto" | "relaxed" | "plain";
   /**
-   * Width in bits of the vectors of the cpu backend. With 256, V8 makes one instruction of two of 128 bits, which is up to twice as fast and gives the same bits. It does so by a
-   * pass that is experimental, off by default, and applies to all WebAssembly of the process once it is enabled (`--experimental-wasm-revectorize`). 256 requires Node.js 24 or
-   * later on an x64 processor with AVX2; "auto" uses it where it was tested, and 128 elsewhere. Default: 128. The command `gradmix` uses "auto".
+   * Width in bits of the vectors of the cpu backend. With 256, V8 makes one instruction of two of 128 bits, so that products are about twice as fast, with the
+   * same bits. V8's pass for this is experimental and off by default (`--experimental-wasm-revectorize`). Once it is on, it applies to all WebAssembly of the
+   * process, and it stays on. 256 requires Node.js 24 or later on an x64 processor with AVX2, and relaxed SIMD. "auto" uses 256 where it was tested (Node.js 24
+   * to 26), and 128 elsewhere. Default: 128. The command `gradmix` uses "auto".
    */
   readonly vectorBits?: 128 | 256 | "auto";
   /**
@@ -158,9 +159,13 @@ function checkHas(
   by: string,
   { threads, simd = "auto", vectorBits, urls, precision, device }: InitOptions,
 ): void {
-  const ofCpu =
-    threads !== undefined ? "threads" : simd !== "auto" ? "simd" : vectorBits === 256 ? "vectorBits" : urls !== undefined ? "urls" : null;
-  if (ofCpu !== null && backend !== "cpu" && backend !== "auto")
+  const ofCpu = [
+    threads !== undefined ? "threads" : null,
+    simd !== "auto" ? "simd" : null,
+    vectorBits === 256 ? "vectorBits" : null,
+    urls !== undefined ? "urls" : null,
+  ].find((name) => name !== null);
+  if (ofCpu !== undefined && backend !== "cpu" && backend !== "auto")
     throw new GradmixError(
       "config",
       `${ofCpu}: only the backend "cpu" has this option; leave it out with the backend "${backend}"${by}`,

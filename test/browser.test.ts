@@ -186,6 +186,10 @@ test("features that the browser lacks are refused", async () => {
       "config",
       "threads: 2 are not possible: .* cross-origin isolated; .* or leave threads out$",
     ),
+    wide: says(
+      "backend",
+      "cpu: there are no 256-bit vectors: a browser does not offer them to pages; use vectorBits = 128$",
+    ),
     software: says(
       "backend",
       "webgpu: the only adapter is a software one \\(.*swiftshader.*\\); .* init\\(\\{ device \\}\\)$",

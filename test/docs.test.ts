@@ -248,10 +248,10 @@ describe("commands", () => {
             textOf(join(name, file)).match(/--[a-z][a-z0-9-]*|(?<=^|\W)[a-z]+(?=: \{ type: )/gm) ?? [],
         ),
     );
-    // `--long` is an option of zstd.
+    // Options of zstd and of V8.
     const known = new Set([
       ...allFlags(),
-      "--long",
+      ...["--long", "--experimental-wasm-revectorize"],
       ...others.map((name) => (name.startsWith("--") ? name : `--${name}`)),
     ]);
     for (const { file, code } of options)

@@ -570,6 +570,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
       backend: "cpu",
       threads: 1,
       simd: "plain",
+      vectorBits: "auto",
       precision: "f32",
       memoryLimit: 2 ** 28,
       deterministic: true,
@@ -577,6 +578,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     wrong: {
       backend: ["cpuu"],
       simd: ["fast", null],
+      vectorBits: [64, "256", null],
       precision: ["f64"],
       memoryLimit: [-1],
       threads: counts,

@@ -193,7 +193,11 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most) throw tooFew(texts.length, documents, most, args);
   print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
-  await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
+  await init({
+    backend: "cpu",
+    vectorBits: "auto",
+    ...(args.threads === null ? {} : { threads: args.threads }),
+  });
   const { dim, seed } = args;
   const given =
     foreign === null ? null : await centroidsOf(texts, sample.ids, foreign.clusters, { dim, seed, signal });

@@ -69,7 +69,7 @@ export interface Comparison extends Plan {
 }
 
 /** Options that may change when a comparison continues, because they do not affect the results. */
-const changeable = ["run.threads", "run.memoryLimit", "run.checkpointEvery", "run.quiet"];
+const changeable = ["run.threads", "run.vectorBits", "run.memoryLimit", "run.checkpointEvery", "run.quiet"];
 
 /** Checks all arguments and writes nothing. Throws `config`, `checkpoint`. */
 export async function comparisonOf(args: CompareArguments): Promise<Comparison> {
@@ -107,7 +107,7 @@ async function continueComparison(folder: string, args: CompareArguments, flags:
     )
       throw new GradmixError(
         "checkpoint",
-        `${flags.label(key)}: a comparison keeps its original options; only --rules, --seeds, --baseline, --threads, --memory-limit, --checkpoint-every and --quiet may change`,
+        `${flags.label(key)}: a comparison keeps its original options; only --rules, --seeds, --baseline, --threads, --vector-bits, --memory-limit, --checkpoint-every and --quiet may change`,
       );
   const { rules, seeds, baseline } = saved.choice;
   const { label } = saved;

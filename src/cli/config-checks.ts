@@ -193,12 +193,16 @@ function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void 
 }
 
 function checkEngine(run: TrainConfig["run"], label: Label): void {
-  if (
-    (run.backend === "webgpu" || run.backend === "reference") &&
-    (run.threads !== null || run.simd !== "auto")
-  )
+  const ofCpu = [
+    run.threads !== null ? "run.threads" : null,
+    run.simd !== "auto" ? "run.simd" : null,
+    run.vectorBits === "256" ? "run.vectorBits" : null,
+  ].find((path) => path !== null);
+  if ((run.backend === "webgpu" || run.backend === "reference") && ofCpu !== undefined)
+    throw configError(`${label(ofCpu)}: an option of the cpu backend, not of ${run.backend}; leave it out`);
+  if (run.vectorBits === "256" && run.simd === "plain")
     throw configError(
-      `${label(run.threads === null ? "run.simd" : "run.threads")}: an option of the cpu backend, not of ${run.backend}; leave it out`,
+      `${label("run.vectorBits")}: 256-bit vectors need relaxed SIMD, not --simd plain; leave out one of the two`,
     );
   if (run.precision === "f16" && run.backend !== "webgpu")
     throw configError(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);

@@ -6,7 +6,7 @@ import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
 import type { Backend } from "../backends/backend.ts";
-import { createCpuBackend } from "../backends/cpu/index.ts";
+import { createCpuBackend, missingVectors } from "../backends/cpu/index.ts";
 import { computesRight } from "../backends/self-check.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import type { FoundDevice } from "../backends/webgpu/adapter-info.ts";
@@ -53,9 +53,13 @@ export async function doctor(output: Output): Promise<number> {
   );
   print("memory", `${gib(totalmem())}, ${gib(freemem())} free`);
 
-  const cpu = await examine(() => createCpuBackend(), 512);
+  const cpu = await examine(() => createCpuBackend({ vectorBits: "auto" }), 512);
   print("cpu", cpu.text);
-  if (cpu.threads > 1) print("", (await examine(() => createCpuBackend({ threads: 1 }), 512)).text);
+  if (cpu.threads > 1)
+    print("", (await examine(() => createCpuBackend({ vectorBits: "auto", threads: 1 }), 512)).text);
+  const missing = missingVectors();
+  if (missing !== null)
+    print("", `without 256-bit vectors, with which products are about twice as fast: ${missing}`);
   const gpu = await examine(() => startWebgpu("f32"), 256, 4096);
   print("webgpu", gpu.text);
   if (found.some(({ tensorCores }) => tensorCores !== null))
@@ -161,7 +165,7 @@ async function examine(
   try {
     backend = await start();
     const { name, capabilities } = backend;
-    const { threads, simd, memoryLimit } = capabilities;
+    const { threads, simd, vectorBits, memoryLimit } = capabilities;
     const right = await computesRight(backend);
     let seconds = await product(backend, size);
     // The time grows with the cube of the size; a tenth of a second is enough for a good measurement.
@@ -173,7 +177,8 @@ async function examine(
     const gigabytes = (8 * count) / (await copy(backend, count)) / 1e9;
     const runners = `${threads} ${threads === 1 ? "thread" : "threads"}, `;
     // WebGPU does not report how much memory a GPU has.
-    const what = name === "webgpu" ? simd : `${runners}${simd}, at most ${gib(memoryLimit)}`;
+    const width = vectorBits === undefined ? "" : `, ${vectorBits}-bit vectors`;
+    const what = name === "webgpu" ? simd : `${runners}${simd}${width}, at most ${gib(memoryLimit)}`;
     const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${wanted}×${wanted} ${precision} product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
     return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
   } catch (error) {

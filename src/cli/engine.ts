@@ -10,7 +10,7 @@ import { version } from "./version.ts";
 /** The options of the backend. */
 export type EnginePlan = Pick<
   RunConfig,
-  "backend" | "threads" | "simd" | "precision" | "deterministic" | "memoryLimit"
+  "backend" | "threads" | "simd" | "vectorBits" | "precision" | "deterministic" | "memoryLimit"
 >;
 
 /** Facts on which the numbers of a run depend, in addition to its configuration. */
@@ -59,6 +59,7 @@ export async function startBackend(
       log,
       ...(wanted.threads === null ? {} : { threads: wanted.threads }),
       ...(simd === "auto" ? {} : { simd }),
+      vectorBits: wanted.vectorBits === "auto" ? "auto" : wanted.vectorBits === "256" ? 256 : 128,
       ...(wanted.precision === "f32" ? {} : { precision: wanted.precision }),
       ...(wanted.deterministic ? { deterministic: true } : {}),
       ...(wanted.memoryLimit === null ? {} : { memoryLimit: wanted.memoryLimit }),
@@ -73,8 +74,9 @@ export async function startBackend(
       },
     };
   } catch (error) {
-    if (!(kept || keptSimd !== null) || !(error instanceof GradmixError) || error.code !== "backend")
-      throw error;
+    // Vectors that are missing are no reason to leave the backend.
+    const chose = (kept || keptSimd !== null) && wanted.vectorBits !== "256";
+    if (!chose || !(error instanceof GradmixError) || error.code !== "backend") throw error;
     throw new GradmixError(
       "backend",
       `${error.message}. The run began on ${then.backend ?? ""}${keptSimd === null ? "" : ` with ${keptSimd} SIMD`} and must continue with it, because others round differently; to change it, give ${keptSimd === null ? "--backend" : "--simd or --backend"}, and the metrics record the change`,

@@ -127,7 +127,7 @@ export async function clusterHistograms(
   const domains = clustersWithText(folder);
   const kept = folder.names.flatMap((_, j) => (folder.clusters[j]!.documents > 0 ? [j] : []));
   const pick = (values: Float64Array): Float64Array => Float64Array.from(kept, (j) => values[j]!);
-  await init({ backend: "cpu" });
+  await init({ backend: "cpu", vectorBits: "auto" });
   try {
     const found: TargetHistogram[] = [];
     const all: string[] = [];

@@ -305,10 +305,11 @@ function makeTrainer(
 
 /** Prints the backend, the model and the rule. */
 function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | null, hooks: RunHooks): void {
-  const { threads, simd } = backend.capabilities;
+  const { threads, simd, vectorBits } = backend.capabilities;
   const runners = backend.name === "webgpu" ? "" : `${threads} ${threads === 1 ? "thread" : "threads"}, `;
+  const width = vectorBits === undefined ? "" : `, ${vectorBits}-bit vectors`;
   hooks.onEvent(
-    `${backend.name} backend, ${runners}${simd}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
+    `${backend.name} backend, ${runners}${simd}${width}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
   );
   if (start === null) return;
   hooks.onEvent(`starting from the parameters of ${start.source}`);

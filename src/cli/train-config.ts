@@ -169,6 +169,8 @@ export interface RunConfig {
   /** Number of CPU threads; null: one per core, at most `THREADS_UNASKED`. */
   threads: number | null;
   simd: "auto" | "relaxed" | "plain";
+  /** Width of the vectors of the backend "cpu", in bits. "auto": 256 where it was tested, 128 elsewhere. */
+  vectorBits: "auto" | "128" | "256";
   /** "f16": the operands of matrix products are 16-bit floats, with loss scaling. Only with the backend "webgpu". */
   precision: "f32" | "f16";
   /** Fixes the variants of kernels, which are otherwise chosen by their measured time. Has an effect only with the backend "webgpu". */

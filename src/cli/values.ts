@@ -176,8 +176,10 @@ export function checkBytes({ min, max }: Kind & { type: "bytes" }, value: unknow
   return checkNumber({ type: "integer", min, max }, bytes(value, label), label);
 }
 
+/** A number in a config file stands for the choice that is written so. */
 export function checkChoice<C extends string>(choices: readonly C[], value: unknown, label: string): C {
-  const chosen = choices.find((one) => one === value);
+  const wanted = typeof value === "number" ? String(value) : value;
+  const chosen = choices.find((one) => one === wanted);
   if (chosen !== undefined) return chosen;
   throw configError(
     `${label}: ${show(value)} is not one of ${choices.join(", ")}${typeof value === "string" ? didYouMean(value, choices) : ""}`,

@@ -5,6 +5,7 @@ import {
   eye,
   full,
   init,
+  type InitOptions,
   key,
   ones,
   randomBits,
@@ -15,6 +16,7 @@ import {
   tensor,
   zeros,
 } from "gradmix";
+import { missingVectors } from "#dist/backends/cpu/index.js";
 import { threefry2x32 } from "#dist/tensor/rng.js";
 import { expectNear } from "../near.ts";
 
@@ -39,6 +41,24 @@ describe("init", () => {
     });
   });
 
+  it("has vectors of 128 bits, and wider ones on request where there are any", async () => {
+    const bits = async (options: InitOptions): Promise<unknown> =>
+      (await init({ ...options, backend: "cpu", threads: 1 })).capabilities.vectorBits;
+    const missing = missingVectors();
+    expect(await bits({})).toBe(128);
+    expect(await bits({ vectorBits: "auto" })).toBe(missing === null ? 256 : 128);
+    expect(await bits({ vectorBits: "auto", simd: "plain" })).toBe(128);
+    expect(
+      (await init({ backend: "reference", vectorBits: "auto" })).capabilities.vectorBits,
+    ).toBeUndefined();
+    if (missing === null) expect(await bits({ vectorBits: 256 })).toBe(256);
+    else
+      await expect(init({ vectorBits: 256 })).rejects.toMatchObject({
+        code: "backend",
+        message: `cpu: there are no 256-bit vectors: ${missing}; use vectorBits = 128`,
+      });
+  });
+
   it("must be called before tensors are made, and refuses unknown names and options", async () => {
     expect(() => tensor([1])).toThrow(/call `await init\(\)` first/);
     process.env["GRADMIX_BACKEND"] = "abacus";
@@ -56,6 +76,13 @@ describe("init", () => {
     await expect(init({ backend: "webgpu", simd: "plain" })).rejects.toThrow(
       /^simd: only the backend "cpu" has this option/,
     );
+    await expect(init({ backend: "webgpu", vectorBits: 256 })).rejects.toThrow(
+      /^vectorBits: only the backend "cpu" has this option/,
+    );
+    await expect(init({ simd: "plain", vectorBits: 256 })).rejects.toMatchObject({
+      code: "config",
+      message: "vectorBits: 256-bit vectors need relaxed SIMD, not plain",
+    });
     await expect(init({ backend: "cpu", urls: {} })).rejects.toThrow(
       /^init: urls: this option is only for browsers; /,
     );
@@ -64,6 +91,7 @@ describe("init", () => {
       for (const [option, value] of [
         ["threads", 2],
         ["simd", "plain"],
+        ["vectorBits", 256],
       ])
         await expect(init({ [option as string]: value })).rejects.toThrow(
           `${option}: only the backend "cpu" has this option; leave it out with the backend "${name}", which GRADMIX_BACKEND sets`,

@@ -1,7 +1,7 @@
 /** The backends on which the engine is tested, and those on which every kernel is tested. */
 import type { Backend } from "#dist/backends/backend.js";
 import type { KernelName } from "#dist/backends/kernels/index.js";
-import { createCpuBackend } from "#dist/backends/cpu/index.js";
+import { createCpuBackend, missingVectors } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
 import { sharedDevice } from "./device.ts";
@@ -28,8 +28,15 @@ const webgpu = (name: string, software: boolean): TestedBackend => ({
   },
 });
 
+/** It is made before the other backends of the cpu: V8 keeps what it compiled before the pass for 256-bit vectors was enabled. */
+const wide: TestedBackend = {
+  name: "cpu, 256-bit vectors",
+  create: (options) => createCpuBackend({ ...options, threads: 2, vectorBits: 256 }),
+};
+
 export const backends: readonly TestedBackend[] = [
   { name: "reference", create: async (options) => createReferenceBackend(options) },
+  ...(missingVectors() === null ? [wide] : []),
   { name: "cpu, 1 thread", create: (options) => createCpuBackend({ ...options, threads: 1 }) },
   { name: "cpu, 3 threads", create: (options) => createCpuBackend({ ...options, threads: 3 }) },
   {

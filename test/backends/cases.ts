@@ -202,7 +202,11 @@ const blockedGemms = (): Case<"gemm">[] => {
       several,
       11,
     ]),
-    ...cpu([...around(block("cpu", "TILE_COLS")), ...past("cpu", "GEMM_COLS")], (n) => [9, n, 11]),
+    // Panels of B, pairs of them (256-bit vectors), and tasks.
+    ...cpu(
+      [...past("cpu", "TILE_COLS"), ...past("cpu", "TILE_COLS", 2), ...past("cpu", "GEMM_COLS")],
+      (n) => [9, n, 11],
+    ),
     // With one block of columns, and with several, for which A is packed once.
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, 9, k]),
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, several, k]),

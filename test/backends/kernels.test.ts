@@ -88,7 +88,7 @@ it.each(LARGE)(
       return made;
     };
     const [a, b, bias] = [data(m * k, 0x9e3779b1), data(k * n, 0x85ebca6b), data(n, 0xc2b2ae35)];
-    const backend = await createCpuBackend({ threads: 2 });
+    const backend = await createCpuBackend({ threads: 2, vectorBits: "auto" });
     try {
       const place = (x: Float32Array) => {
         const buffer = backend.alloc(x.length, "f32");

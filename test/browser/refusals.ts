@@ -17,6 +17,7 @@ await reporting(async () => {
     listFiles: await refusal(listFiles(["*.txt"])),
     readDocuments: await refusal(documents()),
     threads: await refusal(init({ backend: "cpu", threads: 2 })),
+    wide: await refusal(init({ backend: "cpu", vectorBits: 256 })),
     software: await refusal(init({ backend: "webgpu" })),
     urlsOfWebgpu: await refusal(init({ backend: "webgpu", urls: {} })),
     unknownUrl: await refusal(init({ urls: { kernels: "/a" } as object })),

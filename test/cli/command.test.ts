@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { missingVectors } from "#dist/backends/cpu/index.js";
 import { optionRows } from "#dist/cli/options.js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
@@ -121,7 +122,13 @@ test("doctor lists the backends, their settings, and a measured speed for each",
   const { code, out, err } = gradmix("doctor");
   expect([code, err]).toEqual([0, ""]);
   expect(out).toMatch(/^node +v\d+/);
-  expect(out).toMatch(/^cpu +\d+ threads?, (relaxed|plain), at most 4\.0 GiB, [\d.]+ GFLOP\/s/m);
+  const missing = missingVectors();
+  const width = missing === null ? 256 : 128;
+  expect(out).toMatch(
+    new RegExp(`^cpu +\\d+ threads?, relaxed, ${width}-bit vectors, at most 4\\.0 GiB, [\\d.]+ GFLOP/s`, "m"),
+  );
+  const why = /^ +without 256-bit vectors, with which products are about twice as fast: (.*)$/m.exec(out);
+  expect(why?.[1] ?? null).toBe(missing);
   expect(out).toMatch(/^reference +1 thread, .* GFLOP\/s/m);
   expect(out).not.toContain("WRONG");
   if (process.env["GRADMIX_WEBGPU"] === "software")

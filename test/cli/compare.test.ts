@@ -587,9 +587,10 @@ describe("runs", () => {
     const { facts } = readRunHead(join(whole, "mine", "seed-2"));
     expect([facts.seed, facts.dataSeed]).toEqual([2, 1]);
 
-    // A comparison can be continued with other rules and another baseline, but with no other options.
+    // A comparison can be continued with other rules, another baseline, and options that change no number, but with no others.
     const fewer = await compared({
       path: whole,
+      given: new Map([["run.vectorBits", ["128"]]]),
       rules: "proportional,mine",
       seeds: "1",
       baseline: "proportional",

@@ -12,7 +12,7 @@ import { giveTurn } from "../turn.ts";
 import type { CpuHost, WorkerHandle } from "./host.ts";
 import type { Launcher } from "./kernels/launcher.ts";
 import { launchers } from "./kernels/index.ts";
-import { type CpuOptions, type SimdLevel, THREADS_UNASKED, type VectorBits } from "./options.ts";
+import { type CpuOptions, type SimdLevel, THREADS_UNASKED } from "./options.ts";
 import { type CpuMachine, createMachine } from "./runtime.ts";
 import type { WorkerSetup } from "./serve.ts";
 
@@ -45,9 +45,7 @@ export async function startMachine(
   if (options.simd === "relaxed" && !relaxed)
     throw new GradmixError("backend", "cpu: this engine has no relaxed SIMD; use simd = plain");
   const simd: SimdLevel = relaxed ? "relaxed" : "plain";
-
-  const wide = simd === "relaxed" && vectorsAreWide(host, options.vectorBits ?? 128);
-
+  const wide = vectorsAreWide(host, simd, options);
   const unshared = host.unshared();
   if (unshared !== null && threads > 1 && options.threads !== undefined)
     throw new GradmixError("config", `threads: ${threads} are not possible: ${unshared}`);
@@ -55,7 +53,8 @@ export async function startMachine(
   const { memory, memoryLimit } = reserve(wanted, shared, host);
   const module = await compileKernels(await host.kernelBytes(simd), shared);
   const machine = createMachine(module, memory, memoryLimit, shared ? threads : 1, wide);
-  if (shared && threads > 1) machine.workers = await startWorkers(host, machine, { module, memory, wide }, options);
+  if (shared && threads > 1)
+    machine.workers = await startWorkers(host, machine, { module, memory, wide }, options);
   const capabilities = {
     threads: machine.workers.length + 1,
     simd,
@@ -65,11 +64,18 @@ export async function startMachine(
   return { machine, capabilities };
 }
 
-/** Enables 256-bit vectors as the option asks. Throws `backend` if they are required and missing. */
-function vectorsAreWide(host: CpuHost, asked: VectorBits | "auto"): boolean {
-  if (asked === 128) return false;
-  const missing = host.wideVectors(asked === "auto");
-  if (missing !== null && asked === 256)
+/** Enables 256-bit vectors as the options ask. Throws `config` if they are asked for with plain SIMD, and `backend` if they are required and missing. */
+function vectorsAreWide(
+  host: CpuHost,
+  simd: SimdLevel,
+  { simd: wanted, vectorBits = 128 }: CpuOptions,
+): boolean {
+  if (vectorBits === 256 && wanted === "plain")
+    throw new GradmixError("config", "vectorBits: 256-bit vectors need relaxed SIMD, not plain");
+  if (vectorBits === 128) return false;
+  const missing =
+    simd === "relaxed" ? host.wideVectors(vectorBits === "auto") : "this engine has no relaxed SIMD";
+  if (missing !== null && vectorBits === 256)
     throw new GradmixError("backend", `cpu: there are no 256-bit vectors: ${missing}; use vectorBits = 128`);
   return missing === null;
 }

@@ -34,19 +34,30 @@ export const nodeHost: CpuHost = {
 
 /** The flag of V8's pass that makes 256-bit instructions of pairs of 128-bit ones. It is an experiment of V8's, off by default. */
 const WIDE_FLAG = "--experimental-wasm-revectorize";
-/** Versions of Node.js with whose V8 every kernel was tested: the pass works from 24 on. */
+/** Versions of Node.js with whose V8 every kernel was tested. Node 22 has the pass too, but it joins nothing there. */
 const WIDE_FIRST = 24;
 const WIDE_LAST = 26;
 
+/** Enables the pass for the process, in which it then stays. */
 function wideVectors(known: boolean): string | null {
+  const missing = missingWideVectors(known);
+  if (missing === null) setFlagsFromString(WIDE_FLAG);
+  return missing;
+}
+
+/**
+ * Returns the reason why there are no 256-bit vectors, or null. V8 reports an unknown flag on stderr only, so whether it knows this one follows from how Node was
+ * built. `known`: only where they were tested.
+ */
+export function missingWideVectors(known: boolean): string | null {
   const major = Number(process.versions.node.split(".")[0]);
   if (process.arch !== "x64") return `they need an x64 processor, and this is ${process.arch}`;
-  if (major < WIDE_FIRST || Reflect.get(process.config.variables, "v8_enable_wasm_simd256_revec") !== 1)
-    return `they need Node.js ${WIDE_FIRST} or later, and this is ${process.version}`;
-  if (known && major > WIDE_LAST) return `they were tested up to Node.js ${WIDE_LAST}, and this is ${process.version}`;
-  if (!hasAvx2()) return "this processor has no AVX2";
-  setFlagsFromString(WIDE_FLAG);
-  return null;
+  if (major < WIDE_FIRST) return `they need Node.js ${WIDE_FIRST} or later, and this is ${process.version}`;
+  if (Reflect.get(process.config.variables, "v8_enable_wasm_simd256_revec") !== 1)
+    return "this build of Node.js was compiled without them";
+  if (known && major > WIDE_LAST)
+    return `they were tested up to Node.js ${WIDE_LAST}, and this is ${process.version}`;
+  return hasAvx2() ? null : "they need a processor with AVX2 and FMA";
 }
 
 /** Whether the processor has AVX2 and FMA, as far as Linux reports it; other systems do not tell, and nearly all of their processors have them. */

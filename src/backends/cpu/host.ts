@@ -13,7 +13,7 @@ export interface CpuHost {
   cores(): number;
   /** Enables relaxed SIMD where possible, and returns whether it is enabled. */
   relaxedSimd(): boolean;
-  /** Enables 256-bit vectors. Returns null, or the reason why this engine has none. `known` also asks that they are known to work on it. */
+  /** Enables 256-bit vectors, for the whole process. Returns null, or the reason why this engine has none. `known`: only where they were tested. */
   wideVectors(known: boolean): string | null;
   /** Loads the compiled kernels. Throws `backend` if they cannot be loaded. */
   kernelBytes(simd: SimdLevel): Promise<Uint8Array<ArrayBuffer>>;

@@ -13,8 +13,8 @@ export interface CpuOptions {
   /** SIMD level of the kernels. "relaxed" uses fused multiply-adds and is the default where the engine supports it; "plain" runs everywhere. */
   readonly simd?: SimdLevel;
   /**
-   * Width of the vectors. 256 lets V8 join pairs of 128-bit instructions, with the same bits, by a pass that it applies to the whole process; "auto" is 256 where that is
-   * known to work. Default 128.
+   * Width of the vectors in bits. With 256, V8 joins pairs of 128-bit instructions, which gives the same bits. Its pass is applied to all WebAssembly of the process and stays
+   * on. "auto" is 256 where this was tested, and 128 elsewhere. Default 128.
    */
   readonly vectorBits?: VectorBits | "auto";
   /** Largest number of bytes of linear memory, at most 4 GiB. Default 4 GiB. */

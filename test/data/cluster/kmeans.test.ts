@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
+import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { assignClusters, type Clusters, fitClusters, leafCount } from "#dist/data/cluster/tree.js";
 import { type FitMemory, type FitState, kMeans } from "#dist/data/cluster/kmeans.js";
 import { nearestCentroids } from "#dist/data/cluster/nearest-centroids.js";
@@ -162,7 +163,7 @@ describe("on the cpu", () => {
     const [one, again, other] = [await fit(1), await fit(1), await fit(2)];
     expect(again).toEqual(one);
     expect(other.ids).not.toEqual(one.ids);
-    const three = await backends[2].create();
+    const three = await createCpuBackend({ threads: 3 });
     setCurrentMemory(three);
     expect(await fit(1)).toEqual(one);
     setCurrentMemory(backend);
