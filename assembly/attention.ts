@@ -482,7 +482,6 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
   packTransposed(item + kAt, stride, time, size, keysT);
   packTransposed(item + vAt, stride, time, size, valuesT);
   packRows(item + kAt, stride, time, size, keyBlocks << 3, scale, keyRows);
-  memory.fill(dKeys, 0, 2 * area);
   memory.fill(zeros, 0, 2 * TILE);
 
   const group = heads / kvHeads, firstHead = kvHead * group, lastHead = firstHead + group - 1;
@@ -503,7 +502,6 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
       }
       packRows(qFrom, stride, rows, size, QUERIES, scale, queryRows);
       packRows(doFrom, outStride, rows, size, QUERIES, 1, doRows);
-      memory.fill(dQueries, 0, block);
       rowDots(o + <usize>i * outStride, doFrom, outStride, rows, size, deltas);
 
       for (let j = 0; j < i + rows; j += KEY_CHUNK) {
@@ -526,13 +524,13 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
           let d = 0;
           if (wide && (whole || !ends))
             for (; d + 16 <= size; d += 16) {
-              const panel = chunk + <usize>(d >> 3) * rowPanel, at = sums + (<usize>d << 4);
-              wideProduct(d0, BLOCK_STEP, columns, panel, rowPanel, at, whole ? to + (<usize>d << 2) : at, whole ? 32 : TILE, whole ? stride : 32);
+              const panel = chunk + <usize>(d >> 3) * rowPanel, at = sums + (<usize>d << 4), init = j > 0 ? at : zeros;
+              wideProduct(d0, BLOCK_STEP, columns, panel, rowPanel, init, whole ? to + (<usize>d << 2) : at, whole ? 32 : TILE, whole ? stride : 32);
             }
           for (; d < padded; d += 8) {
             const panel = chunk + <usize>(d >> 3) * rowPanel, at = sums + (<usize>d << 4), there = to + (<usize>d << 2);
             const direct = whole && d + 8 <= size;
-            product(d0, BLOCK_STEP, columns, panel, at, direct ? there : at, direct ? stride : 32);
+            product(d0, BLOCK_STEP, columns, panel, j > 0 ? at : zeros, direct ? there : at, direct ? stride : 32);
             if (ends && !direct) clipTile(at, rows - query, size - d, there, stride);
           }
         }
@@ -541,7 +539,8 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
           // The first strip with a query that sees these keys.
           const query = max(0, (key - i) & ~3), count = STRIP * strips - query;
           const from = <usize>(n >> 1) * BLOCK_STEP + (<usize>query << 5) + (<usize>(n & 1) << 4);
-          // Whether these are the last of the sums over blocks of queries and over heads.
+          // The first and the last of the sums over blocks of queries and over heads.
+          const begins = h == firstHead && key >= i, aside = begins ? TILE : rowPanel;
           const ends = h == lastHead && i + rows == time, whole = ends && key + 4 <= time;
           let d = 0;
           if (wide && (whole || !ends))
@@ -549,16 +548,16 @@ export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
               const panel = <usize>(d >> 3) * rowPanel + (<usize>key << 5), dk = dKeys + panel, dv = dValues + panel;
               const queryAt = <usize>(d >> 3) * queryPanel + (<usize>query << 5);
               const to = dItem + <usize>key * stride + (<usize>d << 2), beside = whole ? 32 : rowPanel, ld = whole ? stride : 32;
-              wideTransposed(probs + from, doRows + queryAt, queryPanel, count, dv, rowPanel, whole ? to + vAt : dv, beside, ld);
-              wideTransposed(dScores + from, queryRows + queryAt, queryPanel, count, dk, rowPanel, whole ? to + kAt : dk, beside, ld);
+              wideTransposed(probs + from, doRows + queryAt, queryPanel, count, begins ? zeros : dv, aside, whole ? to + vAt : dv, beside, ld);
+              wideTransposed(dScores + from, queryRows + queryAt, queryPanel, count, begins ? zeros : dk, aside, whole ? to + kAt : dk, beside, ld);
             }
           for (; d < padded; d += 8) {
             const panel = <usize>(d >> 3) * rowPanel + (<usize>key << 5), dk = dKeys + panel, dv = dValues + panel;
             const queryAt = <usize>(d >> 3) * queryPanel + (<usize>query << 5);
             const to = dItem + <usize>key * stride + (<usize>d << 2);
             const direct = whole && d + 8 <= size, ld = direct ? stride : 32;
-            transposed(probs + from, doRows + queryAt, count, dv, direct ? to + vAt : dv, ld);
-            transposed(dScores + from, queryRows + queryAt, count, dk, direct ? to + kAt : dk, ld);
+            transposed(probs + from, doRows + queryAt, count, begins ? zeros : dv, direct ? to + vAt : dv, ld);
+            transposed(dScores + from, queryRows + queryAt, count, begins ? zeros : dk, direct ? to + kAt : dk, ld);
             if (!ends || direct) continue;
             clipTile(dv, time - key, size - d, to + vAt, stride);
             clipTile(dk, time - key, size - d, to + kAt, stride);
