@@ -19,7 +19,7 @@ import { AttentionJvpSlots, AttentionSlots, AttentionVjpSlots } from "./slots";
 const TILE: usize = 128; // bytes of a tile [4][8]
 const BLOCK_STEP: usize = 32 * QUERIES;
 
-// The loops below take two steps of the sum at a time. With longer bodies V8 spills accumulators, and so it does with arithmetic behind the loop, or with 6×8 tiles.
+// The narrow loops below take two steps of the sum at a time. With longer bodies V8 spills accumulators, and so it does with arithmetic behind the loop, or with 6×8 tiles.
 
 // Writes init[4][8] + Σ_k a[row][k]·b[k][8], over an even number of `columns`, to 4 rows `ld` bytes apart. `a` is in blocks [4 rows][8 columns], `next` bytes apart.
 function product(a: usize, next: usize, columns: i32, b: usize, init: usize, to: usize, ld: usize): void {
