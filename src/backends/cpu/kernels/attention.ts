@@ -51,7 +51,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         parts: count,
         scale: p.scale,
       },
-      scratch: 4 * (2 * size * time + STRIP * (size + time) + 40),
+      scratch: 4 * (2 * size * time + STRIP * (size + time) + 136),
       work: work(p, 2),
     });
   },
@@ -75,7 +75,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         headDim: p.headDim,
         scale: p.scale,
       },
-      scratch: 4 * (5 * size * time + 3 * QUERIES * size + QUERIES + 2 * QUERIES * KEY_CHUNK),
+      scratch: 4 * (5 * size * time + 3 * QUERIES * size + QUERIES + 2 * QUERIES * KEY_CHUNK + 64),
       work: work(p, 5),
     });
   },
@@ -102,7 +102,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         parts: count,
         scale: p.scale,
       },
-      scratch: 4 * (4 * size * time + 2 * STRIP * (size + time) + 32),
+      scratch: 4 * (4 * size * time + 2 * STRIP * (size + time) + 128),
       work: work(p, 5),
     });
   },
