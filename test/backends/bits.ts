@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { type KernelName, kernelNames } from "#dist/backends/kernels/index.js";
 import { cases } from "./cases.ts";
-import { runCase } from "./harness.ts";
+import { bytesOf, runCase } from "./harness.ts";
 
 const [bits, threads, ...chosen] = process.argv.slice(2);
 const backend = await createCpuBackend({ threads: Number(threads), vectorBits: bits === "256" ? 256 : 128 });
@@ -20,7 +20,8 @@ async function hashes(kernel: KernelName): Promise<Record<string, string>> {
     if (c.family === "webgpu") continue;
     for (const margin of MARGINS) {
       const hash = createHash("sha256");
-      for (const data of await runCase(backend, kernel, c, margin)) if (data !== null) hash.update(data);
+      for (const data of await runCase(backend, kernel, c, margin))
+        if (data !== null) hash.update(bytesOf(data));
       found[`${at}: ${c.name}, views at element ${margin}`] = hash.digest("base64");
     }
   }

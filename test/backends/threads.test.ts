@@ -5,7 +5,7 @@ import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { kernelNames } from "#dist/backends/kernels/index.js";
 import type { TensorData } from "#dist/tensor/dtype.js";
 import { cases } from "./cases.ts";
-import { runCase } from "./harness.ts";
+import { bytesOf, runCase } from "./harness.ts";
 
 let backends: Backend[] = [];
 beforeAll(async () => {
@@ -15,9 +15,8 @@ afterAll(async () => {
   await Promise.all(backends.map((backend) => backend.dispose()));
 });
 
-const bytes = (data: TensorData): Buffer => Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 const sameBits = (a: TensorData | null, b: TensorData | null): boolean =>
-  a === null || b === null ? a === b : bytes(a).equals(bytes(b));
+  a === null || b === null ? a === b : bytesOf(a).equals(bytesOf(b));
 
 it.each(kernelNames)("%s", async (kernel) => {
   const different: string[] = [];
