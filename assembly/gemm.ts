@@ -88,8 +88,8 @@ function micro6(a: usize, b: usize, k: i32, never: i32, init: usize, to: usize, 
   v128.store(to, c50); v128.store(to, c51, 16);
 }
 
-// Like micro6, for two adjacent panels of B, the second `stride` bytes behind the first, and with its name for what V8 makes of it if it may join pairs of vectors
-// (`wide` in simd.ts): twelve accumulators of eight numbers each. Without that it spills.
+// Like micro6, for two adjacent panels of B, the second `stride` bytes behind the first. Only for wide vectors (`wide` in simd.ts): V8 joins its 24 accumulators to
+// twelve of eight numbers each. With narrow ones it would spill.
 function wide6(a: usize, b: usize, stride: usize, k: i32, init: usize, to: usize, ld: usize): void {
   const i0 = v128.load(init), i1 = v128.load(init, 16), i2 = v128.load(init, 32), i3 = v128.load(init, 48);
   let c00 = i0, c01 = i1, c02 = i2, c03 = i3;
@@ -359,7 +359,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
       const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0, start = shift != 0 ? shift : zeros;
-      // Rows that the panel before did together with this one.
+      // The rows of this panel that were computed together with the panel before.
       let i = beside;
       beside = 0;
       if (wide && i == 0 && j + 2 * NR <= min(col1, n) && alpha == 1) {
@@ -457,7 +457,7 @@ function microStatistics(a: usize, b: usize, k: i32, v: usize, total: usize, sum
   addPair(total + 96, c30, c31);
 }
 
-// Tiles of two panels of A, one after the other; with `wide`, eight accumulators of eight numbers each.
+// Tiles of two panels of A, the second `next` bytes behind the first, one tile after the other. Only for wide vectors: eight accumulators of eight numbers each.
 function wideTiles(a: usize, next: usize, b: usize, k: i32, tile: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
@@ -486,8 +486,8 @@ function wideTiles(a: usize, next: usize, b: usize, k: i32, tile: usize): void {
   v128.store(tile, c70, 224); v128.store(tile, c71, 240);
 }
 
-// Like microStatistics, for two panels of A, whose tiles of V and of the total follow each other. A sum is 32 bytes, to be added to 16: of the squares of both tiles, then of
-// both products with V.
+// Like microStatistics, for the two panels of wideTiles; their tiles of V and of the total follow each other. `sums` gets two vectors per sum, which the caller adds
+// (pairSum): the squares of both tiles, then both products with V.
 function wideStatistics(a: usize, next: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
