@@ -457,90 +457,109 @@ function microStatistics(a: usize, b: usize, k: i32, v: usize, total: usize, sum
   addPair(total + 96, c30, c31);
 }
 
-// Tiles of two panels of A, the second `next` bytes behind the first, one tile after the other. Only for wide vectors: eight accumulators of eight numbers each.
-function wideTiles(a: usize, next: usize, b: usize, k: i32, tile: usize): void {
-  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
-  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
-  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
-  let c60 = f32x4.splat(0), c61 = f32x4.splat(0), c70 = f32x4.splat(0), c71 = f32x4.splat(0);
-  let d = a + next;
-  while (k > 0) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(d, 0); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(d, 4); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    x = v128.load_splat<f32>(d, 8); c60 = fma(x, b0, c60); c61 = fma(x, b1, c61);
-    x = v128.load_splat<f32>(d, 12); c70 = fma(x, b0, c70); c71 = fma(x, b1, c71);
-    a += 16; d += 16; b += 32; k--;
+// Tiles of two panels of B, the second `next` bytes behind the first: one tile after the other. Only for wide vectors: eight accumulators of eight numbers each, two
+// steps at a time.
+function wideTiles(a: usize, b: usize, next: usize, k: i32, tile: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c02 = f32x4.splat(0), c03 = f32x4.splat(0);
+  let c10 = f32x4.splat(0), c11 = f32x4.splat(0), c12 = f32x4.splat(0), c13 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c22 = f32x4.splat(0), c23 = f32x4.splat(0);
+  let c30 = f32x4.splat(0), c31 = f32x4.splat(0), c32 = f32x4.splat(0), c33 = f32x4.splat(0);
+  let d = b + next;
+  for (; k > 1; k -= 2) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
+    const bn0 = v128.load(b, 32), bn1 = v128.load(b, 48), bn2 = v128.load(d, 32), bn3 = v128.load(d, 48);
+    x = v128.load_splat<f32>(a, 16); c00 = fma(x, bn0, c00); c01 = fma(x, bn1, c01); c02 = fma(x, bn2, c02); c03 = fma(x, bn3, c03);
+    x = v128.load_splat<f32>(a, 20); c10 = fma(x, bn0, c10); c11 = fma(x, bn1, c11); c12 = fma(x, bn2, c12); c13 = fma(x, bn3, c13);
+    x = v128.load_splat<f32>(a, 24); c20 = fma(x, bn0, c20); c21 = fma(x, bn1, c21); c22 = fma(x, bn2, c22); c23 = fma(x, bn3, c23);
+    x = v128.load_splat<f32>(a, 28); c30 = fma(x, bn0, c30); c31 = fma(x, bn1, c31); c32 = fma(x, bn2, c32); c33 = fma(x, bn3, c33);
+    a += 32; b += 64; d += 64;
   }
-  v128.store(tile, c00, 0); v128.store(tile, c01, 16);
-  v128.store(tile, c10, 32); v128.store(tile, c11, 48);
-  v128.store(tile, c20, 64); v128.store(tile, c21, 80);
-  v128.store(tile, c30, 96); v128.store(tile, c31, 112);
-  v128.store(tile, c40, 128); v128.store(tile, c41, 144);
-  v128.store(tile, c50, 160); v128.store(tile, c51, 176);
-  v128.store(tile, c60, 192); v128.store(tile, c61, 208);
-  v128.store(tile, c70, 224); v128.store(tile, c71, 240);
+  if (k > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
+  }
+  storePair(tile + 0, c00, c01);
+  storePair(tile + 32, c10, c11);
+  storePair(tile + 64, c20, c21);
+  storePair(tile + 96, c30, c31);
+  storePair(tile + 128, c02, c03);
+  storePair(tile + 160, c12, c13);
+  storePair(tile + 192, c22, c23);
+  storePair(tile + 224, c32, c33);
 }
 
-// Like microStatistics, for the two panels of wideTiles; their tiles of V and of the total follow each other. `sums` gets two vectors per sum, which the caller adds
+// Like microStatistics, for the two panels of wideTiles, whose tiles of V and of the total are `step` bytes apart. `sums` gets two vectors per sum, which the caller adds
 // (pairSum): the squares of both tiles, then both products with V.
-function wideStatistics(a: usize, next: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
-  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
-  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
-  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
-  let c60 = f32x4.splat(0), c61 = f32x4.splat(0), c70 = f32x4.splat(0), c71 = f32x4.splat(0);
-  let d = a + next;
-  while (k > 0) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(d, 0); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(d, 4); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    x = v128.load_splat<f32>(d, 8); c60 = fma(x, b0, c60); c61 = fma(x, b1, c61);
-    x = v128.load_splat<f32>(d, 12); c70 = fma(x, b0, c70); c71 = fma(x, b1, c71);
-    a += 16; d += 16; b += 32; k--;
+function wideStatistics(a: usize, b: usize, next: usize, k: i32, v: usize, total: usize, step: usize, sums: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c02 = f32x4.splat(0), c03 = f32x4.splat(0);
+  let c10 = f32x4.splat(0), c11 = f32x4.splat(0), c12 = f32x4.splat(0), c13 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c22 = f32x4.splat(0), c23 = f32x4.splat(0);
+  let c30 = f32x4.splat(0), c31 = f32x4.splat(0), c32 = f32x4.splat(0), c33 = f32x4.splat(0);
+  let d = b + next;
+  for (; k > 1; k -= 2) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
+    const bn0 = v128.load(b, 32), bn1 = v128.load(b, 48), bn2 = v128.load(d, 32), bn3 = v128.load(d, 48);
+    x = v128.load_splat<f32>(a, 16); c00 = fma(x, bn0, c00); c01 = fma(x, bn1, c01); c02 = fma(x, bn2, c02); c03 = fma(x, bn3, c03);
+    x = v128.load_splat<f32>(a, 20); c10 = fma(x, bn0, c10); c11 = fma(x, bn1, c11); c12 = fma(x, bn2, c12); c13 = fma(x, bn3, c13);
+    x = v128.load_splat<f32>(a, 24); c20 = fma(x, bn0, c20); c21 = fma(x, bn1, c21); c22 = fma(x, bn2, c22); c23 = fma(x, bn3, c23);
+    x = v128.load_splat<f32>(a, 28); c30 = fma(x, bn0, c30); c31 = fma(x, bn1, c31); c32 = fma(x, bn2, c32); c33 = fma(x, bn3, c33);
+    a += 32; b += 64; d += 64;
+  }
+  if (k > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
   }
   let s = f32x4.mul(c00, c00), t = f32x4.mul(c01, c01);
   s = fma(c10, c10, s); t = fma(c11, c11, t);
   s = fma(c20, c20, s); t = fma(c21, c21, t);
   s = fma(c30, c30, s); t = fma(c31, c31, t);
-  v128.store(sums, s, 0); v128.store(sums, t, 16);
-  s = f32x4.mul(c40, c40); t = f32x4.mul(c41, c41);
-  s = fma(c50, c50, s); t = fma(c51, c51, t);
-  s = fma(c60, c60, s); t = fma(c61, c61, t);
-  s = fma(c70, c70, s); t = fma(c71, c71, t);
-  v128.store(sums, s, 32); v128.store(sums, t, 48);
+  storePair(sums + 0, s, t);
+  s = f32x4.mul(c02, c02); t = f32x4.mul(c03, c03);
+  s = fma(c12, c12, s); t = fma(c13, c13, t);
+  s = fma(c22, c22, s); t = fma(c23, c23, t);
+  s = fma(c32, c32, s); t = fma(c33, c33, t);
+  storePair(sums + 32, s, t);
   if (v != 0) {
-    s = f32x4.mul(c00, v128.load(v, 0)); t = f32x4.mul(c01, v128.load(v, 16));
+    s = f32x4.mul(c00, v128.load(v)); t = f32x4.mul(c01, v128.load(v, 16));
     s = fma(c10, v128.load(v, 32), s); t = fma(c11, v128.load(v, 48), t);
     s = fma(c20, v128.load(v, 64), s); t = fma(c21, v128.load(v, 80), t);
     s = fma(c30, v128.load(v, 96), s); t = fma(c31, v128.load(v, 112), t);
-    v128.store(sums, s, 64); v128.store(sums, t, 80);
-    s = f32x4.mul(c40, v128.load(v, 128)); t = f32x4.mul(c41, v128.load(v, 144));
-    s = fma(c50, v128.load(v, 160), s); t = fma(c51, v128.load(v, 176), t);
-    s = fma(c60, v128.load(v, 192), s); t = fma(c61, v128.load(v, 208), t);
-    s = fma(c70, v128.load(v, 224), s); t = fma(c71, v128.load(v, 240), t);
-    v128.store(sums, s, 96); v128.store(sums, t, 112);
+    storePair(sums + 64, s, t);
+    v += step;
+    s = f32x4.mul(c02, v128.load(v)); t = f32x4.mul(c03, v128.load(v, 16));
+    s = fma(c12, v128.load(v, 32), s); t = fma(c13, v128.load(v, 48), t);
+    s = fma(c22, v128.load(v, 64), s); t = fma(c23, v128.load(v, 80), t);
+    s = fma(c32, v128.load(v, 96), s); t = fma(c33, v128.load(v, 112), t);
+    storePair(sums + 96, s, t);
   }
   if (total == 0) return;
   addPair(total, c00, c01);
   addPair(total + 32, c10, c11);
   addPair(total + 64, c20, c21);
   addPair(total + 96, c30, c31);
-  addPair(total + 128, c40, c41);
-  addPair(total + 160, c50, c51);
-  addPair(total + 192, c60, c61);
-  addPair(total + 224, c70, c71);
+  total += step;
+  addPair(total, c02, c03);
+  addPair(total + 32, c12, c13);
+  addPair(total + 64, c22, c23);
+  addPair(total + 96, c32, c33);
 }
 
 // A task computes a block of the segmented weight gradient. partials (f64): for each task S dots, S squares of segments, G squares of groups, 1 square of V.
-// Scratch: one tile, then the blocks of V, total and group, tile by tile.
+// Scratch: two tiles, two sums per panel of A, then the blocks of V, total and group, tile by tile.
 export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
   const a = p.a, b = p.b, segments = p.segments, groups = p.groups, v = p.v, total = p.total;
   const rows = <usize>p.rows;
@@ -552,9 +571,9 @@ export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
   const groupSquares = squares + (<usize>segmentCount << 3), vSquare = groupSquares + (<usize>groupCount << 3);
   const firstA = (task / columnBlocks) * panelsA, firstB = (task % columnBlocks) * panelsB;
   const lastA = min((m + MR - 1) / MR, firstA + panelsA), lastB = min((n + NR - 1) / NR, firstB + panelsB);
-  const tile = scratch(p);
-  const blockV = tile + 256, blockT = blockV + blockBytes, blockG = blockT + blockBytes;
-  const nextA = rows * MR << 2;
+  const tile = scratch(p), later = tile + 2 * TILE;
+  const blockV = later + (<usize>panelsA << 5), blockT = blockV + blockBytes, blockG = blockT + blockBytes;
+  const nextB = rows * NR << 2, column = <usize>(lastA - firstA) * TILE;
   memory.fill(stats, 0, (2 * segmentCount + groupCount + 1) << 3);
 
   const hasV = v != 0 || targets > 0;
@@ -584,41 +603,49 @@ export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
       const isTarget = s < targets, isTotal = total != 0 && s >= from, isDot = hasV && !isTarget, alone = !isTarget && !inGroup;
       for (let j = firstB; j < lastB; j++) {
         const panelB = b + ((<usize>j * rows + <usize>row0) * NR << 2);
+        const two = wide && j + 1 < lastB;
         for (let i = firstA; i < lastA; i++) {
-          const panelA = a + ((<usize>i * rows + <usize>row0) * MR << 2);
-          const two = wide && i + 1 < lastA;
+          const panelA = a + ((<usize>i * rows + <usize>row0) * MR << 2), atV = isDot ? blockV + at : 0, atT = isTotal ? blockT + at : 0;
+          // The sums of the second column of tiles wait in `later`, since the first column is added before it.
+          const after = later + (<usize>(i - firstA) << 5);
           if (alone && two) {
-            wideStatistics(panelA, nextA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
+            wideStatistics(panelA, panelB, nextB, k, atV, atT, column, tile);
             square = f64x2.add(square, twoDoubles(pairSum(tile)));
-            square = f64x2.add(square, twoDoubles(pairSum(tile + 32)));
+            v128.store(after, twoDoubles(pairSum(tile + 32)));
             if (isDot) {
               dot = f64x2.add(dot, twoDoubles(pairSum(tile + 64)));
-              dot = f64x2.add(dot, twoDoubles(pairSum(tile + 96)));
+              v128.store(after, twoDoubles(pairSum(tile + 96)), 16);
             }
-            at += 2 * TILE;
-            i++;
-            continue;
-          }
-          if (alone) {
-            microStatistics(panelA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
+          } else if (alone) {
+            microStatistics(panelA, panelB, k, atV, atT, tile);
             square = f64x2.add(square, twoDoubles(v128.load(tile)));
             if (isDot) dot = f64x2.add(dot, twoDoubles(v128.load(tile, 16)));
-            at += TILE;
-            continue;
+          } else {
+            if (two) {
+              wideTiles(panelA, panelB, nextB, k, tile);
+              const second = tile + TILE, place = at + column;
+              v128.store(after, dotTiles(second, second));
+              if (isDot) v128.store(after, dotTiles(second, blockV + place), 16);
+              if (isTarget) addTile(blockV + place, second);
+              if (isTotal) addTile(blockT + place, second);
+              if (inGroup) addTile(blockG + place, second);
+            } else micro(panelA, panelB, k, tile);
+            square = f64x2.add(square, dotTiles(tile, tile));
+            if (isDot) dot = f64x2.add(dot, dotTiles(tile, blockV + at));
+            if (isTarget) addTile(blockV + at, tile);
+            if (isTotal) addTile(blockT + at, tile);
+            if (inGroup) addTile(blockG + at, tile);
           }
-          if (two) {
-            wideTiles(panelA, nextA, panelB, k, tile);
-            i++;
-          } else micro(panelA, panelB, k, tile);
-          for (let each = tile, end = tile + (two ? 2 * TILE : TILE); each < end; each += TILE) {
-            square = f64x2.add(square, dotTiles(each, each));
-            if (isDot) dot = f64x2.add(dot, dotTiles(each, blockV + at));
-            if (isTarget) addTile(blockV + at, each);
-            if (isTotal) addTile(blockT + at, each);
-            if (inGroup) addTile(blockG + at, each);
-            at += TILE;
-          }
+          at += TILE;
         }
+        if (!two) continue;
+        for (let i = firstA; i < lastA; i++) {
+          const after = later + (<usize>(i - firstA) << 5);
+          square = f64x2.add(square, v128.load(after));
+          if (isDot) dot = f64x2.add(dot, v128.load(after, 16));
+        }
+        at += column;
+        j++;
       }
       store<f64>(dots + (<usize>s << 3), sumDoubles(dot));
       store<f64>(squares + (<usize>s << 3), sumDoubles(square));

@@ -294,7 +294,7 @@ function walk(runtime: Runtime, p: Params, o: Operands): void {
       columnBlocks,
       blockBytes: block,
     },
-    scratch: 256 + 3 * block,
+    scratch: 256 + 32 * BLOCK_PANELS_A + 3 * block,
     work: 2 * rows * m * n,
   });
   runtime.launch({
