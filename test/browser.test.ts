@@ -40,8 +40,8 @@ function readme(head: string, options: string, report: string): string {
   let text = replace(code, "step < 40", "step < steps");
   text = replace(
     text,
-    "await init();",
-    `const { steps = 40, ...options } = ${options};\nconst backend = await init(options);\nconst losses = [];`,
+    'await init({ vectorBits: "auto" });',
+    `const { steps = 40, ...options } = ${options};\nconst backend = await init({ vectorBits: "auto", ...options });\nconst losses = [];`,
   );
   text = replace(text, "await trainer.step();", "losses.push((await trainer.step()).loss);");
   text = replace(
