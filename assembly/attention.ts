@@ -13,7 +13,7 @@ import {
 } from "../src/backends/cpu/blocks";
 import { expClamped4, log4 } from "./functions";
 import { expBelow4 } from "./math";
-import { fma, scratch, sumLanes, wide } from "./simd";
+import { fma, scratch, storePair, sumLanes, wide } from "./simd";
 import { AttentionJvpSlots, AttentionSlots, AttentionVjpSlots } from "./slots";
 
 const TILE: usize = 128; // bytes of a tile [4][8]
@@ -191,8 +191,7 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i
     if (d + 8 <= size)
       for (let r = 0; r < rows; r++, source += stride, to += 32) {
         const low = f32x4.mul(v128.load(source), factor), high = f32x4.mul(v128.load(source, 16), factor);
-        v128.store(to, low);
-        v128.store(to, high, 16);
+        storePair(to, low, high);
       }
     else
       for (let r = 0; r < rows; r++, source += stride, to += 32)
@@ -218,8 +217,7 @@ function clipTile(tile: usize, rows: i32, columns: i32, to: usize, ld: usize): v
   for (let r: usize = 0; r < <usize>STRIP; r++, tile += 32, to += ld) {
     const factor = v128.load_splat<f32>(factors + (r << 2));
     const low = f32x4.mul(v128.load(tile), factor), high = f32x4.mul(v128.load(tile, 16), factor);
-    v128.store(to, low);
-    v128.store(to, high, 16);
+    storePair(to, low, high);
   }
 }
 
@@ -235,16 +233,14 @@ function clipTile(tile: usize, rows: i32, columns: i32, to: usize, ld: usize): v
 @inline function hide(at: usize, valid: i32): void {
   const never = f32x4.splat(-Infinity);
   const low = v128.bitselect(v128.load(at), never, lowMask(valid)), high = v128.bitselect(v128.load(at, 16), never, highMask(valid));
-  v128.store(at, low);
-  v128.store(at, high, 16);
+  storePair(at, low, high);
 }
 
 // Replaces 8 scores by e^{score − top}, and adds these to `sum`.
 // @ts-ignore: decorator
 @inline function exponentials(at: usize, top: v128, sum: v128): v128 {
   const low = expBelow4(f32x4.sub(v128.load(at), top)), high = expBelow4(f32x4.sub(v128.load(at, 16), top));
-  v128.store(at, low);
-  v128.store(at, high, 16);
+  storePair(at, low, high);
   return f32x4.add(f32x4.add(sum, low), high);
 }
 
@@ -296,10 +292,8 @@ function softmaxStrip(strip: usize, first: i32, inverse: usize, work: usize): v1
 @inline function gradients(p: usize, d: usize, lse: v128, delta: v128): void {
   const low = expBelow4(f32x4.sub(v128.load(p), lse)), high = expBelow4(f32x4.sub(v128.load(p, 16), lse));
   const dLow = f32x4.mul(low, f32x4.sub(v128.load(d), delta)), dHigh = f32x4.mul(high, f32x4.sub(v128.load(d, 16), delta));
-  v128.store(p, low);
-  v128.store(p, high, 16);
-  v128.store(d, dLow);
-  v128.store(d, dHigh, 16);
+  storePair(p, low, high);
+  storePair(d, dLow, dHigh);
 }
 
 // Like `gradients`, with zeros for keys from `valid` on.
@@ -309,10 +303,8 @@ function softmaxStrip(strip: usize, first: i32, inverse: usize, work: usize): v1
   const low = v128.and(mask0, expBelow4(f32x4.sub(v128.load(p), lse))), high = v128.and(mask1, expBelow4(f32x4.sub(v128.load(p, 16), lse)));
   const dLow = v128.and(mask0, f32x4.mul(low, f32x4.sub(v128.load(d), delta)));
   const dHigh = v128.and(mask1, f32x4.mul(high, f32x4.sub(v128.load(d, 16), delta)));
-  v128.store(p, low);
-  v128.store(p, high, 16);
-  v128.store(d, dLow);
-  v128.store(d, dHigh, 16);
+  storePair(p, low, high);
+  storePair(d, dLow, dHigh);
 }
 
 // Applies `gradients` to the scores of a strip of a block. Row r sees the keys below `valid` + r; rows from `rows` on see none.
