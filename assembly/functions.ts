@@ -273,7 +273,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
 // 1, the bounds of x, and the coefficients of GELU's power and of its slope.
 const GELU = memory.data<f32>([1, -10, 10, -0.1029432395800235, -2.302208198144325, 0.21406444881780075, 1.5957691216057308]);
 // @ts-ignore: decorator
-@inline function gelu(i: usize): v128 {
+@inline function ofGelu(i: usize): v128 {
   return constant(GELU, i);
 }
 
@@ -281,26 +281,26 @@ const GELU = memory.data<f32>([1, -10, 10, -0.1029432395800235, -2.3022081981443
 // negative x. Its slope is s + x·(2u)′·s·(1 − s). Both compute s from x clamped to ±10, beyond which s is less than 2⁻¹²⁵ or 1.
 // @ts-ignore: decorator
 @inline export function geluHeld(x: v128): v128 {
-  return f32x4.pmin(f32x4.pmax(x, gelu(1)), gelu(2));
+  return f32x4.pmin(f32x4.pmax(x, ofGelu(1)), ofGelu(2));
 }
 // e^{−2u} as 2ᵗ: −2u·log₂e is one polynomial in x, at most 126 in size.
 // @ts-ignore: decorator
 @inline export function geluPower(x: v128): v128 {
-  const slope = fma(gelu(3), f32x4.mul(x, x), gelu(4));
+  const slope = fma(ofGelu(3), f32x4.mul(x, x), ofGelu(4));
   return exp2Near4(f32x4.mul(x, slope));
 }
 // @ts-ignore: decorator
 @inline export function geluShare(power: v128): v128 {
-  return f32x4.div(gelu(0), f32x4.add(gelu(0), power));
+  return f32x4.div(ofGelu(0), f32x4.add(ofGelu(0), power));
 }
 // GELU of x from its share s. Below −10, where it is less than 2⁻¹²² in size, x is held there, so that its product with the share is not large.
 // @ts-ignore: decorator
 @inline export function geluFrom(x: v128, share: v128): v128 {
-  return f32x4.mul(f32x4.pmax(x, gelu(1)), share);
+  return f32x4.mul(f32x4.pmax(x, ofGelu(1)), share);
 }
 // @ts-ignore: decorator
 @inline export function geluSlopeFrom(x: v128, power: v128, share: v128): v128 {
-  const slope = f32x4.mul(x, fma(gelu(5), f32x4.mul(x, x), gelu(6)));
+  const slope = f32x4.mul(x, fma(ofGelu(5), f32x4.mul(x, x), ofGelu(6)));
   return fma(f32x4.mul(slope, share), f32x4.mul(power, share), share);
 }
 

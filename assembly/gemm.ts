@@ -2,7 +2,8 @@
 //
 // Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4], or, for the blocked product, of 6 rows; B in panels of 8 columns of op(B),
 // [panel][k][8]; short panels are padded with zeros. A micro-kernel multiplies one panel by another. `micro` leaves a 4×8 tile in memory, `micro6` one of 6×8; each
-// caller continues with it.
+// caller continues with it. With wide vectors, `wide6`, `wideTiles` and `wideStatistics` multiply by two panels of B at a time. The loop of a micro-kernel is
+// written out in each, since its sums must stay in registers.
 //
 // The blocked product divides the rows of a task into panels of 6, with one or two panels of 4 at the end if that needs fewer rows of padding (`sixes`).
 // Panels are contiguous, so the panel whose first row is r begins at element r·k.

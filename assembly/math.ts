@@ -12,19 +12,19 @@ const EXP = memory.data<f32>([
   -88, 88, -1e30,
 ]);
 // @ts-ignore: decorator
-@inline function exp(i: usize): v128 {
+@inline function ofExp(i: usize): v128 {
   return constant(EXP, i);
 }
 
 // (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
 // @ts-ignore: decorator
 @inline function expPolynomial4(r: v128): v128 {
-  return fma(fma(fma(fma(exp(0), r, exp(1)), r, exp(2)), r, exp(3)), r, exp(4));
+  return fma(fma(fma(fma(ofExp(0), r, ofExp(1)), r, ofExp(2)), r, ofExp(3)), r, ofExp(4));
 }
 
 // @ts-ignore: decorator
 @inline function expRest4(x: v128, n: v128): v128 {
-  const r = fma(n, exp(8), fma(n, exp(7), x)), one = exp(5);
+  const r = fma(n, ofExp(8), fma(n, ofExp(7), x)), one = ofExp(5);
   return fma(fma(expPolynomial4(r), r, one), r, one);
 }
 
@@ -51,21 +51,21 @@ export function exp4(x: v128): v128 {
 // e^x with one scaling step, for softmax and sigmoids: x is clamped to [−88, 88], and below −87.7 the result is exactly 0.
 // @ts-ignore: decorator
 @inline export function expClamped4(x: v128): v128 {
-  return expNear4(f32x4.pmax(f32x4.pmin(x, exp(12)), exp(11)));
+  return expNear4(f32x4.pmax(f32x4.pmin(x, ofExp(12)), ofExp(11)));
 }
 
 // Like expClamped4, for x that is at most 0 except for rounding, such as a score minus the maximum.
 // @ts-ignore: decorator
 @inline export function expBelow4(x: v128): v128 {
-  return expNear4(f32x4.pmax(x, exp(11)));
+  return expNear4(f32x4.pmax(x, ofExp(11)));
 }
 
 // Like expClamped4, for x in [−88, 88].
 // @ts-ignore: decorator
 @inline function expNear4(x: v128): v128 {
   // The constant includes the bias of the exponent, so the low bits are those of 2ⁿ; the shift removes the others.
-  const shifted = fma(x, exp(6), exp(10));
-  const y = expRest4(x, f32x4.sub(shifted, exp(10)));
+  const shifted = fma(x, ofExp(6), ofExp(10));
+  const y = expRest4(x, f32x4.sub(shifted, ofExp(10)));
   return f32x4.mul(y, i32x4.shl(shifted, 23));
 }
 
@@ -74,16 +74,16 @@ const EXP2 = memory.data<f32>([
   12583039, // ROUND, with the bias of an exponent
 ]);
 // @ts-ignore: decorator
-@inline function exp2(i: usize): v128 {
+@inline function ofExp2(i: usize): v128 {
   return constant(EXP2, i);
 }
 
 // 2^x for x in [−126, 126]. The reduction is exact; the polynomial is that of e^x with the powers of ln 2 in its coefficients.
 // @ts-ignore: decorator
 @inline export function exp2Near4(x: v128): v128 {
-  const shifted = f32x4.add(x, exp2(7));
-  const r = f32x4.sub(x, f32x4.sub(shifted, exp2(7)));
-  const y = fma(fma(fma(fma(fma(fma(exp2(0), r, exp2(1)), r, exp2(2)), r, exp2(3)), r, exp2(4)), r, exp2(5)), r, exp2(6));
+  const shifted = f32x4.add(x, ofExp2(7));
+  const r = f32x4.sub(x, f32x4.sub(shifted, ofExp2(7)));
+  const y = fma(fma(fma(fma(fma(fma(ofExp2(0), r, ofExp2(1)), r, ofExp2(2)), r, ofExp2(3)), r, ofExp2(4)), r, ofExp2(5)), r, ofExp2(6));
   return f32x4.mul(y, i32x4.shl(shifted, 23));
 }
 
@@ -106,12 +106,12 @@ export function tanh4(x: v128): v128 {
 // 1/(1 + e^{−x}). Below −88, where the exponential is clamped, it is exactly 0, so that its product with a large x is 0.
 // @ts-ignore: decorator
 @inline export function logistic4(x: v128): v128 {
-  const s = f32x4.div(exp(5), f32x4.add(exp(5), expClamped4(f32x4.neg(x))));
-  return v128.andnot(s, f32x4.lt(x, exp(11)));
+  const s = f32x4.div(ofExp(5), f32x4.add(ofExp(5), expClamped4(f32x4.neg(x))));
+  return v128.andnot(s, f32x4.lt(x, ofExp(11)));
 }
 
 // x·logistic(inner), for an `inner` that is as negative as x. At x = −∞ it gives the limit 0, not −∞·0.
 // @ts-ignore: decorator
 @inline export function gated4(x: v128, inner: v128): v128 {
-  return f32x4.mul(f32x4.pmax(x, exp(13)), logistic4(inner));
+  return f32x4.mul(f32x4.pmax(x, ofExp(13)), logistic4(inner));
 }

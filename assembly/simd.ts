@@ -15,7 +15,7 @@ import { ScratchSlots } from "./slots";
   return f64x2.add(f64x2.mul(a, b), c);
 }
 
-// Element i of a table, in all lanes. From Node.js 22 on, V8 makes a constant anew in every turn of a loop, with three instructions; to load it takes one.
+// Element i of a table, in all lanes. From Node.js 24 on, V8 makes a constant anew in every turn of a loop, with three instructions; to load it takes one.
 // @ts-ignore: decorator
 @inline export function constant(table: usize, i: usize): v128 {
   return v128.load_splat<f32>(table + (i << 2));
