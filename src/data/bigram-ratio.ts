@@ -21,6 +21,8 @@ export interface BigramRatio {
   finish(): void;
   /** The score of a text; 0 for a text without a pair. */
   score(tokens: Tokens): number;
+  /** The same for a text that was counted, without its own occurrences on one side. */
+  scoreWithout(side: Side, tokens: Tokens): number;
   /** Takes a text that was counted out of one side while `use` runs. What both sides are smoothed with stays the same. */
   without<R>(side: Side, tokens: Tokens, use: () => R): R;
 }
@@ -57,6 +59,9 @@ export function createBigramRatio(): BigramRatio {
   let terms: Terms | null = null;
   /** The logarithm of the ratio of each pair [tokens, tokens]; null if there are too many tokens. */
   let table: Float64Array | null = null;
+
+  /** The numbers of a text's tokens, and of the pairs that end in them. */
+  let places = { tokens: new Int32Array(0), pairs: new Int32Array(0) };
 
   /** Adds a text that was counted, or takes it out. */
   const change = (side: Side, tokens: Tokens, times: 1 | -1): void => {
@@ -109,7 +114,7 @@ export function createBigramRatio(): BigramRatio {
       terms = {
         first: tokens.map((_, a) => firstTerm(counts, a)),
         second: background.map((floor, b) => secondTerm(counts, b, -1, floor)),
-        pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, floorOf(b))),
+        pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, background[b]!)),
       };
       if (numbers.size <= MOST_IN_TABLE) table = tableOf(terms);
     },
@@ -130,6 +135,32 @@ export function createBigramRatio(): BigramRatio {
           sum += known.first[a]! + (ab < 0 ? known.second[b]! : known.pair[ab]!);
         }
         a = b;
+      }
+      return sum / (tokens.length - 1);
+    },
+    scoreWithout(side, tokens) {
+      if (tokens.length < 2) return 0;
+      const own = counts[side];
+      if (places.tokens.length < tokens.length)
+        places = { tokens: new Int32Array(2 * tokens.length), pairs: new Int32Array(2 * tokens.length) };
+      const { tokens: number, pairs: pair } = places;
+      for (let t = 0; t < tokens.length; t++) {
+        number[t] = numbers.get(tokens[t]!);
+        own.tokens[number[t]!]! -= 1;
+        if (t === 0) continue;
+        pair[t] = pairs.get(number[t - 1]!, number[t]!);
+        own.pairs[pair[t]!]! -= 1;
+      }
+      own.total -= tokens.length;
+      let sum = 0;
+      for (let t = 1; t < tokens.length; t++) {
+        const b = number[t]!;
+        sum += firstTerm(counts, number[t - 1]!) + secondTerm(counts, b, pair[t]!, background[b]!);
+      }
+      own.total += tokens.length;
+      for (let t = 0; t < tokens.length; t++) {
+        own.tokens[number[t]!]! += 1;
+        if (t > 0) own.pairs[pair[t]!]! += 1;
       }
       return sum / (tokens.length - 1);
     },
@@ -167,9 +198,11 @@ function firstTerm({ target, other }: Both, a: number): number {
 
 /** The term of a pair ab, −1 if it was not counted, from the background of b. */
 function secondTerm({ target, other }: Both, b: number, ab: number, background: number): number {
-  const undivided = ({ total, tokens, pairs }: Counts): number => {
-    const single = (timesOf(tokens, b) + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
-    return timesOf(pairs, ab) + BIGRAM_SMOOTHING * single;
-  };
-  return Math.log(undivided(target) / undivided(other));
+  return Math.log(undivided(target, b, ab, background) / undivided(other, b, ab, background));
+}
+
+/** The numerator of p(b | a). */
+function undivided({ total, tokens, pairs }: Counts, b: number, ab: number, background: number): number {
+  const single = (timesOf(tokens, b) + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
+  return timesOf(pairs, ab) + BIGRAM_SMOOTHING * single;
 }

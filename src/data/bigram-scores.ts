@@ -10,7 +10,7 @@
  */
 import { runSteps, type Steps } from "./steps.ts";
 import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
-import type { StoredStream } from "./tokens.ts";
+import type { StoredStream, Tokens } from "./tokens.ts";
 
 /** s: the number of occurrences of a token from which its followers weigh as much as the domain's own frequencies. */
 export const BIGRAM_SMOOTHING = 20;
@@ -18,6 +18,8 @@ export const BIGRAM_SMOOTHING = 20;
 export const UNIGRAM_SMOOTHING = 1500;
 /** Added to q, for tokens that no domain contains. */
 export const FLOOR = 5e-6;
+/** Most tokens of the domains that are kept in memory while they are counted (64 MB). */
+const MOST_KEPT = 2 ** 24;
 
 /** Tokens of a stream with their followers: the pairs (start + t, start + t + 1). */
 export interface Piece {
@@ -73,7 +75,8 @@ export function* scoreGroupsInSteps(
 ): Steps<BigramScores[]> {
   const [tokens, pairs] = [createTokenNumbers(), createKeys()];
   const indices = groups.map(({ pieces }) => indexPieces(pieces, length, tokens, pairs));
-  const background = backgroundOf(domains, tokens);
+  const textOf = textReader(domains);
+  const background = backgroundOf(domains, textOf, tokens);
   const counts: Counts = {
     total: 0,
     tokens: new Int32Array(tokens.size),
@@ -85,7 +88,7 @@ export function* scoreGroupsInSteps(
   }));
   for (const [i, domain] of domains.entries()) {
     yield;
-    const places = placesOf(domain, tokens, pairs);
+    const places = placesOf(textOf(i), totalOf(domain.stretches), tokens, pairs);
     counts.total = 0;
     counts.tokens.fill(0);
     counts.pairs.fill(0);
@@ -168,14 +171,28 @@ function postingsOf(placed: Int32Array, length: number): Postings {
   return { items, offsets, piece };
 }
 
+/** Reads the counted text of domain i, stretch after stretch. It is needed twice, and kept unless there is too much of it. */
+function textReader(domains: readonly CountedDomain[]): (i: number) => readonly Tokens[] {
+  const read = ({ stream, stretches }: CountedDomain): Tokens[] =>
+    stretches.map(({ from, to }) => stream.tokens.subarray(from, to));
+  if (domains.reduce((sum, { stretches }) => sum + totalOf(stretches), 0) > MOST_KEPT)
+    return (i) => read(domains[i]!);
+  const kept = domains.map(read);
+  return (i) => kept[i]!;
+}
+
 /** q, indexed by the numbers of the tokens. */
-function backgroundOf(domains: readonly CountedDomain[], tokens: TokenNumbers): Float64Array {
+function backgroundOf(
+  domains: readonly CountedDomain[],
+  textOf: (i: number) => readonly Tokens[],
+  tokens: TokenNumbers,
+): Float64Array {
   const background = new Float64Array(tokens.size).fill(FLOOR);
-  for (const { stream, stretches } of domains) {
+  for (const [i, { stretches }] of domains.entries()) {
     const share = 1 / (totalOf(stretches) * domains.length);
-    for (const { from, to } of stretches)
-      for (const id of stream.tokens.subarray(from, to)) {
-        const token = tokens.get(id);
+    for (const ids of textOf(i))
+      for (let t = 0; t < ids.length; t++) {
+        const token = tokens.get(ids[t]!);
         if (token >= 0) background[token]! += share;
       }
   }
@@ -193,14 +210,13 @@ interface Places {
   readonly pairs: Int32Array;
 }
 
-function placesOf({ stream, stretches }: CountedDomain, tokens: TokenNumbers, pairs: Keys): Places {
-  const total = totalOf(stretches);
+function placesOf(text: readonly Tokens[], total: number, tokens: TokenNumbers, pairs: Keys): Places {
   const places = { tokens: new Int32Array(total), pairs: new Int32Array(total) };
   let at = 0;
-  for (const { from, to } of stretches) {
+  for (const ids of text) {
     let before = -1;
-    for (const id of stream.tokens.subarray(from, to)) {
-      const token = tokens.get(id);
+    for (let t = 0; t < ids.length; t++) {
+      const token = tokens.get(ids[t]!);
       places.tokens[at] = token;
       places.pairs[at] = before < 0 || token < 0 ? -1 : pairs.get(before, token);
       before = token;
@@ -248,19 +264,22 @@ function scoreRow(
 ): { readonly unigram: Float64Array; readonly bigram: Float64Array } {
   const unigram = new Float64Array(pieces).fill(-length * Math.log1p(total / UNIGRAM_SMOOTHING));
   const bigram = new Float64Array(pieces);
-  asSecond.items.forEach((b, j) => {
+  for (let j = 0; j < asSecond.items.length; j++) {
+    const b = asSecond.items[j]!;
     if (tokens[b]! > 0)
       add(unigram, asSecond, j, Math.log1p(tokens[b]! / (UNIGRAM_SMOOTHING * background[b]!)));
-  });
-  asFirst.items.forEach((a, j) => {
+  }
+  for (let j = 0; j < asFirst.items.length; j++) {
+    const a = asFirst.items[j]!;
     if (tokens[a]! > 0) add(bigram, asFirst, j, -Math.log1p(tokens[a]! / BIGRAM_SMOOTHING));
-  });
-  asPair.items.forEach((ab, j) => {
-    if (pairs[ab] === 0) return;
+  }
+  for (let j = 0; j < asPair.items.length; j++) {
+    const times = pairs[asPair.items[j]!]!;
+    if (times === 0) continue;
     const b = followers[j]!;
     const p = (tokens[b]! + UNIGRAM_SMOOTHING * background[b]!) / (total + UNIGRAM_SMOOTHING);
-    add(bigram, asPair, j, Math.log1p(pairs[ab]! / (BIGRAM_SMOOTHING * p)));
-  });
+    add(bigram, asPair, j, Math.log1p(times / (BIGRAM_SMOOTHING * p)));
+  }
   return { unigram, bigram };
 }
 

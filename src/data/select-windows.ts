@@ -228,9 +228,8 @@ function* scoresInSteps(parts: readonly Tokens[], domains: readonly Windows[]): 
     scoreOf(domain, index) {
       const window = windowTokens(domains[domain]!, index);
       const from = index * domains[domain]!.time;
-      const own = (): number => ratio.score(window);
       const isCounted = contains(counted[domain]!, { from, to: from + window.length });
-      return isCounted ? ratio.without("other", window, own) : own();
+      return isCounted ? ratio.scoreWithout("other", window) : ratio.score(window);
     },
   };
 }

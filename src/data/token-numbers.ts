@@ -1,6 +1,6 @@
 /** Numbers the tokens, and the pairs of tokens, that occur in some text, so that arrays can count them. */
 
-/** Numbers pairs of integers below 2³¹ in the order of their first occurrence: a hash table with open addressing. */
+/** Numbers pairs of integers below 2³¹ in the order of their first occurrence. */
 export interface Keys {
   readonly size: number;
   /** The number of a pair; −1 if it has none. */
@@ -10,7 +10,50 @@ export interface Keys {
   forEach(use: (a: number, b: number, number: number) => void): void;
 }
 
+/**
+ * Pairs of integers below this are in a table (4 MB), which is several times faster than hashing. Numbers of tokens are in the order of their first
+ * occurrence, so frequent tokens, and most pairs, are among them.
+ */
+const SIDE_BITS = 10;
+const SIDE = 2 ** SIDE_BITS;
+
 export function createKeys(): Keys {
+  /** The number of a pair + 1; 0 if it has none. */
+  const table = new Int32Array(SIDE * SIDE);
+  const others = createHashed();
+  let size = 0;
+  const get = (a: number, b: number): number =>
+    (a | b) < SIDE ? table[(a << SIDE_BITS) | b]! - 1 : others.get(a, b);
+  return {
+    get size() {
+      return size;
+    },
+    get,
+    add(a, b) {
+      const known = get(a, b);
+      if (known >= 0) return known;
+      if ((a | b) < SIDE) table[(a << SIDE_BITS) | b] = size + 1;
+      else others.set(a, b, size);
+      return size++;
+    },
+    forEach(use) {
+      table.forEach((value, at) => {
+        if (value > 0) use(at >> SIDE_BITS, at & (SIDE - 1), value - 1);
+      });
+      others.forEach(use);
+    },
+  };
+}
+
+/** Numbers of pairs: a hash table with open addressing. */
+interface Hashed {
+  get(a: number, b: number): number;
+  /** Gives a number to a pair that has none. */
+  set(a: number, b: number, number: number): void;
+  forEach(use: (a: number, b: number, number: number) => void): void;
+}
+
+function createHashed(): Hashed {
   let mask = 1023;
   // A slot holds a, b, the number, and an unused entry: with 16 bytes it lies within one cache line.
   let slots = new Int32Array(4 * (mask + 1)).fill(-1);
@@ -37,16 +80,10 @@ export function createKeys(): Keys {
       if (before[at + 2]! >= 0) put(before[at]!, before[at + 1]!, before[at + 2]!);
   };
   return {
-    get size() {
-      return size;
-    },
     get: (a, b) => slots[slotOf(a, b) + 2]!,
-    add(a, b) {
-      const known = slots[slotOf(a, b) + 2]!;
-      if (known >= 0) return known;
-      if (2 * size > mask) grow();
-      put(a, b, size);
-      return size++;
+    set(a, b, number) {
+      if (2 * size++ > mask) grow();
+      put(a, b, number);
     },
     forEach(use) {
       for (let at = 0; at < slots.length; at += 4)
