@@ -71,58 +71,120 @@ interface Stage {
   put(first: string): string;
 }
 
-/** Returns the text of the steps that the passes share. */
-function stepsFor(headDim: number, { rows, cols }: Blocks) {
-  const fours = inFours(headDim);
-  const quads = Math.ceil(headDim / 4);
-  const stride = quads + 1;
+/** A workgroup's blocks for heads of a width, and what one of its invocations computes. */
+interface Layout extends Blocks {
+  /** Whether operands are read and written as vectors of four. */
+  readonly fours: boolean;
+  /** Vectors of four along the head, and from one row of a tile to the next. */
+  readonly quads: number;
+  readonly stride: number;
   /** Number of invocations along the rows, which is also the distance between an invocation's rows. */
-  const high = rows / 4;
-  const [own, across, along] = [range(4), range(cols / LANES), range(Math.ceil(quads / LANES))];
-  const each = (line: (i: number, j: number) => string): string =>
-    own.map((i) => across.map((j) => line(i, j)).join(" ")).join("\n");
-  /**
-   * Fills a tile of `count` rows through registers called `name`: `load` fetches it, `put` stores it. `fetch(t, quad)` is an expression for the vector `quad` of
-   * row t. If the tile needs too many registers, or does not divide among the invocations, it is fetched when it is stored.
-   */
-  const stage = (name: string, tile: string, count: number, fetch: Fetch): Stage => {
-    const invocations = high * LANES;
-    const turns = (count * quads) / invocations;
-    const place = (e: string): string => `(${e} / QUADS) * ${stride}u + ${e} % QUADS`;
-    const nth = (turn: number): string => (turn === 0 ? "local" : `(local + ${turn * invocations}u)`);
-    const declare = range(turns)
-      .map((turn) => `  var ${name}${turn}: vec4f;`)
+  readonly high: number;
+  /** Counts an invocation's rows, its columns, and its vectors along the head. */
+  readonly own: readonly number[];
+  readonly across: readonly number[];
+  readonly along: readonly number[];
+}
+
+function layoutOf(headDim: number, { rows, cols }: Blocks): Layout {
+  const quads = Math.ceil(headDim / 4);
+  return {
+    ...{ rows, cols, quads, fours: inFours(headDim), stride: quads + 1, high: rows / 4 },
+    own: range(4),
+    across: range(cols / LANES),
+    along: range(Math.ceil(quads / LANES)),
+  };
+}
+
+/**
+ * Fills a tile of `count` rows through registers called `name`: `load` fetches it, `put` stores it. `fetch(t, quad)` is an expression for the vector `quad` of
+ * row t. If the tile needs too many registers, or does not divide among the invocations, it is fetched when it is stored.
+ */
+function stageOf(
+  { quads, stride, high }: Layout,
+  name: string,
+  tile: string,
+  count: number,
+  fetch: Fetch,
+): Stage {
+  const invocations = high * LANES;
+  const turns = (count * quads) / invocations;
+  const place = (e: string): string => `(${e} / QUADS) * ${stride}u + ${e} % QUADS`;
+  const nth = (turn: number): string => (turn === 0 ? "local" : `(local + ${turn * invocations}u)`);
+  const declare = range(turns)
+    .map((turn) => `  var ${name}${turn}: vec4f;`)
+    .join("\n");
+  const load = (first: string): string =>
+    range(turns)
+      .map(
+        (turn) => `  ${name}${turn} = ${fetch(`${first} + ${nth(turn)} / QUADS`, `${nth(turn)} % QUADS`)};`,
+      )
       .join("\n");
-    const load = (first: string): string =>
-      range(turns)
-        .map(
-          (turn) => `  ${name}${turn} = ${fetch(`${first} + ${nth(turn)} / QUADS`, `${nth(turn)} % QUADS`)};`,
-        )
-        .join("\n");
-    const put = (): string =>
-      range(turns)
-        .map((turn) => `  ${tile}[${place(nth(turn))}] = ${name}${turn};`)
-        .join("\n");
-    if (Number.isInteger(turns) && turns <= MOST_AHEAD) return { declare, load, put };
-    if (Number.isInteger(turns) && turns <= MOST_TURNS)
-      return {
-        declare: "",
-        load: () => "",
-        put: (first) => `  {\n${declare}\n${load(first)}\n${put()}\n  }`,
-      };
+  const put = (): string =>
+    range(turns)
+      .map((turn) => `  ${tile}[${place(nth(turn))}] = ${name}${turn};`)
+      .join("\n");
+  if (Number.isInteger(turns) && turns <= MOST_AHEAD) return { declare, load, put };
+  if (Number.isInteger(turns) && turns <= MOST_TURNS)
     return {
       declare: "",
       load: () => "",
-      put: (first) => `  for (var e = local; e < ${count * quads}u; e += ${invocations}u) {
+      put: (first) => `  {\n${declare}\n${load(first)}\n${put()}\n  }`,
+    };
+  return {
+    declare: "",
+    load: () => "",
+    put: (first) => `  for (var e = local; e < ${count * quads}u; e += ${invocations}u) {
     ${tile}[${place("e")}] = ${fetch(`${first} + e / QUADS`, "e % QUADS")};
   }`,
-    };
   };
-  /** Fetches a tile and stores it at once. */
-  const fill = (tile: string, count: number, first: string, fetch: Fetch): string => {
-    const { declare, load, put } = stage(`${tile}_`, tile, count, fetch);
-    return `  {\n${declare}\n${load(first)}\n${put(first)}\n  }`;
+}
+
+/** Fetches a tile and stores it at once. */
+function fillOf(layout: Layout, tile: string, count: number, first: string, fetch: Fetch): string {
+  const { declare, load, put } = stageOf(layout, `${tile}_`, tile, count, fetch);
+  return `  {\n${declare}\n${load(first)}\n${put(first)}\n  }`;
+}
+
+/**
+ * Stores row i of `name` into `operand` from element `first(i)` on. It stores `value(i, sum, at)` for each sum, which is one element or a vector of four; `at` is
+ * the position in the operand, in elements or in vectors.
+ */
+function storeOf(
+  { fours, own, along }: Layout,
+  name: string,
+  operand: string,
+  first: (i: number) => string,
+  value: (i: number, sum: string, at: string) => string,
+): string {
+  const sum = (i: number, e: number): string[] => {
+    if (fours) {
+      const at = `first / 4u + x + ${e * LANES}u`;
+      return [
+        `    if (x + ${e * LANES}u < QUADS) { set_${operand}4(${at}, ${value(i, `${name}${i}_${e}`, at)}); }`,
+      ];
+    }
+    return range(4).map((c) => {
+      const d = `4u * (x + ${e * LANES}u) + ${c}u`;
+      return `    if (${d} < D) { set_${operand}(first + ${d}, ${value(i, `${name}${i}_${e}.${XYZW[c]}`, `first + ${d}`)}); }`;
+    });
   };
+  return own
+    .map(
+      (i) => `  if (row${i} < p.time) {
+    let first = ${first(i)};
+${along.flatMap((e) => sum(i, e)).join("\n")}
+  }`,
+    )
+    .join("\n");
+}
+
+/** Returns the text of the steps that the passes share. */
+function stepsFor(headDim: number, blocks: Blocks) {
+  const layout = layoutOf(headDim, blocks);
+  const { rows, cols, quads, stride, high, own, across, along } = layout;
+  const each = (line: (i: number, j: number) => string): string =>
+    own.map((i) => across.map((j) => line(i, j)).join(" ")).join("\n");
   return {
     workgroup: high * LANES,
     own,
@@ -142,8 +204,10 @@ var<workgroup> joins: array<vec4f, ${LANES * high}>;`;
     start: `  let y = local / ${LANES}u;
   let x = local % ${LANES}u;
 ${own.map((i) => `  let row${i} = row_first + y + ${i * high}u;`).join("\n")}`,
-    stage,
-    fill,
+    stage: (name: string, tile: string, count: number, fetch: Fetch): Stage =>
+      stageOf(layout, name, tile, count, fetch),
+    fill: (tile: string, count: number, first: string, fetch: Fetch): string =>
+      fillOf(layout, tile, count, first, fetch),
     zeros: (name: string): string => each((i, j) => `  var ${name}${i}${j} = 0.0;`),
     /** name[i][j] += ⟨row i of the tile, row j of the stream⟩. */
     products(name: string, tile: string): string {
@@ -186,38 +250,12 @@ ${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}
   var ${name} = ${first};
   for (var lane = 0u; lane < ${LANES}u; lane++) { ${name} = ${combine(name, `joins[lane * ${high}u + y]`)}; }`;
     },
-    /**
-     * Stores row i of `name` into `operand` from element `first(i)` on. It stores `value(i, sum, at)` for each sum, which is one element or a vector of four; `at` is
-     * the position in the operand, in elements or in vectors.
-     */
-    store(
+    store: (
       name: string,
       operand: string,
       first: (i: number) => string,
       value: (i: number, sum: string, at: string) => string = (_, sum) => sum,
-    ): string {
-      return own
-        .map(
-          (i) => `  if (row${i} < p.time) {
-    let first = ${first(i)};
-${along
-  .flatMap((e) => {
-    if (fours) {
-      const at = `first / 4u + x + ${e * LANES}u`;
-      return [
-        `    if (x + ${e * LANES}u < QUADS) { set_${operand}4(${at}, ${value(i, `${name}${i}_${e}`, at)}); }`,
-      ];
-    }
-    return range(4).map((c) => {
-      const d = `4u * (x + ${e * LANES}u) + ${c}u`;
-      return `    if (${d} < D) { set_${operand}(first + ${d}, ${value(i, `${name}${i}_${e}.${XYZW[c]}`, `first + ${d}`)}); }`;
-    });
-  })
-  .join("\n")}
-  }`,
-        )
-        .join("\n");
-    },
+    ): string => storeOf(layout, name, operand, first, value),
   };
 }
 
