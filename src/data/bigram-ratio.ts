@@ -7,7 +7,7 @@
  * (`bigram-scores.ts`), with the frequencies of the other text.
  */
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
-import { createKeys, createTokenNumbers } from "./token-numbers.ts";
+import { createKeys, createTokenNumbers, type Keys } from "./token-numbers.ts";
 import type { Tokens } from "./tokens.ts";
 
 /** One of the two texts. */
@@ -60,29 +60,16 @@ export function createBigramRatio(): BigramRatio {
   /** The logarithm of the ratio of each pair [tokens, tokens]; null if there are too many tokens. */
   let table: Float64Array | null = null;
 
-  /** The numbers of a text's tokens, and of the pairs that end in them. */
-  let places = { tokens: new Int32Array(0), pairs: new Int32Array(0) };
-
-  /** Adds a text that was counted, or takes it out. */
-  const change = (side: Side, tokens: Tokens, times: 1 | -1): void => {
-    const own = counts[side];
-    let before = -1;
-    for (const id of tokens) {
-      const next = numbers.get(id);
-      own.tokens[next]! += times;
-      if (before >= 0) own.pairs[pairs.get(before, next)]! += times;
-      before = next;
+  let places = noPlaces(64);
+  /** The places of a text that was counted, until the next call. */
+  const placesOf = (tokens: Tokens): Places => {
+    if (places.tokens.length < tokens.length) places = noPlaces(2 * tokens.length);
+    const { tokens: numberAt, pairs: pairAt } = places;
+    for (let t = 0; t < tokens.length; t++) {
+      numberAt[t] = numbers.get(tokens[t]!);
+      if (t > 0) pairAt[t] = pairs.get(numberAt[t - 1]!, numberAt[t]!);
     }
-    own.total += times * tokens.length;
-  };
-  const tableOf = ({ first, second, pair }: Terms): Float64Array => {
-    const ratios = new Float64Array(first.length * second.length);
-    first.forEach((term, a) => {
-      const row = a * second.length;
-      second.forEach((other, b) => (ratios[row + b] = term + other));
-    });
-    pairs.forEach((a, b, ab) => (ratios[a * second.length + b] = first[a]! + pair[ab]!));
-    return ratios;
+    return places;
   };
   const floorOf = (token: number): number => (token < 0 ? FLOOR : background[token]!);
 
@@ -116,7 +103,7 @@ export function createBigramRatio(): BigramRatio {
         second: background.map((floor, b) => secondTerm(counts, b, -1, floor)),
         pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, background[b]!)),
       };
-      if (numbers.size <= MOST_IN_TABLE) table = tableOf(terms);
+      if (numbers.size <= MOST_IN_TABLE) table = tableOf(terms, pairs);
     },
     score(tokens) {
       if (tokens.length < 2) return 0;
@@ -140,42 +127,59 @@ export function createBigramRatio(): BigramRatio {
     },
     scoreWithout(side, tokens) {
       if (tokens.length < 2) return 0;
-      const own = counts[side];
-      if (places.tokens.length < tokens.length)
-        places = { tokens: new Int32Array(2 * tokens.length), pairs: new Int32Array(2 * tokens.length) };
-      const { tokens: number, pairs: pair } = places;
-      for (let t = 0; t < tokens.length; t++) {
-        number[t] = numbers.get(tokens[t]!);
-        own.tokens[number[t]!]! -= 1;
-        if (t === 0) continue;
-        pair[t] = pairs.get(number[t - 1]!, number[t]!);
-        own.pairs[pair[t]!]! -= 1;
-      }
-      own.total -= tokens.length;
+      const own = placesOf(tokens);
+      recount(counts[side], own, tokens.length, -1);
       let sum = 0;
       for (let t = 1; t < tokens.length; t++) {
-        const b = number[t]!;
-        sum += firstTerm(counts, number[t - 1]!) + secondTerm(counts, b, pair[t]!, background[b]!);
+        const [a, b] = [own.tokens[t - 1]!, own.tokens[t]!];
+        sum += firstTerm(counts, a) + secondTerm(counts, b, own.pairs[t]!, background[b]!);
       }
-      own.total += tokens.length;
-      for (let t = 0; t < tokens.length; t++) {
-        own.tokens[number[t]!]! += 1;
-        if (t > 0) own.pairs[pair[t]!]! += 1;
-      }
+      recount(counts[side], own, tokens.length, 1);
       return sum / (tokens.length - 1);
     },
     without(side, tokens, use) {
       const kept = terms;
       terms = null;
-      change(side, tokens, -1);
+      recount(counts[side], placesOf(tokens), tokens.length, -1);
       try {
         return use();
       } finally {
-        change(side, tokens, 1);
+        recount(counts[side], placesOf(tokens), tokens.length, 1);
         terms = kept;
       }
     },
   };
+}
+
+/** The numbers of a text's tokens, and of the pairs that end at them (from the second token on). */
+interface Places {
+  readonly tokens: Int32Array;
+  readonly pairs: Int32Array;
+}
+
+const noPlaces = (length: number): Places => ({
+  tokens: new Int32Array(length),
+  pairs: new Int32Array(length),
+});
+
+/** Adds a text of `length` tokens, or takes it out of the counts. */
+function recount(counts: Counts, { tokens, pairs }: Places, length: number, times: 1 | -1): void {
+  for (let t = 0; t < length; t++) {
+    counts.tokens[tokens[t]!]! += times;
+    if (t > 0) counts.pairs[pairs[t]!]! += times;
+  }
+  counts.total += times * length;
+}
+
+/** The logarithm of the ratio of each pair of tokens [tokens, tokens]. */
+function tableOf({ first, second, pair }: Terms, pairs: Keys): Float64Array {
+  const ratios = new Float64Array(first.length * second.length);
+  first.forEach((term, a) => {
+    const row = a * second.length;
+    second.forEach((other, b) => (ratios[row + b] = term + other));
+  });
+  pairs.forEach((a, b, ab) => (ratios[a * second.length + b] = first[a]! + pair[ab]!));
+  return ratios;
 }
 
 const noCounts = (): Counts => ({ total: 0, tokens: new Float64Array(0), pairs: new Float64Array(0) });
