@@ -55,6 +55,8 @@ const COUNTED_OF_TARGET = 2 ** 21;
 const SCORED = 512;
 const SCORED_IN_ALL = 2 ** 17;
 const LEAST_SCORED = 16;
+/** Tokens that are read at a time to score windows. */
+const READ_AHEAD = 4096;
 /** Parts of the target; each is scored with the counts of the others. */
 const TARGET_PARTS = 10;
 /** Windows that are compared with each other; the best of them are kept. They are spread over the domain. */
@@ -223,20 +225,33 @@ function* scoresInSteps(parts: readonly Tokens[], domains: readonly Windows[]): 
       yield;
     }
   ratio.finish();
+  const read = createReader(domains);
   return {
     ratio,
     scoreOf(domain, index) {
-      const window = windowTokens(domains[domain]!, index);
       const from = index * domains[domain]!.time;
+      // With the token that follows it.
+      const window = read(domain, from, from + domains[domain]!.time + 1);
       const isCounted = contains(counted[domain]!, { from, to: from + window.length });
       return isCounted ? ratio.scoreWithout("other", window) : ratio.score(window);
     },
   };
 }
 
-/** The tokens of a window with the one that follows it. */
-function windowTokens({ stream, time }: Windows, index: number): Tokens {
-  return stream.tokens.subarray(index * time, (index + 1) * time + 1);
+/** Reads parts of the domains. If a part begins shortly behind the one before, the text that follows is read with it. */
+function createReader(domains: readonly Windows[]): (domain: number, from: number, to: number) => Tokens {
+  let held: { readonly domain: number; readonly from: number; readonly tokens: Tokens } | null = null;
+  /** Where the part before ends. */
+  let last = 0;
+  return (domain, from, to) => {
+    const { tokens } = domains[domain]!.stream;
+    const end = Math.min(to, tokens.length);
+    const isNear = held?.domain === domain && from >= held.from && from < last + READ_AHEAD / 4;
+    if (held === null || !isNear || end > held.from + held.tokens.length)
+      held = { domain, from, tokens: tokens.subarray(from, Math.max(end, isNear ? from + READ_AHEAD : 0)) };
+    last = end;
+    return held.tokens.subarray(from - held.from, end - held.from);
+  };
 }
 
 /** Whether one of the stretches contains a part. */
