@@ -173,6 +173,7 @@ def start_mixer(args: argparse.Namespace, texts: Dict[str, Tensor]) -> gradmix.M
     return gradmix.Mixer(
         domains,
         rule=json.loads(args.rule),
+        histogram=None if args.histogram is None else json.loads(args.histogram.read_text()),
         sizes={name: len(texts[name]) for name in domains},
         tokens=args.steps * args.rows * args.context * dist.get_world_size(),
         command=shlex.split(args.mix),
@@ -230,6 +231,7 @@ def arguments(words: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--parallel", choices=["ddp", "fsdp2"], default="ddp")
     parser.add_argument("--alignment", choices=["two-loss", "exact", "last-layer"], default="two-loss")
     parser.add_argument("--rule", default='{"name": "dga"}', help="JSON, see docs/rules.md")
+    parser.add_argument("--histogram", type=Path, help="shares of the target by domain, as gradmix histogram --out writes them")
     parser.add_argument("--mix", default="gradmix mix", help="command that starts gradmix mix")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rows", type=int, default=32, help="windows per rank and step")

@@ -467,6 +467,14 @@ def test_the_example_killed_and_resumed_ends_with_the_weights_of_a_run_that_was_
     assert weights_of(folder, "killed") == weights_of(folder, "whole")
 
 
+def test_the_example_starts_from_a_histogram(folder):
+    planted.write(str(folder / "planted"), characters=4_000)
+    (folder / "shares.json").write_text(json.dumps({"ada": 0.75, "bea": 0.25}))
+    options = {"rule": json.dumps({"name": "importanceSampling"}), "steps": 2, "update_every": 1}
+    assert ranks(folder, trained, words(folder, "out", histogram=folder / "shares.json", **options)) == [0, 0], said(folder)
+    assert weights_of(folder, "out")["final"] == {"ada": 0.75, "bea": 0.25, "cyd": 0.0, "dan": 0.0}
+
+
 def test_the_example_finds_the_same_whatever_the_domains_are_called(folder):
     planted.write(str(folder / "planted"), characters=20_000)
     options = {"steps": 4, "update_every": 2, "checkpoint_every": 4}
