@@ -1,6 +1,6 @@
 /**
  * The work folder of a clustering (`OUT.partial`, beside the folder that it makes). It stores what was computed so far, so that a clustering that was
- * stopped or killed can continue, and its result has the same bytes:
+ * stopped or killed can continue, and its result has the same bytes. `gradmix divide` makes its folder there too:
  *
  *     plan.json           the arguments and files; a command with others does not continue it
  *     facts.json          documents and hash of each file, and which documents are in the sample

@@ -5,9 +5,8 @@
  *     clusters.json    the parts by name (code.1 resembles the target most): documents, bytes, tokens, likeness; the files, and how they were read
  *     ids/NAME.npy     for each file NAME.jsonl the part of every document, in order (i32)
  */
-import { randomUUID } from "node:crypto";
-import { existsSync, realpathSync, rmSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { existsSync, realpathSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { utf8Length } from "../data/bytes.ts";
@@ -19,12 +18,11 @@ import { runStepsInTurns } from "../data/steps.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { type TokenStream, tokenWriter } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
-import { makeFolders } from "../folders-node.ts";
 import { formatJson } from "../json.ts";
-import { ioError, writeFileAtomic } from "../node/files.ts";
 import { shellWord } from "../shell-word.ts";
 import { isClusterFolder, isThere, moveToOut } from "./cluster-folder.ts";
 import { namesOfIds } from "./cluster-ids.ts";
+import { openWork, type Work } from "./cluster-work.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
 import { untilInterrupted } from "./interrupt.ts";
@@ -59,8 +57,14 @@ export async function divide(args: DivideArguments, { out, err }: Outputs): Prom
       checkOutputs(outputs, [...others, ...filesOf(inputs)]);
       checkInputs(inputs);
       for (const line of unusedOptions(config, { readsTokens: false })) print(line);
-      const divided = await divideInputs(config, args.parts, inputs, hooks);
-      writeParts(args, config, divided);
+      const work = openEmptyWork(args.out);
+      let divided: Divided;
+      try {
+        divided = await divideInputs(config, args.parts, inputs, hooks);
+        writeParts(work, args, config, divided);
+      } finally {
+        work.end(true);
+      }
       report = `${formatParts(divided.parts)}files  ${args.out}\n`;
       print(`train on the parts with: gradmix train --domains ${shellWord(args.out)} --target …`);
     },
@@ -255,7 +259,20 @@ function dividedBy(scores: readonly Float64Array[], { domains, files }: ReadDoma
   return { parts, files: files.map((file, f) => ({ ...file, ids: ids[f]! })) };
 }
 
+/** Opens the folder in which the result is made, without what a command that was killed has left there: all of it is quickly made again. */
+function openEmptyWork(out: string): Work {
+  let isLeft = false;
+  // The same plan for all options, so that it says only whose folder this is.
+  const open = (): Work =>
+    openWork(out, { version: version(), files: [], divide: true }, () => (isLeft = true));
+  const work = open();
+  if (!isLeft) return work;
+  work.end(true);
+  return open();
+}
+
 function writeParts(
+  work: Work,
   { out, parts: count }: DivideArguments,
   { data, ...config }: TrainConfig,
   { parts, files }: Divided,
@@ -270,24 +287,11 @@ function writeParts(
     clusters: parts,
     files: files.map(({ path, documents, sha256 }, f) => ({ path, documents, sha256, ids: names[f] })),
   };
-  const contents = new Map<string, Uint8Array>([
-    ["clusters.json", new TextEncoder().encode(`${formatJson(description, 2)}\n`)],
-    ...files.map(({ ids }, f) => [names[f]!, encodeNpy({ shape: [ids.length], values: ids })] as const),
-  ]);
-  try {
-    makeFolders(dirname(resolve(out)));
-  } catch (error) {
-    throw ioError(out, error);
-  }
-  // A name that no other command uses, so that two that write the same folder do not mix their files.
-  const made = join(dirname(resolve(out)), `.${basename(resolve(out))}.${randomUUID()}`);
-  try {
-    for (const [name, bytes] of contents) writeFileAtomic(join(made, name), [bytes]);
-    moveToOut(made, out);
-  } finally {
-    // Nothing is here unless an error is thrown.
-    rmSync(made, { recursive: true, force: true });
-  }
+  files.forEach(({ ids }, f) =>
+    work.write(join("whole", names[f]!), [encodeNpy({ shape: [ids.length], values: ids })]),
+  );
+  work.write(join("whole", "clusters.json"), [new TextEncoder().encode(`${formatJson(description, 2)}\n`)]);
+  moveToOut(join(work.folder, "whole"), out);
 }
 
 /** Number of parts that are printed. */

@@ -158,6 +158,29 @@ test("a folder that another command makes in the meantime is refused and keeps i
   expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual(["taken"]);
 });
 
+test("what a killed command has left is removed by the next one, which may have other files", () => {
+  const before = readdirSync(folder);
+  const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
+  const { signal } = spawnSync(
+    process.execPath,
+    ["--import", preload, command, "divide", ...domains, ...common, "--out", "killed"],
+    {
+      cwd: folder,
+      env: {
+        ...process.env,
+        SIGNAL: JSON.stringify({ call: "fsync", path: "clusters", nth: 1, signals: ["SIGKILL"] }),
+      },
+    },
+  );
+  expect(signal).toBe("SIGKILL");
+  expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual(["killed.partial"]);
+  const made = gradmix("divide", "--domain", "code=code.jsonl", ...common, "--parts", "3", "--out", "killed");
+  expect(made).toMatchObject({ code: 0 });
+  expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual(["killed"]);
+  expect(readdirSync(at("killed")).sort()).toEqual(["clusters.json", "ids"]);
+  expect(readdirSync(at("killed", "ids"))).toEqual(["code.npy"]);
+});
+
 test("values of a field are domains too, and the order of the files does not matter to the parts", () => {
   const made = gradmix("divide", "--domains", "prose", "--domain-field", "kind", ...common, "--parts", "2", "--out", "by-field"); // prettier-ignore
   expect(made).toMatchObject({ code: 0 });
