@@ -138,7 +138,7 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     if (before === undefined) writeJson("plan.json", plan);
     else if (JSON.stringify(Object.fromEntries(before)) !== own)
       throw configError(
-        `--out ${out}: ${folder} belongs to an unfinished clustering with ${difference(before, plan)}; delete it, or choose another folder`,
+        `--out ${out}: ${folder} belongs to ${otherWork(before, plan)}; delete it, or choose another folder`,
       );
     else goesOn();
     const memory = memoryOf(grow, read, write);
@@ -214,6 +214,20 @@ function checkRoom(folder: string, out: string): void {
 export const READ = "read";
 
 /** How two plans differ, for a message: the first file that has changed, if it is nothing else, or the first name. */
+/** The plan of `gradmix divide`, whose work never continues: the same for all options and versions, so that it says only whose folder this is. */
+export const divideWork: AnyPlan & Readonly<Record<string, unknown>> = {
+  version: "gradmix divide",
+  files: [],
+};
+
+/** Names the work of another plan. */
+function otherWork(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<string, unknown>>): string {
+  if (before.get("version") === divideWork.version) return "a stopped gradmix divide";
+  return plan["version"] === divideWork.version
+    ? "an unfinished clustering"
+    : `an unfinished clustering with ${difference(before, plan)}`;
+}
+
 function difference(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<string, unknown>>): string {
   const name = firstDifferent(Object.fromEntries(before), plan);
   const [known, now] = [before.get(READ), plan[READ]];

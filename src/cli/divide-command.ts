@@ -22,7 +22,7 @@ import { formatJson } from "../json.ts";
 import { shellWord } from "../shell-word.ts";
 import { isClusterFolder, isThere, moveToOut } from "./cluster-folder.ts";
 import { namesOfIds } from "./cluster-ids.ts";
-import { openWork, type Work } from "./cluster-work.ts";
+import { divideWork, openWork, type Work } from "./cluster-work.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
 import { untilInterrupted } from "./interrupt.ts";
@@ -262,9 +262,7 @@ function dividedBy(scores: readonly Float64Array[], { domains, files }: ReadDoma
 /** Opens the folder in which the result is made, without what a command that was killed has left there: all of it is quickly made again. */
 function openEmptyWork(out: string): Work {
   let isLeft = false;
-  // The same plan for all options, so that it says only whose folder this is.
-  const open = (): Work =>
-    openWork(out, { version: version(), files: [], divide: true }, () => (isLeft = true));
+  const open = (): Work => openWork(out, divideWork, () => (isLeft = true));
   const work = open();
   if (!isLeft) return work;
   work.end(true);

@@ -174,6 +174,9 @@ test("what a killed command has left is removed by the next one, which may have 
   );
   expect(signal).toBe("SIGKILL");
   expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual(["killed.partial"]);
+  const cluster = gradmix("cluster", "code.jsonl", "--clusters", "2", "--out", "killed");
+  expect(cluster.code).toBe(2);
+  expect(cluster.err).toContain("killed.partial belongs to a stopped gradmix divide; delete it, or");
   const made = gradmix("divide", "--domain", "code=code.jsonl", ...common, "--parts", "3", "--out", "killed");
   expect(made).toMatchObject({ code: 0 });
   expect(readdirSync(folder).filter((name) => !before.includes(name))).toEqual(["killed"]);
