@@ -64,6 +64,7 @@ export interface Trainer<B extends Examples = TokenBatch> {
    * middle of a step, the trainer can only continue by `restore`.
    *
    * Only one call of `step`, `evaluate`, `heldOut`, `save`, `restore` or `dispose` may run at a time: a second one throws `busy` and changes nothing.
+   * Except for `dispose`, this is also so among all trainers of one model. They may take turns, and each then continues from the parameters as they are.
    */
   step(): Promise<TrainStep>;
   /** Number of training steps taken. */
@@ -146,7 +147,7 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
     return { ...own, domains };
   }
 
-  const turns = createTurns("trainer");
+  const turns = createTurns("trainer", model.parameters);
   return {
     model,
     get steps() {

@@ -10,7 +10,15 @@ export interface Turns {
   end(name: string, last: () => void): void;
 }
 
-export function createTurns(what: string): Turns {
+/** What the running call of each shared subject is, and who runs it. */
+const inUse = new WeakMap<object, { readonly by: object; readonly name: string }>();
+
+/**
+ * Makes the turns of one object. Objects that share a `subject`, such as two trainers of the same parameters, also run one call at a time among them;
+ * `end`, which does not touch the subject, does not wait for the others.
+ */
+export function createTurns(what: string, subject: object = {}): Turns {
+  const own = {};
   let running: string | null = null;
   let ended = false;
   const begin = (name: string): void => {
@@ -22,21 +30,35 @@ export function createTurns(what: string): Turns {
     if (ended) throw new GradmixError("disposed", `${what}.${name}: it was disposed; make a new one`);
     running = name;
   };
+  const beginShared = (name: string): void => {
+    const other = inUse.get(subject);
+    if (other !== undefined && other.by !== own)
+      throw new GradmixError(
+        "busy",
+        `${what}.${name}: ${other.name}() of another ${what} of the same model is still running; await its promise before the next call`,
+      );
+    begin(name);
+    inUse.set(subject, { by: own, name });
+  };
+  const endShared = (): void => {
+    running = null;
+    inUse.delete(subject);
+  };
   return {
     async run(name, call) {
-      begin(name);
+      beginShared(name);
       try {
         return await call();
       } finally {
-        running = null;
+        endShared();
       }
     },
     runNow(name, call) {
-      begin(name);
+      beginShared(name);
       try {
         return call();
       } finally {
-        running = null;
+        endShared();
       }
     },
     end(name, last) {
