@@ -129,7 +129,7 @@ export function planMixing(
     mixer: planned,
     domains: names,
     target,
-    targets: { size: data.targets.size },
+    targets: data.targets,
     ...(mixing.reference === null ? {} : { reference: { folder: mixing.reference } }),
     ...(mixing.guard === null ? {} : { heldOut: {} }),
     ...(bases === null ? {} : { bases }),

@@ -43,6 +43,8 @@ export interface MixerState {
   readonly version: 1;
   /** State of the rule, with the current weights. */
   readonly rule: RuleState;
+  /** Names of the rule's targets, for a rule with several: its memory has numbers in their order. */
+  readonly targets?: readonly string[];
   /** Training steps taken. */
   readonly steps: number;
   /** Sum over the steps of the sampled weights. */
@@ -99,6 +101,7 @@ export function createMixer(options: MixerOptions): Mixer {
   const initial: MixerState = {
     version: 1,
     rule: initialOf(combined, domains),
+    ...(combined.targets === undefined ? {} : { targets: [...combined.targets] }),
     steps: 0,
     weightSums: domains.map(() => 0),
   };
@@ -173,6 +176,12 @@ export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerSt
       "config",
       `update: the state belongs to another mixer: its rule is ${show(state.rule.rule)} over ${state.rule.weights.length} domains, not "${rule.name}" over ${domains.length}`,
     );
+  const { targets } = rule;
+  if (targets !== undefined && JSON.stringify(state.targets ?? targets) !== JSON.stringify(targets))
+    throw new GradmixError(
+      "config",
+      `update: the state belongs to a mixer with other targets, or in another order: ${show(state.targets)}, not ${show(targets)}`,
+    );
   checkSignal(signal);
   checkedState(rule, state.rule, "given", domains, initial.rule.memory);
   return { ...state, rule: updatedBy(rule, state.rule, signal) };
@@ -231,6 +240,8 @@ function mixerState({ rule, domains, initial }: Mixer): schema.Schema<MixerState
         return fault === null ? null : `does not fit: ${fault}`;
       }),
     }),
+    // Older states do not name the targets.
+    targets: schema.optional(schema.tuple((rule.targets ?? []).map((name) => schema.oneOf(name)))),
     steps: schema.count,
     weightSums: vector,
   });

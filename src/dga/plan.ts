@@ -1,5 +1,6 @@
 /** Decides what the trainer measures for a rule, and makes the rule's signal of it. Also checks which options of a trainer can be combined. */
 import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./estimators.ts";
 import type { Mixer } from "./mixer.ts";
@@ -92,12 +93,15 @@ export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined):
   );
 }
 
+const listed = (names: readonly string[]): string =>
+  `${names.slice(0, 5).map(show).join(", ")}${names.length > 5 ? ", …" : ""}`;
+
 /** The options of a trainer that depend on each other. */
 interface OptionSet {
   readonly mixer: Mixer;
   readonly domains: { readonly length: number };
   readonly target: unknown;
-  readonly targets?: { readonly size: number };
+  readonly targets?: ReadonlyMap<string, unknown>;
   readonly reference?: object;
   readonly heldOut?: object;
   readonly bases?: Bases;
@@ -132,6 +136,15 @@ export function checkOptionSet(options: OptionSet): void {
     throw invalid(`rule ${name}: it aligns domains with a target; give a target`);
   if (plan.targets && (targets === undefined || targets.size === 0))
     throw invalid(`rule ${name}: it aligns domains with several targets; give targets`);
+  const named = mixer.rule.targets;
+  if (
+    plan.targets &&
+    named !== undefined &&
+    JSON.stringify([...(targets?.keys() ?? [])]) !== JSON.stringify(named)
+  )
+    throw invalid(
+      `rule ${name}: its targets are ${listed(named)}, but the text is of ${listed([...(targets?.keys() ?? [])])}; give the same names in the same order`,
+    );
   if (plan.reference && reference === undefined)
     throw invalid(`rule ${name}: it compares with a reference model; give a reference`);
   if (plan.heldOut && heldOut === undefined)

@@ -64,10 +64,14 @@ const members: OptionChecks<Rule> = {
   update: callback,
   stepsOn: signalName,
   schedule,
+  targets: valueThat(
+    "a list of names",
+    (value) => Array.isArray(value) && value.every((name) => typeof name === "string"),
+  ),
   memoryFault: callback,
 };
 
-const optional: ReadonlySet<string> = new Set(["stepsOn", "schedule", "memoryFault"]);
+const optional: ReadonlySet<string> = new Set(["stepsOn", "schedule", "targets", "memoryFault"]);
 
 /** Whether a value is meant as a rule and not as options of a rule: it has one of the functions of a rule. */
 export function isRule(value: object): value is Rule {

@@ -132,6 +132,8 @@ export interface Rule {
   readonly stepsOn?: SignalName;
   /** The schedule that the rule's constants are meant for. A mixer and a trainer follow it where their own options say nothing. Left out if any schedule suits. */
   readonly schedule?: RuleSchedule;
+  /** Names of the targets, in the order of `signal.targets`, of a rule with several. A trainer checks its targets by them, and a saved state has them. */
+  readonly targets?: readonly string[];
   /**
    * Describes in a few words what is invalid in the memory of a saved state, or returns null. The names, the lengths and that the numbers are finite
    * have been checked before. Left out if any memory is valid.

@@ -91,7 +91,7 @@ function refusal(needs: readonly SignalName[], { called, ...options }: Options =
   return told === "no error" ? "" : told;
 }
 const step = { from: "step" } as const;
-const some = { targets: { size: 1 }, reference: {}, heldOut: {} };
+const some = { targets: new Map([["t", {}]]), reference: {}, heldOut: {} };
 
 test("the mixer must have the domains of the windows, or the names of the bases over them", () => {
   expect(refusal([])).toBe("");
@@ -126,7 +126,7 @@ test("a rule must get the target, targets, reference or held-out text that it ne
             : null;
     const wanted = missing === null ? "" : `config: rule r: ${missing}`;
     expect(refusal([name], bare), name).toBe(wanted);
-    expect(refusal([name], { ...bare, targets: { size: 0 } }), name).toBe(wanted);
+    expect(refusal([name], { ...bare, targets: new Map() }), name).toBe(wanted);
     expect(refusal([name], some), name).toBe("");
   }
 });

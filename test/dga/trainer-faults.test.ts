@@ -17,6 +17,7 @@ import {
   type RuleOptions,
   type Trainer,
   type TrainerOptions,
+  update,
 } from "gradmix/dga";
 import { adamw, arenaLike, createGPT, createParameters, createSchedule } from "gradmix/nn";
 import fc from "fast-check";
@@ -55,6 +56,55 @@ function setup({ rule = { name: "dga", normalise: "cosine" }, ...options }: Setu
     ...options,
   });
 }
+
+describe("the targets of a rule with several", () => {
+  const made = (targets: readonly string[], given: readonly string[]): Trainer =>
+    setup({
+      rule: { name: "grape", targets },
+      target: null,
+      targets: new Map(given.map((name, i) => [name, windows(name, i + 1)])),
+    });
+
+  test.each([[["t", "s"]], [["s"]], [["s", "t", "u"]], [["s", "u"]]])(
+    "text of %j is refused for a rule of s and t",
+    (given) => {
+      expect(errorOf(() => made(["s", "t"], given))).toMatchObject({
+        code: "config",
+        message: `rule grape: its targets are "s", "t", but the text is of ${given.map((name) => `"${name}"`).join(", ")}; give the same names in the same order`,
+      });
+    },
+  );
+
+  test("a checkpoint with the same targets in another order is refused, and changes nothing", async () => {
+    const one = made(["s", "t"], ["s", "t"]);
+    await one.step();
+    const saved = await one.save();
+    const other = made(["t", "s"], ["t", "s"]);
+    const before = other.mixer;
+    expect(errorOf(() => other.restore(saved))).toMatchObject({
+      code: "checkpoint",
+      message: expect.stringMatching(/targets\.0/) as string,
+    });
+    expect(other.mixer).toEqual(before);
+    made(["s", "t"], ["s", "t"]).restore(saved);
+    // Older checkpoints do not name the targets.
+    const { targets: _, ...mixer } = saved.json["mixer"] as Record<string, unknown>;
+    made(["s", "t"], ["s", "t"]).restore({ ...saved, json: { ...saved.json, mixer } });
+  });
+
+  test("the state of a mixer with its targets in another order is refused by update, also inside combinators", () => {
+    const mixer = (targets: readonly string[]): ReturnType<typeof createMixer> =>
+      createMixer({
+        domains: names,
+        rule: { name: "grape", targets },
+        combinators: [{ name: "ema", beta: 0.5 }],
+      });
+    expect(errorOf(() => update(mixer(["t", "s"]), mixer(["s", "t"]).initial, {}))).toMatchObject({
+      code: "config",
+      message: expect.stringMatching(/^update: the state belongs to a mixer with other targets/) as string,
+    });
+  });
+});
 
 describe("windows of one length, that fit the model", () => {
   const twoOf = fc
@@ -232,6 +282,30 @@ describe("one call at a time", () => {
     expect(await pending).toEqual(wanted);
     for (let i = 0; i < 4; i++) expect(await both.step()).toEqual(await alone.step());
     expect(await both.save()).toEqual(await alone.save());
+  });
+
+  test.each(pairs)(
+    "during %s, a call of %s of another trainer of the model is refused",
+    async (first, second) => {
+      const model = tiny();
+      const [alone, one, two] = [setup(), setup({ model }), setup({ model })];
+      const wanted = await calls[first](alone);
+      const pending = calls[first](one);
+      expect(await codeOf(() => calls[second](two))).toBe(second === "dispose" ? "none" : "busy");
+      expect(await pending).toEqual(wanted);
+      for (let i = 0; i < 4; i++) expect(await one.step()).toEqual(await alone.step());
+    },
+  );
+
+  test("trainers of one model take turns: one that leaves the parameters as they are does not change the other", async () => {
+    const model = tiny();
+    const still = createSchedule({ name: "constant", lr: 0, steps: 100 });
+    const [alone, one, two] = [setup(), setup({ model }), setup({ model, schedule: still })];
+    for (let i = 0; i < 4; i++) {
+      expect(await one.step()).toEqual(await alone.step());
+      await two.step();
+    }
+    expect(await one.save()).toEqual(await alone.save());
   });
 
   test("after dispose every call is refused; a second dispose has no effect", async () => {

@@ -63,6 +63,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     needs: rests ? [] : [...new Set([...inner.needs, ...needs])],
     ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
     ...(inner.schedule === undefined ? {} : { schedule: inner.schedule }),
+    ...(inner.targets === undefined ? {} : { targets: inner.targets }),
     init: (domains) => outer(initialOf(inner, domains), null, memory?.first(domains) ?? {}),
     update(state, given, change) {
       if (rests) return state;

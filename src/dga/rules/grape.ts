@@ -122,6 +122,7 @@ export function grape(options: GrapeOptions): Rule {
     name: "grape",
     needs: normalise === "raw" ? ["targets"] : ["targets", "norms"],
     stepsOn: "targets",
+    targets,
     init(domains) {
       checkDomains(domains);
       const alpha = startOf(options.start, domains);
