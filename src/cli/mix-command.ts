@@ -373,6 +373,10 @@ function domainsOf(text: string): string[] {
   const at = names.indexOf("");
   if (at >= 0)
     throw configError(`--domains: "${text}" has an empty name at position ${at + 1}; write names as A,B,C`);
+  if (names.includes("*"))
+    throw configError(
+      '--domains: "*" cannot be the name of a domain, because options such as --floor *=0.1 mean all domains by it; choose another name',
+    );
   // One domain alone always has the weight 1, so a folder was meant.
   if (names.length === 1 && statSync(text, { throwIfNoEntry: false })?.isDirectory() === true)
     throw configError(

@@ -695,6 +695,17 @@ test("with η = 0, smoothing has no effect either", () => {
     expect(rule.update(rule.init(abc), given).weights).toEqual(rule.init(abc).weights);
 });
 
+test('a guard whose limits have "*" refuses a domain of that name, which they cannot mean alone', () => {
+  const guarded = (limits: Record<string, number>): Rule =>
+    combinators.guard(rules.uniform({ name: "uniform" }), { limits });
+  expect(errorOf(() => guarded({ "*": 1.02 }).init(["*", "b"]))).toMatchObject({
+    code: "config",
+    message:
+      'guard: limits: "*" stands for all domains that are not named, and a domain is called so too; give the domain another name',
+  });
+  expect(guarded({ b: 1.02 }).init(["*", "b"]).weights).toEqual([0.5, 0.5]);
+});
+
 describe("numbers at the limits of doubles", () => {
   test("temperature: sizes whose powers overflow", () => {
     const { weights } = createRule({ name: "temperature", sizes: [1e200, 2e200], exponent: 3 }).init([

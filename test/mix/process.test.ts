@@ -184,6 +184,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^--rule-options: grape: mu: -1 does not fit/,
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
+  [{ domains: "*,b" }, {}, /^--domains: "\*" cannot be the name of a domain/],
   [{ domains: "." }, {}, /^--domains: \. is a folder, but not one of gradmix cluster, divide or prepare/],
   [{ domains: "a,b", sizes: "a=1" }, { rule: "temperature" }, /^sizes\.b: it is missing/],
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],

@@ -101,6 +101,11 @@ export function limitsOf(
   what: string = "guard: limits",
 ): (number | null)[] {
   const { ["*"]: all = null, ...named } = limits;
+  if (all !== null && domains.includes("*"))
+    throw new GradmixError(
+      "config",
+      `${what}: "*" stands for all domains that are not named, and a domain is called so too; give the domain another name`,
+    );
   byDomain(named, domains, what);
   const own = new Map(Object.entries(named));
   return domains.map((name) => own.get(name) ?? all);
