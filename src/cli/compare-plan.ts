@@ -292,6 +292,7 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
     );
   if (targets.size === 0 && target.length === 0)
     throw configError("gradmix compare needs a target, whose held-out loss is compared: add --target GLOB");
+  checkTargetFolders([...targets.keys()], given.label("data.targets"));
   const runs: PlannedRun[] = [];
   for (const [name, globs] of targets.size === 0 ? [[null, target] as const] : targets) {
     const configs = new Map<string, TrainConfig>();
@@ -310,6 +311,19 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
       }
   }
   return runs;
+}
+
+/** Throws `config` for two targets whose runs would have the same folder on file systems that ignore case. */
+function checkTargetFolders(names: readonly string[], label: string): void {
+  const seen = new Map<string, string>();
+  for (const name of names) {
+    const other = seen.get(name.toLowerCase());
+    if (other !== undefined)
+      throw configError(
+        `${label}: the runs of ${show(other)} and ${show(name)} would have the same folder on a case-insensitive file system; rename one of the targets`,
+      );
+    seen.set(name.toLowerCase(), name);
+  }
 }
 
 function configOfRun(config: TrainConfig, seed: number, folder: string, out: string): TrainConfig {

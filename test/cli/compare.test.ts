@@ -143,6 +143,11 @@ describe("the plan", () => {
   test.each<[object, string, string]>([
     [{ data: { ...data, target: [] } }, "uniform", "gradmix compare needs a target"],
     [{ data: { ...data, targets: { e: "e.txt" } } }, "uniform", "c.json: data.target: gradmix compare uses"],
+    [
+      { data: { ...data, target: [], targets: { exam: "e.txt", Exam: "f.txt" } } },
+      "uniform",
+      'c.json: data.targets: the runs of "exam" and "Exam" would have the same folder',
+    ],
     [{ data }, "uniform,grape", "--rule grape needs targets"],
     [{ data }, "uniform,doremi", "--rule doremi needs a reference"],
     [{ data }, "static", "--rule static needs weights"],

@@ -536,6 +536,7 @@ describe("the command is refused, and its finished work is kept", () => {
     ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: exists and contains something else"], // prettier-ignore
     ["an empty domain", ["--domain", "a=empty.jsonl", "--tokenizer", "byte"], 'domain "a": it is empty'],
     ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be the same file'], // prettier-ignore
+    ["targets that are one file for some", ["--domain", "a=corpus/prose.jsonl", "--targets", "t=target.jsonl", "--targets", "T=target.jsonl"], '"t" and "T" would be the same file'], // prettier-ignore
     ["a number that is none", ["--domain", "a=target.jsonl", "--workers", "0"], "--workers: 0 is not"],
     ["no folder", ["--domain", "a=target.jsonl", "--out", ""], "--out: is empty"],
   ])("%s", async (_, given, reason) => {
