@@ -1,6 +1,6 @@
 /**
  * The work folder of a clustering (`OUT.partial`, beside the folder that it makes). It stores what was computed so far, so that a clustering that was
- * stopped or killed can continue, and its result has the same bytes. `gradmix divide` makes its folder there too:
+ * stopped or killed can continue, and its result has the same bytes:
  *
  *     plan.json           the arguments and files; a command with others does not continue it
  *     facts.json          documents and hash of each file, and which documents are in the sample
@@ -13,6 +13,8 @@
  *     lock                the process that writes here
  *
  * If the end of a growing file is cut off, its last part is computed again.
+ *
+ * `gradmix divide` makes its folder in the same place, with a plan of its own (`divideWork`), and never continues.
  */
 import {
   closeSync,
@@ -213,7 +215,6 @@ function checkRoom(folder: string, out: string): void {
 /** The member of a plan with the files on which the result depends beside the text: their size and time, by path. */
 export const READ = "read";
 
-/** How two plans differ, for a message: the first file that has changed, if it is nothing else, or the first name. */
 /** The plan of `gradmix divide`, whose work never continues: the same for all options and versions, so that it says only whose folder this is. */
 export const divideWork: AnyPlan & Readonly<Record<string, unknown>> = {
   version: "gradmix divide",
@@ -228,6 +229,7 @@ function otherWork(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<s
     : `an unfinished clustering with ${difference(before, plan)}`;
 }
 
+/** How two plans differ, for a message: the first file that has changed, if it is nothing else, or the first name. */
 function difference(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<string, unknown>>): string {
   const name = firstDifferent(Object.fromEntries(before), plan);
   const [known, now] = [before.get(READ), plan[READ]];

@@ -7,6 +7,7 @@ import type { Json } from "../json.ts";
 import { isEqual, jsonLayer, type Layer } from "./config.ts";
 import { ruleTakes, weighsBySize } from "./common-options.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
+import { sameButForCase } from "./domain-names.ts";
 import { isLockName } from "./lock.ts";
 import { comparisonFiles } from "./run-names.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -292,7 +293,11 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
     );
   if (targets.size === 0 && target.length === 0)
     throw configError("gradmix compare needs a target, whose held-out loss is compared: add --target GLOB");
-  checkTargetFolders([...targets.keys()], given.label("data.targets"));
+  const same = sameButForCase(targets.keys());
+  if (same !== null)
+    throw configError(
+      `${given.label("data.targets")}: the runs of ${show(same[0])} and ${show(same[1])} would have the same folder on a case-insensitive file system; rename one of the targets`,
+    );
   const runs: PlannedRun[] = [];
   for (const [name, globs] of targets.size === 0 ? [[null, target] as const] : targets) {
     const configs = new Map<string, TrainConfig>();
@@ -311,19 +316,6 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
       }
   }
   return runs;
-}
-
-/** Throws `config` for two targets whose runs would have the same folder on file systems that ignore case. */
-function checkTargetFolders(names: readonly string[], label: string): void {
-  const seen = new Map<string, string>();
-  for (const name of names) {
-    const other = seen.get(name.toLowerCase());
-    if (other !== undefined)
-      throw configError(
-        `${label}: the runs of ${show(other)} and ${show(name)} would have the same folder on a case-insensitive file system; rename one of the targets`,
-      );
-    seen.set(name.toLowerCase(), name);
-  }
 }
 
 function configOfRun(config: TrainConfig, seed: number, folder: string, out: string): TrainConfig {

@@ -11,6 +11,17 @@ export const domainName: RegExp = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}\p{Join_Control}
 export const domainNameForm =
   'it begins with a letter or digit, has letters with their marks, digits, "_", "-", "." and spaces, and does not end with a space';
 
+/** The first two names that differ only in case, which are one file on some file systems; null if there are none. */
+export function sameButForCase(names: Iterable<string>): readonly [string, string] | null {
+  const seen = new Map<string, string>();
+  for (const name of names) {
+    const other = seen.get(name.toLowerCase());
+    if (other !== undefined) return [other, name];
+    seen.set(name.toLowerCase(), name);
+  }
+  return null;
+}
+
 /** Longest name. A field with longer values does not name domains. */
 const LONGEST = 200;
 

@@ -13,6 +13,7 @@ import { formatJson } from "../json.ts";
 import type { Inputs } from "./inputs.ts";
 import type { PrepareFormat } from "./prepare-arguments.ts";
 import { CLUSTERS_OPTION, type InputFile, preparedFiles, type SavedPlan } from "./prepared-folder.ts";
+import { sameButForCase } from "./domain-names.ts";
 import { configError } from "./values.ts";
 
 /** A set of tokens that becomes one file. */
@@ -108,21 +109,19 @@ const LONGEST = 200;
 
 /** Throws `data` for two names that are the same file on case-insensitive file systems, and for one that is too long. */
 function checkNames(labels: readonly Label[]): void {
-  const seen = new Map<string, string>();
-  for (const { kind, name } of labels) {
-    if (Buffer.byteLength(name) > LONGEST)
+  const long = labels.find(({ name }) => Buffer.byteLength(name) > LONGEST);
+  if (long !== undefined)
+    throw new GradmixError(
+      "data",
+      `"${long.name}": is longer than ${LONGEST} bytes, too long for a file name; choose another name with --domain NAME=…`,
+    );
+  for (const kind of ["domain", "targets"] as const) {
+    const same = sameButForCase(labels.filter((label) => label.kind === kind).map(({ name }) => name));
+    if (same !== null)
       throw new GradmixError(
         "data",
-        `"${name}": is longer than ${LONGEST} bytes, too long for a file name; choose another name with --domain NAME=…`,
+        `"${same[0]}" and "${same[1]}" would be the same file on a case-insensitive file system; rename one of them`,
       );
-    const key = `${kind} ${name.toLowerCase()}`;
-    const other = seen.get(key);
-    if (other !== undefined)
-      throw new GradmixError(
-        "data",
-        `"${other}" and "${name}" would be the same file on a case-insensitive file system; rename one of them`,
-      );
-    seen.set(key, name);
   }
 }
 

@@ -6,6 +6,14 @@
  * over its pairs of neighbouring tokens ab, in nats per token (Moore and Lewis 2010). Both are bigram models, smoothed as those of the histogram are
  * (`bigram-scores.ts`), with the frequencies of the other text.
  */
+import {
+  addPlaces,
+  type BigramCounts,
+  createCounts,
+  createPlaces,
+  type Places,
+  writePlaces,
+} from "./bigram-counts.ts";
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
 import { createKeys, createTokenNumbers, type Keys } from "./token-numbers.ts";
 import type { Tokens } from "./tokens.ts";
@@ -27,13 +35,7 @@ export interface BigramRatio {
   without<R>(side: Side, tokens: Tokens, use: () => R): R;
 }
 
-/** Counts of tokens and pairs, by their numbers. The arrays grow while text is counted. */
-interface Counts {
-  total: number;
-  tokens: Float64Array;
-  pairs: Float64Array;
-}
-type Both = Readonly<Record<Side, Counts>>;
+type Both = Readonly<Record<Side, BigramCounts>>;
 
 /**
  * The logarithm of a pair's ratio is the sum of two terms: that of the first token, and that of the pair or, for a pair that was not counted, of
@@ -53,22 +55,20 @@ export function createBigramRatio(): BigramRatio {
   const [numbers, pairs] = [createTokenNumbers(), createKeys()];
   /** The second token of each pair. */
   const followers: number[] = [];
-  const counts: Both = { target: noCounts(), other: noCounts() };
+  // The arrays grow while text is counted.
+  const counts: Both = { target: createCounts(0, 0), other: createCounts(0, 0) };
   let background = new Float64Array(0);
   /** null while a text is taken out of the counts. */
   let terms: Terms | null = null;
   /** The logarithm of the ratio of each pair [tokens, tokens]; null if there are too many tokens. */
   let table: Float64Array | null = null;
 
-  let places = noPlaces(64);
-  /** The places of a text that was counted, until the next call. */
-  const placesOf = (tokens: Tokens): Places => {
-    if (places.tokens.length < tokens.length) places = noPlaces(2 * tokens.length);
-    const { tokens: numberAt, pairs: pairAt } = places;
-    for (let t = 0; t < tokens.length; t++) {
-      numberAt[t] = numbers.get(tokens[t]!);
-      if (t > 0) pairAt[t] = pairs.get(numberAt[t - 1]!, numberAt[t]!);
-    }
+  let places = createPlaces(0);
+  /** Adds a text that was counted, or takes it out. Returns its places, until the next call. */
+  const change = (side: Side, tokens: Tokens, by: 1 | -1): Places => {
+    if (places.tokens.length < tokens.length) places = createPlaces(2 * tokens.length);
+    writePlaces(places, 0, tokens, numbers, pairs);
+    addPlaces(counts[side], places, { from: 0, to: tokens.length }, by);
     return places;
   };
   const floorOf = (token: number): number => (token < 0 ? FLOOR : background[token]!);
@@ -97,9 +97,9 @@ export function createBigramRatio(): BigramRatio {
         side.pairs = resized(side.pairs, pairs.size);
       }
       const { tokens, total } = counts.other;
-      background = tokens.map((times) => FLOOR + times / Math.max(1, total));
+      background = Float64Array.from(tokens, (times) => FLOOR + times / Math.max(1, total));
       terms = {
-        first: tokens.map((_, a) => firstTerm(counts, a)),
+        first: background.map((_, a) => firstTerm(counts, a)),
         second: background.map((floor, b) => secondTerm(counts, b, -1, floor)),
         pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, background[b]!)),
       };
@@ -127,48 +127,27 @@ export function createBigramRatio(): BigramRatio {
     },
     scoreWithout(side, tokens) {
       if (tokens.length < 2) return 0;
-      const own = placesOf(tokens);
-      recount(counts[side], own, tokens.length, -1);
+      const own = change(side, tokens, -1);
       let sum = 0;
       for (let t = 1; t < tokens.length; t++) {
         const [a, b] = [own.tokens[t - 1]!, own.tokens[t]!];
         sum += firstTerm(counts, a) + secondTerm(counts, b, own.pairs[t]!, background[b]!);
       }
-      recount(counts[side], own, tokens.length, 1);
+      addPlaces(counts[side], own, { from: 0, to: tokens.length }, 1);
       return sum / (tokens.length - 1);
     },
     without(side, tokens, use) {
       const kept = terms;
       terms = null;
-      recount(counts[side], placesOf(tokens), tokens.length, -1);
+      change(side, tokens, -1);
       try {
         return use();
       } finally {
-        recount(counts[side], placesOf(tokens), tokens.length, 1);
+        change(side, tokens, 1);
         terms = kept;
       }
     },
   };
-}
-
-/** The numbers of a text's tokens, and of the pairs that end at them (from the second token on). */
-interface Places {
-  readonly tokens: Int32Array;
-  readonly pairs: Int32Array;
-}
-
-const noPlaces = (length: number): Places => ({
-  tokens: new Int32Array(length),
-  pairs: new Int32Array(length),
-});
-
-/** Adds a text of `length` tokens, or takes it out of the counts. */
-function recount(counts: Counts, { tokens, pairs }: Places, length: number, times: 1 | -1): void {
-  for (let t = 0; t < length; t++) {
-    counts.tokens[tokens[t]!]! += times;
-    if (t > 0) counts.pairs[pairs[t]!]! += times;
-  }
-  counts.total += times * length;
 }
 
 /** The logarithm of the ratio of each pair of tokens [tokens, tokens]. */
@@ -182,16 +161,14 @@ function tableOf({ first, second, pair }: Terms, pairs: Keys): Float64Array {
   return ratios;
 }
 
-const noCounts = (): Counts => ({ total: 0, tokens: new Float64Array(0), pairs: new Float64Array(0) });
-
 /** The first values of an array, followed by zeros. */
-function resized(values: Float64Array, length: number): Float64Array {
-  const found = new Float64Array(length);
+function resized(values: Int32Array, length: number): Int32Array {
+  const found = new Int32Array(length);
   found.set(values.subarray(0, length));
   return found;
 }
 
-const timesOf = (counts: Float64Array, item: number): number => (item < 0 ? 0 : counts[item]!);
+const timesOf = (counts: Int32Array, item: number): number => (item < 0 ? 0 : counts[item]!);
 
 /** The term of a first token: of the ratio, what divides p(b | a). */
 function firstTerm({ target, other }: Both, a: number): number {
@@ -206,7 +183,12 @@ function secondTerm({ target, other }: Both, b: number, ab: number, background: 
 }
 
 /** The numerator of p(b | a). */
-function undivided({ total, tokens, pairs }: Counts, b: number, ab: number, background: number): number {
+function undivided(
+  { total, tokens, pairs }: BigramCounts,
+  b: number,
+  ab: number,
+  background: number,
+): number {
   const single = (timesOf(tokens, b) + UNIGRAM_SMOOTHING * background) / (total + UNIGRAM_SMOOTHING);
   return timesOf(pairs, ab) + BIGRAM_SMOOTHING * single;
 }

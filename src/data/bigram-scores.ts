@@ -8,6 +8,14 @@
  *
  * where q is the mean of all domains' relative frequencies plus a floor, so that large domains do not determine what is common.
  */
+import {
+  addPlaces,
+  type BigramCounts,
+  createCounts,
+  createPlaces,
+  type Places,
+  writePlaces,
+} from "./bigram-counts.ts";
 import { runSteps, type Steps } from "./steps.ts";
 import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
 import type { StoredStream, Tokens } from "./tokens.ts";
@@ -77,11 +85,7 @@ export function* scoreGroupsInSteps(
   const indices = groups.map(({ pieces }) => indexPieces(pieces, length, tokens, pairs));
   const textOf = textReader(domains);
   const background = backgroundOf(domains, textOf, tokens);
-  const counts: Counts = {
-    total: 0,
-    tokens: new Int32Array(tokens.size),
-    pairs: new Int32Array(pairs.size),
-  };
+  const counts = createCounts(tokens.size, pairs.size);
   const scores = groups.map(({ pieces }) => ({
     unigram: new Float32Array(domains.length * pieces.length),
     bigram: new Float32Array(domains.length * pieces.length),
@@ -92,15 +96,15 @@ export function* scoreGroupsInSteps(
     counts.total = 0;
     counts.tokens.fill(0);
     counts.pairs.fill(0);
-    count(counts, places, { from: 0, to: places.tokens.length }, 1);
+    addPlaces(counts, places, { from: 0, to: places.tokens.length }, 1);
     groups.forEach(({ pieces, holes }, g) => {
       const given = holes[i] ?? null;
       const hole = given === null ? emptyStretch : within(domain.stretches, given);
-      count(counts, places, hole, -1);
+      addPlaces(counts, places, hole, -1);
       const { unigram, bigram } = scoreRow(counts, indices[g]!, background, pieces.length, length);
       scores[g]!.unigram.set(unigram, i * pieces.length);
       scores[g]!.bigram.set(bigram, i * pieces.length);
-      count(counts, places, hole, 1);
+      addPlaces(counts, places, hole, 1);
     });
   }
   return scores;
@@ -203,25 +207,13 @@ function totalOf(stretches: readonly Stretch[]): number {
   return stretches.reduce((sum, { from, to }) => sum + to - from, 0);
 }
 
-/** A domain's text, stretch after stretch, as numbers of tokens and pairs; −1 for those that do not occur in the pieces. */
-interface Places {
-  readonly tokens: Int32Array;
-  /** The pair that ends at each position. */
-  readonly pairs: Int32Array;
-}
-
+/** A domain's text, stretch after stretch. */
 function placesOf(text: readonly Tokens[], total: number, tokens: TokenNumbers, pairs: Keys): Places {
-  const places = { tokens: new Int32Array(total), pairs: new Int32Array(total) };
+  const places = createPlaces(total);
   let at = 0;
   for (const ids of text) {
-    let before = -1;
-    for (let t = 0; t < ids.length; t++) {
-      const token = tokens.get(ids[t]!);
-      places.tokens[at] = token;
-      places.pairs[at] = before < 0 || token < 0 ? -1 : pairs.get(before, token);
-      before = token;
-      at++;
-    }
+    writePlaces(places, at, ids, tokens, pairs);
+    at += ids.length;
   }
   return places;
 }
@@ -237,26 +229,9 @@ function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
   return emptyStretch;
 }
 
-/** How often each token and pair of the pieces occurs in a domain. */
-interface Counts {
-  /** Number of all its tokens. */
-  total: number;
-  readonly tokens: Int32Array;
-  readonly pairs: Int32Array;
-}
-
-/** Adds `by` for each token of a part, and for each pair that ends in it. */
-function count(counts: Counts, { tokens, pairs }: Places, { from, to }: Stretch, by: 1 | -1): void {
-  for (let at = from; at < to; at++) {
-    if (tokens[at]! >= 0) counts.tokens[tokens[at]!]! += by;
-    if (pairs[at]! >= 0) counts.pairs[pairs[at]!]! += by;
-  }
-  counts.total += by * (to - from);
-}
-
 /** One domain's scores of all pieces of a group. */
 function scoreRow(
-  { total, tokens, pairs }: Counts,
+  { total, tokens, pairs }: BigramCounts,
   { asFirst, asSecond, asPair, followers }: PieceIndex,
   background: Float64Array,
   pieces: number,

@@ -93,7 +93,8 @@ export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined):
   );
 }
 
-const listed = (names: readonly string[]): string =>
+/** The first names of a list, for a message. */
+export const listed = (names: readonly string[]): string =>
   `${names.slice(0, 5).map(show).join(", ")}${names.length > 5 ? ", …" : ""}`;
 
 /** The options of a trainer that depend on each other. */

@@ -26,7 +26,7 @@ import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import { checkMixer, type Mixer, mixerDefaults } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
-import { checkOptionSet, measuredFrom, planOf, targetRefreshes } from "./plan.ts";
+import { checkOptionSet, listed, measuredFrom, planOf, targetRefreshes } from "./plan.ts";
 import { inBlockShare } from "./selection.ts";
 
 /**
@@ -251,7 +251,7 @@ function checkOrder(domains: readonly { readonly name: string }[], names: readon
     if (place !== undefined && place !== i && domains[place]!.name !== name)
       throw new GradmixError(
         "config",
-        `createTrainer: domains[${i}] is the text of ${show(name)}, but the mixer's domain ${i} is ${show(names[i])}; give the domains in the order of the mixer: ${names.slice(0, 5).map(show).join(", ")}${names.length > 5 ? ", …" : ""}`,
+        `createTrainer: domains[${i}] is the text of ${show(name)}, but the mixer's domain ${i} is ${show(names[i])}; give the domains in the order of the mixer: ${listed(names)}`,
       );
   }
 }
