@@ -87,15 +87,14 @@ export function histogram(k: number): fc.Arbitrary<number[]> {
 /** Names of the targets of `signal`. */
 export const targetNames: readonly string[] = ["first", "second"];
 
-/** Signals with everything that a rule can need, for k domains; with `mild`, alignments are of order 1 and the norms fit them. */
-export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
-  checkDomains("signal", k);
-  checkOptions("signal", options, { mild: boolean });
-  const mild = options.mild === true;
+/** Arbitraries of each part of a signal for k domains, as `signal` combines them. Not part of the package's interface. */
+export type SignalParts = { readonly [Name in keyof FullSignal]: fc.Arbitrary<FullSignal[Name]> };
+
+export function signalParts(k: number, mild: boolean): SignalParts {
   const norm = mild ? finite(0.5, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1, 1e-300, 1e15));
   const aligned = mild ? vector(finite(-3, 3), k) : alignments(k);
   const losses = vector(mild ? finite(0.1, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1e-300, 700)), k);
-  return fc.record({
+  return {
     alignments: aligned,
     standardErrors: vector(mild ? finite(0, 1) : fc.oneof(finite(0, 3), fc.constantFrom(0, 1e-30, 1e30)), k),
     preconditionedAlignments: aligned,
@@ -113,7 +112,14 @@ export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrar
         fc.record({ name: fc.constant(name), alignments: aligned, norm, loss: finite(1e-3, 10) }),
       ),
     ),
-  });
+  };
+}
+
+/** Signals with everything that a rule can need, for k domains; with `mild`, alignments are of order 1 and the norms fit them. */
+export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
+  checkDomains("signal", k);
+  checkOptions("signal", options, { mild: boolean });
+  return fc.record<FullSignal>(signalParts(k, options.mild === true));
 }
 
 /** Inner products of all pairs of rows, row-major. */
