@@ -1,5 +1,5 @@
 /** README.md, CONTRIBUTING.md and docs/: every block of code compiles with the package's own types and runs as printed, every command is accepted, README's run trains. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import {
   copyFileSync,
   existsSync,
@@ -17,6 +17,7 @@ import { jsonLayer } from "#dist/cli/config.js";
 import { ruleNames } from "#dist/dga/rules/index.js";
 import { parseJson } from "#dist/json.js";
 import { allFlags, refusalOf, wordsOf } from "./cli/command-line.ts";
+import { runCommand } from "./cli/served.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const folder = join(root, ".cache/docs");
@@ -309,11 +310,9 @@ describe("commands", () => {
     small.push("--tokenizer", "byte", "--backend", "cpu", "--quiet");
     const gradmix = (words: readonly string[]): string => {
       expect(words.slice(0, 2)).toEqual(["npx", "gradmix"]);
-      return execFileSync(process.execPath, [join(root, "dist/cli/main.js"), ...words.slice(2)], {
-        cwd: site,
-        encoding: "utf8",
-        stdio: ["ignore", "pipe", "pipe"],
-      });
+      const { status, stdout, stderr } = runCommand(words.slice(2), { cwd: site });
+      expect(status, stderr).toBe(0);
+      return stdout;
     };
     gradmix(small);
     expect(gradmix(export_)).toMatch(/javascript,[\s\S]*types,[\s\S]*guides,/);

@@ -1,5 +1,4 @@
 /** `gradmix cluster` on text of planted topics: the clusters, the files, the refusals. */
-import { spawnSync } from "node:child_process";
 import {
   copyFileSync,
   existsSync,
@@ -11,7 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { cluster } from "#dist/cli/cluster-command.js";
@@ -21,8 +20,8 @@ import { labelsOf } from "#dist/data/cluster/text-clusters.js";
 import { decodeNpy } from "#dist/data/npy.js";
 import { readRunHead } from "#dist/runs/record.js";
 import { random } from "../dga/arbitraries.ts";
+import { runCommand } from "./served.ts";
 
-const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
 const topics: Record<string, string[]> = {
   sea: ["wave", "harbour", "sail", "anchor", "tide", "gull"],
@@ -51,14 +50,8 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [command, "cluster", ...args, "--threads", "1"],
-    {
-      cwd: folder,
-      encoding: "utf8",
-    },
-  );
+  const words = ["cluster", ...args, "--threads", "1"];
+  const { status, stdout, stderr } = runCommand(words, { cwd: folder });
   return { code: status, out: stdout, err: stderr };
 }
 
@@ -229,27 +222,13 @@ test.each([
 
 describe("as the domains of a run", () => {
   const train = (...args: string[]) =>
-    spawnSync(
-      process.execPath,
+    runCommand(
       [
-        ...[command, "train", "--domains", "a", "--target", "sea.txt", "--tokenizer", "byte", "--steps", "3"],
-        ...[
-          "--dim",
-          "16",
-          "--layers",
-          "1",
-          "--heads",
-          "1",
-          "--context",
-          "16",
-          "--batch",
-          "2",
-          "--threads",
-          "1",
-          ...args,
-        ],
+        ..."train --domains a --target sea.txt --tokenizer byte --steps 3".split(" "),
+        ..."--dim 16 --layers 1 --heads 1 --context 16 --batch 2 --threads 1".split(" "),
+        ...args,
       ],
-      { cwd: folder, encoding: "utf8" },
+      { cwd: folder },
     );
   const facts = (run: string) => readRunHead(join(folder, run)).facts.domains;
 

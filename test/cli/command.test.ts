@@ -15,8 +15,8 @@ import { join, resolve } from "node:path";
 import { missingVectors } from "#dist/backends/cpu/index.js";
 import { optionRows } from "#dist/cli/options.js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { runCommand } from "./served.ts";
 
-const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 const stub = join(import.meta.dirname, "stub-train.mjs");
 
 let folder = "";
@@ -32,10 +32,7 @@ interface Ended {
 }
 
 function gradmix(...args: string[]): Ended {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], {
-    cwd: folder,
-    encoding: "utf8",
-  });
+  const { status, stdout, stderr } = runCommand(args, { cwd: folder });
   return { code: status, out: stdout, err: stderr };
 }
 

@@ -16,6 +16,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodeNpy } from "#dist/data/npy.js";
 import { random } from "../dga/arbitraries.ts";
 import { expectNear } from "../near.ts";
+import { runCommand } from "./served.ts";
 
 const command = resolve("dist/cli/main.js");
 const folder = mkdtempSync(join(tmpdir(), "gradmix-divide-"));
@@ -27,10 +28,7 @@ function gradmix(...args: string[]): {
   readonly out: string;
   readonly err: string;
 } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], {
-    cwd: folder,
-    encoding: "utf8",
-  });
+  const { status, stdout, stderr } = runCommand(args, { cwd: folder });
   return { code: status, out: stdout, err: stderr };
 }
 

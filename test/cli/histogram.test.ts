@@ -1,8 +1,7 @@
 /** `gradmix histogram`, and runs of a rule that counts its histogram itself: the same shares in all places, and refusals. */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { formatTable } from "#dist/cli/histogram-command.js";
 import { histogramLine } from "#dist/cli/histogram.js";
@@ -14,8 +13,8 @@ import { contradictedAfter } from "#dist/cli/loop.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
 import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
+import { runCommand } from "./served.ts";
 
-const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
 
 beforeAll(() => {
@@ -44,9 +43,7 @@ const small =
 const sampling = [...data, ...small, "--rule", "importanceSampling"];
 
 function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], {
-    ...{ cwd: folder, encoding: "utf8", timeout: 60_000 },
-  });
+  const { status, stdout, stderr } = runCommand(args, { cwd: folder });
   return { code: status, out: stdout, err: stderr };
 }
 

@@ -13,6 +13,7 @@ import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { makeRun } from "../report/made-runs.ts";
+import { runCommand } from "./served.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -59,9 +60,11 @@ afterAll(() => {
 });
 
 function gradmix(args: readonly string[], input = ""): { code: number | null; err: string } {
-  const { status, stderr } = spawnSync(process.execPath, [command, ...args], {
-    ...{ cwd: folder, encoding: "utf8", timeout: 60_000, input },
-  });
+  // The standard input is kept until the process ends.
+  const { status, stderr } =
+    input === ""
+      ? runCommand(args, { cwd: folder })
+      : spawnSync(process.execPath, [command, ...args], { cwd: folder, encoding: "utf8", input });
   return { code: status, err: stderr };
 }
 

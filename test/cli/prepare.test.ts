@@ -41,6 +41,7 @@ import { planRun } from "#dist/cli/plan.js";
 import { configOf } from "#dist/cli/train.js";
 import { readData } from "#dist/cli/read-data.js";
 import { codeOf } from "../errors.ts";
+import { runCommand } from "./served.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 const rows = optionRows().filter(prepareTakes);
@@ -454,14 +455,13 @@ test("a setting of a config file that preparing does not support is refused", ()
   const config = join(folder, "drops.json");
   const data = { domainsFrom: ["corpus"], target: ["target.jsonl"], dropContaminated: true };
   writeFileSync(config, JSON.stringify({ data }));
-  const { status, stderr } = spawnSync(process.execPath, [command, "prepare", config, "--out", "dropped"], { cwd: folder, encoding: "utf8" }); // prettier-ignore
+  const { status, stderr } = runCommand(["prepare", config, "--out", "dropped"], { cwd: folder });
   expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining("data.dropContaminated") });
   expect(existsSync(join(folder, "dropped"))).toBe(false);
 });
 
 test("gradmix histogram uses the targets of a prepared folder, and gradmix mix its domains", () => {
-  const run = (...args: string[]) =>
-    spawnSync(process.execPath, [command, ...args], { cwd: folder, encoding: "utf8", input: '{"type":"init"}\n' }); // prettier-ignore
+  const run = (...args: string[]) => runCommand(args, { cwd: folder, input: '{"type":"init"}\n' });
   const targets = ["--targets", "one=target.jsonl", "--targets", "two=corpus/rows.csv"];
   const made = run("prepare", "--domain", "prose=corpus/prose.jsonl", "--domain", "code=corpus/code.jsonl.gz", ...targets, "--tokenizer", "byte", "--out", "two-targets"); // prettier-ignore
   expect(made.stderr).not.toContain("gradmix:");
@@ -486,7 +486,7 @@ describe("the command is refused, and its finished work is kept", () => {
     writeFileSync(file("a.jsonl"), jsonl(documents("a", 9)));
     utimesSync(file("a.jsonl"), 1e9, 1e9);
     writeFileSync(file("b.jsonl.gz"), gzipSync(jsonl(documents("b", 9))).subarray(0, 60));
-    const { status, stderr } = spawnSync(process.execPath, [command, "prepare", ...args], { cwd: folder, encoding: "utf8" }); // prettier-ignore
+    const { status, stderr } = runCommand(["prepare", ...args], { cwd: folder });
     expect({ status, stderr }).toEqual({ status: 2, stderr: "gradmix: small/b.jsonl.gz: it is cut off: the archive ends too early\n" }); // prettier-ignore
     expect(readdirSync(join(folder, "some/work")).filter((name) => name.endsWith(".tmp"))).toEqual([]);
   };

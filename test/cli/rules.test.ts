@@ -1,14 +1,13 @@
 /** Rules, combinators and bases through the command: results, refusals, and that a run continues to the same bits. */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
 import { timeless } from "./timeless.ts";
 import { lastGiven } from "./last-given.ts";
+import { runCommand } from "./served.ts";
 
-const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
 
 beforeAll(() => {
@@ -49,11 +48,8 @@ const small =
 const withTarget = ["--target", "target.jsonl"];
 
 function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
-  const { status, stdout, stderr } = spawnSync(
-    process.execPath,
-    [command, "train", ...lastGiven([...domains, ...small, ...args])],
-    { cwd: folder, encoding: "utf8", timeout: 60_000 },
-  );
+  const words = ["train", ...lastGiven([...domains, ...small, ...args])];
+  const { status, stdout, stderr } = runCommand(words, { cwd: folder });
   return { code: status, out: stdout, err: stderr };
 }
 
@@ -176,11 +172,8 @@ describe("every rule can be chosen by its name", () => {
       join(folder, "many.json"),
       JSON.stringify({ data: { domains: many, target: ["target.jsonl"], tokenizer: "byte" } }),
     );
-    const result = spawnSync(
-      process.execPath,
-      [command, "train", "many.json", ...small.slice(2), "--steps", "3", "--out", "many"],
-      { cwd: folder, encoding: "utf8", timeout: 60_000 },
-    );
+    const words = ["train", "many.json", ...small.slice(2), "--steps", "3", "--out", "many"];
+    const result = runCommand(words, { cwd: folder });
     expect(result.stderr).toContain("and 122 more; target");
     expect(result.status).toBe(0);
     expect(Object.keys(weights("many").final).length).toBe(130);

@@ -1,8 +1,7 @@
 /** Runs that select windows: when they do, what is recorded, and that resuming and replaying them gives the same bits. */
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { planMixing } from "#dist/cli/mixing.js";
@@ -10,6 +9,7 @@ import { sampledText, selectionLine } from "#dist/cli/selecting.js";
 import { windowsOf } from "gradmix/data";
 import { expectNear } from "../near.ts";
 import { timeless } from "./timeless.ts";
+import { runCommand } from "./served.ts";
 
 /** The least share that a configuration selects. */
 function leastShare(mixing: object, data: object = { target: "t" }): number {
@@ -103,14 +103,9 @@ test("a resumed run samples what its checkpoint says: the saved shares, or all t
 });
 
 describe("a run", () => {
-  const root = resolve(import.meta.dirname, "../..");
   let folder = "";
   const gradmix = (...args: string[]): { code: number | null; out: string; err: string } => {
-    const { status, stdout, stderr } = spawnSync(
-      process.execPath,
-      [join(root, "dist/cli/main.js"), ...args],
-      { cwd: folder, encoding: "utf8", timeout: 60_000 },
-    );
+    const { status, stdout, stderr } = runCommand(args, { cwd: folder });
     return { code: status, out: stdout, err: stderr };
   };
   const read = (run: string, file: string): string => readFileSync(join(folder, run, file), "utf8");

@@ -10,11 +10,11 @@ import { GradmixError } from "#dist/errors.js";
 import { resolveGPTConfig } from "#dist/nn/gpt.js";
 import { keysOf } from "#dist/keys.js";
 import { encodeSafetensors, openSafetensors } from "#dist/nn/safetensors.js";
-import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve as pathTo } from "node:path";
+import { join } from "node:path";
 import { expect, test } from "vitest";
+import { runCommand } from "./served.ts";
 
 const tokenizer = byteTokenizer();
 const shape = { preset: "llama", vocabSize: 257, dim: 48, layers: 3, heads: 6, kvHeads: 2, hiddenDim: 96, context: 24 } as const; // prettier-ignore
@@ -82,7 +82,6 @@ test.each(["llama", "gpt2"] as const)(
   "%s: a run that is told nothing saves the architecture from which it starts, and names what it cannot keep",
   async (preset) => {
     const folder = mkdtempSync(join(tmpdir(), "gradmix-start-"));
-    const command = pathTo(import.meta.dirname, "../../dist/cli/main.js");
     try {
       writeFileSync(join(folder, "a.txt"), "some text of a domain, and more of it. ".repeat(60));
       // Nothing is a default.
@@ -122,7 +121,7 @@ test.each(["llama", "gpt2"] as const)(
         // Each field of the architecture.
         for (const key of keysOf(wanted)) expect([key, start.config[key]]).toEqual([key, wanted[key]]);
         const args = `train --domain a=a.txt --rule uniform --steps 1 --batch 1 --backend reference --init-from ${name} --out ${name}-run`; // prettier-ignore
-        const { status, stderr } = spawnSync(process.execPath, [command, ...args.split(" ")], { cwd: folder, encoding: "utf8" }); // prettier-ignore
+        const { status, stderr } = runCommand(args.split(" "), { cwd: folder });
         expect({ status, stderr: status === 0 ? "" : stderr }).toEqual({ status: 0, stderr: "" });
         const saved = JSON.parse(
           readFileSync(join(folder, `${name}-run/model/config.json`), "utf8"),

@@ -1,8 +1,7 @@
 /** Runs on files of tokens: the same bits as on their text; files that do not fit together are refused. */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { init, shutdown } from "gradmix";
 import { byteTokenizer, tokenWriter } from "gradmix/data";
 import { createGPT, toHuggingFace } from "gradmix/nn";
@@ -14,8 +13,8 @@ import { optionRows } from "#dist/cli/options.js";
 import { readData } from "#dist/cli/read-data.js";
 import { readStart } from "#dist/cli/start.js";
 import { readRunRecord } from "#dist/runs/record.js";
+import { runCommand } from "./served.ts";
 
-const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 const tokenizer = byteTokenizer();
 const { vocabSize } = tokenizer;
 const rows = optionRows();
@@ -44,10 +43,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const gradmix = (...args: string[]) => {
-  const { status, stderr } = spawnSync(process.execPath, [command, "train", ...args], {
-    cwd: folder,
-    encoding: "utf8",
-  });
+  const { status, stderr } = runCommand(["train", ...args], { cwd: folder });
   return { code: status, err: stderr };
 };
 const small = "--dim 16 --layers 1 --heads 2 --context 32 --batch 4 --steps 6 --update-every 2 --align-target-examples 2 --backend cpu --threads 1".split(" "); // prettier-ignore
@@ -105,9 +101,7 @@ test("without a tokenizer, the number of ids is given, or that of the prepared f
       await configOf([layer({ data: { ...data, tokenizer }, ...uniform })]);
 
     const prepare = ["prepare", "--domain", "a=code.jsonl", "--format", "nanogpt", "--tokenizer", "byte", "--out", "made", "--quiet"]; // prettier-ignore
-    expect(spawnSync(process.execPath, [command, ...prepare], { cwd: folder, encoding: "utf8" }).status).toBe(
-      0,
-    );
+    expect(runCommand(prepare, { cwd: folder }).status).toBe(0);
     const made = await configOf([layer({ data: { ...none, domainsFrom: ["made"] }, ...uniform })]);
     expect([made.data.vocabSize, made.data.endOfText]).toEqual([vocabSize, tokenizer.endOfText]);
     const own = { ...none, domainsFrom: ["made"], vocabSize: 300, endOfText: 1 };

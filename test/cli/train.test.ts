@@ -1,5 +1,5 @@
 /** Whole runs through the command, on small generated text: results, resuming, kills, bad data. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   existsSync,
@@ -21,6 +21,7 @@ import { expectNear } from "../near.ts";
 import { readRunRecord } from "#dist/runs/record.js";
 import { timeless } from "./timeless.ts";
 import { lastGiven } from "./last-given.ts";
+import { runCommand } from "./served.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -84,11 +85,7 @@ interface Ended {
 }
 
 function gradmix(...args: string[]): Ended {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, "train", ...lastGiven(args)], {
-    cwd: folder,
-    encoding: "utf8",
-    timeout: 60_000,
-  });
+  const { status, stdout, stderr } = runCommand(["train", ...lastGiven(args)], { cwd: folder });
   return { code: status, out: stdout, err: stderr };
 }
 

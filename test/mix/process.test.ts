@@ -31,6 +31,7 @@ import { answer, type Reply, type Session } from "#dist/mix/protocol.js";
 import { replay } from "#dist/mix/replay.js";
 import { hostHeaders, type MixServer, startServer } from "#dist/mix/server.js";
 import { garbageCollected } from "../garbage.ts";
+import { runCommand } from "../cli/served.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -46,11 +47,7 @@ afterEach(() => {
 
 /** Runs to the end on the given input. */
 function mix(args: readonly string[], input = ""): { status: number | null; out: Reply[]; err: string } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, "mix", ...args], {
-    input,
-    encoding: "utf8",
-    cwd: folder,
-  });
+  const { status, stdout, stderr } = runCommand(["mix", ...args], { cwd: folder, input });
   const lines = stdout.split("\n").filter((line) => line !== "");
   return { status, out: lines.map((line) => JSON.parse(line) as Reply), err: stderr };
 }
@@ -287,12 +284,8 @@ test("options that the rule does not use are named, also by a replay", () => {
     ["--domains", "web,code"],
     ["--replay", "few.jsonl", "--domains", "web,code"],
   ]) {
-    const args = [command, "mix", ...more, "--rule", "uniform", "--eta", "2", "--normalise", "raw"];
-    const { status, stdout, stderr } = spawnSync(process.execPath, args, {
-      cwd: folder,
-      encoding: "utf8",
-      input: "",
-    });
+    const args = ["mix", ...more, "--rule", "uniform", "--eta", "2", "--normalise", "raw"];
+    const { status, stdout, stderr } = runCommand(args, { cwd: folder });
     expect(status).toBe(0);
     expect(stderr).toBe(
       "mixing.eta has no effect: rule uniform does not use it\nmixing.normalise has no effect: rule uniform does not use it\n",
@@ -901,10 +894,7 @@ describe("replay", () => {
     const text = "--domain a=a.jsonl --domain b=b.jsonl --target target.jsonl --tokenizer byte";
     const model = "--dim 8 --layers 1 --heads 1 --context 8 --batch 16 --lr 0.02 --threads 1 --backend cpu";
     const when = "--update-every 4 --steps 16 --eval-every 0 --eval-tokens 16 --quiet --out run";
-    const run = spawnSync(process.execPath, [command, "train", ...`${text} ${model} ${when}`.split(" ")], {
-      cwd: folder,
-      encoding: "utf8",
-    });
+    const run = runCommand(["train", ...`${text} ${model} ${when}`.split(" ")], { cwd: folder });
     expect([run.status, run.stderr]).toEqual([0, ""]);
     expect(existsSync(at("run/histogram.json"))).toBe(true);
     const lines = readFileSync(at("run/metrics.jsonl"), "utf8").trim().split("\n");
@@ -973,9 +963,7 @@ describe("replay", () => {
       writeFileSync(at(name), lines(word, name));
     writeFileSync(at("mixed.jsonl"), `${lines("dog", "10")}\n${lines("cat", "b c")}`);
     const gradmix = (args: readonly string[]): void => {
-      const { status, stderr } = spawnSync(process.execPath, [command, ...args], {
-        ...{ cwd: folder, encoding: "utf8" },
-      });
+      const { status, stderr } = runCommand(args, { cwd: folder });
       expect([status, stderr]).toEqual([0, args[0] === "train" ? "" : expect.anything()]);
     };
     const run = `run on ${source}`;
