@@ -76,10 +76,10 @@ function lent(device: GPUDevice, shaders: ReturnType<typeof shadersOf>): GPUDevi
 let shared: ReturnType<typeof createNodeDevice> | null = null;
 let shaders: ReturnType<typeof shadersOf> | null = null;
 
-/** The shared device, and the name of its adapter. */
-export async function sharedDevice(): Promise<{ device: object; adapter: string }> {
-  const { device, adapter } = await (shared ??= createNodeDevice({ software: true }));
+/** The shared device, the name of its adapter, and whether that computes on the CPU. */
+export async function sharedDevice(): Promise<{ device: object; adapter: string; software: boolean }> {
+  const { device, adapter, software } = await (shared ??= createNodeDevice({ software: true }));
   const own = device as GPUDevice;
   shaders ??= shadersOf(own);
-  return { device: lent(own, shaders), adapter };
+  return { device: lent(own, shaders), adapter, software };
 }

@@ -10,6 +10,7 @@ import type { View } from "#dist/tensor/memory.js";
 import { computesRight } from "#dist/backends/self-check.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import type { FoundDevice } from "#dist/backends/webgpu/adapter-info.js";
 import { createNodeDevice, createNullDevice, tuningStore } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
 import { sharesOf } from "#dist/backends/webgpu/kernels/gemm.js";
@@ -17,6 +18,7 @@ import { floatTileNames } from "#dist/backends/webgpu/kernels/gemm-segmented-til
 import { tensorTileNames } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
 import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 import { cases } from "./cases.ts";
+import { sharedDevice } from "./device.ts";
 import { difference, f, i, type Operand, out, outputsOf, runCase, values } from "./harness.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
@@ -25,7 +27,7 @@ afterEach(async () => {
   for (const backend of open.splice(0)) await backend.dispose();
 });
 const start = async (options: Partial<WebgpuOptions>): Promise<WebgpuBackend> => {
-  const { device, adapter } = await createNodeDevice({ software: true });
+  const { device, adapter } = await sharedDevice();
   const backend = createWebgpuBackend({ device, adapter, ...options });
   open.push(backend);
   return backend;
@@ -384,7 +386,7 @@ describe.skipIf(off)("mixed precision", () => {
     tile: string,
     layout: string,
     [m, n, k]: readonly [number, number, number],
-    { device, adapter, tensorCores }: Awaited<ReturnType<typeof createNodeDevice>>,
+    { device, adapter, tensorCores = null }: Pick<FoundDevice, "device" | "adapter"> & Partial<FoundDevice>,
   ): Promise<void> => {
     const backend = createWebgpuBackend({
       ...{ device, adapter, precision: "f16" },
@@ -423,7 +425,7 @@ describe.skipIf(off)("mixed precision", () => {
   ] as const)(
     "on emulated tensor cores: the products of rounded operands (%s, %s, %o)",
     async (tile, layout, shape) => {
-      await checkTile(tile, layout, shape, await createNodeDevice({ software: true }));
+      await checkTile(tile, layout, shape, await sharedDevice());
     },
   );
 });

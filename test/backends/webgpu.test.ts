@@ -14,13 +14,14 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice, createNullDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { sharedDevice } from "./device.ts";
 import { type Case, difference, f, i, integers, out, runCase, sumScale, values } from "./harness.ts";
 import { language, time, vocabSize, windows } from "../dga/languages.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 const open: Backend[] = [];
 const start = async (options: Partial<WebgpuOptions> = {}): Promise<WebgpuBackend> => {
-  const { device, adapter, software } = await createNodeDevice({ software: true });
+  const { device, adapter, software } = await sharedDevice();
   const backend = createWebgpuBackend({ device, adapter, software, ...options });
   open.push(backend);
   return backend;
