@@ -367,34 +367,15 @@ ${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row$
   return true;
 }
 
-/** Dispatches the vjp: dq, and dk with dv. `mean` has ⟨do, o⟩ of every query. Returns false if the head is too wide. */
-export function tiledBackward(
-  context: KernelContext,
-  { batch, time, heads, kvHeads, headDim }: AttentionParams,
-  { scalars = {}, places, storage }: Common,
-  { qkv, lse, dOut, mean }: Pick<Inputs<"attentionVjp">, "qkv" | "lse" | "dOut"> & { readonly mean: View },
-  { dqkv }: Outputs<"attentionVjp">,
-): boolean {
-  const blocks = blocksFor(headDim, storage, 2);
-  if (blocks === null) return false;
+type Steps = ReturnType<typeof stepsFor>;
+
+/** The body of the vjp for a block of queries: dq. */
+function backwardOfQueries(blocks: Blocks, steps: Steps): string {
   const { rows, cols } = blocks;
-  const steps = stepsFor(headDim, blocks);
-  const { own, across } = steps;
-  const shared = {
-    operands: operandsFor(headDim, { qkv, lse, d_out: dOut, mean }, { dqkv }),
-    scalars,
-    workgroup: steps.workgroup,
-    declarations: () => `${places}
-${steps.declarations(2)}
-${fetcher(headDim, "fetch_q", "qkv", "q_of")}
-${fetcher(headDim, "fetch_k", "qkv", "k_of")}
-${fetcher(headDim, "fetch_v", "qkv", "v_of")}
-${fetcher(headDim, "fetch_d_out", "d_out", "o_of")}`,
-  };
-  const ofQueries = (): string => {
-    const k = steps.stage("k", "stream", cols, (t, quad) => `fetch_k(b, g, ${t}, ${quad})`);
-    const v = steps.stage("v", "stream", cols, (t, quad) => `fetch_v(b, g, ${t}, ${quad})`);
-    return `${queryBlock(blocks)}
+  const { own } = steps;
+  const k = steps.stage("k", "stream", cols, (t, quad) => `fetch_k(b, g, ${t}, ${quad})`);
+  const v = steps.stage("v", "stream", cols, (t, quad) => `fetch_v(b, g, ${t}, ${quad})`);
+  return `${queryBlock(blocks)}
 ${steps.start}
 ${k.declare}
 ${k.load("0u")}
@@ -424,12 +405,14 @@ ${barrier}
 ${steps.accumulate("sum")}
   }
 ${steps.store("sum", "dqkv", (i) => `q_of(b, h, row${i})`)}`;
-  };
-  // Here rows are keys and columns are queries. Most queries see the first keys, so these come first.
-  const ofKeys = (): string => {
-    const q = steps.stage("q", "stream", cols, (t, quad) => `fetch_q(b, h, ${t}, ${quad})`);
-    const dOuts = steps.stage("d", "stream", cols, (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`);
-    return `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
+}
+
+/** The body of the vjp for a block of keys: dk and dv. Here rows are keys and columns are queries. Most queries see the first keys, so these come first. */
+function backwardOfKeys({ rows, cols }: Blocks, steps: Steps): string {
+  const { across } = steps;
+  const q = steps.stage("q", "stream", cols, (t, quad) => `fetch_q(b, h, ${t}, ${quad})`);
+  const dOuts = steps.stage("d", "stream", cols, (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`);
+  return `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
   let row_first = (group % blocks) * ${rows}u;
   let g = (group / blocks) % p.kv_heads;
   let b = group / (blocks * p.kv_heads);
@@ -470,18 +453,42 @@ ${steps.accumulate("dk")}
   }
 ${steps.store("dk", "dqkv", (i) => `k_of(b, g, row${i})`)}
 ${steps.store("dv", "dqkv", (i) => `v_of(b, g, row${i})`)}`;
+}
+
+/** Dispatches the vjp: dq, and dk with dv. `mean` has ⟨do, o⟩ of every query. Returns false if the head is too wide. */
+export function tiledBackward(
+  context: KernelContext,
+  { batch, time, heads, kvHeads, headDim }: AttentionParams,
+  { scalars = {}, places, storage }: Common,
+  { qkv, lse, dOut, mean }: Pick<Inputs<"attentionVjp">, "qkv" | "lse" | "dOut"> & { readonly mean: View },
+  { dqkv }: Outputs<"attentionVjp">,
+): boolean {
+  const blocks = blocksFor(headDim, storage, 2);
+  if (blocks === null) return false;
+  const { rows, cols } = blocks;
+  const steps = stepsFor(headDim, blocks);
+  const shared = {
+    operands: operandsFor(headDim, { qkv, lse, d_out: dOut, mean }, { dqkv }),
+    scalars,
+    workgroup: steps.workgroup,
+    declarations: () => `${places}
+${steps.declarations(2)}
+${fetcher(headDim, "fetch_q", "qkv", "q_of")}
+${fetcher(headDim, "fetch_k", "qkv", "k_of")}
+${fetcher(headDim, "fetch_v", "qkv", "v_of")}
+${fetcher(headDim, "fetch_d_out", "d_out", "o_of")}`,
   };
   const perHead = batch * Math.ceil(time / rows);
   context.dispatch({
     ...shared,
     key: `attentionVjp tiled ${headDim} ${rows}x${cols}`,
     groups: perHead * heads,
-    body: ofQueries,
+    body: () => backwardOfQueries(blocks, steps),
     // The keys have their own workgroups, after those of the queries. The two write to different columns.
     more: {
       groups: perHead * kvHeads,
       text: () => ({
-        declarations: `fn of_keys(group: u32, local: u32) {\n${ofKeys()}\n}`,
+        declarations: `fn of_keys(group: u32, local: u32) {\n${backwardOfKeys(blocks, steps)}\n}`,
         body: "  of_keys(group - p.groups, local);",
       }),
     },
