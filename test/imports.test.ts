@@ -143,15 +143,22 @@ test("the entries for Node.js have the same exports as those for browsers, and t
   }
 });
 
-test("the command loads the code of a command, the engine's backends and the trainer only when it needs them", () => {
+test("the command loads the code of a command, the engine and tokenizers only when it needs them", () => {
   const names = (which: "all" | "at once"): string[] =>
     [...reachable(["dist/cli/main.js"], which).files].map((file) => file.slice(join(root, "dist/").length));
   const later =
-    /^backends\/(webgpu|reference|cpu\/(?!options))|^dga\/trainer\.js|^cli\/(train|run|doctor|.*-command)\.js$/;
+    /^autograd\/|^backends\/(?!cpu\/options)|^tensor\/tensor\.js|^dga\/(trainer|estimators)\.js|^data\/(tokens|pre-tokenizer)\.js|^cli\/(train|run|doctor|.*-command)\.js$/;
   expect(names("at once").filter((name) => later.test(name))).toEqual([]);
   expect(names("all")).toEqual(
     expect.arrayContaining([
       ...["backends/webgpu/index.js", "backends/reference/index.js", "backends/cpu/index.js"],
+      ...[
+        "autograd/op.js",
+        "tensor/tensor.js",
+        "dga/estimators.js",
+        "data/tokens.js",
+        "data/pre-tokenizer.js",
+      ],
       ...["dga/trainer.js", "cli/train.js", "cli/doctor.js", "cli/mix-command.js"],
     ]),
   );

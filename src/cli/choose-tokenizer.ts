@@ -1,6 +1,6 @@
 /** The tokenizer of a run: one that exists, or one that is trained on the text of its domains. */
 import { byteTokenizer, type Document, openTokenizer, type Tokenizer, trainBpe } from "../data/index.node.ts";
-import { gptVocabularies } from "../data/gpt-vocabularies.ts";
+import { gptVocabularies } from "../data/gpt-vocabulary-table.ts";
 import { GradmixError } from "../errors.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";

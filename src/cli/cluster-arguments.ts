@@ -1,7 +1,6 @@
 /** The arguments of `gradmix cluster`, checked. */
-import { embedderDefaults } from "../data/cluster/embeddings.ts";
-import { kMeansDefaults } from "../data/cluster/kmeans.ts";
-import { gptVocabularies } from "../data/gpt-vocabularies.ts";
+import { embedderDefaults, kMeansDefaults } from "../data/defaults.ts";
+import { gptVocabularies } from "../data/gpt-vocabulary-table.ts";
 import { withShards } from "./prepared-folder.ts";
 import { integerOption, textOption, configError } from "./values.ts";
 

@@ -13,7 +13,7 @@ import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
 import type { Points } from "../data/cluster/points.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
-import { gptVocabularies } from "../data/gpt-vocabularies.ts";
+import { gptVocabularies } from "../data/gpt-vocabulary-table.ts";
 import { byteTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
 import { GradmixError } from "../errors.ts";

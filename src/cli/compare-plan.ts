@@ -1,6 +1,6 @@
 /** Determines what `gradmix compare` compares: takes options and returns a list of runs. Writes nothing. */
 import { join } from "node:path";
-import { selectionDefaults } from "../data/select-windows.ts";
+import { selectionDefaults } from "../data/defaults.ts";
 import type { RuleName } from "../dga/rules/index.ts";
 import { isRuleName, ruleNames, ruleTraits } from "../dga/rules/index.ts";
 import type { Json } from "../json.ts";

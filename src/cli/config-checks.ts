@@ -2,7 +2,7 @@
 import { ruleTakes, weighsBySize } from "./common-options.ts";
 import { boundsByName, lacksHistogram } from "./mixing.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { gptVocabularies } from "../data/gpt-vocabularies.ts";
+import { gptVocabularies } from "../data/gpt-vocabulary-table.ts";
 import { sumOf } from "../dga/simplex.ts";
 import { checkRuleOptions, rulesWith, ruleTraits } from "../dga/rules/index.ts";
 import { headsMisfit, traitsOf } from "../nn/architecture.ts";

@@ -1,5 +1,5 @@
 /** The arguments of `gradmix divide`, checked. */
-import { likenessDefaults } from "../data/likeness.ts";
+import { likenessDefaults } from "../data/defaults.ts";
 import type { OptionRow } from "./options.ts";
 import { integerOption, type Raw, textOption, configError } from "./values.ts";
 

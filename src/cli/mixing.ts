@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
 import { GOOD_EPOCHS } from "../data/epochs.ts";
-import { selectionDefaults } from "../data/select-windows.ts";
+import { selectionDefaults } from "../data/defaults.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
 import { limitsOf } from "../dga/combinators/guard.ts";
@@ -23,7 +23,7 @@ import {
 } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
 import { keysOf } from "../keys.ts";
-import type { AlignmentOptions } from "../dga/trainer-options.ts";
+import type { AlignmentOptions } from "../dga/alignment-options.ts";
 import { sumOf } from "../dga/simplex.ts";
 import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";

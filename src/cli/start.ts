@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { byteTokenizer, openTokenizer, type Tokenizer } from "../data/index.node.ts";
-import { gptVocabularies } from "../data/gpt-vocabularies.ts";
+import { gptVocabularies } from "../data/gpt-vocabulary-table.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import {

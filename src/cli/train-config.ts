@@ -6,7 +6,7 @@
 import type { DgaNormalisation } from "../dga/rules/dga.ts";
 import type { CombinatorOptions } from "../dga/combinators/index.ts";
 import type { RuleName } from "../dga/rules/index.ts";
-import type { AlignmentOptions } from "../dga/trainer-options.ts";
+import type { AlignmentOptions } from "../dga/alignment-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
 import { type ScheduleName, usualWarmup } from "../nn/schedules.ts";
 

@@ -1,7 +1,7 @@
 /** The training part of a run's plan, and the changes to it that a resumed run may make. */
 import type { LossScaleOptions } from "../dga/loss-scale.ts";
 import { GradmixError } from "../errors.ts";
-import type { AdamWOptions } from "../nn/optimizer.ts";
+import type { AdamWOptions } from "../nn/optimizer-options.ts";
 import { createSchedule, type Schedule, usualWarmup } from "../nn/schedules.ts";
 import type { RunChanges } from "../runs/lines.ts";
 import { type ScheduleName, totalSteps, type TrainConfig, warmupOf } from "./train-config.ts";

@@ -3,7 +3,7 @@ import { areDomains, type Bases } from "../dga/bases.ts";
 import { measuredFrom, planOf } from "../dga/plan.ts";
 import type { Rule } from "../dga/rule.ts";
 import type { Mixer } from "../dga/mixer.ts";
-import type { AlignmentOptions } from "../dga/trainer-options.ts";
+import type { AlignmentOptions } from "../dga/alignment-options.ts";
 
 type Name = Exclude<keyof AlignmentOptions, "parameters">;
 

@@ -1,4 +1,5 @@
 /** Divides domains into parts by how much their documents resemble a target (`bigram-ratio.ts`). */
+import { likenessDefaults } from "./defaults.ts";
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, list } from "../options.ts";
 import { createBigramRatio } from "./bigram-ratio.ts";
@@ -10,8 +11,6 @@ export interface LikenessOptions {
   /** Number of parts per domain (default 4). */
   readonly parts?: number;
 }
-
-export const likenessDefaults = { parts: 4 } as const;
 
 /**
  * Divides the documents of each domain into parts of about equal numbers of tokens, by how much they resemble the target. The first part of a

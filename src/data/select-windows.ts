@@ -2,6 +2,7 @@
  * Selects the windows of each domain that resemble a target most, if a run needs only a part of the domain's text. Windows are compared by the bigrams
  * of the target and those of all domains (`bigram-ratio.ts`). `likeness.ts` compares whole documents in the same way, for domains of their own.
  */
+import { selectionDefaults } from "./defaults.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { GradmixError } from "../errors.ts";
 import type { TokenBatch } from "../nn/model.ts";
@@ -42,8 +43,6 @@ export interface Selection {
   /** Tokens of the selected windows of each domain, the `sizes` for a mixer [k]. */
   readonly sizes: Float64Array;
 }
-
-export const selectionDefaults = { leastShare: 0.25 } as const;
 
 /** Windows are selected only if the target has more training tokens than this, since few tokens do not show which windows resemble it. */
 const FEWEST_TARGET_TOKENS = 4000;

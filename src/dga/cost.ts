@@ -4,18 +4,14 @@
  * were measured once and are constants here.
  */
 import type { ParameterSpec } from "../nn/parameters.ts";
+import type { AlignmentOptions } from "./alignment-options.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
 import { GRAM_HELD } from "./estimators.ts";
 import { type Mixer, nextUpdate } from "./mixer.ts";
 import { hardlyDrawn, measuredSteps, planOf, targetRefreshes } from "./plan.ts";
 import { backwardShare } from "./selection.ts";
-import {
-  alignedParameters,
-  type AlignmentOptions,
-  resolveAlignment,
-  type ResolvedAlignment,
-} from "./trainer-options.ts";
+import { alignedParameters, resolveAlignment, type ResolvedAlignment } from "./trainer-options.ts";
 
 /** A backward pass of one example, in forward passes. */
 const BACKWARD = 2;

@@ -24,6 +24,7 @@ import type { Examples, Model } from "../nn/model.ts";
 import type { Preconditioner } from "../nn/optimizer.ts";
 import { integerIn, oneOf } from "../options.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { type EstimatorName, estimatorNames } from "./alignment-options.ts";
 import {
   type Alignments,
   type ExampleMeasurements,
@@ -44,14 +45,6 @@ import {
 } from "./passes.ts";
 import { selectedParameters } from "./selection.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
-
-/**
- * A way to measure alignments. `perDomain` takes one backward pass per domain, `segmented` one pass for all domains, `forward` one forward derivative
- * along the target's gradient, and `sketch` compares random projections.
- */
-export type EstimatorName = "perDomain" | "segmented" | "forward" | "sketch";
-/** Names of all estimators. */
-export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward", "sketch"];
 
 /**
  * Measures the alignments of the domains' batches with the target's batch at the current parameters. Where a pass uses a parameter twice (tied

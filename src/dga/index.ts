@@ -77,14 +77,8 @@ export {
 export type { Alignments, ExampleMeasurements, Measurements, TargetMeasurements } from "./measurements.ts";
 export { type EstimateOptions, meanGradient } from "./passes.ts";
 export { lastBlocks, type Selection } from "./selection.ts";
-export {
-  estimateAlignments,
-  estimateGram,
-  type EstimatorName,
-  estimatorNames,
-  exampleNumbers,
-  targetDirection,
-} from "./estimators.ts";
+export { type EstimatorName, estimatorNames } from "./alignment-options.ts";
+export { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
 export { type LossScaleOptions } from "./loss-scale.ts";
 export { alignSketches, type Sketches, sketchGradients } from "./sketches.ts";
 export {

@@ -2,7 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { areDomains, type Bases } from "./bases.ts";
-import type { EstimatorName } from "./estimators.ts";
+import type { EstimatorName } from "./alignment-options.ts";
 import type { Mixer } from "./mixer.ts";
 import type { Alignments } from "./measurements.ts";
 import type { Rule, Signal, SignalName } from "./rule.ts";

@@ -35,7 +35,8 @@ import { createTraining, type Training } from "./training.ts";
 import { createTurns } from "./turns.ts";
 
 export type { TrainedDomain } from "./stepping.ts";
-export type { AlignmentOptions, HeldOutOptions, TrainerOptions } from "./trainer-options.ts";
+export type { AlignmentOptions } from "./alignment-options.ts";
+export type { HeldOutOptions, TrainerOptions } from "./trainer-options.ts";
 export type { HeldOutLosses } from "./held-out.ts";
 
 /** What one step did. `weights` and `alignments` have one entry per domain or, with bases, one per basis. */

@@ -5,18 +5,16 @@
  */
 export type { Examples, Model, Source, TokenBatch } from "./model.ts";
 export type { TokenTensors } from "./token-batch.ts";
+export type { AdamOptions, AdamWOptions, SGDOptions } from "./optimizer-options.ts";
 export {
   type Adam,
   adam,
-  type AdamOptions,
   type AdamW,
   adamw,
-  type AdamWOptions,
   type Optimizer,
   type OptimizerStepOptions,
   type Preconditioner,
   sgd,
-  type SGDOptions,
 } from "./optimizer.ts";
 export { restoreOptimizer, type SavedOptimizer, saveOptimizer } from "./optimizer-state.ts";
 export {

@@ -24,7 +24,7 @@ import {
 } from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { checkShape, formatShape, sameShape, type Shape, sizeOf } from "../tensor/shape.ts";
-import { MOST } from "../autograd/ops/arithmetic.ts";
+import { MOST } from "../tensor/dtype.ts";
 import { wantTensor } from "../autograd/checks.ts";
 import { empty, isTensor, keep, scope, sharesMemory, type Tensor } from "../tensor/tensor.ts";
 

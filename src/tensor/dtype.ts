@@ -4,6 +4,9 @@ import { show } from "../options.ts";
 /** Element type. Both types are 4 bytes wide, so offsets and sizes are counted in elements everywhere. */
 export type DType = "f32" | "i32";
 
+/** The largest finite f32. */
+export const MOST: number = 3.4028234663852886e38;
+
 /** Throws `shape` for a value that is not an element type. */
 export function checkDType(dtype: unknown, op: string): asserts dtype is DType {
   if (dtype !== "f32" && dtype !== "i32")

@@ -8,7 +8,7 @@ import fc from "fast-check";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, loadTokenizer, openTokenizer } from "gradmix/data";
 import { describe, expect, test } from "vitest";
-import { gptVocabularies } from "#dist/data/gpt-vocabularies.js";
+import { gptVocabularies } from "#dist/data/gpt-vocabulary-table.js";
 
 const read = (name: string): unknown =>
   JSON.parse(readFileSync(resolve(import.meta.dirname, "../golden", name), "utf8"));

@@ -11,7 +11,7 @@ import {
 import { exampleCount } from "#dist/nn/examples.js";
 import { type CostFacts, measuringPasses, updatesWithin } from "#dist/dga/cost.js";
 import { nextUpdate } from "#dist/dga/mixer.js";
-import { alignmentDefaults } from "#dist/dga/trainer-options.js";
+import { alignmentDefaults } from "#dist/dga/alignment-options.js";
 import type { Model } from "gradmix/nn";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";

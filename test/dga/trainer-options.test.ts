@@ -4,9 +4,8 @@ import { createBases, createMixer, estimatorNames, type RuleOptions, type Traine
 import { GradmixError } from "gradmix";
 import type { Model } from "gradmix/nn";
 import { describe, expect, test } from "vitest";
+import { alignmentDefaults, type AlignmentOptions } from "#dist/dga/alignment-options.js";
 import {
-  alignmentDefaults,
-  type AlignmentOptions,
   checkTrainer,
   resolveAlignment,
 } from "#dist/dga/trainer-options.js";

@@ -3,6 +3,7 @@ import { run } from "../../backends/backend.ts";
 import type { BinaryKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
+import { MOST } from "../../tensor/dtype.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
 import { broadcastShapes } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
@@ -93,8 +94,7 @@ export const divOp: Op<None> = binaryOp<"b c">("div", "div", {
   slopeA: (t, [b]) => div(t, b),
   slopeB: (t, [b, c]) => affine(mul(t, div(c, b)), -1, 0),
 });
-/** The largest finite f32. */
-export const MOST: number = 3.4028234663852886e38;
+
 /** x with infinities replaced by the largest finite numbers. */
 export const bounded = (x: Tensor): Tensor => minimum(maximum(x, -MOST), MOST);
 /** The sign of a − b; 0 also for equal infinities, whose difference is NaN. */

@@ -3,6 +3,7 @@ import { run } from "../../backends/backend.ts";
 import { type NormKind, normKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, numberIn, oneOf } from "../../options.ts";
+import { MOST } from "../../tensor/dtype.ts";
 import { formatShape, rowsIn } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows, keepsRowsOfFirst } from "../batch.ts";
@@ -19,7 +20,7 @@ import {
 } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { rsqrt, square } from "./activation.ts";
-import { add, affine, MOST, mul, sub } from "./arithmetic.ts";
+import { add, affine, mul, sub } from "./arithmetic.ts";
 import { stretch, sumTo } from "./broadcast.ts";
 import { mean } from "./reduce.ts";
 

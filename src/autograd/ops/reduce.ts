@@ -2,6 +2,7 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, numberIn } from "../../options.ts";
+import { MOST } from "../../tensor/dtype.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows } from "../batch.ts";
@@ -16,7 +17,6 @@ import {
   div,
   maximum,
   minimum,
-  MOST,
   mul,
   order,
   sign,

@@ -1,7 +1,6 @@
 /** Options that say how rules compare the domains with the target. */
-import { estimatorNames } from "../../dga/estimators.ts";
+import { alignmentDefaults, estimatorNames } from "../../dga/alignment-options.ts";
 import { dgaDefaults } from "../../dga/rules/dga.ts";
-import { alignmentDefaults } from "../../dga/trainer-options.ts";
 import { choice, integer, share } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 

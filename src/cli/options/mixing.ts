@@ -1,7 +1,7 @@
 /** Options of the rule that moves the domain weights. */
 import { combinatorNames } from "../../dga/combinators/index.ts";
 import { mixerDefaults } from "../../dga/mixer.ts";
-import { selectionDefaults } from "../../data/select-windows.ts";
+import { selectionDefaults } from "../../data/defaults.ts";
 import { dgaDefaults, dgaNormalisations } from "../../dga/rules/dga.ts";
 import { grapeDefaults } from "../../dga/rules/grape.ts";
 import { ruleNames } from "../../dga/rules/index.ts";

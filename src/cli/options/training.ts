@@ -1,5 +1,5 @@
 /** Options of the training steps and the optimizer. */
-import { adamwOptions } from "../../nn/optimizer.ts";
+import { adamwOptions } from "../../nn/optimizer-options.ts";
 import { scheduleDefaults, scheduleNames, warmupLimits } from "../../nn/schedules.ts";
 import { choice, decimal, share, integer } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";

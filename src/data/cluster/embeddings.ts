@@ -3,6 +3,7 @@
  * analysis; Deerwester et al. 1990, by subspace iteration as in Halko et al. 2011), scaled to unit length. They are fitted on a sample of the texts;
  * then any text can be embedded.
  */
+import { embedderDefaults } from "../defaults.ts";
 import { giveTurn } from "../../backends/turn.ts";
 import type { CancelSignal } from "../../cancel.ts";
 import { matmul } from "../../autograd/ops/matmul.ts";
@@ -43,8 +44,6 @@ export interface Embedder {
   /** The leading directions [dim, PROJECTED], row-major. */
   readonly directions: Float32Array;
 }
-
-export const embedderDefaults = { dim: 128, seed: 1 };
 
 /** Number of hashed words; words are distinguished by 18 bits of their hash, as in Weinberger et al. 2009. */
 export const FEATURES: number = 1 << 18;

@@ -5,6 +5,7 @@
  * Lloyd's iteration (1957) with the seeding of Bahmani et al. (seeding.ts). The result depends only on the seed and the points:
  * the bits do not depend on the number of threads.
  */
+import { kMeansDefaults } from "../defaults.ts";
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
 import { abortSignal, checkOptions, integerIn, numberIn, object, required } from "../../options.ts";
@@ -69,8 +70,6 @@ export interface KMeansResult {
   /** Number of updates of the centroids. */
   readonly iterations: number;
 }
-
-export const kMeansDefaults = { iterations: 50, tolerance: 1e-5, seed: 1 };
 
 /** Largest number of updates beyond `iterations`, if clusters that were empty have just been given a point. */
 const EXTRA = 10;
