@@ -37,7 +37,8 @@ let server: Server | null = null;
 
 function start(): Server {
   const folder = mkdtempSync(join(tmpdir(), "gradmix-served-"));
-  const [requests, responses, log] = ["requests", "responses", "log"].map((name) => join(folder, name)) as [string, string, string]; // prettier-ignore
+  const at = (name: string): string => join(folder, name);
+  const [requests, responses, log] = [at("requests"), at("responses"), at("log")];
   execFileSync("mkfifo", [requests, responses]);
   // Opening a FIFO waits for its other end, unless it is opened for both, or without waiting.
   const opened = {
@@ -103,7 +104,7 @@ export function runCommand(
   args: readonly string[],
   { cwd, env = process.env, input = "" }: { cwd: string; env?: NodeJS.ProcessEnv; input?: string },
 ): Ended {
-  // Windows has no FIFOs that files can be.
+  // Windows has no FIFOs in folders.
   if (process.platform === "win32")
     return spawnSync(process.execPath, [join(root, "dist/cli/main.js"), ...args], { cwd, env, input, encoding: "utf8" }); // prettier-ignore
   server ??= start();
