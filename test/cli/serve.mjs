@@ -2,8 +2,9 @@
  * Runs commands of `gradmix` one after another in this process, for `served.ts`. Arguments: a FIFO of requests, and one of responses. Ends when nobody
  * can send a request any more.
  */
-import { openSync, writeSync } from "node:fs";
+import { openSync, rmSync, writeSync } from "node:fs";
 import { Socket } from "node:net";
+import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 import { PassThrough, Readable } from "node:stream";
 import { main } from "../../dist/cli/program.js";
@@ -53,4 +54,6 @@ for await (const line of lines) {
   const answer = Buffer.from(`${JSON.stringify(await run(JSON.parse(line)))}\n`);
   for (let at = 0; at < answer.length;) at += writeSync(answers, answer, at);
 }
+// Its parent may have been killed.
+rmSync(dirname(requests), { recursive: true, force: true });
 process.exit(0);

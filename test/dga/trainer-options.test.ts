@@ -5,10 +5,7 @@ import { GradmixError } from "gradmix";
 import type { Model } from "gradmix/nn";
 import { describe, expect, test } from "vitest";
 import { alignmentDefaults, type AlignmentOptions } from "#dist/dga/alignment-options.js";
-import {
-  checkTrainer,
-  resolveAlignment,
-} from "#dist/dga/trainer-options.js";
+import { checkTrainer, resolveAlignment } from "#dist/dga/trainer-options.js";
 import { codeOf } from "../errors.ts";
 import { language, windows } from "./languages.ts";
 
