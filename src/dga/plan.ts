@@ -1,8 +1,8 @@
 /** Decides what the trainer measures for a rule, and makes the rule's signal of it. Also checks which options of a trainer can be combined. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
-import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./alignment-options.ts";
+import { areDomains, type Bases } from "./bases.ts";
 import type { Mixer } from "./mixer.ts";
 import type { Alignments } from "./measurements.ts";
 import type { Rule, Signal, SignalName } from "./rule.ts";

@@ -1,4 +1,4 @@
-/** Options of optimizers, checked and with their defaults. The help of the command shows them, so this file loads nothing of the engine. */
+/** Options of the optimizers of `optimizer.ts`, their checks and defaults. The help of the command shows them, so this file loads nothing of the engine. */
 import { checkOptions, numberIn, type OptionCheck, type OptionChecks } from "../options.ts";
 import { MOST } from "../tensor/dtype.ts";
 
@@ -39,10 +39,10 @@ export type AdamWOptions = AdamOptions;
 
 /** The smallest normal f32; some devices treat smaller numbers as 0. With an ε of 0, a parameter without gradients, such as the row of a token that never occurs, would become 0/0. */
 const LEAST_EPS = 2 ** -126;
-/** The range of a decay. */
-export const share: OptionCheck = numberIn({ min: 0, max: 1, openMax: true });
+/** Range of the decay of a moving average: momentum, β₁ and β₂. */
+export const decay: OptionCheck = numberIn({ min: 0, max: 1, openMax: true });
 /** Checks of the options of all optimizers. */
-export const common: OptionChecks<CommonOptions> = {
+export const commonChecks: OptionChecks<CommonOptions> = {
   weightDecay: numberIn({ min: 0, max: MOST }),
   clip: numberIn({ min: 0 }),
 };
@@ -54,9 +54,9 @@ export function adamOptions(
   defaults: { readonly beta2: number; readonly weightDecay: number },
 ): Required<AdamOptions> {
   checkOptions(where, options, {
-    ...common,
-    beta1: share,
-    beta2: share,
+    ...commonChecks,
+    beta1: decay,
+    beta2: decay,
     eps: numberIn({ min: LEAST_EPS, max: MOST }),
   });
   const { beta1 = 0.9, beta2 = defaults.beta2, eps = 1e-8, clip = 1 } = options;

@@ -34,9 +34,9 @@ import {
   adamOptions,
   type AdamWOptions,
   adamwOptions,
-  common,
+  commonChecks,
   type SGDOptions,
-  share,
+  decay,
 } from "./optimizer-options.ts";
 
 /** Options of a single step of an optimizer. */
@@ -140,7 +140,7 @@ export function adam(parameters: Parameters, options: AdamOptions = {}): Adam {
  */
 export function sgd(parameters: Parameters, options: SGDOptions = {}): Optimizer {
   checkParameters("sgd: parameters", parameters);
-  checkOptions("sgd", options, { ...common, momentum: share, nesterov: boolean });
+  checkOptions("sgd", options, { ...commonChecks, momentum: decay, nesterov: boolean });
   const { momentum = 0, nesterov = false, weightDecay = 0, clip = 1 } = options;
   if (nesterov && momentum === 0)
     throw new GradmixError("config", "sgd: nesterov: needs a momentum above 0; none is given");

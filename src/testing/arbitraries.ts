@@ -87,10 +87,11 @@ export function histogram(k: number): fc.Arbitrary<number[]> {
 /** Names of the targets of `signal`. */
 export const targetNames: readonly string[] = ["first", "second"];
 
-/** Arbitraries of each part of a signal for k domains, as `signal` combines them. Not part of the package's interface. */
-export type SignalParts = { readonly [Name in keyof FullSignal]: fc.Arbitrary<FullSignal[Name]> };
-
-export function signalParts(k: number, mild: boolean): SignalParts {
+/** The arbitrary of each part of a signal for k domains, from which `signal` is made. Not part of the package's interface. */
+export function signalParts(
+  k: number,
+  mild: boolean,
+): { readonly [Name in keyof FullSignal]: fc.Arbitrary<FullSignal[Name]> } {
   const norm = mild ? finite(0.5, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1, 1e-300, 1e15));
   const aligned = mild ? vector(finite(-3, 3), k) : alignments(k);
   const losses = vector(mild ? finite(0.1, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1e-300, 700)), k);

@@ -14,6 +14,7 @@ const answers = openSync(responses, "w");
 const lines = createInterface({
   input: new Socket({ fd: openSync(requests, "r"), readable: true, writable: false }),
 });
+
 /** Events on which a command listens until its process ends. */
 const events = ["exit", "uncaughtException", "SIGINT", "SIGTERM", "SIGHUP"];
 

@@ -24,7 +24,9 @@ export interface Ended {
 }
 
 const root = resolve(import.meta.dirname, "../..");
+/** Longest time that a command may take. */
 const MILLISECONDS = 60_000;
+const NEWLINE = 10;
 
 interface Server {
   readonly child: ChildProcess;
@@ -80,14 +82,15 @@ function answerOf(running: Server): string {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
     }
-    chunks.push(Buffer.from(chunk.subarray(0, read)));
-    if (read > 0 && chunk[read - 1] === 10) return Buffer.concat(chunks).toString("utf8");
     if (read === 0) {
       // Nothing yet, or the process has ended.
       if (performance.now() > until || isGone(running.child))
         throw new Error(`the process that runs commands gave no answer: ${stop(running)}`);
       Atomics.wait(clock, 0, 0, 1);
+      continue;
     }
+    chunks.push(Buffer.from(chunk.subarray(0, read)));
+    if (chunk[read - 1] === NEWLINE) return Buffer.concat(chunks).toString("utf8");
   }
 }
 
@@ -102,13 +105,13 @@ function isGone({ pid }: ChildProcess): boolean {
 /** Runs `gradmix` with the words after its name to its end. */
 export function runCommand(
   args: readonly string[],
-  { cwd, env = process.env, input = "" }: { cwd: string; env?: NodeJS.ProcessEnv; input?: string },
+  { cwd, input = "" }: { readonly cwd: string; readonly input?: string },
 ): Ended {
   // Windows has no FIFOs in folders.
   if (process.platform === "win32")
-    return spawnSync(process.execPath, [join(root, "dist/cli/main.js"), ...args], { cwd, env, input, encoding: "utf8" }); // prettier-ignore
+    return spawnSync(process.execPath, [join(root, "dist/cli/main.js"), ...args], { cwd, input, encoding: "utf8" }); // prettier-ignore
   server ??= start();
-  const request = Buffer.from(`${JSON.stringify({ args, cwd, env, input })}\n`);
+  const request = Buffer.from(`${JSON.stringify({ args, cwd, env: process.env, input })}\n`);
   for (let at = 0; at < request.length;) at += writeSync(server.requests, request, at);
   return JSON.parse(answerOf(server)) as Ended;
 }

@@ -3,7 +3,6 @@
  * analysis; Deerwester et al. 1990, by subspace iteration as in Halko et al. 2011), scaled to unit length. They are fitted on a sample of the texts;
  * then any text can be embedded.
  */
-import { embedderDefaults } from "../defaults.ts";
 import { giveTurn } from "../../backends/turn.ts";
 import type { CancelSignal } from "../../cancel.ts";
 import { matmul } from "../../autograd/ops/matmul.ts";
@@ -21,6 +20,7 @@ import {
 } from "../../options.ts";
 import { key, threefry2x32 } from "../../tensor/rng.ts";
 import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
+import { embedderDefaults } from "../defaults.ts";
 import type { Points } from "./points.ts";
 
 /** Options of `fitEmbedder`. */

@@ -5,11 +5,11 @@
  * Lloyd's iteration (1957) with the seeding of Bahmani et al. (seeding.ts). The result depends only on the seed and the points:
  * the bits do not depend on the number of threads.
  */
-import { kMeansDefaults } from "../defaults.ts";
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
 import { abortSignal, checkOptions, integerIn, numberIn, object, required } from "../../options.ts";
 import { key } from "../../tensor/rng.ts";
+import { kMeansDefaults } from "../defaults.ts";
 import { type Points, countOf, checkLengths, squaredNorms, sumOf } from "./points.ts";
 import { nearest } from "./nearest-centroids.ts";
 import { type Assigned, ROUGH_ROUNDS, ROUNDS_OF_PRICES, balanced, sizesOf } from "./balance.ts";

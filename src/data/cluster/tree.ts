@@ -3,7 +3,6 @@
  * 3 · 64 distances per point and iteration. A single level is plain k-means. The tree is fitted to a sample; then any points can be assigned, as many
  * at a time as fit into memory.
  */
-import { kMeansDefaults } from "../defaults.ts";
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
 import {
@@ -19,6 +18,7 @@ import {
   objectWith,
 } from "../../options.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
+import { kMeansDefaults } from "../defaults.ts";
 import { type FitMemory, type FitState, kMeansOfPart } from "./kmeans.ts";
 import { nearestOfPart } from "./nearest-centroids.ts";
 import { type Points, rowsOf, checkLengths, countOf } from "./points.ts";

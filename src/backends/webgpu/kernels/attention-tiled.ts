@@ -179,6 +179,9 @@ ${along.flatMap((e) => sum(i, e)).join("\n")}
     .join("\n");
 }
 
+/** What `stepsFor` returns. */
+type Steps = ReturnType<typeof stepsFor>;
+
 /** Returns the text of the steps that the passes share. */
 function stepsFor(headDim: number, blocks: Blocks) {
   const layout = layoutOf(headDim, blocks);
@@ -366,8 +369,6 @@ ${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row$
   });
   return true;
 }
-
-type Steps = ReturnType<typeof stepsFor>;
 
 /** The body of the vjp for a block of queries: dq. */
 function backwardOfQueries(blocks: Blocks, steps: Steps): string {
