@@ -44,7 +44,7 @@ export interface BestKeeper {
 }
 
 /** Continues from the best model in `resumed`, and restores `best/` to match it. Throws `io`, and `checkpoint` if the stored model does not match. */
-export async function keepBest(
+export async function createBestKeeper(
   { store }: Pick<RunHooks, "store">,
   model: GPT,
   tokens: TokenFacts,

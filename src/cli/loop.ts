@@ -9,9 +9,9 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { withCheckpoint } from "./advice.ts";
-import { type Best, keepBest, modelFiles } from "./best.ts";
+import { type Best, type BestKeeper, createBestKeeper, modelFiles } from "./best.ts";
 import type { RunCost } from "./cost.ts";
-import { createEpochWatch } from "./epoch-watch.ts";
+import { createEpochWatch, type EpochWatch } from "./epoch-watch.ts";
 import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from "./evaluations.ts";
 import { guardOutcomes } from "./guarding.ts";
 import { createMetrics, guardMetrics } from "./metrics.ts";
@@ -45,19 +45,55 @@ export interface Parts {
   readonly resumed: Checkpoint | null;
 }
 
+/** A run while it trains. */
+interface Loop {
+  readonly parts: Parts;
+  readonly hooks: RunHooks;
+  /** Number of steps of the whole run. */
+  readonly steps: number;
+  /** Keeps the model with the best loss on the target; null if the run does not. */
+  readonly keeper: BestKeeper | null;
+  readonly watch: EpochWatch;
+  readonly saving: Saving;
+  readonly progress: Progress;
+}
+
+/** What changes from step to step. */
+interface Progress {
+  /** The last line that was reported. */
+  last: StepMetrics | null;
+  /** Losses of guarded domains after the last step of the run. */
+  guarded: HeldOutLosses | null;
+  /** The last step's line until its evaluation is complete; `START` takes its place before the first step. */
+  unevaluated: Unevaluated | null;
+}
+
 /**
  * Trains to the last step. Throws `numeric` if the loss becomes invalid, and the errors of files and the device, each with advice on how to
  * continue from the last checkpoint.
  */
 export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts): Promise<RunResult> {
-  const { trainer, heldOut, evaluations, names, bases, resumed } = parts;
-  const { steps, checkpointEvery } = cycle;
-  const { signal } = hooks;
-  const metricsOf = createMetrics(names, bases, trainer.seen, parts.data.target?.train.count ?? null, () =>
-    multipliersOf(trainer.mixer.rule),
-  );
-  const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data, resumed) : null;
-  tellOtherText(keeper?.best ?? null, evaluations, hooks);
+  const loop = await loopOf(cycle, hooks, parts);
+  const { progress, saving } = loop;
+  try {
+    if (progress.unevaluated !== null) await finishStep(loop, progress.unevaluated);
+    await runSteps(loop, cycle.checkpointEvery);
+    await saving.save(progress.unevaluated);
+    return await endRun(loop);
+  } catch (error) {
+    // A checkpoint may still fit on the disk if another file did not.
+    if (error instanceof GradmixError && error.code === "io" && !saving.failed())
+      await saving.save(progress.unevaluated).catch(() => {
+        // The first error is the important one.
+      });
+    throw withCheckpoint(error, parts.trainer.steps, saving.saved(), cycle.advice);
+  }
+}
+
+async function loopOf({ steps, keepBest }: CyclePlan, hooks: RunHooks, parts: Parts): Promise<Loop> {
+  const { trainer, names, resumed } = parts;
+  const keeper = keepBest ? await createBestKeeper(hooks, parts.model, parts.data, resumed) : null;
+  tellOtherText(keeper?.best ?? null, parts.evaluations, hooks);
   const watch = createEpochWatch(
     parts.watchedFrom,
     (name) => trainer.seen(names.indexOf(name)).epochs,
@@ -67,83 +103,89 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     json: { epochWatch: watch.saved(), ...keeper?.saved().json },
     arrays: keeper?.saved().arrays ?? {},
   }));
-  let last: StepMetrics | null = null;
-  /** Losses of guarded domains after the last step. */
-  let guarded: HeldOutLosses | null = null;
-  /** The last step's line until its evaluation is complete; `START` takes its place before the first step. */
-  let unevaluated: Unevaluated | null = resumed === null ? START : unevaluatedOf(resumed);
-  const tell = (metrics: StepMetrics): void => {
-    last = metrics;
+  const unevaluated = resumed === null ? START : unevaluatedOf(resumed);
+  return { parts, hooks, steps, keeper, watch, saving, progress: { last: null, guarded: null, unevaluated } };
+}
+
+/** Trains until the last step, or until the signal interrupts the run. */
+async function runSteps(loop: Loop, checkpointEvery: number): Promise<void> {
+  const { parts, hooks, steps, watch, saving, progress } = loop;
+  const { trainer, names, bases, data, countedHistogram } = parts;
+  const metricsOf = createMetrics(names, bases, trainer.seen, data.target?.train.count ?? null, () =>
+    multipliersOf(trainer.mixer.rule),
+  );
+  while (trainer.steps < steps && !hooks.signal.aborted) {
+    const start = performance.now();
+    const before = trainer.mixer.rule;
+    const step = await trainer.step();
+    if (step.step === steps) progress.guarded = step.heldOut;
+    watch.note("guard", knownLosses(names, step.heldOut)).forEach(hooks.onEvent);
+    if (beginsToContradict(before, trainer.mixer.rule))
+      hooks.onEvent(contradictedAfter(step.step, countedHistogram));
+    await finishStep(loop, metricsOf(step, null, (performance.now() - start) / 1000));
+    if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(progress.unevaluated);
+    // Kernels on the CPU never wait, so this gives signals and timers their turn.
+    await new Promise((next) => setImmediate(next));
+  }
+}
+
+/**
+ * Evaluates what the plan requires after this step, and reports the step. If the signal interrupts the evaluation, the step is reported
+ * without it, and the resumed run repeats it.
+ */
+async function finishStep(
+  { parts, hooks, steps, keeper, watch, progress }: Loop,
+  line: Unevaluated,
+): Promise<void> {
+  const { trainer, heldOut, evaluations, names } = parts;
+  const { signal } = hooks;
+  const report = (metrics: StepMetrics): void => {
+    progress.last = metrics;
     hooks.onStep(metrics);
   };
-  /**
-   * Evaluates what the plan requires after this step, and reports the step. If the signal interrupts the evaluation, the step is reported
-   * without it, and the resumed run repeats it.
-   */
-  const finish = async (line: Unevaluated): Promise<void> => {
-    unevaluated = line;
-    const start = performance.now();
-    let evaluation: Evaluation | null;
-    try {
-      if (line.step === steps) guarded ??= await trainer.heldOut(signal);
-      evaluation = await evaluate(trainer, heldOut, evaluationAfter(evaluations, line.step), signal);
-    } catch (error) {
-      if (!signal.aborted || error !== signal.reason) throw error;
-      if ("loss" in line) tell(line);
-      return;
-    }
-    if (evaluation !== null) {
-      const { target, domains } = evaluation;
-      if (target !== null)
-        await keeper?.consider(
-          { step: line.step, targetLoss: target, tokens: evaluations.target?.tokens ?? 0 },
-          namedWeights(parts),
-        );
-      watch.note("evaluation", domains).forEach(hooks.onEvent);
-    }
-    unevaluated = null;
-    const seconds = (performance.now() - start) / 1000;
-    if ("loss" in line) {
-      const guard = guarded === null ? null : guardMetrics(names, guarded, null);
-      tell(evaluated(line, seconds, { guard, evaluation }));
-    } else if (evaluation !== null) hooks.onStart(startLine(parts, seconds, evaluation));
-  };
+  progress.unevaluated = line;
+  const start = performance.now();
+  let evaluation: Evaluation | null;
   try {
-    if (unevaluated !== null) await finish(unevaluated);
-    while (trainer.steps < steps && !signal.aborted) {
-      const start = performance.now();
-      const before = trainer.mixer.rule;
-      const step = await trainer.step();
-      if (step.step === steps) guarded = step.heldOut;
-      watch.note("guard", knownLosses(names, step.heldOut)).forEach(hooks.onEvent);
-      if (beginsToContradict(before, trainer.mixer.rule))
-        hooks.onEvent(contradictedAfter(step.step, parts.countedHistogram));
-      const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
-      await finish(metrics);
-      if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
-      // Kernels on the CPU never wait, so this gives signals and timers their turn.
-      await new Promise((next) => setImmediate(next));
-    }
-    await saving.save(unevaluated);
-    const interrupted = trainer.steps < steps || unevaluated !== null;
-    const targetLoss = targetOf(last) ?? (interrupted ? null : await targetAtEnd(parts, signal));
-    if (!interrupted && parts.guard !== null) guarded ??= await trainer.heldOut(signal);
-    const result = {
-      ...resultOf(parts, targetLoss, interrupted),
-      guards: interrupted ? null : outcomesOf(parts, guarded),
-      best: keeper?.best ?? null,
-    };
-    hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
-    if (!interrupted) await saveModel(hooks, parts);
-    return result;
+    if (line.step === steps) progress.guarded ??= await trainer.heldOut(signal);
+    evaluation = await evaluate(trainer, heldOut, evaluationAfter(evaluations, line.step), signal);
   } catch (error) {
-    // A checkpoint may still fit on the disk if another file did not.
-    if (error instanceof GradmixError && error.code === "io" && !saving.failed())
-      await saving.save(unevaluated).catch(() => {
-        // The first error is the important one.
-      });
-    throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
+    if (!signal.aborted || error !== signal.reason) throw error;
+    if ("loss" in line) report(line);
+    return;
   }
+  if (evaluation !== null) {
+    const { target, domains } = evaluation;
+    if (target !== null)
+      await keeper?.consider(
+        { step: line.step, targetLoss: target, tokens: evaluations.target?.tokens ?? 0 },
+        namedWeights(parts),
+      );
+    watch.note("evaluation", domains).forEach(hooks.onEvent);
+  }
+  progress.unevaluated = null;
+  const seconds = (performance.now() - start) / 1000;
+  if ("loss" in line) {
+    const guard = progress.guarded === null ? null : guardMetrics(names, progress.guarded, null);
+    report(evaluated(line, seconds, { guard, evaluation }));
+  } else if (evaluation !== null) hooks.onStart(startLine(parts, seconds, evaluation));
+}
+
+/** Measures what is still missing at the end, and writes the weights and, if the run is complete, the model. */
+async function endRun({ parts, hooks, steps, keeper, progress }: Loop): Promise<RunResult> {
+  const { trainer, guard } = parts;
+  const { signal, store } = hooks;
+  const interrupted = trainer.steps < steps || progress.unevaluated !== null;
+  const targetLoss = targetOf(progress.last) ?? (interrupted ? null : await targetAtEnd(parts, signal));
+  if (!interrupted && guard !== null) progress.guarded ??= await trainer.heldOut(signal);
+  const result = {
+    ...resultOf(parts, targetLoss, interrupted),
+    guards: interrupted ? null : outcomesOf(parts, progress.guarded),
+    best: keeper?.best ?? null,
+  };
+  store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
+  if (!interrupted) await saveModel(hooks, parts);
+  return result;
 }
 
 /** The line of a step, with the results of the evaluation after it and its duration in seconds. */

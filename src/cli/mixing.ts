@@ -112,29 +112,12 @@ export function planMixing(
     sizes: unread,
     histogram: wantsHistogram ? new Map(of.map((name) => [name, 1 / of.length])) : null,
   });
-  if (bases === null) checkGuarded(mixing, names);
-  const { rule } = planned;
-  const target = data.target.length === 0 ? null : data.target;
-  if (planOf(rule.needs).aligns && target === null)
-    throw new GradmixError(
-      "config",
-      `--rule ${mixing.rule} needs a target: ${targetAdvice(data.domainsFrom, "add --target GLOB, text that the model should become good at")}, or choose --rule uniform`,
-    );
+  checkPlanned(planned, { mixing, alignment, data, names, bases });
   /** Sizes of what the rule weighs. */
   const offered = (sizes: Readonly<Record<string, number>>): Readonly<Record<string, number>> =>
     bases === null ? sizes : basisSizes(bases, sizes);
   const repetitions = (sizes: Readonly<Record<string, number>>): number | null =>
     repetitionsOf(mixing, of, { sizes: offered(sizes), tokens });
-  checkOptionSet({
-    mixer: planned,
-    domains: names,
-    target,
-    targets: data.targets,
-    ...(mixing.reference === null ? {} : { reference: { folder: mixing.reference } }),
-    ...(mixing.guard === null ? {} : { heldOut: {} }),
-    ...(bases === null ? {} : { bases }),
-    alignment,
-  });
   return {
     names,
     bases,
@@ -146,7 +129,7 @@ export function planMixing(
     watchedFrom: givenRepetitions(mixing) ?? GOOD_EPOCHS,
     reference: mixing.reference,
     ruleName: mixing.rule,
-    measures: rule.needs.length > 0,
+    measures: planned.rule.needs.length > 0,
     // The length of the run determines how often guarded domains are evaluated, and on how much text.
     countsTokens: countsRunTokens(combinators) || mixing.guard !== null,
     limitedOtherwise(otherTokens, sizes) {
@@ -163,11 +146,41 @@ export function planMixing(
       const most = repetitions(sizes);
       return most !== null && most * text < tokens ? tokens / text : null;
     },
-    unused: [...unusedAlignment(alignment, rule, bases), ...clampedAlignment(alignment, planned)],
+    unused: [...unusedAlignment(alignment, planned.rule, bases), ...clampedAlignment(alignment, planned)],
     leastShare: mixing.select ?? (selectsOtherwise(mixing, data) ? selectionDefaults.leastShare : 1),
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };
+}
+
+/** Throws `config` for a mixer that cannot run with the other options. */
+function checkPlanned(
+  planned: Mixer,
+  {
+    mixing,
+    alignment,
+    data,
+    names,
+    bases,
+  }: ReturnType<typeof presetOf> & Pick<TrainConfig, "data"> & Pick<MixingPlan, "names" | "bases">,
+): void {
+  if (bases === null) checkGuarded(mixing, names);
+  const target = data.target.length === 0 ? null : data.target;
+  if (planOf(planned.rule.needs).aligns && target === null)
+    throw new GradmixError(
+      "config",
+      `--rule ${mixing.rule} needs a target: ${targetAdvice(data.domainsFrom, "add --target GLOB, text that the model should become good at")}, or choose --rule uniform`,
+    );
+  checkOptionSet({
+    mixer: planned,
+    domains: names,
+    target,
+    targets: data.targets,
+    ...(mixing.reference === null ? {} : { reference: { folder: mixing.reference } }),
+    ...(mixing.guard === null ? {} : { heldOut: {} }),
+    ...(bases === null ? {} : { bases }),
+    alignment,
+  });
 }
 
 /**

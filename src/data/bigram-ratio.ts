@@ -15,7 +15,7 @@ import {
   writePlaces,
 } from "./bigram-counts.ts";
 import { BIGRAM_SMOOTHING, FLOOR, UNIGRAM_SMOOTHING } from "./bigram-scores.ts";
-import { createKeys, createTokenNumbers, type Keys } from "./token-numbers.ts";
+import { createKeys, createTokenNumbers, type Keys, type TokenNumbers } from "./token-numbers.ts";
 import type { Tokens } from "./tokens.ts";
 
 /** One of the two texts. */
@@ -50,104 +50,133 @@ interface Terms {
 /** With up to this many tokens, the ratios of all pairs are in one table (13 MB), which is faster than looking up pairs. */
 const MOST_IN_TABLE = 1280;
 
+/** The counts, and what follows from them. */
+interface State {
+  readonly numbers: TokenNumbers;
+  readonly pairs: Keys;
+  /** The second token of each pair. */
+  readonly followers: number[];
+  /** The arrays grow while text is counted. */
+  readonly counts: Both;
+  background: Float64Array;
+  /** null until all text has been counted, and while a text is taken out of the counts. */
+  terms: Terms | null;
+  /** The logarithm of the ratio of each pair [tokens, tokens]; null if there are too many tokens. */
+  table: Float64Array | null;
+  /** Room for the places of a text. */
+  places: Places;
+}
+
 /** Creates empty counts. Call `count` for all text, then `finish`, then the others. */
 export function createBigramRatio(): BigramRatio {
-  const [numbers, pairs] = [createTokenNumbers(), createKeys()];
-  /** The second token of each pair. */
-  const followers: number[] = [];
-  // The arrays grow while text is counted.
-  const counts: Both = { target: createCounts(0, 0), other: createCounts(0, 0) };
-  let background = new Float64Array(0);
-  /** null while a text is taken out of the counts. */
-  let terms: Terms | null = null;
-  /** The logarithm of the ratio of each pair [tokens, tokens]; null if there are too many tokens. */
-  let table: Float64Array | null = null;
-
-  let places = createPlaces(0);
-  /** Adds a text that was counted, or takes it out. Returns its places, until the next call. */
-  const change = (side: Side, tokens: Tokens, by: 1 | -1): Places => {
-    if (places.tokens.length < tokens.length) places = createPlaces(2 * tokens.length);
-    writePlaces(places, 0, tokens, numbers, pairs);
-    addPlaces(counts[side], places, { from: 0, to: tokens.length }, by);
-    return places;
+  const state: State = {
+    numbers: createTokenNumbers(),
+    pairs: createKeys(),
+    followers: [],
+    counts: { target: createCounts(0, 0), other: createCounts(0, 0) },
+    background: new Float64Array(0),
+    terms: null,
+    table: null,
+    places: createPlaces(0),
   };
-  const floorOf = (token: number): number => (token < 0 ? FLOOR : background[token]!);
-
   return {
-    count(side, tokens) {
-      const own = counts[side];
-      let before = -1;
-      for (const id of tokens) {
-        const next = numbers.add(id);
-        if (next >= own.tokens.length) own.tokens = resized(own.tokens, 2 * next + 1024);
-        own.tokens[next]! += 1;
-        if (before >= 0) {
-          const pair = pairs.add(before, next);
-          if (pair === followers.length) followers.push(next);
-          if (pair >= own.pairs.length) own.pairs = resized(own.pairs, 2 * pair + 1024);
-          own.pairs[pair]! += 1;
-        }
-        before = next;
-      }
-      own.total += tokens.length;
-    },
-    finish() {
-      for (const side of Object.values(counts)) {
-        side.tokens = resized(side.tokens, numbers.size);
-        side.pairs = resized(side.pairs, pairs.size);
-      }
-      const { tokens, total } = counts.other;
-      background = Float64Array.from(tokens, (times) => FLOOR + times / Math.max(1, total));
-      terms = {
-        first: background.map((_, a) => firstTerm(counts, a)),
-        second: background.map((floor, b) => secondTerm(counts, b, -1, floor)),
-        pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, background[b]!)),
-      };
-      if (numbers.size <= MOST_IN_TABLE) table = tableOf(terms, pairs);
-    },
-    score(tokens) {
-      if (tokens.length < 2) return 0;
-      const known = terms;
-      const width = numbers.size;
-      let sum = 0;
-      let a = numbers.get(tokens[0]!);
-      for (let t = 1; t < tokens.length; t++) {
-        const b = numbers.get(tokens[t]!);
-        if (known === null || a < 0 || b < 0) {
-          const ab = a < 0 || b < 0 ? -1 : pairs.get(a, b);
-          sum += firstTerm(counts, a) + secondTerm(counts, b, ab, floorOf(b));
-        } else if (table !== null) sum += table[a * width + b]!;
-        else {
-          const ab = pairs.get(a, b);
-          sum += known.first[a]! + (ab < 0 ? known.second[b]! : known.pair[ab]!);
-        }
-        a = b;
-      }
-      return sum / (tokens.length - 1);
-    },
+    count: (side, tokens) => count(state, side, tokens),
+    finish: () => finish(state),
+    score: (tokens) => (tokens.length < 2 ? 0 : sumOfRatios(state, tokens) / (tokens.length - 1)),
     scoreWithout(side, tokens) {
       if (tokens.length < 2) return 0;
-      const own = change(side, tokens, -1);
-      let sum = 0;
-      for (let t = 1; t < tokens.length; t++) {
-        const [a, b] = [own.tokens[t - 1]!, own.tokens[t]!];
-        sum += firstTerm(counts, a) + secondTerm(counts, b, own.pairs[t]!, background[b]!);
-      }
-      addPlaces(counts[side], own, { from: 0, to: tokens.length }, 1);
+      const own = change(state, side, tokens, -1);
+      const sum = sumAtPlaces(state, own, tokens.length);
+      addPlaces(state.counts[side], own, { from: 0, to: tokens.length }, 1);
       return sum / (tokens.length - 1);
     },
     without(side, tokens, use) {
-      const kept = terms;
-      terms = null;
-      change(side, tokens, -1);
+      const kept = state.terms;
+      state.terms = null;
+      change(state, side, tokens, -1);
       try {
         return use();
       } finally {
-        change(side, tokens, 1);
-        terms = kept;
+        change(state, side, tokens, 1);
+        state.terms = kept;
       }
     },
   };
+}
+
+function count({ numbers, pairs, followers, counts }: State, side: Side, tokens: Tokens): void {
+  const own = counts[side];
+  let before = -1;
+  for (const id of tokens) {
+    const next = numbers.add(id);
+    if (next >= own.tokens.length) own.tokens = resized(own.tokens, 2 * next + 1024);
+    own.tokens[next]! += 1;
+    if (before >= 0) {
+      const pair = pairs.add(before, next);
+      if (pair === followers.length) followers.push(next);
+      if (pair >= own.pairs.length) own.pairs = resized(own.pairs, 2 * pair + 1024);
+      own.pairs[pair]! += 1;
+    }
+    before = next;
+  }
+  own.total += tokens.length;
+}
+
+function finish(state: State): void {
+  const { numbers, pairs, followers, counts } = state;
+  for (const side of Object.values(counts)) {
+    side.tokens = resized(side.tokens, numbers.size);
+    side.pairs = resized(side.pairs, pairs.size);
+  }
+  const { tokens, total } = counts.other;
+  const background = Float64Array.from(tokens, (times) => FLOOR + times / Math.max(1, total));
+  const terms: Terms = {
+    first: background.map((_, a) => firstTerm(counts, a)),
+    second: background.map((floor, b) => secondTerm(counts, b, -1, floor)),
+    pair: Float64Array.from(followers, (b, ab) => secondTerm(counts, b, ab, background[b]!)),
+  };
+  state.background = background;
+  state.terms = terms;
+  if (numbers.size <= MOST_IN_TABLE) state.table = tableOf(terms, pairs);
+}
+
+/** The sum of the logarithms of the ratios of a text's pairs. */
+function sumOfRatios({ numbers, pairs, counts, background, terms, table }: State, tokens: Tokens): number {
+  const width = numbers.size;
+  let sum = 0;
+  let a = numbers.get(tokens[0]!);
+  for (let t = 1; t < tokens.length; t++) {
+    const b = numbers.get(tokens[t]!);
+    if (terms === null || a < 0 || b < 0) {
+      const ab = a < 0 || b < 0 ? -1 : pairs.get(a, b);
+      sum += firstTerm(counts, a) + secondTerm(counts, b, ab, b < 0 ? FLOOR : background[b]!);
+    } else if (table !== null) sum += table[a * width + b]!;
+    else {
+      const ab = pairs.get(a, b);
+      sum += terms.first[a]! + (ab < 0 ? terms.second[b]! : terms.pair[ab]!);
+    }
+    a = b;
+  }
+  return sum;
+}
+
+/** The same for a text that was counted, from the counts as they are now. */
+function sumAtPlaces({ counts, background }: State, own: Places, length: number): number {
+  let sum = 0;
+  for (let t = 1; t < length; t++) {
+    const [a, b] = [own.tokens[t - 1]!, own.tokens[t]!];
+    sum += firstTerm(counts, a) + secondTerm(counts, b, own.pairs[t]!, background[b]!);
+  }
+  return sum;
+}
+
+/** Adds a text that was counted, or takes it out. Returns its places, until the next call. */
+function change(state: State, side: Side, tokens: Tokens, by: 1 | -1): Places {
+  if (state.places.tokens.length < tokens.length) state.places = createPlaces(2 * tokens.length);
+  const { places, numbers, pairs, counts } = state;
+  writePlaces(places, 0, tokens, numbers, pairs);
+  addPlaces(counts[side], places, { from: 0, to: tokens.length }, by);
+  return places;
 }
 
 /** The logarithm of the ratio of each pair of tokens [tokens, tokens]. */

@@ -6,16 +6,8 @@
  *
  * Query, key and value come from one packed linear layer, gate and up from another; the head is not tied to the embedding.
  */
-import { checkpoint } from "../autograd/checkpoint.ts";
 import { wantTensor } from "../autograd/checks.ts";
-import { add } from "../autograd/ops/arithmetic.ts";
-import { causalAttention } from "../autograd/ops/attention.ts";
-import { embedding } from "../autograd/ops/embedding.ts";
-import { linear } from "../autograd/ops/linear.ts";
 import { exampleLosses } from "../autograd/ops/loss.ts";
-import { addNorm, layerNorm, rmsNorm } from "../autograd/ops/norm.ts";
-import { rope } from "../autograd/ops/rope.ts";
-import { swiglu } from "../autograd/ops/activation.ts";
 import { GradmixError } from "../errors.ts";
 import {
   assertOptions,
@@ -29,14 +21,12 @@ import {
   objectWith,
 } from "../options.ts";
 import { formatShape, sizeOf } from "../tensor/shape.ts";
-import { empty, scope, type Tensor } from "../tensor/tensor.ts";
+import { scope, type Tensor } from "../tensor/tensor.ts";
 import {
   defaultPreset,
   type Architecture,
   gptSpecs,
   headsMisfit,
-  type LayerName,
-  pathOf,
   type PresetName,
   presetNames,
   traitsOf,
@@ -44,6 +34,7 @@ import {
 import type { Model, Source, TokenBatch } from "./model.ts";
 import { createParameters, type Parameters, type ParameterSpec } from "./parameters.ts";
 import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
+import { hiddenStates, project, transformerOf } from "./transformer.ts";
 
 /** Architecture of a GPT. */
 export interface GPTConfig {
@@ -155,110 +146,24 @@ export interface GPTOptions {
   readonly checkpoint?: boolean;
 }
 
-/** The residual stream and the output of a layer, which the next norm adds to the stream in the same kernel. */
-interface Residual {
-  readonly stream: Tensor;
-  readonly more: Tensor | null;
-}
-
-/** The parameters of a layer; it may have no bias. */
-interface LayerParameters {
-  readonly weight: Tensor;
-  readonly bias: Tensor | undefined;
-}
-
 /** Builds and initialises a model on the current backend. Throws `config` for an invalid configuration. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const architecture = architectureFrom(given);
-  const { config, traits } = architecture;
+  const { config } = architecture;
   checkOptions("createGPT", options, { seed: integerIn(0), checkpoint: boolean });
-  const { heads, kvHeads, dim, layers, normEps, ropeTheta, context } = config;
   const parameters = createParameters(gptSpecs(architecture), options.seed ?? 0);
-  const { norm, positions, mlp } = traits;
-  const headDim = dim / heads;
-  const get = (name: string): Tensor => {
-    const parameter = parameters.byName.get(name);
-    if (parameter === undefined) throw new GradmixError("config", `the model has no parameter "${name}"`);
-    return parameter;
-  };
-  // Looked up once: every pass uses all of them.
-  const layerOf = (name: LayerName, block: number | null = null): LayerParameters => {
-    const path = pathOf({ name, block });
-    return { weight: get(`${path}.weight`), bias: parameters.byName.get(`${path}.bias`) };
-  };
-  const blocks = Array.from({ length: layers }, (_, block) => ({
-    norm1: layerOf("norm1", block),
-    qkv: layerOf("qkv", block),
-    out: layerOf("out", block),
-    norm2: layerOf("norm2", block),
-    up: layerOf("up", block),
-    down: layerOf("down", block),
-  }));
-  const tokenTable = layerOf("embedding").weight;
-  const positionTable = positions === "learned" ? layerOf("positions").weight : null;
-  const [lastNorm, head] = [layerOf("norm"), layerOf("head")];
-
-  const project = (
-    x: Tensor,
-    { weight, bias }: LayerParameters,
-    activation: "none" | "gelu" = "none",
-  ): Tensor => linear(x, weight, bias, { activation });
-  const normalise = (x: Tensor, { weight, bias }: LayerParameters): Tensor =>
-    norm === "layer" ? layerNorm(x, weight, bias, normEps) : rmsNorm(x, weight, normEps);
-
-  /** Adds the output of the layer to the stream. Returns the norm of the sum, and the sum. */
-  const joined = ({ stream, more }: Residual, layer: LayerParameters): [norm: Tensor, sum: Tensor] =>
-    more === null
-      ? [normalise(stream, layer), stream]
-      : addNorm(norm, stream, more, layer.weight, layer.bias, normEps);
-
-  const runBlock = (before: Residual, block: number): Residual => {
-    const { norm1, qkv: first, out, norm2, up, down } = blocks[block]!;
-    const [outer, x] = joined(before, norm1);
-    let qkv = project(outer, first);
-    if (positions === "rotary") qkv = rope(qkv, { heads: heads + kvHeads, headDim, theta: ropeTheta });
-    const more = project(causalAttention(qkv, { heads, kvHeads }), out);
-    const [inner, mixed] = joined({ stream: x, more }, norm2);
-    const hidden = mlp === "gelu" ? project(inner, up, "gelu") : swiglu(project(inner, up));
-    return { stream: mixed, more: project(hidden, down) };
-  };
-
-  const recomputed = ({ stream, more }: Residual, block: number): Residual => {
-    const x = checkpoint(
-      (given: Tensor) => {
-        const after = runBlock({ stream: given, more: null }, block);
-        return after.more === null ? after.stream : add(after.stream, after.more);
-      },
-      more === null ? stream : add(stream, more),
-    );
-    return { stream: x, more: null };
-  };
-
+  const transformer = transformerOf(architecture, parameters, options.checkpoint ?? false);
   const hidden = (tokens: Tensor): Tensor => {
     wantTensor("gpt", "tokens", tokens);
-    if (tokens.rank !== 2 || tokens.shape[1]! > context || tokens.shape[1]! < 1)
+    const time = tokens.shape[1] ?? 0;
+    if (tokens.rank !== 2 || time < 1 || time > config.context)
       throw new GradmixError(
         "shape",
-        `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${context}`,
+        `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${config.context}`,
       );
-    // The scope frees a block's intermediates as soon as no tape needs them.
-    return scope(() => {
-      let residual: Residual = {
-        stream: embedding(tokenTable, tokens),
-        more: positionTable === null ? null : embedding(positionTable, positionsOf(tokens)),
-      };
-      for (let i = 0; i < layers; i++) {
-        const before = residual;
-        residual = scope(() => (options.checkpoint === true ? recomputed : runBlock)(before, i));
-        // Otherwise all of them would live until the last block.
-        before.stream.dispose();
-        before.more?.dispose();
-      }
-      return joined(residual, lastNorm)[0];
-    });
+    return hiddenStates(transformer, tokens);
   };
-  const logits = (tokens: Tensor): Tensor => scope(() => project(hidden(tokens), head));
-
+  const logits = (tokens: Tensor): Tensor => scope(() => project(hidden(tokens), transformer.head));
   return {
     config,
     parameters,
@@ -280,14 +185,4 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     },
     dispose: () => parameters.dispose(),
   };
-}
-
-/** Positions 0 … T−1 of every example. They keep the batch axis, so that their gradients stay per example. */
-function positionsOf(tokens: Tensor): Tensor {
-  const [batch, time] = [tokens.shape[0]!, tokens.shape[1]!];
-  const ids = new Int32Array(batch * time);
-  for (let i = 0; i < ids.length; i++) ids[i] = i % time;
-  const out = empty([batch, time], "i32", tokens.memory);
-  out.write(ids);
-  return out;
 }
