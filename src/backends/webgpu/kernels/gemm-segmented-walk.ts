@@ -12,13 +12,13 @@ import type { KernelParams } from "../../kernels/index.ts";
 import { byFours, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
 import { addParts } from "./columns.ts";
 import {
-  EDGE,
   floatTile,
   type FloatTileName,
   floatTileNames,
   type SegmentTile,
   tensorTile,
 } from "./gemm-segmented-tiles.ts";
+import { walkBody, walkDeclarations, walkKey, type WalkVariant } from "./gemm-segmented-walk-text.ts";
 import { type Needs, tensorNeeds } from "./matrices.ts";
 
 type Params = KernelParams["gemmSegmented"];
@@ -163,66 +163,23 @@ function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
   return Math.ceil(total / Math.ceil(total / Math.min(total, target)));
 }
 
-/** Returns a function that reads V at a piece of W. Beyond the edge it reads another element and returns 0. */
-function readV(piece: SegmentTile["piece"], fours: boolean): string {
-  if (piece === "f32")
-    return `fn v_at(i: u32, j: u32) -> f32 {
-  return select(0.0, v(min(i, p.m - 1u) * p.n + min(j, p.n - 1u)), (i < p.m) & (j < p.n));
-}`;
-  if (fours)
-    return `fn v_at(i: u32, j: u32) -> vec4f {
-  let inside = (i < p.m) & (j < p.n);
-  return select(vec4f(), v4(select(0u, i * p.n + j, inside) / 4u), inside);
-}`;
-  return `fn v_at(i: u32, j: u32) -> vec4f {
-  let js = vec4u(j, j + 1u, j + 2u, j + 3u);
-  let at = min(js, vec4u(p.n - 1u)) + min(i, p.m - 1u) * p.n;
-  return select(vec4f(), vec4f(v(at.x), v(at.y), v(at.z), v(at.w)), (js < vec4u(p.n)) & vec4<bool>(i < p.m));
-}`;
-}
-
-/** Returns a function that writes a piece of the total; with `adds`, it adds to the elements. */
-function addTotal(piece: SegmentTile["piece"], fours: boolean, adds: boolean): string {
-  const set = (at: string, x: string): string => `set_total(${at}, ${adds ? `total(${at}) + ` : ""}${x});`;
-  const writes =
-    piece === "f32"
-      ? `if (j < p.n) { ${set("at", "x")} }`
-      : fours
-        ? `if (j < p.n) { set_total4(at / 4u, ${adds ? "total4(at / 4u) + " : ""}x); }`
-        : [0, 1, 2, 3].map((c) => `if (j + ${c}u < p.n) { ${set(`at + ${c}u`, `x[${c}]`)} }`).join(" ");
-  return `fn add_total(range: u32, i: u32, j: u32, x: ${piece}) {
-  if (i >= p.m) { return; }
-  let at = (range * p.m + i) * p.n + j;
-  ${writes}
-}`;
-}
-
 function walk(context: KernelContext, w: Walk): void {
-  const { tiling, a, b, segments, groups, v, total, partials, last } = w;
+  const { tiling, a, b, segments, groups, v, total, partials } = w;
   const { m, n, segmentCount, groupCount } = w.params;
   const { tile } = tiling;
   const ranges = rangesOf(w);
   const split = ranges > 1 && total !== null;
   const sums = split ? context.scratch(ranges * m * n) : total;
-  const adds = w.accumulate && total !== null && !split;
-  const fours = m % 4 === 0 && n % 4 === 0;
-  const all = Array.from({ length: tile.pieces }, (_, piece) => piece);
-  const each = (line: (piece: number) => string): string => all.map(line).join("\n");
-  const perRow = tile.cols / tile.block;
-  const blocks = Array.from({ length: (tile.rows / tile.block) * perRow }, (_, block) => block);
-  /** Writes `value` of every block to the partial results. */
-  const put = (row: string, value: (block: number) => string): string =>
-    `if (local == 0u) {\n${blocks.map((block) => `      put(${row}, block_i + ${Math.floor(block / perRow)}u, block_j + ${block % perRow}u, ${value(block)});`).join("\n")}\n    }`;
-  const perBlock = (text: (block: number) => string): string => blocks.map(text).join("\n");
-  const sum = (x: string): string => (tile.piece === "f32" ? x : `${x}.x + ${x}.y + ${x}.z + ${x}.w`);
-  const blockSums = (x: string): string =>
-    blocks.map((block) => `vec2f(${sum(`${x}${block}`)}, 0.0)`).join(", ");
-  const zero = `${tile.piece}(${tile.piece === "f32" ? "0.0" : ""})`;
+  const variant: WalkVariant = {
+    ...{ tile, fours: m % 4 === 0 && n % 4 === 0 },
+    ...{ v: v !== null, total: total !== null, groups: groups !== null },
+    ...{ adds: w.accumulate && total !== null && !split, last: w.last, fromV: w.fromV },
+  };
   context.dispatch({
-    key: `gemmSegmented ${tile.key} ${[fours, v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
+    key: walkKey(variant),
     operands: byFours(
       operandsOf({ a, b, segments, groups, v }, { total: sums, partials }),
-      fours ? ["a", "b", ...(tile.piece === "vec4f" ? ["v", "total"] : [])] : [],
+      variant.fours ? ["a", "b", ...(tile.piece === "vec4f" ? ["v", "total"] : [])] : [],
     ),
     scalars: {
       m: u32(m),
@@ -242,131 +199,8 @@ function walk(context: KernelContext, w: Walk): void {
     workgroup: tile.workgroup,
     ...tiling.needs,
     groups: tiling.tiles * ranges,
-    declarations: () => `${tile.text(fours).declarations}
-// A number or two of each block.
-alias Found = array<vec2f, ${blocks.length}>;
-${tile.lanes === "lanes" ? `var<workgroup> lanes: array<f32, ${2 * blocks.length * tile.workgroup}>;` : ""}
-fn found_of(e: u32) -> Found {
-  let at = ${2 * blocks.length}u * e;
-  return Found(${blocks.map((block) => `vec2f(${tile.lanes}[at + ${2 * block}u], ${tile.lanes}[at + ${2 * block + 1}u])`).join(", ")});
-}
-fn keep_found(e: u32, x: Found) {
-  let at = ${2 * blocks.length}u * e;
-${perBlock((block) => `  ${tile.lanes}[at + ${2 * block}u] = x[${block}].x; ${tile.lanes}[at + ${2 * block + 1}u] = x[${block}].y;`)}
-}
-// What all invocations found, in a fixed order; only the first is told.
-fn join(x: Found, local: u32) -> Found {
-  workgroupBarrier();
-  keep_found(local, x);
-  workgroupBarrier();
-  var sum = x;
-  if (local < ${EDGE}u) {
-    for (var e = local + ${EDGE}u; e < ${tile.workgroup}u; e += ${EDGE}u) {
-      let other = found_of(e);
-${perBlock((block) => `      sum[${block}] += other[${block}];`)}
-    }
-    keep_found(local, sum);
-  }
-  workgroupBarrier();
-  if (local == 0u) {
-    for (var e = 1u; e < ${EDGE}u; e++) {
-      let other = found_of(e);
-${perBlock((block) => `      sum[${block}] += other[${block}];`)}
-    }
-  }
-  return sum;
-}
-// Blocks may lie beyond W.
-fn put(row: u32, i: u32, j: u32, value: f32) {
-  if (i < p.blocks_m && j < p.blocks_n) { set_partials((row * p.blocks_m + i) * p.blocks_n + j, value); }
-}
-${v === null ? "" : readV(tile.piece, fours)}
-${total === null ? "" : addTotal(tile.piece, fours, adds)}`,
-    body: () => {
-      const text = tile.text(fours);
-      return `  let tile = group % p.tiles;
-  let range = group / p.tiles;
-  let tile_i = (tile / p.tiles_n) * ${tile.rows}u;
-  let tile_j = (tile % p.tiles_n) * ${tile.cols}u;
-  let block_i = tile_i / ${tile.block}u;
-  let block_j = tile_j / ${tile.block}u;
-${
-  groups === null
-    ? `  // Segments times ranges may be too much for 32 bits.
-  let count = p.end - p.begin;
-  let share = count / p.ranges;
-  let more = count % p.ranges;
-  let s_first = p.begin + range * share + min(range, more);
-  let s_end = s_first + share + select(0u, 1u, range < more);`
-    : `  // Ranges of whole groups; the first and the last have the segments outside of them too.
-  let share = p.group_count / p.ranges;
-  let more = p.group_count % p.ranges;
-  var next = range * share + min(range, more);
-  let groups_end = next + share + select(0u, 1u, range < more);
-  let s_first = select(u32(groups(next)), min(p.begin, u32(groups(0u))), range == 0u);
-  let s_end = select(u32(groups(groups_end)), p.end, range + 1u == p.ranges);
-  while (next < groups_end && u32(groups(next + 1u)) <= s_first) {
-    ${put("2u * p.segment_count + next", () => "0.0")}
-    next++;
-  }
-${each((piece) => `  var g${piece} = ${zero};`)}`
-}
-  // What is read next lies behind what is multiplied, in this segment or the ones that follow.
-  var r = u32(segments(s_first));
-  let rows_end = u32(segments(s_end));
-${text.start}
-${total === null ? "" : each((piece) => `  var t${piece} = ${zero};`)}
-${w.fromV ? `  if (range == 0u) {\n${each((piece) => `    t${piece} = v_at(${text.place(piece)});`)}\n  }` : ""}
-  for (var s = s_first; s < s_end; s++) {
-    let end = u32(segments(s + 1u));
-    let counts = s >= p.known;
-    let adds = s >= p.first;
-${groups === null ? "" : "    let in_group = next < groups_end && s >= u32(groups(next));"}
-${text.clear}
-${text.addRows}
-${perBlock((block) => `    var squares${block} = ${zero};\n    var along${block} = ${zero};`)}
-${text.found((pieces) => {
-  const lines = (line: (piece: number, value: string) => string): string =>
-    pieces.map(({ piece, value }) => line(piece, value)).join("\n");
-  return `    if (counts) {
-${v === null ? "" : lines((piece) => `      let v${piece} = v_at(${text.place(piece)});`)}
-${lines((piece, value) => `      squares${tile.blockOf(piece)} += ${value} * ${value};`)}
-${v === null ? "" : lines((piece, value) => `      along${tile.blockOf(piece)} += ${value} * v${piece};`)}
-    }
-${total === null ? "" : `    if (adds) {\n${lines((piece, value) => `      t${piece} += ${value};`)}\n    }`}
-${groups === null ? "" : `    if (in_group) {\n${lines((piece, value) => `      g${piece} += ${value};`)}\n    }`}`;
-})}
-    if (counts) {
-      let found = join(Found(${blocks.map((block) => `vec2f(${sum(`along${block}`)}, ${sum(`squares${block}`)})`).join(", ")}), local);
-      ${put("s", (block) => `found[${block}].x`)}
-      ${put("p.segment_count + s", (block) => `found[${block}].y`)}
-    }
-${
-  groups === null
-    ? ""
-    : `    while (next < groups_end && s + 1u >= u32(groups(next + 1u))) {
-${perBlock((block) => `      var group_squares${block} = ${zero};`)}
-${each((piece) => `      group_squares${tile.blockOf(piece)} += g${piece} * g${piece};\n      g${piece} = ${zero};`)}
-      let group_found = join(Found(${blockSums("group_squares")}), local);
-      ${put("2u * p.segment_count + next", (block) => `group_found[${block}].x`)}
-      next++;
-    }`
-}
-  }
-${total === null ? "" : each((piece) => `  add_total(range, ${text.place(piece)}, t${piece});`)}
-${
-  !last
-    ? ""
-    : v === null
-      ? `  ${put("2u * p.segment_count + p.group_count", () => "0.0")}`
-      : `  if (range == 0u) {
-${perBlock((block) => `    var v_squares${block} = ${zero};`)}
-${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares${tile.blockOf(piece)} += x * x; }`)}
-    let v_found = join(Found(${blockSums("v_squares")}), local);
-    ${put("2u * p.segment_count + p.group_count", (block) => `v_found[${block}].x`)}
-  }`
-}`;
-    },
+    declarations: () => walkDeclarations(variant),
+    body: () => walkBody(variant),
   });
   if (split && sums !== null)
     addParts(context, {
