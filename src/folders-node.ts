@@ -25,3 +25,18 @@ export function makeFolders(path: string, fs: { mkdirSync(path: string): void } 
     }
   return first;
 }
+
+/**
+ * Removes an empty folder, and the folders above it up to `top` that are then empty. A folder that is not empty, is missing or cannot be removed
+ * stays as it is, with those above it.
+ */
+export function removeEmptyFolders(folder: string, top: string = folder): void {
+  try {
+    for (let path = resolve(folder); ; path = dirname(path)) {
+      nodeFs.rmdirSync(path);
+      if (path === resolve(top)) return;
+    }
+  } catch {
+    // Removing is only tidying up.
+  }
+}

@@ -113,8 +113,10 @@ function inTurn<T>(task: () => Promise<T>): Promise<T> {
 export function start(host: Host, options: InitOptions): Promise<Backend> {
   return inTurn(async () => {
     checkInit(host, options);
+    const name = backendOf(host, options);
+    // Stopping frees all tensors, so refused options must not get here.
     await stop();
-    const started = await create(host, options);
+    const started = await create(host, name, options);
     running = started;
     setCurrentMemory(started);
     return started;
@@ -134,7 +136,7 @@ async function stop(): Promise<void> {
   await backend.dispose();
 }
 
-/** Throws `config` for an unknown option, or a value that no backend accepts. */
+/** Throws `config` for an unknown option, and for values that no backend accepts, alone or together. */
 function checkInit(host: Host, options: InitOptions): void {
   checkOptions("init", options, {
     backend: string,
@@ -148,6 +150,8 @@ function checkInit(host: Host, options: InitOptions): void {
     deterministic: boolean,
     log: callback,
   });
+  if (options.vectorBits === 256 && options.simd === "plain")
+    throw new GradmixError("config", "vectorBits: 256-bit vectors need relaxed SIMD, not plain");
 }
 
 /**
@@ -176,9 +180,9 @@ function checkHas(
     throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${backend}"${by}`);
 }
 
-async function create(host: Host, options: InitOptions): Promise<Backend> {
-  const { backend = "auto", threads, simd, vectorBits, memoryLimit, device, log } = options;
-  const limit = memoryLimit === undefined ? {} : { memoryLimit };
+/** The name of the backend that the options or the environment ask for. Throws `config` for an unknown one, and for options that it does not have. */
+function backendOf(host: Host, options: InitOptions): string {
+  const { backend = "auto", device } = options;
   // A device implies the backend, so the environment variable is not read.
   const asked = backend === "auto" && device === undefined;
   const named = asked ? host.environment("GRADMIX_BACKEND") : undefined;
@@ -189,6 +193,12 @@ async function create(host: Host, options: InitOptions): Promise<Backend> {
       `${named === undefined ? "" : "GRADMIX_BACKEND: "}there is no backend "${name}"; the backends are "auto", "cpu", "webgpu" and "reference"`,
     );
   checkHas(name, named === undefined ? "" : ", which GRADMIX_BACKEND sets", options);
+  return name;
+}
+
+async function create(host: Host, name: string, options: InitOptions): Promise<Backend> {
+  const { threads, simd, vectorBits, memoryLimit, device, log } = options;
+  const limit = memoryLimit === undefined ? {} : { memoryLimit };
   if (device !== undefined) return startWebgpu(await described(device, options), options);
   if (name === "reference") {
     const { createReferenceBackend } = await import("./backends/reference/index.ts");

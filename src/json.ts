@@ -171,6 +171,8 @@ export function formatJson(value: unknown, indent: number = 0, depth: number = 0
       : Array.isArray(value) || typeof value !== "object" || value === null
         ? null
         : Object.entries(value);
+  // `JSON.stringify` would write −0 as 0.
+  if (Object.is(value, -0)) return "-0";
   if (members === null && !Array.isArray(value)) return JSON.stringify(value) ?? "null";
   const inner = (item: unknown): string => formatJson(item, indent, depth + 1);
   const parts =

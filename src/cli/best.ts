@@ -11,12 +11,10 @@ import type { RunWeights } from "../runs/lines.ts";
 import { count, number, object, parse, type Schema, string } from "../schema.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
+import { bestFolder } from "./run-places.ts";
 
 /** What the files of a model need to know about its tokens. */
 type TokenFacts = Pick<Data, "tokenizer" | "vocabulary">;
-
-/** Name of the folder, and of the parameters in a checkpoint. */
-const BEST = "best";
 
 /** The step with the lowest loss. */
 export interface Best {
@@ -52,7 +50,7 @@ export async function createBestKeeper(
 ): Promise<BestKeeper> {
   const write = async (of: GPT, { best, weights }: Kept): Promise<void> =>
     store.saveFolder(
-      BEST,
+      bestFolder,
       new Map<string, string | Uint8Array>([
         ...(await modelFiles(of, tokens)),
         ["weights.json", weights],
@@ -60,7 +58,7 @@ export async function createBestKeeper(
       ]),
     );
   let kept = resumed === null ? null : bestInCheckpoint(resumed, model.parameters.value.size);
-  if (kept === null) store.removeFolder(BEST);
+  if (kept === null) store.removeFolder(bestFolder);
   else {
     const then = createGPT(model.config);
     try {
@@ -85,8 +83,8 @@ export async function createBestKeeper(
       kept === null
         ? { json: {}, arrays: {} }
         : {
-            json: { [BEST]: formatJson({ ...kept.best, weights: kept.weights }) },
-            arrays: { [BEST]: kept.parameters },
+            json: { [bestFolder]: formatJson({ ...kept.best, weights: kept.weights }) },
+            arrays: { [bestFolder]: kept.parameters },
           },
   };
 }
@@ -104,8 +102,8 @@ export async function modelFiles(
 
 /** The best model in a checkpoint; null if the run had not kept any by then. */
 function bestInCheckpoint({ json, arrays }: Checkpoint, size: number): Kept | null {
-  const text = json[BEST];
-  const parameters = arrays[BEST];
+  const text = json[bestFolder];
+  const parameters = arrays[bestFolder];
   if (typeof text !== "string") return null;
   const { weights, ...best } = parse(savedBest, text, {
     source: "--resume: the best step",

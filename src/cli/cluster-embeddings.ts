@@ -14,6 +14,7 @@ import { fromHuggingFace } from "../nn/huggingface/read.ts";
 import { type ByteSource, openSafetensors } from "../nn/safetensors.ts";
 import { fileSource, reading } from "../node/files.ts";
 import { scope, tensor } from "../tensor/tensor.ts";
+import { modelFolder } from "./run-places.ts";
 import { readJson, configError } from "./values.ts";
 
 export interface DocumentEmbeddings {
@@ -58,7 +59,7 @@ function embeddingsFolder(path: string): string | null {
       );
     return null;
   }
-  const folder = existsSync(join(path, "model", "model.safetensors")) ? join(path, "model") : path;
+  const folder = existsSync(join(path, modelFolder, "model.safetensors")) ? join(path, modelFolder) : path;
   for (const name of ["model.safetensors", "tokenizer.json"])
     if (!existsSync(join(folder, name)))
       throw configError(

@@ -32,7 +32,7 @@ import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { ioError, readError, removeOwn, temporaryName, writeAll, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../folders-node.ts";
+import { makeFolders, removeEmptyFolders } from "../folders-node.ts";
 import {
   anything,
   count,
@@ -46,7 +46,7 @@ import {
   type Schema,
   string,
 } from "../schema.ts";
-import { isLockName, removeLockRemains, takeLock } from "./lock.ts";
+import { isLockName, lockFolder, removeLockRemains } from "./lock.ts";
 import { configError } from "./values.ts";
 
 export interface Work {
@@ -82,13 +82,8 @@ const utf8 = new TextEncoder();
 export function openWork(out: string, plan: Readonly<Record<string, unknown>>, goesOn: () => void): Work {
   const folder = `${resolve(out).replace(/[/\\]+$/, "")}.partial`;
   const at = (name: string): string => join(folder, name);
-  try {
-    makeFolders(folder);
-  } catch (error) {
-    throw ioError(folder, error);
-  }
   checkRoom(folder, out);
-  const lock = takeLock(folder);
+  const lock = lockFolder(folder);
   const read = (name: string): Uint8Array<ArrayBuffer> | null => {
     try {
       return new Uint8Array(readFileSync(at(name)));
@@ -129,8 +124,13 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   };
   const end = (remove: boolean): void => {
     for (const close of open) close();
-    lock.release();
-    if (remove) removeOwn(folder, ownFiles);
+    try {
+      // Another command may take the lock as soon as it is released, so that is done last.
+      if (remove) removeOwn(folder, ownFiles);
+    } finally {
+      lock.release();
+    }
+    if (remove) removeEmptyFolders(folder);
   };
   try {
     removeLockRemains(folder);
@@ -199,6 +199,7 @@ function checkRoom(folder: string, out: string): void {
   try {
     names = readdirSync(folder);
   } catch (error) {
+    if (errorCode(error) === "ENOENT") return;
     throw ioError(folder, error);
   }
   const other = names.find((name) => !isLockName(name) && !temporaryName.test(name));

@@ -3,17 +3,9 @@
  * loss. compare-arguments.ts says what is compared, compare-plan.ts plans the runs, compare-runs.ts trains them, and compare-results.ts writes what was found.
  */
 import { shellWord } from "../shell-word.ts";
-import {
-  checkEmpty,
-  discard,
-  holdFolder,
-  isBegun,
-  removeEmpty,
-  renewPaths,
-  saveJson,
-  savePlan,
-} from "./compare-folder.ts";
+import { checkEmpty, discard, isBegun, renewPaths, saveJson, savePlan } from "./compare-folder.ts";
 import { listenForInterrupt } from "./interrupt.ts";
+import { lockFolder, removeLockRemains } from "./lock.ts";
 import { startStatusLine } from "./progress.ts";
 import { comparisonFiles } from "./run-names.ts";
 import type { Outputs } from "./train.ts";
@@ -28,7 +20,8 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
   const begun = comparison.before !== null;
   const quiet = comparison.given.values.get("run.quiet") === true;
   const status = startStatusLine(err);
-  const lock = holdFolder(folder);
+  const lock = lockFolder(folder);
+  removeLockRemains(folder);
   let open: { close(): void } | null = null;
   let planned = false;
   const release = (): void => {
@@ -87,7 +80,6 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     const empty = planned && !begun && !isBegun(runs);
     if (empty) discard(folder);
     release();
-    if (empty) removeEmpty(folder);
     process.off("exit", release);
     await out.flush();
     await err.flush();

@@ -8,12 +8,11 @@
  *     report.html                 the page of all runs; with several targets one report-TARGET.html per target
  *     lock                        the process that writes here, while it runs
  */
-import { existsSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
-import { ioError, temporaryName, writeFileAtomic } from "../node/files.ts";
-import { makeFolders } from "../folders-node.ts";
+import { temporaryName, writeFileAtomic } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
 import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
@@ -22,10 +21,11 @@ import { anything, object, parseOrdered, string, version, withDefault } from "..
 import { shellWord } from "../shell-word.ts";
 import { type Choice, type PlannedRun, type RuleEntry, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, isEqual, jsonLayer, type Layer } from "./config.ts";
-import { isLockName, type Lock, removeLockRemains, takeLock } from "./lock.ts";
+import { isLockName } from "./lock.ts";
 import { checkFree, findRun, recordedConfig, type ResumeFrom } from "./run-folder.ts";
 import { comparisonFiles } from "./run-names.ts";
 import { isRun } from "./run-names.ts";
+import { modelFolder } from "./run-places.ts";
 import { totalSteps } from "./train-config.ts";
 import { membersOf, readInput, readText, configError } from "./values.ts";
 
@@ -49,18 +49,6 @@ export function checkEmpty(folder: string): void {
     throw configError(
       `--out ${folder}: is not empty (${stray}), and a comparison needs a folder of its own; choose another`,
     );
-}
-
-/** Creates the folder and locks it until the lock is released. Throws `config` if another process has locked it, and `io`. */
-export function holdFolder(folder: string): Lock {
-  try {
-    makeFolders(folder);
-  } catch (error) {
-    throw ioError(folder, error);
-  }
-  const lock = takeLock(folder);
-  removeLockRemains(folder);
-  return lock;
 }
 
 /** The contents of compare-plan.json. */
@@ -157,15 +145,6 @@ export function discard(folder: string): void {
     rmSync(join(folder, name), { force: true });
 }
 
-/** Removes the folder if it is empty. */
-export function removeEmpty(folder: string): void {
-  try {
-    rmdirSync(folder);
-  } catch {
-    // The folder is not empty.
-  }
-}
-
 /** The state of a run that has begun; null if it has not. Throws `checkpoint` for a run with other options. */
 export function begunRun({ config }: PlannedRun): ResumeFrom | null {
   const { out } = config.run;
@@ -196,9 +175,8 @@ export function renewPaths(runs: readonly PlannedRun[]): void {
 /** Result of the run and the facts it recorded; null unless it is finished and all its files exist. Throws `data`. */
 export function outcomeOf({ rule, target, seed, config }: PlannedRun): (Outcome & Found) | null {
   const folder = config.run.out;
-  // A run writes this file of its model last.
-  const last = statSync(join(folder, "model", "tokenizer_config.json"), { throwIfNoEntry: false });
-  if (last === undefined || readWeights(folder) === null) return null;
+  // A run writes its model last, as a whole folder.
+  if (!existsSync(join(folder, modelFolder)) || readWeights(folder) === null) return null;
   const { facts } = readRunHead(folder);
   const end: { step: number; loss: number | null; seconds: number } = { step: 0, loss: null, seconds: 0 };
   scanMetrics(folder, (line) => {

@@ -110,7 +110,10 @@ export async function runAll(
     }
     const outcome = outcomeOf(run);
     if (outcome === null)
-      throw new Error(`${run.name} ended without a complete result; run the same command again`);
+      throw new GradmixError(
+        "data",
+        `${run.name}: its folder ${run.config.run.out} has no complete result; were files of it removed? run the same command again`,
+      );
     done[i] = outcome;
     outcomes.push(outcome);
     progress.end(run);

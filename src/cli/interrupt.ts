@@ -1,6 +1,6 @@
 /**
  * Handles the signals that end a run: SIGINT (Ctrl-C), SIGTERM, and SIGHUP when its terminal closes. The first one requests a clean end. A
- * second SIGINT or SIGTERM ends the process at once, but only after the line that announces this has been shown.
+ * second SIGINT or SIGTERM ends the process at once, but only after the line that announces this has been shown, or could not be shown.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
@@ -37,9 +37,10 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
   let offered = false;
   const ignored = new Set<Name>(ignoresHangups() ? ["SIGHUP"] : []);
   const offer = async (): Promise<void> => {
-    if (!(await output.flush())) return;
-    // Signals that arrive while the event loop is blocked are all handled before the next immediate.
-    if (output.isTTY) setTimeout(() => (offered = true), readingMilliseconds).unref();
+    const shown = await output.flush();
+    // Signals that arrive while the event loop is blocked are all handled before the next immediate. If nobody reads the output, a signal that
+    // arrives later still ends the process.
+    if (output.isTTY || !shown) setTimeout(() => (offered = true), readingMilliseconds).unref();
     else setImmediate(() => (offered = true));
   };
   const listener = (name: NodeJS.Signals): void => {
@@ -75,8 +76,8 @@ interface Status {
 }
 
 /**
- * Does the work of a command that an interruption stops at its next check of the signal. Returns null once the work is done. If an interruption has stopped
- * it, the user gets the line `stopped`, and the exit code is returned. Everything said is written to `output` before that.
+ * Runs `work`. Returns null if it ends by itself. If an interruption stops it, prints the line `stopped` and returns the exit code. Flushes `output` before it
+ * returns.
  */
 export async function untilInterrupted(
   { output, status, stopped }: { readonly output: Output; readonly status: Status; readonly stopped: string },

@@ -7,6 +7,7 @@ import * as nodeFs from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { errorCode, type GradmixError } from "../errors.ts";
+import { makeFolders, removeEmptyFolders } from "../folders-node.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
 import { configError } from "./values.ts";
 
@@ -42,6 +43,34 @@ interface Locked {
 /** Locks an existing folder. Throws `config` if a running process holds the lock, `io` if the lock cannot be written. */
 export function takeLock(folder: string, fs: WriteFs = nodeFs): Lock {
   return takeLockOf({ kind: "folder", path: folder }, join(folder, "lock"), fs);
+}
+
+/**
+ * Makes a folder if it is missing, and locks it. If nothing was written to a folder that was made here, `release` also removes it, with the folders above it
+ * that were made. Throws like `takeLock`; then the folders are removed at once.
+ */
+export function lockFolder(folder: string): Lock {
+  let made: string | null;
+  try {
+    made = makeFolders(folder);
+  } catch (error) {
+    throw ioError(folder, error);
+  }
+  const tidy = (): void => {
+    if (made !== null) removeEmptyFolders(folder, made);
+  };
+  try {
+    const { release } = takeLock(folder);
+    return {
+      release() {
+        release();
+        tidy();
+      },
+    };
+  } catch (error) {
+    tidy();
+    throw error;
+  }
 }
 
 /** Locks a file that only one process may write, in an existing folder, in the same way. */

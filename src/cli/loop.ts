@@ -19,6 +19,7 @@ import type { GuardLimits } from "./mixing.ts";
 import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
+import { modelFolder } from "./run-places.ts";
 import type { Evaluation, NamedWeights, StartLine, StepMetrics } from "../runs/lines.ts";
 import { stepLine } from "../runs/record.ts";
 import { count, object, parseOrdered, type Schema } from "../schema.ts";
@@ -327,8 +328,7 @@ function namedWeights({ trainer, names, bases }: Parts): RunResult["weights"] {
 }
 
 async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<void> {
-  const files = await modelFiles(model, data);
-  for (const [name, contents] of files) store.saveFile(`model/${name}`, contents);
+  store.saveFolder(modelFolder, await modelFiles(model, data));
 }
 
 const stepOf = object<{ step: number }>({ step: count });

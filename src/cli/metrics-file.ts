@@ -24,14 +24,23 @@ export function openMetrics(path: string, step: number | null, fs: WriteFs): Met
     throw ioError(path, error);
   }
   const unwritten: string[] = [];
+  /** Whether a part of a line may be at the end of the file. */
+  let torn = false;
+  const repair = (): void => {
+    if (torn) fs.ftruncateSync(file, bytes);
+    torn = false;
+  };
   const writeAllOf = (lines: string[]): void => {
     for (let line = lines[0]; line !== undefined; line = lines[0]) {
       const text = new TextEncoder().encode(line);
       try {
+        repair();
+        torn = true;
         writeAll(file, text, fs);
+        torn = false;
       } catch (error) {
-        // Removes half a line. If this fails too, a resumed run removes it.
-        quietly(() => fs.ftruncateSync(file, bytes));
+        // If this fails too, no line is written until it succeeds, and a resumed run removes the part.
+        quietly(repair);
         throw ioError(path, error);
       }
       bytes += text.length;

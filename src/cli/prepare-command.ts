@@ -9,7 +9,8 @@ import { shellWord } from "../shell-word.ts";
 import { fileLayer, namesTargets } from "./config.ts";
 import { listInputs } from "./inputs.ts";
 import { untilInterrupted } from "./interrupt.ts";
-import { removeLockRemains, takeLock } from "./lock.ts";
+import { isWide } from "../data/tokens.ts";
+import { lockFolder, removeLockRemains } from "./lock.ts";
 import type { PrepareArguments } from "./prepare-arguments.ts";
 import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
 import { isJobWhole } from "./prepare-jobs.ts";
@@ -18,6 +19,7 @@ import {
   type Job,
   jobsOf,
   type Label,
+  labelName,
   planOf,
   type PreparePlan,
   planToSave,
@@ -31,7 +33,6 @@ import {
   endWork,
   jobsHash,
   openWork,
-  removeEmpty,
   removeJobs,
   removeRemains,
 } from "./prepare-work.ts";
@@ -57,8 +58,8 @@ import { version } from "./version.ts";
 export async function prepare(args: PrepareArguments, { out, err }: Outputs): Promise<number> {
   const config = await configOfArguments(args);
   const { quiet } = config.run;
-  const isNew = checkRoom(args.out);
-  const lock = takeLock(args.out);
+  checkRoom(args.out);
+  const lock = lockFolder(args.out);
   const status = startStatusLine(err);
   const release = (): void => lock.release();
   process.once("exit", release);
@@ -79,7 +80,6 @@ export async function prepare(args: PrepareArguments, { out, err }: Outputs): Pr
   } finally {
     release();
     process.off("exit", release);
-    if (isNew) removeEmpty(args.out);
   }
   await out.deliver(report);
   return 0;
@@ -128,7 +128,7 @@ async function work(
   const tokenizer = trained
     ? ownTokenizer(folder)
     : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
-  if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
+  if (format === "nanogpt" && isWide(tokenizer.vocabSize))
     throw configError(
       `--format nanogpt: its ids have 16 bits, but the tokenizer has ${tokenizer.vocabSize} tokens; leave --format out`,
     );
@@ -199,7 +199,7 @@ async function encodeAll(
   shown: Shown,
 ): Promise<Done> {
   const groups = groupsOf(plan, jobs);
-  const wide = tokenizer.vocabSize > 65_536;
+  const wide = isWide(tokenizer.vocabSize);
   const work = openWork(folder);
   const hashOf = new Map(
     groups.flatMap(({ labels, jobs: own }) => {
@@ -254,11 +254,17 @@ async function encodeAll(
       (message) => {
         if (message.kind !== "shard") return;
         const { label, shard } = message;
-        work.shardDone(label, { shard, jobs: hashOf.get(label) ?? "" });
+        const hash = hashOf.get(label);
+        if (hash === undefined) throw new Error(`a shard of the unknown label ${label}`);
+        work.shardDone(label, { shard, jobs: hash });
       },
     );
     return {
-      shards: plan.labels.flatMap((_, i) => work.shards.get(i)?.shard ?? []),
+      shards: plan.labels.map((label, i) => {
+        const joined = work.shards.get(i);
+        if (joined === undefined) throw new Error(`no shard of ${labelName(label)} was made`);
+        return joined.shard;
+      }),
       skipped: jobs.reduce((sum, { id }) => sum + (work.jobs.get(id)?.skipped ?? 0), 0),
     };
   } finally {

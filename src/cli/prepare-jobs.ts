@@ -8,9 +8,16 @@ import { join } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { linesBefore } from "../data/cuts.ts";
 import { type Document, type FilePart, readPart } from "../data/sources.ts";
-import { type FileRange, growing, type Growing, type Runs, storedTokens } from "../data/stored-tokens.ts";
+import {
+  closeFiles,
+  type FileRange,
+  growing,
+  type Growing,
+  type Runs,
+  storedTokens,
+} from "../data/stored-tokens.ts";
 import { littleEndianBytes, tokenBytes } from "../data/token-files.ts";
-import type { StoredStream } from "../data/tokens.ts";
+import { isWide, type StoredStream } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
 import { writeMegatronBlocks, writeNanoGPTBlocks } from "../node/write-tokens.ts";
@@ -68,7 +75,7 @@ export async function encodeJob(
   fs: WriteFs = nodeFs,
 ): Promise<JobFacts> {
   const path = jobPath(folder, job.id);
-  const tokens = columnFile(`${path}.bin`, tokenizer.vocabSize > 65_536, fs);
+  const tokens = columnFile(`${path}.bin`, isWide(tokenizer.vocabSize), fs);
   const table = columnFile(`${path}.docs`, true, fs);
   const facts = { documents: 0, tokens: 0, textBytes: 0, skipped: 0 };
   try {
@@ -179,7 +186,7 @@ function encodeTo(file: ColumnFile, { text, source }: Document, tokenizer: Token
 interface ColumnFile {
   append(values: Uint32Array): void;
   end(): void;
-  /** Removes what was written. */
+  /** Removes what was written, also if it is complete. */
   discard(): void;
 }
 
@@ -211,7 +218,7 @@ function columnFile(path: string, wide: boolean, fs: WriteFs): ColumnFile {
     append(values) {
       for (let from = 0; from < values.length;) {
         const count = Math.min(values.length - from, buffer.length - used);
-        for (let i = 0; i < count; i++) buffer[used + i] = values[from + i]!;
+        buffer.set(values.subarray(from, from + count), used);
         used += count;
         from += count;
         if (used === buffer.length) flush();
@@ -229,7 +236,7 @@ function columnFile(path: string, wide: boolean, fs: WriteFs): ColumnFile {
       try {
         close();
       } finally {
-        fs.rmSync(temporary, { force: true });
+        for (const written of [temporary, path]) fs.rmSync(written, { force: true });
       }
     },
   };
@@ -258,34 +265,39 @@ export function joinShards(
   onShard: (label: number, shard: Shard) => void,
 ): void {
   const { vocabSize } = tokenizer;
-  const { files, of } = findDocuments(jobs, folder, vocabSize > 65_536);
-  for (const label of labels) {
-    const own = of.get(label);
-    if (own === undefined) throw emptyLabel(plan.labels[label]!);
-    const documents = own.documents.toArray();
-    of.delete(label);
-    own.starts.push(own.length);
-    const runs: Runs = { starts: own.starts.toArray(), places: own.places.toArray() };
-    const stream: StoredStream = { tokens: storedTokens(files, runs, vocabSize - 1), documents };
-    const hash = createHash("sha256");
-    let largest = 0;
-    const onBlock = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
-      hash.update(bytes);
-      for (let i = 0; i < ids.length; i++) if (ids[i]! > largest) largest = ids[i]!;
-    };
-    const path = shardPath(plan.labels[label]!);
-    if (plan.options.format === "megatron")
-      writeMegatronBlocks(join(folder, path), stream, { vocabSize }, onBlock);
-    else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, onBlock);
-    const { size, modified } = stampOf(join(folder, `${path}.bin`));
-    onShard(label, {
-      file: `${path}.bin`,
-      tokens: stream.tokens.length,
-      documents: documents.length - 1,
-      textBytes: own.textBytes,
-      largest,
-      ...{ size, modified, sha256: hash.digest("hex") },
-    });
+  const { files, of } = findDocuments(jobs, folder, isWide(vocabSize));
+  try {
+    for (const label of labels) {
+      const own = of.get(label);
+      if (own === undefined) throw emptyLabel(plan.labels[label]!);
+      const documents = own.documents.toArray();
+      of.delete(label);
+      own.starts.push(own.length);
+      const runs: Runs = { starts: own.starts.toArray(), places: own.places.toArray() };
+      const stream: StoredStream = { tokens: storedTokens(files, runs, vocabSize - 1), documents };
+      const hash = createHash("sha256");
+      let largest = 0;
+      const onBlock = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
+        hash.update(bytes);
+        for (let i = 0; i < ids.length; i++) if (ids[i]! > largest) largest = ids[i]!;
+      };
+      const path = shardPath(plan.labels[label]!);
+      if (plan.options.format === "megatron")
+        writeMegatronBlocks(join(folder, path), stream, { vocabSize }, onBlock);
+      else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, onBlock);
+      const { size, modified } = stampOf(join(folder, `${path}.bin`));
+      onShard(label, {
+        file: `${path}.bin`,
+        tokens: stream.tokens.length,
+        documents: documents.length - 1,
+        textBytes: own.textBytes,
+        largest,
+        ...{ size, modified, sha256: hash.digest("hex") },
+      });
+    }
+  } finally {
+    // The tokens of jobs are deleted next, and a deleted file keeps its place on the disk while it is open.
+    closeFiles(files);
   }
 }
 

@@ -91,14 +91,17 @@ export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
   );
   // Domains come first.
   const places = new Map(domains.map(({ name }, i) => [name, i]));
+  const placeOf = (name: string): number => {
+    const place = places.get(name);
+    if (place === undefined) throw new Error(`"${name}" is not a domain of the plan`);
+    return place;
+  };
   const mixed =
     found.mixed === null
       ? null
       : {
           files: found.mixed.files.map(numberOf),
-          labelOf: new Map(
-            Array.from(found.mixed.domainOf, ([value, name]) => [value, places.get(name) ?? -1]),
-          ),
+          labelOf: new Map(Array.from(found.mixed.domainOf, ([value, name]) => [value, placeOf(name)])),
           clusters: found.mixed.clusters?.folder ?? null,
         };
   return { labels, inputs, files, mixed, options };
@@ -152,6 +155,7 @@ export function shardPath({ kind, name }: Label): string {
 /** The jobs, in the order of the tokens: label after label, with large files divided and small ones combined. They depend only on the plan. */
 export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
   const jobs: Job[] = [];
+  const named = createHash("sha256").update(JSON.stringify(labels)).digest("hex");
   const idOf = (label: number, parts: Job["parts"]): string => {
     const all = parts.map(({ file, from, to }) => {
       const { path, size, modified } = inputs[file]!;
@@ -159,7 +163,7 @@ export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
     });
     // The tokens of a job contain the indices of labels.
     return createHash("sha256")
-      .update(JSON.stringify([label, labels, all]))
+      .update(JSON.stringify([label, named, all]))
       .digest("hex")
       .slice(0, 20);
   };

@@ -62,7 +62,7 @@ function sendTask(
   return new Promise((resolve, reject) => {
     const onMessage = (message: WorkerMessage): void => {
       if (message.kind === "done") settle(() => resolve(message.facts));
-      else if (message.kind !== "failed") meanwhile(message);
+      else if (message.kind !== "failed") attempt(() => meanwhile(message));
       else
         settle(() =>
           reject(
@@ -76,6 +76,14 @@ function sendTask(
     const ended = (code: number): void =>
       settle(() => reject(new GradmixError("memory", `a worker thread ended with code ${code}`)));
     const aborted = (): void => settle(() => reject(signal.reason as Error));
+    /** An error that is thrown while a message is handled would end the process, so it ends the task instead. */
+    const attempt = (handle: () => void): void => {
+      try {
+        handle();
+      } catch (error) {
+        settle(() => reject(error as Error));
+      }
+    };
     const settle = (end: () => void): void => {
       worker.off("message", onMessage).off("error", failed).off("exit", ended);
       signal.removeEventListener("abort", aborted);

@@ -197,16 +197,15 @@ function hasPlan(folder: string): boolean {
 }
 
 /**
- * Makes the folder, and returns whether it was missing. Throws `config` if it contains something else: if there are files, but neither a plan nor a
- * manifest of this command.
+ * Throws `config` for a folder with something else in it: with files, but neither a plan nor a manifest of this command. The folder may be missing.
  */
-export function checkRoom(folder: string): boolean {
-  let [names, isNew]: [string[], boolean] = [[], false];
+export function checkRoom(folder: string): void {
+  let names: string[];
   try {
-    isNew = makeFolders(folder) !== null;
     names = nodeFs.readdirSync(folder);
   } catch (error) {
-    if (errorCode(error) === "EEXIST") throw configError(`--out ${folder}: is a file; give a folder`);
+    if (errorCode(error) === "ENOENT") return;
+    if (errorCode(error) === "ENOTDIR") throw configError(`--out ${folder}: is a file; give a folder`);
     throw ioError(folder, error);
   }
   const other = names.find((name) => !isLockName(name) && !(name === preparedFiles.work && isBegun(folder)));
@@ -214,7 +213,6 @@ export function checkRoom(folder: string): boolean {
     throw configError(
       `--out ${folder}: exists and contains something else (${other}); choose another folder`,
     );
-  return isNew;
 }
 
 /** Whether the work folder has nothing but what is there before the plan. */
@@ -239,9 +237,4 @@ function isOurs(folder: string, names: readonly string[]): boolean {
       error,
     );
   }
-}
-
-/** Removes a folder if nothing was written to it. */
-export function removeEmpty(folder: string): void {
-  if (nodeFs.readdirSync(folder).length === 0) nodeFs.rmdirSync(folder);
 }

@@ -66,6 +66,7 @@ function formatLoss(loss: number): string {
 /** For example 950, 12.3k, 4.56M. */
 export function formatCount(n: number): string {
   for (const [unit, size] of [
+    ["T", 1e12],
     ["G", 1e9],
     ["M", 1e6],
     ["k", 1e3],

@@ -10,6 +10,7 @@ import { fileSource } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
 import { shellWord } from "../shell-word.ts";
 import { hashFile } from "./hash-file.ts";
+import { modelFolder } from "./run-places.ts";
 import { readJson } from "./values.ts";
 
 export interface Reference {
@@ -28,7 +29,7 @@ export async function readReference(folder: string, signal: AbortSignal): Promis
   const files = new Map<string, ByteSource>();
   const hash = createHash("sha256");
   for (const name of names) {
-    const path = join(folder, "model", name);
+    const path = join(folder, modelFolder, name);
     try {
       files.set(name, fileSource(path));
       await hashFile(hash, path, signal);
@@ -41,7 +42,7 @@ export async function readReference(folder: string, signal: AbortSignal): Promis
       );
     }
   }
-  const path = join(folder, "model", "tokenizer.json");
+  const path = join(folder, modelFolder, "tokenizer.json");
   const tokenizer = openTokenizer(readJson(path, `--reference: ${path}`));
   return { folder, fingerprint: hash.digest("hex"), tokenizer, files };
 }
@@ -57,7 +58,7 @@ export function referenceModel(
   const unfit = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
   if (JSON.stringify(tokenizer.toJSON()) !== JSON.stringify(wanted.tokenizer.toJSON()))
     throw unfit(
-      `has another tokenizer; train both with --tokenizer ${shellWord(join(folder, "model", "tokenizer.json"))}`,
+      `has another tokenizer; train both with --tokenizer ${shellWord(join(folder, modelFolder, "tokenizer.json"))}`,
     );
   const model = fromHuggingFace(files);
   const { vocabSize, context } = model.config;

@@ -16,7 +16,7 @@
  * A kill at any moment leaves whole files, except for the last line of metrics.jsonl, which a resumed run removes.
  */
 import * as nodeFs from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { RunStore } from "./run-events.ts";
 import type { ResumeLine, StartLine, StepMetrics } from "../runs/lines.ts";
@@ -39,7 +39,7 @@ import {
   writeFolderAtomic,
   type WriteFs,
 } from "../node/files.ts";
-import { makeFolders } from "../folders-node.ts";
+import { makeFolders, removeEmptyFolders } from "../folders-node.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
@@ -59,7 +59,15 @@ import {
   withDefault,
 } from "../schema.ts";
 import { shellWord } from "../shell-word.ts";
-import { checkpointPath, keptCheckpoints, listCheckpoints, otherThanRun, readFolder } from "./run-places.ts";
+import {
+  bestFolder,
+  checkpointPath,
+  keptCheckpoints,
+  listCheckpoints,
+  modelFolder,
+  otherThanRun,
+  readFolder,
+} from "./run-places.ts";
 import { isRun } from "./run-names.ts";
 import { configError } from "./values.ts";
 import { type MetricsFile, openMetrics } from "./metrics-file.ts";
@@ -249,7 +257,7 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
   } catch (error) {
     if (isNew && lock !== null) for (const undone of undo.reverse()) quietly(undone);
     if (lock !== null) quietly(lock.release);
-    if (made !== null) quietly(() => removeEmpty(resolve(folder), made));
+    if (made !== null) removeEmptyFolders(folder, made);
     throw error;
   }
 }
@@ -264,7 +272,7 @@ function makeFiles(
   const folder = config.run.out;
   removeLockRemains(folder, fs);
   removeTemporaries(folder);
-  recoverFolder(join(folder, "best"), fs);
+  for (const name of [bestFolder, modelFolder]) recoverFolder(join(folder, name), fs);
   const place = (name: string): string => {
     const path = join(folder, name);
     undo.push(() => fs.rmSync(path, { force: true, recursive: true }));
@@ -282,9 +290,8 @@ function makeFiles(
   const metrics = openMetrics(place("metrics.jsonl"), isNew ? null : lines, fs);
   try {
     for (const line of unwritten) metrics.append(line);
-    // weights.json belongs to the step at which the run stopped. If the run is killed before the next one is written, it has no weights until it
-    // continues.
-    remove(join(folder, "weights.json"), fs);
+    // These belong to the step at which the run stopped. If the run is killed before it writes the next ones, it has none until it continues.
+    for (const name of ["weights.json", modelFolder]) remove(join(folder, name), fs);
     return metrics;
   } catch (error) {
     quietly(metrics.close);
@@ -316,17 +323,9 @@ function stateOf(folder: string): string {
   );
 }
 
-/** Removes the empty folders from `folder` up to its ancestor `top`. */
-function removeEmpty(folder: string, top: string): void {
-  for (let path = folder; ; path = dirname(path)) {
-    nodeFs.rmdirSync(path);
-    if (path === resolve(top)) return;
-  }
-}
-
 function remove(path: string, fs: WriteFs): void {
   try {
-    fs.rmSync(path, { force: true });
+    fs.rmSync(path, { force: true, recursive: true });
   } catch (error) {
     throw ioError(path, error);
   }
@@ -404,7 +403,7 @@ function isWhole(path: string): boolean {
 }
 
 function removeTemporaries(folder: string): void {
-  for (const place of [folder, join(folder, "checkpoints"), join(folder, "model")])
+  for (const place of [folder, join(folder, "checkpoints")])
     for (const name of readFolder(place))
       if (temporaryName.test(name)) nodeFs.rmSync(join(place, name), { force: true });
 }

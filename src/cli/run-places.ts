@@ -5,6 +5,12 @@ import { errorCode, GradmixError } from "../errors.ts";
 import { reason } from "../node/system-errors.ts";
 import { isRun } from "./run-names.ts";
 
+/** Folder of a run that holds the model after the last step, in the format of Hugging Face. */
+export const modelFolder = "model";
+
+/** Folder of a run that holds the model of the best step (`--keep-best`). */
+export const bestFolder = "best";
+
 /** Number of checkpoints to keep: the newest, and one to fall back to. */
 export const keptCheckpoints = 2;
 

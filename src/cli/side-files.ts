@@ -16,10 +16,21 @@ export interface EventFiles {
   close(): void;
 }
 
-export async function eventFiles(
-  { run: { out, tensorboard } }: TrainConfig,
+/** Calls `use` with the event files of a run, and closes them when it ends. */
+export async function withEventFiles<R>(
+  config: TrainConfig,
   tell: Tell,
-): Promise<EventFiles> {
+  use: (events: EventFiles) => Promise<R>,
+): Promise<R> {
+  const events = await eventFiles(config, tell);
+  try {
+    return await use(events);
+  } finally {
+    events.close();
+  }
+}
+
+async function eventFiles({ run: { out, tensorboard } }: TrainConfig, tell: Tell): Promise<EventFiles> {
   if (!tensorboard) return { begin() {}, add() {}, close() {} };
   const { openEvents } = await import("../report/tensorboard.ts");
   let writer: EventWriter | null = null;

@@ -37,6 +37,9 @@ export async function withStdin<G extends Globs>(given: G, signal: AbortSignal):
 
 let kept: Promise<string> | null = null;
 
+/** The byte order mark with which a text in UTF-8 may begin. */
+const mark = [0xef, 0xbb, 0xbf];
+
 async function keepStdin(signal: AbortSignal): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "gradmix-stdin-"));
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
@@ -47,7 +50,7 @@ async function keepStdin(signal: AbortSignal): Promise<string> {
       process.stdin,
       async function* (chunks: AsyncIterable<Uint8Array>) {
         for await (const chunk of chunks) {
-          first ??= chunk.find((byte) => byte > 32) ?? null;
+          first ??= chunk.find((byte) => byte > 32 && !mark.includes(byte)) ?? null;
           yield chunk;
         }
       },

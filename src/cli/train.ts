@@ -18,7 +18,7 @@ import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import { preparedLayer } from "./prepared-options.ts";
 import type { RunTraining } from "./run-events.ts";
-import { eventFiles, writePage, writeTable } from "./side-files.ts";
+import { withEventFiles, writePage, writeTable } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
 import type { Raw } from "./values.ts";
 
@@ -117,39 +117,39 @@ export async function train(
   try {
     // Loaded only here, because `--help` and refusals do not need its code.
     const runTraining = trainer ?? (await import("./run.ts")).runTraining;
-    const events = await eventFiles(config, tell);
-    const result = await runTraining(config, {
-      onStart(line) {
-        folder.appendMetrics(line);
-        events.add(line);
-        if (!quiet) progress.start(line.evaluation);
-      },
-      onStep(metrics) {
-        folder.appendMetrics(metrics);
-        events.add(metrics);
-        if (!quiet) progress.step(metrics);
-      },
-      onResume: (line) => folder.appendMetrics(line),
-      onEvent(line) {
-        if (!quiet) progress.line(line);
-      },
-      signal: interrupt.signal,
-      store: {
-        ...folder,
-        load() {
-          const saved = folder.load();
-          if (saved === null && resume !== null && !quiet)
-            progress.line(`${resume.folder} has no checkpoint, so the run begins again at its first step`);
-          return saved;
+    const result = await withEventFiles(config, tell, (events) =>
+      runTraining(config, {
+        onStart(line) {
+          folder.appendMetrics(line);
+          events.add(line);
+          if (!quiet) progress.start(line.evaluation);
         },
-        begin() {
-          folder.begin();
-          events.begin();
-          phase = "training";
+        onStep(metrics) {
+          folder.appendMetrics(metrics);
+          events.add(metrics);
+          if (!quiet) progress.step(metrics);
         },
-      },
-    });
-    events.close();
+        onResume: (line) => folder.appendMetrics(line),
+        onEvent(line) {
+          if (!quiet) progress.line(line);
+        },
+        signal: interrupt.signal,
+        store: {
+          ...folder,
+          load() {
+            const saved = folder.load();
+            if (saved === null && resume !== null && !quiet)
+              progress.line(`${resume.folder} has no checkpoint, so the run begins again at its first step`);
+            return saved;
+          },
+          begin() {
+            folder.begin();
+            events.begin();
+            phase = "training";
+          },
+        },
+      }),
+    );
     const page = await writePage([config.run.out], tell);
     await writeTable(config.run.out, tell);
     progress.end();

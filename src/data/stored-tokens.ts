@@ -390,6 +390,16 @@ function readIds(file: TokenFile, from: number, count: number): Uint16Array | Ui
 const handles = new Map<TokenFile, number>();
 const MOST_OPEN = 64;
 
+/** Closes the files that are open, for a caller that will not read them again. Reading opens them again. */
+export function closeFiles(files: readonly FileRange[]): void {
+  for (const { file } of files) {
+    const handle = handles.get(file);
+    if (handle === undefined) continue;
+    handles.delete(file);
+    closeSync(handle);
+  }
+}
+
 function handleOf(file: TokenFile): number {
   const known = handles.get(file);
   handles.delete(file);

@@ -19,6 +19,9 @@ import {
 } from "../options.ts";
 import type { Dataset } from "./dataset.ts";
 
+/** Whether the ids of a vocabulary need more than 16 bits each. */
+export const isWide = (vocabSize: number): boolean => vocabSize > 2 ** 16;
+
 /** Tokens by position, as an array in memory or in files. */
 export interface StoredTokens {
   /** Number of tokens. */
@@ -163,7 +166,7 @@ export interface CorpusWriter extends TokenWriter {
 }
 
 export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter {
-  const pieces = tokenPieces(vocabSize > 65536);
+  const pieces = tokenPieces(isWide(vocabSize));
   let length = 0;
   let starts: number[] = [0];
   const append = (ids: ArrayLike<number>): void => {

@@ -1,8 +1,8 @@
 /** Holds the session of a process and stores it in files. A reply is only given after the state behind it has been written. */
-import { existsSync } from "node:fs";
+import * as nodeFs from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { byName } from "./fields.ts";
-import { type FileParts, reading, writeFilesAtomic } from "../node/files.ts";
+import { type FileParts, reading, type WriteFs, writeFilesAtomic } from "../node/files.ts";
 import { faultOf, jsonOf } from "../schema.ts";
 import {
   type Answer,
@@ -34,19 +34,22 @@ export interface KeeperFiles {
 }
 
 /** Makes a keeper. Throws `checkpoint` for a stored session that cannot be continued, and `io` for files that cannot be read or written. */
-export function createKeeper(files: KeeperFiles): Keeper {
-  let session = files.state === null || !existsSync(files.state) ? null : readSession(files.state);
+export function createKeeper(files: KeeperFiles, fs: WriteFs = nodeFs): Keeper {
+  let session = files.state === null || !nodeFs.existsSync(files.state) ? null : readSession(files.state);
   // A process that was killed between its two writes has stored the session but not the weights, so they are written now.
-  if (session !== null && files.weights !== null) writeFilesAtomic([weightsFile(files.weights, session)]);
+  if (session !== null && files.weights !== null) writeFilesAtomic([weightsFile(files.weights, session)], fs);
   const kept = (made: Answer): Reply => {
     if (made.session === session || made.session === null) return made.reply;
     const weighted = session === null || changed(session, made.session);
     try {
-      // Both or none: after an error, a process that is started again must not continue from a message that had no effect.
-      writeFilesAtomic([
-        ...(files.state === null ? [] : [{ path: files.state, parts: [encoded(made.session)] }]),
-        ...(files.weights === null || !weighted ? [] : [weightsFile(files.weights, made.session)]),
-      ]);
+      // The state comes last: it makes the message count, also for a process that is started again. Such a process writes the weights of its state.
+      writeFilesAtomic(
+        [
+          ...(files.weights === null || !weighted ? [] : [weightsFile(files.weights, made.session)]),
+          ...(files.state === null ? [] : [{ path: files.state, parts: [encoded(made.session)] }]),
+        ],
+        fs,
+      );
     } catch (error) {
       // The session stays as it was if it could not be stored, so the trainer can send the same message again.
       return errorReply(error);

@@ -7,7 +7,7 @@ import { createHash, type Hash } from "node:crypto";
 import type { Checkpoint, CheckpointArray } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import { type ByteSource, headerOf, type HeaderEntry, inMemory, METADATA } from "../nn/safetensors.ts";
-import { isObject } from "../json.ts";
+import { formatJson, isObject } from "../json.ts";
 import { show, string as checkPath } from "../options.ts";
 import {
   faultOf,
@@ -102,7 +102,7 @@ export function encodeCheckpoint(checkpoint: CheckpointFile): Uint8Array[] {
     const metadata = {
       format: formatName,
       ...(step === undefined ? {} : { step: String(step) }),
-      json: JSON.stringify(json),
+      json: formatJson(json),
       sha256: sum,
     };
     const contents = Object.fromEntries([[METADATA, metadata], ...tensors]);

@@ -136,12 +136,12 @@ export function writeFolderAtomic(
     quietly(() => recoverFolder(path, fs));
     throw ioError(path, error);
   }
-  quietly(() => fs.rmSync(former, { recursive: true, force: true }));
   try {
     syncFolder(dirname(path), fs);
   } catch (error) {
     throw ioError(path, error);
   }
+  quietly(() => fs.rmSync(former, { recursive: true, force: true }));
 }
 
 /**

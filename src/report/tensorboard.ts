@@ -4,7 +4,7 @@ import { closeSync, existsSync, openSync, readdirSync, realpathSync, rmSync, sta
 import { hostname } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
-import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
+import { ioError, quietly, writeAll, writeFileAtomic } from "../node/files.ts";
 import { makeFolders } from "../folders-node.ts";
 import type { MetricsLine, StepMetrics } from "../runs/lines.ts";
 import { scanMetrics } from "../runs/record.ts";
@@ -118,12 +118,14 @@ export function openEvents(folder: string): EventWriter {
   const place = join(folder, "tensorboard");
   const written: Written = { weights: null };
   const path = join(place, eventFileName(Date.now() / 1000, folder));
+  let file: number | null = null;
   try {
     makeFolders(place);
-    const file = openSync(path, "w");
+    const open = openSync(path, "w");
+    file = open;
     const write = (bytes: Uint8Array): void => {
       try {
-        writeAll(file, bytes);
+        writeAll(open, bytes);
       } catch (error) {
         throw ioError(path, error);
       }
@@ -136,9 +138,11 @@ export function openEvents(folder: string): EventWriter {
         const scalars = scalarsOf(line, written);
         if (scalars.length > 0) write(scalarsRecord(Date.now() / 1000, line.step, scalars));
       },
-      close: () => closeSync(file),
+      close: () => closeSync(open),
     };
   } catch (error) {
+    const opened = file;
+    if (opened !== null) quietly(() => closeSync(opened));
     throw ioError(path, error);
   }
 }

@@ -110,6 +110,24 @@ describe("init", () => {
     expect(() => tensor([1])).toThrow(/init/);
   });
 
+  it("keeps the running backend and its tensors if it refuses the options of another one", async () => {
+    await init({ backend: "cpu", threads: 1 });
+    const kept = ones([3]);
+    process.env["GRADMIX_BACKEND"] = "abacus";
+    await expect(init()).rejects.toThrow(/there is no backend "abacus"/);
+    process.env["GRADMIX_BACKEND"] = "";
+    const refused: InitOptions[] = [
+      { backend: "webgpu", threads: 2 },
+      { backend: "reference", simd: "plain" },
+      { backend: "cpu", precision: "f16" },
+      { simd: "plain", vectorBits: 256 },
+      { threads: 0 },
+    ];
+    for (const options of refused) await expect(init(options)).rejects.toMatchObject({ code: "config" });
+    expect(await sum(kept).item()).toBe(3);
+    await shutdown();
+  });
+
   it("runs concurrent calls one after the other", async () => {
     const [first, second] = await Promise.all([
       init({ backend: "reference" }),

@@ -667,6 +667,13 @@ test("a bad line deep in a file is named by its number; a full disk and a changi
     await expect(encodeJob(job, context(good), undefined, full)).rejects.toMatchObject({ code: "io", message: `${join(out, "work", job.id)}.bin: cannot be written (the disk is full)` }); // prettier-ignore
     expect(readdirSync(join(out, "work"))).toEqual([]);
   }
+  let renames = 0;
+  const second = { ...fs, renameSync(from: string, to: string) {
+    if (++renames === 2) throw Object.assign(new Error("full"), { code: "ENOSPC" });
+    fs.renameSync(from, to);
+  } }; // prettier-ignore
+  await expect(encodeJob(job, context(good), undefined, second)).rejects.toMatchObject({ code: "io", message: `${join(out, "work", job.id)}.docs: cannot be written (the disk is full)` }); // prettier-ignore
+  expect([renames, readdirSync(join(out, "work"))]).toEqual([2, []]);
   const later = { ...good, inputs: [{ ...good.inputs[0], modified: 1 }] };
   await expect(encodeJob(job, context(later))).rejects.toThrow(`${path}: it changed while it was prepared`);
 

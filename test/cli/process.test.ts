@@ -140,18 +140,21 @@ describe("files are safely on disk before the run says that they are there", () 
       .split("\n")
       .map((line) => JSON.parse(line) as Call);
 
-  /** Each rename is of a file that was written and synced, and is followed by a sync of its folder. */
+  /** Each rename is of a file that was written and synced, or of a folder that was synced after its files, and is followed by a sync of the folder around it. */
   function expectLasting(all: readonly Call[]): string[] {
     const renamed: string[] = [];
     all.forEach(([call, path, from = ""], at) => {
       if (call !== "rename") return;
       renamed.push(path);
-      const own = all.slice(0, at).filter(([, other]) => other === from);
-      expect(own.map(([name]) => name).filter((name, i, names) => name !== names[i - 1])).toEqual([
-        "open",
-        "write",
-        "fsync",
-      ]);
+      const before = all.slice(0, at);
+      const own = before.filter(([, other]) => other === from).map(([name]) => name);
+      const inside = before.findLastIndex(([, other]) => dirname(other) === from);
+      if (inside < 0)
+        expect(own.filter((name, i, names) => name !== names[i - 1])).toEqual(["open", "write", "fsync"]);
+      else
+        expect(before.findLastIndex(([name, other]) => name === "fsync" && other === from)).toBeGreaterThan(
+          inside,
+        );
       expect(all[at + 1]).toEqual(["fsync", dirname(path)]);
     });
     return renamed;
@@ -175,7 +178,8 @@ describe("files are safely on disk before the run says that they are there", () 
         "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
-      ].map((name) => `run/model/${name}`),
+      ].map((name) => `run/.model.next/${name}`),
+      "run/model",
       "run/report.html",
       "run/metrics.csv",
     ]);
@@ -197,7 +201,9 @@ describe("files are safely on disk before the run says that they are there", () 
       ([, path, text]) => path === "stdout" && text?.startsWith("done: ") === true,
     );
     expect(reported).toBeGreaterThan(
-      all.findLastIndex(([name, path]) => name === "fsync" && path === "run/model"),
+      all.findIndex(
+        ([name, path], i) => i > index("rename", /^run\/model$/) && name === "fsync" && path === "run",
+      ),
     );
     // Written once the lock is held, which is a link to a whole file.
     expect(index("link", /^run\/lock$/)).toBeGreaterThan(-1);

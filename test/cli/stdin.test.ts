@@ -43,6 +43,7 @@ test("standard input gives the same as a file, for lines or text, and leaves no 
   const expected = histogram("", ...given(a, b));
   expect({ code: expected.code, err: expected.err }).toEqual({ code: 0, err: "" });
   expect(histogram(code, ...given("code=-", b))).toEqual(expected);
+  expect(histogram(`\uFEFF${code}`, ...given("code=-", b))).toEqual(expected);
   expect(histogram(prose, ...given(a, "prose=-"))).toEqual(expected);
   expect(readdirSync(join(folder, "tmp"))).toEqual([]);
 });

@@ -64,14 +64,8 @@ export async function startMachine(
   return { machine, capabilities };
 }
 
-/** Enables 256-bit vectors as the options ask. Throws `config` if they are asked for with plain SIMD, and `backend` if they are required and missing. */
-function vectorsAreWide(
-  host: CpuHost,
-  simd: SimdLevel,
-  { simd: wanted, vectorBits = 128 }: CpuOptions,
-): boolean {
-  if (vectorBits === 256 && wanted === "plain")
-    throw new GradmixError("config", "vectorBits: 256-bit vectors need relaxed SIMD, not plain");
+/** Enables 256-bit vectors as the options ask. Throws `backend` if they are required and missing. */
+function vectorsAreWide(host: CpuHost, simd: SimdLevel, { vectorBits = 128 }: CpuOptions): boolean {
   if (vectorBits === 128) return false;
   const missing =
     simd === "relaxed" ? host.wideVectors(vectorBits === "auto") : "this engine has no relaxed SIMD";
