@@ -81,7 +81,7 @@ function sendTask(
       try {
         handle();
       } catch (error) {
-        settle(() => reject(error as Error));
+        settle(() => reject(error));
       }
     };
     const settle = (end: () => void): void => {

@@ -11,7 +11,7 @@ import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { type FileParts, writeFileAtomic, writeFilesAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, openRunFolder } from "#dist/cli/run-folder.js";
-import { truncateMetrics } from "#dist/cli/metrics-file.js";
+import { openMetrics, truncateMetrics } from "#dist/cli/metrics-file.js";
 import { listCheckpoints } from "#dist/cli/run-places.js";
 import { readStart } from "#dist/cli/start.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
@@ -107,6 +107,11 @@ describe("the checkpoint file", () => {
         }
       }),
     );
+  });
+
+  test("keeps the sign of a zero", () => {
+    const json = { a: -0, b: [0, -0], c: { d: -0 } };
+    expect(decodeCheckpoint(join_(encodeCheckpoint({ json, arrays: {} })), "c").json).toEqual(json);
   });
 
   test("has the layout of safetensors", () => {
@@ -630,6 +635,39 @@ test("metrics are cut after the last complete line up to a step, wherever a kill
     }),
   );
   truncateMetrics(join(root, "none.jsonl"), 1);
+});
+
+test("a line that was written in part is cut off before the next one, also if that could not be done at once", () => {
+  const path = join(root, "metrics.jsonl");
+  let full = false;
+  let [writes, cuts] = [0, 0];
+  const fs: WriteFs = {
+    ...nodeFs,
+    writeSync(file: number, bytes: Uint8Array, from: number, count: number) {
+      writes++;
+      if (!full) return nodeFs.writeSync(file, bytes, from, count);
+      if (writes % 2 === 1) return nodeFs.writeSync(file, bytes, from, Math.min(count, 3));
+      throw Object.assign(new Error("full"), { code: "ENOSPC" });
+    },
+    ftruncateSync(file: number, length: number) {
+      cuts++;
+      if (full) throw Object.assign(new Error("failed"), { code: "EIO" });
+      nodeFs.ftruncateSync(file, length);
+    },
+  };
+  const file = openMetrics(path, null, fs);
+  file.append('{"step":1}\n');
+  [full, writes] = [true, 0];
+  expect(() => file.append('{"step":2}\n')).toThrow(/metrics\.jsonl: cannot be written \(the disk is full\)/);
+  expect([readFileSync(path, "utf8"), cuts]).toEqual(['{"step":1}\n{"s', 1]);
+  // Nothing follows the part while it is there, and the checkpoint keeps the line.
+  expect(file.sync()).toEqual(['{"step":2}\n']);
+  expect(readFileSync(path, "utf8")).toBe('{"step":1}\n{"s');
+  full = false;
+  expect(file.sync()).toEqual([]);
+  file.append('{"step":3}\n');
+  file.close();
+  expect(readFileSync(path, "utf8")).toBe('{"step":1}\n{"step":2}\n{"step":3}\n');
 });
 
 test("metrics over a megabyte are cut at the same place", () => {

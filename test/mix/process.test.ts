@@ -1,6 +1,7 @@
 /** `gradmix mix` as a process: its streams, its files, a kill at any moment, HTTP and its access control, and replays of runs. */
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import * as nodeFs from "node:fs";
 import {
   closeSync,
   existsSync,
@@ -437,6 +438,30 @@ describe("files", () => {
     });
     expect(blocked.session()).toBe(null);
     expect(before).not.toBe(null);
+  });
+
+  test("nor does one whose files cannot be replaced: the state is the last one, and a new start writes its weights", () => {
+    const files = { state: at("last.json"), weights: at("last-weights.json") };
+    createKeeper(files).message(init);
+    const both = (): string[] => [files.state, files.weights].map((path) => readFileSync(path, "utf8"));
+    const before = both();
+    const renamed: string[] = [];
+    const failing = {
+      ...nodeFs,
+      renameSync(from: string, to: string) {
+        if (to === files.state) throw Object.assign(new Error("failed"), { code: "EIO" });
+        renamed.push(to);
+        nodeFs.renameSync(from, to);
+      },
+    };
+    const moving = { type: "observe", step: 1, alignments: { web: 1, code: 2 }, standardErrors: { web: 0.1, code: 0.1 } }; // prettier-ignore
+    const keeper = createKeeper(files, failing);
+    renamed.length = 0;
+    expect(keeper.message(moving)).toMatchObject({ type: "error" });
+    expect(renamed).toEqual([files.weights]);
+    expect(both()).toEqual([before[0], expect.not.stringMatching(before[1])]);
+    createKeeper(files);
+    expect(both()).toEqual(before);
   });
 
   test("nor does one whose weights cannot be saved, also after a new start", () => {
