@@ -88,8 +88,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     },
   );
   if (stopped !== null) return stopped;
-  out.write(report);
-  await out.flush();
+  await out.deliver(report);
   return 0;
 }
 
@@ -117,7 +116,7 @@ async function clusterFiles(
     work.end(true);
     return result;
   } catch (error) {
-    // Results for arguments or text that must change are useless.
+    // If the arguments or the text must change, the finished parts cannot be used, so they are removed.
     work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
     throw error;
   } finally {

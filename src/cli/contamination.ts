@@ -124,10 +124,10 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   if (found === 0) return null;
   const worst = [...domains].sort(([, a], [, b]) => b.documents - a.documents);
   const shown = worst.slice(0, 3).map(([name, counts]) => `${name} ${number(counts.documents)}`);
-  const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
+  const rest = worst.length > 3 ? ` and ${worst.length - 3} more domains` : "";
   const { source, words: shared } = examples[0]!;
   return [
-    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of ${number(foundDocuments)} of ${heldOut} held-out documents of the target (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}): ${shown.join(", ")}${rest}`,
+    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of ${number(foundDocuments)} of ${heldOut} held-out documents of the target (${words} consecutive words, or the whole document; copies: ${number(copies)}, near copies: ${number(near)}): ${shown.join(", ")}${rest}`,
     `for example ${source}: "${beginning(shared, 80)}"`,
     facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
   ].join("; ");

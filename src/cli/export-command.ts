@@ -9,7 +9,8 @@ import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong, filesReadBy } from "./outputs.ts";
 import {
   checkNumber,
-  checkValue,
+  checkChoice,
+  checkGlobs,
   didYouMean,
   fromArguments,
   integerOf,
@@ -71,11 +72,7 @@ export async function exportRun(
   if (given.weights !== null && given.stages !== null)
     throw configError("--weights: --stages writes the weights of each stage; leave out one of the two");
   const stages = given.stages === null ? null : positiveInteger(given.stages, "--stages");
-  const kind = given.weights ?? recommendedWeights;
-  if (kind !== "final" && kind !== "averaged")
-    throw configError(
-      `--weights: ${show(kind)} is not final or averaged${didYouMean(kind, ["final", "averaged"])}`,
-    );
+  const kind = checkChoice(["final", "averaged"], given.weights ?? recommendedWeights, "--weights");
   const context = given.context === null ? undefined : positiveInteger(given.context, "--context");
   const batch = given.batch === null ? undefined : positiveInteger(given.batch, "--batch");
   const record = readRunRecord(given.run);
@@ -92,7 +89,7 @@ export async function exportRun(
     ...(given.scaleTo === null ? {} : { scaleTo: lengthOf(given.scaleTo, stepTokens) }),
     ...(context === undefined || !isForFiles("context") ? {} : { context }),
     ...(batch === undefined || !isForFiles("batch") ? {} : { batch }),
-    ...(given.rows === null ? {} : { rows: choice(given.rows, ["documents", "windows"] as const, "--rows") }),
+    ...(given.rows === null ? {} : { rows: checkChoice(["documents", "windows"], given.rows, "--rows") }),
     ...(given.floor === null ? {} : { floor: numberOf(given.floor, "--floor") }),
   });
   const written = place(given, exported.files, exported.sidecar);
@@ -171,15 +168,6 @@ function numberOf(text: string, label: string): number {
   return checkNumber(kind, fromArguments(kind, [text], label), label);
 }
 
-function choice<C extends string>(text: string, choices: readonly C[], label: string): C {
-  const found = choices.find((one) => one === text);
-  if (found === undefined)
-    throw configError(
-      `${label}: ${show(text)} is not one of ${choices.join(", ")}${didYouMean(text, choices)}`,
-    );
-  return found;
-}
-
 const multiples: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
 
 const inSteps = (scaleTo: string | null): boolean => scaleTo !== null && /steps?\s*$/i.test(scaleTo);
@@ -222,10 +210,7 @@ function readMapFile(path: string): [string, readonly string[]][] {
       throw configError(
         `${label}: ${formatJson(json).slice(0, 60)} is not an object with a path for each domain`,
       );
-    return members.map(([name, value]) => [
-      name.normalize(),
-      checkValue({ type: "globs" }, value, `${label}: ${show(name)}`) as string[],
-    ]);
+    return members.map(([name, value]) => [name.normalize(), checkGlobs(value, `${label}: ${show(name)}`)]);
   }
   const found = new Map<string, string[]>();
   readText(path, label)

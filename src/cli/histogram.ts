@@ -1,4 +1,4 @@
-/** Computes the share of the target that each domain has, for rules that start from it and for `gradmix histogram`. */
+/** Computes the share of the target that resembles each domain, for rules that start from it and for `gradmix histogram`. */
 import type { Tokenizer } from "../data/byte-level.ts";
 import { clusterHistogram } from "../data/cluster/histogram.ts";
 import { countHistogram, type Histogram } from "../data/histogram.ts";
@@ -25,7 +25,7 @@ function measureHistogram(
 }
 
 /**
- * The target's share of each domain, in the order of the domains: by nearest centroids if the domains are clusters (`clusterHistogram`),
+ * The share of the target that resembles each domain, in the order of the domains: by nearest centroids if the domains are clusters (`clusterHistogram`),
  * otherwise by bigrams. Throws `config` if there is no target.
  */
 export async function histogramOf(

@@ -118,9 +118,9 @@ export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
 }
 
 /**
- * Creates the file `path` with our contents. A file that names an ended process is replaced by the first process that makes the claim, which
- * is a file of the same kind, named after the contents to be replaced. Contents never repeat, so a process that comes late finds contents
- * other than those it claimed.
+ * Creates the file `path` with our contents. If the process of the existing lock has ended, a process must first create a second lock, the claim. The
+ * name of the claim contains a hash of the old lock, so only one process can replace that lock. Contents never repeat, so a process that comes late sees
+ * that the lock has changed.
  */
 function acquire(path: string, own: string, locked: Locked, fs: WriteFs): void {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {

@@ -65,7 +65,7 @@ export interface MixingPlan {
    * how many times the run goes through the text. null otherwise.
    */
   repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
-  /** Lines for the user about options of the alignment that were given and have no effect, or not the whole one. */
+  /** Lines for the user about options of the alignment that were given and have no effect, or only a part of it. */
   readonly unused: readonly string[];
   /** Smallest share of a domain's windows that is selected by their likeness to the target; 1: the run uses all text. */
   readonly leastShare: number;
@@ -264,8 +264,8 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 }
 
 /**
- * Whether a run selects windows if the options do not say so: if its rule can take steps around a prior over the domains, also if that is uniform, unless
- * it is to remember all of its domains. What it reads of them must then be like them, not like the target.
+ * Whether a run selects windows by default. It does if its rule takes steps around a prior over the domains (a uniform one too). It does not if a floor or
+ * a guard protects domains: the text of a protected domain must be typical of that domain, not of the target.
  */
 function selectsOtherwise(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
   return canHavePrior(mixing) && mixing.bases === null && target.length > 0 && !remembersDomains(mixing);

@@ -84,7 +84,10 @@ export function isPageOfRun(path: string): boolean {
   return basename(place) === "report.html" && isFile(place) && protectedNames(dirname(place)).size > 0;
 }
 
-/** To what a file belongs that a command wrote: to the folder above it, or (model/config.json of a run) to the one above that. null: to nothing. */
+/**
+ * Says which folder that gradmix wrote a file belongs to: its own, or the one above that (as for model/config.json of a run). null if it belongs to
+ * none.
+ */
 function ownerOf(place: string): string | null {
   let name = basename(place);
   let folder = dirname(place);

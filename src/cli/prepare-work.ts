@@ -44,7 +44,7 @@ export interface JoinedShard {
 export interface Work {
   /** Results of the finished jobs, by id. */
   readonly jobs: ReadonlyMap<string, JobFacts>;
-  /** Shards of the finished labels, by index. A shard of other jobs than those of now has to be made again. */
+  /** Shards of the finished labels, by index. A shard that was made of other jobs must be made again. */
   readonly shards: ReadonlyMap<number, JoinedShard>;
   jobDone(id: string, facts: JobFacts): void;
   shardDone(label: number, joined: JoinedShard): void;
@@ -215,7 +215,7 @@ export function checkRoom(folder: string): void {
     );
 }
 
-/** Whether the work folder has nothing but what is there before the plan. */
+/** Whether the work folder contains at most temporary files, so that no plan was written yet. */
 function isBegun(folder: string): boolean {
   const work = join(folder, preparedFiles.work);
   return (

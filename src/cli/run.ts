@@ -19,7 +19,7 @@ import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from ".
 import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf } from "./histogram.ts";
 import { listInputs } from "./inputs.ts";
-import { trainLoop } from "./loop.ts";
+import { type Parts, trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
 import { dataPlanOf, planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
@@ -84,55 +84,84 @@ export async function runTraining(
     tellUnused({ backend: engine.backend, readsTokens: data.readsTokens });
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
-    const { histogram, sampled, mixer } = await startMixing(plan, data, found?.mixed ?? null, earlier, hooks);
+    const mixing = await startMixing(plan, data, found?.mixed ?? null, earlier, hooks);
     const heldOut = heldOutOf(data, plan.mixing.names);
-    const guarded = guardedOf(plan, data, mixer, hooks);
-    const trainer = makeTrainer(plan, data, sampled, model, mixer, reference, guarded);
-    const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null, model);
-    if (plan.cycle.keepBest && heldOut.target === null)
-      throw new GradmixError(
-        "data",
-        "--keep-best: the target has no held-out text, which is needed to find the best step; give it more documents, or raise --held-out",
-      );
-    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
+    const guarded = guardedOf(plan, data, mixing.mixer, hooks);
+    const planned = planCost(plan, mixing.mixer, heldOut, guarded?.plan ?? null, model);
+    const built: Built = {
+      plan,
+      backend,
+      engine,
+      data,
+      model,
+      reference,
+      heldOut,
+      guarded,
+      ...mixing,
+      ...planned,
+    };
+    const trainer = makeTrainer(built);
+    checkKeepBest(built);
+    hooks.onEvent(formatCost(planned.cost, planned.evaluations, mixing.mixer.rule.needs, guarded?.plan));
     if (saved !== null) {
       trainer.restore(saved.checkpoint);
       hooks.onEvent(`continuing from step ${saved.step}`);
     }
     hooks.store.begin();
-    hooks.store.saveFile(
-      "run.json",
-      `${formatJson(factsOf(plan, data, sampled, backend, engine, model, { evaluations, cost }), 2)}\n`,
-    );
-    if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
+    hooks.store.saveFile("run.json", `${formatJson(factsOf(built), 2)}\n`);
+    if (mixing.histogram !== null)
+      hooks.store.saveFile("histogram.json", `${formatJson(mixing.histogram, 2)}\n`);
     if (saved !== null)
       tellChanges(saved.step, { ...earlier.changes, ...engineChanges(then, engine) }, hooks);
-    return await trainLoop(plan.cycle, hooks, {
-      trainer,
-      model,
-      data,
-      heldOut,
-      evaluations,
-      cost,
-      guard: plan.mixing.guard,
-      watchedFrom: plan.mixing.watchedFrom,
-      names: plan.mixing.names,
-      bases: plan.mixing.bases,
-      countedHistogram: histogram !== null,
-      kept: {
-        tokenizer: data.tokenizer?.toJSON() ?? null,
-        corpus: data.contents,
-        engine,
-        model: model.config,
-        ...(reference === null ? {} : { reference: reference.fingerprint }),
-        ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
-        ...(sampled.selected === null ? {} : { selected: [...sampled.selected.values()] }),
-      },
-      resumed,
-    });
+    return await trainLoop(plan.cycle, hooks, partsOf(built, trainer, resumed));
   } finally {
     await shutdown();
   }
+}
+
+/** What a run consists of once its text has been read, before its trainer is made. */
+interface Built extends Mixing, PlannedCost {
+  readonly plan: RunPlan;
+  readonly backend: Backend;
+  readonly engine: Engine;
+  readonly data: Data;
+  readonly model: GPT;
+  readonly reference: Reference | null;
+  readonly heldOut: HeldOut;
+  readonly guarded: Guarded | null;
+}
+
+/** What the loop needs of a run. */
+function partsOf(
+  { plan: { mixing }, engine, data, model, reference, heldOut, evaluations, cost, histogram, sampled }: Built,
+  trainer: Trainer,
+  resumed: Checkpoint | null,
+): Parts {
+  return {
+    ...{ trainer, model, data, heldOut, evaluations, cost, resumed },
+    guard: mixing.guard,
+    watchedFrom: mixing.watchedFrom,
+    names: mixing.names,
+    bases: mixing.bases,
+    countedHistogram: histogram !== null,
+    kept: {
+      tokenizer: data.tokenizer?.toJSON() ?? null,
+      corpus: data.contents,
+      engine,
+      model: model.config,
+      ...(reference === null ? {} : { reference: reference.fingerprint }),
+      ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
+      ...(sampled.selected === null ? {} : { selected: [...sampled.selected.values()] }),
+    },
+  };
+}
+
+function checkKeepBest({ plan, heldOut }: Built): void {
+  if (plan.cycle.keepBest && heldOut.target === null)
+    throw new GradmixError(
+      "data",
+      "--keep-best: the target has no held-out text, which is needed to find the best step; give it more documents, or raise --held-out",
+    );
 }
 
 /** The part of a run that is done already. */
@@ -245,6 +274,12 @@ function guardedOf(
   return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
 }
 
+/** What a run evaluates, and what its measurements cost. */
+interface PlannedCost {
+  readonly evaluations: EvaluationPlan;
+  readonly cost: RunCost;
+}
+
 /** Plans when the run is evaluated, and what the evaluations and the rule will cost. */
 function planCost(
   { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
@@ -252,7 +287,7 @@ function planCost(
   { target, domains }: HeldOut,
   guard: GuardPlan | null,
   { parameters: { specs } }: GPT,
-): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
+): PlannedCost {
   const evaluations = planEvaluations(cycle.evaluation, {
     steps,
     batch,
@@ -268,15 +303,7 @@ function planCost(
   return { evaluations, cost };
 }
 
-function makeTrainer(
-  plan: RunPlan,
-  data: Data,
-  sampled: SampledText,
-  model: GPT,
-  mixer: Mixer,
-  earlier: Reference | null,
-  guarded: Guarded | null,
-): Trainer {
+function makeTrainer({ plan, data, sampled, model, mixer, reference, guarded }: Built): Trainer {
   const { mixing, training } = plan;
   const { vocabSize } = model.config;
   const { tokenizer } = data;
@@ -287,9 +314,9 @@ function makeTrainer(
     domains: sampled.domains,
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
-    ...(earlier === null || tokenizer === null
+    ...(reference === null || tokenizer === null
       ? {}
-      : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
+      : { reference: referenceModel(reference, { vocabSize, context, tokenizer }) }),
     ...(mixing.bases === null ? {} : { bases: mixing.bases }),
     ...(guarded === null
       ? {}
@@ -320,19 +347,11 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
 }
 
 /** The facts for run.json. */
-function factsOf(
-  plan: RunPlan,
-  data: Data,
-  { sizes, selected }: SampledText,
-  { capabilities }: Backend,
-  engine: Engine,
-  model: GPT,
-  {
-    evaluations: { target, context },
-    cost: { alignment, guard, evaluation },
-  }: { readonly evaluations: EvaluationPlan; readonly cost: RunCost },
-): RunFacts {
+function factsOf({ plan, data, sampled, backend, engine, model, evaluations, cost }: Built): RunFacts {
   const { mixing, training } = plan;
+  const { sizes, selected } = sampled;
+  const { target, context } = evaluations;
+  const { alignment, guard, evaluation } = cost;
   return {
     version: 1,
     gradmix: engine.version,
@@ -340,7 +359,7 @@ function factsOf(
     backend: engine.backend,
     simd: engine.simd,
     precision: engine.precision,
-    threads: capabilities.threads,
+    threads: backend.capabilities.threads,
     rule: mixing.ruleName,
     seed: training.seed,
     dataSeed: plan.data.seed,

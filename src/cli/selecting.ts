@@ -28,8 +28,8 @@ export interface SelectionPlan {
 }
 
 /**
- * The text that a run samples. A resumed run selects the same shares as before, whatever the options; null for a new run. The weights with which
- * it starts say how much of each domain it is expected to read.
+ * The text that a run samples. `resumed` is the state of the run that continues, or null for a new run. A resumed run keeps the shares that it selected
+ * first. How much of each domain a new run is expected to read follows from its first weights.
  */
 export async function sampledText(
   { mixing, tokens, histogram }: SelectionPlan,

@@ -142,12 +142,16 @@ async function expand(
   passedOverMemo: PassedOverMemo,
 ): Promise<FoundFile[]> {
   const fails = (problem: string): GradmixError => new GradmixError("data", `${what}: ${problem}`);
-  const info = await stat(pattern).catch((error: unknown) => error);
-  const code = errorCode(info);
-  if (code !== "" && code !== "ENOENT" && code !== "ENOTDIR")
-    throw fails(`${shorten(pattern)}: ${await reasonOf(info, pattern)}`);
-  const isFolder = code === "" && (info as { isDirectory(): boolean }).isDirectory();
-  if (code === "" && !isFolder) {
+  const found = await stat(pattern).then(
+    (stats) => ({ isFolder: stats.isDirectory() }),
+    async (error: unknown) => {
+      // A pattern, or nothing.
+      if (["ENOENT", "ENOTDIR"].includes(errorCode(error))) return null;
+      throw fails(`${shorten(pattern)}: ${await reasonOf(error, pattern)}`);
+    },
+  );
+  const isFolder = found?.isFolder === true;
+  if (found !== null && !isFolder) {
     const file = await identify(pattern);
     if (file === null)
       throw fails(`${pattern} is neither a file nor a folder; write the text to a file first`);

@@ -340,7 +340,7 @@ async function* lines(
     }
     if (from === chunk.length) continue;
     size += chunk.length - from;
-    // A copy, because streams reuse the memory of their chunks.
+    // A copy, so that the rest of the chunk can be freed.
     if (size > LINE) rest = [];
     else rest.push(chunk.slice(from));
   }

@@ -73,7 +73,7 @@ test("every held-out document of a target is found in the domains, and no other 
   const [line, ...more] = contamination(found.events);
   expect(more).toEqual([]);
   expect(line).toContain(
-    `contamination: ${n + 1} of 17 documents of the domains contain text of ${n} of ${n} held-out documents of the target (13 words in a row, or all; copies: 0, near copies: 0): code ${n}, web 1; for example ${code}:`,
+    `contamination: ${n + 1} of 17 documents of the domains contain text of ${n} of ${n} held-out documents of the target (13 consecutive words, or the whole document; copies: 0, near copies: 0): code ${n}, web 1; for example ${code}:`,
   );
   expect(line).toMatch(/"; --drop-contaminated leaves them out$/);
 

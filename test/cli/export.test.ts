@@ -227,7 +227,7 @@ describe("gradmix export", () => {
       [{ ...run(), to: "levanter", stages: "2.5" }, /--stages/],
       [{ ...run(), to: "levanter", stages: "2", weights: "final" }, /leave out one of the two/],
       [{ ...run(), to: "olmix", stages: "2" }, /cannot change during a run/],
-      [{ ...run(), to: "levanter", weights: "last" }, /--weights: "last" is not final or averaged/],
+      [{ ...run(), to: "levanter", weights: "last" }, /--weights: "last" is not one of final, averaged/],
       [{ ...run(), to: "levanter", scaleTo: "much" }, /--scale-to: "much"/],
       [{ ...run(), to: "levanter", scaleTo: "0" }, /--scale-to/],
       [{ ...run(), to: "levanter", batch: "0" }, /--batch/],
