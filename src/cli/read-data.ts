@@ -18,15 +18,7 @@ import {
   contaminationLine,
   uncomparedFiles,
 } from "./contamination.ts";
-import {
-  checkSameText,
-  type Content,
-  createWitness,
-  type Inputs,
-  listInputs,
-  type MixedFiles,
-  type Witness,
-} from "./inputs.ts";
+import { type Inputs, listInputs, type MixedFiles } from "./inputs.ts";
 import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
 import { formatBadLines } from "./progress.ts";
@@ -41,6 +33,7 @@ import {
   mixedDocuments,
 } from "./read-documents.ts";
 import { chooseTokenizer } from "./choose-tokenizer.ts";
+import { checkSameText, type Content, createWitness, type Witness } from "./text-witness.ts";
 
 /** What is known before the text is read. */
 export interface Known {

@@ -2,7 +2,8 @@
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { checkSameText, type Content, createWitness, type Inputs, listInputs } from "#dist/cli/inputs.js";
+import { type Inputs, listInputs } from "#dist/cli/inputs.js";
+import { checkSameText, type Content, createWitness } from "#dist/cli/text-witness.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { encodeNpy } from "#dist/data/npy.js";
 import fc from "fast-check";
