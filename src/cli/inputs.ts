@@ -8,6 +8,7 @@ import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
 import { countOf, firstFew } from "./phrases.ts";
 import { preparedAmong } from "./prepared-folder.ts";
+import { domainLabel, type Label, labelName, targetLabel, theTarget } from "./labels.ts";
 import type { RunHooks } from "./run-events.ts";
 import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
@@ -17,7 +18,7 @@ import { optionTable } from "./options.ts";
 import { unusedReading } from "./unused-reading.ts";
 import { configError } from "./values.ts";
 
-/** Files of the domains and targets. In messages and records each has a label: `domain "code"`, `target`, `target "exam"`. */
+/** Files of the domains and targets. `labelledFiles` lists them with their labels. */
 export interface Inputs {
   /** Files by domain, in the order of the weights. A domain that a field of documents defines has no files of its own. */
   readonly domains: ReadonlyMap<string, readonly string[]>;
@@ -35,6 +36,21 @@ export interface MixedFiles {
   readonly clusters: ClusterFolder | null;
 }
 
+/** Files with the label of what they belong to. */
+export interface LabelledFiles {
+  readonly label: Label;
+  readonly files: readonly string[];
+}
+
+/** The files of each label: those of the domains, in the order of the weights, and then those of the target, if there is one, and of further targets. */
+export function labelledFiles({ domains, target, targets }: Inputs): LabelledFiles[] {
+  return [
+    ...Array.from(domains, ([name, files]) => ({ label: domainLabel(name), files })),
+    ...(target.length === 0 ? [] : [{ label: theTarget, files: target }]),
+    ...Array.from(targets, ([name, files]) => ({ label: targetLabel(name), files })),
+  ];
+}
+
 type ListedConfig = Pick<
   DataConfig,
   "domains" | "domainsFrom" | "domainField" | "target" | "targets" | "textField" | "skipBadLines"
@@ -48,16 +64,16 @@ export async function listInputs(
   const plan = await withStdin(given, signal);
   const search = searchOf(plan, onEvent, signal);
   const none = new Set<string>();
-  const target = plan.target.length === 0 ? [] : await search.find("target", plan.target, none);
+  const target = plan.target.length === 0 ? [] : await search.find(labelName(theTarget), plan.target, none);
   const targets = new Map<string, readonly FoundFile[]>();
   for (const [name, globs] of plan.targets)
-    targets.set(name, await search.find(`target "${name}"`, globs, none));
+    targets.set(name, await search.find(labelName(targetLabel(name)), globs, none));
   // Text of a target is never trained on as text of a domain.
   const ofTargets = [...target, ...[...targets.values()].flat()];
   const exclude = new Set(ofTargets.map(({ path }) => path));
   const domains = new Map<string, readonly FoundFile[]>();
   for (const [name, globs] of plan.domains)
-    domains.set(name, await search.find(`domain "${name}"`, globs, exclude));
+    domains.set(name, await search.find(labelName(domainLabel(name)), globs, exclude));
   const together = await domainsTogether(plan, search, ofTargets, exclude);
   for (const [name, files] of together.domains) domains.set(name, files);
   const shared = inTwoDomains([...domains, ...(together.shared === null ? [] : [together.shared])]);

@@ -11,17 +11,10 @@ import { listInputs } from "./inputs.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { removeLockRemains, takeLock } from "./lock.ts";
 import type { PrepareArguments } from "./prepare-arguments.ts";
+import type { Label } from "./labels.ts";
 import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
 import { isJobWhole } from "./prepare-jobs.ts";
-import {
-  checkSamePlan,
-  type Job,
-  jobsOf,
-  type Label,
-  planOf,
-  type PreparePlan,
-  planToSave,
-} from "./prepare-plan.ts";
+import { checkSamePlan, type Job, jobsOf, planOf, type PreparePlan, planToSave } from "./prepare-plan.ts";
 import { startPool } from "./prepare-pool.ts";
 import { startPrepareProgress } from "./prepare-progress.ts";
 import {

@@ -4,13 +4,13 @@ import { resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { faultOf, integerFrom, list, object, read, type Schema, string } from "../schema.ts";
+import { isDomain, type Label, labelName } from "./labels.ts";
 import { countOf, firstFew } from "./phrases.ts";
 import { type TextHash, textHash } from "./text-hash.ts";
 
 /** What was read under one label. */
 export interface Content {
-  /** `domain "code"`, `target`, `target "exam"`. */
-  readonly label: string;
+  readonly label: Label;
   readonly files: number;
   readonly documents: number;
   /** Number of tokens of the training stream. */
@@ -18,6 +18,9 @@ export interface Content {
   /** SHA-256 of the text, file by file. */
   readonly sha256: string;
 }
+
+/** The same in a checkpoint, where the label is written as in messages. */
+export type SavedContent = Omit<Content, "label"> & { readonly label: string };
 
 /** Records what is read under one label, while it is read. */
 export interface Reading {
@@ -30,14 +33,14 @@ export interface Reading {
 }
 
 export interface Witness {
-  open(label: string): Reading;
+  open(label: Label): Reading;
   /** Passes on the documents of the files, one file after another and unchanged, and records their contents under `label`. */
   watch<D extends { readonly text: string }>(
-    label: string,
+    label: Label,
     files: readonly string[],
     documents: (files: readonly string[]) => AsyncIterable<D>,
   ): AsyncGenerator<D, void, undefined>;
-  /** The contents of everything that was read to its end; `tokens` are the numbers of tokens by label. */
+  /** The contents of everything that was read to its end; `tokens` are the numbers of tokens by the name of the label. */
   contents(tokens: ReadonlyMap<string, number>): Content[];
   /** One line for every two labels under which the same text was read from different files. */
   copies(): string[];
@@ -45,25 +48,26 @@ export interface Witness {
 
 /** Hashes text while it is tokenized, which takes many times as long. */
 export function createWitness(): Witness {
-  const read = new Map<string, { files: number; documents: number; sha256: string }>();
+  const read = new Map<string, Omit<Content, "tokens">>();
   /** Maps the hash of a file's text to where it was first read. */
-  const first = new Map<string, { label: string; path: string }>();
-  const copies = new Map<string, { labels: [string, string]; paths: string[] }>();
-  const compare = (label: string, path: string, sha256: string): void => {
+  const first = new Map<string, { label: Label; path: string }>();
+  const copies = new Map<string, { labels: [Label, Label]; paths: string[] }>();
+  const compare = (label: Label, path: string, sha256: string): void => {
     const other = first.get(sha256);
     if (other === undefined) first.set(sha256, { label, path });
-    else if (other.label !== label && resolve(other.path) !== resolve(path)) {
+    else if (labelName(other.label) !== labelName(label) && resolve(other.path) !== resolve(path)) {
       // Messages name domains before targets, although targets are read first.
       const own = { label, path };
-      const turned = other.label.startsWith("target") && label.startsWith("domain");
+      const turned = !isDomain(other.label) && isDomain(label);
       const [left, right] = turned ? [own, other] : [other, own];
-      const labels: [string, string] = [left.label, right.label];
-      const pair = copies.get(labels.join(" ")) ?? { labels, paths: [] };
+      const labels: [Label, Label] = [left.label, right.label];
+      const key = labels.map(labelName).join(" and ");
+      const pair = copies.get(key) ?? { labels, paths: [] };
       pair.paths.push(`${left.path} and ${right.path}`);
-      copies.set(labels.join(" "), pair);
+      copies.set(key, pair);
     }
   };
-  const open = (label: string): Reading => {
+  const open = (label: Label): Reading => {
     const whole = createHash("sha256");
     let [documents, withText] = [0, 0];
     let current: { readonly path: string; readonly hash: TextHash } | null = null;
@@ -92,7 +96,7 @@ export function createWitness(): Witness {
       },
       end(files = withText) {
         close();
-        read.set(label, { files, documents, sha256: whole.digest("hex") });
+        read.set(labelName(label), { label, files, documents, sha256: whole.digest("hex") });
       },
     };
   };
@@ -108,21 +112,23 @@ export function createWitness(): Witness {
       reading.end(files.length);
     },
     contents: (tokens) =>
-      [...read].map(([label, own]) => ({ label, tokens: tokens.get(label) ?? 0, ...own })),
+      Array.from(read, ([name, { label, ...own }]) => ({ label, tokens: tokens.get(name) ?? 0, ...own })),
     copies: () =>
-      [...copies.values()].map(({ labels, paths }) => {
-        const trained =
-          labels.some((label) => label.startsWith("target")) &&
-          labels.some((label) => label.startsWith("domain"));
-        return `${labels.join(" and ")} hold the same text in ${countOf(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
+      Array.from(copies, ([names, { labels, paths }]) => {
+        const trained = labels.some(isDomain) && !labels.every(isDomain);
+        return `${names} hold the same text in ${countOf(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
       }),
   };
 }
 
 const size = integerFrom(0);
 
+/** The contents as a checkpoint has them. */
+export const contentsToSave = (contents: readonly Content[]): readonly SavedContent[] =>
+  contents.map(({ label, ...own }) => ({ label: labelName(label), ...own }));
+
 /** Schema of what was read under one label, in a checkpoint. */
-export const savedContent: Schema<Content> = object<Content>({
+export const savedContent: Schema<SavedContent> = object<SavedContent>({
   ...{ label: string, files: size, documents: size, tokens: size, sha256: string },
 });
 
@@ -140,20 +146,21 @@ export function checkSameText(saved: unknown, found: readonly Content[]): string
     const before = new Map(Object.entries(isObject(saved) ? saved : {}));
     for (const { label, tokens } of found) {
       const then = before.get(oldLabel(label));
-      if (then !== tokens) throw differs(label, `${String(then)} tokens`, `${tokens} tokens`);
+      if (then !== tokens) throw differs(labelName(label), `${String(then)} tokens`, `${tokens} tokens`);
     }
     return "the checkpoint was written by an earlier version and has no hash of the text: only the number of tokens could be checked, and it is the same";
   }
   const fault = faultOf({ source: "checkpoint", part: "corpus", code: "checkpoint" });
   const before = new Map(read(list(savedContent), saved, fault).map((content) => [content.label, content]));
-  const labels = new Set(found.map(({ label }) => label));
+  const labels = new Set(found.map(({ label }) => labelName(label)));
   for (const then of before.values())
     if (!labels.has(then.label)) throw differs(then.label, sizeOf(then), "none");
   for (const now of found) {
-    const then = before.get(now.label);
+    const name = labelName(now.label);
+    const then = before.get(name);
     if (then?.sha256 === now.sha256 && then.tokens === now.tokens) continue;
     throw differs(
-      now.label,
+      name,
       then === undefined ? "none" : sizeOf(then),
       sizeOf(now) + (then !== undefined && sizeOf(then) === sizeOf(now) ? ", but other text" : ""),
     );
@@ -161,13 +168,12 @@ export function checkSameText(saved: unknown, found: readonly Content[]): string
   return null;
 }
 
-function sizeOf({ files, documents, tokens }: Content): string {
+function sizeOf({ files, documents, tokens }: Omit<Content, "label">): string {
   const n = (value: number): string => value.toLocaleString("en");
   return `${n(files)} ${files === 1 ? "file" : "files"}, ${n(documents)} ${documents === 1 ? "document" : "documents"}, ${n(tokens)} training tokens`;
 }
 
 /** The label in older checkpoints: `code`, `(target)`, `(target exam)`. */
-function oldLabel(label: string): string {
-  const [, kind = "", name] = /^(domain|target)(?: "(.*)")?$/.exec(label) ?? [];
-  return kind === "domain" ? (name ?? "") : name === undefined ? "(target)" : `(target ${name})`;
+function oldLabel({ kind, name }: Label): string {
+  return kind === "domain" ? name : kind === "target" ? "(target)" : `(target ${name})`;
 }
