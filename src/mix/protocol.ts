@@ -157,7 +157,7 @@ export function errorReply(error: unknown): ErrorReply {
   const known = error instanceof GradmixError;
   const text = known
     ? error.message
-    : error instanceof RangeError
+    : isStackOverflow(error)
       ? "the message is nested too deeply"
       : `internal error: ${error instanceof Error ? error.message : String(error)}`;
   const line = text.replaceAll(/\s*[\n\r]\s*/g, " ");
@@ -167,6 +167,10 @@ export function errorReply(error: unknown): ErrorReply {
     error: line.length > LONGEST_ERROR ? `${line.slice(0, LONGEST_ERROR)}…` : line,
   };
 }
+
+/** Whether the call stack is full, as after functions that follow a deeply nested value. Other errors of ranges are faults of the program. */
+const isStackOverflow = (error: unknown): boolean =>
+  error instanceof RangeError && error.message === "Maximum call stack size exceeded";
 
 function notJson(line: string, error: unknown): MessageError {
   const reason = error instanceof Error ? error.message : String(error);
@@ -297,7 +301,6 @@ function observed(
   { mixer }: Machine,
   found: Observation,
 ): Session & { readonly last: Last } {
-  const { setup, updatedAt } = session;
   const { step, signal, digest } = found;
   const advanced = advance(session.mixer, step - stepOf(session));
   const due = dueAt(session, mixer);
@@ -313,7 +316,7 @@ function observed(
       measured: found.measured,
       ignored: [...found.ignored, ...waiting],
     };
-    return { ...session, setup, mixer: advanced, updatedAt, last };
+    return { ...session, mixer: advanced, last };
   }
   let updated: MixerState;
   try {

@@ -21,6 +21,7 @@ import {
   answer,
   answerLine,
   type ErrorReply,
+  errorReply,
   initFields,
   observeFields,
   type Reply,
@@ -767,6 +768,24 @@ test("huge and deeply nested input is refused in a short message", () => {
     expect(same).toBe(session);
     expect(JSON.stringify(errorOf(reply)).length).toBeLessThan(2000);
   }
+});
+
+test("only a full call stack is reported as deep nesting; other errors of ranges are internal", () => {
+  const deep = `{"type":"init","rule":{"name":"dga","prior":${"[".repeat(1e5)}${"]".repeat(1e5)}}}`;
+  expect(errorOf(answerLine(first(), deep).reply)).toMatchObject({
+    field: null,
+    error: "the message is nested too deeply",
+  });
+  const thrownBy = (fails: () => unknown): unknown => {
+    try {
+      return fails();
+    } catch (error) {
+      return error;
+    }
+  };
+  const length = thrownBy(() => new Array(-1));
+  expect(length).toBeInstanceOf(RangeError);
+  expect(errorReply(length)).toMatchObject({ field: null, error: "internal error: Invalid array length" });
 });
 
 test("10,000 random lines: each gets one reply of one line, and a refused line has no effect", () => {
