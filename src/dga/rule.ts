@@ -7,6 +7,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { describe, hasMembers, isNumberList, numberList, show } from "../options.ts";
+import { firstRepeated } from "../repeated.ts";
 
 /** What was measured about the domains at one step; arrays have one entry per domain. */
 export interface Signal {
@@ -397,7 +398,6 @@ export function checkDomains(domains: readonly string[]): void {
   if (!Array.isArray(given) || given.some((name) => typeof name !== "string"))
     throw new GradmixError("config", `domains: ${show(given)} does not fit; it must be a list of names`);
   if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
-  const last = new Map(domains.map((name, i) => [name, i]));
-  const duplicate = domains.find((name, i) => last.get(name) !== i);
-  if (duplicate !== undefined) throw new GradmixError("config", `domains: two are called "${duplicate}"`);
+  const repeated = firstRepeated(domains);
+  if (repeated >= 0) throw new GradmixError("config", `domains: two are called "${domains[repeated]}"`);
 }

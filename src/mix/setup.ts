@@ -2,6 +2,7 @@
 import { beginning, GradmixError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
 import { show } from "../options.ts";
+import { firstRepeated } from "../repeated.ts";
 import { combinatorsFrom } from "../dga/combinators/index.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
@@ -123,7 +124,7 @@ const name: Schema<string> = valueThat(
 const domainNames: Schema<readonly string[]> = (value, at) => {
   const names = list(name)(value, at);
   if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
-  const repeated = names.findIndex((one, i) => names.indexOf(one) !== i);
+  const repeated = firstRepeated(names);
   if (repeated >= 0)
     throw problem(inside(at, repeated), `is ${show(names[repeated])}, which is in the list twice`);
   return names;
