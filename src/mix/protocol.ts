@@ -24,7 +24,7 @@ import {
   version,
   withDefault,
 } from "../schema.ts";
-import { allNumbersFor, byName, MessageError, messageFault } from "./fields.ts";
+import { allNumbersFor, byName, causeOf, MessageError, messageFault } from "./fields.ts";
 import { type Ignored, measurementFields, type Observation, observationOf } from "./observation.ts";
 import {
   canonical,
@@ -323,7 +323,7 @@ function observed(
     updated = update(mixer, advanced, signal);
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    throw new MessageError(fieldOf(error), error.message, { cause: error });
+    throw new MessageError(causeOf(error), error.message, { cause: error });
   }
   const changed = updated.rule.weights.some((weight, i) => weight !== advanced.rule.weights[i]);
   const last = { digest, changed, updated: true, measured: found.measured, ignored: found.ignored };
@@ -333,12 +333,6 @@ function observed(
 /** The first step at which an update is due. */
 function dueAt({ setup, updatedAt }: Session, mixer: Machine["mixer"]): number {
   return setup.updateEvery === null ? setup.updateAfter : nextUpdate(mixer, updatedAt ?? setup.step);
-}
-
-/** The path of the number that a rule could not use, taken from the rule's message ("name of domain "x" is …"); null if the message names none. */
-function fieldOf({ message }: GradmixError): string | null {
-  const [, name, domain] = /: (\w+) of domains? "(.*?)" /.exec(message) ?? [];
-  return name === undefined || domain === undefined ? null : `${name}.${domain}`;
 }
 
 function snapshot(session: Session | null, message: Message): Answer {

@@ -1,5 +1,5 @@
 /** The setup of a session (its domains, its rule and their options): the fields of `init`, checked and with defaults, and the mixer that is made of them. */
-import { beginning, GradmixError } from "../errors.ts";
+import { beginning, GradmixError, PlacedError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
 import { show } from "../options.ts";
 import { firstRepeated } from "../repeated.ts";
@@ -91,8 +91,8 @@ export function machineOf(setup: Setup): Machine {
     });
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    const place = /^(combinators)\b|^domains\b/.exec(error.message)?.[0] ?? "rule";
-    throw new MessageError(place, error.message, { cause: error });
+    const [field = "rule"] = error instanceof PlacedError ? error.place : [];
+    throw new MessageError(field, error.message, { cause: error });
   }
   const machine = { mixer, names: namesOf(domains) };
   machines.set(setup, machine);

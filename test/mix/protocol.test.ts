@@ -397,6 +397,7 @@ describe("init", () => {
       /there is no option "__proto__"/,
     ],
     [{ combinators: [{ name: "flor" }] }, "combinators", /did you mean "floor"\?/],
+    [{ combinators: [{ name: "floor", least: 2 }] }, "combinators", /^combinators\[0\]: floor/],
     [{ sizes: { web: 1 } }, "sizes.code", /^it is missing/],
     [{ sizes: { web: 1, code: 0 } }, "sizes.code", /^it is 0, not a finite number above 0/],
     [{ sizes: { web: 1, cod: 1 } }, "sizes.cod", /did you mean "code"\?/],
@@ -537,6 +538,24 @@ describe("observe", () => {
       field: "targets.lwa",
       error: 'it is not a target; did you mean "law"?',
     });
+  });
+
+  test("the field of a rule's error does not come from its message, which a name could imitate", () => {
+    const odd = ': norms of domain "a" is 3';
+    const fieldOf = (name: string, measured: object): string | null => {
+      const session = first({ domains: [odd, "web"], rule: { name } });
+      return errorOf(answer(session, { type: "observe", step: 1, ...measured }).reply).field;
+    };
+    expect(fieldOf("ado", { losses: { web: 1, [odd]: -2 }, tokensSeen: { web: 1, [odd]: 1 } })).toBe(
+      `losses.${odd}`,
+    );
+    expect(fieldOf("rnb", { gram: [[1, 0], [5, 2]] })).toBe(`gram.${odd}`); // prettier-ignore
+    // A message cannot bring such numbers to this rule.
+    const grape = createMixer({ domains: [odd, "web"], rule: { name: "grape", targets: ["law"] } });
+    const law = { name: "law", alignments: [NaN, 1], norm: 1, loss: 1 };
+    expect(() => update(grape, grape.initial, { norms: [1, 1], targets: [law] })).toThrow(
+      expect.objectContaining({ place: ["targets", "law", "alignments", odd] }),
+    );
   });
 
   test("the reply lists fields that the rule ignores and fields that measure nothing", () => {
