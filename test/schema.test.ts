@@ -6,7 +6,7 @@ import { sampleFacts } from "#dist/cli/cluster-sample.js";
 import { clustersDescription } from "#dist/cli/cluster-folder.js";
 import { recordHead } from "#dist/cli/cluster-work.js";
 import { watched } from "#dist/cli/epoch-watch.js";
-import { savedContent } from "#dist/cli/inputs.js";
+import { savedContent } from "#dist/cli/text-witness.js";
 import { doneLine } from "#dist/cli/prepare-work.js";
 import { manifest } from "#dist/cli/prepared-folder.js";
 import { savedRun } from "#dist/cli/run-folder.js";

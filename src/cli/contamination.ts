@@ -6,6 +6,8 @@ import type { Document } from "../data/index.node.ts";
 import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
 import { beginning, GradmixError } from "../errors.ts";
 import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
+import { isDomain, labelName } from "./labels.ts";
+import type { LabelKind } from "./read-documents.ts";
 import { configError } from "./values.ts";
 
 export interface ContaminationCheck {
@@ -137,21 +139,17 @@ const number = (count: number): string => count.toLocaleString("en");
 
 /**
  * Describes which data cannot be compared, because token files contain no words; null if all can. Throws `config` if `--drop-contaminated` was
- * given. Labels are, for example, `domain "code"`, `target` or `target "exam"`.
+ * given.
  */
-export function uncomparedFiles(
-  drops: boolean,
-  kinds: ReadonlyMap<string, "text" | "tokens">,
-  targets: readonly string[],
-): string | null {
-  if (targets.length === 0) {
+export function uncomparedFiles(drops: boolean, kinds: readonly LabelKind[]): string | null {
+  if (kinds.every(({ label }) => isDomain(label))) {
     if (drops)
       throw configError(
         "--drop-contaminated: there is no target whose held-out text could be in the domains",
       );
     return null;
   }
-  const tokens = [...kinds].filter(([, kind]) => kind === "tokens").map(([label]) => label);
+  const tokens = kinds.filter(({ kind }) => kind === "tokens").map(({ label }) => labelName(label));
   if (tokens.length === 0) return null;
   const what =
     tokens.length === 1

@@ -12,18 +12,10 @@ import { untilInterrupted } from "./interrupt.ts";
 import { isWide } from "../data/tokens.ts";
 import { lockFolder, removeLockRemains } from "./lock.ts";
 import type { PrepareArguments } from "./prepare-arguments.ts";
+import { type Label, labelName } from "./labels.ts";
 import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
 import { isJobWhole } from "./prepare-jobs.ts";
-import {
-  checkSamePlan,
-  type Job,
-  jobsOf,
-  type Label,
-  labelName,
-  planOf,
-  type PreparePlan,
-  planToSave,
-} from "./prepare-plan.ts";
+import { checkSamePlan, type Job, jobsOf, planOf, type PreparePlan, planToSave } from "./prepare-plan.ts";
 import { startPool } from "./prepare-pool.ts";
 import { startPrepareProgress } from "./prepare-progress.ts";
 import {

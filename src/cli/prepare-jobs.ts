@@ -22,15 +22,8 @@ import { GradmixError } from "../errors.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
 import { writeMegatronBlocks, writeNanoGPTBlocks } from "../node/write-tokens.ts";
 import { type ClusterFolder, clusteredDocuments } from "./cluster-folder.ts";
-import {
-  checkStamp,
-  type Job,
-  type Label,
-  labelName,
-  type PreparePlan,
-  shardPath,
-  stampOf,
-} from "./prepare-plan.ts";
+import { type Label, labelName } from "./labels.ts";
+import { checkStamp, type Job, type PreparePlan, shardPath, stampOf } from "./prepare-plan.ts";
 import { preparedFiles, type Shard } from "./prepared-folder.ts";
 
 /** The result of a job. */

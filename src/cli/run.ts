@@ -37,6 +37,7 @@ import {
   savedTokenizer,
   type Start,
 } from "./start.ts";
+import { contentsToSave } from "./text-witness.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { unusedTargets } from "./prepared-options.ts";
 import { unusedTeller } from "./unused-options.ts";
@@ -146,7 +147,7 @@ function partsOf(
     countedHistogram: histogram !== null,
     kept: {
       tokenizer: data.tokenizer?.toJSON() ?? null,
-      corpus: data.contents,
+      corpus: contentsToSave(data.contents),
       engine,
       model: model.config,
       ...(reference === null ? {} : { reference: reference.fingerprint }),

@@ -1,7 +1,8 @@
 /** The setup of a session (its domains, its rule and their options): the fields of `init`, checked and with defaults, and the mixer that is made of them. */
-import { beginning, GradmixError } from "../errors.ts";
+import { beginning, GradmixError, PlacedError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
 import { show } from "../options.ts";
+import { firstRepeated } from "../repeated.ts";
 import { combinatorsFrom } from "../dga/combinators/index.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
@@ -90,8 +91,8 @@ export function machineOf(setup: Setup): Machine {
     });
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    const place = /^(combinators)\b|^domains\b/.exec(error.message)?.[0] ?? "rule";
-    throw new MessageError(place, error.message, { cause: error });
+    const [field = "rule"] = error instanceof PlacedError ? error.place : [];
+    throw new MessageError(field, error.message, { cause: error });
   }
   const machine = { mixer, names: namesOf(domains) };
   machines.set(setup, machine);
@@ -123,7 +124,7 @@ const name: Schema<string> = valueThat(
 const domainNames: Schema<readonly string[]> = (value, at) => {
   const names = list(name)(value, at);
   if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
-  const repeated = names.findIndex((one, i) => names.indexOf(one) !== i);
+  const repeated = firstRepeated(names);
   if (repeated >= 0)
     throw problem(inside(at, repeated), `is ${show(names[repeated])}, which is in the list twice`);
   return names;
