@@ -92,8 +92,11 @@ export async function readData(
   const target =
     files.target.length === 0 ? null : await readPart(reading, { label: theTarget, files: files.target });
   const targets = new Map<string, Part>();
-  for (const [name, list] of files.targets)
-    targets.set(name, await readPart(reading, { label: targetLabel(name), files: list }));
+  for (const [name, list] of files.targets) {
+    // A rule may learn from several targets, of which one is the target of the run. Its held-out text is searched for only once.
+    const known = String(list) === String(files.target);
+    targets.set(name, await readPart(reading, { label: targetLabel(name), files: list }, !known));
+  }
   const domains = await readDomains(reading);
   const parts = [...(target === null ? [] : [target]), ...targets.values(), ...domains];
 
@@ -200,8 +203,12 @@ function partOf(label: Label, corpus: StoredCorpus, context: number, isCluster: 
 const corpusName = ({ kind, name }: Label): string =>
   kind === "domain" ? name : kind === "target" ? "target" : `target ${name}`;
 
-/** Reads the files of a label. The text of a domain is compared with the held-out text of targets. */
-async function readPart(reading: Reading, { label, files: list }: LabelledFiles): Promise<Part> {
+/** Reads the files of a label. The text of a domain is compared with the held-out text of the targets that are `searched` for. */
+async function readPart(
+  reading: Reading,
+  { label, files: list }: LabelledFiles,
+  searched: boolean = true,
+): Promise<Part> {
   const { plan, hooks, tokenizer, vocabulary, documents, prepared, witness, contamination } = reading;
   const options = { heldOut: plan.heldOut, seed: plan.seed };
   const what = corpusName(label);
@@ -210,7 +217,10 @@ async function readPart(reading: Reading, { label, files: list }: LabelledFiles)
     const texts = witness.watch(label, list, documents);
     const corpus = isDomain(label)
       ? buildCorpus(what, contamination.filter(label.name, texts), encoder, options)
-      : buildCorpus(what, texts, encoder, { ...options, onHeldOut: contamination.heldOut });
+      : buildCorpus(what, texts, encoder, {
+          ...options,
+          ...(searched ? { onHeldOut: contamination.heldOut } : {}),
+        });
     return partOf(label, await corpus, plan.context, false);
   }
   const witnessed = witness.open(label);

@@ -830,6 +830,13 @@ describe("runs", () => {
     expect(existsSync(join(folder, "mine/seed-1/model/tokenizer_config.json"))).toBe(false);
     expect((await compared({ path: folder })).err).toContain("2 of 2 runs are done already");
 
+    const path = join(folder, "mine/seed-1/metrics.jsonl");
+    const lines = readFileSync(path, "utf8");
+    writeFileSync(path, lines.slice(0, lines.lastIndexOf("\n", lines.length - 2) + 1));
+    await expect(compared({ path: folder })).rejects.toThrow(
+      /^mine\/seed-1: .*metrics\.jsonl: its lines of steps end at step 5, but the checkpoint was made after step 6; put the whole file back/,
+    );
+    writeFileSync(path, lines);
     rmSync(join(folder, "mine/seed-1/model"), { recursive: true });
     const again = await compared({ path: folder });
     expect([again.code, again.out]).toEqual([0, out]);

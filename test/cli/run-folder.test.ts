@@ -597,7 +597,10 @@ describe("a run", () => {
 
   test("a truncated newest checkpoint is refused, and the error names the intact one before it", () => {
     const folder = openRunFolder(configOf(out));
-    for (let step = 1; step <= 2; step++) folder.saveCheckpoint(step, state(step));
+    for (let step = 1; step <= 2; step++) {
+      folder.appendMetrics(metrics(step));
+      folder.saveCheckpoint(step, state(step));
+    }
     folder.close();
     const [older, newest] = listCheckpoints(out);
     nodeFs.truncateSync(newest.path, 100);
@@ -610,6 +613,42 @@ describe("a run", () => {
     expect(errorOf(() => openRunFolder(configOf(out), findRun(out)).load()).message).toMatch(
       /; there is no other one$/,
     );
+  });
+
+  test("a run whose metrics do not reach its checkpoint is refused and stays as it is", () => {
+    const folder = openRunFolder(configOf(out));
+    for (let step = 1; step <= 6; step++) folder.appendMetrics(metrics(step));
+    folder.saveCheckpoint(6, state(6));
+    folder.close();
+    const path = join(out, "metrics.jsonl");
+    const lines = readFileSync(path, "utf8").split("\n").slice(0, -1);
+    const without = (at: number): string => lines.filter((_, i) => i !== at).join("\n");
+    const damages: [text: string | null, last: RegExp][] = [
+      [
+        `${lines.slice(0, 4).join("\n")}\n`,
+        /its lines of steps end at step 4, but the checkpoint was made after step 6/,
+      ],
+      [`${lines.join("\n").slice(0, -1)}\n`, /end at step 5/],
+      [`${without(2)}\n`, /end at step 2/],
+      [`${lines.with(3, "no JSON").join("\n")}\n`, /end at step 3/],
+      [`${lines.with(4, lines[1]).join("\n")}\n`, /end at step 4/],
+      ["", /has no line of a step/],
+      [null, /has no line of a step/],
+    ];
+    for (const [text, message] of damages) {
+      if (text === null) rmSync(path);
+      else writeFileSync(path, text);
+      const error = errorOf(() => openRunFolder(configOf(out), findRun(out)).begin());
+      expect([error.code, error.message]).toEqual(["checkpoint", expect.stringMatching(message)]);
+      expect(nodeFs.existsSync(path) ? readFileSync(path, "utf8") : null).toBe(text);
+      expect(readdirSync(out)).not.toContain("lock");
+    }
+    // Lines after the checkpoint belong to steps that run again.
+    writeFileSync(path, `${lines.join("\n")}\n${JSON.stringify(metrics(7))}\n`);
+    const resumed = openRunFolder(configOf(out), findRun(out));
+    resumed.begin();
+    resumed.close();
+    expect(readFileSync(path, "utf8")).toBe(`${lines.join("\n")}\n`);
   });
 
   test("a checkpoint of another configuration is refused, and the first key that differs is named", () => {
