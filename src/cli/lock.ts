@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { errorCode, type GradmixError } from "../errors.ts";
 import { makeFolders, removeEmptyFolders } from "../folders-node.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
+import { realPath } from "./real-path.ts";
 import { configError } from "./values.ts";
 
 export interface Lock {
@@ -75,7 +76,12 @@ export function lockFolder(folder: string): Lock {
 
 /** Locks a file that only one process may write, in an existing folder, in the same way. */
 export function takeFileLock(file: string, fs: WriteFs = nodeFs): Lock {
-  return takeLockOf({ kind: "file", path: file }, `${file}.lock`, fs);
+  return takeLockOf({ kind: "file", path: file }, fileLockPath(file), fs);
+}
+
+/** The lock of a file: beside the file itself, so that two links to it have one lock. */
+export function fileLockPath(file: string): string {
+  return `${realPath(file)}.lock`;
 }
 
 function takeLockOf(locked: Locked, path: string, fs: WriteFs): Lock {

@@ -25,6 +25,7 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
       "--weights-file": flags.weightsFile,
     }).flatMap(([flag, path]) => (path === null ? [] : [[flag, path] as const])),
     filesAmong([args.config, flags.sizes, flags.tokenFile, ...args.given.values()]),
+    flags.stateFile === null ? [] : [["--state-file", flags.stateFile]],
   );
   if (flags.replay !== null) return replayFile(flags.replay, args, err);
   const init = initOf(args, null, err);

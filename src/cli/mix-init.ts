@@ -1,9 +1,9 @@
 /** The `init` message of `gradmix mix`, from the command line, a config file and the run that is replayed. */
-import { type CombinatorOptions, countsRunTokens, needsSizes } from "../dga/combinators/index.ts";
 import { mixerDefaults } from "../dga/mixer.ts";
-import { isRuleName, type RuleName, ruleTraits, suppliedByFacts } from "../dga/rules/index.ts";
+import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { isObject } from "../json.ts";
 import type { Message } from "../mix/protocol.ts";
+import { type UnusedFact, unusedFacts } from "../mix/unused-facts.ts";
 import { commandLineLayer, fileLayer, type Layer, resolveConfig } from "./config.ts";
 import { type MixArguments, takesOption } from "./mix-arguments.ts";
 import { mixDomains, namesIn } from "./mix-domains.ts";
@@ -59,10 +59,10 @@ export function initOf(
   const { rule, combinators } = ruleOf(mixing, targets, domains ?? [], facts);
   // A file of messages may have the other number in its own init.
   if (flags.replay === null || run !== null)
-    for (const line of checkCounts(mixing.rule, rule, combinators, {
+    for (const line of checkCounts(unusedFacts(mixing.rule, rule, combinators, facts), {
       sizes: flags.sizes !== null,
       tokens: given.has("training.tokens"),
-      known: { sizes: facts.sizes !== undefined, tokens: facts.tokens !== undefined },
+      histogram: false,
     }))
       err.write(`${line}\n`);
   return {
@@ -137,38 +137,27 @@ function ruleOf(
   });
 }
 
+/** What to add to a fact that has no effect without another one. */
+const additions: Readonly<Record<keyof MixFacts, string>> = {
+  tokens: "--tokens N, the training tokens of the whole run",
+  sizes: "--sizes NAME=N,…, the tokens of each domain",
+  histogram: "--histogram NAME=P,…",
+};
+
 /**
  * Throws `config` for `--sizes` without `--tokens`, or the reverse, where the rule limits repetitions only by both. Returns a line for each flag that
  * nothing uses, and for tokens of a config file, which may serve other commands too, if they alone give no limit.
  */
 function checkCounts(
-  rule: RuleName,
-  options: Readonly<Record<string, unknown>>,
-  combinators: readonly CombinatorOptions[],
-  {
-    known,
-    ...given
-  }: Readonly<Record<"sizes" | "tokens", boolean>> & {
-    readonly known: Readonly<Record<"sizes" | "tokens", boolean>>;
-  },
+  unused: readonly UnusedFact[],
+  given: Readonly<Record<keyof MixFacts, boolean>>,
 ): string[] {
-  const supplied = suppliedByFacts(rule, options);
-  const takes = { sizes: supplied.includes("sizes"), tokens: supplied.includes("tokens") };
-  const around = { sizes: needsSizes(combinators), tokens: countsRunTokens(combinators) };
-  const lines: string[] = [];
-  for (const [one, other, add] of [
-    ["sizes", "tokens", "--tokens N, the training tokens of the whole run"],
-    ["tokens", "sizes", "--sizes NAME=N,…, the tokens of each domain"],
-  ] as const) {
-    if (!known[one] || around[one]) continue;
-    const isAlone = takes[one] && takes[other] && !known[other];
-    const why = `rule ${rule} limits repetitions only if it knows the tokens of each domain and of the run`;
-    if (isAlone && given[one]) throw configError(`--${one}: ${why}; add ${add}, or leave --${one} out`);
-    if (isAlone && one === "tokens") lines.push(`training.tokens has no effect: ${why}; add ${add}`);
-    if (!takes[one] && given[one])
-      lines.push(`--${one} has no effect: rule ${rule} does not use it with these options`);
-  }
-  return lines;
+  return unused.flatMap(({ fact, missing, reason }) => {
+    if (missing === null) return given[fact] ? [`--${fact} has no effect: ${reason}`] : [];
+    if (given[fact])
+      throw configError(`--${fact}: ${reason}; add ${additions[missing]}, or leave --${fact} out`);
+    return fact === "tokens" ? [`training.tokens has no effect: ${reason}; add ${additions[missing]}`] : [];
+  });
 }
 
 function sizesOf(

@@ -34,6 +34,7 @@ import {
   type Setup,
   setupFields,
   setupOf,
+  unusedOf,
 } from "./setup.ts";
 
 /** The complete state of a session: later replies depend only on it and on the messages. Plain JSON that is never modified; each message makes a new one. */
@@ -208,7 +209,10 @@ function init(session: Session | null, message: Message): Answer {
   const { seed, state } = read(initSchema, message, messageFault);
   const base = baseOf(session, message, state);
   const next = { ...base, multipliers: multipliersOf(message, base) };
-  const ignored = seed === null ? [] : [{ field: "seed", reason: "no rule draws random numbers" }];
+  const ignored = [
+    ...(seed === null ? [] : [{ field: "seed", reason: "no rule draws random numbers" }]),
+    ...unusedOf(base.setup).filter(({ field }) => (message[field] ?? null) !== null),
+  ];
   const reply = weightsReply(next, message, { changed: false, updated: false, measured: 0, ignored });
   return { session: next, reply: versioned(reply) };
 }

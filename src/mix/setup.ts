@@ -7,6 +7,7 @@ import { combinatorsFrom } from "../dga/combinators/index.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { ruleOptionsFrom } from "../dga/rules/index.ts";
+import { unusedFacts } from "./unused-facts.ts";
 import {
   anything,
   inside,
@@ -73,12 +74,8 @@ const machines = new WeakMap<Setup, Machine>();
 export function machineOf(setup: Setup): Machine {
   const known = machines.get(setup);
   if (known !== undefined) return known;
-  const { domains, rule, combinators, sizes, tokens, histogram, updateEvery, updateAfter } = setup;
-  const facts: RunFacts = {
-    ...(sizes === null ? {} : { sizes }),
-    ...(tokens === null ? {} : { tokens }),
-    ...(histogram === null ? {} : { histogram }),
-  };
+  const { domains, rule, combinators, updateEvery, updateAfter } = setup;
+  const facts = factsOf(setup);
   let mixer: Mixer;
   try {
     mixer = createMixer({
@@ -97,6 +94,22 @@ export function machineOf(setup: Setup): Machine {
   const machine = { mixer, names: namesOf(domains) };
   machines.set(setup, machine);
   return machine;
+}
+
+function factsOf({ sizes, tokens, histogram }: Setup): RunFacts {
+  return {
+    ...(sizes === null ? {} : { sizes }),
+    ...(tokens === null ? {} : { tokens }),
+    ...(histogram === null ? {} : { histogram }),
+  };
+}
+
+/** The facts of a valid setup that have no effect, with the reasons. */
+export function unusedOf(setup: Setup): { readonly field: string; readonly reason: string }[] {
+  const { name } = ruleOptionsFrom(setup.rule, factsOf(setup));
+  return unusedFacts(name, setup.rule, combinatorsFrom(setup.combinators), factsOf(setup)).map(
+    ({ fact, reason }) => ({ field: fact, reason }),
+  );
 }
 
 /** The setup that an `init` describes. Only `domains` is required. Throws `MessageError`, naming the field, for a field that does not fit. */

@@ -412,14 +412,35 @@ describe("files", () => {
     ]);
   });
 
-  test("only one process can use a state file", async () => {
-    const { child, say } = talk("--state-file", "mine.json");
-    await say(init);
-    const { status, err } = mix(["--state-file", "mine.json"]);
-    expect([status, err]).toEqual([
-      2,
-      `gradmix: mine.json: is being written by process ${child.pid}; wait for it, or choose another file\n`,
-    ]);
+  test("weights that would replace the lock of the state are refused", () => {
+    for (const [state, weights] of [
+      ["locked.json", "locked.json.lock"],
+      ["./locked.json", join(folder, "locked.json.lock")],
+    ])
+      expect(mix(["--domains", "a", "--state-file", state, "--weights-file", weights]).err).toBe(
+        `gradmix: --weights-file: ${weights} would be replaced, but it is the lock of --state-file; choose another file\n`,
+      );
+  });
+
+  test("only one process can use a state file, also by a link to it", async () => {
+    // The first of them is a link to nothing.
+    symlinkSync("mine.json", at("link-to-mine.json"));
+    for (const [first, second] of [
+      ["link-to-mine.json", "mine.json"],
+      ["mine.json", "link-to-mine.json"],
+    ]) {
+      const { child, say } = talk("--state-file", first);
+      await say(init);
+      for (const other of [first, second]) {
+        const { status, err } = mix(["--state-file", other]);
+        expect([status, err]).toEqual([
+          2,
+          `gradmix: ${other}: is being written by process ${child.pid}; wait for it, or choose another file\n`,
+        ]);
+      }
+      child.stdin.end();
+      await once(child, "exit");
+    }
   });
 
   test("a message whose state cannot be saved has no effect", () => {

@@ -573,6 +573,27 @@ describe("observe", () => {
     expect(seeded.diagnostics.ignored).toEqual([{ field: "seed", reason: "no rule draws random numbers" }]);
   });
 
+  test("the reply to init lists the facts that have no effect on the rule", () => {
+    const facts = { sizes: { a: 1, b: 2 }, tokens: 5, histogram: { a: 1 } };
+    const ignored = (fields: object): string[] => {
+      const { reply } = send(null, { type: "init", domains: ["a", "b"], ...fields });
+      return weightsOf(reply).diagnostics.ignored.map(({ field }) => field);
+    };
+    expect(ignored({ rule: { name: "rnb" }, ...facts })).toEqual(["sizes", "tokens", "histogram"]);
+    expect(ignored({ rule: { name: "dga" }, ...facts })).toEqual([]);
+    expect(ignored({ rule: { name: "dga", normalise: "cosine" }, ...facts })).toEqual(["sizes", "tokens", "histogram"]); // prettier-ignore
+    expect(ignored({ rule: { name: "dga", prior: { a: 1, b: 1 } }, ...facts })).toEqual(["histogram"]);
+    expect(ignored({ rule: { name: "dga" }, tokens: 5 })).toEqual(["tokens"]);
+    expect(ignored({ rule: { name: "temperature" }, ...facts })).toEqual(["tokens", "histogram"]);
+    expect(ignored({ rule: { name: "importanceSampling" }, ...facts })).toEqual(["sizes", "tokens"]);
+    const cap = { name: "repetitionCap", repetitions: 9 };
+    expect(ignored({ rule: { name: "rnb" }, combinators: [cap], ...facts })).toEqual(["histogram"]);
+    const { reply } = send(null, { type: "init", domains: ["a"], rule: { name: "dga" }, sizes: { a: 3 } });
+    expect(weightsOf(reply).diagnostics.ignored).toEqual([
+      { field: "sizes", reason: "rule dga limits repetitions only if it knows the tokens of each domain and of the run" },
+    ]); // prettier-ignore
+  });
+
   test("a Gram matrix may be sent by names, in any order, or as one half", () => {
     const session = first({ domains: ["a", "b", "c"], rule: { name: "rnb", target: [0.2, 0.3, 0.5] } });
     const sent = (gram: object): WeightsReply =>
