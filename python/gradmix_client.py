@@ -183,6 +183,19 @@ def _given(**fields: Any) -> Dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _check_names(value: Any, field: str) -> None:
+    """Refuses keys that are not text anywhere in a message: JSON would make 1 and "1" one name, of which the last number counts."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise GradmixError(f'{field} has the name {_shown(name)}; names must be text, such as "1"', field)
+            _check_names(inner, f"{field}.{name}" if field else name)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            if isinstance(inner, (Mapping, list)):
+                _check_names(inner, f"{field}.{i}")
+
+
 def _unless_none(convert: Callable[..., Any], value: Any, *more: Any) -> Any:
     return None if value is None else convert(value, *more)
 
@@ -491,6 +504,8 @@ class Mixer:
                 f'combinators is {_shown(combinators)}; it must be a list, such as [{{"name": "floor", "least": 0.01}}]',
                 "combinators",
             )
+        if not isinstance(multipliers, (bool, type(None))):
+            raise GradmixError(f"multipliers is {_shown(multipliers)}; it must be True or False", "multipliers")
         if url is None and token is not None:
             raise GradmixError("token is for url=; a process that is started here needs none", "token")
         #: The options that determine the weights, with which a state must agree.
@@ -507,7 +522,7 @@ class Mixer:
         )
         #: How the trainer draws, which may differ from the state.
         self._drawn = _given(
-            shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=_unless_none(bool, multipliers)
+            shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=multipliers
         )
         self._open: Callable[[], _Transport] = (
             (lambda: _Process([os.fspath(word) for word in words])) if url is None else (lambda: _Server(url, token))
@@ -555,8 +570,8 @@ class Mixer:
         return dict(self._last.get("diagnostics", {}))
 
     def _ordered(self, numbers: Mapping[str, float]) -> Dict[str, float]:
-        """Returns numbers in the order of the domains. A reply has names that are whole numbers first."""
-        return {name: numbers[name] for name in self._settings["domains"] if name in numbers}
+        """Returns numbers in the order of the domains, as floats. A reply has names that are whole numbers first, and JSON writes 1.0 as 1."""
+        return {name: float(numbers[name]) for name in self._settings["domains"] if name in numbers}
 
     # Requests
 
@@ -683,6 +698,7 @@ class Mixer:
 
     def _take(self, **message: Any) -> None:
         """Sends a message and stores the reply, which contains the state, so that nothing is lost if the process dies."""
+        _check_names(message, "")
         try:
             text = json.dumps({**message, "snapshot": True}, allow_nan=False, ensure_ascii=False)
             line = text.encode("utf-8")
