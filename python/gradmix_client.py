@@ -1131,6 +1131,7 @@ def _check_parallelism(model: Any, world: _World) -> None:
             )
         if isinstance(module, torch.nn.parallel.DistributedDataParallel):
             _check_ranks(torch.distributed.get_process_group_ranks(module.process_group), world)
+    # If a version of PyTorch does not tell which parameters FSDP2 shards, those that it does not shard cannot be told from them.
     known = {id(getattr(one, "sharded_param", None)): one for one in _fsdp_params(model)}
     unknown = any(hasattr(module, "_get_fsdp_state") for module in model.modules()) and not known
     meshes: Dict[int, Any] = {}
@@ -1341,11 +1342,12 @@ def _jointly(world: _World, count: int, work: Callable[[], Sequence[float]]) -> 
 
 
 def _gathered(numbers: Sequence[float], world: _World) -> List[List[float]]:
-    torch = _torch()
-    own = torch.tensor(numbers, dtype=torch.float64, device=world.device)
-    rows = [torch.empty_like(own) for _ in range(world.size)]
-    torch.distributed.all_gather(rows, own, group=world.group)
-    return [[float(number) for number in row.tolist()] for row in rows]
+    """Returns the numbers of every rank. They are summed into a table of zeros, because every backend can sum, and some cannot gather on their device."""
+    count, rank = len(numbers), _torch().distributed.get_rank(world.group)
+    table = [0.0] * (count * world.size)
+    table[rank * count : (rank + 1) * count] = numbers
+    sums = _sum_over(table, world)
+    return [sums[at : at + count] for at in range(0, len(sums), count)]
 
 
 class _Held(NamedTuple):
