@@ -88,7 +88,8 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     },
   );
   if (stopped !== null) return stopped;
-  await out.deliver(report);
+  out.write(report);
+  await out.flush();
   return 0;
 }
 

@@ -69,9 +69,9 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     const results = resultsOf(outcomes, comparison);
     saveJson(folder, comparisonFiles.result, jsonOf(results, comparison, failures));
     await err.flush();
-    await out.deliver(formatResults(results, comparison));
+    out.write(formatResults(results, comparison));
     const pages = await writePages(comparison, outcomes, tell);
-    await out.deliver(
+    out.write(
       [
         ...pages.map((page) => `look: ${page}\n`),
         ...failures.map(({ name, reason }) => `left out: ${name}, which failed (${reason})\n`),

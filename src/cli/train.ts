@@ -154,7 +154,7 @@ export async function train(
     await writeTable(config.run.out, tell);
     progress.end();
     await err.flush();
-    await out.deliver(formatResult(result, config.run.out, page));
+    out.write(formatResult(result, config.run.out, page));
     return result.interrupted ? interrupt.exitCode() : 0;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
