@@ -69,6 +69,8 @@ export interface MixingPlan {
   readonly unused: readonly string[];
   /** Smallest share of a domain's windows that is selected by their likeness to the target; 1: the run uses all text. */
   readonly leastShare: number;
+  /** Whether that share was given, so that it is reported if the run nevertheless uses all text. */
+  readonly selectionGiven: boolean;
   /** Whether the rule uses a histogram of the target over the domains and none was given, so that it must be counted (`histogramOf`). */
   readonly wantsHistogram: boolean;
   /** Makes the mixer, once the text has been read. */
@@ -148,6 +150,7 @@ export function planMixing(
     },
     unused: [...unusedAlignment(alignment, planned.rule, bases), ...clampedAlignment(alignment, planned)],
     leastShare: mixing.select ?? (selectsOtherwise(mixing, data) ? selectionDefaults.leastShare : 1),
+    selectionGiven: mixing.select !== null,
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };

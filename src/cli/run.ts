@@ -207,7 +207,8 @@ async function startMixing(
   if (histogram !== null) hooks.onEvent(histogramLine(histogram));
   const { tokens } = training;
   const sampled = await sampledText({ mixing, tokens, histogram }, data, resumed?.json ?? null, hooks);
-  const { sizes, selected } = sampled;
+  const { sizes, selected, whole } = sampled;
+  if (mixing.selectionGiven && whole !== null) hooks.onEvent(`mixing.select has no effect: ${whole}`);
   checkRepetitions(before, training, mixing.limitedOtherwise(before.tokens, sizes));
   const mixer = mixing.mixerOf({ sizes, histogram });
   if (selected !== null) hooks.onEvent(selectionLine(selected, startWeights(mixer, mixing.bases)));
