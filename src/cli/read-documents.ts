@@ -5,6 +5,7 @@ import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { clusteredDocuments } from "./cluster-folder.ts";
 import type { Inputs, MixedFiles } from "./inputs.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
 
@@ -44,12 +45,12 @@ export function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<strin
 export function documentsBy(
   { textField, skipBadLines }: DataPlan,
   { signal }: DataHooks,
-  onSkip: () => void = () => {},
+  leftOut: Pick<LeftOutTally, "onSkip" | "onEmpty"> = leftOutTally(),
 ): Documents {
   return (list, domainField) =>
     inTurns(
       readDocuments(list, {
-        ...{ textField, skipBadLines, onSkip },
+        ...{ textField, skipBadLines, onSkip: leftOut.onSkip, onEmpty: leftOut.onEmpty },
         ...(domainField === undefined ? {} : { domainField }),
       }),
       signal,
