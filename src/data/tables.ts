@@ -2,7 +2,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { finished } from "node:stream/promises";
 import { errorCode, GradmixError } from "../errors.ts";
-import { contents } from "./contents.ts";
+import { contents, zerosProblem } from "./contents.ts";
 
 /** A row, or its problem. */
 export type Row =
@@ -88,6 +88,9 @@ async function* strictText(file: string, kind: string | null): AsyncGenerator<st
   let at = 0;
   try {
     for await (const bytes of contents(file, kind)) {
+      const zeros = zerosProblem(bytes);
+      if (zeros !== null)
+        throw new GradmixError("data", `${file}: ${zeros}; a table has to be whole, so save it as UTF-8`);
       yield utf8.decode(bytes, { stream: true });
       at += bytes.length;
     }
