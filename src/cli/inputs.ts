@@ -358,8 +358,8 @@ export interface Witness {
   copies(): string[];
 }
 
-/** Hashes text while it is tokenized, which takes many times as long. */
-export function createWitness(): Witness {
+/** Hashes text while it is tokenized, which takes many times as long. `dropped`: the run leaves out what is held out of the target (`--drop-contaminated`). */
+export function createWitness(dropped = false): Witness {
   const read = new Map<string, { files: number; documents: number; sha256: string }>();
   /** Maps the hash of a file's text to where it was first read. */
   const first = new Map<string, { label: string; path: string }>();
@@ -429,7 +429,7 @@ export function createWitness(): Witness {
         const trained =
           labels.some((label) => label.startsWith("target")) &&
           labels.some((label) => label.startsWith("domain"));
-        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
+        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${firstFew(paths)}${!trained ? "" : dropped ? "; the domain is read without the documents that are held out" : "; the run would train on text on which it is evaluated"}`;
       }),
   };
 }

@@ -172,7 +172,7 @@ async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, file
   return {
     ...{ plan, hooks, files, kinds, tokenizer, vocabulary, documents, leftOut },
     prepared: { files: knownShards(prepared), clusters: new Set(clusters) },
-    witness: createWitness(),
+    witness: createWitness(plan.dropContaminated),
     contamination: contaminationCheck(plan.dropContaminated, files.domains.size),
   };
 }
