@@ -84,6 +84,11 @@ export async function exportRun(
   // An option that only `--scale-to` in steps uses is not passed on, since the format would refuse it.
   const isForFiles = (option: "context" | "batch"): boolean =>
     !inSteps(given.scaleTo) || format === undefined || affectsFiles(option, mixture, format);
+  checkSideOptions(given, (option) => {
+    // Without `--out`, the side file is not written.
+    const printed = format?.sidecar === true && given.out === null && !inSteps(given.scaleTo);
+    return printed && !affectsFiles(option, mixture, { ...format, sidecar: false });
+  });
   const exported = exportMixture(mixture, {
     format: given.to,
     ...(given.scaleTo === null ? {} : { scaleTo: lengthOf(given.scaleTo, stepTokens) }),
@@ -109,6 +114,18 @@ export async function exportRun(
   await out.flush();
   await err.flush();
   return 0;
+}
+
+/** Throws `config` for an option that would only change a side file which is not written. */
+function checkSideOptions(
+  given: Pick<ExportArguments, "to" | "context" | "batch">,
+  isIdle: (option: "context" | "batch") => boolean,
+): void {
+  const idle = (["context", "batch"] as const).find((option) => given[option] !== null && isIdle(option));
+  if (idle !== undefined)
+    throw configError(
+      `--${idle}: of ${given.to ?? ""}, only the side file that --out writes holds it; add --out FILE, or leave it out`,
+    );
 }
 
 /** The flags that were given. */
@@ -174,12 +191,17 @@ const inSteps = (scaleTo: string | null): boolean => scaleTo !== null && /steps?
 
 /** Parses `--scale-to`: tokens, such as 300B, or steps of `stepTokens` tokens, such as 20000steps. */
 function lengthOf(text: string, stepTokens: number): number {
-  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
-  const times = inSteps(unit) ? stepTokens : multiples[unit.toLowerCase()];
-  const tokens = Number(number) * (times ?? NaN);
+  const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
+  const [whole, fraction = ""] = number
+    .replace(/\.?0*$/, (end) => (number.includes(".") ? "" : end))
+    .split(".");
+  const of = inSteps(unit) ? 1 : (multiples[unit.toLowerCase()] ?? NaN);
+  // Half a token, or half a step, is not a length.
+  const counted = 10 ** fraction.length > of ? NaN : Math.round(Number(`${whole ?? ""}.${fraction}`) * of);
+  const tokens = counted * (inSteps(unit) ? stepTokens : 1);
   if (!(tokens > 0 && Number.isFinite(tokens)))
     throw configError(
-      `--scale-to: ${show(text)} is not a number of tokens such as 5000000 or 300B, or of steps such as 20000steps`,
+      `--scale-to: ${show(text)} is not a whole number of tokens such as 5000000 or 300B, or of steps such as 20000steps`,
     );
   return tokens;
 }

@@ -42,7 +42,7 @@ export async function histogramOf(
 
 /** The shares by centroids; null if not all domains are clusters to which texts can be assigned. */
 async function centroidShares(
-  { target, tokenizer, sizes }: Data,
+  { target, tokenizer }: Data,
   names: readonly string[],
   mixed: MixedFiles | null,
   { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
@@ -63,7 +63,8 @@ async function centroidShares(
     textsOf(target.train.stream, tokenizer),
     {
       ...model,
-      sizes: domain.map((name) => (name === undefined ? 0 : sizes[name]!)),
+      // Those of the folder, so that `gradmix histogram`, which reads only the target, counts the same shares.
+      sizes: domain.map((name, j) => (name === undefined ? 0 : clusters.clusters[j]!.bytes)),
       characters: meanCharacters(clusters),
     },
     signal,

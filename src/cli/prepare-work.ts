@@ -22,7 +22,7 @@ import {
   string,
 } from "../schema.ts";
 import { isLockName } from "./lock.ts";
-import { type JobFacts, jobPath } from "./prepare-jobs.ts";
+import { type JobFacts, jobPath, type PlaceInPart } from "./prepare-jobs.ts";
 import { formatPlan } from "./prepare-plan.ts";
 import {
   preparedFiles,
@@ -144,7 +144,14 @@ function readDone(path: string): {
 
 const kindOf = object<{ job?: unknown }>({ job: optional(anything) });
 const ofJob = object<{ job: string }>({ job: string });
-const jobFacts = object<JobFacts>({ documents: count, tokens: count, textBytes: count, skipped: count });
+const jobFacts = object<JobFacts>({
+  documents: count,
+  tokens: count,
+  textBytes: count,
+  skipped: count,
+  empty: optional(count),
+  firstEmpty: optional(object<PlaceInPart>({ path: string, from: count, line: count })),
+});
 const ofShard = object<{ label: number; jobs: string }>({ label: count, jobs: string });
 
 /** A line of a job that is done, or of a shard. */

@@ -22,7 +22,7 @@ import { type Inputs, type LabelledFiles, listInputs, type MixedFiles } from "./
 import { domainLabel, isDomain, type Label, labelName, targetLabel, theTarget } from "./labels.ts";
 import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
-import { formatBadLines } from "./progress.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import { configError } from "./values.ts";
 import {
@@ -134,8 +134,7 @@ interface Reading {
   readonly tokenizer: Tokenizer | null;
   readonly vocabulary: Vocabulary;
   readonly documents: Documents;
-  /** Number of lines that were skipped so far. */
-  readonly skipped: { lines: number };
+  readonly leftOut: LeftOutTally;
   /** What is known about files of tokens, and which of them contain clusters. */
   readonly prepared: {
     readonly files: ReadonlyMap<string, KnownTokenFile>;
@@ -147,8 +146,8 @@ interface Reading {
 
 /** Finds the tokenizer and what is known about the files. Throws `config` and `data` for a tokenizer that does not fit. */
 async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, files: Inputs): Promise<Reading> {
-  const skipped = { lines: 0 };
-  const documents = documentsBy(plan, hooks, () => skipped.lines++);
+  const leftOut = leftOutTally();
+  const documents = documentsBy(plan, hooks, leftOut);
   const kinds = kindsOf(files);
   const tokenizer =
     plan.tokenizer === "none" && known.tokenizer === null
@@ -157,18 +156,18 @@ async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, file
   const vocabulary = vocabularyOf(plan, tokenizer);
   const prepared = preparedAmong(plan.domainsFrom);
   if (tokenizer !== null) checkTokenizer(prepared, tokenizer);
-  // Training a tokenizer reads text that is read again later, so its bad lines must not count twice.
-  skipped.lines = 0;
+  // Training a tokenizer reads text that is read again later, so what it leaves out must not count twice.
+  leftOut.clear();
   const missed = uncomparedFiles(plan.dropContaminated, kinds);
   if (missed !== null) hooks.onEvent(missed);
   const clusters = prepared.flatMap(({ folder, domains, clusters: are }) =>
     are ? Array.from(domains.values(), ({ file }) => join(folder, file)) : [],
   );
   return {
-    ...{ plan, hooks, files, tokenizer, vocabulary, documents, skipped },
+    ...{ plan, hooks, files, tokenizer, vocabulary, documents, leftOut },
     readsTokens: kinds.some(({ kind }) => kind === "tokens"),
     prepared: { files: knownShards(prepared), clusters: new Set(clusters) },
-    witness: createWitness(),
+    witness: createWitness(plan.dropContaminated),
     contamination: contaminationCheck(plan.dropContaminated, files.domains.size),
   };
 }
@@ -279,7 +278,7 @@ function contentsOf({ witness }: Reading, parts: readonly Part[]): readonly Cont
 
 /** Reports what was found while reading. Throws `checkpoint` if the text is not the one that the run began with. */
 function tellReading(
-  { witness, hooks, skipped }: Reading,
+  { witness, hooks, leftOut }: Reading,
   known: Known,
   contents: readonly Content[],
   overlaps: DataFacts["contamination"],
@@ -288,7 +287,7 @@ function tellReading(
   if (overlapLine !== null) hooks.onEvent(overlapLine);
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
-  if (skipped.lines > 0) hooks.onEvent(`skipped ${formatBadLines(skipped.lines)}`);
+  for (const line of leftOut.lines()) hooks.onEvent(line);
 }
 
 /** The facts about the text that run.json records. */

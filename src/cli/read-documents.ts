@@ -6,6 +6,7 @@ import { GradmixError } from "../errors.ts";
 import { clusteredDocuments } from "./cluster-folder.ts";
 import { type Inputs, labelledFiles, type LabelledFiles, type MixedFiles } from "./inputs.ts";
 import { type Label, labelName } from "./labels.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
 
@@ -49,12 +50,12 @@ export function kindOf({ label, files }: LabelledFiles): LabelKind {
 export function documentsBy(
   { textField, skipBadLines }: DataPlan,
   { signal }: DataHooks,
-  onSkip: () => void = () => {},
+  leftOut: Pick<LeftOutTally, "onSkip" | "onEmpty"> = leftOutTally(),
 ): Documents {
   return (list, domainField) =>
     inTurns(
       readDocuments(list, {
-        ...{ textField, skipBadLines, onSkip },
+        ...{ textField, skipBadLines, onSkip: leftOut.onSkip, onEmpty: leftOut.onEmpty },
         ...(domainField === undefined ? {} : { domainField }),
       }),
       signal,

@@ -15,7 +15,14 @@ import type { RunFacts } from "../runs/facts.ts";
 import { checkDomains } from "./config-checks.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
-import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
+import {
+  type EvaluationPlan,
+  type HeldOut,
+  heldOutOf,
+  planAsRead,
+  planEvaluations,
+  tokensRead,
+} from "./evaluations.ts";
 import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf } from "./histogram.ts";
 import { listInputs } from "./inputs.ts";
@@ -208,7 +215,8 @@ async function startMixing(
   if (histogram !== null) hooks.onEvent(histogramLine(histogram));
   const { tokens } = training;
   const sampled = await sampledText({ mixing, tokens, histogram }, data, resumed?.json ?? null, hooks);
-  const { sizes, selected } = sampled;
+  const { sizes, selected, whole } = sampled;
+  if (mixing.selectionGiven && whole !== null) hooks.onEvent(`mixing.select has no effect: ${whole}`);
   checkRepetitions(before, training, mixing.limitedOtherwise(before.tokens, sizes));
   const mixer = mixing.mixerOf({ sizes, histogram });
   if (selected !== null) hooks.onEvent(selectionLine(selected, startWeights(mixer, mixing.bases)));
@@ -271,8 +279,10 @@ function guardedOf(
   const sets = guardedSets(mixing.guard, mixing.names, data.domains, onEvent);
   const note = mixing.reference === null ? null : otherSplit(mixing.reference, sets, data.facts.domains);
   if (note !== null) onEvent(note);
-  const counts = sets.flatMap((set) => set?.count ?? []);
-  return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
+  const guarded = sets.filter((set) => set !== null);
+  const counts = guarded.map(({ count }) => count);
+  const plan = planGuard(mixing.guard.share, counts, mixer, { steps, batch, context });
+  return { sets, plan: { ...plan, tokens: tokensRead(plan.tokens, context, guarded) } };
 }
 
 /** What a run evaluates, and what its measurements cost. */
@@ -285,17 +295,18 @@ interface PlannedCost {
 function planCost(
   { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
   mixer: Mixer,
-  { target, domains }: HeldOut,
+  heldOut: HeldOut,
   guard: GuardPlan | null,
   { parameters: { specs } }: GPT,
 ): PlannedCost {
-  const evaluations = planEvaluations(cycle.evaluation, {
+  const planned = planEvaluations(cycle.evaluation, {
     steps,
     batch,
     context,
-    target: target?.count ?? null,
-    domains: Array.from(domains.values(), ({ count }) => count),
+    target: heldOut.target?.count ?? null,
+    domains: Array.from(heldOut.domains.values(), ({ count }) => count),
   });
+  const evaluations = planAsRead(planned, heldOut);
   const cost = costOf(
     { mixer, alignment, bases, specs, targets: targets.size, steps, batch, time: context },
     evaluations,
@@ -351,7 +362,7 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
 function factsOf({ plan, data, sampled, backend, engine, model, evaluations, cost }: Built): RunFacts {
   const { mixing, training } = plan;
   const { sizes, selected } = sampled;
-  const { target, context } = evaluations;
+  const { target } = evaluations;
   const { alignment, guard, evaluation } = cost;
   return {
     version: 1,
@@ -371,7 +382,7 @@ function factsOf({ plan, data, sampled, backend, engine, model, evaluations, cos
     vocabSize: model.config.vocabSize,
     // A limit that the run cannot keep is not recorded.
     repetitions: mixing.repeatsAnyway(sizes) === null ? mixing.repetitions(sizes) : null,
-    evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
+    evaluatedTokens: target === null ? null : target.tokens,
     cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,
     ...(selected === null ? {} : { selected }),

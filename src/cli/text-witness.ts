@@ -46,8 +46,8 @@ export interface Witness {
   copies(): string[];
 }
 
-/** Hashes text while it is tokenized, which takes many times as long. */
-export function createWitness(): Witness {
+/** Hashes text while it is tokenized, which takes many times as long. `dropped`: the run leaves out what is held out of the target (`--drop-contaminated`). */
+export function createWitness(dropped = false): Witness {
   const read = new Map<string, Omit<Content, "tokens">>();
   /** Maps the hash of a file's text to where it was first read. */
   const first = new Map<string, { label: Label; path: string }>();
@@ -116,7 +116,10 @@ export function createWitness(): Witness {
     copies: () =>
       Array.from(copies, ([names, { labels, paths }]) => {
         const trained = labels.some(isDomain) && !labels.every(isDomain);
-        return `${names} hold the same text in ${countOf(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
+        const effect = dropped
+          ? "the domain is read without the documents that are held out"
+          : "the run would train on text on which it is evaluated";
+        return `${names} hold the same text in ${countOf(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? `; ${effect}` : ""}`;
       }),
   };
 }

@@ -127,6 +127,17 @@ test("without copies there is no warning, and without a target no check; --drop-
   const alone = await read({ domains: { own } });
   expect([contamination(alone.events), alone.facts.contamination]).toEqual([[], null]);
 
+  // A copy of the whole target: what the run says of it depends on the option.
+  const same = { domains: { own, copy }, target: target() };
+  const ofCopies = (events: readonly string[]): string =>
+    events.filter((line) => line.includes("hold the same text")).join("\n");
+  expect(ofCopies((await read(same)).events)).toMatch(
+    /; the run would train on text on which it is evaluated$/,
+  );
+  expect(ofCopies((await read({ ...same, dropContaminated: true })).events)).toMatch(
+    /; the domain is read without the documents that are held out$/,
+  );
+
   const all = heldOutOf(clean).map((text) => ({ text: `${text} and then` }));
   const held = lines("held.jsonl", [...all, ...all]);
   await expect(read({ domains: { copy, held }, target: target(), dropContaminated: true })).rejects.toThrow(
