@@ -85,7 +85,7 @@ export class Tensor<D extends DType = DType> implements View {
    * assignable to each other, but a `Tensor<"i32">` is not assignable to a `Tensor<"f32">`.
    */
   declare readonly elementType?: { of(type: D): void }["of"];
-  /** Extents of the axes. */
+  /** Extents of the axes. Only this tensor has this list; ops refuse a tensor whose list was changed so that it no longer fits the elements. */
   readonly shape: Shape;
   /** Element type. */
   readonly dtype: DType;
@@ -109,7 +109,8 @@ export class Tensor<D extends DType = DType> implements View {
   private constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
     this.#storage = storage;
     storage.handles++;
-    this.shape = shape;
+    // A copy, since a list can be changed. (A frozen one would be safer, but V8 takes ten times as long for `slice` and others of a frozen list.)
+    this.shape = shape.slice();
     this.dtype = dtype;
     this.offset = offset;
     this.size = sizeOf(shape);
@@ -272,7 +273,7 @@ export class Tensor<D extends DType = DType> implements View {
         "shape",
         `view: ${formatShape(shape)} from element ${show(offset)} does not fit into ${formatShape(this.shape)}`,
       );
-    return new Tensor(this.#storage, shape.slice(), this.dtype, this.offset + offset);
+    return new Tensor(this.#storage, shape, this.dtype, this.offset + offset);
   }
 
   /**
@@ -309,7 +310,7 @@ export class Tensor<D extends DType = DType> implements View {
 
   /**
    * Name, type, shape and elements, as `console.log` prints them: f32 with seven digits, and large tensors shortened with "…". If reading the
-   * elements requires waiting (on a GPU), it says how to get them. It never throws.
+   * elements requires waiting (on a GPU), it says how to get them; if they cannot be read, it says why. It never throws.
    */
   toString(): string {
     const { memory } = this;
@@ -321,8 +322,8 @@ export class Tensor<D extends DType = DType> implements View {
     try {
       const lines = elements((position) => read(this.buffer, this.offset + position), this.shape, this.dtype);
       return `${heading(this)}${lines.includes("\n") ? "\n" : " "}${lines}`;
-    } catch {
-      return `${heading(this)} (its backend was shut down)`;
+    } catch (error) {
+      return `${heading(this)} (cannot be read: ${error instanceof Error ? error.message : String(error)})`;
     }
   }
 }
@@ -368,9 +369,8 @@ export function tensor(data: Int32Array | readonly Int32Array[], shape?: Shape):
 export function tensor<D extends DType = "f32">(data: NestedNumbers, shape?: Shape, dtype?: D): Tensor<D>;
 export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tensor {
   const { values, shape: own } = flatten("tensor", data);
-  const wanted = shape ?? own;
-  checkShape(wanted, "tensor");
-  const target = wanted.slice();
+  const target = shape ?? own;
+  checkShape(target, "tensor");
   if (dtype !== undefined) checkDType(dtype, "tensor");
   const type = typedAs("tensor", data, dtype) ?? dtype ?? "f32";
   if (sizeOf(target) !== values.length)
