@@ -2,7 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import { formatShape, sameShape, sizeOf } from "../tensor/shape.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import { isTensor, Tensor } from "../tensor/tensor.ts";
 import type { Spec } from "./op.ts";
 
 /** Throws `shape` unless the operand is a tensor. */
@@ -52,7 +52,7 @@ export function wantDerivative(caller: string, what: string, derivative: unknown
 export function wantTensors(op: string, operands: readonly unknown[]): void {
   for (let slot = 0; slot < operands.length; slot++) {
     const operand = operands[slot];
-    if (!(operand instanceof Tensor)) wantTensor(op, `operand ${slot}`, operand);
+    if (!isTensor(operand)) wantTensor(op, `operand ${slot}`, operand);
     // A program that changes the list `shape` would otherwise make kernels read beyond the elements.
     else if (sizeOf(operand.shape) !== operand.size) refuseShape(op, slot, operand);
   }

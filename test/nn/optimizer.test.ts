@@ -425,6 +425,30 @@ describe("a saved state that does not fit is refused, and changes nothing", () =
     expect(await saveOptimizer(optimizer)).toEqual(before);
   });
 
+  it("of an optimizer whose steps cannot be set, or whose arenas were disposed", async () => {
+    const fixed = (name: string, change: (optimizer: Optimizer) => object): void => {
+      const { optimizer } = make();
+      const before = Object.values(optimizer.state).map(({ arena }) => arena.toString());
+      const own = Object.defineProperties({ ...optimizer }, change(optimizer) as PropertyDescriptorMap);
+      expect(
+        codeOf(() => restoreOptimizer(own, { json, arrays })),
+        name,
+      ).toBe(
+        'config: restoreOptimizer: the steps of the optimizer "adamw" cannot be set to 4; give it a property steps that can be written',
+      );
+      expect(own.steps).toBe(1);
+      expect(Object.values(optimizer.state).map(({ arena }) => arena.toString())).toEqual(before);
+    };
+    fixed("only a getter", () => ({ steps: { get: () => 1 } }));
+    fixed("a setter that ignores it", () => ({ steps: { get: () => 1, set: () => {} } }));
+    fixed("read-only", () => ({ steps: { value: 1, writable: false } }));
+    const { optimizer } = make();
+    optimizer.state["v"].dispose();
+    const first = optimizer.state["m"].arena.toString();
+    expect(codeOf(() => restoreOptimizer(optimizer, { json, arrays }))).toMatch(/^disposed: /);
+    expect([optimizer.steps, optimizer.state["m"].arena.toString()]).toEqual([1, first]);
+  });
+
   it("a state that could not be restored is not saved", async () => {
     const { optimizer } = make();
     optimizer.state["v"].arena.write(arrays.v.with(0, Infinity));
