@@ -157,6 +157,11 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
       `createTrainer: heldOut: ${heldOut.sets.length} sets for ${mixer.domains.length} domains`,
     );
   const sets = heldOut?.sets.filter((set) => set !== null) ?? [];
+  if (heldOut !== undefined && sets.length === 0)
+    throw new GradmixError(
+      "config",
+      "createTrainer: heldOut: every set is null, so nothing would be measured; give the examples of one domain or more",
+    );
   if (domains.length === 0) throw new GradmixError("config", "createTrainer: at least one domain is needed");
   checkOrder(domains, bases === undefined ? mixer.domains : bases.domains);
   checkTogether(domains);

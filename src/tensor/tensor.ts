@@ -148,6 +148,11 @@ export class Tensor<D extends DType = DType> implements View {
     this.#scope = this.#before = this.#after = null;
   }
 
+  /** "Tensor", by which checks of options tell a tensor from an object with options. */
+  get [Symbol.toStringTag](): string {
+    return "Tensor";
+  }
+
   /** Number of axes. */
   get rank(): number {
     return this.shape.length;
@@ -395,13 +400,13 @@ export function keep<T extends Tensor>(t: T): T {
 }
 
 /**
- * Runs `fn` and releases every tensor made in it, except those in its result (tensors, or arrays, maps and plain objects of them), which pass to the
- * enclosing scope.
+ * Runs `fn` and releases every tensor made in it, except those in its result (tensors, or arrays, maps, sets and plain objects of them), which pass to
+ * the enclosing scope.
  *
  * A scope is synchronous: while a promise waits, other code runs and would make its tensors in this scope. So make all tensors inside the scope,
  * return the one to read, and await and dispose it outside: `const loss = scope(() => …); const value = await loss.item(); loss.dispose();`. For a
  * function that returns a promise it throws `autograd`; what the function made before its first await is freed, and what it makes later belongs to no
- * scope.
+ * scope. It also throws `autograd` for a generator or another iterator, which makes its values after the scope has ended.
  */
 export function scope<T>(fn: () => T): T {
   if (typeof fn !== "function")
@@ -424,8 +429,25 @@ export function scope<T>(fn: () => T): T {
       "scope: the function returned a promise; a scope is synchronous: return the tensor from it, and await its data outside",
     );
   }
+  if (isIterator(result)) {
+    closeScope(mine, undefined);
+    throw new GradmixError(
+      "autograd",
+      "scope: the function returned an iterator, such as a generator, whose values are made after the scope has ended; return an array of them",
+    );
+  }
   closeScope(mine, result);
   return result;
+}
+
+function isIterator(value: unknown): boolean {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    (Symbol.iterator in value || Symbol.asyncIterator in value) &&
+    "next" in value &&
+    typeof value.next === "function"
+  );
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
@@ -441,7 +463,7 @@ function closeScope(mine: Owned, result: unknown): void {
   }
 }
 
-/** Passes the tensors in a value (a tensor, or arrays, maps and plain objects of them) from a scope that ends to the one around it. */
+/** Passes the tensors in a value (a tensor, or arrays, maps, sets and plain objects of them) from a scope that ends to the one around it. */
 function passTensors(value: unknown, from: Owned): void {
   if (typeof value !== "object" || value === null) return;
   if (isTensor(value)) {
@@ -460,10 +482,10 @@ function passTensors(value: unknown, from: Owned): void {
   }
 }
 
-/** The values in an array, a map or a plain object; none for anything else. */
+/** The values in an array, a map, a set or a plain object; none for anything else. */
 function itemsOf(value: object): Iterable<unknown> {
   if (Array.isArray(value)) return value as readonly unknown[];
-  if (value instanceof Map) return value.values();
+  if (value instanceof Map || value instanceof Set) return value.values();
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null ? Object.values<unknown>({ ...value }) : [];
 }

@@ -202,6 +202,13 @@ describe("an option is refused by name", () => {
       );
   });
 
+  test("held-out sets that are all null", () => {
+    expect(told({ heldOut: { sets: [null, null] } })).toBe(
+      "config: createTrainer: heldOut: every set is null, so nothing would be measured; give the examples of one domain or more",
+    );
+    expect(told({ heldOut: { sets: [null, source] } })).toBe("no error");
+  });
+
   test("that does not fit the rule", () => {
     expect(told({ target: null })).toMatch(/^config: rule dga: .*give a target$/);
   });
