@@ -302,7 +302,7 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
   const watched = new Set<Tensor>();
   for (const parameter of parameters) watched.add(differentiable("gradients", parameter, "a parameter"));
-  const tape = new Tape([], watched);
+  const tape = new Tape([], watched, (parameter) => sink.distinguishes?.(parameter) ?? true);
   return scope(() => {
     try {
       const losses = scope(() => withTransform(tape, () => lossesOf("gradients", loss)));

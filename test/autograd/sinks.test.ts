@@ -8,20 +8,25 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   add,
   alignSink,
+  checkpoint,
   customGradient,
   exampleLosses,
   forwardDerivative,
   embedding,
+  grad,
   gradients,
   GradmixError,
   type GradientSink,
   linear,
+  mean,
   mul,
   normSink,
   perDomainSink,
   perExampleSink,
   segmentSink,
   sketchSink,
+  slice,
+  square,
   sum,
   sumSink,
   tensor,
@@ -657,6 +662,45 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     sink.dispose();
   });
 });
+
+it.each([false, true])(
+  "a split sink distinguishes examples only of the chosen parameters (checkpointed: %s)",
+  async (checkpointed) => {
+    setCurrentMemory(createReferenceBackend({ precision: "f64" }));
+    const [w, gate] = [tensor(values(6, 1), [2, 3]), tensor([1.5])];
+    const x = tensor(values(9, 2), [3, 3]);
+    // The gate multiplies, and the mean of gated data is added to every example.
+    const layer = (t: Tensor): Tensor => add(mul(linear(t, w), gate), mean(mul(t, gate)));
+    const loss = (): Tensor => sum(square(checkpointed ? checkpoint(layer, x) : layer(x)), 1);
+    const [into, along] = [
+      new Map([w, gate].map((p) => [p, tensor(new Float32Array(p.size), p.shape)])),
+      tensor(values(6, 3), [2, 3]),
+    ];
+    const total = { gradientOf: (p: Tensor) => into.get(p)! };
+    const measuring = alignSink({ examples: 3, direction: { given: () => along }, total });
+    const sink = splitSink(new Set([w]), measuring, sumSink(total));
+    gradients(loss, { parameters: [w, gate], sink });
+    const { dots } = await measuring.result();
+    const direction = await numbers(along);
+    for (const [b, found] of dots.entries()) {
+      const [own] = grad((p) =>
+        slice(sum(square(add(mul(linear(x, p), gate), mean(mul(x, gate)))), 1), [b], [1]),
+      )(w);
+      expect(Math.abs(found - dot(await numbers(own), direction))).toBeLessThan(1e-12);
+    }
+    const whole = grad((p, g) => sum(square(add(mul(linear(x, p), g), mean(mul(x, g))))))(w, gate);
+    for (const [i, p] of [w, gate].entries())
+      for (const [n, value] of (await numbers(into.get(p)!)).entries())
+        expect(Math.abs(value - (await numbers(whole[i]))[n])).toBeLessThan(1e-10);
+    // All of them, and mixing above the chosen one, are refused as before.
+    const refused = (run: () => unknown): void =>
+      expect(run).toThrow(/no per-example rule|mixes the examples/);
+    refused(() =>
+      gradients(loss, { parameters: [w, gate], sink: alignSink({ examples: 3, direction: null }) }),
+    );
+    refused(() => gradients(() => mul(loss(), mean(loss())), { parameters: [w, gate], sink }));
+  },
+);
 
 describe("what a sink is given, and when it has a result", () => {
   beforeEach(() => void setCurrentMemory(createReferenceBackend({ precision: "f64" })));
