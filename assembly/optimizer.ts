@@ -3,7 +3,15 @@ import { at, fma, put, root, storePair, wide } from "./simd";
 import { AdamSlots, AdamwSlots, ClipScaleSlots, SgdSlots } from "./slots";
 
 export function clipScale(p: ClipScaleSlots, task: i32): void {
-  store<f32>(p.scale, min<f32>(1, p.maxNorm / root(load<f32>(p.sumsq))));
+  const norm = root(load<f32>(p.sumsq)), most = p.maxNorm;
+  // Neither NaN nor infinity is at most the largest f32.
+  store<f32>(p.scale, norm <= f32.MAX_VALUE ? (norm > most ? most / norm : 1) : 0);
+}
+
+/** The factor of the gradient. 0 means that there is no step. */
+// @ts-ignore: decorator
+@inline function factorAt(gradScale: usize): f32 {
+  return gradScale ? load<f32>(gradScale) : 1;
 }
 
 // The parts of a step. Weight decay is part of the gradient in Adam, but not in AdamW.
@@ -45,10 +53,12 @@ export function clipScale(p: ClipScaleSlots, task: i32): void {
 // The parameters are read before the loop, because the compiler cannot know that its stores leave them alone.
 // @ts-ignore: decorator
 @inline function adamTask(decoupled: bool, p: AdamSlots, task: i32): void {
+  const factor = factorAt(p.gradScale);
+  if (factor == 0) return;
   const block = p.elementsPerTask, start = (<usize>task * <usize>block) << 2;
   const bytes = <usize>min(block, p.elements - task * block) << 2;
   const grad = p.grad + start, value = p.value + start, m = p.m + start, v = p.v + start;
-  const scale = f32x4.splat(p.gradScale ? load<f32>(p.gradScale) : 1), decay = f32x4.splat(p.weightDecay);
+  const scale = f32x4.splat(factor), decay = f32x4.splat(p.weightDecay);
   const beta1 = f32x4.splat(p.beta1), rest1 = f32x4.splat(p.rest1), beta2 = f32x4.splat(p.beta2), rest2 = f32x4.splat(p.rest2);
   const correction1 = f32x4.splat(p.correction1), correction2 = f32x4.splat(p.correction2);
   const eps = f32x4.splat(p.eps), minusLr = f32x4.splat(-p.lr);
@@ -92,10 +102,12 @@ export function adamw(p: AdamwSlots, task: i32): void {
 
 // @ts-ignore: decorator
 @inline function sgdTask(heavy: bool, p: SgdSlots, task: i32): void {
+  const factor = factorAt(p.gradScale);
+  if (factor == 0) return;
   const block = p.elementsPerTask, start = (<usize>task * <usize>block) << 2;
   const bytes = <usize>min(block, p.elements - task * block) << 2;
   const grad = p.grad + start, value = p.value + start, velocity = p.velocity + start;
-  const scale = f32x4.splat(p.gradScale ? load<f32>(p.gradScale) : 1);
+  const scale = f32x4.splat(factor);
   let i: usize = 0;
   for (; i + 16 <= bytes; i += 16) sgdStep(heavy, true, p, scale, grad + i, value + i, velocity + i);
   for (; i < bytes; i += 4) sgdStep(heavy, false, p, scale, grad + i, value + i, velocity + i);

@@ -44,7 +44,7 @@ test.each([
     await expect(tied(alignment, cosine)).rejects.toMatchObject({
       code: "config",
       message:
-        'rule dga: it needs the norms of the domains\' gradients, and parameter embedding is used twice in one pass (tied weights), so that its norm cannot be added up use by use; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw',
+        'rule dga: it needs the norms of the domains\' gradients, and parameter embedding is used twice in one pass (tied weights), so that its norm cannot be added up use by use; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or a rule without norms (rules of gradmix that have the option: normalise = raw)',
     });
   },
 );

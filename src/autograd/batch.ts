@@ -90,7 +90,7 @@ function commonBlocks(a: Blocks, b: Blocks, op: string): Blocks {
 export function shared(parameter: { readonly name: string | undefined }, op: string): Blocks {
   return {
     count: 1,
-    reason: `parameter ${parameter.name ?? "(unnamed)"} is used by ${op}, which has no per-example rule; use linear, embedding, layerNorm or rmsNorm for it`,
+    reason: `parameter ${parameter.name ?? "(unnamed)"} is used by ${op}, which has no per-example rule; use linear, embedding, layerNorm or rmsNorm for it, or measure other parameters only (in a trainer: alignment.parameters)`,
   };
 }
 

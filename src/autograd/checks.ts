@@ -1,8 +1,8 @@
 /** Checks of operands and attributes for `infer`, where every op refuses what it cannot do before a kernel is enqueued. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
-import { formatShape, sameShape } from "../tensor/shape.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import { formatShape, sameShape, sizeOf } from "../tensor/shape.ts";
+import { isTensor, Tensor } from "../tensor/tensor.ts";
 import type { Spec } from "./op.ts";
 
 /** Throws `shape` unless the operand is a tensor. */
@@ -50,8 +50,19 @@ export function wantDerivative(caller: string, what: string, derivative: unknown
 
 /** Throws `shape` unless all operands are tensors. */
 export function wantTensors(op: string, operands: readonly unknown[]): void {
-  for (let slot = 0; slot < operands.length; slot++)
-    if (!(operands[slot] instanceof Tensor)) wantTensor(op, `operand ${slot}`, operands[slot]);
+  for (let slot = 0; slot < operands.length; slot++) {
+    const operand = operands[slot];
+    if (!isTensor(operand)) wantTensor(op, `operand ${slot}`, operand);
+    // A program that changes the list `shape` would otherwise make kernels read beyond the elements.
+    else if (sizeOf(operand.shape) !== operand.size) refuseShape(op, slot, operand);
+  }
+}
+
+function refuseShape(op: string, slot: number, { shape, size }: Tensor): never {
+  throw new GradmixError(
+    "shape",
+    `${op}: operand ${slot} has the shape ${formatShape(shape)} and ${size} elements: its shape was changed; use reshape`,
+  );
 }
 
 /** Throws `shape` unless the input has the shape and the type of another. */

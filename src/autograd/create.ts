@@ -34,7 +34,7 @@ function constant<D extends DType>(name: string, shape: Shape, value: number, dt
       "shape",
       `${name}: ${show(value)} is not ${dtype === "i32" ? "an integer of 32 bits, as i32 needs" : "a number"}`,
     );
-  const out = empty(shape.slice(), dtype);
+  const out = empty(shape, dtype);
   run("fill", { value }, {}, { out });
   return out;
 }
@@ -81,7 +81,7 @@ function random<D extends DType>(
       "shape",
       `${name}: ${formatShape(shape)} has over 2³² elements; draw fewer from one key`,
     );
-  const out = empty(shape.slice(), dtype);
+  const out = empty(shape, dtype);
   const [key0, key1] = key;
   run("random", { kind, key0, key1, offset: 0 }, {}, { out });
   return out;

@@ -6,7 +6,8 @@
  * result has a handle of its own: none is an input, and none occurs twice.
  */
 import { GradmixError } from "../errors.ts";
-import { callback, checkOptions, numberIn, object, required, show } from "../options.ts";
+import { callback, checkOptions, object, required, show, valueThat } from "../options.ts";
+import { MOST } from "../tensor/dtype.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
@@ -143,7 +144,7 @@ function record(caller: string, f: TensorFunction, primals: readonly Tensor[], r
       throw error;
     }
     // Both functions refer to this object; once it is collected, the tape can no longer be played back.
-    const state = { played: false };
+    const state = { played: false, disposed: false };
     forgotten.register(state, tape, state);
     return {
       outputs,
@@ -151,6 +152,11 @@ function record(caller: string, f: TensorFunction, primals: readonly Tensor[], r
         // Checked before anything is played back, so that the call can be repeated.
         const given = cotangents instanceof Tensor ? [cotangents] : cotangents;
         wantTensorList("vjp", "cotangent", given);
+        if (state.disposed)
+          throw new GradmixError(
+            "disposed",
+            "vjp: dispose freed what the pullback needs; call vjp again for another",
+          );
         if (state.played)
           throw new GradmixError(
             "autograd",
@@ -167,7 +173,7 @@ function record(caller: string, f: TensorFunction, primals: readonly Tensor[], r
         return scope(() => withOwnMemory(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
       },
       dispose() {
-        state.played = true;
+        state.disposed = true;
         forgotten.unregister(state);
         tape.dispose();
       },
@@ -278,7 +284,7 @@ const gradientsChecks = { parameters: required(object), sink: required(object), 
 
 /**
  * Runs `loss`, which returns one loss per example [batch], and propagates ∇ Σ_b weights[b]·loss[b] back into the sink. Returns the losses. Throws
- * `autograd` for a loss of another shape or one that depends on no parameter, and `config` for a list of weights that are not all finite.
+ * `autograd` for a loss of another shape or one that depends on no parameter, and `config` for a list of weights that are not all finite in f32.
  *
  * Sinks that distinguish examples (all but `sumSink`) need losses that keep them apart: along axis 0, loss b depends only on row b of every value
  * that depends on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a
@@ -296,7 +302,7 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
   const watched = new Set<Tensor>();
   for (const parameter of parameters) watched.add(differentiable("gradients", parameter, "a parameter"));
-  const tape = new Tape([], watched);
+  const tape = new Tape([], watched, (parameter) => sink.distinguishes?.(parameter) ?? true);
   return scope(() => {
     try {
       const losses = scope(() => withTransform(tape, () => lossesOf("gradients", loss)));
@@ -331,7 +337,10 @@ function lossesOf(name: string, loss: () => Tensor): Tensor {
   return losses;
 }
 
-const finite = numberIn();
+const weight = valueThat(
+  "a finite number that f32 holds",
+  (value) => typeof value === "number" && Math.abs(value) <= MOST,
+);
 
 function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefined): Tensor {
   if (weights === undefined) return filled(1, specOf(losses), losses);
@@ -342,7 +351,7 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
   if (weights.length !== losses.size)
     throw new GradmixError("shape", `gradients: ${weights.length} weights for ${losses.size} losses`);
   for (let example = 0; example < weights.length; example++)
-    finite(`gradients: weights: ${example}`, weights[example]);
+    weight(`gradients: weights: ${example}`, weights[example]);
   const out = empty(losses.shape, "f32", losses.memory);
   out.write(weights);
   return out;

@@ -24,6 +24,11 @@ export interface GradientSink {
    * Default true.
    */
   readonly perExample?: boolean;
+  /**
+   * Whether a sink that distinguishes examples does so for this parameter. Values that depend only on parameters for which it does not are like data: they
+   * may mix examples, and any op may use these parameters. Default: for all parameters.
+   */
+  distinguishes?(parameter: Tensor): boolean;
   /** Called at the start of a backward pass with the parameters that may follow and the number of examples. Throws if the sink cannot accept them. */
   begin?(parameters: ReadonlySet<Tensor>, examples: number): void;
   /** Called at the end of a pass without an error. */

@@ -62,11 +62,20 @@ export class Tape implements Transform {
   readonly #values = new Map<Tensor, Value>();
   readonly #parameters: ReadonlySet<Tensor>;
   readonly #leaves: readonly Tensor[];
+  readonly #distinguishes: (parameter: Tensor) => boolean;
   #entries: Entry[] = [];
 
-  /** Cotangents are collected for `leaves`; contributions to `parameters` go to the sink. */
-  constructor(leaves: readonly Tensor[], parameters: ReadonlySet<Tensor> = new Set()) {
+  /**
+   * Cotangents are collected for `leaves`; contributions to `parameters` go to the sink. Examples are told apart for the parameters that the sink
+   * `distinguishes`.
+   */
+  constructor(
+    leaves: readonly Tensor[],
+    parameters: ReadonlySet<Tensor> = new Set(),
+    distinguishes: (parameter: Tensor) => boolean = () => true,
+  ) {
     this.#leaves = leaves;
+    this.#distinguishes = distinguishes;
     this.#parameters = parameters;
     for (const leaf of leaves)
       this.#values.set(leaf, { blocks: null, version: leaf.version, cotangent: null });
@@ -93,8 +102,13 @@ export class Tape implements Transform {
   known<A>(op: Op<A>, t: Tensor, slot: number): Blocks | "all" | null {
     const value = this.#values.get(t);
     if (value !== undefined) return value.blocks;
-    if (!this.#parameters.has(t)) return null;
-    return op.emits?.includes(slot) === true ? "all" : shared(t, op.name);
+    return this.#parameters.has(t) ? this.#ofParameter(t, op.name, op.emits?.includes(slot) === true) : null;
+  }
+
+  /** What is known of axis 0 of a parameter that an op uses; null if its gradients are not told apart by example. */
+  #ofParameter(parameter: Tensor, op: string, emitted: boolean): Blocks | "all" | null {
+    if (!this.#distinguishes(parameter)) return null;
+    return emitted ? "all" : shared(parameter, op);
   }
 
   /** What is known of axis 0 of a value. */
@@ -125,7 +139,8 @@ export class Tape implements Transform {
       const own = this.#parameters.has(t) ? t : null;
       const emitted = own !== null && emits?.includes(slot) === true;
       values[slot] = value;
-      known[slot] = value !== null ? value.blocks : own === null ? null : emitted ? "all" : shared(own, name);
+      known[slot] =
+        value !== null ? value.blocks : own === null ? null : this.#ofParameter(own, name, emitted);
       needs[slot] = value !== null || (own !== null && !emitted);
       parameters[slot] = emitted ? own : null;
       if (own !== null && !emitted) (dense ??= new Array<Tensor | null>(count).fill(null))[slot] = own;

@@ -132,7 +132,7 @@ export function createSampler(options: SamplerOptions): Sampler {
     if (!Number.isSafeInteger(count) || count < 1)
       throw new GradmixError(
         "config",
-        `"${name}": ${count} windows cannot be drawn from; it needs 1 or more`,
+        `"${name}": its count of examples is ${show(count)}; to draw from it, it must be a whole number of at least 1`,
       );
   const root = key(seed);
   const choices = foldIn(root, 0);

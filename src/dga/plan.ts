@@ -90,7 +90,7 @@ export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined):
   if (norms !== undefined || !rule.needs.includes("norms")) return;
   throw new GradmixError(
     "config",
-    `rule ${rule.name}: it needs the norms of the domains' gradients, and ${tied === undefined ? "they were not measured" : `parameter ${tied} is used twice in one pass (tied weights), so that its norm cannot be added up use by use`}; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw`,
+    `rule ${rule.name}: it needs the norms of the domains' gradients, and ${tied === undefined ? "they were not measured" : `parameter ${tied} is used twice in one pass (tied weights), so that its norm cannot be added up use by use`}; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or a rule without norms (rules of gradmix that have the option: normalise = raw)`,
   );
 }
 
@@ -129,8 +129,8 @@ export function checkOptionSet(options: OptionSet): void {
   if (domains.length !== expected)
     throw invalid(
       bases === undefined
-        ? `${domains.length} domains of windows for a mixer of ${expected}`
-        : `${domains.length} domains of windows for bases over ${expected}`,
+        ? `createTrainer: domains: ${domains.length} sources of examples for a mixer of ${expected} domains`
+        : `createTrainer: domains: ${domains.length} sources of examples for bases over ${expected} domains`,
     );
   if (bases !== undefined && bases.names.join("\n") !== mixer.domains.join("\n"))
     throw invalid(`bases: the mixer must have their ${bases.names.length} names as its domains`);
@@ -190,6 +190,6 @@ export function checkOptionSet(options: OptionSet): void {
     throw invalid("alignment: parameters and blockShare both select what is aligned; leave out one of them");
   if (alignment.estimator === "forward" && from !== "step" && needs.includes("norms"))
     throw invalid(
-      `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,
+      `estimator forward: it gives no gradient norms, which rule ${name} asks for; use estimator = segmented, or a rule without norms (rules of gradmix that have the option: normalise = raw)`,
     );
 }

@@ -1,6 +1,7 @@
 /** Writes a trainer's checkpoint, and reads one back. The whole checkpoint is checked before the trainer changes. */
 import { GradmixError } from "../errors.ts";
 import type { Examples } from "../nn/model.ts";
+import { setSteps } from "../nn/optimizer-state.ts";
 import { arraysOf, checkpointFault, savedParts, checkpointError } from "../nn/saved-arrays.ts";
 import {
   anything,
@@ -97,10 +98,16 @@ export function restore<B extends Examples>(
   const { json, arrays: given } = read(savedParts, checkpoint, checkpointFault);
   const arrays = arraysOf(given, arenas);
   const { sampler, alignmentSampler, targetSampler } = json;
-  drawing.restore({ sampler, alignmentSampler, targetSampler });
+  const { steps } = device.optimizer;
+  setSteps("restore", device.optimizer, saved.optimizerSteps);
+  try {
+    drawing.restore({ sampler, alignmentSampler, targetSampler });
+  } catch (error) {
+    device.optimizer.steps = steps;
+    throw error;
+  }
   writing();
   for (const [name, values] of arrays) arenas.get(name)?.write(values);
-  device.optimizer.steps = saved.optimizerSteps;
   Object.assign(state, saved.state);
   training.mixture = null;
 }

@@ -90,7 +90,7 @@ export async function sketchGradients<B extends Examples>(
  * Aligns the sketched domains with the first batch of `target`. Both must be sketched with the same rank and seed and of the same parameters (`config`
  * otherwise, and for a target without a batch). The
  * standard errors are those of the projection: at most √(4/r + 4/r²)·‖gᵢ‖·‖g‖, and smaller by about √L for a model of L matrices with similar weight.
- * They do not include the sampling error.
+ * They do not include the sampling error, and are null for a domain without tokens, which was not measured.
  */
 export function alignSketches(domains: Sketches, target: Sketches): Alignments {
   const isSketch = objectWith(
@@ -117,7 +117,7 @@ export function alignSketches(domains: Sketches, target: Sketches): Alignments {
   const bound = Math.sqrt(4 / rank + 4 / rank ** 2) * target.norms[0]!;
   return {
     alignments: Float64Array.from(domains.tokens, (_, i) => dot(domains.values, i, target.values, 0, size)),
-    standardErrors: Array.from(domains.norms, (norm) => bound * norm),
+    standardErrors: Array.from(domains.norms, (norm, i) => (domains.tokens[i]! > 0 ? bound * norm : null)),
     // Copies, so that a caller can change the result without changing the sketches.
     norms: domains.norms.slice(),
     tokens: domains.tokens.slice(),

@@ -3,7 +3,7 @@ import type { Dataset } from "../data/dataset.ts";
 import type { SamplingMode } from "../data/sampler.ts";
 import { commonTime } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
-import { concatenate } from "../nn/examples.ts";
+import { checkSameKind, concatenate } from "../nn/examples.ts";
 import { checkModel, type Examples, type Model, type TokenBatch } from "../nn/model.ts";
 import type { Optimizer } from "../nn/optimizer.ts";
 import type { Parameters, ParameterSpec } from "../nn/parameters.ts";
@@ -157,9 +157,21 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
       `createTrainer: heldOut: ${heldOut.sets.length} sets for ${mixer.domains.length} domains`,
     );
   const sets = heldOut?.sets.filter((set) => set !== null) ?? [];
+  if (heldOut !== undefined && sets.length === 0)
+    throw new GradmixError(
+      "config",
+      "createTrainer: heldOut: every set is null, so nothing would be measured; give the examples of one domain or more",
+    );
   if (domains.length === 0) throw new GradmixError("config", "createTrainer: at least one domain is needed");
   checkOrder(domains, bases === undefined ? mixer.domains : bases.domains);
   checkTogether(domains);
+  checkSameKinds(domains, [
+    ...(target === null ? [] : [{ what: "the target", source: target }]),
+    ...Array.from(targets ?? [], ([name, source]) => ({ what: `the target ${show(name)}`, source })),
+    ...(heldOut?.sets ?? []).flatMap((source, i) =>
+      source === null ? [] : [{ what: `the held-out set of ${show(mixer.domains[i])}`, source }],
+    ),
+  ]);
   for (const source of [
     ...domains,
     ...(target === null ? [] : [target]),
@@ -202,6 +214,29 @@ function checkTogether<B extends Examples>(domains: readonly Dataset<B>[]): void
         { cause: error },
       );
     }
+}
+
+/** Throws `data`, naming what is measured, unless its examples are of the same kind as those of the domains. */
+function checkSameKinds<B extends Examples>(
+  domains: readonly Dataset<B>[],
+  measured: readonly { readonly what: string; readonly source: Dataset<B> }[],
+): void {
+  const domain = domains.find(({ count }) => count > 0);
+  const first = domain?.batchOf([0]);
+  if (domain === undefined || first === undefined) return;
+  for (const { what, source } of measured) {
+    if (source.count === 0) continue;
+    try {
+      checkSameKind(first, source.batchOf([0]));
+    } catch (error) {
+      if (!(error instanceof GradmixError)) throw error;
+      throw new GradmixError(
+        "data",
+        `createTrainer: ${what} (${show(source.name)}) does not fit the domain ${show(domain.name)}: ${error.message}`,
+        { cause: error },
+      );
+    }
+  }
 }
 
 /** Adds to an error of the reference model that it is about the reference model. */

@@ -91,6 +91,23 @@ export function concatenate<B extends Examples>(batches: readonly B[]): B {
   return { ...first, ...Object.fromEntries(fields.map((field) => [field, join(field)])) };
 }
 
+/**
+ * Throws `shape`, naming the field, unless a model that takes the one batch can take the other: the same fields of the same types, with equally many
+ * numbers per example. Windows may differ in length (`time`), since they are not joined.
+ */
+export function checkSameKind(first: Examples, batch: Examples): void {
+  checkExamples("batch 0", first);
+  checkExamples("batch 1", batch);
+  const times = [first, batch].map((one) => valueOf(one, "time"));
+  const lengthsDiffer = times.every((time) => typeof time === "number") && times[0] !== times[1];
+  for (const field of new Set([...Object.keys(first), ...Object.keys(batch)])) {
+    if (field === "tokens" || (lengthsDiffer && field === "time")) continue;
+    const [a, b] = [valueOf(first, field), valueOf(batch, field)];
+    if (lengthsDiffer && isColumn(a) && kindOf(a) === kindOf(b)) continue;
+    checkAlike(field, 1, first, batch);
+  }
+}
+
 const valueOf = (batch: Examples, field: string): unknown => Reflect.get(batch, field);
 
 /** Throws `shape` unless the field of batch `i` can be appended to that of batch 0. */

@@ -10,8 +10,9 @@ export interface CommonOptions {
    */
   readonly weightDecay?: number;
   /**
-   * Largest global norm of the gradient; a larger gradient is scaled down to it. If the squared norm overflows f32 (from a norm of about 1.8e19), the
-   * step changes no parameter, and returns Infinity. 0 turns clipping off. Default 1.
+   * Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off. Default 1. Whatever it is, a step whose squared
+   * norm is not finite (the gradient holds ∞ or NaN, or its norm is above about 1.8e19, where the square overflows f32) changes neither parameters nor
+   * state, and returns that squared norm.
    */
   readonly clip?: number;
 }

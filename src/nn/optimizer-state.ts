@@ -46,7 +46,8 @@ export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimize
 
 /**
  * Restores a saved state into an optimizer of the same kind, over parameters of the same layout. Throws `checkpoint` for the state of another optimizer, and for
- * arrays that are missing, unknown, of a different size or type, or not finite; the optimizer is then unchanged.
+ * arrays that are missing, unknown, of a different size or type, or not finite, and `config` for an optimizer whose `steps` cannot be set; the optimizer is then
+ * unchanged.
  */
 export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): void {
   checkOptimizer("restoreOptimizer: optimizer", optimizer);
@@ -58,6 +59,24 @@ export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): v
   const more = Object.keys(given).find((name) => !Object.hasOwn(optimizer.state, name));
   if (more !== undefined) throw checkpointError(`${optimizer.name} has no ${show(more)} in its state`);
   const arrays = arraysOf(given, new Map(state.map(([name, { arena }]) => [name, arena])));
+  // Throws if an arena was disposed.
+  for (const [, { arena }] of state) void arena.buffer;
+  setSteps("restoreOptimizer", optimizer, steps);
   for (const [name, { arena }] of state) arena.write(arrays.get(name) ?? []);
-  optimizer.steps = steps;
+}
+
+/** Sets the number of steps taken. Throws `config` for an optimizer of the user's whose `steps` cannot be set. */
+export function setSteps(where: string, optimizer: Optimizer, steps: number): void {
+  let cause: unknown;
+  try {
+    optimizer.steps = steps;
+  } catch (error) {
+    cause = error;
+  }
+  if (optimizer.steps !== steps)
+    throw new GradmixError(
+      "config",
+      `${where}: the steps of the optimizer ${show(optimizer.name)} cannot be set to ${steps}; give it a property steps that can be written`,
+      { cause },
+    );
 }

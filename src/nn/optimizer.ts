@@ -65,11 +65,12 @@ export interface Optimizer {
   readonly state: Readonly<Record<string, Arena>>;
   /** The parameters that it updates. A trainer refuses an optimizer of other parameters than its model's. It may be left out. */
   readonly parameters?: Parameters;
-  /** Number of steps taken. To continue from a saved state, set it together with `state`. */
+  /** Number of steps taken, with those that changed nothing because the gradient was not finite. To continue from a saved state, set it together with `state`. */
   steps: number;
   /**
    * Takes one step with the gradient arena (which it does not change) and the learning rate `lr`. Returns ‖gradient arena‖² [1], before clipping and
-   * with the loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or that f32 does not hold, and
+   * with the loss scale in it; it belongs to the caller's scope. If that is not finite, the step changes neither parameters nor state; `steps` counts
+   * it all the same, because the norm is not read back. Throws `config` for a rate that is negative or that f32 does not hold, and
    * `shape` for a gradient of another size, and `autograd` for one in the memory of the parameters or of the state.
    */
   step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
@@ -185,8 +186,8 @@ interface Update {
   /** Number of the step, counted from 1. */
   readonly step: number;
   readonly gradient: Tensor;
-  /** Factor of the gradient [1]; null means 1. */
-  readonly scale: Tensor | null;
+  /** Factor of the gradient [1]; 0 means no step. */
+  readonly scale: Tensor;
   readonly value: Tensor;
   readonly state: Readonly<Record<string, Tensor>>;
 }
@@ -251,21 +252,21 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
   return optimizer;
 }
 
-/** ‖gradient‖² and the factor of the gradient, min(1, clip/‖g‖)/S, or null for 1. Both belong to the current scope. */
+/**
+ * ‖gradient‖² and the factor of the gradient: min(1, clip/‖g‖)/S, or 0, at which the kernels take no step, if the norm is not finite. Both belong to
+ * the current scope.
+ */
 function gradientScale(
   gradient: Tensor,
   clip: number,
   { lossScale = 1, squaredNorm: given }: OptimizerStepOptions,
-): { squaredNorm: Tensor; scale: Tensor | null } {
-  const unscales = lossScale !== 1;
+): { squaredNorm: Tensor; scale: Tensor } {
   const squaredNorm = given ?? empty([1], "f32", gradient.memory);
-  const scale = clip > 0 || unscales ? empty([1], "f32", gradient.memory) : null;
+  const scale = empty([1], "f32", gradient.memory);
   if (given === undefined) run("sumSquares", {}, { x: gradient }, { out: squaredNorm });
-  if (scale !== null) {
-    // min(1, clip·S/‖S·g‖)/S: S is a power of two, so it causes no additional rounding.
-    if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, { sumsq: squaredNorm }, { scale });
-    else run("fill", { value: 1 }, {}, { out: scale });
-    if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, { x: scale }, { y: scale });
-  }
+  // min(1, clip·S/‖S·g‖)/S: S is a power of two, so it causes no additional rounding. No norm of f32 is above the largest f32, so that clips nothing.
+  const maxNorm = clip > 0 ? clip * lossScale : MOST;
+  run("clipScale", { maxNorm }, { sumsq: squaredNorm }, { scale });
+  if (lossScale !== 1) run("affine", { scale: 1 / lossScale, shift: 0 }, { x: scale }, { y: scale });
   return { squaredNorm, scale };
 }

@@ -85,7 +85,7 @@ export class Tensor<D extends DType = DType> implements View {
    * assignable to each other, but a `Tensor<"i32">` is not assignable to a `Tensor<"f32">`.
    */
   declare readonly elementType?: { of(type: D): void }["of"];
-  /** Extents of the axes. */
+  /** Extents of the axes. Only this tensor has this list; ops refuse a tensor whose list was changed so that it no longer fits the elements. */
   readonly shape: Shape;
   /** Element type. */
   readonly dtype: DType;
@@ -109,7 +109,8 @@ export class Tensor<D extends DType = DType> implements View {
   private constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
     this.#storage = storage;
     storage.handles++;
-    this.shape = shape;
+    // A copy, since a list can be changed. (A frozen one would be safer, but V8 takes ten times as long for `slice` and others of a frozen list.)
+    this.shape = shape.slice();
     this.dtype = dtype;
     this.offset = offset;
     this.size = sizeOf(shape);
@@ -145,6 +146,11 @@ export class Tensor<D extends DType = DType> implements View {
     if (after === null) scope.last = before;
     else after.#before = before;
     this.#scope = this.#before = this.#after = null;
+  }
+
+  /** "Tensor", by which checks of options tell a tensor from an object with options. */
+  get [Symbol.toStringTag](): string {
+    return "Tensor";
   }
 
   /** Number of axes. */
@@ -272,7 +278,7 @@ export class Tensor<D extends DType = DType> implements View {
         "shape",
         `view: ${formatShape(shape)} from element ${show(offset)} does not fit into ${formatShape(this.shape)}`,
       );
-    return new Tensor(this.#storage, shape.slice(), this.dtype, this.offset + offset);
+    return new Tensor(this.#storage, shape, this.dtype, this.offset + offset);
   }
 
   /**
@@ -309,7 +315,7 @@ export class Tensor<D extends DType = DType> implements View {
 
   /**
    * Name, type, shape and elements, as `console.log` prints them: f32 with seven digits, and large tensors shortened with "…". If reading the
-   * elements requires waiting (on a GPU), it says how to get them. It never throws.
+   * elements requires waiting (on a GPU), it says how to get them; if they cannot be read, it says why. It never throws.
    */
   toString(): string {
     const { memory } = this;
@@ -321,8 +327,8 @@ export class Tensor<D extends DType = DType> implements View {
     try {
       const lines = elements((position) => read(this.buffer, this.offset + position), this.shape, this.dtype);
       return `${heading(this)}${lines.includes("\n") ? "\n" : " "}${lines}`;
-    } catch {
-      return `${heading(this)} (its backend was shut down)`;
+    } catch (error) {
+      return `${heading(this)} (cannot be read: ${error instanceof Error ? error.message : String(error)})`;
     }
   }
 }
@@ -368,9 +374,8 @@ export function tensor(data: Int32Array | readonly Int32Array[], shape?: Shape):
 export function tensor<D extends DType = "f32">(data: NestedNumbers, shape?: Shape, dtype?: D): Tensor<D>;
 export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tensor {
   const { values, shape: own } = flatten("tensor", data);
-  const wanted = shape ?? own;
-  checkShape(wanted, "tensor");
-  const target = wanted.slice();
+  const target = shape ?? own;
+  checkShape(target, "tensor");
   if (dtype !== undefined) checkDType(dtype, "tensor");
   const type = typedAs("tensor", data, dtype) ?? dtype ?? "f32";
   if (sizeOf(target) !== values.length)
@@ -395,13 +400,13 @@ export function keep<T extends Tensor>(t: T): T {
 }
 
 /**
- * Runs `fn` and releases every tensor made in it, except those in its result (tensors, or arrays, maps and plain objects of them), which pass to the
- * enclosing scope.
+ * Runs `fn` and releases every tensor made in it, except those in its result (tensors, or arrays, maps, sets and plain objects of them), which pass to
+ * the enclosing scope.
  *
  * A scope is synchronous: while a promise waits, other code runs and would make its tensors in this scope. So make all tensors inside the scope,
  * return the one to read, and await and dispose it outside: `const loss = scope(() => …); const value = await loss.item(); loss.dispose();`. For a
  * function that returns a promise it throws `autograd`; what the function made before its first await is freed, and what it makes later belongs to no
- * scope.
+ * scope. It also throws `autograd` for a generator or another iterator, which makes its values after the scope has ended.
  */
 export function scope<T>(fn: () => T): T {
   if (typeof fn !== "function")
@@ -424,8 +429,25 @@ export function scope<T>(fn: () => T): T {
       "scope: the function returned a promise; a scope is synchronous: return the tensor from it, and await its data outside",
     );
   }
+  if (isIterator(result)) {
+    closeScope(mine, undefined);
+    throw new GradmixError(
+      "autograd",
+      "scope: the function returned an iterator, such as a generator, whose values are made after the scope has ended; return an array of them",
+    );
+  }
   closeScope(mine, result);
   return result;
+}
+
+function isIterator(value: unknown): boolean {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    (Symbol.iterator in value || Symbol.asyncIterator in value) &&
+    "next" in value &&
+    typeof value.next === "function"
+  );
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
@@ -441,7 +463,7 @@ function closeScope(mine: Owned, result: unknown): void {
   }
 }
 
-/** Passes the tensors in a value (a tensor, or arrays, maps and plain objects of them) from a scope that ends to the one around it. */
+/** Passes the tensors in a value (a tensor, or arrays, maps, sets and plain objects of them) from a scope that ends to the one around it. */
 function passTensors(value: unknown, from: Owned): void {
   if (typeof value !== "object" || value === null) return;
   if (isTensor(value)) {
@@ -460,10 +482,10 @@ function passTensors(value: unknown, from: Owned): void {
   }
 }
 
-/** The values in an array, a map or a plain object; none for anything else. */
+/** The values in an array, a map, a set or a plain object; none for anything else. */
 function itemsOf(value: object): Iterable<unknown> {
   if (Array.isArray(value)) return value as readonly unknown[];
-  if (value instanceof Map) return value.values();
+  if (value instanceof Map || value instanceof Set) return value.values();
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null ? Object.values<unknown>({ ...value }) : [];
 }

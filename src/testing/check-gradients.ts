@@ -75,7 +75,8 @@ interface Found {
  * - with `order: 2`, the first two checks for the gradient and for the derivative along a direction.
  *
  * `f` is called many times, twice per element of the inputs. It must return the same each time, and may only use its arguments and tensors that it
- * makes itself (tensors from outside live on another backend, which is an error). Outputs of type i32 are ignored. Differences are meaningless at
+ * makes itself. A tensor from outside lives on another backend, which is an error, so pass it as an input; inputs of type i32, such as indices and masks,
+ * are handed on without being differentiated. Outputs of type i32 are ignored. Differences are meaningless at
  * kinks, such as that of relu at 0, so choose inputs away from them. Infinite elements of inputs (masks) are not moved. During the check, f runs in
  * f64, so the check does not say whether f is precise enough in f32.
  *
@@ -122,6 +123,7 @@ export async function checkGradients(
   try {
     scope(() => {
       const all = given.map(({ data, shape, dtype }) => tensor(Array.from(data), shape, dtype));
+      wantOwn(backend, () => f(...all));
       const f0: TensorFunction = (...primals) => {
         const outputs = f(...all.map((t, i) => (wrt.includes(i) ? primals[wrt.indexOf(i)]! : t)));
         wantResult("checkGradients", outputs, true);
@@ -159,6 +161,27 @@ export async function checkGradients(
     setCurrentMemory(previous);
     void backend.dispose();
   }
+}
+
+/** Throws `autograd`, naming it, for a tensor from outside that `f` uses or returns: one that is not on the backend of the check. */
+function wantOwn(own: Memory, f: () => Tensor | readonly Tensor[]): void {
+  const check = (t: Tensor): void => {
+    if (t.memory !== own)
+      throw new GradmixError(
+        "autograd",
+        `checkGradients: f uses the ${t.dtype} tensor ${t.name ?? ""}${formatShape(t.shape)} from outside; pass it as an input (tensors of type i32 may be inputs too)`,
+      );
+  };
+  const watcher: Transform = {
+    observe: (inputs) => inputs.forEach(check),
+    tracks: () => false,
+    record: () => {},
+  };
+  scope(() => {
+    const outputs = withTransform(watcher, f);
+    wantResult("checkGradients", outputs, true);
+    asList(outputs).forEach(check);
+  });
 }
 
 const asList = (result: Tensor | readonly Tensor[]): Tensor[] =>

@@ -3,7 +3,26 @@
  * operands at 0, where a power or a logarithm is infinite; at the ends of `clip`; on the branch that `where` does not take.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { clip, grad, logSumExp, max, maximum, min, mul, pow, sum, tensor, type Tensor, where } from "gradmix";
+import {
+  clip,
+  erf,
+  gelu,
+  grad,
+  logSumExp,
+  max,
+  maximum,
+  min,
+  mul,
+  pow,
+  sigmoid,
+  silu,
+  softplus,
+  sum,
+  tanh,
+  tensor,
+  type Tensor,
+  where,
+} from "gradmix";
 import type { Backend } from "#dist/backends/backend.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { backends } from "../backends/all.ts";
@@ -73,6 +92,28 @@ describe.each(backends)("on $name", ({ create }) => {
     // Seconds: b·(b − 1)·a^(b−2) of a² at 0, and of a³.
     const [twice] = grad((x) => sum(grad((t) => sum(pow(t, tensor([2, 3]))))(x)[0]))(tensor([0, 2]));
     expect([...(await twice.data())].map((x) => Math.round(1e4 * x) / 1e4)).toEqual([2, 12]);
+  });
+
+  // Values, slopes and second derivatives at −far and at far.
+  it.each<[string, (x: Tensor) => Tensor, limits: readonly [low: number, high: number]]>([
+    ["sigmoid", sigmoid, [0, 0]],
+    ["tanh", tanh, [0, 0]],
+    ["silu", silu, [0, 1]],
+    ["gelu", gelu, [0, 1]],
+    ["exact gelu", (x) => gelu(x, { approximate: "none" }), [0, 1]],
+    ["erf", erf, [0, 0]],
+    ["softplus", softplus, [0, 1]],
+  ])("far from 0, %s has a limit as its slope, and curvature 0", async (_, fn, [low, high]) => {
+    const far = [1e3, 1e5, 2e19, 3e38, INF];
+    const x = tensor([...far.map((size) => -size), ...far]);
+    const slope = (t: Tensor): Tensor => grad((u) => sum(fn(u)))(t)[0];
+    const want = (a: number, b: number): number[] => far.map(() => a).concat(far.map(() => b));
+    // The cpu's gelu holds x at −10, where the slope is −3e-36.
+    const least = fn === gelu ? 1e-35 : 0;
+    const plain = async (t: Tensor): Promise<number[]> =>
+      Array.from(await t.data(), (value) => (Math.abs(value) <= least ? 0 : value));
+    expect(await plain(slope(x))).toEqual(want(low, high));
+    expect(await plain(grad((t) => sum(slope(t)))(x)[0])).toEqual(want(0, 0));
   });
 
   it("clip has the slope 1 between and at its limits, and 0 beyond", async () => {

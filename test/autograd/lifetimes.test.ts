@@ -39,6 +39,7 @@ import { ops } from "#dist/autograd/ops/index.js";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { codeOf } from "../errors.ts";
 import { garbageCollected } from "../garbage.ts";
 import { applySample, samples, upload } from "./samples.ts";
 
@@ -208,8 +209,8 @@ describe("the garbage collector", () => {
 });
 
 describe("a scope passes on the tensors in what its function returns", () => {
-  /** Objects, lists and Maps, with tensors at any depth, and now and then with themselves or an outer value inside. */
-  const wrapped = fc.array(fc.tuple(fc.constantFrom("list", "map", "object", "bare"), fc.boolean()), {
+  /** Objects, lists, Maps and Sets, with tensors at any depth, and now and then with themselves or an outer value inside. */
+  const wrapped = fc.array(fc.tuple(fc.constantFrom("list", "map", "set", "object", "bare"), fc.boolean()), {
     maxLength: 6,
   });
 
@@ -235,6 +236,10 @@ describe("a scope passes on the tensors in what its function returns", () => {
               ]);
               if (closes) map.set("self", map);
               value = map;
+            } else if (kind === "set") {
+              const set = new Set<unknown>([t, inner]);
+              if (closes) set.add(set);
+              value = set;
             } else {
               const object: Record<string, unknown> = kind === "object" ? {} : Object.create(null);
               Object.assign(object, { t, inner, ...(closes ? { self: object } : {}) });
@@ -278,6 +283,21 @@ describe("a scope passes on the tensors in what its function returns", () => {
     expect(() => scope(hostile)).toThrow("planted");
     expect(backend.liveBytes).toBe(before);
   });
+});
+
+it("a scope refuses iterators, which make their tensors after it has ended", () => {
+  const before = backend.liveBytes;
+  function* some(): Generator<Tensor> {
+    yield tensor([1]);
+  }
+  async function* later(): AsyncGenerator<Tensor> {
+    yield tensor([1]);
+  }
+  for (const fn of [some, later, () => [tensor([1])].values(), () => new Map([[1, tensor([1])]]).entries()])
+    expect(codeOf(() => scope(fn as () => unknown))).toMatch(
+      /^autograd: scope: the function returned an iterator, such as a generator, .*; return an array of them$/,
+    );
+  expect(backend.liveBytes).toBe(before);
 });
 
 describe("a scope of a function that returns a promise", () => {

@@ -2,25 +2,31 @@
  * Sinks against a loop of one-example backward passes, on every backend: ragged targets, uneven domains, groups, the target first or a given direction,
  * checkpointed blocks; and their refusals.
  */
+import { inspect } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   add,
   alignSink,
+  checkpoint,
   customGradient,
   exampleLosses,
   forwardDerivative,
   embedding,
+  grad,
   gradients,
   GradmixError,
   type GradientSink,
   linear,
+  mean,
   mul,
   normSink,
   perDomainSink,
   perExampleSink,
   segmentSink,
   sketchSink,
+  slice,
+  square,
   sum,
   sumSink,
   tensor,
@@ -657,6 +663,45 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
   });
 });
 
+it.each([false, true])(
+  "a split sink distinguishes examples only of the chosen parameters (checkpointed: %s)",
+  async (checkpointed) => {
+    setCurrentMemory(createReferenceBackend({ precision: "f64" }));
+    const [w, gate] = [tensor(values(6, 1), [2, 3]), tensor([1.5])];
+    const x = tensor(values(9, 2), [3, 3]);
+    // The gate multiplies, and the mean of gated data is added to every example.
+    const layer = (t: Tensor): Tensor => add(mul(linear(t, w), gate), mean(mul(t, gate)));
+    const loss = (): Tensor => sum(square(checkpointed ? checkpoint(layer, x) : layer(x)), 1);
+    const [into, along] = [
+      new Map([w, gate].map((p) => [p, tensor(new Float32Array(p.size), p.shape)])),
+      tensor(values(6, 3), [2, 3]),
+    ];
+    const total = { gradientOf: (p: Tensor) => into.get(p)! };
+    const measuring = alignSink({ examples: 3, direction: { given: () => along }, total });
+    const sink = splitSink(new Set([w]), measuring, sumSink(total));
+    gradients(loss, { parameters: [w, gate], sink });
+    const { dots } = await measuring.result();
+    const direction = await numbers(along);
+    for (const [b, found] of dots.entries()) {
+      const [own] = grad((p) =>
+        slice(sum(square(add(mul(linear(x, p), gate), mean(mul(x, gate)))), 1), [b], [1]),
+      )(w);
+      expect(Math.abs(found - dot(await numbers(own), direction))).toBeLessThan(1e-12);
+    }
+    const whole = grad((p, g) => sum(square(add(mul(linear(x, p), g), mean(mul(x, g))))))(w, gate);
+    for (const [i, p] of [w, gate].entries())
+      for (const [n, value] of (await numbers(into.get(p)!)).entries())
+        expect(Math.abs(value - (await numbers(whole[i]))[n])).toBeLessThan(1e-10);
+    // All of them, and mixing above the chosen one, are refused as before.
+    const refused = (run: () => unknown): void =>
+      expect(run).toThrow(/no per-example rule|mixes the examples/);
+    refused(() =>
+      gradients(loss, { parameters: [w, gate], sink: alignSink({ examples: 3, direction: null }) }),
+    );
+    refused(() => gradients(() => mul(loss(), mean(loss())), { parameters: [w, gate], sink }));
+  },
+);
+
 describe("what a sink is given, and when it has a result", () => {
   beforeEach(() => void setCurrentMemory(createReferenceBackend({ precision: "f64" })));
   const w = (): Tensor => tensor(values(6, 1), [2, 3]);
@@ -702,9 +747,60 @@ describe("what a sink is given, and when it has a result", () => {
       run(losses(parameter));
       expect(await message(() => sink.result())).toBe("no error");
       Reflect.get(sink, "dispose").call(sink);
-      expect(await message(() => sink.result())).toMatch(none);
+      const disposed = `disposed: ${name}: the sink was disposed; make a new one`;
+      expect(await message(() => sink.result())).toBe(disposed);
+      expect(await message(() => run(losses(parameter)))).toBe(disposed);
     },
   );
+
+  it("the result of alignSink is plain values; with tied weights, fields that are invalid throw, and the others can be copied and printed", async () => {
+    const parameter = w();
+    parameter.name = "w";
+    const sink = alignSink({ examples: 2, groups: [0, 2], direction: { given: zerosLike } });
+    gradients(losses(parameter), { parameters: [parameter], sink });
+    const plain = await sink.result();
+    const fields = ["dots", "squaredNorms", "groupSquaredNorms", "directionSquaredNorm", "tied"];
+    expect(Object.keys(plain)).toEqual(fields);
+    for (const { get } of Object.values(Object.getOwnPropertyDescriptors(plain))) expect(get).toBeUndefined();
+    const twice = (): Tensor => add(losses(parameter)(), losses(parameter)());
+    gradients(twice, { parameters: [parameter], sink });
+    const tied = await sink.result();
+    const copy = { ...tied };
+    expect(Object.keys(copy)).toEqual(["dots", "directionSquaredNorm", "tied"]);
+    expect(copy.tied).toBe("w");
+    expect(JSON.parse(JSON.stringify(tied))).toMatchObject({ directionSquaredNorm: 0, tied: "w" });
+    expect(inspect(tied)).toContain("tied: 'w'");
+    for (const read of [() => tied.squaredNorms, () => tied.groupSquaredNorms])
+      expect(await message(read)).toMatch(/^autograd: alignSink: parameter w is used twice/);
+    const first = alignSink({ examples: 2, direction: { first: 1 } });
+    gradients(twice, { parameters: [parameter], sink: first });
+    const fromTarget = await first.result();
+    expect(Object.keys(fromTarget)).toEqual(["groupSquaredNorms", "tied"]);
+    for (const read of [() => fromTarget.dots, () => fromTarget.directionSquaredNorm])
+      expect(await message(read)).toMatch(/^autograd: alignSink: parameter w is used twice/);
+  });
+
+  it.each([1e39, -1e39, Infinity, NaN])(
+    "the weight %d is refused, since f32 does not hold it",
+    async (weight) => {
+      const parameter = w();
+      const sink = sumSink({ gradientOf: () => zerosLike(parameter) });
+      const run = (weights: number[]): unknown =>
+        gradients(losses(parameter), { parameters: [parameter], sink, weights });
+      expect(await message(() => run([1, weight]))).toMatch(/^config: gradients: weights: 1: /);
+      expect(await message(() => run([3.4e38, -3.4e38]))).toBe("no error");
+    },
+  );
+
+  it.each(["3", 2.5, 1e9, NaN, -1, null])("%j is no number of examples", async (bad) => {
+    const examples = bad as number;
+    expect(await message(() => perExampleSink(examples, [w()]))).toMatch(
+      /^config: perExampleSink: examples: /,
+    );
+    expect(await message(() => alignSink({ examples, direction: null }))).toMatch(
+      /^config: (alignSink: )?examples: /,
+    );
+  });
 
   it("a result that was asked for before the next pass began is that of its own pass", async () => {
     const [first, second] = [w(), tensor(values(4, 2), [2, 2])];
@@ -803,7 +899,7 @@ describe("refusals", () => {
     const sums = sumSink({ gradientOf: () => tensor([0, 0, 0, 0], [2, 2]) });
     for (const bad of [NaN, Infinity, -Infinity, "1", null])
       expect(() => gradients(loss, { parameters: [p], sink: sums, weights: [1, bad as number, 1] })).toThrow(
-        /gradients: weights: 1: .* does not fit; it must be more than -Infinity and finite/,
+        /gradients: weights: 1: .* does not fit; it must be a finite number that f32 holds/,
       );
   });
 

@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import {
   type Tensor,
+  add,
   argmax,
   attention,
   broadcastTo,
@@ -362,6 +363,34 @@ test("attention refuses invalid arguments with the reason", () => {
   expect(codeOf(() => attention(q, q, q, { mask }))).toBe(
     "shape: attention: the mask [3, 1, 3, 3] does not fit; wanted [2 or 1, 4 or 1, 3, 3]",
   );
+  const alone = filled([1, 1, 3, 2]).t;
+  expect(codeOf(() => attention(alone, alone, alone, { mask }))).toMatch(/; wanted \[1, 1, 3, 3\]$/);
+  expect(codeOf(() => causalAttention(q, q as never))).toBe(
+    "config: causalAttention: the options are a tensor; q, k and v are one tensor here, joined in the last axis, and attention takes them one by one",
+  );
+  expect(codeOf(() => attention(q, q, q, q as never))).toBe(
+    "config: attention: the options are a Tensor, not an object",
+  );
+});
+
+test("an op of integers and a number is refused by its own name", () => {
+  const integers = tensor(Int32Array.of(1, 2));
+  for (const [name, op] of Object.entries({ add, sub: subtract, mul }))
+    for (const call of [() => op(integers, 2), () => op(2, integers)])
+      expect(codeOf(call)).toBe(`shape: ${name}: the tensor is i32, f32 is needed`);
+});
+
+test.each(backends)("a product with a number keeps the sign of 0: on $name", async ({ create }) => {
+  const backend = await create();
+  setCurrentMemory(backend);
+  const x = tensor([0, -0, 1, -1]);
+  const signs = async (t: Tensor): Promise<string> =>
+    Array.from(await t.data(), (value) => (Object.is(value, -0) ? "-0" : String(value))).join(" ");
+  expect(await signs(mul(x, -1))).toBe("-0 0 -1 1");
+  expect(await signs(mul(2, x))).toBe("0 -0 2 -2");
+  expect(await signs(mul(x, 0))).toBe("0 -0 0 -0");
+  expect(await signs(grad((t) => sum(mul(mul(t, -1), x)))(x)[0])).toBe("-0 0 -1 1");
+  await backend.dispose();
 });
 
 /** Shapes of up to nine axes; those of extent 1 and those that can be merged are many, but not all. */

@@ -88,12 +88,18 @@ const SMOOTH_EVERYWHERE: readonly UnaryKind[] = [
 
 type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
 
-/** A gemm case; strides default to packed items. */
+/** Factors of the gradient; at 0 there is no step. */
+const SCALES = [null, 0.37, 0] as const;
+
+/** A gradient, with infinities and NaN in it if there is no step. */
+const gradients = (n: number, gradScale: number | null): number[] =>
+  values(n, 1).map((g, i) => (gradScale === 0 ? ([Infinity, NaN, g][i % 3] ?? g) : g));
+
 /** Cases of `adam` and of `adamw`. */
 function adamCases() {
   return STEPS.flatMap((n) =>
     [1, 10, 2000].flatMap((step) =>
-      [null, 0.37].map((gradScale) => ({
+      SCALES.map((gradScale) => ({
         name: `${n} elements, step ${step}, scale ${gradScale}`,
         params: {
           lr: 0.01,
@@ -103,13 +109,14 @@ function adamCases() {
           weightDecay: gradScale === null ? 0 : 0.1,
           step,
         },
-        inputs: { grad: f(values(n, 1)), gradScale: gradScale === null ? null : f([gradScale]) },
+        inputs: { grad: f(gradients(n, gradScale)), gradScale: gradScale === null ? null : f([gradScale]) },
         outputs: { value: f(values(n, 2)), m: f(values(n, 3, -0.3, 0.3)), v: f(values(n, 4, 0.01, 0.3)) },
       })),
     ),
   );
 }
 
+/** A gemm case; strides default to packed items. */
 function gemmCase(
   name: string,
   extents: Extents,
@@ -1892,12 +1899,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   sgd: () =>
     STEPS.flatMap((n) =>
       [0, 0.9].flatMap((momentum) =>
-        [null, 0.37].map((gradScale) => {
+        SCALES.map((gradScale) => {
           const nesterov = momentum > 0 && gradScale !== null;
           return {
             name: `${n} elements, momentum ${momentum}${nesterov ? " (Nesterov)" : ""}, scale ${gradScale}`,
             params: { lr: 0.1, momentum, nesterov, weightDecay: gradScale === null ? 0 : 0.2 },
-            inputs: { grad: f(values(n, 1)), gradScale: gradScale === null ? null : f([gradScale]) },
+            inputs: {
+              grad: f(gradients(n, gradScale)),
+              gradScale: gradScale === null ? null : f([gradScale]),
+            },
             outputs: { value: f(values(n, 2)), velocity: momentum === 0 ? null : f(values(n, 3)) },
           };
         }),

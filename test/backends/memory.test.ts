@@ -82,6 +82,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     const live = limited.liveBytes;
     const error = errorOf(() => limited.alloc(3_000_000, "f32"));
     expect(error.code).toBe("memory");
+    expect(error.message).toMatch(/free tensors that are no longer used \(scope, dispose\)/i);
     const numbers = (error.message.match(/\d+/g) ?? []).map(Number);
     expect(numbers).toEqual(expect.arrayContaining([12_000_000, limit]));
     expect(numbers.some((bytes) => bytes >= live && bytes < 12_000_000)).toBe(true);
@@ -91,12 +92,20 @@ describe.each(backends)("$name: memory", ({ create }) => {
     await limited.dispose();
   });
 
-  it("refuses every call after dispose", async () => {
+  it("refuses every call after dispose, except to free", async () => {
     const other = await create();
     const view = { buffer: other.alloc(3, "f32"), offset: 0, shape: [3], dtype: "f32" } as const;
     await other.dispose();
-    expect(errorOf(() => other.alloc(1, "f32")).code).toBe("backend");
-    expect(errorOf(() => other.run("fill", { value: 1 }, {}, { out: view })).code).toBe("backend");
+    for (const call of [
+      () => other.alloc(1, "f32"),
+      () => other.run("fill", { value: 1 }, {}, { out: view }),
+      () => other.write(view.buffer, 0, [1]),
+      () => other.readNow?.(view.buffer, 0, 1) ?? other.alloc(1, "f32"),
+    ])
+      expect(errorOf(call).code).toBe("backend");
+    await expect(other.read(view.buffer, 0, 1)).rejects.toMatchObject({ code: "backend" });
+    // A tensor may be disposed after its backend.
+    other.free(view.buffer);
   });
 });
 

@@ -646,6 +646,8 @@ describe("small kernels by hand", () => {
     expect(toInt).toEqual([1, -1]);
     expect(await first("clipScale", { maxNorm: 3 }, { sumsq: [36] }, { scale: 1 })).toEqual([0.5]);
     expect(await first("clipScale", { maxNorm: 3 }, { sumsq: [4] }, { scale: 1 })).toEqual([1]);
+    for (const sumsq of [Infinity, NaN])
+      expect(await first("clipScale", { maxNorm: 3 }, { sumsq: [sumsq] }, { scale: 1 })).toEqual([0]);
     const table = { rows: 3, width: 2, tableRows: 2 };
     expect(await first("gather", table, { table: [1, 2, 3, 4], ids: i([1, 2, 0]) }, { out: 6 })).toEqual([
       3,
@@ -714,6 +716,29 @@ describe("small kernels by hand", () => {
       expect(gap(state[2], grad.map((g) => 9 * g * g * second))).toBeLessThan(1e-12); // prettier-ignore
     },
   );
+
+  it.each(["sgd", "adam", "adamw"] as const)("%s: a scale of 0 changes nothing", async (kernel) => {
+    const inputs = { grad: [1, Infinity, NaN], gradScale: [0] };
+    const state = [[1, 2, 3], [4, 5, 6], [7, 8, 9]] as const; // prettier-ignore
+    const [value, m, v] = state.map((part) => [...part]);
+    const got =
+      kernel === "sgd"
+        ? await evaluate(
+            backend,
+            kernel,
+            { lr: 0.1, momentum: 0.9, nesterov: true, weightDecay: 0.1 },
+            inputs,
+            { value, velocity: m },
+          )
+        : await evaluate(
+            backend,
+            kernel,
+            { lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, weightDecay: 0.1, step: 3 },
+            inputs,
+            { value, m, v },
+          );
+    expect(got).toEqual(state.slice(0, got.length));
+  });
 
   it("adam: weight decay is added to the gradient, so with a gradient of 0 every value takes the same step", async () => {
     const params = { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-12, weightDecay: 0.5, step: 1 };

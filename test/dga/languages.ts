@@ -18,10 +18,10 @@ export function language(seed: number, tokens: number): number[] {
   return out;
 }
 
-export function windows(name: string, documents: number[][]): Windows {
+export function windows(name: string, documents: number[][], length: number = time): Windows {
   const writer = tokenWriter(vocabSize, vocabSize - 1);
   for (const document of documents) writer.document(document);
-  return windowsOf(name, writer.finish(), time);
+  return windowsOf(name, writer.finish(), length);
 }
 
 export const tiny = (seed = 1, preset: "llama" | "gpt2" = "llama"): GPT =>

@@ -97,12 +97,12 @@ test("the mixer must have the domains of the windows, or the names of the bases 
   expect(refusal([])).toBe("");
   for (const length of [2, 4])
     expect(refusal([], { domains: { length } })).toBe(
-      `config: ${length} domains of windows for a mixer of 3`,
+      `config: createTrainer: domains: ${length} sources of examples for a mixer of 3 domains`,
     );
   for (const bases of [mixed, single]) {
     expect(refusal([], { bases })).toBe("");
     expect(refusal([], { bases, domains: { length: 2 } })).toBe(
-      "config: 2 domains of windows for bases over 3",
+      "config: createTrainer: domains: 2 sources of examples for bases over 3 domains",
     );
     for (const called of [["y", "x"], ["x"], names])
       expect(refusal([], { bases, called })).toBe(
@@ -206,7 +206,7 @@ test("an estimator is refused if it cannot measure what the rule needs, unless t
     },
     forward: {
       norms:
-        "it gives no gradient norms, which rule r asks for; use normalise = raw or estimator = segmented",
+        "it gives no gradient norms, which rule r asks for; use estimator = segmented, or a rule without norms (rules of gradmix that have the option: normalise = raw)",
     },
   };
   for (const estimator of estimatorNames)
@@ -260,7 +260,7 @@ test("a signal holds the measurements under the names that the rule needs", () =
   const { norms: __, ...rows } = measured;
   expect(signalOf(ruleOf(["alignments"]), { ...rows, tied: "w" })).toStrictEqual(rows);
   const advice =
-    'take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw';
+    'take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or a rule without norms (rules of gradmix that have the option: normalise = raw)';
   for (const [tied, why] of [
     [{}, "they were not measured"],
     [

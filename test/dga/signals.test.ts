@@ -264,7 +264,7 @@ describe("bases", () => {
       ).message,
     ).toMatch(/^bases: the mixer must have their 3 names/);
     expect(errorOf(() => setup(optionsOf["dga"], { bases: mixed, domains: domains.slice(1) })).message).toBe(
-      "2 domains of windows for bases over 3",
+      "createTrainer: domains: 2 sources of examples for bases over 3 domains",
     );
   });
 });

@@ -1,5 +1,5 @@
 /** Steps in special cases: examples without tokens, losses and gradients that are no longer finite, rules that align nothing. */
-import { init, linear, mul, reshape, scope, shutdown, tensor } from "gradmix";
+import { add, init, linear, mean, mul, reshape, scope, shutdown, square, sub, tensor } from "gradmix";
 import { type Dataset, examplesOf, type RowBatch, rowsOf } from "gradmix/data";
 import { createMixer, createTrainer, type RuleOptions, type Trainer, type TrainerOptions } from "gradmix/dga";
 import { createParameters, type Model, type Optimizer, type Parameters, type TokenBatch } from "gradmix/nn";
@@ -74,6 +74,75 @@ describe.each(["batch", "step"] as const)("alignments from a %s", (from) => {
     const trainer = createTrainer(setup([one, one], { batch: 1, alignment: { from } }));
     expect((await trainer.step()).loss).toBeGreaterThan(0);
     expect(trainer.tokens).toBe(1);
+  });
+});
+
+describe("a parameter that an op without a rule for single examples uses", () => {
+  const B = 4;
+  /** A linear model whose outputs are multiplied by a gate, and to which the batch's mean of another layer is added. */
+  const gated = (): Model<RowBatch> => {
+    const parameters = createParameters(
+      ["weight", "gate", "mixed"].map((name) => ({
+        name,
+        shape: name === "gate" ? [1] : [1, 2],
+        init: { kind: "normal", deviation: 0.5 } as const,
+        decay: false,
+      })),
+      3,
+    );
+    const [weight, gate, mixed] = parameters.list;
+    return {
+      parameters,
+      losses: ({ inputs, targets, tokens: { length } }) =>
+        scope(() => {
+          const x = tensor(inputs, [length, 2]);
+          const y = add(mul(linear(x, weight), gate), mean(linear(x, mixed)));
+          return square(sub(reshape(y, [length]), tensor(Float32Array.from(targets), [length])));
+        }),
+    };
+  };
+  const table = (name: string, seed: number): Dataset<RowBatch> =>
+    rowsOf(name, {
+      inputs: Float32Array.from({ length: 40 }, (_, i) => Math.sin(seed * 7 + i * 1.3)),
+      width: 2,
+      targets: Float32Array.from({ length: 20 }, (_, i) => Math.cos(seed + i)),
+    });
+  const trainerOf = (parameters?: (name: string) => boolean): Trainer<RowBatch> =>
+    createTrainer<RowBatch>({
+      model: gated(),
+      mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 2 }),
+      domains: [table("a", 1), table("b", 2)],
+      target: table("t", 1),
+      batch: B,
+      schedule: () => 0.01,
+      seed: 1,
+      alignment: { from: "step", ...(parameters === undefined ? {} : { parameters }) },
+    });
+
+  test("can be left out of the alignment, and is trained all the same", async () => {
+    const trainer = trainerOf((name) => name === "weight");
+    const steps = [];
+    for (let i = 0; i < 4; i++) steps.push(await trainer.step());
+    expect(steps.every(({ loss, gradNorm }) => Number.isFinite(loss) && gradNorm > 0)).toBe(true);
+    // The same losses as where nothing is aligned.
+    const plain = createTrainer<RowBatch>({
+      model: gated(),
+      mixer: createMixer({ domains: names, rule: { name: "uniform" }, updateEvery: 2 }),
+      domains: [table("a", 1), table("b", 2)],
+      target: null,
+      batch: B,
+      schedule: () => 0.01,
+      seed: 1,
+    });
+    expectNear((await plain.step()).gradNorm, steps[0].gradNorm, 1e-6);
+  });
+
+  test("is refused if it is aligned, with the remedy", async () => {
+    for (const parameters of [undefined, (name: string) => name !== "mixed"])
+      await expect(trainerOf(parameters).step()).rejects.toMatchObject({
+        code: "autograd",
+        message: expect.stringMatching(/gate is used by .*alignment\.parameters|mixes the examples/),
+      });
   });
 });
 

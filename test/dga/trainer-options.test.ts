@@ -7,7 +7,7 @@ import { describe, expect, test } from "vitest";
 import { alignmentDefaults, type AlignmentOptions } from "#dist/dga/alignment-options.js";
 import { checkTrainer, resolveAlignment } from "#dist/dga/trainer-options.js";
 import { codeOf } from "../errors.ts";
-import { language, windows } from "./languages.ts";
+import { language, time, windows } from "./languages.ts";
 
 const names = ["a", "b"];
 const sources = names.map((name, i) => windows(name, [language(i + 1, 100)]));
@@ -202,6 +202,13 @@ describe("an option is refused by name", () => {
       );
   });
 
+  test("held-out sets that are all null", () => {
+    expect(told({ heldOut: { sets: [null, null] } })).toBe(
+      "config: createTrainer: heldOut: every set is null, so nothing would be measured; give the examples of one domain or more",
+    );
+    expect(told({ heldOut: { sets: [null, source] } })).toBe("no error");
+  });
+
   test("that does not fit the rule", () => {
     expect(told({ target: null })).toMatch(/^config: rule dga: .*give a target$/);
   });
@@ -284,6 +291,49 @@ describe("domains of one batch", () => {
     const short = windows("short", [language(1, 90)]);
     expect(told({ domains: [source, { ...short, time: 5 }] })).toMatch(
       /^data: "a" has windows of 16 tokens, "short" of 5;/,
+    );
+  });
+
+  test("a target or held-out examples of another kind than the domains' are refused by name; windows may differ in length", () => {
+    const domains = [rows("x", 2), rows("y", 2), rows("z", 2)];
+    const one = (change: object): string => told({ domains, target: null, mixer: third, ...change });
+    const integers = {
+      ...rows("whole", 2),
+      batchOf: () => ({ inputs: new Int32Array(2), width: 2, tokens: [1] }),
+    };
+    const more = {
+      ...rows("more", 2),
+      batchOf: () => ({
+        inputs: new Float32Array(2),
+        width: 2,
+        targets: new Int32Array(1),
+        more: 1,
+        tokens: [1],
+      }),
+    };
+    for (const [wrong, why] of [
+      [rows("wide", 3), "inputs is 2 numbers per example in the one and 3 in the other"],
+      [integers, "inputs is Float32Array in the one and Int32Array in the other"],
+      [more, "more is undefined in the one and 1 in the other"],
+      [{ ...rows("none", 2), batchOf: () => 5 }, ""],
+    ] as const) {
+      const named = `${wrong.name}") does not fit the domain "x": `;
+      const targets = new Map([["fine", rows("t", 2)], ["u", wrong]]); // prettier-ignore
+      for (const [change, what] of [
+        [{ target: wrong }, "the target"],
+        [{ targets }, 'the target "u"'],
+        [{ heldOut: { sets: [null, rows("h", 2), wrong] } }, 'the held-out set of "3"'],
+      ] as const) {
+        expect(one(change)).toContain(`data: createTrainer: ${what} ("${named}`);
+        expect(one(change)).toContain(why);
+      }
+    }
+    expect(one({ target: failing("empty", new RangeError("empty"), 0) })).toBe("no error");
+    expect(one({ target: failing("t", new RangeError("disk")) })).toBe("RangeError: disk");
+    const long = windows("long", [language(1, 90)], 2 * time);
+    expect(told({ target: long, heldOut: { sets: [long, null] } })).toBe("no error");
+    expect(told({ target: rows("rows", 2) })).toMatch(
+      /^data: createTrainer: the target \("rows"\) does not fit the domain "a"/,
     );
   });
 

@@ -343,7 +343,7 @@ describe("the trainer", () => {
     };
     wrong({ target: null }, /rule dga: .*with a target; give a target/);
     wrong({ alignment: { estimator: "forward" } }, /estimator forward: it gives no gradient norms/);
-    wrong({ domains: [windows("a", [language(1, 100)])] }, /1 domains of windows for a mixer of 3/);
+    wrong({ domains: [windows("a", [language(1, 100)])] }, /1 sources of examples for a mixer of 3 domains/);
     const trainer = setup();
     await trainer.step();
     const good = await trainer.save();

@@ -215,6 +215,46 @@ describe.each(backends)("on $name", ({ create }) => {
     },
   );
 
+  it.each(
+    kinds.flatMap(({ name, make }) =>
+      [1, 0].flatMap((clip) => [1, 4].map((lossScale) => ({ name, make, clip, lossScale }))),
+    ),
+  )(
+    "$name changes nothing if the norm is not finite (clip $clip, loss scale $lossScale)",
+    async ({ make, clip, lossScale }) => {
+      const backend = await create();
+      setCurrentMemory(backend);
+      const parameters = createParameters(specs, 4);
+      const gradient = arenaLike(parameters);
+      const optimizer = make(parameters, clip);
+      const { size } = gradient.arena;
+      // The state after a step is not 0.
+      gradient.arena.write(values(size, 1));
+      optimizer.step(gradient.arena, 0.02, { lossScale }).dispose();
+      const now = async (): Promise<number[][]> =>
+        Promise.all(
+          [parameters.value, ...Object.values(optimizer.state).map(({ arena }) => arena)].map(numbers),
+        );
+      const before = await now();
+      // Squares overflow at 1e20, and 0·∞ would be NaN.
+      for (const [count, wrong] of [1e20, Infinity, -Infinity, NaN].entries()) {
+        gradient.arena.write(values(size, 2).map((g, i) => (i % 50 === 7 ? wrong : g)));
+        const sumsq = optimizer.step(gradient.arena, 0.02, { lossScale });
+        expect(await sumsq.item()).toBe(Number.isNaN(wrong) ? NaN : Infinity);
+        sumsq.dispose();
+        expect(await now()).toEqual(before);
+        expect(optimizer.steps).toBe(count + 2);
+      }
+      gradient.arena.write(values(size, 3));
+      optimizer.step(gradient.arena, 0.02, { lossScale }).dispose();
+      for (const [i, part] of (await now()).entries()) {
+        expect(part).not.toEqual(before[i]);
+        expect(part.every(Number.isFinite)).toBe(true);
+      }
+      await backend.dispose();
+    },
+  );
+
   it.each(kinds)("$name continues from a saved state to the same bits", async ({ make }) => {
     const backend = await create();
     setCurrentMemory(backend);
@@ -383,6 +423,30 @@ describe("a saved state that does not fit is refused, and changes nothing", () =
       `checkpoint: checkpoint: ${message}`,
     );
     expect(await saveOptimizer(optimizer)).toEqual(before);
+  });
+
+  it("of an optimizer whose steps cannot be set, or whose arenas were disposed", async () => {
+    const fixed = (name: string, change: (optimizer: Optimizer) => object): void => {
+      const { optimizer } = make();
+      const before = Object.values(optimizer.state).map(({ arena }) => arena.toString());
+      const own = Object.defineProperties({ ...optimizer }, change(optimizer) as PropertyDescriptorMap);
+      expect(
+        codeOf(() => restoreOptimizer(own, { json, arrays })),
+        name,
+      ).toBe(
+        'config: restoreOptimizer: the steps of the optimizer "adamw" cannot be set to 4; give it a property steps that can be written',
+      );
+      expect(own.steps).toBe(1);
+      expect(Object.values(optimizer.state).map(({ arena }) => arena.toString())).toEqual(before);
+    };
+    fixed("only a getter", () => ({ steps: { get: () => 1 } }));
+    fixed("a setter that ignores it", () => ({ steps: { get: () => 1, set: () => {} } }));
+    fixed("read-only", () => ({ steps: { value: 1, writable: false } }));
+    const { optimizer } = make();
+    optimizer.state["v"].dispose();
+    const first = optimizer.state["m"].arena.toString();
+    expect(codeOf(() => restoreOptimizer(optimizer, { json, arrays }))).toMatch(/^disposed: /);
+    expect([optimizer.steps, optimizer.state["m"].arena.toString()]).toEqual([1, first]);
   });
 
   it("a state that could not be restored is not saved", async () => {

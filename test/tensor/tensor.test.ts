@@ -2,7 +2,25 @@
 import { inspect } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
-import { add, arange, type DType, foldIn, ones, randomBits, key, tensor, type Tensor, zeros } from "gradmix";
+import {
+  add,
+  arange,
+  broadcastTo,
+  type DType,
+  foldIn,
+  key,
+  matmul,
+  mul,
+  ones,
+  randomBits,
+  reshape,
+  slice,
+  square,
+  sum,
+  tensor,
+  type Tensor,
+  zeros,
+} from "gradmix";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { type Memory, setCurrentMemory } from "#dist/tensor/memory.js";
@@ -148,12 +166,65 @@ describe("a printed tensor", () => {
     );
   });
 
-  it("says that the backend was shut down", async () => {
+  it("says why it cannot be read", () => {
     const backend = createReferenceBackend();
+    const other: Memory | null = setCurrentMemory({
+      ...backend,
+      readNow: () => {
+        throw new Error("the cable is loose");
+      },
+    });
+    const t = ones([2]);
+    setCurrentMemory(other);
+    expect(t.toString()).toBe("Tensor f32[2] (cannot be read: the cable is loose)");
+  });
+});
+
+it.each(backends)(
+  "a tensor of a backend that was disposed cannot be read, written or used: $name",
+  async ({ name, create }) => {
+    const backend = await create();
     const other: Memory | null = setCurrentMemory(backend);
     const t = ones([2]);
     setCurrentMemory(other);
     await backend.dispose();
-    expect(t.toString()).toBe("Tensor f32[2] (its backend was shut down)");
+    const error = { code: "backend", message: expect.stringMatching(/dispose/) };
+    await expect(t.data()).rejects.toMatchObject(error);
+    expect(() => t.write([1, 2])).toThrow(expect.objectContaining(error));
+    expect(() => add(t, t)).toThrow(expect.objectContaining(error));
+    if (!name.startsWith("webgpu"))
+      expect(t.toString()).toMatch(/^Tensor f32\[2\] \(cannot be read: .*dispose/);
+    t.dispose();
+  },
+);
+
+describe("the shape of a tensor", () => {
+  beforeAll(() => void setCurrentMemory(createReferenceBackend()));
+
+  it("is its own: a change of the list that was given, or of another tensor's shape, does not reach it", () => {
+    const given = [2, 3];
+    const made = [
+      ...[zeros(given), empty(given), tensor([1, 2, 3, 4, 5, 6], given), randomBits(key(1), given)],
+      ...[reshape(arange(6), given), arange(6).view(given), broadcastTo(tensor([1, 2, 3]), given)],
+    ];
+    const changed = zeros([2, 3]);
+    const derived = [add(changed, 1), mul(changed, changed), reshape(changed, [2, 3]), square(changed)];
+    for (const shape of [given, changed.shape as number[]]) shape[0] = 9;
+    for (const t of [...made, ...derived]) expect(t.shape).toEqual([2, 3]);
+  });
+
+  it("is checked by every op, so that none reads beyond the elements", () => {
+    const t = tensor([[1, 2], [3, 4]]); // prettier-ignore
+    (t.shape as number[])[0] = 1000;
+    for (const op of [
+      () => add(t, t),
+      () => sum(t),
+      () => matmul(t, t),
+      () => reshape(t, [2000]),
+      () => slice(t, [500], [501]),
+    ])
+      expect(codeOf(op)).toMatch(
+        /^shape: \w+: operand 0 has the shape \[1000, 2\] and 4 elements: its shape was changed/,
+      );
   });
 });

@@ -23,8 +23,10 @@ import {
   square,
   sub,
   sum,
+  takeAlongAxis,
   tensor,
   type Tensor,
+  where,
 } from "gradmix";
 import { checkGradients, type CheckGradientsOptions } from "gradmix/testing";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
@@ -390,11 +392,28 @@ describe("functions", () => {
     await checkGradients((x) => log(x), [tensor([0.01, 1, 50])], { step: 1e-6 });
   });
 
+  it("may have indices and masks of type i32 as inputs, which are not differentiated", async () => {
+    const [x, ids, mask] = [tensor([1, 2, 3]), tensor(Int32Array.of(2, 0)), tensor(Int32Array.of(1, 0, 1))];
+    await checkGradients((x, ids) => square(takeAlongAxis(x, ids, 0)), [x, ids], { order: 2 });
+    await checkGradients((mask, x) => where(mask, square(x), 0), [mask, x], { order: 2 });
+    const wrong = customGradient(
+      (x: Tensor) => mul(x, 2),
+      ([ct]) => mul(ct, 3),
+    );
+    expect(
+      await refusal(
+        checkGradients((ids, x) => takeAlongAxis(wrong(x), ids, 0), [ids, x], { forwardMode: false }),
+      ),
+    ).toMatch(/checkGradients: input 1, element \[0\]: the vjp gives/);
+  });
+
   it.each<[string, () => Promise<void>, RegExp]>([
     ["not finite", () => checkGradients((x) => log(x), [tensor([0])]), /the function is not finite at the inputs/],
     ["not of tensors", () => checkGradients(square, [3 as never]), /input 0 is 3, not a tensor/],
     ["of integers alone", () => checkGradients((x) => x, [tensor(Int32Array.of(1))]), /no f32 input/],
-    ["captured from another backend", () => { const other = ones([1]); return checkGradients((x) => mul(x, other), [tensor([1])]); }, /operands live on different backends/],
+    ["captured from another backend", () => { const other = ones([1]); return checkGradients((x) => mul(x, other), [tensor([1])]); }, /checkGradients: f uses the f32 tensor \[1\] from outside; pass it as an input/],
+    ["of captured indices", () => { const ids = tensor(Int32Array.of(1, 0)); ids.name = "ids"; return checkGradients((x) => takeAlongAxis(x, ids, 0), [tensor([1, 2])]); }, /uses the i32 tensor ids\[2\] from outside; pass it as an input \(tensors of type i32 may be inputs too\)/],
+    ["returned from outside", () => { const other = ones([1]); return checkGradients(() => other, [tensor([1])]); }, /uses the f32 tensor \[1\] from outside/],
     ["without a jvp", () => checkGradients(customGradient((x: Tensor) => exp(x), ([ct], { outputs: [y] }) => mul(ct, y)), [tensor([1])]), /has no jvp rule/],
     ["at a kink", () => checkGradients((x) => relu(x), [tensor([0])]), /input 0, element \[0\]/],
   ])("invalid use is refused: %s", async (_, run, message) => {

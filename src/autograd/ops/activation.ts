@@ -8,7 +8,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise, keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
-import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
+import { add, affine, clip, maximum, mul, sign } from "./arithmetic.ts";
 import { slice } from "./shape.ts";
 
 /** [x, t] → kind′(x) ⊙ t: the vjp and the jvp of an elementwise function. */
@@ -147,6 +147,9 @@ export function gelu(x: Tensor, options: GeluOptions = {}): Tensor<"f32"> {
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
 
+/** x held where a derivative has long reached its limit, in doubles too: squares and cubes of a larger x, and x itself if infinite, would give 0·∞. */
+const near = (x: Tensor, most: number): Tensor => clip(x, -most, most);
+
 /** The derivatives made of ops, for derivatives of derivatives. */
 const slopes: { readonly [K in UnaryKind]: (x: Tensor) => Tensor } = {
   neg: (x) => affine(x, 0, -1),
@@ -161,9 +164,13 @@ const slopes: { readonly [K in UnaryKind]: (x: Tensor) => Tensor } = {
   sigmoid: (x) => mul(sigmoid(x), sigmoid(neg(x))),
   relu: (x) => maximum(sign(x), 0),
   // σ + x·σ·(1 − σ)
-  silu: (x) => add(sigmoid(x), mul(x, mul(sigmoid(x), sigmoid(neg(x))))),
+  silu: (given) => {
+    const x = near(given, 800);
+    return add(sigmoid(x), mul(x, mul(sigmoid(x), sigmoid(neg(x)))));
+  },
   // ½(1 + t) + ½x(1 − t²)·s(1 + 3c·x²), with t = tanh(s(x + c·x³))
-  gelu: (x) => {
+  gelu: (given) => {
+    const x = near(given, 40);
     const squared = square(x);
     const t = tanh(affine(mul(x, affine(squared, GELU_CUBIC, 1)), GELU_SCALE, 0));
     const inner = affine(squared, 3 * GELU_CUBIC * GELU_SCALE, GELU_SCALE);
@@ -172,9 +179,10 @@ const slopes: { readonly [K in UnaryKind]: (x: Tensor) => Tensor } = {
   },
   sin: cos,
   cos: (x) => neg(sin(x)),
-  erf: (x) => affine(exp(neg(square(x))), 2 / Math.sqrt(Math.PI), 0),
+  erf: (x) => affine(exp(neg(square(near(x, 40)))), 2 / Math.sqrt(Math.PI), 0),
   // Φ(x) + x·φ(x)
-  geluErf: (x) => {
+  geluErf: (given) => {
+    const x = near(given, 40);
     const density = affine(exp(affine(square(x), -0.5, 0)), 1 / Math.sqrt(2 * Math.PI), 0);
     return add(affine(erf(affine(x, Math.SQRT1_2, 0)), 0.5, 0.5), mul(x, density));
   },

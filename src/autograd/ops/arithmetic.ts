@@ -168,7 +168,16 @@ export const affineOp: Op<{ scale: number; shift: number }, "x", "y"> = {
 };
 
 function scaled(t: Tensor, scale: number): Tensor {
-  return scale === 1 ? t : affine(t, scale, 0);
+  return scale === 1 ? t : affine(t, scale, NOTHING);
+}
+
+/** The shift that changes no number. (0 + −0 is 0.) */
+const NOTHING = -0;
+
+/** An op of a tensor and a number. The type is checked here, so that the message names the op that was called. */
+function withNumber(name: string, x: Tensor, scale: number, shift: number): Tensor<"f32"> {
+  wantType(name, "the tensor", x, "f32");
+  return affine(x, scale, shift);
 }
 
 /** −1, 0 or 1. A step function, so gradients stop here. */
@@ -249,22 +258,22 @@ function binary(op: Op<None>, a: Operand, b: Operand): Tensor<"f32"> {
 
 /** a + b, elementwise, with broadcasting. */
 export function add(a: Operand, b: Operand): Tensor<"f32"> {
-  if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, b);
-  if (typeof a === "number" && b instanceof Tensor) return affine(b, 1, a);
+  if (typeof b === "number" && a instanceof Tensor) return withNumber("add", a, 1, b);
+  if (typeof a === "number" && b instanceof Tensor) return withNumber("add", b, 1, a);
   return binary(addOp, a, b);
 }
 
 /** a − b, elementwise, with broadcasting. */
 export function sub(a: Operand, b: Operand): Tensor<"f32"> {
-  if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, -b);
-  if (typeof a === "number" && b instanceof Tensor) return affine(b, -1, a);
+  if (typeof b === "number" && a instanceof Tensor) return withNumber("sub", a, 1, -b);
+  if (typeof a === "number" && b instanceof Tensor) return withNumber("sub", b, -1, a);
   return binary(subOp, a, b);
 }
 
 /** a ⊙ b, elementwise, with broadcasting. */
 export function mul(a: Operand, b: Operand): Tensor<"f32"> {
-  if (typeof b === "number" && a instanceof Tensor) return affine(a, b, 0);
-  if (typeof a === "number" && b instanceof Tensor) return affine(b, a, 0);
+  if (typeof b === "number" && a instanceof Tensor) return withNumber("mul", a, b, NOTHING);
+  if (typeof a === "number" && b instanceof Tensor) return withNumber("mul", b, a, NOTHING);
   return binary(mulOp, a, b);
 }
 

@@ -4,7 +4,7 @@ import type { AttentionParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, integerIn, unchecked } from "../../options.ts";
 import { extentsOf, formatShape, type Shape } from "../../tensor/shape.ts";
-import { empty, type Tensor } from "../../tensor/tensor.ts";
+import { empty, isTensor, type Tensor } from "../../tensor/tensor.ts";
 import { keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
@@ -157,6 +157,12 @@ export const attentionJvpOp: Op<AttentionAttrs, "qkv o lse tangent", "y", "qkv o
  * ⌊h·kvHeads/heads⌋. `kvHeads` defaults to `heads`.
  */
 export function causalAttention(qkv: Tensor, options: { heads: number; kvHeads?: number }): Tensor<"f32"> {
+  const given: unknown = options;
+  if (isTensor(given))
+    throw new GradmixError(
+      "config",
+      "causalAttention: the options are a tensor; q, k and v are one tensor here, joined in the last axis, and attention takes them one by one",
+    );
   checkOptions("causalAttention", options, { heads: unchecked, kvHeads: unchecked });
   const { heads, kvHeads = heads } = options;
   return apply1(causalAttentionOp, [qkv], { heads, kvHeads });

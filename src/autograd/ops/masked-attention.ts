@@ -80,9 +80,12 @@ function wantGiven(name: string, { q, k, v, mask }: Given<Spec>, { causal, maske
   if (!sameShape(mask.shape, [one === 1 ? 1 : batch, own === 1 ? 1 : heads, time, keys]))
     throw new GradmixError(
       "shape",
-      `${name}: the mask ${formatShape(mask.shape)} does not fit; wanted [${batch} or 1, ${heads} or 1, ${time}, ${keys}]`,
+      `${name}: the mask ${formatShape(mask.shape)} does not fit; wanted [${orOne(batch)}, ${orOne(heads)}, ${time}, ${keys}]`,
     );
 }
+
+/** "3 or 1", or "1". */
+const orOne = (extent: number): string => (extent === 1 ? "1" : `${extent} or 1`);
 
 /** Repeats each key/value head for every query head that reads it. */
 function repeated(t: Tensor, heads: number): Tensor {

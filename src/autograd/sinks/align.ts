@@ -17,6 +17,7 @@ import {
   checkOffsets,
   noRule,
   Offsets,
+  oneEach,
   perParameter,
   rowsOf,
   rowsPerExample,
@@ -68,8 +69,8 @@ export interface AlignResult {
   /** ‖V‖²; 0 without a direction. */
   readonly directionSquaredNorm: number;
   /**
-   * The name of the first parameter that the pass used more than once ("(unnamed)" if it has no name); fields that are quadratic in its gradient then throw.
-   * null if there is none.
+   * The name of the first parameter that the pass used more than once ("(unnamed)" if it has no name); null if there is none. Fields that are quadratic in
+   * its gradient then throw, and are not enumerable.
    */
   readonly tied: string | null;
 }
@@ -81,7 +82,7 @@ export interface AlignSink extends GradientSink {
    * `autograd`, because the square of a sum is not the sum of the squares of its parts. `dots` with a given direction are linear, so they remain readable.
    */
   result(): Promise<AlignResult>;
-  /** Frees the tensors of the sink. */
+  /** Frees the tensors of the sink. It then takes no further pass (`disposed`). */
   dispose(): void;
 }
 
@@ -137,7 +138,7 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
   const groups = options.groups?.slice() ?? null;
   if (direction !== null) checkDirection(`${name}: direction`, direction);
   if (total !== null) checkOptions(`${name}: total`, total, { ...sumTargetChecks, from: integerIn(0) });
-  const segments = options.segments?.slice() ?? Array.from({ length: examples + 1 }, (_, i) => i);
+  const segments = options.segments?.slice() ?? oneEach(`${name}: examples`, examples);
   checkOffsets("alignSink", "segments", segments, examples);
   const segmentCount = segments.length - 1;
   if (groups !== null) checkOffsets("alignSink", "groups", groups, segmentCount);
@@ -238,7 +239,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     },
     result: () => resultOf(state),
     dispose() {
-      state.pass.begin();
+      state.pass.dispose();
       state.statistics.dispose();
       state.vectors.dispose();
       state.offsets.dispose();
@@ -408,29 +409,34 @@ async function resultOf({ plan, statistics, tied, pass }: State): Promise<AlignR
   for (const { parameter, direction } of numbers.directions) directions.set(parameter, direction);
   let directionSquaredNorm = 0;
   for (const squared of directions.values()) directionSquaredNorm += squared;
-  const linear = <T>(value: T, name: string, isLinear: boolean): T => {
-    if (tied !== null && !isLinear)
+  const result: AlignResult = {
+    dots: numbers.dots,
+    squaredNorms: numbers.squares,
+    groupSquaredNorms: numbers.groups,
+    directionSquaredNorm,
+    tied: tied === null ? null : (tied.name ?? "(unnamed)"),
+  };
+  if (result.tied !== null) {
+    // The direction is a gradient of the pass too if it is that of the first segments.
+    if (targets > 0) refuseField(result, "dots", result.tied);
+    refuseField(result, "squaredNorms", result.tied);
+    if (groupCount > 0) refuseField(result, "groupSquaredNorms", result.tied);
+    if (targets > 0) refuseField(result, "directionSquaredNorm", result.tied);
+  }
+  return result;
+}
+
+/** Makes reading a field throw. The field is no longer enumerable, so that the others can be printed and copied. */
+function refuseField(result: AlignResult, name: keyof AlignResult, tied: string): void {
+  Object.defineProperty(result, name, {
+    enumerable: false,
+    get(): never {
       throw new GradmixError(
         "autograd",
-        `alignSink: parameter ${tied.name ?? "(unnamed)"} is used twice in one pass, so ${name} (quadratic in its gradient) cannot be added up use by use; untie it or use segmentSink`,
+        `alignSink: parameter ${tied} is used twice in one pass, so ${name} (quadratic in its gradient) cannot be added up use by use; untie it or use segmentSink`,
       );
-    return value;
-  };
-  return {
-    tied: tied === null ? null : (tied.name ?? "(unnamed)"),
-    get dots() {
-      return linear(numbers.dots, "dots", targets === 0);
     },
-    get squaredNorms() {
-      return linear(numbers.squares, "squaredNorms", false);
-    },
-    get groupSquaredNorms() {
-      return linear(numbers.groups, "groupSquaredNorms", groupCount === 0);
-    },
-    get directionSquaredNorm() {
-      return linear(directionSquaredNorm, "directionSquaredNorm", targets === 0);
-    },
-  };
+  });
 }
 
 /** Makes an `alignSink` without a direction, which computes norms only. Throws `config` for options that do not fit. */

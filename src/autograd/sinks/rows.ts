@@ -1,7 +1,7 @@
 /** Row offsets for the kernels that work on segments of rows, uploaded once for each distinct list. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
-import { boolean, callback, type OptionChecks, required } from "../../options.ts";
+import { boolean, callback, integerIn, type OptionChecks, required } from "../../options.ts";
 import { rowsIn } from "../../tensor/shape.ts";
 import { empty, keep, sharesMemory, type Tensor } from "../../tensor/tensor.ts";
 import { wantDerivative } from "../checks.ts";
@@ -41,6 +41,15 @@ function scaled(offsets: readonly number[], scale: number, values: readonly numb
   if (offsets.length !== values.length) return false;
   for (let i = 0; i < values.length; i++) if (values[i] !== offsets[i]! * scale) return false;
   return true;
+}
+
+/** Largest number of examples for which a sink makes segments of one example each: a list of more would take all memory. */
+const MOST_SEGMENTS = 2 ** 24;
+
+/** Offsets of segments of one example each: 0, 1, … up to `examples`. Throws `config`, naming `where`, for what is no number of examples. */
+export function oneEach(where: string, examples: number): number[] {
+  integerIn(0, MOST_SEGMENTS)(where, examples);
+  return Array.from({ length: examples + 1 }, (_, i) => i);
 }
 
 /** Number of rows of a factor [batch, …, width]. */
@@ -141,13 +150,15 @@ const nameOf = (parameter: Tensor): string => `parameter ${parameter.name ?? "(u
 export class WholePass {
   readonly #sink: string;
   #ended = false;
+  #disposed = false;
 
   constructor(sink: string) {
     this.#sink = sink;
   }
 
-  /** A pass begins, or the sink is disposed: what it holds is not that of a whole pass. */
+  /** A pass begins: what the sink holds is not that of a whole pass. Throws `disposed` if the sink was disposed. */
   begin(): void {
+    this.#wantAlive();
     this.#ended = false;
   }
 
@@ -155,8 +166,19 @@ export class WholePass {
     this.#ended = true;
   }
 
-  /** Throws `autograd` unless a pass has ended and no other has begun since. */
+  /** The sink is disposed: it has no result, and takes no pass. */
+  dispose(): void {
+    this.#disposed = true;
+  }
+
+  #wantAlive(): void {
+    if (this.#disposed)
+      throw new GradmixError("disposed", `${this.#sink}: the sink was disposed; make a new one`);
+  }
+
+  /** Throws `autograd` unless a pass has ended and no other has begun since, and `disposed` after the sink was disposed. */
   want(): void {
+    this.#wantAlive();
     if (!this.#ended)
       throw new GradmixError(
         "autograd",

@@ -8,7 +8,16 @@ import { checkOptions, integerIn, list, object, required, show } from "../../opt
 import { extentsOf } from "../../tensor/shape.ts";
 import { empty, isTensor, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
-import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample, WholePass } from "./rows.ts";
+import {
+  checkExamples,
+  checkOffsets,
+  noRule,
+  Offsets,
+  oneEach,
+  rowsOf,
+  rowsPerExample,
+  WholePass,
+} from "./rows.ts";
 import { weightGradient } from "./sum.ts";
 
 /** Options of `segmentSink`. */
@@ -28,7 +37,7 @@ export interface SegmentSink extends GradientSink {
    * a pass that failed.
    */
   result(): ReadonlyMap<Tensor, Tensor<"f32">>;
-  /** Frees the gradients. */
+  /** Frees the gradients. The sink then takes no further pass (`disposed`). */
   dispose(): void;
 }
 
@@ -120,7 +129,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       throw noRule("segmentSink", parameter, op);
     },
     dispose() {
-      pass.begin();
+      pass.dispose();
       for (const gradient of kept.values()) gradient.dispose();
       kept.clear();
       uploaded.dispose();
@@ -197,7 +206,7 @@ function eachSegment(
 
 /** Makes a sink with one gradient per example of a batch of `examples`; see `segmentSink`. */
 export function perExampleSink(examples: number, parameters: Iterable<Tensor>): SegmentSink {
-  return segmentSink({ segments: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
+  return segmentSink({ segments: oneEach("perExampleSink: examples", examples), parameters });
 }
 
 /**

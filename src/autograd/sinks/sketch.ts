@@ -42,7 +42,7 @@ export interface SketchSink extends GradientSink {
   readonly size: number;
   /** The sketches of the last pass, row-major [S, size]. Throws `autograd` before the first pass, and after a pass that failed. */
   result(): Promise<Float32Array>;
-  /** Frees the sketches. */
+  /** Frees the sketches. The sink then takes no further pass (`disposed`). */
   dispose(): void;
 }
 
@@ -306,7 +306,7 @@ async function resultOf(state: State): Promise<Float32Array> {
 }
 
 function disposeState({ parts, offsets, pass }: State): void {
-  pass.begin();
+  pass.dispose();
   for (const { out, projections } of parts.values()) {
     out.dispose();
     for (const tensor of projections.values()) tensor.dispose();

@@ -13,9 +13,11 @@ export function splitSink(
 ): GradientSink {
   const of = (parameter: Tensor): GradientSink => (chosen.has(parameter) ? ofChosen : ofOthers);
   const both = [ofChosen, ofOthers];
+  const distinguishes = ({ perExample = true }: GradientSink): boolean => perExample;
   return {
     name: ofChosen.name,
-    perExample: both.some(({ perExample = true }) => perExample),
+    perExample: both.some(distinguishes),
+    distinguishes: (parameter) => distinguishes(of(parameter)),
     begin(parameters, examples) {
       for (const sink of both)
         sink.begin?.(new Set([...parameters].filter((parameter) => of(parameter) === sink)), examples);

@@ -165,7 +165,11 @@ export function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Bac
   let disposed = false;
   let liveBytes = 0;
   let peakBytes = 0;
+  const checkRunning = (): void => {
+    if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+  };
   const slice = (buffer: number, offset: number, count: number): Float32Array | Int32Array => {
+    checkRunning();
     const entry = buffers.get(buffer);
     if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
     if (offset < 0 || offset + count > entry.count)
@@ -180,7 +184,7 @@ export function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Bac
     name: "cpu",
     capabilities,
     alloc(elements, dtype) {
-      if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+      checkRunning();
       const at = machine.alloc(elements * 4);
       const buffer = nextBuffer++;
       buffers.set(buffer, { dtype, count: elements, at });
@@ -205,7 +209,7 @@ export function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Bac
     },
     readNow: (buffer, offset, count) => slice(buffer, offset, count).slice(),
     run<K extends KernelName>(kernel: K, params: KernelParams[K], inputs: Inputs<K>, outputs: Outputs<K>) {
-      if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+      checkRunning();
       const launch: Launcher<K> | undefined = launchers[kernel];
       if (launch === undefined) throw new GradmixError("backend", `cpu: kernel ${kernel} is missing`);
       try {

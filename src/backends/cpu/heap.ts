@@ -33,7 +33,7 @@ export function createHeap(memory: WebAssembly.Memory, memoryLimit: number): Hea
     if (at < 0)
       throw new GradmixError(
         "memory",
-        `cpu: ${bytes} bytes were asked for with ${allocator.live} of ${memoryLimit} bytes in use; use a smaller batch or model, or raise the memory limit`,
+        `cpu: ${bytes} bytes were asked for with ${allocator.live} of ${memoryLimit} bytes in use; free tensors that are no longer used (scope, dispose), use a smaller batch or model, or raise the memory limit`,
       );
     return at;
   };
@@ -67,7 +67,7 @@ function growTo(memory: WebAssembly.Memory, end: number): boolean {
   } catch (cause) {
     throw new GradmixError(
       "memory",
-      `cpu: the system gave no memory beyond ${byteLength} bytes; use a smaller batch or model, or end other programs`,
+      `cpu: the system gave no memory beyond ${byteLength} bytes; free tensors that are no longer used (scope, dispose), use a smaller batch or model, or end other programs`,
       { cause },
     );
   }

@@ -24,8 +24,13 @@ export interface AdamParams {
 
 /** Signatures of the optimizer kernels. */
 export interface OptimizerKernels {
-  /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq), for global-norm clipping without reading the norm back. sumsq = NaN gives NaN, ∞ gives 0. */
+  /**
+   * [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq), for global-norm clipping without reading the norm back. If sumsq is not finite, the scale is 0, at
+   * which the kernels below take no step.
+   */
   clipScale: Signature<{ maxNorm: number }, "sumsq", "scale">;
+  // A gradScale of 0 means that there is no step: the kernels change no output then, whatever the gradient holds (0·∞ is NaN, and momentum and decay
+  // would act without a gradient).
   /**
    * Stochastic gradient descent with momentum (Polyak 1964), as PyTorch writes it, without dampening. [grad, gradScale: 1?] → [value,
    * velocity?], updated in place: g = grad·gradScale + weightDecay·value; velocity = momentum·velocity + g; value −= lr·velocity, or with `nesterov`

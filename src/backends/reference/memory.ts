@@ -55,6 +55,8 @@ export function createMemory(precision: Precision, memoryLimit: number): Referen
       return id;
     },
     free(buffer) {
+      // As on the other backends, a tensor may be disposed after its backend.
+      if (disposed) return;
       liveBytes -= bufferOf(buffer, "free").byteLength;
       buffers.delete(buffer);
     },
@@ -123,7 +125,7 @@ function allocate(
     throw new GradmixError(
       "memory",
       `reference: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. ` +
-        "Lower the batch or raise memoryLimit",
+        "Free tensors that are no longer used (scope, dispose), lower the batch, or raise memoryLimit",
     );
   try {
     if (dtype === "i32") return new Int32Array(elements).fill(-2147483648);

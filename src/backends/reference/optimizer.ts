@@ -5,6 +5,7 @@ import type { Data, Kernels } from "./kernel.ts";
 export const optimizer: Kernels<"sgd" | "adam" | "adamw"> = {
   sgd: (p, { grad, gradScale = null }, { value, velocity = null }) => {
     const scale = gradScale === null ? 1 : gradScale[0]!;
+    if (scale === 0) return;
     for (let i = 0; i < grad.length; i++) {
       const g = grad[i]! * scale + p.weightDecay * value[i]!;
       if (velocity === null) value[i]! -= p.lr * g;
@@ -16,14 +17,18 @@ export const optimizer: Kernels<"sgd" | "adam" | "adamw"> = {
     }
   },
   adam: (p, { grad, gradScale = null }, { value, m, v }) => {
+    const scale = gradScale === null ? 1 : gradScale[0]!;
+    if (scale === 0) return;
     for (let i = 0; i < grad.length; i++) {
-      const g = grad[i]! * (gradScale?.[0] ?? 1) + p.weightDecay * value[i]!;
+      const g = grad[i]! * scale + p.weightDecay * value[i]!;
       value[i]! -= p.lr * direction(p, g, m, v, i);
     }
   },
   adamw: (p, { grad, gradScale = null }, { value, m, v }) => {
+    const scale = gradScale === null ? 1 : gradScale[0]!;
+    if (scale === 0) return;
     for (let i = 0; i < grad.length; i++) {
-      const g = grad[i]! * (gradScale?.[0] ?? 1);
+      const g = grad[i]! * scale;
       value[i]! -= p.lr * (direction(p, g, m, v, i) + p.weightDecay * value[i]!);
     }
   },

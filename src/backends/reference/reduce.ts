@@ -96,6 +96,8 @@ export const reduce: Kernels<
   },
 
   clipScale: (p, { sumsq }, { scale }) => {
-    scale[0] = Math.min(1, p.maxNorm / Math.sqrt(sumsq[0]!));
+    const norm = Math.sqrt(sumsq[0]!);
+    if (!Number.isFinite(norm)) scale[0] = 0;
+    else scale[0] = norm > p.maxNorm ? p.maxNorm / norm : 1;
   },
 };

@@ -250,7 +250,7 @@ function checkRoom(bytes: number, liveBytes: number, mostBytes: number, memoryLi
   if (liveBytes + bytes > memoryLimit)
     throw new GradmixError(
       "memory",
-      `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise the memory limit`,
+      `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Free tensors that are no longer used (scope, dispose), lower the batch, or raise the memory limit`,
     );
 }
 

@@ -1,5 +1,6 @@
 /** The optimizers' steps. */
 import { sizeOf } from "../../../tensor/shape.ts";
+import type { View } from "../../../tensor/memory.ts";
 import { elementwise as each, f32, type Launcher, type Launchers, operandsOf } from "../context.ts";
 
 export const optimizer: Pick<Launchers, "sgd" | "adam" | "adamw"> = {
@@ -17,7 +18,7 @@ export const optimizer: Pick<Launchers, "sgd" | "adam" | "adamw"> = {
         decay: f32(weightDecay),
         ...(velocity === null ? {} : { momentum: f32(momentum) }),
       },
-      body: `  let old = value(i);
+      body: `${skip(gradScale)}  let old = value(i);
   let g = grad(i)${gradScale === null ? "" : " * grad_scale(0u)"} + p.decay * old;
 ${
   velocity === null
@@ -32,6 +33,11 @@ ${
   adam: adamLauncher("adam"),
   adamw: adamLauncher("adamw"),
 };
+
+/** A scale of 0 means that there is no step. */
+function skip(gradScale: View | null): string {
+  return gradScale === null ? "" : "  if (grad_scale(0u) == 0.0) { return; }\n";
+}
 
 function adamLauncher(kernel: "adam" | "adamw"): Launcher<"adam" | "adamw"> {
   const [coupled, decoupled] = kernel === "adam" ? [" + p.decay * old", ""] : ["", " + p.decay * old"];
@@ -55,7 +61,7 @@ function adamLauncher(kernel: "adam" | "adamw"): Launcher<"adam" | "adamw"> {
         eps: f32(eps),
         decay: f32(weightDecay),
       },
-      body: `  let old = value(i);
+      body: `${skip(gradScale)}  let old = value(i);
   let g = grad(i)${gradScale === null ? "" : " * grad_scale(0u)"}${coupled};
   let first = p.beta1 * m(i) + p.rest1 * g;
   let second = p.beta2 * v(i) + p.rest2 * g * g;

@@ -460,8 +460,7 @@ ${
       declarations: MATH,
       body: `  let norm = sqrt_ieee(sumsq(0u));
   var value = 1.0;
-  if (is_nan(norm)) { value = norm; }
-  else if (norm == inf()) { value = 0.0; }
+  if (is_nan(norm) || norm == inf()) { value = 0.0; }
   else if (norm > p.most) { value = p.most / norm; }
   set_scale(0u, value);`,
     });
