@@ -40,6 +40,7 @@ import sys
 import threading
 import time
 import urllib.parse
+import warnings
 import weakref
 import zlib
 from typing import (
@@ -48,6 +49,7 @@ from typing import (
     Callable,
     Deque,
     Dict,
+    FrozenSet,
     Iterable,
     Iterator,
     List,
@@ -181,6 +183,19 @@ def _targets(targets: Any) -> Dict[str, Dict[str, Any]]:
 def _given(**fields: Any) -> Dict[str, Any]:
     """Returns the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _check_names(value: Any, field: str) -> None:
+    """Refuses keys that are not text anywhere in a message: JSON would make 1 and "1" one name, of which the last number counts."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise GradmixError(f'{field} has the name {_shown(name)}; names must be text, such as "1"', field)
+            _check_names(inner, f"{field}.{name}" if field else name)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            if isinstance(inner, (Mapping, list)):
+                _check_names(inner, f"{field}.{i}")
 
 
 def _unless_none(convert: Callable[..., Any], value: Any, *more: Any) -> Any:
@@ -491,6 +506,8 @@ class Mixer:
                 f'combinators is {_shown(combinators)}; it must be a list, such as [{{"name": "floor", "least": 0.01}}]',
                 "combinators",
             )
+        if not isinstance(multipliers, (bool, type(None))):
+            raise GradmixError(f"multipliers is {_shown(multipliers)}; it must be True or False", "multipliers")
         if url is None and token is not None:
             raise GradmixError("token is for url=; a process that is started here needs none", "token")
         #: The options that determine the weights, with which a state must agree.
@@ -507,7 +524,7 @@ class Mixer:
         )
         #: How the trainer draws, which may differ from the state.
         self._drawn = _given(
-            shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=_unless_none(bool, multipliers)
+            shares=_unless_none(_by_name, shares, "shares"), lossMultipliers=multipliers
         )
         self._open: Callable[[], _Transport] = (
             (lambda: _Process([os.fspath(word) for word in words])) if url is None else (lambda: _Server(url, token))
@@ -555,8 +572,8 @@ class Mixer:
         return dict(self._last.get("diagnostics", {}))
 
     def _ordered(self, numbers: Mapping[str, float]) -> Dict[str, float]:
-        """Returns numbers in the order of the domains. A reply has names that are whole numbers first."""
-        return {name: numbers[name] for name in self._settings["domains"] if name in numbers}
+        """Returns numbers in the order of the domains, as floats. A reply has names that are whole numbers first, and JSON writes 1.0 as 1."""
+        return {name: float(numbers[name]) for name in self._settings["domains"] if name in numbers}
 
     # Requests
 
@@ -683,6 +700,7 @@ class Mixer:
 
     def _take(self, **message: Any) -> None:
         """Sends a message and stores the reply, which contains the state, so that nothing is lost if the process dies."""
+        _check_names(message, "")
         try:
             text = json.dumps({**message, "snapshot": True}, allow_nan=False, ensure_ascii=False)
             line = text.encode("utf-8")
@@ -744,6 +762,9 @@ def read_weights(path: Union[str, "os.PathLike[str]"]) -> WeightsFile:
 # Under DistributedDataParallel every rank holds every parameter; under FSDP2 a rank holds its shard (`DTensor`). The same code serves both: a rank works on the
 # tensors that it holds, and in sums over elements each element is divided by the number of ranks that hold it, so that it counts once. Every rank calls these functions
 # with batches of its own text, for the same domains in the same order, with the same number of batches. Losses and gradients are means over the batches of all ranks, and all ranks get the same results.
+#
+# Before the first pass the ranks compare what must be the same on all of them, and what one rank refuses, all refuse (`_begin`). After a backward pass they compare the
+# gradients that several ranks hold, and average them if the model did not (`_averaged`).
 
 #: loss_fn(model, batch): the mean loss per token of the batch, as a tensor without axes. It calls `model` as training does.
 LossFunction = Callable[[Any, Any], Any]
@@ -786,25 +807,28 @@ class TargetGradient(NamedTuple):
 def target_gradient(model: Any, loss_fn: LossFunction, batches: Sequence[Any], *, group: Any = None) -> TargetGradient:
     """Computes the mean gradient of the target's batches over all ranks, by backward passes. Call it when no gradient is pending (after `zero_grad()`). It leaves no gradient.
 
-    Raises GradmixError if a gradient is pending, or if the loss is not finite.
+    DDP and FSDP2 average the gradients over the ranks in the backward pass. Gradients that differ between the ranks are averaged here, for trainers that do this themselves
+    after the backward pass. `group` is that of `two_loss_alignments`.
+
+    Raises GradmixError if a gradient is pending, for parameters with hooks that take their gradients away, for ranks that hold different parameters or have different
+    numbers of batches, and if the loss is not finite.
     """
-    world = _world(group)
-    if not batches:
-        raise GradmixError("the target has no batch", "batches")
-    with _evaluating(model):
-        params = _trainable(model)
-        _check_no_gradient(params)
+    torch = _torch()
+    world = _world(model, group)
+    with _evaluating(model), torch.enable_grad():
+        held = _begin(model, world, lambda: [0, _count(batches, "batches"), 0], target="batches", backward=True)
+        losses = []
         try:
-            losses = []
             for batch in batches:
-                loss = _loss(loss_fn, model, batch) / len(batches)
-                loss.backward()
+                loss = _loss(loss_fn, model, batch, backward=True) / len(batches)
+                _backward(loss, model, held)
                 losses.append(loss.detach())
             # The gradients are copied, because with gradient_as_bucket_view DDP writes the next gradient to the same memory.
             tensors = [_unless_none(_cloned, _gradient(param)) for param in _trainable(model)]
         finally:
-            model.zero_grad(set_to_none=True)
-        (total,) = _sum_over([sum(loss.item() for loss in losses)], tensors, world)
+            _clear(model)
+        tensors = _averaged(tensors, held, world)
+        (total,) = _sum_over([sum(loss.item() for loss in losses)], world)
     return TargetGradient(tensors, _finite(total / world.size, "the target's loss"))
 
 
@@ -826,56 +850,64 @@ def two_loss_alignments(
     Subtracting the step again would not restore the bits.
 
     eps is relative to ‖θ‖. Rounding causes an error of about the precision of a loss divided by eps, and the curvature an error that grows with eps²: docs/trainers.md has
-    measurements. 0.001 suits losses that are computed in f32; if products are in bf16 (autocast, or a mixed-precision policy of FSDP2), use 0.003. Parameters that are
-    themselves bf16 or f16 are refused; keep master weights in f32.
+    measurements. 0.001 suits losses that are computed in f32; if products are in bf16 (autocast, or a mixed-precision policy of FSDP2), use 0.003. A warning says so if that
+    can be seen from here. Parameters that are themselves bf16 or f16 are refused; keep master weights in f32.
 
     Args:
         batches: some batches of each domain to measure, all of one size. Two or more give standard errors.
         target_direction: g_t from `target_gradient`, or any list with a tensor for each parameter that requires a gradient (None: zero).
-        group: the process group of the ranks that share the model and the batches; default: all.
+        group: the process group of the ranks that share the model and the batches; default: all. If each rank trains a model of its own, a group of this rank alone.
 
-    Raises GradmixError for low-precision parameters, for a direction that is zero or does not fit, and for losses that are not finite.
+    Raises GradmixError for low-precision parameters, for a direction that is zero or does not fit, for ranks that hold different parameters or directions, for FSDP1 and
+    tensor parallelism, and for losses that are not finite.
     """
     torch = _torch()
-    eps = _number(eps, "eps")
-    if eps <= 0:
-        raise GradmixError(f"eps is {eps}; it must be more than 0", "eps")
-    world = _world(group)
-    mark = _mark(batches)
-    with _evaluating(model), torch.no_grad():
-        params = _trainable(model)
+    world = _world(model, group)
+
+    def plan() -> List[float]:
+        step = _number(eps, "eps")
+        if step <= 0:
+            raise GradmixError(f"eps is {eps}; it must be more than 0", "eps")
         for name, param in model.named_parameters():
             if param.requires_grad and param.dtype in (torch.bfloat16, torch.float16):
                 raise GradmixError(
                     f"parameter {name} is {param.dtype}, in which a small step is rounded away; two losses need f32 parameters",
                     "model",
                 )
-        held = [_local(param) for param in params]
-        direction = _directions(params, target_direction)
-        copies = [_copies(param, world) for param in params]
-        norms = [_inner(held, held, copies), _inner(direction, direction, copies)]
-        parameters, target = map(math.sqrt, _checked_sums(norms, mark, held, world))
-        if not math.isfinite(target) or target == 0:
-            raise GradmixError(f"the target's gradient has the norm {target}, so it has no direction; the norm must be positive and finite", "target_direction")
-        delta = eps * parameters
-        before = [tensor.clone() for tensor in held]
+        return [_mark(batches), 0, step]
+
+    with _evaluating(model), torch.no_grad():
+        held = _begin(model, world, plan, direction=target_direction)
+        if held.norm == 0:
+            raise GradmixError("all parameters are 0, so a step relative to their norm is 0", "model")
+        step, target = _number(eps, "eps"), held.target_norm
+        if step < _SMALL_STEP and _low_precision(model, world):
+            warnings.warn(
+                f"eps is {step:g}, and products are in bf16 or f16, whose rounding is larger than such a step; use eps=0.003 (docs/trainers.md)",
+                stacklevel=2,
+            )
+        delta = step * held.norm
+        tensors = [_local(param) for param in held.params]
+        before = [tensor.clone() for tensor in tensors]
         sides = []
         try:
             for sign in (1, -1):
-                for tensor, old, toward in zip(held, before, direction):
+                for tensor, old, toward in zip(tensors, before, held.direction):
                     tensor.copy_(old)
                     if toward is not None:
                         tensor.add_(toward, alpha=sign * delta / target)
+                # Autocast keeps copies of the parameters, which do not move with them.
+                torch.clear_autocast_cache()
                 sides.append([_loss(loss_fn, model, batch).item() for _, own in batches.items() for batch in own])
                 _reshard(model)
         finally:
-            for tensor, old in zip(held, before):
+            for tensor, old in zip(tensors, before):
                 tensor.copy_(old)
             _reshard(model)
     plus, minus = sides
     slopes = [target * (up - down) / (2 * delta) for up, down in zip(plus, minus)]
     means = [(up + down) / 2 for up, down in zip(plus, minus)]
-    return _measurement(batches, slopes, means, held, world, target, by_rank=True)
+    return _measurement(batches, slopes, means, world, target, by_rank=True)
 
 
 def exact_alignments(
@@ -887,39 +919,37 @@ def exact_alignments(
     group: Any = None,
 ) -> Measurement:
     """Computes ⟨gᵢ, g_t⟩ and ‖gᵢ‖ from gradients: one backward pass per batch, in which DDP or FSDP2 averages the gradient over the ranks as in training. The ranks' parts of
-    ⟨gᵢ, g_t⟩ are summed at the end, together with all other numbers of all domains.
+    ⟨gᵢ, g_t⟩ are summed at the end, together with all other numbers of all domains. Gradients that differ between the ranks are averaged as in `target_gradient`.
 
     Call it when no gradient is pending (after `zero_grad()`). It leaves no gradient. The arguments are those of `two_loss_alignments`. Standard errors are computed from batches
     that are already averaged over the ranks, so every rank needs two batches of each domain, for any number of ranks.
 
-    Raises GradmixError if a gradient is pending, for a direction that does not fit, and for losses or gradients that are not finite.
+    Raises GradmixError for what `target_gradient` refuses, for a direction that is zero or does not fit, and for losses or gradients that are not finite.
     """
-    world = _world(group)
-    mark = _mark(batches)
-    with _evaluating(model):
-        params = _trainable(model)
-        _check_no_gradient(params)
-        direction = _directions(params, target_direction)
-        copies = [_copies(param, world) for param in params]
-        (squared,) = _checked_sums([_inner(direction, direction, copies)], mark, direction, world)
+    torch = _torch()
+    world = _world(model, group)
+    with _evaluating(model), torch.enable_grad():
+        held = _begin(model, world, lambda: [_mark(batches), 0, 0], direction=target_direction, backward=True)
         slopes, means, norms = [], [], []
         try:
             for own in batches.values():
                 model.zero_grad(set_to_none=True)
                 so_far = 0.0
                 for batch in own:
-                    loss = _loss(loss_fn, model, batch)
-                    loss.backward()
+                    loss = _loss(loss_fn, model, batch, backward=True)
+                    _backward(loss, model, held)
                     means.append(loss.item())
                     # The gradients of a domain accumulate, for the norm of their mean; the difference is the gradient of one batch.
                     gradients = [_gradient(param) for param in _trainable(model)]
-                    along = _inner(gradients, direction, copies)
+                    # If the ranks hold different gradients, this is the rank's part of the product with their mean.
+                    along = _inner(gradients, held.direction, held.copies)
                     slopes.append(along - so_far)
                     so_far = along
-                norms.append(_inner(gradients, gradients, copies) / len(own) ** 2)
+                gradients = _averaged(gradients, held, world)
+                norms.append(_inner(gradients, gradients, held.copies) / len(own) ** 2)
         finally:
-            model.zero_grad(set_to_none=True)
-    return _measurement(batches, slopes, means, direction, world, math.sqrt(squared), by_rank=False, squares=norms)
+            _clear(model)
+    return _measurement(batches, slopes, means, world, held.target_norm, by_rank=False, squares=norms)
 
 
 def last_layer_alignments(
@@ -937,33 +967,36 @@ def last_layer_alignments(
 
     Args:
         target_batches: batches of the target, from which its gradient is measured.
-        head: the module whose output the model returns (the logits [..., V]) and whose first argument are the features [..., D], such as a `Linear`. A weight that is tied
-            to the embedding counts only in its use as a head.
+        head: the module whose output the model returns (the logits [..., V]; their type may be another) and whose first argument are the features [..., D], such as a
+            `Linear`. A weight that is tied to the embedding counts only in its use as a head.
 
-    loss_fn must call `model` with the inputs of the batch and compute the loss from its result. Raises GradmixError if the model returns anything but the head's
-    output, and for losses that are not finite.
+    loss_fn must call `model` with the inputs of the batch and compute the loss from its result. A compiled model runs uncompiled meanwhile, because its head is no longer
+    called as a module. Raises GradmixError if the model returns anything but the head's output, for ranks that hold different parameters, and for losses that are not finite.
     """
     torch = _torch()
-    world = _world(group)
-    mark = _mark(batches)
-    if not target_batches:
-        raise GradmixError("the target has no batch", "target_batches")
-    with _evaluating(model):
+    world = _world(model, group)
+
+    def plan() -> List[float]:
+        if not isinstance(head, torch.nn.Module):
+            raise GradmixError(f"head is {_shown(head)}; it must be the module that computes the logits, such as model.head", "head")
+        return [_mark(batches), _count(target_batches, "target_batches"), 0]
+
+    with _evaluating(model), _uncompiled():
+        _begin(model, world, plan, target="target_batches", records=True)
         parts = [_head_factors(model, loss_fn, batch, head) for batch in target_batches]
-        gradient = sum(slopes.T @ features for _, features, slopes in parts) / len(parts)
+        gradient = sum(_product(slopes.T, features) for _, features, slopes in parts) / len(parts)
         if world.size > 1:
             torch.distributed.all_reduce(gradient, group=world.group)
             gradient /= world.size
-        # Every rank holds the same sum, so it counts once.
-        (squared,) = _checked_sums([_inner([gradient], [gradient], [world.size])], mark, [gradient], world)
+        target = _direction_norm(_inner([gradient], [gradient], [1]), "target_batches")
         slopes, means = [], []
         for own in batches.values():
             for batch in own:
                 loss, features, along = _head_factors(model, loss_fn, batch, head)
                 # ⟨dZᵀH, G⟩ = ⟨dZ, H Gᵀ⟩, so the domain's own gradient is not computed.
-                slopes.append(_inner([along], [features @ gradient.T], [1]))
+                slopes.append(_inner([along], [_product(features, gradient.T)], [1]))
                 means.append(loss)
-    return _measurement(batches, slopes, means, [gradient], world, math.sqrt(squared), by_rank=True)
+    return _measurement(batches, slopes, means, world, target, by_rank=True)
 
 
 def _torch() -> Any:
@@ -977,13 +1010,24 @@ def _torch() -> Any:
 class _World(NamedTuple):
     group: Any
     size: int
+    #: Where this rank holds parameters, and numbers that ranks exchange.
+    device: Any
+    #: The numbers of the ranks in the default group; empty in one process.
+    ranks: FrozenSet[int] = frozenset()
 
 
-def _world(group: Any) -> _World:
-    distributed = _torch().distributed
+def _world(model: Any, group: Any) -> _World:
+    torch = _torch()
+    if not isinstance(model, torch.nn.Module):
+        raise GradmixError(f"model is {_shown(model)}; it must be a torch.nn.Module", "model")
+    device = next((param.device for param in model.parameters()), torch.device("cpu"))
+    distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
-        return _World(None, 1)
-    return _World(group, distributed.get_world_size(group))
+        return _World(None, 1, device)
+    size = distributed.get_world_size(group)
+    if size < 1:
+        raise GradmixError("this rank is not in the group; only its ranks may call this function", "group")
+    return _World(group, size, device, frozenset(distributed.get_process_group_ranks(group or distributed.group.WORLD)))
 
 
 @contextlib.contextmanager
@@ -996,6 +1040,19 @@ def _evaluating(model: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        # Autocast keeps copies of parameters, here those without gradients or of moved parameters, and training under the same autocast would use them.
+        _torch().clear_autocast_cache()
+
+
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Runs compiled modules as they were written, so that their hooks are called. Nothing is compiled before torch._dynamo is imported."""
+    compiler = getattr(_torch(), "compiler", None)
+    if "torch._dynamo" not in sys.modules or not hasattr(compiler, "set_stance"):
+        yield
+        return
+    with compiler.set_stance("force_eager"):
+        yield
 
 
 def _reshard(model: Any) -> None:
@@ -1037,12 +1094,118 @@ def _copies(param: Any, world: _World) -> float:
     return world.size / shards
 
 
-def _check_no_gradient(params: Sequence[Any]) -> None:
-    if any(param.grad is not None for param in params):
+def _fsdp_groups(model: Any) -> List[Any]:
+    """Returns what FSDP2 knows about the parameters that it shards. These are no public interfaces, so a version of PyTorch may have none of the attributes that are read from them."""
+    groups = []
+    for module in model.modules():
+        get = getattr(module, "_get_fsdp_state", None)
+        state = get() if callable(get) else None
+        several = getattr(state, "_fsdp_param_groups", None)
+        groups += [getattr(state, "_fsdp_param_group", None)] if several is None else several
+    return [group for group in groups if group is not None]
+
+
+def _fsdp_params(model: Any) -> List[Any]:
+    return [one for group in _fsdp_groups(model) for one in getattr(group, "fsdp_params", ())]
+
+
+def _shard(param: Any) -> List[int]:
+    """Returns which shard of a parameter this rank holds."""
+    where = param.device_mesh.get_coordinate() or []
+    return [at for at, placement in zip(where, param.placements) if placement.is_shard()]
+
+
+def _check_ranks(ranks: Sequence[int], world: _World) -> None:
+    if world.ranks and not world.ranks.issuperset(ranks):
+        raise GradmixError("the model averages gradients over ranks that are not in the group; pass the group of all ranks that hold the model", "group")
+
+
+def _check_parallelism(model: Any, world: _World) -> None:
+    """Refuses ways to divide a model among ranks in which a rank's tensors are not what this code takes them for."""
+    torch = _torch()
+    fsdp1 = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", ())
+    for module in model.modules():
+        if isinstance(module, fsdp1):
+            raise GradmixError(
+                "FSDP1 (FullyShardedDataParallel) is not supported, because its parameters do not show how they are sharded; use FSDP2 (fully_shard) or DDP", "model"
+            )
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+            _check_ranks(torch.distributed.get_process_group_ranks(module.process_group), world)
+    # If a version of PyTorch does not tell which parameters FSDP2 shards, those that it does not shard cannot be told from them.
+    known = {id(getattr(one, "sharded_param", None)): one for one in _fsdp_params(model)}
+    unknown = any(hasattr(module, "_get_fsdp_state") for module in model.modules()) and not known
+    meshes: Dict[int, Any] = {}
+    for name, param in model.named_parameters():
+        if getattr(param, "_fsdp_flattened", False):
+            raise GradmixError(f"parameter {name} belongs to FSDP1, which is not supported; use FSDP2 (fully_shard) or DDP", "model")
+        if not hasattr(param, "to_local"):
+            continue
+        meshes[id(param.device_mesh)] = param.device_mesh
+        one = known.get(id(param))
+        if not unknown and (one is None or getattr(one, "is_dtensor", False)):
+            raise GradmixError(
+                f"parameter {name} is distributed by something other than fully_shard, such as tensor parallelism, which is not supported: ranks with copies of one batch "
+                "would count as several batches. Measure on a copy of the model without it",
+                "model",
+            )
+    for mesh in meshes.values():
+        _check_ranks(mesh.mesh.flatten().tolist(), world)
+
+
+def _check_backward(model: Any) -> None:
+    """Refuses, before a backward pass, what would take its gradients away or add to others."""
+    pending = [param.grad for param in model.parameters() if param.requires_grad]
+    # Those that FSDP2 has not averaged yet, after passes with set_requires_gradient_sync(False) or set_requires_all_reduce(False).
+    for one in _fsdp_params(model):
+        pending += [getattr(one, "unsharded_accumulated_grad", None), getattr(getattr(one, "_unsharded_param", None), "grad", None)]
+    pending += [getattr(group, "_partial_reduce_output", None) for group in _fsdp_groups(model)]
+    if any(gradient is not None for gradient in pending):
         raise GradmixError(
-            "gradients are pending, and the measurement would change them; call this function after optimizer.zero_grad(set_to_none=True)",
-            "model",
+            "gradients are pending, and the measurement would change them; call this function after optimizer.zero_grad(set_to_none=True)", "model"
         )
+    for name, param in model.named_parameters():
+        if param.requires_grad and getattr(param, "_post_accumulate_grad_hooks", None):
+            raise GradmixError(
+                f"parameter {name} has a hook of register_post_accumulate_grad_hook, which could move its gradient elsewhere or make a step with it; remove such hooks while "
+                "measuring, or use last_layer_alignments",
+                "model",
+            )
+    for group in _fsdp_groups(model):
+        if not (getattr(group, "reduce_grads", True) and getattr(group, "all_reduce_grads", True)):
+            raise GradmixError(
+                "FSDP2 does not average gradients now; call set_requires_gradient_sync(True) and set_requires_all_reduce(True) before measuring", "model"
+            )
+        if getattr(group, "gradient_divide_factor", None) is not None:
+            raise GradmixError("FSDP2 has a divisor of gradients (set_gradient_divide_factor), so they are not means over the ranks; measure without it", "model")
+
+
+def _backward(loss: Any, model: Any, held: "_Held") -> None:
+    """Runs a backward pass, and refuses if a gradient that it computed is not where it belongs."""
+    computed: List[int] = []
+    # The shards of FSDP2 are not in autograd's graph, so their hooks are not called.
+    handles = [param.register_hook(lambda _, i=i: computed.append(i)) for i, param in enumerate(held.params)]
+    try:
+        loss.backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    for i in computed:
+        if held.params[i].grad is None:
+            raise GradmixError(
+                f"the backward pass left no gradient in parameter {held.names[i]}, so a hook has taken it away, and may have added it to the gradient of training or made a step with "
+                "it; measure without such hooks, or use last_layer_alignments",
+                "model",
+            )
+    if all(param.grad is None for param in _trainable(model)):
+        raise GradmixError(
+            "the backward pass left no gradient in any parameter; the loss must depend on parameters that require a gradient, and no hook may take their gradients away", "loss_fn"
+        )
+
+
+def _clear(model: Any) -> None:
+    """Removes the gradients, also those of shards whose gathered parameters the model has after a failed pass."""
+    _reshard(model)
+    model.zero_grad(set_to_none=True)
 
 
 def _gradient(param: Any) -> Optional[Any]:
@@ -1092,19 +1255,232 @@ def _inner(left: Sequence[Any], right: Sequence[Any], copies: Sequence[float]) -
     return total
 
 
-def _sum_over(numbers: Sequence[float], like: Sequence[Any], world: _World) -> List[float]:
-    """Sums all numbers over the ranks in one exchange, on the device of `like`."""
+#: Length of the rows into which a tensor is divided for its sketch.
+_ROW = 1 << 10
+
+
+def _sketch(tensor: Any) -> Tuple[float, float]:
+    """Returns ‖x‖² and one projection of x, by which other values are recognised. The projection also sees signs and the order of the elements."""
+    torch = _torch()
+    wide = torch.float32 if tensor.device.type == "mps" else torch.float64
+    across = torch.arange(1, _ROW + 1, dtype=wide, device=tensor.device).cos()
+    down = torch.arange(1, _CHUNK // _ROW + 2, dtype=wide, device=tensor.device).mul(0.7).cos()
+    square = projection = 0.0
+    for i, chunk in enumerate(tensor.detach().reshape(-1).split(_CHUNK)):
+        x = chunk.to(wide)
+        rows, rest = divmod(x.numel(), _ROW)
+        along = torch.dot(x[: rows * _ROW].view(rows, _ROW) @ across, down[:rows])
+        along = along + torch.dot(x[rows * _ROW :], across[:rest]) * down[rows]
+        square += torch.dot(x, x).item()
+        projection += along.item() * (1.5 + math.cos(i))
+    return square, projection
+
+
+def _sketches_of_copies(tensors: Sequence[Any], copies: Sequence[float], key: int, world: _World) -> List[float]:
+    """Returns [key, ‖x‖², projection] of the tensors that all ranks hold, for which the key is 0, and of those that some of the other ranks hold, which have the same key."""
+    whole, some = [0.0, 0.0, 0.0], [float(key), 0.0, 0.0]
+    for i, (tensor, times) in enumerate(zip(tensors, copies)):
+        if tensor is not None and times > 1 and world.size > 1:
+            square, projection = _sketch(tensor)
+            sketch = whole if times == world.size else some
+            sketch[1] += square
+            sketch[2] += projection * (1.5 + math.cos(i))
+    return [*whole, *some]
+
+
+def _different(rows: Sequence[Sequence[float]]) -> Optional[Tuple[int, int]]:
+    """Returns two ranks with a sketch [key, ‖x‖², projection] that differs although the key is the same, or None. A row has one sketch or more. Sums of the same numbers may differ by
+    rounding."""
+
+    def near(a: float, b: float, scale: float) -> bool:
+        return a == b or abs(a - b) <= 1e-6 * scale or (math.isnan(a) and math.isnan(b))
+
+    first: Dict[Tuple[int, float], int] = {}
+    for rank, row in enumerate(rows):
+        for at in range(0, len(row), 3):
+            key, square, projection = row[at : at + 3]
+            other = first.setdefault((at, key), rank)
+            _, other_square, other_projection = rows[other][at : at + 3]
+            if not (near(square, other_square, other_square) and near(projection, other_projection, math.sqrt(abs(other_square)))):
+                return other, rank
+    return None
+
+
+def _product(left: Any, right: Any) -> Any:
+    """Returns a product of matrices in their own type, also under autocast."""
+    with _torch().autocast(left.device.type, enabled=False):
+        return left @ right
+
+
+def _sum_over(numbers: Sequence[float], world: _World) -> List[float]:
+    """Sums all numbers over the ranks in one exchange."""
     if world.size == 1:
         return list(numbers)
     torch = _torch()
-    device = next((tensor.device for tensor in like if tensor is not None), torch.device("cpu"))
-    sums = torch.tensor(numbers, dtype=torch.float64, device=device)
+    sums = torch.tensor(numbers, dtype=torch.float64, device=world.device)
     torch.distributed.all_reduce(sums, group=world.group)
     return [float(number) for number in sums.tolist()]
 
 
+def _jointly(world: _World, count: int, work: Callable[[], Sequence[float]]) -> List[List[float]]:
+    """Runs `work`, which returns `count` numbers, and returns those of every rank in one exchange. If it fails on one rank, all ranks raise an error, so that none waits for others."""
+    failure: Optional[Exception] = None
+    numbers: Sequence[float] = [0.0] * count
+    try:
+        numbers = work()
+    except Exception as error:
+        failure = error
+    if world.size == 1 and failure is None:
+        return [list(numbers)]
+    rows = [] if world.size == 1 else _gathered([float(failure is not None), *numbers], world)
+    if failure is not None:
+        raise failure
+    for rank, (failed, *_) in enumerate(rows):
+        if failed:
+            raise GradmixError(f"rank {rank} of the group refused this call, and its own error says why; so the other ranks do not measure either")
+    return [row for _, *row in rows]
+
+
+def _gathered(numbers: Sequence[float], world: _World) -> List[List[float]]:
+    """Returns the numbers of every rank. They are summed into a table of zeros, because every backend can sum, and some cannot gather on their device."""
+    count, rank = len(numbers), _torch().distributed.get_rank(world.group)
+    table = [0.0] * (count * world.size)
+    table[rank * count : (rank + 1) * count] = numbers
+    sums = _sum_over(table, world)
+    return [sums[at : at + count] for at in range(0, len(sums), count)]
+
+
+class _Held(NamedTuple):
+    """What a rank holds, of a model that fits the other ranks."""
+
+    names: List[str]
+    params: List[Any]
+    #: How many ranks hold each element of a parameter.
+    copies: List[float]
+    #: Equal on ranks that hold the same shards.
+    key: int
+    #: This rank's part of the direction.
+    direction: List[Any]
+    #: ‖θ‖
+    norm: float
+    #: The norm of the direction.
+    target_norm: float
+
+
+def _begin(
+    model: Any,
+    world: _World,
+    plan: Callable[[], Sequence[float]],
+    *,
+    target: str = "batches",
+    direction: Optional[Sequence[Any]] = None,
+    backward: bool = False,
+    records: bool = False,
+) -> _Held:
+    """Makes all checks that need no pass, and compares the ranks: their plans, layouts of the model, parameters and directions.
+
+    plan: returns marks of the domains, the number of target batches, and eps, and refuses those that are wrong. target: the argument that has the target's batches. backward:
+    there will be backward passes. records: autograd will be used.
+    """
+    torch = _torch()
+    own: Dict[str, Any] = {}
+
+    def check() -> List[float]:
+        if (backward or records) and torch.is_inference_mode_enabled():
+            raise GradmixError("gradients cannot be computed under torch.inference_mode(); call this function, and draw its batches, outside of it")
+        plans = plan()
+        params = _trainable(model)
+        _check_parallelism(model, world)
+        if backward:
+            _check_backward(model)
+        copies = [_copies(param, world) for param in params]
+        toward = [] if direction is None else _directions(params, direction)
+        held = [_local(param) for param in params]
+        key = _crc([_shard(param) for param, times in zip(params, copies) if times < world.size])
+        layout = [[list(param.shape), str(param.dtype), [str(one) for one in getattr(param, "placements", ())]] for param in params]
+        names = [name for name, param in model.named_parameters() if param.requires_grad]
+        own.update(names=names, params=params, copies=copies, key=key, direction=toward)
+        sketches = (_sketches_of_copies(tensors, copies, key, world) for tensors in (held, toward))
+        return [*plans, _crc(layout), _inner(held, held, copies), _inner(toward, toward, copies), *(number for sketch in sketches for number in sketch)]
+
+    # 3 plans, the layout, 2 norms, and 6 numbers of each sketch.
+    rows = _jointly(world, 18, check)
+    marks = (
+        ("batches", "the ranks do not have the same domains in the same order, with the same number of batches of every domain"),
+        (target, "the ranks do not have the same number of batches of the target"),
+        ("eps", "the ranks have different values of eps"),
+        ("model", "the ranks hold different models: their parameters that require a gradient have other shapes, types or shardings; pipeline stages are not supported"),
+    )
+    for (field, message), values in zip(marks, zip(*rows)):
+        if len(set(values)) > 1:
+            raise GradmixError(message, field)
+    ranks = _different([row[6:12] for row in rows])
+    if ranks is not None:
+        raise GradmixError(
+            f"ranks {ranks[0]} and {ranks[1]} of the group hold different values of the same parameters. Give all ranks the same parameters; if each trains a model of its "
+            "own, pass the group of the ranks that share one, such as group=dist.new_group([rank], use_local_synchronization=True)",
+            "model",
+        )
+    norm, target_norm = math.sqrt(sum(row[4] for row in rows)), 0.0
+    if direction is not None:
+        target_norm = _direction_norm(sum(row[5] for row in rows), "target_direction")
+        ranks = _different([row[12:18] for row in rows])
+        if ranks is not None:
+            raise GradmixError(
+                f"ranks {ranks[0]} and {ranks[1]} of the group have different target directions; pass target_gradient(…).tensors of the same model and group",
+                "target_direction",
+            )
+    return _Held(**own, norm=norm, target_norm=target_norm)
+
+
+def _direction_norm(squared: float, field: str) -> float:
+    norm = math.sqrt(squared)
+    if not math.isfinite(norm) or norm == 0:
+        raise GradmixError(f"the target's gradient has the norm {norm}, so it has no direction; the norm must be positive and finite", field)
+    return norm
+
+
+def _averaged(gradients: Sequence[Any], held: _Held, world: _World) -> List[Any]:
+    """Returns the mean gradients over the ranks. Those that all ranks hold are averaged here if they differ, because nothing has done so: a module without DDP, or in no_sync()."""
+    if world.size == 1:
+        return list(gradients)
+    torch = _torch()
+    missing = _crc([gradient is None for gradient, param in zip(gradients, held.params) if hasattr(param, "to_local")])
+    rows = _jointly(world, 7, lambda: [missing, *_sketches_of_copies(gradients, held.copies, held.key, world)])
+    if len({row[0] for row in rows}) > 1:
+        raise GradmixError(
+            "the ranks have gradients of different parameters (as experts that only some ranks use), which FSDP2 mixes up; use every parameter on every rank, or "
+            "set_reduce_scatter_unused_params(True) in a PyTorch that has it",
+            "model",
+        )
+    if _different([row[4:7] for row in rows]) is not None:
+        raise GradmixError("ranks that hold the same shards have different gradients; average them in the backward pass, as fully_shard does on a mesh of two axes", "model")
+    if _different([row[1:4] for row in rows]) is None:
+        return list(gradients)
+    mean = []
+    for gradient, param, times in zip(gradients, held.params, held.copies):
+        if times == world.size:
+            gradient = torch.zeros_like(_local(param)) if gradient is None else gradient
+            torch.distributed.all_reduce(gradient, group=world.group)
+            gradient /= world.size
+        mean.append(gradient)
+    return mean
+
+
+def _crc(value: Any) -> int:
+    return zlib.crc32(json.dumps(value).encode("ascii"))
+
+
+def _count(batches: Any, field: str) -> int:
+    if not isinstance(batches, Sized):
+        raise GradmixError(f"{field} is {_shown(batches)}; it must be a list of batches", field)
+    if len(batches) == 0:
+        raise GradmixError("the target has no batch", field)
+    return len(batches)
+
+
 def _mark(batches: Mapping[str, Sequence[Any]]) -> int:
-    """Returns a number that differs (nearly always) between other domains, other orders of them, and other numbers of their batches. Its square is exact in f64."""
+    """Returns a number that differs (nearly always) between other domains, other orders of them, and other numbers of their batches."""
     if not isinstance(batches, Mapping) or not all(isinstance(own, Sized) for own in batches.values()):
         raise GradmixError(f"batches is {_shown(batches)}; it must map names of domains to lists of batches", "batches")
     counts = [[str(name), len(own)] for name, own in batches.items()]
@@ -1112,31 +1488,51 @@ def _mark(batches: Mapping[str, Sequence[Any]]) -> int:
         raise GradmixError(
             "every domain that is measured needs a batch; leave out those that are not measured", "batches"
         )
-    return zlib.crc32(json.dumps(counts).encode("ascii")) % (1 << 20)
+    return _crc(counts)
 
 
-def _checked_sums(numbers: Sequence[float], mark: int, like: Sequence[Any], world: _World) -> List[float]:
-    """Sums over the ranks. All ranks refuse if their marks differ: with other numbers of batches they would later wait for each other, and in another order
-    the numbers of different domains would be added."""
-    *sums, first, second = _sum_over([*numbers, mark, mark * mark], like, world)
-    if second * world.size != first * first:
-        raise GradmixError(
-            "the ranks do not have the same domains in the same order, with the same number of batches of every domain", "batches"
-        )
-    return sums
-
-
-def _loss(loss_fn: LossFunction, model: Any, batch: Any) -> Any:
+def _loss(loss_fn: LossFunction, model: Any, batch: Any, *, backward: bool = False) -> Any:
+    """Returns a loss. backward: it must be one that autograd can go back from."""
     loss = loss_fn(model, batch)
     if not hasattr(loss, "ndim") or loss.ndim != 0:
         raise GradmixError(f"loss_fn returned {_shown(loss)}; it must return a tensor without axes", "loss_fn")
+    if backward and not loss.requires_grad:
+        raise GradmixError(
+            "loss_fn returned a loss without a gradient; compute it from the model's result without detach(), item() and torch.no_grad()", "loss_fn"
+        )
     return loss
+
+
+#: Steps below this one are lost in the rounding of bf16.
+_SMALL_STEP = 0.002
+
+
+def _low_precision(model: Any, world: _World) -> bool:
+    """Whether products are seen to be in bf16 or f16. An autocast inside loss_fn is not seen."""
+    torch = _torch()
+    try:
+        autocast = torch.is_autocast_enabled(world.device.type)
+    except TypeError:
+        autocast = torch.is_autocast_enabled()
+    policies = [getattr(group, "mp_policy", None) for group in _fsdp_groups(model)]
+    return autocast or any(getattr(policy, "param_dtype", None) in (torch.bfloat16, torch.float16) for policy in policies)
 
 
 def _finite(number: float, what: str, field: Optional[str] = None) -> float:
     if not math.isfinite(number):
         raise GradmixError(f"{what} is {number}; it must be finite", field)
     return number
+
+
+def _same_numbers(returned: Any, output: Any) -> bool:
+    """Whether a tensor is another one, or has its numbers in another type, as FSDP2 makes it with output_dtype. A gradient by one of the two is then that by the other."""
+    if returned is output:
+        return True
+    tensors = all(isinstance(one, _torch().Tensor) for one in (returned, output))
+    if not tensors or returned.shape != output.shape:
+        return False
+    cast = output.to(returned.dtype)
+    return bool(((returned == cast) | (returned.isnan() & cast.isnan())).all())
 
 
 def _head_factors(model: Any, loss_fn: LossFunction, batch: Any, head: Any) -> Tuple[float, Any, Any]:
@@ -1149,24 +1545,40 @@ def _head_factors(model: Any, loss_fn: LossFunction, batch: Any, head: Any) -> T
         """Runs the model without gradients, except for that of its result."""
         with torch.no_grad():
             logits = model(*args, **kwargs)
-        if len(seen) != 1 or logits is not seen[0][1]:
+        if len(seen) != 1:
             raise GradmixError(
-                "the model must call head once and return its output; compute the loss in loss_fn", "head"
+                f"the model called head {len(seen)} times, and must call it once for a batch; pass the module that computes its logits"
+                + (", in a model without torch.compile" if not seen and "torch._dynamo" in sys.modules else ""),
+                "head",
+            )
+        if not _same_numbers(logits, seen[0][1]):
+            raise GradmixError(
+                "the model does not return the output of head, but must call head once and return its output; compute the loss, and all else that follows the head, in loss_fn",
+                "head",
             )
         returned.append(logits.detach().requires_grad_())
         return returned[0]
 
-    handle = head.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+    def note(_: Any, args: Any, kwargs: Any, output: Any) -> None:
+        seen.append((next(iter([*args, *kwargs.values()]), None), output))
+
+    handle = head.register_forward_hook(note, with_kwargs=True)
     try:
         with torch.enable_grad():
             loss = _loss(loss_fn, once, batch)
             if not returned:
                 raise GradmixError("loss_fn did not call the model that it was given", "loss_fn")
-            (slopes,) = torch.autograd.grad(loss, returned)
+            slopes = torch.autograd.grad(loss, returned, allow_unused=True)[0] if loss.requires_grad else None
+            if slopes is None:
+                raise GradmixError(
+                    "loss_fn returned a loss that does not depend on the model's result; compute it without detach(), item() and torch.no_grad()", "loss_fn"
+                )
     finally:
         handle.remove()
         _reshard(model)
     features = seen[0][0]
+    if not isinstance(features, torch.Tensor) or features.numel() * slopes.shape[-1] != slopes.numel() * features.shape[-1]:
+        raise GradmixError("the first argument of head is not the features [..., D] of its output [..., V]", "head")
     return (
         loss.item(),
         features.detach().reshape(-1, features.shape[-1]).float(),
@@ -1178,7 +1590,6 @@ def _measurement(
     batches: Mapping[str, Sequence[Any]],
     slopes: Sequence[float],
     losses: Sequence[float],
-    like: Sequence[Any],
     world: _World,
     target_norm: float,
     *,
@@ -1189,7 +1600,7 @@ def _measurement(
     domains = list(batches)
     n, k = len(slopes), len(domains)
     sent = [*slopes, *losses, *squares] if not by_rank else [*slopes, *losses, *(slope**2 for slope in slopes)]
-    sums = _sum_over(sent, like, world)
+    sums = _sum_over(sent, world)
     totals, lost, more = sums[:n], sums[n : 2 * n], sums[2 * n :]
     alignments: Dict[str, float] = {}
     errors: Dict[str, Optional[float]] = {}

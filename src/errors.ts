@@ -52,3 +52,21 @@ export class GradmixError extends Error {
     this.code = code;
   }
 }
+
+/**
+ * An error that also says, as data, which value caused it, so that nobody has to read that from the message: the names of members on the way to the
+ * value, from the outside in. Not part of the package's interface.
+ */
+export class PlacedError extends GradmixError {
+  /** For example ["losses", "code"]. */
+  readonly place: readonly string[];
+  constructor(
+    code: ErrorCode,
+    message: string | readonly string[],
+    place: readonly string[],
+    options?: ErrorOptions,
+  ) {
+    super(code, message, options);
+    this.place = place;
+  }
+}

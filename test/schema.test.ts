@@ -6,7 +6,7 @@ import { sampleFacts } from "#dist/cli/cluster-sample.js";
 import { clustersDescription } from "#dist/cli/cluster-folder.js";
 import { recordHead } from "#dist/cli/cluster-work.js";
 import { watched } from "#dist/cli/epoch-watch.js";
-import { savedContent } from "#dist/cli/inputs.js";
+import { savedContent } from "#dist/cli/text-witness.js";
 import { doneLine } from "#dist/cli/prepare-work.js";
 import { manifest } from "#dist/cli/prepared-folder.js";
 import { savedRun } from "#dist/cli/run-folder.js";
@@ -142,7 +142,7 @@ const shardFields = {
   },
 };
 const shard = object(shardFields);
-const jobFacts = { documents: cnt, tokens: cnt, textBytes: cnt, skipped: cnt };
+const jobFacts = { documents: cnt, tokens: cnt, textBytes: cnt, skipped: cnt, empty: may(cnt), firstEmpty: may(object({ path: str, from: cnt, line: cnt })) }; // prettier-ignore
 const text = object({
   ...{ files: num, documents: num, tokens: num, heldOutTokens: num, heldOutBytes: num, sha256: str },
 });
@@ -279,6 +279,7 @@ const cases: Readonly<Record<string, readonly [schema.Schema<unknown>, Model, "o
       ...{ ids: list(leaf(fc.integer({ min: -1 }))), numbers: list(cnt), rows: list(cnt) },
       facts: list(object({ path: str, documents: cnt, sha256: str })),
       skipped: cnt,
+      ...{ empty: may(cnt), firstEmpty: may(str) },
     }),
   ],
   "the head of a fit": [

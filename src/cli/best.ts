@@ -12,6 +12,7 @@ import { count, number, object, parse, type Schema, string } from "../schema.ts"
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
 import { bestFolder } from "./run-places.ts";
+import { float32Of } from "../tensor/tensor.ts";
 
 /** What the files of a model need to know about its tokens. */
 type TokenFacts = Pick<Data, "tokenizer" | "vocabulary">;
@@ -74,7 +75,7 @@ export async function createBestKeeper(
     },
     async consider(found, weights) {
       if (kept !== null && !(found.targetLoss < kept.best.targetLoss)) return;
-      const parameters = Float32Array.from(await model.parameters.value.data());
+      const parameters = await float32Of(model.parameters.value);
       const next = { best: found, weights: `${formatJson(weights, 2)}\n`, parameters };
       await write(model, next);
       kept = next;

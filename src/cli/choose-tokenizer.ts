@@ -3,6 +3,7 @@ import { byteTokenizer, type Document, openTokenizer, type Tokenizer, trainBpe }
 import { gptVocabularies } from "../data/gpt-vocabulary-table.ts";
 import { GradmixError } from "../errors.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
+import { labelName } from "./labels.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
 import { formatCount } from "./progress.ts";
 import { readJson, configError } from "./values.ts";
@@ -57,10 +58,10 @@ async function trainTokenizer(
   documents: Documents,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
-  const given = [...kindsOf(files)].find(([, kind]) => kind === "tokens")?.[0];
+  const given = kindsOf(files).find(({ kind }) => kind === "tokens");
   if (given !== undefined)
     throw configError(
-      `${given} consists of token files; give their tokenizer.json with --tokenizer FILE, or give --tokenizer none --vocab-size N`,
+      `${labelName(given.label)} consists of token files; give their tokenizer.json with --tokenizer FILE, or give --tokenizer none --vocab-size N`,
     );
   const share = BPE_CHARACTERS / files.domains.size;
   let isSample = false;

@@ -47,6 +47,7 @@ import {
   type Tally,
 } from "./cluster-tally.ts";
 import { openWork, READ, type Work } from "./cluster-work.ts";
+import { formatEmpty } from "./left-out.ts";
 import { untilInterrupted } from "./interrupt.ts";
 import { searchOf } from "./inputs.ts";
 import { hasChanged, stampOf } from "./prepare-plan.ts";
@@ -117,7 +118,7 @@ async function clusterFiles(
     work.end(true);
     return result;
   } catch (error) {
-    // Results for arguments or text that must change are useless.
+    // If the arguments or the text must change, the finished parts cannot be used, so they are removed.
     work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
     throw error;
   } finally {
@@ -178,6 +179,8 @@ interface ClusteringResult {
   readonly documents: number;
   /** Number of lines that were skipped. */
   readonly skipped: number;
+  /** A line about documents without text; null if there are none. */
+  readonly emptyLine: string | null;
   /** The largest cluster in the sample as a multiple of the mean size, if a balance was requested. */
   readonly largest: number | null;
 }
@@ -189,7 +192,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   saveSample(work, sample);
   const { texts, facts } = sample;
   const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
-  const { skipped } = sample;
+  const { skipped, empty = 0, firstEmpty = "" } = sample;
   const [most = 0] = args.levels;
   if (foreign === null && texts.length < most) throw tooFew(texts.length, documents, most, args);
   print(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
@@ -240,6 +243,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
         textField: args.textField,
         documents,
         skipped,
+        ...(empty === 0 ? {} : { empty }),
       },
       ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
       ...(args.embeddings === null ? {} : { embeddings: resolve(args.embeddings) }),
@@ -252,7 +256,8 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
       encode(clusterPage(clusters, tally, { files: files.length, sample: texts.length })),
     ]);
     writeFileAtomic(join(folder, "clusters.json"), [encode(`${formatJson(description, 2)}\n`)]);
-    return { folder, clusters, documents, skipped, largest };
+    const emptyLine = empty === 0 ? null : formatEmpty(empty, firstEmpty);
+    return { folder, clusters, documents, skipped, emptyLine, largest };
   } finally {
     found.embeddings?.close();
   }
@@ -450,11 +455,15 @@ function writeModel(folder: string, { embedder, clusters }: FoundClusters): void
 /** Number of clusters that are printed. */
 const SHOWN = 20;
 
-function formatResult({ clusters, documents, largest, skipped }: ClusteringResult, out: string): string {
+function formatResult(
+  { clusters, documents, largest, skipped, emptyLine }: ClusteringResult,
+  out: string,
+): string {
   return [
     formatClusters(clusters, documents),
     ...(largest === null ? [] : [`largest  ${largest.toFixed(2)} times the mean of the sample's clusters\n`]),
     ...(skipped === 0 ? [] : [`skipped  ${formatBadLines(skipped)}\n`]),
+    ...(emptyLine === null ? [] : [`empty    ${emptyLine}\n`]),
     `files    ${out}\n`,
   ].join("");
 }

@@ -150,12 +150,14 @@ export type Passed = "empty" | "bad";
 async function* decoded(
   file: string,
   tokenizer: Tokenizer | null,
-  onEmpty: () => void,
+  onEmpty: (source: string) => void,
 ): AsyncGenerator<{ readonly text: string }, void, undefined> {
   if (tokenizer === null)
     throw configError(`FILES: ${file} contains tokens; give the tokenizer that wrote it with --tokenizer`);
+  let number = 0;
   for (const text of tokenDocuments(file, tokenizer)) {
-    if (text === "") onEmpty();
+    number++;
+    if (text === "") onEmpty(`${file}, document ${number}`);
     else yield { text };
     // Files are read synchronously, so signals are handled between documents.
     await giveTurn();
@@ -171,17 +173,19 @@ export async function* documentsWithIds(
   file: string,
   given: FileIds | null,
   { tokenizer, textField, skipBadLines }: ReadingDocuments,
-  onPass: (why: Passed) => void = () => {},
+  onPass: (why: Passed, source: string) => void = () => {},
 ): AsyncGenerator<{ readonly text: string; readonly id: number }, void, undefined> {
   let at = 0;
-  const pass = (why: Passed): void => {
-    at++;
-    onPass(why);
-  };
-  const onEmpty = (): void => pass("empty");
+  const pass =
+    (why: Passed) =>
+    (source: string): void => {
+      at++;
+      onPass(why, source);
+    };
+  const onEmpty = pass("empty");
   const documents = isTokenFile(file)
     ? decoded(file, tokenizer, onEmpty)
-    : readDocuments([file], { textField, skipBadLines, onSkip: () => pass("bad"), onEmpty });
+    : readDocuments([file], { textField, skipBadLines, onSkip: pass("bad"), onEmpty });
   for await (const { text } of documents) {
     yield { text, id: given === null ? -1 : (given.ids[at] ?? -1) };
     at++;

@@ -1,6 +1,6 @@
 /** The sample of texts on which a clustering is fitted, and how the work folder stores it. */
 import { join, resolve } from "node:path";
-import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
+import { count, integerFrom, list, object, optional, parse, type Schema, string } from "../schema.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
 import { beginningOf } from "./cluster-embeddings.ts";
@@ -32,6 +32,9 @@ export interface Sample {
   readonly facts: readonly FileFacts[];
   /** Number of lines that were skipped in all files. */
   readonly skipped: number;
+  /** Number of documents without text in all files, and where the first is; absent if there are none. */
+  readonly empty?: number;
+  readonly firstEmpty?: string;
 }
 
 const SAMPLE = "sample.jsonl";
@@ -56,6 +59,8 @@ export const sampleFacts: Schema<Omit<Sample, "texts" | "ids"> & { readonly ids:
     rows: list(count),
     facts: list(object<FileFacts>({ path: string, documents: count, sha256: string })),
     skipped: count,
+    empty: optional(count),
+    firstEmpty: optional(string),
   });
 
 /** Stores a sample, unless one is stored already. */
@@ -86,10 +91,11 @@ export async function sampleOf(
   const facts: FileFacts[] = [];
   let seen = 0;
   let passed = 0;
-  let skipped = 0;
-  const onPass = (why: Passed): void => {
+  let [skipped, empty, firstEmpty] = [0, 0, ""];
+  const onPass = (why: Passed, source: string): void => {
     passed++;
     if (why === "bad") skipped++;
+    else if (empty++ === 0) firstEmpty = source;
   };
   for (const [i, path] of files.entries()) {
     const hash = textHash();
@@ -110,5 +116,13 @@ export async function sampleOf(
     facts.push({ path: resolve(path), documents, sha256: hash.digest() });
     rows.push(seen + passed - rows.reduce((sum, own) => sum + own, 0));
   }
-  return { texts, ids: Int32Array.from(ids), numbers, rows, facts, skipped };
+  return {
+    texts,
+    ids: Int32Array.from(ids),
+    numbers,
+    rows,
+    facts,
+    skipped,
+    ...(empty === 0 ? {} : { empty, firstEmpty }),
+  };
 }

@@ -70,9 +70,14 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     saveJson(folder, comparisonFiles.result, jsonOf(results, comparison, failures));
     await err.flush();
     out.write(formatResults(results, comparison));
-    for (const page of await writePages(comparison, outcomes, tell)) out.write(`look: ${page}\n`);
-    for (const { name, reason } of failures) out.write(`left out: ${name}, which failed (${reason})\n`);
-    out.write(`files: ${folder}\n`);
+    const pages = await writePages(comparison, outcomes, tell);
+    out.write(
+      [
+        ...pages.map((page) => `look: ${page}\n`),
+        ...failures.map(({ name, reason }) => `left out: ${name}, which failed (${reason})\n`),
+        `files: ${folder}\n`,
+      ].join(""),
+    );
     return failures.length > 0 ? 2 : 0;
   } finally {
     status.end();

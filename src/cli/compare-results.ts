@@ -106,7 +106,7 @@ export function formatResults(
   ].join("\n");
 }
 
-/** As many further seeds, larger than the largest one; if there are not as many of them, the smallest others. */
+/** The given seeds and as many new ones: those after the largest, or the smallest unused ones if numbers run out. */
 function doubled(seeds: readonly number[]): number[] {
   const last = Math.max(...seeds);
   const room = last <= Number.MAX_SAFE_INTEGER - seeds.length;

@@ -6,21 +6,13 @@ import { relative } from "node:path";
 import { type TrainConfig, warmupOf } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
+import { nearest } from "../nearest.ts";
 import { keysOf } from "../keys.ts";
 import { flagOfPath, type OptionRow, optionRows, optionTable } from "./options.ts";
 import { evalShareOtherwise } from "./options/run.ts";
 import type { OptionSpec, SpecsOf } from "./options/spec.ts";
 import { stepsOtherwise } from "./options/training.ts";
-import {
-  checkValue,
-  didYouMean,
-  fromArguments,
-  membersOf,
-  type Raw,
-  readInput,
-  show,
-  configError,
-} from "./values.ts";
+import { checkValue, fromArguments, membersOf, type Raw, readInput, show, configError } from "./values.ts";
 import { checkTogether } from "./config-checks.ts";
 
 /** Values by key path, such as "training.lr", and the name of a key of this source in an error. */
@@ -110,9 +102,8 @@ function suggest(word: string, section?: string): string {
   );
   const local = new Map(here.map((path) => [path.split(".")[1] ?? "", path]));
   for (const candidates of [new Map(sections.map((name) => [name, name])), local, keys]) {
-    const found = didYouMean(word, candidates.keys());
-    const name = /mean (.*)\?$/.exec(found)?.[1];
-    const path = name === undefined ? undefined : candidates.get(name);
+    const name = nearest(word, candidates.keys());
+    const path = name === null ? undefined : candidates.get(name);
     if (path !== undefined) return `; did you mean ${path}?`;
   }
   return "";

@@ -6,6 +6,8 @@ import type { Document } from "../data/index.node.ts";
 import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
 import { beginning, GradmixError } from "../errors.ts";
 import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
+import { isDomain, labelName } from "./labels.ts";
+import type { LabelKind } from "./read-documents.ts";
 import { configError } from "./values.ts";
 
 export interface ContaminationCheck {
@@ -124,10 +126,10 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   if (found === 0) return null;
   const worst = [...domains].sort(([, a], [, b]) => b.documents - a.documents);
   const shown = worst.slice(0, 3).map(([name, counts]) => `${name} ${number(counts.documents)}`);
-  const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
+  const rest = worst.length > 3 ? ` and ${worst.length - 3} more domains` : "";
   const { source, words: shared } = examples[0]!;
   return [
-    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of ${number(foundDocuments)} of ${heldOut} held-out documents of the target (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}): ${shown.join(", ")}${rest}`,
+    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains contain text of ${number(foundDocuments)} of ${heldOut} held-out documents of the target (${words} consecutive words, or the whole document; copies: ${number(copies)}, near copies: ${number(near)}): ${shown.join(", ")}${rest}`,
     `for example ${source}: "${beginning(shared, 80)}"`,
     facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
   ].join("; ");
@@ -137,21 +139,17 @@ const number = (count: number): string => count.toLocaleString("en");
 
 /**
  * Describes which data cannot be compared, because token files contain no words; null if all can. Throws `config` if `--drop-contaminated` was
- * given. Labels are, for example, `domain "code"`, `target` or `target "exam"`.
+ * given.
  */
-export function uncomparedFiles(
-  drops: boolean,
-  kinds: ReadonlyMap<string, "text" | "tokens">,
-  targets: readonly string[],
-): string | null {
-  if (targets.length === 0) {
+export function uncomparedFiles(drops: boolean, kinds: readonly LabelKind[]): string | null {
+  if (kinds.every(({ label }) => isDomain(label))) {
     if (drops)
       throw configError(
         "--drop-contaminated: there is no target whose held-out text could be in the domains",
       );
     return null;
   }
-  const tokens = [...kinds].filter(([, kind]) => kind === "tokens").map(([label]) => label);
+  const tokens = kinds.filter(({ kind }) => kind === "tokens").map(({ label }) => labelName(label));
   if (tokens.length === 0) return null;
   const what =
     tokens.length === 1

@@ -26,8 +26,9 @@ import { divideWork, openWork, type Work } from "./cluster-work.ts";
 import type { DivideArguments } from "./divide-arguments.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
 import { untilInterrupted } from "./interrupt.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import { checkOutputs, filesAmong, filesOf } from "./outputs.ts";
-import { formatBadLines, formatRows, startProgress } from "./progress.ts";
+import { formatRows, startProgress } from "./progress.ts";
 import { tokenizerOfPlan } from "./choose-tokenizer.ts";
 import { checkTokenizes, noRule, takenLayers } from "./taken-options.ts";
 import { textHash } from "./text-hash.ts";
@@ -157,13 +158,13 @@ async function divideInputs(
   // The tokenizer does not depend on windows.
   const tokenizer = await tokenizerOfPlan({ ...data, context: 1, seed, out: null }, inputs, hooks);
   const { textField, skipBadLines, heldOut } = data;
-  let skipped = 0;
-  const onSkip = (): void => void skipped++;
-  const documents = readDocuments(inputs.target, { textField, skipBadLines, onSkip });
+  const leftOut = leftOutTally();
+  const { onSkip, onEmpty } = leftOut;
+  const documents = readDocuments(inputs.target, { textField, skipBadLines, onSkip, onEmpty });
   // As in a run, so that the text on which it is evaluated decides nothing.
   const { train: target } = await buildCorpus("target", documents, tokenizer, { heldOut, seed });
-  const read = await readDomains(inputs, { ...data, onSkip }, tokenizer, hooks.signal);
-  if (skipped > 0) hooks.onEvent(`skipped ${formatBadLines(skipped)}`);
+  const read = await readDomains(inputs, { ...data, onSkip, onEmpty }, tokenizer, hooks.signal);
+  for (const line of leftOut.lines()) hooks.onEvent(line);
   hooks.onEvent("comparing the documents with the target");
   const streams = read.domains.map(({ stream }) => stream);
   const scores = await runStepsInTurns(likenessInSteps(target, streams), hooks.signal);
@@ -183,7 +184,13 @@ interface ReadDomains {
 
 async function readDomains(
   { domains, mixed }: Inputs,
-  { textField, domainField, skipBadLines, onSkip }: TrainConfig["data"] & { readonly onSkip: () => void },
+  {
+    textField,
+    domainField,
+    skipBadLines,
+    onSkip,
+    onEmpty,
+  }: TrainConfig["data"] & Pick<LeftOutTally, "onSkip" | "onEmpty">,
   tokenizer: Tokenizer,
   signal: AbortSignal,
 ): Promise<ReadDomains> {
@@ -201,7 +208,7 @@ async function readDomains(
     const hash = textHash();
     let documents = 0;
     for await (const { text, domain = "" } of readDocuments([file], {
-      ...{ textField, skipBadLines, onSkip },
+      ...{ textField, skipBadLines, onSkip, onEmpty },
       ...(mixed === null || domainField === null ? {} : { domainField }),
     })) {
       await giveTurn();

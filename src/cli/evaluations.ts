@@ -147,6 +147,27 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
 
+/**
+ * The same plan with the numbers of tokens that are really read, since whole windows are, up to the end of a set. An evaluation on these
+ * tokens reads the same windows.
+ */
+export function planAsRead(plan: EvaluationPlan, { target, domains }: HeldOut): EvaluationPlan {
+  const read = (series: EvaluationSeries | null, sets: readonly Windows[]): EvaluationSeries | null =>
+    series === null ? null : { ...series, tokens: tokensRead(series.tokens, plan.context, sets) };
+  return {
+    ...plan,
+    target: read(plan.target, target === null ? [] : [target]),
+    domains: read(plan.domains, [...domains.values()]),
+  };
+}
+
+/** Largest number of tokens that an evaluation on `tokens` tokens of each set reads from one of them. */
+export function tokensRead(tokens: number, context: number, sets: readonly Windows[]): number {
+  // The first token of a set is not predicted.
+  const largest = sets.reduce((most, { stream }) => Math.max(most, stream.tokens.length - 1), 0);
+  return Math.min(Math.ceil(tokens / context) * context, largest);
+}
+
 /** Number of windows read if at most `most` windows of each set are read. */
 export function windowsRead(sets: readonly number[], most: number): number {
   return sets.reduce((sum, count) => sum + Math.min(count, most), 0);

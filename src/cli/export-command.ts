@@ -9,7 +9,8 @@ import type { Output } from "./output.ts";
 import { checkOutputs, filesAmong, filesReadBy } from "./outputs.ts";
 import {
   checkNumber,
-  checkValue,
+  checkChoice,
+  checkGlobs,
   didYouMean,
   fromArguments,
   integerOf,
@@ -71,11 +72,7 @@ export async function exportRun(
   if (given.weights !== null && given.stages !== null)
     throw configError("--weights: --stages writes the weights of each stage; leave out one of the two");
   const stages = given.stages === null ? null : positiveInteger(given.stages, "--stages");
-  const kind = given.weights ?? recommendedWeights;
-  if (kind !== "final" && kind !== "averaged")
-    throw configError(
-      `--weights: ${show(kind)} is not final or averaged${didYouMean(kind, ["final", "averaged"])}`,
-    );
+  const kind = checkChoice(["final", "averaged"], given.weights ?? recommendedWeights, "--weights");
   const context = given.context === null ? undefined : positiveInteger(given.context, "--context");
   const batch = given.batch === null ? undefined : positiveInteger(given.batch, "--batch");
   const record = readRunRecord(given.run);
@@ -87,12 +84,17 @@ export async function exportRun(
   // An option that only `--scale-to` in steps uses is not passed on, since the format would refuse it.
   const isForFiles = (option: "context" | "batch"): boolean =>
     !inSteps(given.scaleTo) || format === undefined || affectsFiles(option, mixture, format);
+  checkSideOptions(given, (option) => {
+    // Without `--out`, the side file is not written.
+    const printed = format?.sidecar === true && given.out === null && !inSteps(given.scaleTo);
+    return printed && !affectsFiles(option, mixture, { ...format, sidecar: false });
+  });
   const exported = exportMixture(mixture, {
     format: given.to,
     ...(given.scaleTo === null ? {} : { scaleTo: lengthOf(given.scaleTo, stepTokens) }),
     ...(context === undefined || !isForFiles("context") ? {} : { context }),
     ...(batch === undefined || !isForFiles("batch") ? {} : { batch }),
-    ...(given.rows === null ? {} : { rows: choice(given.rows, ["documents", "windows"] as const, "--rows") }),
+    ...(given.rows === null ? {} : { rows: checkChoice(["documents", "windows"], given.rows, "--rows") }),
     ...(given.floor === null ? {} : { floor: numberOf(given.floor, "--floor") }),
   });
   const written = place(given, exported.files, exported.sidecar);
@@ -112,6 +114,18 @@ export async function exportRun(
   await out.flush();
   await err.flush();
   return 0;
+}
+
+/** Throws `config` for an option that would only change a side file which is not written. */
+function checkSideOptions(
+  given: Pick<ExportArguments, "to" | "context" | "batch">,
+  isIdle: (option: "context" | "batch") => boolean,
+): void {
+  const idle = (["context", "batch"] as const).find((option) => given[option] !== null && isIdle(option));
+  if (idle !== undefined)
+    throw configError(
+      `--${idle}: of ${given.to ?? ""}, only the side file that --out writes holds it; add --out FILE, or leave it out`,
+    );
 }
 
 /** The flags that were given. */
@@ -171,27 +185,23 @@ function numberOf(text: string, label: string): number {
   return checkNumber(kind, fromArguments(kind, [text], label), label);
 }
 
-function choice<C extends string>(text: string, choices: readonly C[], label: string): C {
-  const found = choices.find((one) => one === text);
-  if (found === undefined)
-    throw configError(
-      `${label}: ${show(text)} is not one of ${choices.join(", ")}${didYouMean(text, choices)}`,
-    );
-  return found;
-}
-
 const multiples: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
 
 const inSteps = (scaleTo: string | null): boolean => scaleTo !== null && /steps?\s*$/i.test(scaleTo);
 
 /** Parses `--scale-to`: tokens, such as 300B, or steps of `stepTokens` tokens, such as 20000steps. */
 function lengthOf(text: string, stepTokens: number): number {
-  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
-  const times = inSteps(unit) ? stepTokens : multiples[unit.toLowerCase()];
-  const tokens = Number(number) * (times ?? NaN);
+  const [, number = "", unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
+  const [whole, fraction = ""] = number
+    .replace(/\.?0*$/, (end) => (number.includes(".") ? "" : end))
+    .split(".");
+  const of = inSteps(unit) ? 1 : (multiples[unit.toLowerCase()] ?? NaN);
+  // Half a token, or half a step, is not a length.
+  const counted = 10 ** fraction.length > of ? NaN : Math.round(Number(`${whole ?? ""}.${fraction}`) * of);
+  const tokens = counted * (inSteps(unit) ? stepTokens : 1);
   if (!(tokens > 0 && Number.isFinite(tokens)))
     throw configError(
-      `--scale-to: ${show(text)} is not a number of tokens such as 5000000 or 300B, or of steps such as 20000steps`,
+      `--scale-to: ${show(text)} is not a whole number of tokens such as 5000000 or 300B, or of steps such as 20000steps`,
     );
   return tokens;
 }
@@ -222,10 +232,7 @@ function readMapFile(path: string): [string, readonly string[]][] {
       throw configError(
         `${label}: ${formatJson(json).slice(0, 60)} is not an object with a path for each domain`,
       );
-    return members.map(([name, value]) => [
-      name.normalize(),
-      checkValue({ type: "globs" }, value, `${label}: ${show(name)}`) as string[],
-    ]);
+    return members.map(([name, value]) => [name.normalize(), checkGlobs(value, `${label}: ${show(name)}`)]);
   }
   const found = new Map<string, string[]>();
   readText(path, label)

@@ -1,4 +1,4 @@
-/** Computes the share of the target that each domain has, for rules that start from it and for `gradmix histogram`. */
+/** Computes the share of the target that resembles each domain, for rules that start from it and for `gradmix histogram`. */
 import type { Tokenizer } from "../data/byte-level.ts";
 import { clusterHistogram } from "../data/cluster/histogram.ts";
 import { countHistogram, type Histogram } from "../data/histogram.ts";
@@ -25,7 +25,7 @@ function measureHistogram(
 }
 
 /**
- * The target's share of each domain, in the order of the domains: by nearest centroids if the domains are clusters (`clusterHistogram`),
+ * The share of the target that resembles each domain, in the order of the domains: by nearest centroids if the domains are clusters (`clusterHistogram`),
  * otherwise by bigrams. Throws `config` if there is no target.
  */
 export async function histogramOf(
@@ -42,7 +42,7 @@ export async function histogramOf(
 
 /** The shares by centroids; null if not all domains are clusters to which texts can be assigned. */
 async function centroidShares(
-  { target, tokenizer, sizes }: Data,
+  { target, tokenizer }: Data,
   names: readonly string[],
   mixed: MixedFiles | null,
   { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
@@ -63,7 +63,8 @@ async function centroidShares(
     textsOf(target.train.stream, tokenizer),
     {
       ...model,
-      sizes: domain.map((name) => (name === undefined ? 0 : sizes[name]!)),
+      // Those of the folder, so that `gradmix histogram`, which reads only the target, counts the same shares.
+      sizes: domain.map((name, j) => (name === undefined ? 0 : clusters.clusters[j]!.bytes)),
       characters: meanCharacters(clusters),
     },
     signal,

@@ -13,7 +13,7 @@ import { clustersWithText, readClusterFolder } from "./cluster-folder.ts";
 import { readTextClusters } from "./cluster-model.ts";
 import { meanCharacters, textsOf } from "./histogram.ts";
 import { type Inputs, listInputs } from "./inputs.ts";
-import { formatBadLines } from "./progress.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import { readData } from "./read-data.ts";
 import { readStart } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -131,8 +131,9 @@ export async function clusterHistograms(
   try {
     const found: TargetHistogram[] = [];
     const all: string[] = [];
+    const leftOut = leftOutTally();
     for (const [name, files] of [...(target.length === 0 ? [] : [["target", target] as const]), ...targets]) {
-      const texts = await targetTexts(name, files, config, seed, hooks);
+      const texts = await targetTexts(name, files, config, seed, leftOut, hooks);
       all.push(...texts);
       const own = await clusterHistogram(texts, corpus, hooks.signal);
       found.push({
@@ -144,6 +145,7 @@ export async function clusterHistograms(
         about: aboutShares(own, texts.length),
       });
     }
+    for (const line of leftOut.lines()) hooks.onEvent(line);
     const grouped: NamedShares[] = [];
     if (groups !== null) {
       if (groups > all.length)
@@ -171,7 +173,8 @@ async function targetTexts(
   files: readonly string[],
   { data: { textField, skipBadLines, heldOut } }: TrainConfig,
   seed: number,
-  { onEvent, signal }: HistogramHooks,
+  leftOut: LeftOutTally,
+  { signal }: HistogramHooks,
 ): Promise<string[]> {
   const tokens = files.find(isTokenFile);
   if (tokens !== undefined)
@@ -182,10 +185,9 @@ async function targetTexts(
   signal.throwIfAborted();
   // The documents alone determine what is held out, whatever the tokenizer.
   const tokenizer = byteTokenizer();
-  let skipped = 0;
-  const documents = readDocuments(files, { textField, skipBadLines, onSkip: () => skipped++ });
+  const { onSkip, onEmpty } = leftOut;
+  const documents = readDocuments(files, { textField, skipBadLines, onSkip, onEmpty });
   const { train } = await buildCorpus(name, documents, tokenizer, { heldOut, seed });
-  if (skipped > 0) onEvent(`target "${name}": skipped ${formatBadLines(skipped)}`);
   return textsOf(train, tokenizer);
 }
 

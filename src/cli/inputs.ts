@@ -1,8 +1,4 @@
-/**
- * The text that a run reads: which files, what is left out, which text occurs in two places, and its hashes, by which a resumed run detects
- * changes.
- */
-import { createHash } from "node:crypto";
+/** The files of a run: which belong to each domain and target, what is left out, and which are in two domains. */
 import { join, resolve } from "node:path";
 import { type PassedOverMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
@@ -10,7 +6,9 @@ import { isTokenFile, tokenFileOf } from "../data/token-files.ts";
 import { type ClusterFolder, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
+import { countOf, firstFew } from "./phrases.ts";
 import { preparedAmong } from "./prepared-folder.ts";
+import { domainLabel, type Label, labelName, targetLabel, theTarget } from "./labels.ts";
 import type { RunHooks } from "./run-events.ts";
 import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
@@ -18,12 +16,9 @@ import { GradmixError } from "../errors.ts";
 import { writtenNames } from "./run-names.ts";
 import { optionTable } from "./options.ts";
 import { unusedReading } from "./unused-reading.ts";
-import { type TextHash, textHash } from "./text-hash.ts";
 import { configError } from "./values.ts";
-import { isObject } from "../json.ts";
-import { faultOf, integerFrom, list, object, read, type Schema, string } from "../schema.ts";
 
-/** Files of the domains and targets. In messages and records each has a label: `domain "code"`, `target`, `target "exam"`. */
+/** Files of the domains and targets. `labelledFiles` lists them with their labels. */
 export interface Inputs {
   /** Files by domain, in the order of the weights. A domain that a field of documents defines has no files of its own. */
   readonly domains: ReadonlyMap<string, readonly string[]>;
@@ -41,6 +36,21 @@ export interface MixedFiles {
   readonly clusters: ClusterFolder | null;
 }
 
+/** Files with the label of what they belong to. */
+export interface LabelledFiles {
+  readonly label: Label;
+  readonly files: readonly string[];
+}
+
+/** The files of each label: those of the domains, in the order of the weights, and then those of the target, if there is one, and of further targets. */
+export function labelledFiles({ domains, target, targets }: Inputs): LabelledFiles[] {
+  return [
+    ...Array.from(domains, ([name, files]) => ({ label: domainLabel(name), files })),
+    ...(target.length === 0 ? [] : [{ label: theTarget, files: target }]),
+    ...Array.from(targets, ([name, files]) => ({ label: targetLabel(name), files })),
+  ];
+}
+
 type ListedConfig = Pick<
   DataConfig,
   "domains" | "domainsFrom" | "domainField" | "target" | "targets" | "textField" | "skipBadLines"
@@ -54,21 +64,21 @@ export async function listInputs(
   const plan = await withStdin(given, signal);
   const search = searchOf(plan, onEvent, signal);
   const none = new Set<string>();
-  const target = plan.target.length === 0 ? [] : await search.find("target", plan.target, none);
+  const target = plan.target.length === 0 ? [] : await search.find(labelName(theTarget), plan.target, none);
   const targets = new Map<string, readonly FoundFile[]>();
   for (const [name, globs] of plan.targets)
-    targets.set(name, await search.find(`target "${name}"`, globs, none));
+    targets.set(name, await search.find(labelName(targetLabel(name)), globs, none));
   // Text of a target is never trained on as text of a domain.
   const ofTargets = [...target, ...[...targets.values()].flat()];
   const exclude = new Set(ofTargets.map(({ path }) => path));
   const domains = new Map<string, readonly FoundFile[]>();
   for (const [name, globs] of plan.domains)
-    domains.set(name, await search.find(`domain "${name}"`, globs, exclude));
+    domains.set(name, await search.find(labelName(domainLabel(name)), globs, exclude));
   const together = await domainsTogether(plan, search, ofTargets, exclude);
   for (const [name, files] of together.domains) domains.set(name, files);
   const shared = inTwoDomains([...domains, ...(together.shared === null ? [] : [together.shared])]);
   if (shared.length > 0)
-    onEvent(`${count(shared.length, "file is", "files are")} in more than one domain: ${firstFew(shared)}`);
+    onEvent(`${countOf(shared.length, "file is", "files are")} in more than one domain: ${firstFew(shared)}`);
   const all = [...ofTargets, ...[...domains.values()].flat(), ...(together.shared?.[1] ?? [])];
   for (const { key, why } of unusedReading(
     all.map(({ path }) => path),
@@ -142,8 +152,9 @@ function withText(
     : [];
   if (cards.length > 0)
     onEvent(`${what}: left out files that describe the tables: ${firstFew(cards.map(({ path }) => path))}`);
+  const described = new Set(cards);
   // The index of a token file is read with the tokens.
-  const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
+  const own = found.filter((file) => tokenFileOf(file.path) === null && !described.has(file));
   if (own.length === 0)
     throw new GradmixError(
       "data",
@@ -246,7 +257,7 @@ function withoutTargets(
   const left: string[] = [];
   for (const [name, files] of found) {
     const own = files.filter(({ identity }) => !theirs.has(identity));
-    left.push(...files.filter((file) => !own.includes(file)).map(({ path }) => path));
+    for (const { path, identity } of files) if (theirs.has(identity)) left.push(path);
     if (own.length > 0) kept.set(name, own);
   }
   if (left.length > 0) onEvent(`--domains: left out ${because.excluded(left.length)}: ${firstFew(left)}`);
@@ -297,17 +308,11 @@ async function domainsByField(
 }
 
 const because: { readonly [W in LeftOut]: (n: number) => string } = {
-  excluded: (n) => `${count(n, "file that belongs", "files that belong")} to the target`,
-  "passed over": (n) => `${count(n, "file", "files")} that a run wrote`,
-  unreadable: (n) => `${count(n, "path", "paths")} that cannot be read`,
-  link: (n) => `${count(n, "broken link", "broken links")}, which may have led to a folder`,
+  excluded: (n) => `${countOf(n, "file that belongs", "files that belong")} to the target`,
+  "passed over": (n) => `${countOf(n, "file", "files")} that a run wrote`,
+  unreadable: (n) => `${countOf(n, "path", "paths")} that cannot be read`,
+  link: (n) => `${countOf(n, "broken link", "broken links")}, which may have led to a folder`,
 };
-
-const count = (n: number, one: string, many: string): string => `${n} ${n === 1 ? one : many}`;
-
-function firstFew(items: readonly string[]): string {
-  return items.slice(0, 3).join(", ") + (items.length > 3 ? ` and ${items.length - 3} more` : "");
-}
 
 /** Describes each file that belongs to two domains, under any path: `path (first domain, second domain)`. */
 function inTwoDomains(domains: readonly (readonly [name: string, files: readonly FoundFile[]])[]): string[] {
@@ -320,169 +325,4 @@ function inTwoDomains(domains: readonly (readonly [name: string, files: readonly
       else shared.push(`${path} (${other}, ${name})`);
     }
   return shared;
-}
-
-/** What was read under one label. */
-export interface Content {
-  /** `domain "code"`, `target`, `target "exam"`. */
-  readonly label: string;
-  readonly files: number;
-  readonly documents: number;
-  /** Number of tokens of the training stream. */
-  readonly tokens: number;
-  /** SHA-256 of the text, file by file. */
-  readonly sha256: string;
-}
-
-/** Records what is read under one label, while it is read. */
-export interface Reading {
-  /** Records a document of a file. The documents of one file must come one after another. */
-  text(path: string, text: string): void;
-  /** Records a token file with the hash of its bytes. */
-  tokens(path: string, sha256: string, documents: number): void;
-  /** Ends the recording. `files` is the number of files to read; by default the number of those that contained text. */
-  end(files?: number): void;
-}
-
-export interface Witness {
-  open(label: string): Reading;
-  /** Passes on the documents of the files, one file after another and unchanged, and records their contents under `label`. */
-  watch<D extends { readonly text: string }>(
-    label: string,
-    files: readonly string[],
-    documents: (files: readonly string[]) => AsyncIterable<D>,
-  ): AsyncGenerator<D, void, undefined>;
-  /** The contents of everything that was read to its end; `tokens` are the numbers of tokens by label. */
-  contents(tokens: ReadonlyMap<string, number>): Content[];
-  /** One line for every two labels under which the same text was read from different files. */
-  copies(): string[];
-}
-
-/** Hashes text while it is tokenized, which takes many times as long. */
-export function createWitness(): Witness {
-  const read = new Map<string, { files: number; documents: number; sha256: string }>();
-  /** Maps the hash of a file's text to where it was first read. */
-  const first = new Map<string, { label: string; path: string }>();
-  const copies = new Map<string, { labels: [string, string]; paths: string[] }>();
-  const compare = (label: string, path: string, sha256: string): void => {
-    const other = first.get(sha256);
-    if (other === undefined) first.set(sha256, { label, path });
-    else if (other.label !== label && resolve(other.path) !== resolve(path)) {
-      // Messages name domains before targets, although targets are read first.
-      const own = { label, path };
-      const turned = other.label.startsWith("target") && label.startsWith("domain");
-      const [left, right] = turned ? [own, other] : [other, own];
-      const labels: [string, string] = [left.label, right.label];
-      const pair = copies.get(labels.join(" ")) ?? { labels, paths: [] };
-      pair.paths.push(`${left.path} and ${right.path}`);
-      copies.set(labels.join(" "), pair);
-    }
-  };
-  const open = (label: string): Reading => {
-    const whole = createHash("sha256");
-    let [documents, withText] = [0, 0];
-    let current: { readonly path: string; readonly hash: TextHash } | null = null;
-    const add = (path: string, sha256: string): void => {
-      whole.update(sha256);
-      compare(label, path, sha256);
-    };
-    const close = (): void => {
-      if (current !== null) add(current.path, current.hash.digest());
-      current = null;
-    };
-    return {
-      text(path, text) {
-        if (current?.path !== path) {
-          close();
-          current = { path, hash: textHash() };
-          withText++;
-        }
-        current.hash.add(text);
-        documents++;
-      },
-      tokens(path, sha256, count) {
-        add(path, sha256);
-        documents += count;
-        withText++;
-      },
-      end(files = withText) {
-        close();
-        read.set(label, { files, documents, sha256: whole.digest("hex") });
-      },
-    };
-  };
-  return {
-    open,
-    async *watch(label, files, documents) {
-      const reading = open(label);
-      for (const path of files)
-        for await (const document of documents([path])) {
-          reading.text(path, document.text);
-          yield document;
-        }
-      reading.end(files.length);
-    },
-    contents: (tokens) =>
-      [...read].map(([label, own]) => ({ label, tokens: tokens.get(label) ?? 0, ...own })),
-    copies: () =>
-      [...copies.values()].map(({ labels, paths }) => {
-        const trained =
-          labels.some((label) => label.startsWith("target")) &&
-          labels.some((label) => label.startsWith("domain"));
-        return `${labels.join(" and ")} hold the same text in ${count(paths.length, "file", "files")} each: ${firstFew(paths)}${trained ? "; the run would train on text on which it is evaluated" : ""}`;
-      }),
-  };
-}
-
-const size = integerFrom(0);
-
-/** Schema of what was read under one label, in a checkpoint. */
-export const savedContent: Schema<Content> = object<Content>({
-  ...{ label: string, files: size, documents: size, tokens: size, sha256: string },
-});
-
-/**
- * Throws `checkpoint`, naming the change, unless the text is the one with which the run began. `saved` comes from its checkpoint. Older
- * checkpoints contain no hashes but numbers of tokens; for these, a line for the user is returned.
- */
-export function checkSameText(saved: unknown, found: readonly Content[]): string | null {
-  const differs = (label: string, then: string, now: string): GradmixError =>
-    new GradmixError(
-      "checkpoint",
-      `--resume: the text of ${label} has changed (then ${then}; now ${now}); restore it, or start a new run from the checkpoint with --init-from`,
-    );
-  if (!Array.isArray(saved)) {
-    const before = new Map(Object.entries(isObject(saved) ? saved : {}));
-    for (const { label, tokens } of found) {
-      const then = before.get(oldLabel(label));
-      if (then !== tokens) throw differs(label, `${String(then)} tokens`, `${tokens} tokens`);
-    }
-    return "the checkpoint was written by an earlier version and has no hash of the text: only the number of tokens could be checked, and it is the same";
-  }
-  const fault = faultOf({ source: "checkpoint", part: "corpus", code: "checkpoint" });
-  const before = new Map(read(list(savedContent), saved, fault).map((content) => [content.label, content]));
-  const labels = new Set(found.map(({ label }) => label));
-  for (const then of before.values())
-    if (!labels.has(then.label)) throw differs(then.label, sizeOf(then), "none");
-  for (const now of found) {
-    const then = before.get(now.label);
-    if (then?.sha256 === now.sha256 && then.tokens === now.tokens) continue;
-    throw differs(
-      now.label,
-      then === undefined ? "none" : sizeOf(then),
-      sizeOf(now) + (then !== undefined && sizeOf(then) === sizeOf(now) ? ", but other text" : ""),
-    );
-  }
-  return null;
-}
-
-function sizeOf({ files, documents, tokens }: Content): string {
-  const n = (value: number): string => value.toLocaleString("en");
-  return `${n(files)} ${files === 1 ? "file" : "files"}, ${n(documents)} ${documents === 1 ? "document" : "documents"}, ${n(tokens)} training tokens`;
-}
-
-/** The label in older checkpoints: `code`, `(target)`, `(target exam)`. */
-function oldLabel(label: string): string {
-  const [, kind = "", name] = /^(domain|target)(?: "(.*)")?$/.exec(label) ?? [];
-  return kind === "domain" ? (name ?? "") : name === undefined ? "(target)" : `(target ${name})`;
 }

@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { errorCode, type GradmixError } from "../errors.ts";
 import { makeFolders, removeEmptyFolders } from "../folders-node.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
+import { realPath } from "./real-path.ts";
 import { configError } from "./values.ts";
 
 export interface Lock {
@@ -75,7 +76,12 @@ export function lockFolder(folder: string): Lock {
 
 /** Locks a file that only one process may write, in an existing folder, in the same way. */
 export function takeFileLock(file: string, fs: WriteFs = nodeFs): Lock {
-  return takeLockOf({ kind: "file", path: file }, `${file}.lock`, fs);
+  return takeLockOf({ kind: "file", path: file }, fileLockPath(file), fs);
+}
+
+/** The lock of a file: beside the file itself, so that two links to it have one lock. */
+export function fileLockPath(file: string): string {
+  return `${realPath(file)}.lock`;
 }
 
 function takeLockOf(locked: Locked, path: string, fs: WriteFs): Lock {
@@ -118,9 +124,9 @@ export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
 }
 
 /**
- * Creates the file `path` with our contents. A file that names an ended process is replaced by the first process that makes the claim, which
- * is a file of the same kind, named after the contents to be replaced. Contents never repeat, so a process that comes late finds contents
- * other than those it claimed.
+ * Creates the file `path` with our contents. If the process of the existing lock has ended, a process must first create a second lock, the claim. The
+ * name of the claim contains a hash of the old lock, so only one process can replace that lock. Contents never repeat, so a process that comes late sees
+ * that the lock has changed.
  */
 function acquire(path: string, own: string, locked: Locked, fs: WriteFs): void {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {

@@ -100,10 +100,10 @@ async function loopOf({ steps, keepBest }: CyclePlan, hooks: RunHooks, parts: Pa
     (name) => trainer.seen(names.indexOf(name)).epochs,
     resumed?.json["epochWatch"],
   );
-  const saving = createSaving(hooks, parts, () => ({
-    json: { epochWatch: watch.saved(), ...keeper?.saved().json },
-    arrays: keeper?.saved().arrays ?? {},
-  }));
+  const saving = createSaving(hooks, parts, () => {
+    const best = keeper?.saved();
+    return { json: { epochWatch: watch.saved(), ...best?.json }, arrays: best?.arrays ?? {} };
+  });
   const unevaluated = resumed === null ? START : unevaluatedOf(resumed);
   return { parts, hooks, steps, keeper, watch, saving, progress: { last: null, guarded: null, unevaluated } };
 }
@@ -225,7 +225,7 @@ function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent 
   );
 }
 
-/** Whether the measurements contradict the prior by 1 or more since this update (S of docs/rules.md), which doubles the steps of the weights. */
+/** Whether this update raised the contradiction S (docs/rules.md) to 1 or more. From then on, the steps of the weights are at least twice as long. */
 function beginsToContradict(before: RuleState, after: RuleState): boolean {
   const [from, to] = [contradictionIn(before) ?? 0, contradictionIn(after) ?? 0];
   return from < 1 && to >= 1;

@@ -1,5 +1,6 @@
 /** metrics.jsonl of a run while it is written: whole lines only, also after a kill or on a full disk. */
 import * as nodeFs from "node:fs";
+import { GradmixError } from "../errors.ts";
 import { ioError, quietly, writeAll, type WriteFs } from "../node/files.ts";
 import { isObject } from "../json.ts";
 import { jsonOrUndefined } from "../schema.ts";
@@ -71,27 +72,51 @@ export function truncateMetrics(path: string, step: number): number {
   if (!nodeFs.existsSync(path)) return 0;
   const file = nodeFs.openSync(path, "r+");
   try {
-    const kept = wholeLines(file, step);
-    nodeFs.ftruncateSync(file, kept);
-    return kept;
+    const { bytes } = keptLines(file, step);
+    nodeFs.ftruncateSync(file, bytes);
+    return bytes;
   } finally {
     nodeFs.closeSync(file);
   }
 }
 
-/** Number of bytes before the first line that is incomplete or of a later step. */
-function wholeLines(file: number, step: number): number {
+/**
+ * Throws `checkpoint` unless metrics.jsonl has the lines of all steps up to `step`, from which a run continues. Otherwise the run would have a gap that no
+ * report accepts.
+ */
+export function checkMetrics(path: string, step: number): void {
+  let last = 0;
+  if (nodeFs.existsSync(path)) {
+    const file = nodeFs.openSync(path, "r");
+    try {
+      last = keptLines(file, step).last;
+    } finally {
+      nodeFs.closeSync(file);
+    }
+  }
+  if (last < step)
+    throw new GradmixError(
+      "checkpoint",
+      `${path}: ${last === 0 ? "has no line of a step" : `its lines of steps end at step ${last}`}, but the checkpoint was made after step ${step}; put the whole file back, or train again in another folder`,
+    );
+}
+
+/** The lines before the first one that is incomplete, of a later step, or does not follow: the number of their bytes, and the step of the last one. */
+function keptLines(file: number, step: number): { readonly bytes: number; readonly last: number } {
   const chunk = Buffer.alloc(2 ** 20);
   let rest = Buffer.alloc(0);
-  let kept = 0;
+  let [kept, last] = [0, 0];
   for (let at = 0; ;) {
     const count = nodeFs.readSync(file, chunk, 0, chunk.length, at);
-    if (count === 0) return kept;
+    if (count === 0) return { bytes: kept, last };
     at += count;
     const bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
     let start = 0;
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      if (!(stepOfLine(bytes.toString("utf8", start, end)) <= step)) return kept;
+      const own = stepOfLine(bytes.toString("utf8", start, end));
+      // Several lines may be of one step: that of the step, and those of runs that continued after it.
+      if (!(own <= step) || own < last || own > last + 1) return { bytes: kept, last };
+      last = own;
       kept += end + 1 - start;
       start = end + 1;
     }
@@ -99,7 +124,7 @@ function wholeLines(file: number, step: number): number {
   }
 }
 
-function stepOfLine(line: string): number {
+export function stepOfLine(line: string): number {
   const value = jsonOrUndefined(line);
   return isObject(value) && typeof value["step"] === "number" ? value["step"] : NaN;
 }

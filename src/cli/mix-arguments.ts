@@ -1,5 +1,6 @@
 /** The options of `gradmix mix`: those that it shares with `gradmix train`, and its own. */
 import type { OptionRow } from "./options.ts";
+import type { Raw } from "./values.ts";
 
 /** Short help of the options of `gradmix train` that have the same meaning here. */
 const taken: Readonly<Record<string, string>> = {
@@ -56,3 +57,12 @@ export const mixFlags = {
 } as const;
 
 export type MixFlags = { readonly [F in keyof typeof mixFlags]: string | null };
+
+/** What the command line of `gradmix mix` gives. */
+export interface MixArguments {
+  /** Path of a config file; its other options are ignored. */
+  readonly config: string | null;
+  /** Flags of the table that were given, by key path. */
+  readonly given: ReadonlyMap<string, Raw>;
+  readonly flags: MixFlags;
+}

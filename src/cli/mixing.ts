@@ -10,7 +10,7 @@ import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
 import { limitsOf } from "../dga/combinators/guard.ts";
 import type { RunFacts } from "../dga/facts.ts";
-import { createMixer, type Mixer, mixerDefaults, type MixerOptions } from "../dga/mixer.ts";
+import { createMixer, currentWeights, type Mixer, mixerDefaults, type MixerOptions } from "../dga/mixer.ts";
 import { checkOptionSet, planOf } from "../dga/plan.ts";
 import {
   mostRepetitionsOf,
@@ -28,7 +28,7 @@ import { sumOf } from "../dga/simplex.ts";
 import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
 import { clampedAlignment, unusedAlignment } from "./unused-alignment.ts";
-import { common, nameIn, normaliseOf, ownFloor, ruleTakes } from "./common-options.ts";
+import { common, nameIn, normaliseOf, ownFloor, ruleTakes, weighsBySize } from "./common-options.ts";
 import { targetAdvice } from "./prepared-folder.ts";
 import { guardShareOtherwise } from "./options/mixing.ts";
 
@@ -65,10 +65,12 @@ export interface MixingPlan {
    * how many times the run goes through the text. null otherwise.
    */
   repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
-  /** Lines for the user about options of the alignment that were given and have no effect, or not the whole one. */
+  /** Lines for the user about options of the alignment that were given and have no effect, or only a part of it. */
   readonly unused: readonly string[];
   /** Smallest share of a domain's windows that is selected by their likeness to the target; 1: the run uses all text. */
   readonly leastShare: number;
+  /** Whether that share was given, so that it is reported if the run nevertheless uses all text. */
+  readonly selectionGiven: boolean;
   /** Whether the rule uses a histogram of the target over the domains and none was given, so that it must be counted (`histogramOf`). */
   readonly wantsHistogram: boolean;
   /** Makes the mixer, once the text has been read. */
@@ -146,11 +148,36 @@ export function planMixing(
       const most = repetitions(sizes);
       return most !== null && most * text < tokens ? tokens / text : null;
     },
-    unused: [...unusedAlignment(alignment, planned.rule, bases), ...clampedAlignment(alignment, planned)],
+    unused: [
+      ...idleBounds(mixing, targets, of),
+      ...unusedAlignment(alignment, planned.rule, bases),
+      ...clampedAlignment(alignment, planned),
+    ],
     leastShare: mixing.select ?? (selectsOtherwise(mixing, data) ? selectionDefaults.leastShare : 1),
+    selectionGiven: mixing.select !== null,
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) => build({ sizes: offered(sizes), histogram }),
   };
+}
+
+/** A line for each bound that was given although the weights never move and keep it anyway, whatever the text is. */
+function idleBounds(mixing: MixingConfig, targets: readonly string[], names: readonly string[]): string[] {
+  const { rule, guard, repetitionCap, combinators, floor } = mixing;
+  const { fixed = false, histogram } = ruleTraits(rule);
+  const moves = !fixed || guard !== null || repetitionCap !== null || combinators.length > 0;
+  // Weights that depend on the text may need the bound.
+  if (moves || weighsBySize(rule) || histogram !== undefined) return [];
+  const sizes = Object.fromEntries(names.map((name) => [name, 1]));
+  const weightsOf = (given: MixingConfig): Float64Array =>
+    currentWeights(mixerFor(given, targets, names, { sizes }).initial);
+  const weights = weightsOf(mixing);
+  return (["floor", "ceiling"] as const).flatMap((option) => {
+    if (mixing[option] === null || (option === "floor" && floor === 0)) return [];
+    const without = weightsOf({ ...mixing, [option]: null });
+    return without.some((weight, i) => Math.abs(weight - weights[i]!) > 1e-12)
+      ? []
+      : [`mixing.${option} has no effect: the weights of rule ${rule} are fixed, and already keep it`];
+  });
 }
 
 /** Throws `config` for a mixer that cannot run with the other options. */
@@ -264,8 +291,8 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 }
 
 /**
- * Whether a run selects windows if the options do not say so: if its rule can take steps around a prior over the domains, also if that is uniform, unless
- * it is to remember all of its domains. What it reads of them must then be like them, not like the target.
+ * Whether a run selects windows by default. It does if its rule takes steps around a prior over the domains (a uniform one too). It does not if a floor or
+ * a guard protects domains: the text of a protected domain must be typical of that domain, not of the target.
  */
 function selectsOtherwise(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
   return canHavePrior(mixing) && mixing.bases === null && target.length > 0 && !remembersDomains(mixing);

@@ -2,22 +2,30 @@
  * Files that a command writes under a name that the user gave. An existing file is replaced, except one that the same command reads, and one without
  * which a run, a comparison, prepared text or clusters could not be used any more.
  */
-import { existsSync, realpathSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { listFiles } from "../data/files.ts";
 import { fileLayer } from "./config.ts";
 import type { Inputs } from "./inputs.ts";
-import { isLockName } from "./lock.ts";
+import { fileLockPath, isLockName } from "./lock.ts";
+import { realPath } from "./real-path.ts";
 import { configError, isFile } from "./values.ts";
 import { protectedNames } from "./run-names.ts";
 
 /** The flag that names an output, and its path. */
 export type NamedOutput = readonly [flag: string, path: string];
 
-/** Throws `config`, naming the flag, for an output that would replace another output, one of the files that the command `reads`, or a file of a run. */
-export function checkOutputs(outputs: readonly NamedOutput[], reads: Iterable<string>): void {
+/**
+ * Throws `config`, naming the flag, for an output that would replace another output, one of the files that the command `reads`, the lock of an output that is
+ * `locked`, or a file of a run.
+ */
+export function checkOutputs(
+  outputs: readonly NamedOutput[],
+  reads: Iterable<string>,
+  locked: readonly NamedOutput[] = [],
+): void {
   const taken = new Map<string, string>();
   for (const path of reads) taken.set(realPath(path), "the command reads this file");
+  for (const [flag, path] of locked) taken.set(fileLockPath(path), `it is the lock of ${flag}`);
   for (const [flag, path] of outputs) {
     if (path === "-")
       throw configError(`${flag}: - is not the standard output here; name a file (./- for one called "-")`);
@@ -67,14 +75,6 @@ export function filesOf({ domains, mixed, target, targets }: Inputs): string[] {
   ];
 }
 
-/** The path without symbolic links, also of a file that does not exist yet. */
-function realPath(path: string): string {
-  const whole = resolve(path);
-  if (existsSync(whole)) return realpathSync(whole);
-  const parent = dirname(whole);
-  return parent === whole ? whole : join(realPath(parent), basename(whole));
-}
-
 /** Pages and tables that are made again from the other files. */
 const remade: ReadonlySet<string> = new Set(["report.html", "metrics.csv"]);
 
@@ -84,7 +84,10 @@ export function isPageOfRun(path: string): boolean {
   return basename(place) === "report.html" && isFile(place) && protectedNames(dirname(place)).size > 0;
 }
 
-/** To what a file belongs that a command wrote: to the folder above it, or (model/config.json of a run) to the one above that. null: to nothing. */
+/**
+ * Says which folder that gradmix wrote a file belongs to: its own, or the one above that (as for model/config.json of a run). null if it belongs to
+ * none.
+ */
 function ownerOf(place: string): string | null {
   let name = basename(place);
   let folder = dirname(place);

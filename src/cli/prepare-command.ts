@@ -9,21 +9,14 @@ import { shellWord } from "../shell-word.ts";
 import { fileLayer, namesTargets } from "./config.ts";
 import { listInputs } from "./inputs.ts";
 import { untilInterrupted } from "./interrupt.ts";
+import { formatEmpty } from "./left-out.ts";
 import { isWide } from "../data/tokens.ts";
 import { lockFolder, removeLockRemains } from "./lock.ts";
 import type { PrepareArguments } from "./prepare-arguments.ts";
+import { type Label, labelName } from "./labels.ts";
 import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
-import { isJobWhole } from "./prepare-jobs.ts";
-import {
-  checkSamePlan,
-  type Job,
-  jobsOf,
-  type Label,
-  labelName,
-  planOf,
-  type PreparePlan,
-  planToSave,
-} from "./prepare-plan.ts";
+import { isJobWhole, type PlaceInPart, placeInFile } from "./prepare-jobs.ts";
+import { checkSamePlan, type Job, jobsOf, planOf, type PreparePlan, planToSave } from "./prepare-plan.ts";
 import { startPool } from "./prepare-pool.ts";
 import { startPrepareProgress } from "./prepare-progress.ts";
 import {
@@ -190,6 +183,10 @@ interface Done {
   /** The shards, in the order of the labels. */
   readonly shards: readonly Shard[];
   readonly skipped: number;
+  /** Number of documents without text. */
+  readonly empty: number;
+  /** Where the first of them is; null if there is none. */
+  readonly firstEmpty: PlaceInPart | null;
 }
 
 /** Runs the remaining jobs, then makes the remaining shards. */
@@ -259,13 +256,16 @@ async function encodeAll(
         work.shardDone(label, { shard, jobs: hash });
       },
     );
+    const facts = jobs.flatMap(({ id }) => work.jobs.get(id) ?? []);
     return {
       shards: plan.labels.map((label, i) => {
         const joined = work.shards.get(i);
         if (joined === undefined) throw new Error(`no shard of ${labelName(label)} was made`);
         return joined.shard;
       }),
-      skipped: jobs.reduce((sum, { id }) => sum + (work.jobs.get(id)?.skipped ?? 0), 0),
+      skipped: facts.reduce((sum, { skipped }) => sum + skipped, 0),
+      empty: facts.reduce((sum, { empty = 0 }) => sum + empty, 0),
+      firstEmpty: facts.find(({ firstEmpty }) => firstEmpty !== undefined)?.firstEmpty ?? null,
     };
   } finally {
     await pool.stop();
@@ -298,7 +298,7 @@ function manifestOf(
   plan: PreparePlan,
   made: SavedPlan,
   tokenizer: Tokenizer,
-  { shards, skipped }: Done,
+  { shards, skipped, empty }: Done,
 ): Record<string, unknown> {
   const of = (kind: Label["kind"]): ReadonlyMap<string, Shard> =>
     new Map(
@@ -311,6 +311,7 @@ function manifestOf(
     format: plan.options.format,
     tokenizer: { file: preparedFiles.tokenizer, sha256: made.tokenizer, kind, vocabSize, endOfText },
     skipped,
+    empty,
     domains: of("domain"),
     target: of("target").get("") ?? null,
     targets: of("targets"),
@@ -321,7 +322,7 @@ function manifestOf(
 /** Number of domains shown, the largest first. */
 const SHOWN = 8;
 
-function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done): string {
+function formatDone(folder: string, plan: PreparePlan, { shards, skipped, empty, firstEmpty }: Done): string {
   const sum = (part: (shard: Shard) => number): number => shards.reduce((all, shard) => all + part(shard), 0);
   const [tokens, documents, bytes] = [sum((s) => s.tokens), sum((s) => s.documents), sum((s) => s.textBytes)];
   const domains = plan.labels
@@ -335,6 +336,7 @@ function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done
       .map(({ name, tokens: own }) => `${name} ${formatCount(own)}`)
       .join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`,
     ...(skipped === 0 ? [] : [`  skipped  ${formatBadLines(skipped)}`]),
+    ...(firstEmpty === null ? [] : [`  empty    ${formatEmpty(empty, placeInFile(firstEmpty))}`]),
     `  train    gradmix train --domains ${shellWord(folder)}`,
     "",
   ].join("\n");

@@ -22,15 +22,8 @@ import { GradmixError } from "../errors.ts";
 import { ioError, writeAll, type WriteFs } from "../node/files.ts";
 import { writeMegatronBlocks, writeNanoGPTBlocks } from "../node/write-tokens.ts";
 import { type ClusterFolder, clusteredDocuments } from "./cluster-folder.ts";
-import {
-  checkStamp,
-  type Job,
-  type Label,
-  labelName,
-  type PreparePlan,
-  shardPath,
-  stampOf,
-} from "./prepare-plan.ts";
+import { type Label, labelName } from "./labels.ts";
+import { checkStamp, type Job, type PreparePlan, shardPath, stampOf } from "./prepare-plan.ts";
 import { preparedFiles, type Shard } from "./prepared-folder.ts";
 
 /** The result of a job. */
@@ -41,6 +34,25 @@ export interface JobFacts {
   readonly textBytes: number;
   /** Number of lines and files that were left out. */
   readonly skipped: number;
+  /** Number of documents without text, and where the first is; absent if there are none. */
+  readonly empty?: number;
+  readonly firstEmpty?: PlaceInPart;
+}
+
+/** A line or row of a part of a file. */
+export interface PlaceInPart {
+  readonly path: string;
+  /** First byte of the part. */
+  readonly from: number;
+  /** Number of the line in the part, counted from 1. */
+  readonly line: number;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** The name of a place in its whole file, with the number of its line. Reads the file up to there. */
+export function placeInFile({ path, from, line }: PlaceInPart): string {
+  return `${path}:${(from === 0 ? 0 : linesBefore(path, from)) + line}`;
 }
 
 /** Progress of a job. */
@@ -77,7 +89,7 @@ export async function encodeJob(
   const path = jobPath(folder, job.id);
   const tokens = columnFile(`${path}.bin`, isWide(tokenizer.vocabSize), fs);
   const table = columnFile(`${path}.docs`, true, fs);
-  const facts = { documents: 0, tokens: 0, textBytes: 0, skipped: 0 };
+  const facts: Mutable<JobFacts> = { documents: 0, tokens: 0, textBytes: 0, skipped: 0 };
   try {
     for (const part of job.parts) {
       checkStamp(plan.inputs[part.file]!);
@@ -96,6 +108,12 @@ export async function encodeJob(
         skipBadLines: plan.options.skipBadLines,
         ...(job.label < 0 && clusters === null ? { domainField: plan.options.domainField ?? "" } : {}),
         onSkip: () => void facts.skipped++,
+        onEmpty(source: string) {
+          // The lines before the part are counted at the end, and only for the first of all.
+          const line = Number(source.slice(source.lastIndexOf(":") + 1));
+          facts.firstEmpty ??= { path: part.path, from: part.from, line };
+          facts.empty = (facts.empty ?? 0) + 1;
+        },
       };
       const documents = clustered(
         clusters,

@@ -10,18 +10,12 @@ import { type FilePart, PART } from "../data/sources.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
-import type { Inputs } from "./inputs.ts";
+import { type Inputs, labelledFiles } from "./inputs.ts";
+import { isDomain, type Label, labelName } from "./labels.ts";
 import type { PrepareFormat } from "./prepare-arguments.ts";
 import { CLUSTERS_OPTION, type InputFile, preparedFiles, type SavedPlan } from "./prepared-folder.ts";
 import { sameButForCase } from "./domain-names.ts";
 import { configError } from "./values.ts";
-
-/** A set of tokens that becomes one file. */
-export interface Label {
-  readonly kind: "domain" | "target" | "targets";
-  /** Name of the domain or target; "" for the single target. */
-  readonly name: string;
-}
 
 /** A part of the input that one worker turns into tokens. */
 export interface Job {
@@ -35,6 +29,7 @@ export interface Job {
 }
 
 export interface PreparePlan {
+  /** The tokens of each label become one file. */
   readonly labels: readonly Label[];
   readonly inputs: readonly InputFile[];
   /** Indices of the inputs of each label. */
@@ -61,9 +56,6 @@ export interface PrepareOptions {
   readonly vocabSize: number | null;
 }
 
-export const labelName = ({ kind, name }: Label): string =>
-  kind === "target" ? "target" : `${kind === "domain" ? "domain" : "target"} "${name}"`;
-
 /** Makes the plan for the inputs. Throws `data` for files of tokens and for names that cannot be file names. */
 export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
   const inputs: InputFile[] = [];
@@ -79,18 +71,14 @@ export function planOf(found: Inputs, options: PrepareOptions): PreparePlan {
     return known;
   };
   const mixedNames = new Set(found.mixed?.domainOf.values());
-  const domains = Array.from(found.domains, ([name, files]) => ({ kind: "domain" as const, name, files }));
-  const targets = [
-    ...(found.target.length === 0 ? [] : [{ kind: "target" as const, name: "", files: found.target }]),
-    ...Array.from(found.targets, ([name, files]) => ({ kind: "targets" as const, name, files })),
-  ];
-  const labels = [...domains, ...targets].map(({ kind, name }): Label => ({ kind, name }));
+  const texts = labelledFiles(found);
+  const labels = texts.map(({ label }) => label);
   checkNames(labels);
-  const files = [...domains, ...targets].map(({ kind, name, files }) =>
-    kind === "domain" && mixedNames.has(name) ? [] : files.map(numberOf),
+  const files = texts.map(({ label, files }) =>
+    isDomain(label) && mixedNames.has(label.name) ? [] : files.map(numberOf),
   );
   // Domains come first.
-  const places = new Map(domains.map(({ name }, i) => [name, i]));
+  const places = new Map(Array.from(found.domains.keys(), (name, i) => [name, i]));
   const placeOf = (name: string): number => {
     const place = places.get(name);
     if (place === undefined) throw new Error(`"${name}" is not a domain of the plan`);

@@ -81,7 +81,7 @@ function sendTask(
       try {
         handle();
       } catch (error) {
-        settle(() => reject(error as Error));
+        failed(error instanceof Error ? error : new Error(String(error)));
       }
     };
     const settle = (end: () => void): void => {

@@ -22,7 +22,7 @@ import {
   string,
 } from "../schema.ts";
 import { isLockName } from "./lock.ts";
-import { type JobFacts, jobPath } from "./prepare-jobs.ts";
+import { type JobFacts, jobPath, type PlaceInPart } from "./prepare-jobs.ts";
 import { formatPlan } from "./prepare-plan.ts";
 import {
   preparedFiles,
@@ -44,7 +44,7 @@ export interface JoinedShard {
 export interface Work {
   /** Results of the finished jobs, by id. */
   readonly jobs: ReadonlyMap<string, JobFacts>;
-  /** Shards of the finished labels, by index. A shard of other jobs than those of now has to be made again. */
+  /** Shards of the finished labels, by index. A shard that was made of other jobs must be made again. */
   readonly shards: ReadonlyMap<number, JoinedShard>;
   jobDone(id: string, facts: JobFacts): void;
   shardDone(label: number, joined: JoinedShard): void;
@@ -144,7 +144,14 @@ function readDone(path: string): {
 
 const kindOf = object<{ job?: unknown }>({ job: optional(anything) });
 const ofJob = object<{ job: string }>({ job: string });
-const jobFacts = object<JobFacts>({ documents: count, tokens: count, textBytes: count, skipped: count });
+const jobFacts = object<JobFacts>({
+  documents: count,
+  tokens: count,
+  textBytes: count,
+  skipped: count,
+  empty: optional(count),
+  firstEmpty: optional(object<PlaceInPart>({ path: string, from: count, line: count })),
+});
 const ofShard = object<{ label: number; jobs: string }>({ label: count, jobs: string });
 
 /** A line of a job that is done, or of a shard. */
@@ -215,7 +222,7 @@ export function checkRoom(folder: string): void {
     );
 }
 
-/** Whether the work folder has nothing but what is there before the plan. */
+/** Whether the work folder contains at most temporary files, so that no plan was written yet. */
 function isBegun(folder: string): boolean {
   const work = join(folder, preparedFiles.work);
   return (

@@ -18,29 +18,24 @@ import {
   contaminationLine,
   uncomparedFiles,
 } from "./contamination.ts";
-import {
-  checkSameText,
-  type Content,
-  createWitness,
-  type Inputs,
-  listInputs,
-  type MixedFiles,
-  type Witness,
-} from "./inputs.ts";
+import { type Inputs, type LabelledFiles, listInputs, type MixedFiles } from "./inputs.ts";
+import { domainLabel, isDomain, type Label, labelName, targetLabel, theTarget } from "./labels.ts";
 import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
 import { vocabSizeOtherwise } from "./options/data.ts";
-import { formatBadLines } from "./progress.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import { configError } from "./values.ts";
 import {
   type DataPlan,
   type DataHooks,
   type Documents,
+  kindOf,
   kindsOf,
   documentsBy,
   mixedDocuments,
 } from "./read-documents.ts";
 import { chooseTokenizer } from "./choose-tokenizer.ts";
+import { checkSameText, type Content, createWitness, type Witness } from "./text-witness.ts";
 
 /** What is known before the text is read. */
 export interface Known {
@@ -94,10 +89,14 @@ export async function readData(
   hooks.signal.throwIfAborted();
   const reading = await startReading(plan, known, hooks, files);
   // The targets are read first, because their held-out text is searched for in the domains.
-  const target = files.target.length === 0 ? null : await readPart(reading, "target", "target", files.target);
+  const target =
+    files.target.length === 0 ? null : await readPart(reading, { label: theTarget, files: files.target });
   const targets = new Map<string, Part>();
-  for (const [name, list] of files.targets)
-    targets.set(name, await readPart(reading, `target ${name}`, `target "${name}"`, list));
+  for (const [name, list] of files.targets) {
+    // A rule may learn from several targets, of which one is the target of the run. Its held-out text is searched for only once.
+    const known = String(list) === String(files.target);
+    targets.set(name, await readPart(reading, { label: targetLabel(name), files: list }, !known));
+  }
   const domains = await readDomains(reading);
   const parts = [...(target === null ? [] : [target]), ...targets.values(), ...domains];
 
@@ -119,7 +118,7 @@ export async function readData(
     domains: domains.map(({ split }) => split),
     target: target?.split ?? splits.values().next().value ?? null,
     targets: splits,
-    readsTokens: [...reading.kinds.values()].includes("tokens"),
+    readsTokens: reading.readsTokens,
     facts: { ...factsOf(names, [...targets.keys()], parts, contents), contamination: overlaps },
   };
 }
@@ -129,14 +128,13 @@ interface Reading {
   readonly plan: DataPlan;
   readonly hooks: DataHooks;
   readonly files: Inputs;
-  /** Whether the files of each label are text or tokens. */
-  readonly kinds: ReadonlyMap<string, "text" | "tokens">;
+  /** Whether any of the files consists of tokens. */
+  readonly readsTokens: boolean;
   /** null if all data are tokens and no tokenizer is known. */
   readonly tokenizer: Tokenizer | null;
   readonly vocabulary: Vocabulary;
   readonly documents: Documents;
-  /** Number of lines that were skipped so far. */
-  readonly skipped: { lines: number };
+  readonly leftOut: LeftOutTally;
   /** What is known about files of tokens, and which of them contain clusters. */
   readonly prepared: {
     readonly files: ReadonlyMap<string, KnownTokenFile>;
@@ -148,8 +146,8 @@ interface Reading {
 
 /** Finds the tokenizer and what is known about the files. Throws `config` and `data` for a tokenizer that does not fit. */
 async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, files: Inputs): Promise<Reading> {
-  const skipped = { lines: 0 };
-  const documents = documentsBy(plan, hooks, () => skipped.lines++);
+  const leftOut = leftOutTally();
+  const documents = documentsBy(plan, hooks, leftOut);
   const kinds = kindsOf(files);
   const tokenizer =
     plan.tokenizer === "none" && known.tokenizer === null
@@ -158,30 +156,25 @@ async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, file
   const vocabulary = vocabularyOf(plan, tokenizer);
   const prepared = preparedAmong(plan.domainsFrom);
   if (tokenizer !== null) checkTokenizer(prepared, tokenizer);
-  // Training a tokenizer reads text that is read again later, so its bad lines must not count twice.
-  skipped.lines = 0;
-  const targetLabels = [...kinds.keys()].filter((label) => label.startsWith("target"));
-  const missed = uncomparedFiles(
-    plan.dropContaminated,
-    kinds,
-    targetLabels.filter((label) => label !== "target" || files.target.length > 0),
-  );
+  // Training a tokenizer reads text that is read again later, so what it leaves out must not count twice.
+  leftOut.clear();
+  const missed = uncomparedFiles(plan.dropContaminated, kinds);
   if (missed !== null) hooks.onEvent(missed);
   const clusters = prepared.flatMap(({ folder, domains, clusters: are }) =>
     are ? Array.from(domains.values(), ({ file }) => join(folder, file)) : [],
   );
   return {
-    ...{ plan, hooks, files, kinds, tokenizer, vocabulary, documents, skipped },
+    ...{ plan, hooks, files, tokenizer, vocabulary, documents, leftOut },
+    readsTokens: kinds.some(({ kind }) => kind === "tokens"),
     prepared: { files: knownShards(prepared), clusters: new Set(clusters) },
-    witness: createWitness(),
+    witness: createWitness(plan.dropContaminated),
     contamination: contaminationCheck(plan.dropContaminated, files.domains.size),
   };
 }
 
 /** The text of a domain or of a target after it was read. */
 interface Part {
-  /** For example `domain "code"` or `target`. */
-  readonly label: string;
+  readonly label: Label;
   readonly split: Split;
   /** Number of tokens for training. */
   readonly tokens: number;
@@ -191,7 +184,7 @@ interface Part {
 }
 
 /** Makes a part of a corpus. A cluster may contain only a few words, and may then be shorter than a window. */
-function partOf(label: string, corpus: StoredCorpus, context: number, isCluster: boolean): Part {
+function partOf(label: Label, corpus: StoredCorpus, context: number, isCluster: boolean): Part {
   const { name, train, heldOut, heldOutBytes, note } = corpus;
   const short = isCluster ? evaluationWindows(name, train, context) : null;
   return {
@@ -205,23 +198,28 @@ function partOf(label: string, corpus: StoredCorpus, context: number, isCluster:
   };
 }
 
-/** Reads the files of a label. `domain` is the name of the domain, whose text is compared with held-out text; null for a target. */
+/** The name of a label's corpus, in messages about its tokens. */
+const corpusName = ({ kind, name }: Label): string =>
+  kind === "domain" ? name : kind === "target" ? "target" : `target ${name}`;
+
+/** Reads the files of a label. The text of a domain is compared with the held-out text of the targets that are `searched` for. */
 async function readPart(
   reading: Reading,
-  what: string,
-  label: string,
-  list: readonly string[],
-  domain: string | null = null,
+  { label, files: list }: LabelledFiles,
+  searched: boolean = true,
 ): Promise<Part> {
-  const { plan, hooks, kinds, tokenizer, vocabulary, documents, prepared, witness, contamination } = reading;
+  const { plan, hooks, tokenizer, vocabulary, documents, prepared, witness, contamination } = reading;
   const options = { heldOut: plan.heldOut, seed: plan.seed };
-  if (kinds.get(label) !== "tokens") {
-    const encoder = encoderOf(tokenizer, label);
+  const what = corpusName(label);
+  if (kindOf({ label, files: list }).kind === "text") {
+    const encoder = encoderOf(tokenizer, labelName(label));
     const texts = witness.watch(label, list, documents);
-    const corpus =
-      domain === null
-        ? buildCorpus(what, texts, encoder, { ...options, onHeldOut: contamination.heldOut })
-        : buildCorpus(what, contamination.filter(domain, texts), encoder, options);
+    const corpus = isDomain(label)
+      ? buildCorpus(what, contamination.filter(label.name, texts), encoder, options)
+      : buildCorpus(what, texts, encoder, {
+          ...options,
+          ...(searched ? { onHeldOut: contamination.heldOut } : {}),
+        });
     return partOf(label, await corpus, plan.context, false);
   }
   const witnessed = witness.open(label);
@@ -257,12 +255,12 @@ async function readDomains(reading: Reading): Promise<readonly Part[]> {
   const ofClusters = (files.mixed?.clusters ?? null) !== null;
   const domains: Part[] = [];
   for (const [name, list] of files.domains) {
-    const label = `domain "${name}"`;
+    const label = domainLabel(name);
     const corpus = mixed?.get(name);
     if (corpus !== undefined) contamination.checkLeft(name);
     domains.push(
       corpus === undefined
-        ? await readPart(reading, name, label, list, name)
+        ? await readPart(reading, { label, files: list })
         : partOf(label, corpus.finish(), plan.context, ofClusters),
     );
   }
@@ -271,14 +269,16 @@ async function readDomains(reading: Reading): Promise<readonly Part[]> {
 
 /** The contents that were read per label, the domains first. */
 function contentsOf({ witness }: Reading, parts: readonly Part[]): readonly Content[] {
-  const isTarget = ({ label }: Content): number => (label.startsWith("target") ? 1 : 0);
-  const tokens = new Map(parts.map((part) => [part.label, part.tokens]));
-  return witness.contents(tokens).sort((a, b) => isTarget(a) - isTarget(b));
+  const tokens = new Map(parts.map((part) => [labelName(part.label), part.tokens]));
+  const contents = witness.contents(tokens);
+  const ofDomains = contents.filter(({ label }) => isDomain(label));
+  const ofTargets = contents.filter(({ label }) => !isDomain(label));
+  return [...ofDomains, ...ofTargets];
 }
 
 /** Reports what was found while reading. Throws `checkpoint` if the text is not the one that the run began with. */
 function tellReading(
-  { witness, hooks, skipped }: Reading,
+  { witness, hooks, leftOut }: Reading,
   known: Known,
   contents: readonly Content[],
   overlaps: DataFacts["contamination"],
@@ -287,7 +287,7 @@ function tellReading(
   if (overlapLine !== null) hooks.onEvent(overlapLine);
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
-  if (skipped.lines > 0) hooks.onEvent(`skipped ${formatBadLines(skipped.lines)}`);
+  for (const line of leftOut.lines()) hooks.onEvent(line);
 }
 
 /** The facts about the text that run.json records. */
@@ -297,26 +297,26 @@ function factsOf(
   parts: readonly Part[],
   contents: readonly Content[],
 ): DataFacts {
-  const byLabel = new Map(contents.map((content) => [content.label, content]));
-  const heldOut = new Map(parts.map((part) => [part.label, part.heldOut]));
-  const of = (label: string): TextFacts | null => {
-    const content = byLabel.get(label);
-    const own = heldOut.get(label);
+  const byLabel = new Map(contents.map((content) => [labelName(content.label), content]));
+  const heldOut = new Map(parts.map((part) => [labelName(part.label), part.heldOut]));
+  const of = (label: Label): TextFacts | null => {
+    const content = byLabel.get(labelName(label));
+    const own = heldOut.get(labelName(label));
     if (content === undefined || own === undefined) return null;
     const { label: _label, ...read } = content;
     return { ...read, ...own };
   };
-  const all = (names: readonly string[], kind: string): ReadonlyMap<string, TextFacts> =>
+  const all = (names: readonly string[], labelOf: (name: string) => Label): ReadonlyMap<string, TextFacts> =>
     new Map(
       names.flatMap((name) => {
-        const facts = of(`${kind} "${name}"`);
+        const facts = of(labelOf(name));
         return facts === null ? [] : [[name, facts] as const];
       }),
     );
-  const further = all(targets, "target");
+  const further = all(targets, targetLabel);
   return {
-    domains: all(domains, "domain"),
-    target: of("target") ?? further.values().next().value ?? null,
+    domains: all(domains, domainLabel),
+    target: of(theTarget) ?? further.values().next().value ?? null,
     targets: further,
   };
 }
@@ -335,10 +335,10 @@ function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer |
 }
 
 /** Returns the tokenizer. Throws `config` if text has none. */
-function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
+function encoderOf(tokenizer: Tokenizer | null, what: string): Tokenizer {
   if (tokenizer !== null) return tokenizer;
   throw configError(
-    `--tokenizer none: ${label} is text, which needs a tokenizer; name the one of the files of tokens with --tokenizer FILE`,
+    `--tokenizer none: ${what} is text, which needs a tokenizer; name the one of the files of tokens with --tokenizer FILE`,
   );
 }
 
@@ -355,7 +355,7 @@ async function readMixed(
 ): Promise<ReadonlyMap<string, CorpusBuilder>> {
   const parts = new Map(
     Array.from(domainOf.values(), (name) => {
-      const reading = witness.open(`domain "${name}"`);
+      const reading = witness.open(domainLabel(name));
       return [name, { name, reading, corpus: corpusBuilder(name, tokenizer, options) }] as const;
     }),
   );
@@ -391,6 +391,6 @@ function tokensLine(
   const shown = names.length <= 12 ? order : order.sort((i, j) => counts[j]! - counts[i]!).slice(0, 8);
   const rest = names.length - shown.length;
   const n = (count: number): string => count.toLocaleString("en");
-  const targets = contents.filter(({ label }) => label.startsWith("target"));
-  return `${shown.map((i) => `${names[i]} ${n(counts[i]!)}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
+  const targets = contents.filter(({ label }) => !isDomain(label));
+  return `${shown.map((i) => `${names[i]} ${n(counts[i]!)}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${labelName(label)} ${n(tokens)}`).join("")}`;
 }

@@ -4,7 +4,9 @@ import { type Document, readDocuments } from "../data/index.node.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { clusteredDocuments } from "./cluster-folder.ts";
-import type { Inputs, MixedFiles } from "./inputs.ts";
+import { type Inputs, labelledFiles, type LabelledFiles, type MixedFiles } from "./inputs.ts";
+import { type Label, labelName } from "./labels.ts";
+import { leftOutTally, type LeftOutTally } from "./left-out.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
 
@@ -21,35 +23,39 @@ export interface DataPlan extends Readonly<DataConfig> {
 /** Progress lines and the abort of a reading. */
 export type DataHooks = Pick<RunHooks, "onEvent" | "signal">;
 
+/** What the files of a label contain. */
+export interface LabelKind {
+  readonly label: Label;
+  readonly kind: "text" | "tokens";
+}
+
 /** Whether the files of each label are text or tokens. Throws `data` for a label with both. */
-export function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "text" | "tokens"> {
-  const kind = (label: string, files: readonly string[]): [string, "text" | "tokens"] => {
-    const tokens = files.find(isTokenFile);
-    const text = files.find((path) => !isTokenFile(path));
-    if (tokens !== undefined && text !== undefined)
-      throw new GradmixError(
-        "data",
-        `${label}: ${text} is text, but ${tokens} is a file of tokens; put them into two domains`,
-      );
-    return [label, tokens === undefined ? "text" : "tokens"];
-  };
-  return new Map([
-    ...Array.from(domains, ([name, files]) => kind(`domain "${name}"`, files)),
-    kind("target", target),
-    ...Array.from(targets, ([name, files]) => kind(`target "${name}"`, files)),
-  ]);
+export function kindsOf(inputs: Inputs): readonly LabelKind[] {
+  return labelledFiles(inputs).map(kindOf);
+}
+
+/** Whether the files are text or tokens. Throws `data` if there are both. */
+export function kindOf({ label, files }: LabelledFiles): LabelKind {
+  const tokens = files.find(isTokenFile);
+  const text = files.find((path) => !isTokenFile(path));
+  if (tokens !== undefined && text !== undefined)
+    throw new GradmixError(
+      "data",
+      `${labelName(label)}: ${text} is text, but ${tokens} is a file of tokens; put them into two domains`,
+    );
+  return { label, kind: tokens === undefined ? "text" : "tokens" };
 }
 
 /** Makes the function that reads the documents of a run. */
 export function documentsBy(
   { textField, skipBadLines }: DataPlan,
   { signal }: DataHooks,
-  onSkip: () => void = () => {},
+  leftOut: Pick<LeftOutTally, "onSkip" | "onEmpty"> = leftOutTally(),
 ): Documents {
   return (list, domainField) =>
     inTurns(
       readDocuments(list, {
-        ...{ textField, skipBadLines, onSkip },
+        ...{ textField, skipBadLines, onSkip: leftOut.onSkip, onEmpty: leftOut.onEmpty },
         ...(domainField === undefined ? {} : { domainField }),
       }),
       signal,

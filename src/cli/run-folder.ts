@@ -70,7 +70,7 @@ import {
 } from "./run-places.ts";
 import { isRun } from "./run-names.ts";
 import { configError } from "./values.ts";
-import { type MetricsFile, openMetrics } from "./metrics-file.ts";
+import { checkMetrics, type MetricsFile, openMetrics, stepOfLine } from "./metrics-file.ts";
 import { traces } from "./run-names.ts";
 
 export interface RunFolder extends RunStore {
@@ -226,11 +226,15 @@ function loadPoint(
   if (file === null) return { from: { ...beginning, seen }, loaded: null };
   const { step, config: before, state: json, arrays, lines, unwritten } = readRun(file);
   checkSameConfig(before, flatten(config), file);
+  checkMetrics(join(folder, "metrics.jsonl"), Math.min(lines, ...unwritten.map(stepBefore)));
   return {
     from: { lines, step, unwritten, seen },
     loaded: { step, checkpoint: { json, arrays }, config: before },
   };
 }
+
+/** The step up to which metrics.jsonl goes if this line of it could not be written. */
+const stepBefore = (line: string): number => stepOfLine(line) - 1;
 
 /** Locks the folder and makes the files that a run has before its first step. If this fails for a new run, everything that it made is removed. */
 function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs): Held {

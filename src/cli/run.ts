@@ -15,11 +15,18 @@ import type { RunFacts } from "../runs/facts.ts";
 import { checkDomains } from "./config-checks.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
-import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
+import {
+  type EvaluationPlan,
+  type HeldOut,
+  heldOutOf,
+  planAsRead,
+  planEvaluations,
+  tokensRead,
+} from "./evaluations.ts";
 import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf } from "./histogram.ts";
 import { listInputs } from "./inputs.ts";
-import { trainLoop } from "./loop.ts";
+import { type Parts, trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
 import { dataPlanOf, planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
@@ -37,6 +44,7 @@ import {
   savedTokenizer,
   type Start,
 } from "./start.ts";
+import { contentsToSave } from "./text-witness.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { unusedTargets } from "./prepared-options.ts";
 import { unusedTeller } from "./unused-options.ts";
@@ -84,55 +92,84 @@ export async function runTraining(
     tellUnused({ backend: engine.backend, readsTokens: data.readsTokens });
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
-    const { histogram, sampled, mixer } = await startMixing(plan, data, found?.mixed ?? null, earlier, hooks);
+    const mixing = await startMixing(plan, data, found?.mixed ?? null, earlier, hooks);
     const heldOut = heldOutOf(data, plan.mixing.names);
-    const guarded = guardedOf(plan, data, mixer, hooks);
-    const trainer = makeTrainer(plan, data, sampled, model, mixer, reference, guarded);
-    const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null, model);
-    if (plan.cycle.keepBest && heldOut.target === null)
-      throw new GradmixError(
-        "data",
-        "--keep-best: the target has no held-out text, which is needed to find the best step; give it more documents, or raise --held-out",
-      );
-    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
+    const guarded = guardedOf(plan, data, mixing.mixer, hooks);
+    const planned = planCost(plan, mixing.mixer, heldOut, guarded?.plan ?? null, model);
+    const built: Built = {
+      plan,
+      backend,
+      engine,
+      data,
+      model,
+      reference,
+      heldOut,
+      guarded,
+      ...mixing,
+      ...planned,
+    };
+    const trainer = makeTrainer(built);
+    checkKeepBest(built);
+    hooks.onEvent(formatCost(planned.cost, planned.evaluations, mixing.mixer.rule.needs, guarded?.plan));
     if (saved !== null) {
       trainer.restore(saved.checkpoint);
       hooks.onEvent(`continuing from step ${saved.step}`);
     }
     hooks.store.begin();
-    hooks.store.saveFile(
-      "run.json",
-      `${formatJson(factsOf(plan, data, sampled, backend, engine, model, { evaluations, cost }), 2)}\n`,
-    );
-    if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
+    hooks.store.saveFile("run.json", `${formatJson(factsOf(built), 2)}\n`);
+    if (mixing.histogram !== null)
+      hooks.store.saveFile("histogram.json", `${formatJson(mixing.histogram, 2)}\n`);
     if (saved !== null)
       tellChanges(saved.step, { ...earlier.changes, ...engineChanges(then, engine) }, hooks);
-    return await trainLoop(plan.cycle, hooks, {
-      trainer,
-      model,
-      data,
-      heldOut,
-      evaluations,
-      cost,
-      guard: plan.mixing.guard,
-      watchedFrom: plan.mixing.watchedFrom,
-      names: plan.mixing.names,
-      bases: plan.mixing.bases,
-      countedHistogram: histogram !== null,
-      kept: {
-        tokenizer: data.tokenizer?.toJSON() ?? null,
-        corpus: data.contents,
-        engine,
-        model: model.config,
-        ...(reference === null ? {} : { reference: reference.fingerprint }),
-        ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
-        ...(sampled.selected === null ? {} : { selected: [...sampled.selected.values()] }),
-      },
-      resumed,
-    });
+    return await trainLoop(plan.cycle, hooks, partsOf(built, trainer, resumed));
   } finally {
     await shutdown();
   }
+}
+
+/** What a run consists of once its text has been read, before its trainer is made. */
+interface Built extends Mixing, PlannedCost {
+  readonly plan: RunPlan;
+  readonly backend: Backend;
+  readonly engine: Engine;
+  readonly data: Data;
+  readonly model: GPT;
+  readonly reference: Reference | null;
+  readonly heldOut: HeldOut;
+  readonly guarded: Guarded | null;
+}
+
+/** What the loop needs of a run. */
+function partsOf(
+  { plan: { mixing }, engine, data, model, reference, heldOut, evaluations, cost, histogram, sampled }: Built,
+  trainer: Trainer,
+  resumed: Checkpoint | null,
+): Parts {
+  return {
+    ...{ trainer, model, data, heldOut, evaluations, cost, resumed },
+    guard: mixing.guard,
+    watchedFrom: mixing.watchedFrom,
+    names: mixing.names,
+    bases: mixing.bases,
+    countedHistogram: histogram !== null,
+    kept: {
+      tokenizer: data.tokenizer?.toJSON() ?? null,
+      corpus: contentsToSave(data.contents),
+      engine,
+      model: model.config,
+      ...(reference === null ? {} : { reference: reference.fingerprint }),
+      ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
+      ...(sampled.selected === null ? {} : { selected: [...sampled.selected.values()] }),
+    },
+  };
+}
+
+function checkKeepBest({ plan, heldOut }: Built): void {
+  if (plan.cycle.keepBest && heldOut.target === null)
+    throw new GradmixError(
+      "data",
+      "--keep-best: the target has no held-out text, which is needed to find the best step; give it more documents, or raise --held-out",
+    );
 }
 
 /** The part of a run that is done already. */
@@ -178,7 +215,8 @@ async function startMixing(
   if (histogram !== null) hooks.onEvent(histogramLine(histogram));
   const { tokens } = training;
   const sampled = await sampledText({ mixing, tokens, histogram }, data, resumed?.json ?? null, hooks);
-  const { sizes, selected } = sampled;
+  const { sizes, selected, whole } = sampled;
+  if (mixing.selectionGiven && whole !== null) hooks.onEvent(`mixing.select has no effect: ${whole}`);
   checkRepetitions(before, training, mixing.limitedOtherwise(before.tokens, sizes));
   const mixer = mixing.mixerOf({ sizes, histogram });
   if (selected !== null) hooks.onEvent(selectionLine(selected, startWeights(mixer, mixing.bases)));
@@ -241,25 +279,34 @@ function guardedOf(
   const sets = guardedSets(mixing.guard, mixing.names, data.domains, onEvent);
   const note = mixing.reference === null ? null : otherSplit(mixing.reference, sets, data.facts.domains);
   if (note !== null) onEvent(note);
-  const counts = sets.flatMap((set) => set?.count ?? []);
-  return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
+  const guarded = sets.filter((set) => set !== null);
+  const counts = guarded.map(({ count }) => count);
+  const plan = planGuard(mixing.guard.share, counts, mixer, { steps, batch, context });
+  return { sets, plan: { ...plan, tokens: tokensRead(plan.tokens, context, guarded) } };
+}
+
+/** What a run evaluates, and what its measurements cost. */
+interface PlannedCost {
+  readonly evaluations: EvaluationPlan;
+  readonly cost: RunCost;
 }
 
 /** Plans when the run is evaluated, and what the evaluations and the rule will cost. */
 function planCost(
   { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
   mixer: Mixer,
-  { target, domains }: HeldOut,
+  heldOut: HeldOut,
   guard: GuardPlan | null,
   { parameters: { specs } }: GPT,
-): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
-  const evaluations = planEvaluations(cycle.evaluation, {
+): PlannedCost {
+  const planned = planEvaluations(cycle.evaluation, {
     steps,
     batch,
     context,
-    target: target?.count ?? null,
-    domains: Array.from(domains.values(), ({ count }) => count),
+    target: heldOut.target?.count ?? null,
+    domains: Array.from(heldOut.domains.values(), ({ count }) => count),
   });
+  const evaluations = planAsRead(planned, heldOut);
   const cost = costOf(
     { mixer, alignment, bases, specs, targets: targets.size, steps, batch, time: context },
     evaluations,
@@ -268,15 +315,7 @@ function planCost(
   return { evaluations, cost };
 }
 
-function makeTrainer(
-  plan: RunPlan,
-  data: Data,
-  sampled: SampledText,
-  model: GPT,
-  mixer: Mixer,
-  earlier: Reference | null,
-  guarded: Guarded | null,
-): Trainer {
+function makeTrainer({ plan, data, sampled, model, mixer, reference, guarded }: Built): Trainer {
   const { mixing, training } = plan;
   const { vocabSize } = model.config;
   const { tokenizer } = data;
@@ -287,9 +326,9 @@ function makeTrainer(
     domains: sampled.domains,
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
-    ...(earlier === null || tokenizer === null
+    ...(reference === null || tokenizer === null
       ? {}
-      : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
+      : { reference: referenceModel(reference, { vocabSize, context, tokenizer }) }),
     ...(mixing.bases === null ? {} : { bases: mixing.bases }),
     ...(guarded === null
       ? {}
@@ -320,19 +359,11 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
 }
 
 /** The facts for run.json. */
-function factsOf(
-  plan: RunPlan,
-  data: Data,
-  { sizes, selected }: SampledText,
-  { capabilities }: Backend,
-  engine: Engine,
-  model: GPT,
-  {
-    evaluations: { target, context },
-    cost: { alignment, guard, evaluation },
-  }: { readonly evaluations: EvaluationPlan; readonly cost: RunCost },
-): RunFacts {
+function factsOf({ plan, data, sampled, backend, engine, model, evaluations, cost }: Built): RunFacts {
   const { mixing, training } = plan;
+  const { sizes, selected } = sampled;
+  const { target } = evaluations;
+  const { alignment, guard, evaluation } = cost;
   return {
     version: 1,
     gradmix: engine.version,
@@ -340,7 +371,7 @@ function factsOf(
     backend: engine.backend,
     simd: engine.simd,
     precision: engine.precision,
-    threads: capabilities.threads,
+    threads: backend.capabilities.threads,
     rule: mixing.ruleName,
     seed: training.seed,
     dataSeed: plan.data.seed,
@@ -351,7 +382,7 @@ function factsOf(
     vocabSize: model.config.vocabSize,
     // A limit that the run cannot keep is not recorded.
     repetitions: mixing.repeatsAnyway(sizes) === null ? mixing.repetitions(sizes) : null,
-    evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
+    evaluatedTokens: target === null ? null : target.tokens,
     cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,
     ...(selected === null ? {} : { selected }),

@@ -17,6 +17,8 @@ export interface SampledText {
   readonly sizes: Readonly<Record<string, number>>;
   /** Share of each domain's windows that was selected; null if the run uses all text. */
   readonly selected: ReadonlyMap<string, number> | null;
+  /** Why the run uses all text although a share was requested; null if it selects, or if nothing else was requested. */
+  readonly whole: string | null;
 }
 
 /** What the selection depends on, beside the text. */
@@ -28,8 +30,8 @@ export interface SelectionPlan {
 }
 
 /**
- * The text that a run samples. A resumed run selects the same shares as before, whatever the options; null for a new run. The weights with which
- * it starts say how much of each domain it is expected to read.
+ * The text that a run samples. `resumed` is the state of the run that continues, or null for a new run. A resumed run keeps the shares that it selected
+ * first. How much of each domain a new run is expected to read follows from its first weights.
  */
 export async function sampledText(
   { mixing, tokens, histogram }: SelectionPlan,
@@ -38,10 +40,12 @@ export async function sampledText(
   { signal }: Pick<RunHooks, "signal">,
 ): Promise<SampledText> {
   const windows = domains.map(({ train }) => train);
-  const all: SampledText = { domains: windows, sizes, selected: null };
+  const all: SampledText = { domains: windows, sizes, selected: null, whole: null };
   const { names, leastShare } = mixing;
   const saved = savedNumbers(resumed ?? undefined, "selected", names);
-  if (target === null || (resumed === null ? leastShare >= 1 : saved === null)) return all;
+  if (target === null || (saved === null && leastShare >= 1)) return all;
+  if (resumed !== null && saved === null)
+    return { ...all, whole: "the run began with all text, and continues with it" };
   const selection: Selection =
     saved !== null
       ? await reselectInTurns(target.train, windows, Float64Array.from(saved.values()), signal)
@@ -51,11 +55,12 @@ export async function sampledText(
           { weights: startWeights(mixing.mixerOf({ sizes, histogram }), mixing.bases), tokens, leastShare },
           signal,
         );
-  if (selection.shares.every((share) => share === 1)) return all;
+  if (selection.shares.every((share) => share === 1)) return { ...all, whole: selection.whole };
   return {
     domains: selection.domains,
     sizes: Object.fromEntries(names.map((name, i) => [name, selection.sizes[i]!])),
     selected: new Map(names.map((name, i) => [name, selection.shares[i]!])),
+    whole: null,
   };
 }
 

@@ -40,8 +40,21 @@ let kept: Promise<string> | null = null;
 /** The byte order mark with which a text in UTF-8 may begin. */
 const mark = [0xef, 0xbb, 0xbf];
 
+/** Makes a folder for the file. Throws `io`, naming the variable by which another place can be chosen. */
+function temporaryFolder(): string {
+  try {
+    return mkdtempSync(join(tmpdir(), "gradmix-stdin-"));
+  } catch (error) {
+    throw new GradmixError(
+      "io",
+      `"-": standard input cannot be kept in ${tmpdir()}, the folder for temporary files (${reason(error)}); name another folder with the variable TMPDIR`,
+      { cause: error },
+    );
+  }
+}
+
 async function keepStdin(signal: AbortSignal): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), "gradmix-stdin-"));
+  const folder = temporaryFolder();
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const path = join(folder, "stdin");
   let first: number | null = null;

@@ -123,6 +123,19 @@ export function kindProblem(kind: string | null): string | null {
     : (advice[kind] ?? `it is ${kind}, not text`);
 }
 
+/** Text with a larger share of NUL bytes than this, and with at least two of them, is not UTF-8. In UTF-16, every space has one. */
+const MOST_ZEROS = 1 / 32;
+
+/** The reason to refuse bytes that have many NULs, although UTF-8 allows them; null if they may be text. */
+export function zerosProblem(bytes: Uint8Array): string | null {
+  let zeros = 0;
+  for (let at = bytes.indexOf(0); at >= 0; at = bytes.indexOf(0, at + 1)) zeros++;
+  const n = (count: number): string => count.toLocaleString("en");
+  return zeros < 2 || zeros <= MOST_ZEROS * bytes.length
+    ? null
+    : `${n(zeros)} of ${n(bytes.length)} bytes are NUL, so it is not text in UTF-8 (it looks like UTF-16)`;
+}
+
 function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: NodeJS.ReadableStream, to: T): T {
   from.on("error", (error: Error) => to.destroy(error));
   return to;

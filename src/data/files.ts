@@ -4,7 +4,7 @@
  * out by name.
  */
 import type { BigIntStats, Dirent } from "node:fs";
-import { readdir, readlink, realpath, stat } from "node:fs/promises";
+import { access, constants, readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import picomatch from "picomatch";
 import { errorCode, GradmixError } from "../errors.ts";
@@ -142,15 +142,21 @@ async function expand(
   passedOverMemo: PassedOverMemo,
 ): Promise<FoundFile[]> {
   const fails = (problem: string): GradmixError => new GradmixError("data", `${what}: ${problem}`);
-  const info = await stat(pattern).catch((error: unknown) => error);
-  const code = errorCode(info);
-  if (code !== "" && code !== "ENOENT" && code !== "ENOTDIR")
-    throw fails(`${shorten(pattern)}: ${await reasonOf(info, pattern)}`);
-  const isFolder = code === "" && (info as { isDirectory(): boolean }).isDirectory();
-  if (code === "" && !isFolder) {
+  const found = await stat(pattern).then(
+    (stats) => ({ isFolder: stats.isDirectory() }),
+    async (error: unknown) => {
+      // A pattern, or nothing.
+      if (["ENOENT", "ENOTDIR"].includes(errorCode(error))) return null;
+      throw fails(`${shorten(pattern)}: ${await reasonOf(error, pattern)}`);
+    },
+  );
+  const isFolder = found?.isFolder === true;
+  if (found !== null && !isFolder) {
     const file = await identify(pattern);
     if (file === null)
       throw fails(`${pattern} is neither a file nor a folder; write the text to a file first`);
+    const closed = await whyClosed(pattern);
+    if (closed !== null) throw fails(`${shorten(pattern)}: ${closed}; give access to it, or leave it out`);
     return [file];
   }
   const paths = isFolder
@@ -338,7 +344,9 @@ async function walk(place: Place, of: Walk): Promise<void> {
       if (!matches) return null;
       const file = await identify(path);
       if (file === null) return () => of.leaveOut(path, "unreadable", "it was deleted in the meantime");
-      return passedOver ? () => of.leaveOut(path, "passed over", "a run wrote it") : () => of.found(file);
+      if (passedOver) return () => of.leaveOut(path, "passed over", "a run wrote it");
+      const closed = await whyClosed(path);
+      return closed === null ? () => of.found(file) : () => of.leaveOut(path, "unreadable", closed);
     }
     if (matches) return () => of.leaveOut(path, "unreadable", kind.reason);
     // An entry that is not a file and does not have a file's name matters only if it is a link, which may have been a folder.
@@ -346,6 +354,16 @@ async function walk(place: Place, of: Walk): Promise<void> {
   });
   for (const report of await Promise.all(looks)) report?.();
   for (const next of folders) await walk(next, of);
+}
+
+/** Why a file cannot be opened; null if it can. */
+async function whyClosed(path: string): Promise<string | null> {
+  try {
+    await access(path, constants.R_OK);
+    return null;
+  } catch (error) {
+    return reasonOf(error, path);
+  }
 }
 
 async function kindOf(entry: Dirent, path: string): Promise<"file" | "folder" | { reason: string }> {

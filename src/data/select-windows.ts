@@ -42,6 +42,8 @@ export interface Selection {
   readonly shares: Float64Array;
   /** Tokens of the selected windows of each domain, the `sizes` for a mixer [k]. */
   readonly sizes: Float64Array;
+  /** Why the windows of all domains were kept; null if some were left out. */
+  readonly whole: string | null;
 }
 
 /** Windows are selected only if the target has more training tokens than this, since few tokens do not show which windows resemble it. */
@@ -124,7 +126,8 @@ function* selectionSteps(
   checkText(target, domains);
   const least = leastShares(domains, options);
   const trust = Math.max(0, 1 - FEWEST_TARGET_TOKENS / Math.max(1, target.stream.tokens.length));
-  if (trust === 0 || least.every((share) => share >= 1)) return allOf(domains);
+  const whole = reasonForAll(target, domains, options, least);
+  if (whole !== null) return allOf(domains, whole);
   const parts = partsOf(target);
   const scores = yield* scoresInSteps(parts, domains);
   const own = yield* targetScoreInSteps(parts, target.time, scores.ratio);
@@ -136,7 +139,34 @@ function* selectionSteps(
     const share = Math.max(least[i]!, shareWithMean(sample, own));
     shares[i] = share >= 1 ? 1 : 1 - (1 - share) * trust;
   }
-  return selectionOf(domains, shares, scores);
+  const selection = selectionOf(domains, shares, scores);
+  return selection.shares.every((share) => share === 1)
+    ? {
+        ...selection,
+        whole:
+          "the windows of each domain resemble the target as much as its own text does, or are too few to divide",
+      }
+    : selection;
+}
+
+/** Why all windows are kept, whatever they contain; null if that depends on their text. */
+function reasonForAll(
+  { stream }: Windows,
+  domains: readonly Windows[],
+  { tokens, leastShare = selectionDefaults.leastShare }: SelectionOptions,
+  least: Float64Array,
+): string | null {
+  const n = (count: number): string => count.toLocaleString("en");
+  const { length } = stream.tokens;
+  if (least.every((share) => share >= 1)) {
+    if (leastShare >= 1) return "all text was asked for";
+    return evenReadings(domains, tokens) >= GOOD_EPOCHS
+      ? `the run reads all of the text ${GOOD_EPOCHS} times or more, so it needs all of it`
+      : "the run is expected to read all of each domain";
+  }
+  return length <= FEWEST_TARGET_TOKENS
+    ? `the target has ${n(length)} training tokens, and up to ${n(FEWEST_TARGET_TOKENS)} do not show which windows resemble it`
+    : null;
 }
 
 function* reselectionSteps(
@@ -145,7 +175,7 @@ function* reselectionSteps(
   shares: Float64Array,
 ): Steps<Selection> {
   checkText(target, domains);
-  if (shares.every((share) => share >= 1)) return allOf(domains);
+  if (shares.every((share) => share >= 1)) return allOf(domains, "the earlier selection kept all of them");
   return selectionOf(domains, shares, yield* scoresInSteps(partsOf(target), domains));
 }
 
@@ -156,9 +186,9 @@ function checkText(target: Windows, domains: readonly Windows[]): void {
   commonTime([target, ...domains]);
 }
 
-function allOf(domains: readonly Windows[]): Selection {
+function allOf(domains: readonly Windows[], whole: string): Selection {
   const sizes = Float64Array.from(domains, ({ stream }) => stream.tokens.length);
-  return { domains: [...domains], shares: new Float64Array(domains.length).fill(1), sizes };
+  return { domains: [...domains], shares: new Float64Array(domains.length).fill(1), sizes, whole };
 }
 
 function selectionOf(domains: readonly Windows[], shares: Float64Array, { scoreOf }: Scores): Selection {
@@ -166,7 +196,12 @@ function selectionOf(domains: readonly Windows[], shares: Float64Array, { scoreO
   // Whole windows are kept, and at least one.
   const kept = Float64Array.from(selected, ({ count }, i) => count / Math.max(1, domains[i]!.count));
   const sizes = Float64Array.from(domains, ({ stream }, i) => sampledSize(stream.tokens.length, kept[i]!));
-  return { domains: selected, shares: kept, sizes };
+  return { domains: selected, shares: kept, sizes, whole: null };
+}
+
+/** How many times a run of `tokens` tokens would read all windows of all domains. */
+function evenReadings(domains: readonly Windows[], tokens: number): number {
+  return tokens / domains.reduce((sum, { count, time }) => sum + count * time, 0);
 }
 
 /** The share of each domain's windows that is kept at least, before any window is scored. */
@@ -188,7 +223,7 @@ function leastShares(
       `selectWindows: weights: ${bad < 0 ? "all values are 0; one must be above 0" : `value ${bad} is ${given[bad]}; it must be a number of 0 or more`}`,
     );
   const sizes = domains.map(({ count, time }) => count * time);
-  const even = tokens / (GOOD_EPOCHS * sizes.reduce((a, b) => a + b, 0));
+  const even = evenReadings(domains, tokens) / GOOD_EPOCHS;
   return Float64Array.from(sizes, (size, i) =>
     Math.min(1, Math.max(leastShare, even, (given[i]! * tokens) / (sum * size))),
   );

@@ -11,7 +11,7 @@ import { isObject } from "../json.ts";
 import { boolean, callback, checkOptions, string, show } from "../options.ts";
 import { jsonOrUndefined } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
-import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
+import { type ByteRange, contents, kindOfFile, kindProblem, zerosProblem } from "./contents.ts";
 import { repeatedFieldFinder, writtenValue } from "./repeated-fields.ts";
 import { csvRows, parquetRows } from "./tables.ts";
 
@@ -259,7 +259,9 @@ const utf8 = new TextDecoder("utf-8", { fatal: true });
 /** The text of bytes that start at byte `at` of the source `where`, or the problem with them. */
 function decode(bytes: Uint8Array, where: string, at = 0): { text: string } | { reason: string } {
   try {
-    return { text: utf8.decode(bytes) };
+    const text = utf8.decode(bytes);
+    const zeros = zerosProblem(bytes);
+    return zeros === null ? { text } : { reason: `${zeros}; save it as UTF-8` };
   } catch {
     if (isUtf8(bytes)) return { reason: `${bytes.length} bytes are too many for one document` };
     const wide = at === 0 && bytes.length > 1 && 0xfe + 0xff === bytes[0]! + bytes[1]!;
@@ -340,7 +342,7 @@ async function* lines(
     }
     if (from === chunk.length) continue;
     size += chunk.length - from;
-    // A copy, because streams reuse the memory of their chunks.
+    // A copy, so that the rest of the chunk can be freed.
     if (size > LINE) rest = [];
     else rest.push(chunk.slice(from));
   }

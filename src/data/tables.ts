@@ -2,7 +2,7 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { finished } from "node:stream/promises";
 import { errorCode, GradmixError } from "../errors.ts";
-import { contents } from "./contents.ts";
+import { contents, zerosProblem } from "./contents.ts";
 
 /** A row, or its problem. */
 export type Row =
@@ -36,9 +36,15 @@ export async function* csvRows(
     skip_empty_lines: true,
     max_record_size: ROW,
     relax_quotes: true,
-    ...(tabs ? { delimiter: "\t", quote: null } : {}),
-    on_record(record: object) {
-      rows.push({ record, place: ++place });
+    // With `raw`, a record comes with its characters.
+    ...(tabs ? { delimiter: "\t", quote: null } : { raw: true }),
+    on_record(read: object) {
+      place++;
+      if (tabs) rows.push({ record: read, place });
+      else {
+        const { record, raw } = read as Raw;
+        rows.push(isWellQuoted(record, raw) ? { record, place } : { reason: AFTER_QUOTE, place });
+      }
       return null;
     },
     ...(skip
@@ -70,6 +76,36 @@ export async function* csvRows(
   }
 }
 
+/** What the parser gives for a row with `raw`. */
+interface Raw {
+  readonly record: object;
+  readonly raw: string;
+}
+
+const AFTER_QUOTE = "the row is broken (text follows the closing quote of a cell)";
+
+/**
+ * Whether each quoted cell of a row of CSV ends at its closing quote. The parser takes quotes within a cell that is not quoted as they are (`5" pipe`),
+ * and with them also `"text" more`, with its quotes; only the latter gives a value that begins with a quote without doubling it.
+ */
+function isWellQuoted(record: object, raw: string): boolean {
+  if (!Object.values(record).some((value) => String(value).startsWith('"'))) return true;
+  // Empty lines before the row.
+  for (let at = raw.search(/[^\r\n]/); at >= 0 && at < raw.length; at++) {
+    if (raw[at] === '"') {
+      do at = raw.indexOf('"', at + 1) + 1;
+      while (at > 0 && raw[at] === '"');
+      // The parser reports a quote that is never closed.
+      if (at === 0) return true;
+      if (at < raw.length && !",\r\n".includes(raw[at] ?? "")) return false;
+    }
+    const comma = raw.indexOf(",", at);
+    if (comma < 0) return true;
+    at = comma;
+  }
+  return true;
+}
+
 /** The error for a table in which two columns have the name of a field, so that the text of one would be lost. */
 function twoColumns(source: string, name: string): GradmixError {
   return new GradmixError(
@@ -88,6 +124,9 @@ async function* strictText(file: string, kind: string | null): AsyncGenerator<st
   let at = 0;
   try {
     for await (const bytes of contents(file, kind)) {
+      const zeros = zerosProblem(bytes);
+      if (zeros !== null)
+        throw new GradmixError("data", `${file}: ${zeros}; a table has to be whole, so save it as UTF-8`);
       yield utf8.decode(bytes, { stream: true });
       at += bytes.length;
     }

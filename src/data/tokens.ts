@@ -237,7 +237,7 @@ const hasTokens = objectWith("a Uint16Array or a Uint32Array, or tokens in files
 
 /** Accepts a stream of tokens. */
 export const checkStream: OptionCheck = (name, value) => {
-  // A corpus is taken for its stream easily.
+  // Callers often pass the corpus instead of its stream.
   if (typeof value === "object" && value !== null && "train" in value)
     throw new GradmixError("config", `${name}: it is a corpus; pass its stream, corpus.train`);
   hasMembers(name, value);

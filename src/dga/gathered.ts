@@ -85,8 +85,6 @@ export interface StepMeasurements extends ExampleMeasurements {
   readonly squaredNorms: ArrayLike<number>;
   readonly referenceLosses: ArrayLike<number>;
   readonly pairs: readonly Pairs[];
-  /** Name of the parameter because of which there are no norms. */
-  readonly tied?: string;
 }
 
 /** Adds the measurements of a step. */

@@ -82,7 +82,7 @@ function probedDomains<B extends Examples>(training: Training<B>): number[] {
   return inTurn(rare, state.mixer.rule.updates, alignment.probes);
 }
 
-/** The next `most` of the domains, ascending, when each of `turns` earlier turns has taken as many. */
+/** The domains of this turn, ascending. Each turn takes the next `most` domains, and `turns` turns have passed. */
 function inTurn(domains: readonly number[], turns: number, most: number): number[] {
   const count = Math.min(most, domains.length);
   return Array.from({ length: count }, (_, j) => domains[(turns * most + j) % domains.length]!).sort(

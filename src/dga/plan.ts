@@ -50,6 +50,7 @@ export function targetRefreshes(
   alignment: { readonly measureEvery: number; readonly refreshEvery: number },
 ): number {
   const measured = measuredSteps(steps, alignment);
+  if (measured === 0) return 0;
   const last = (measured - 1) * alignment.measureEvery;
   return Math.min(measured, 1 + Math.floor(last / alignment.refreshEvery));
 }

@@ -5,8 +5,9 @@
  * domains with the `weights` of a state. A new rule is a file in rules/ and a line in rules/index.ts; a combinator is a function from rule to rule
  * that keeps its own memory beside that of the inner rule.
  */
-import { GradmixError } from "../errors.ts";
+import { GradmixError, PlacedError } from "../errors.ts";
 import { describe, hasMembers, isNumberList, numberList, show } from "../options.ts";
+import { firstRepeated } from "../repeated.ts";
 
 /** What was measured about the domains at one step; arrays have one entry per domain. */
 export interface Signal {
@@ -242,9 +243,10 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
   const measured = measuredDomains(rule, state, signal);
   const out = new Float64Array(k * k).fill(NaN);
   const invalid = (i: number, j: number, what: string): GradmixError =>
-    new GradmixError(
+    new PlacedError(
       "numeric",
       `${rule}: gram of domains "${state.domains[i]}" and "${state.domains[j]}" is ${what}; the weights stay as they are`,
+      ["gram", state.domains[i]!],
     );
   const indices = state.domains.map((_, i) => i).filter((i) => measured === null || measured[i]);
   for (const i of indices)
@@ -342,27 +344,41 @@ function checkList(
     throw new GradmixError("config", `${rule}: ${values.length} ${name} for ${k} domains`);
 }
 
-/** One finite number per measured domain, and NaN for the others. Signals may come from files, where NaN is written as null. */
+/**
+ * One finite number per measured domain, and NaN for the others. Signals may come from files, where NaN is written as null. `place` names the members
+ * of the signal on the way to the values.
+ */
 export function numbers(
   rule: string,
   state: RuleState,
   values: unknown,
   name: string,
   measured: readonly boolean[] | null,
+  place: readonly string[] = [name],
 ): Float64Array {
   checkList(rule, state, values, name);
   return Float64Array.from(state.domains, (_, i) => {
     const value = values[i];
     if (measured !== null && !measured[i]) return NaN;
-    if (typeof value !== "number" || !Number.isFinite(value)) throw notUsable(rule, state, name, i, value);
+    if (typeof value !== "number" || !Number.isFinite(value))
+      throw notUsable(rule, state, name, i, value, place);
     return value;
   });
 }
 
-function notUsable(rule: string, state: RuleState, name: string, i: number, value: unknown): GradmixError {
-  return new GradmixError(
+function notUsable(
+  rule: string,
+  state: RuleState,
+  name: string,
+  i: number,
+  value: unknown,
+  place: readonly string[] = [name],
+): PlacedError {
+  const domain = state.domains[i]!;
+  return new PlacedError(
     "numeric",
-    `${rule}: ${name} of domain "${state.domains[i]}" is ${show(value)}; the weights stay as they are`,
+    `${rule}: ${name} of domain "${domain}" is ${show(value)}; the weights stay as they are`,
+    [...place, domain],
   );
 }
 
@@ -397,7 +413,6 @@ export function checkDomains(domains: readonly string[]): void {
   if (!Array.isArray(given) || given.some((name) => typeof name !== "string"))
     throw new GradmixError("config", `domains: ${show(given)} does not fit; it must be a list of names`);
   if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
-  const last = new Map(domains.map((name, i) => [name, i]));
-  const duplicate = domains.find((name, i) => last.get(name) !== i);
-  if (duplicate !== undefined) throw new GradmixError("config", `domains: two are called "${duplicate}"`);
+  const repeated = firstRepeated(domains);
+  if (repeated >= 0) throw new GradmixError("config", `domains: two are called "${domains[repeated]}"`);
 }

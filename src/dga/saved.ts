@@ -16,7 +16,7 @@ import {
   string,
   withDefault,
 } from "../schema.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { float32Of, type Tensor } from "../tensor/tensor.ts";
 import { fingerprint } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { checkGathered, savedGathered } from "./gathered.ts";
@@ -47,7 +47,7 @@ export async function save<B extends Examples>(training: Training<B>): Promise<C
   const { options, drawing, device, state } = training;
   const arrays: Record<string, Float32Array> = {};
   for (const [name, arena] of arenasOf(training)) {
-    const values = Float32Array.from(await arena.data());
+    const values = await float32Of(arena);
     // The last update may have overflowed although loss and gradient had not; such a state must not replace a valid one.
     if (!values.every(Number.isFinite))
       throw new GradmixError(

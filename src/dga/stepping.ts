@@ -6,9 +6,10 @@ import { sumSink } from "../autograd/sinks/sum.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { tokenCount } from "../nn/examples.ts";
-import type { Examples, Model } from "../nn/model.ts";
+import type { Examples, Model, TrainingPass } from "../nn/model.ts";
 import type { Optimizer } from "../nn/optimizer.ts";
 import { show } from "../options.ts";
+import { foldIn, key } from "../tensor/rng.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, isTensor, keep, type Tensor } from "../tensor/tensor.ts";
 import type { Drawn } from "./drawing.ts";
@@ -92,9 +93,10 @@ export async function takeStep<B extends Examples>(
       `none of the examples drawn for step ${step} has a token to learn from; use a larger batch, or leave out examples without tokens`,
     );
   const reference = observed && plan.reference ? options.reference : undefined;
+  const model = inTraining(options.model, { step, seed: stepSeed(options.seed, step) });
   const measured = aligned
-    ? await alignedGradient(training, drawn, lossScale ?? 1)
-    : await trainingGradient(training, drawn, lossScale ?? 1, reference);
+    ? await alignedGradient(training, model, drawn, lossScale ?? 1)
+    : await trainingGradient(training, model, drawn, lossScale ?? 1, reference);
   const { gradNorm, overflowed } = await optimize(training, lr, measured);
   const loss = total(measured.losses) / tokens;
   if (
@@ -124,9 +126,24 @@ export async function takeStep<B extends Examples>(
   };
 }
 
+/** The model, whose losses are those of a training step. */
+function inTraining<B extends Examples>(model: Model<B>, pass: TrainingPass): Model<B> {
+  return { parameters: model.parameters, losses: (batch) => model.losses(batch, pass) };
+}
+
+/** Separates the random numbers of training steps from others of the same seed, such as those of the first parameters. */
+const OF_STEPS = 0x57e9;
+
+/** The seed of a step's random numbers: 53 bits. */
+function stepSeed(seed: number, step: number): number {
+  const [high, low] = foldIn(foldIn(key(seed), OF_STEPS), step);
+  return (high >>> 11) * 2 ** 32 + low;
+}
+
 /** Computes the training gradient, times the loss scale, into `gradient`, and returns what its pass measured of the examples. */
 async function trainingGradient<B extends Examples>(
-  { options: { model }, device: { gradient } }: Training<B>,
+  { device: { gradient } }: Training<B>,
+  model: Model<B>,
   { batch, domainOf }: Drawn<B>,
   lossScale: number,
   reference: Model<B> | undefined,
@@ -146,11 +163,12 @@ async function trainingGradient<B extends Examples>(
 /** The same in one pass that also computes every example's inner product with the target's gradient, and norms. */
 async function alignedGradient<B extends Examples>(
   training: Training<B>,
+  model: Model<B>,
   { batch, domainOf }: Drawn<B>,
   lossScale: number,
 ): Promise<StepMeasurements> {
   const { options, aligned, device, state } = training;
-  const { model, mixer } = options;
+  const { mixer } = options;
   const examples = domainOf.length;
   const groups = domainOffsets(domainOf);
   const gradientOf = device.gradient.of;

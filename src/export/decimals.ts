@@ -35,6 +35,17 @@ export function decimalsOf(weights: readonly number[]): string[] {
   return units.map((unit) => decimal(unit, digits));
 }
 
+/** Divides a whole number of equal parts in proportion to the weights: each gets its whole parts, and what is left goes to the largest fractions (Hamilton's method). */
+export function wholeParts(weights: readonly number[], parts: number): number[] {
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const exact = weights.map((weight) => (weight / total) * parts);
+  const counts = exact.map(Math.floor);
+  const left = parts - counts.reduce((sum, count) => sum + count, 0);
+  const order = [...exact.keys()].sort((i, j) => exact[j]! - counts[j]! - (exact[i]! - counts[i]!) || i - j);
+  for (const i of order.slice(0, left)) counts[i]!++;
+  return counts;
+}
+
 /** unit · 10^−digits without trailing zeros: "0.25", "1.0". */
 function decimal(unit: number, digits: number): string {
   const text = String(unit).padStart(digits + 1, "0");

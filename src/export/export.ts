@@ -138,12 +138,19 @@ function settle(
       "config",
       `${name}: the option rows has no effect, since this format counts ${unit}; leave it out`,
     );
-  for (const option of ["context", "batch"] as const)
-    if (options[option] !== undefined && !affectsFiles(option, mixture, format))
+  const notes: string[] = [];
+  for (const option of ["context", "batch"] as const) {
+    if (options[option] === undefined || affectsFiles(option, mixture, format)) continue;
+    const noEffect = `${name}: the option ${option} has no effect, since`;
+    // Whether the weights of a run changed is not in the hand of the user, so the same command works for all runs.
+    if (placesStages(option, format) && mixture.stages !== null)
+      notes.push(`${noEffect} there is only one stage`);
+    else
       throw new GradmixError(
         "config",
-        `${name}: the option ${option} has no effect, since ${format.stages ? "no stage starts at a step or a window" : "this format has no stages"}; leave it out`,
+        `${noEffect} ${format.stages ? "no stage starts at a step or a window" : "this format has no stages"}; leave it out`,
       );
+  }
   const most = 1 / mixture.domains.length;
   if (floor > most)
     throw new GradmixError(
@@ -155,7 +162,7 @@ function settle(
     context: context ?? mixture.context,
     batch: batch ?? mixture.batch,
     unit: rows ?? unit,
-    notes: floor > 0 ? [floorNote(mixture, floor)] : [],
+    notes: [...notes, ...(floor > 0 ? [floorNote(mixture, floor)] : [])],
   };
 }
 
@@ -163,10 +170,17 @@ function settle(
 export function affectsFiles(
   option: "context" | "batch",
   { stages }: Pick<Mixture, "stages">,
-  { stageStarts, sidecar }: ExportFormat,
+  format: Pick<ExportFormat, "stageStarts" | "sidecar">,
 ): boolean {
-  const inStarts = stageStarts === "step" || (stageStarts === "window" && option === "context");
-  return sidecar || (inStarts && stages !== null && stages.length > 1);
+  return format.sidecar || (placesStages(option, format) && stages !== null && stages.length > 1);
+}
+
+/** Whether the starts of stages depend on the option. */
+function placesStages(
+  option: "context" | "batch",
+  { stageStarts }: Pick<ExportFormat, "stageStarts">,
+): boolean {
+  return stageStarts === "step" || (stageStarts === "window" && option === "context");
 }
 
 /** Says which domains the floor raises, in any stage. */
@@ -306,7 +320,7 @@ function repetitionNotes(
   // Sampling and rounding exceed the limit a little.
   const over = [...passes].filter(([, count]) => count > repetitions * 1.01).map(([domain]) => domain);
   // The usual limit of `dga` has as many digits as a double.
-  const limit = `the run repeated no domain more than ${plainDecimal(Number(repetitions.toPrecision(4)))} times`;
+  const limit = `the run limited the repetitions of a domain to ${plainDecimal(Number(repetitions.toPrecision(4)))}`;
   if (over.length > 0)
     return [
       `${limit}; over ${plainDecimal(tokens)} tokens, and with the same text, these weights repeat these domains more often: ${listOfNames(over)}; give them more text, or find the weights with a run of that length`,

@@ -1,5 +1,5 @@
 /** Reads the fields of messages: errors that name a field by its path, and objects with one number per domain. */
-import { GradmixError } from "../errors.ts";
+import { GradmixError, PlacedError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import {
   type Fault,
@@ -30,6 +30,11 @@ export const messageFault: Fault = (path, what) => new MessageError(path === "" 
 /** The path of a member of a field, such as "alignments.code". */
 export function pathOf(field: string, name: string): string {
   return `${field}.${step(name)}`;
+}
+
+/** The path of the value that caused an error of a rule; null if the error does not say. A signal has the names of the fields of its message. */
+export function causeOf(error: GradmixError): string | null {
+  return error instanceof PlacedError ? error.place.map(step).join(".") : null;
 }
 
 /** Names of domains or of targets, with their indices. */

@@ -24,7 +24,7 @@ import {
   version,
   withDefault,
 } from "../schema.ts";
-import { allNumbersFor, byName, MessageError, messageFault } from "./fields.ts";
+import { allNumbersFor, byName, causeOf, MessageError, messageFault } from "./fields.ts";
 import { type Ignored, measurementFields, type Observation, observationOf } from "./observation.ts";
 import {
   canonical,
@@ -34,6 +34,7 @@ import {
   type Setup,
   setupFields,
   setupOf,
+  unusedOf,
 } from "./setup.ts";
 
 /** The complete state of a session: later replies depend only on it and on the messages. Plain JSON that is never modified; each message makes a new one. */
@@ -157,7 +158,7 @@ export function errorReply(error: unknown): ErrorReply {
   const known = error instanceof GradmixError;
   const text = known
     ? error.message
-    : error instanceof RangeError
+    : isStackOverflow(error)
       ? "the message is nested too deeply"
       : `internal error: ${error instanceof Error ? error.message : String(error)}`;
   const line = text.replaceAll(/\s*[\n\r]\s*/g, " ");
@@ -167,6 +168,10 @@ export function errorReply(error: unknown): ErrorReply {
     error: line.length > LONGEST_ERROR ? `${line.slice(0, LONGEST_ERROR)}…` : line,
   };
 }
+
+/** Whether the call stack is full, as after functions that follow a deeply nested value. Other errors of ranges are faults of the program. */
+const isStackOverflow = (error: unknown): boolean =>
+  error instanceof RangeError && error.message === "Maximum call stack size exceeded";
 
 function notJson(line: string, error: unknown): MessageError {
   const reason = error instanceof Error ? error.message : String(error);
@@ -204,7 +209,10 @@ function init(session: Session | null, message: Message): Answer {
   const { seed, state } = read(initSchema, message, messageFault);
   const base = baseOf(session, message, state);
   const next = { ...base, multipliers: multipliersOf(message, base) };
-  const ignored = seed === null ? [] : [{ field: "seed", reason: "no rule draws random numbers" }];
+  const ignored = [
+    ...(seed === null ? [] : [{ field: "seed", reason: "no rule draws random numbers" }]),
+    ...unusedOf(base.setup).filter(({ field }) => (message[field] ?? null) !== null),
+  ];
   const reply = weightsReply(next, message, { changed: false, updated: false, measured: 0, ignored });
   return { session: next, reply: versioned(reply) };
 }
@@ -297,7 +305,6 @@ function observed(
   { mixer }: Machine,
   found: Observation,
 ): Session & { readonly last: Last } {
-  const { setup, updatedAt } = session;
   const { step, signal, digest } = found;
   const advanced = advance(session.mixer, step - stepOf(session));
   const due = dueAt(session, mixer);
@@ -313,14 +320,14 @@ function observed(
       measured: found.measured,
       ignored: [...found.ignored, ...waiting],
     };
-    return { ...session, setup, mixer: advanced, updatedAt, last };
+    return { ...session, mixer: advanced, last };
   }
   let updated: MixerState;
   try {
     updated = update(mixer, advanced, signal);
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    throw new MessageError(fieldOf(error), error.message, { cause: error });
+    throw new MessageError(causeOf(error), error.message, { cause: error });
   }
   const changed = updated.rule.weights.some((weight, i) => weight !== advanced.rule.weights[i]);
   const last = { digest, changed, updated: true, measured: found.measured, ignored: found.ignored };
@@ -330,12 +337,6 @@ function observed(
 /** The first step at which an update is due. */
 function dueAt({ setup, updatedAt }: Session, mixer: Machine["mixer"]): number {
   return setup.updateEvery === null ? setup.updateAfter : nextUpdate(mixer, updatedAt ?? setup.step);
-}
-
-/** The path of the number that a rule could not use, taken from the rule's message ("name of domain "x" is …"); null if the message names none. */
-function fieldOf({ message }: GradmixError): string | null {
-  const [, name, domain] = /: (\w+) of domains? "(.*?)" /.exec(message) ?? [];
-  return name === undefined || domain === undefined ? null : `${name}.${domain}`;
 }
 
 function snapshot(session: Session | null, message: Message): Answer {

@@ -1,11 +1,13 @@
 /** The setup of a session (its domains, its rule and their options): the fields of `init`, checked and with defaults, and the mixer that is made of them. */
-import { beginning, GradmixError } from "../errors.ts";
+import { beginning, GradmixError, PlacedError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
 import { show } from "../options.ts";
+import { firstRepeated } from "../repeated.ts";
 import { combinatorsFrom } from "../dga/combinators/index.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { ruleOptionsFrom } from "../dga/rules/index.ts";
+import { unusedFacts } from "./unused-facts.ts";
 import {
   anything,
   inside,
@@ -72,12 +74,8 @@ const machines = new WeakMap<Setup, Machine>();
 export function machineOf(setup: Setup): Machine {
   const known = machines.get(setup);
   if (known !== undefined) return known;
-  const { domains, rule, combinators, sizes, tokens, histogram, updateEvery, updateAfter } = setup;
-  const facts: RunFacts = {
-    ...(sizes === null ? {} : { sizes }),
-    ...(tokens === null ? {} : { tokens }),
-    ...(histogram === null ? {} : { histogram }),
-  };
+  const { domains, rule, combinators, updateEvery, updateAfter } = setup;
+  const facts = factsOf(setup);
   let mixer: Mixer;
   try {
     mixer = createMixer({
@@ -90,12 +88,28 @@ export function machineOf(setup: Setup): Machine {
     });
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    const place = /^(combinators)\b|^domains\b/.exec(error.message)?.[0] ?? "rule";
-    throw new MessageError(place, error.message, { cause: error });
+    const [field = "rule"] = error instanceof PlacedError ? error.place : [];
+    throw new MessageError(field, error.message, { cause: error });
   }
   const machine = { mixer, names: namesOf(domains) };
   machines.set(setup, machine);
   return machine;
+}
+
+function factsOf({ sizes, tokens, histogram }: Setup): RunFacts {
+  return {
+    ...(sizes === null ? {} : { sizes }),
+    ...(tokens === null ? {} : { tokens }),
+    ...(histogram === null ? {} : { histogram }),
+  };
+}
+
+/** The facts of a valid setup that have no effect, with the reasons. */
+export function unusedOf(setup: Setup): { readonly field: string; readonly reason: string }[] {
+  const { name } = ruleOptionsFrom(setup.rule, factsOf(setup));
+  return unusedFacts(name, setup.rule, combinatorsFrom(setup.combinators), factsOf(setup)).map(
+    ({ fact, reason }) => ({ field: fact, reason }),
+  );
 }
 
 /** The setup that an `init` describes. Only `domains` is required. Throws `MessageError`, naming the field, for a field that does not fit. */
@@ -123,7 +137,7 @@ const name: Schema<string> = valueThat(
 const domainNames: Schema<readonly string[]> = (value, at) => {
   const names = list(name)(value, at);
   if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
-  const repeated = names.findIndex((one, i) => names.indexOf(one) !== i);
+  const repeated = firstRepeated(names);
   if (repeated >= 0)
     throw problem(inside(at, repeated), `is ${show(names[repeated])}, which is in the list twice`);
   return names;

@@ -3,7 +3,7 @@
  *
  * @module gradmix/nn
  */
-export type { Examples, Model, Source, TokenBatch } from "./model.ts";
+export type { Examples, Model, Source, TokenBatch, TrainingPass } from "./model.ts";
 export type { TokenTensors } from "./token-batch.ts";
 export type { AdamOptions, AdamWOptions, SGDOptions } from "./optimizer-options.ts";
 export {

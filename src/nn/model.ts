@@ -36,15 +36,27 @@ export interface Source {
   readonly of?: Source;
 }
 
+/** The training step that a pass belongs to, for models that draw random numbers while they train, such as those with `dropout`. */
+export interface TrainingPass {
+  /** Number of the step, from 1. */
+  readonly step: number;
+  /**
+   * Seed of the step's random numbers, an integer of at least 0. It follows from the seed of the trainer and from `step`, so a resumed run draws the same
+   * numbers. A model with several uses of random numbers distinguishes them by the `stream` of `dropout`, or by `foldIn`.
+   */
+  readonly seed: number;
+}
+
 /** The interface of a model for trainers, estimators and evaluations. `GPT` implements it. */
 export interface Model<B extends Examples = TokenBatch> {
   /** All parameters, as views of one arena (`createParameters`). */
   readonly parameters: Parameters;
   /**
    * Computes the summed loss of each example [examples]. It must depend on the parameters only through ops, and the loss of example e only on row e
-   * (`gradients` says which passes need this).
+   * (`gradients` says which passes need this). `training` is given in the pass that computes the gradient of a training step, and in no other: evaluations,
+   * the target's gradient and the estimators of alignments measure the model as it is used, without dropout.
    */
-  losses(batch: B): Tensor;
+  losses(batch: B, training?: TrainingPass): Tensor;
   /**
    * Throws `data`, naming the source, if its examples from `first` (default 0) to `end` (excluded; default: all) do not fit the model. It is called
    * before a run for every source that the model will see, and before an evaluation. Models that accept every possible batch leave it out.

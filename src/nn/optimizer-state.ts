@@ -4,6 +4,7 @@ import { show } from "../options.ts";
 import { count, object, read, type Schema, string } from "../schema.ts";
 import { checkOptimizer, type Optimizer } from "./optimizer.ts";
 import { arraysOf, checkpointFault, savedParts, checkpointError } from "./saved-arrays.ts";
+import { float32Of } from "../tensor/tensor.ts";
 
 /** The state of an optimizer as plain data; `saveOptimizer` returns it. */
 export interface SavedOptimizer {
@@ -32,9 +33,7 @@ export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimize
   checkOptimizer("saveOptimizer: optimizer", optimizer);
   const json = { name: optimizer.name, steps: optimizer.steps };
   const arrays = await Promise.all(
-    Object.entries(optimizer.state).map(
-      async ([name, { arena }]) => [name, Float32Array.from(await arena.data())] as const,
-    ),
+    Object.entries(optimizer.state).map(async ([name, { arena }]) => [name, await float32Of(arena)] as const),
   );
   for (const [name, values] of arrays)
     if (!values.every(Number.isFinite))

@@ -198,7 +198,7 @@ export interface Arena {
 function parametersWith(...names: readonly (keyof Parameters)[]): OptionCheck {
   const hasMembers = objectWith("parameters, such as createParameters makes", ...names);
   return (name, value) => {
-    // A model is taken for its parameters easily.
+    // Callers often pass the model instead of its parameters.
     if (typeof value === "object" && value !== null && "parameters" in value)
       throw new GradmixError("config", `${name}: it is a model; pass its parameters, model.parameters`);
     hasMembers(name, value);

@@ -3,6 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
 import { checkNamed, type Parameters } from "./parameters.ts";
 import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
+import { float32Of } from "../tensor/tensor.ts";
 
 /** The part of `Parameters` that saving and loading need. */
 export type NamedParameters = Pick<Parameters, "byName" | "value">;
@@ -15,7 +16,7 @@ export async function saveParameters(parameters: NamedParameters): Promise<Uint8
   checkNamed("saveParameters: parameters", parameters);
   const { byName, value } = parameters;
   // A single read of the arena, so that all values are from the same moment.
-  const all = Float32Array.from(await value.data());
+  const all = await float32Of(value);
   const stored = new Map<string, StoredTensor>();
   for (const [name, { shape, size, offset }] of byName) {
     const data = all.subarray(offset - value.offset, offset - value.offset + size);

@@ -67,8 +67,9 @@ function checkMeasured({ gathered: { head, step, target, losses } }: RunView): v
 }
 
 function checkSameTarget(one: RunHead, other: RunHead): void {
+  // The losses of the page are those on `target`. Some rules learn from further targets.
   const textOf = ({ facts: { target, targets } }: RunHead): string =>
-    formatJson([target?.sha256 ?? null, new Map([...targets].map(([name, { sha256 }]) => [name, sha256]))]);
+    target?.sha256 ?? formatJson(new Map([...targets].map(([name, { sha256 }]) => [name, sha256])));
   if (textOf(one) !== textOf(other))
     throw new GradmixError(
       "data",

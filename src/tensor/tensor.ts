@@ -489,3 +489,11 @@ function itemsOf(value: object): Iterable<unknown> {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null ? Object.values<unknown>({ ...value }) : [];
 }
+
+/** Resolves to a copy of the elements of a tensor in f32, also on the reference backend in doubles. */
+export async function float32Of(tensor: Tensor<"f32">): Promise<Float32Array<ArrayBuffer>> {
+  const values: unknown = await tensor.data();
+  return values instanceof Float32Array
+    ? (values as Float32Array<ArrayBuffer>)
+    : Float32Array.from(values as Float64Array);
+}

@@ -812,6 +812,38 @@ describe("runs", () => {
     expect(err).toContain("4 of 4 runs are done already");
   });
 
+  test("files of tokens are compared without a tokenizer, and finished runs are found again", async () => {
+    const tokens = (name: string, step: number): string => {
+      const path = join(root, `${name}.bin`);
+      const ids = Uint16Array.from({ length: 600 }, (_, i) => (i % 20 === 19 ? 31 : (i * step) % 30));
+      writeFileSync(path, new Uint8Array(ids.buffer));
+      return path;
+    };
+    const file = join(root, "of-tokens.json");
+    const { data: _data, compare: section, ...rest } = JSON.parse(readFileSync(config, "utf8")) as { data: object; compare: object }; // prettier-ignore
+    const domains = { a: tokens("a", 1), b: tokens("b", 7) };
+    const data = { domains, target: tokens("target", 3), tokenizer: "none", vocabSize: 32, endOfText: 31 };
+    writeFileSync(file, JSON.stringify({ ...rest, data, compare: { ...section, seeds: 1 } }));
+    const folder = join(root, "of-tokens");
+    const { code, out } = await compared({ path: file, given: into(folder) });
+    expect([code, out]).toEqual([0, expect.stringContaining("held-out loss on the target after")]);
+    expect(existsSync(join(folder, "mine/seed-1/model/tokenizer_config.json"))).toBe(false);
+    expect((await compared({ path: folder })).err).toContain("2 of 2 runs are done already");
+
+    const path = join(folder, "mine/seed-1/metrics.jsonl");
+    const lines = readFileSync(path, "utf8");
+    writeFileSync(path, lines.slice(0, lines.lastIndexOf("\n", lines.length - 2) + 1));
+    await expect(compared({ path: folder })).rejects.toThrow(
+      /^mine\/seed-1: .*metrics\.jsonl: its lines of steps end at step 5, but the checkpoint was made after step 6; put the whole file back/,
+    );
+    writeFileSync(path, lines);
+    rmSync(join(folder, "mine/seed-1/model"), { recursive: true });
+    const again = await compared({ path: folder });
+    expect([again.code, again.out]).toEqual([0, out]);
+    expect(again.err).toContain("1 of 2 runs are done already");
+    expect(existsSync(join(folder, "mine/seed-1/model/model.safetensors"))).toBe(true);
+  });
+
   test("a line on options without effect names the rule that has them", async () => {
     const file = join(root, "unused.json");
     const { data, model } = JSON.parse(readFileSync(config, "utf8")) as { data: object; model: object };

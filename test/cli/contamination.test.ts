@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { labelName } from "#dist/cli/labels.js";
 import { type Data, readData } from "#dist/cli/read-data.js";
 import { byteTokenizer } from "gradmix/data";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -73,7 +74,7 @@ test("every held-out document of a target is found in the domains, and no other 
   const [line, ...more] = contamination(found.events);
   expect(more).toEqual([]);
   expect(line).toContain(
-    `contamination: ${n + 1} of 17 documents of the domains contain text of ${n} of ${n} held-out documents of the target (13 words in a row, or all; copies: 0, near copies: 0): code ${n}, web 1; for example ${code}:`,
+    `contamination: ${n + 1} of 17 documents of the domains contain text of ${n} of ${n} held-out documents of the target (13 consecutive words, or the whole document; copies: 0, near copies: 0): code ${n}, web 1; for example ${code}:`,
   );
   expect(line).toMatch(/"; --drop-contaminated leaves them out$/);
 
@@ -87,7 +88,11 @@ test("every held-out document of a target is found in the domains, and no other 
   expect(tokensOf(dropped)).toBe(tokensOf(found) - gone);
   // A resumed run has to find the same text.
   expect(dropped.contents.map(({ sha256 }) => sha256)).toEqual(found.contents.map(({ sha256 }) => sha256));
-  expect(dropped.contents.map(({ label }) => label)).toEqual(['domain "code"', 'domain "web"', "target"]);
+  expect(dropped.contents.map(({ label }) => labelName(label))).toEqual([
+    'domain "code"',
+    'domain "web"',
+    "target",
+  ]);
 });
 
 test("a target of one document, several targets, and domains by a field are checked", async () => {
@@ -121,6 +126,17 @@ test("without copies there is no warning, and without a target no check; --drop-
   expect(clean.facts.contamination).toMatchObject({ foundDocuments: 0, domains: new Map(), examples: [] });
   const alone = await read({ domains: { own } });
   expect([contamination(alone.events), alone.facts.contamination]).toEqual([[], null]);
+
+  // A copy of the whole target: what the run says of it depends on the option.
+  const same = { domains: { own, copy }, target: target() };
+  const ofCopies = (events: readonly string[]): string =>
+    events.filter((line) => line.includes("hold the same text")).join("\n");
+  expect(ofCopies((await read(same)).events)).toMatch(
+    /; the run would train on text on which it is evaluated$/,
+  );
+  expect(ofCopies((await read({ ...same, dropContaminated: true })).events)).toMatch(
+    /; the domain is read without the documents that are held out$/,
+  );
 
   const all = heldOutOf(clean).map((text) => ({ text: `${text} and then` }));
   const held = lines("held.jsonl", [...all, ...all]);

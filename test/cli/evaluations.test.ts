@@ -6,11 +6,12 @@ import {
   evaluationAfter,
   evaluationPasses,
   heldOutOf,
+  planAsRead,
   planEvaluations,
 } from "#dist/cli/evaluations.js";
 import { costOf, formatCost } from "#dist/cli/cost.js";
 import { createMixer, type RuleOptions } from "gradmix/dga";
-import type { Windows } from "gradmix/data";
+import { evaluationWindows, type Windows } from "gradmix/data";
 import { language, windows } from "../dga/languages.ts";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -239,6 +240,45 @@ describe("evaluation at an interval", () => {
       { numRuns: 200 },
     );
   });
+});
+
+test("the plan as it is read counts the tokens that there are, in whole windows, and reads the same", () => {
+  const set = (length: number): Windows =>
+    evaluationWindows("set", { tokens: new Uint16Array(length), documents: Float64Array.of(0, length) }, 16) ?? expect.unreachable(); // prettier-ignore
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 2, max: 400 }),
+      fc.array(fc.integer({ min: 2, max: 400 }), { minLength: 1, maxLength: 3 }),
+      fc.integer({ min: 1, max: 500 }),
+      (length, lengths, tokens) => {
+        const heldOut = { target: set(length), domains: new Map(lengths.map((n, i) => [`d${i}`, set(n)])) };
+        const sets = [...heldOut.domains.values()];
+        const plan = planEvaluations(
+          { share: null, every: 0, tokens },
+          {
+            steps: 4,
+            batch: 2,
+            context: 16,
+            target: heldOut.target.count,
+            domains: sets.map(({ count }) => count),
+          },
+        );
+        const asRead = planAsRead(plan, heldOut);
+        const read = (of: Windows, most: number): number => {
+          let [at, sum] = [0, 0];
+          while (at < of.count && sum < most) sum += of.tokensOf(at++);
+          return sum;
+        };
+        for (const [own, before, of] of [
+          [asRead.target, plan.target, [heldOut.target]],
+          [asRead.domains, plan.domains, sets],
+        ] as const) {
+          expect(own?.tokens).toBe(Math.max(...of.map((one) => read(one, tokens))));
+          for (const one of of) expect(read(one, own?.tokens ?? 0)).toBe(read(one, before?.tokens ?? 0));
+        }
+      },
+    ),
+  );
 });
 
 describe("the line of costs", () => {

@@ -108,7 +108,7 @@ describe("gradmix export", () => {
     const { code, out, err } = await exported({ ...run(), to: "levanter" });
     expect(code).toBe(0);
     expect(out).toMatch(/^# gradmix 0\.1\.0: averaged weights of run "run", step 2, rule dga\n/);
-    expect(out).toContain('\ndata:\n  train_weights:\n    web: 0.7\n    "7": 0.3\n');
+    expect(out).toContain('\ndata:\n  train_weights:\n    web: 0.7001953125\n    "7": 0.2998046875\n');
     expect(err).toContain('averaged weights of run "run"');
     expect((await exported({ ...run(), to: "levanter", weights: "final" })).out).toContain("web: 0.5\n");
   });
@@ -195,6 +195,18 @@ describe("gradmix export", () => {
       (JSON.parse((await exported({ ...run(), to: "json", ...given })).out) as { tokens: unknown }).tokens;
     expect(await tokens({ scaleTo: "10steps", context: "100", batch: "20" })).toBe(20_000);
     expect(await tokens({ scaleTo: "10 steps" })).toBe(10 * 4 * 16);
+    for (const [scaleTo, wanted] of [
+      ["2.30B", 2.3e9],
+      ["100", 100],
+      ["10.0steps", 640],
+      ["4.35k", 4350],
+    ] as const)
+      expect(await tokens({ scaleTo })).toBe(wanted);
+    // A step's size is used, and so is a side file's.
+    const csv = { ...run(), to: "csv", batch: "20" };
+    expect((await exported({ ...csv, scaleTo: "10steps" })).code).toBe(0);
+    expect((await exported({ ...csv, out: at("side.csv") })).code).toBe(0);
+    expect(readFileSync(at("side.csv.gradmix.json"), "utf8")).toContain('"batch": 20');
   });
 
   test("takes paths from JSON and CSV, which --map overrides", async () => {
@@ -227,9 +239,21 @@ describe("gradmix export", () => {
       [{ ...run(), to: "levanter", stages: "2.5" }, /--stages/],
       [{ ...run(), to: "levanter", stages: "2", weights: "final" }, /leave out one of the two/],
       [{ ...run(), to: "olmix", stages: "2" }, /cannot change during a run/],
-      [{ ...run(), to: "levanter", weights: "last" }, /--weights: "last" is not final or averaged/],
+      [{ ...run(), to: "levanter", weights: "last" }, /--weights: "last" is not one of final, averaged/],
       [{ ...run(), to: "levanter", scaleTo: "much" }, /--scale-to: "much"/],
       [{ ...run(), to: "levanter", scaleTo: "0" }, /--scale-to/],
+      ...["2.5", "10.5steps", "1.2345k", "0.5"].map((scaleTo): [Partial<ExportArguments>, RegExp] => [
+        { ...run(), to: "csv", scaleTo },
+        /--scale-to: ".*" is not a whole number of tokens/,
+      ]),
+      [
+        { ...run(), to: "csv", batch: "7", out: null },
+        /--batch: of csv, only the side file that --out writes holds it/,
+      ],
+      [
+        { ...run(), to: "doremi", context: "7", scaleTo: "9M", out: null },
+        /--context: of doremi, only the side file/,
+      ],
       [{ ...run(), to: "levanter", batch: "0" }, /--batch/],
       [{ ...run(), to: "levanter", batch: "8" }, /levanter: the option batch has no effect/],
       [{ ...run(), to: "json", context: "8", scaleTo: "9M" }, /json: the option context has no effect/],

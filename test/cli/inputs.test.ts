@@ -2,7 +2,15 @@
 import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { checkSameText, type Content, createWitness, type Inputs, listInputs } from "#dist/cli/inputs.js";
+import { type Inputs, listInputs } from "#dist/cli/inputs.js";
+import { domainLabel, type Label, labelName, targetLabel, theTarget } from "#dist/cli/labels.js";
+import {
+  checkSameText,
+  type Content,
+  contentsToSave,
+  createWitness,
+  type SavedContent,
+} from "#dist/cli/text-witness.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { encodeNpy } from "#dist/data/npy.js";
 import fc from "fast-check";
@@ -192,9 +200,17 @@ describe("files", () => {
 /** Text by label, file and document. */
 type Text = Record<string, Record<string, string[]>>;
 
-async function contentsOf(text: Text): Promise<{ contents: Content[]; copies: string[] }> {
+/** The labels of the texts below, by name. */
+const labels = new Map<string, Label>(
+  [domainLabel("a"), domainLabel("b"), domainLabel("10"), theTarget, targetLabel("x y")].map((label) => [labelName(label), label]), // prettier-ignore
+);
+
+async function contentsOf(
+  text: Text,
+): Promise<{ contents: Content[]; saved: SavedContent[]; copies: string[] }> {
   const witness = createWitness();
-  for (const [label, files] of Object.entries(text)) {
+  for (const [name, files] of Object.entries(text)) {
+    const label = labels.get(name)!;
     async function* documents(paths: readonly string[]): AsyncGenerator<{ text: string }> {
       for (const path of paths) for (const text of files[path]) yield { text };
     }
@@ -205,7 +221,8 @@ async function contentsOf(text: Text): Promise<{ contents: Content[]; copies: st
   }
   // As a checkpoint keeps it.
   const contents = witness.contents(new Map(Object.keys(text).map((label) => [label, 7])));
-  return { contents: JSON.parse(JSON.stringify(contents)) as Content[], copies: witness.copies() };
+  const saved = JSON.parse(JSON.stringify(contentsToSave(contents))) as SavedContent[];
+  return { contents, saved, copies: witness.copies() };
 }
 
 describe("text", () => {
@@ -219,7 +236,7 @@ describe("text", () => {
     await fc.assert(
       fc.asyncProperty(texts, texts, fc.boolean(), async (then, other, same) => {
         const now = same ? structuredClone(then) : other;
-        const saved = (await contentsOf(then)).contents;
+        const { saved } = await contentsOf(then);
         const found = (await contentsOf(now)).contents;
         // Files without text only change the number of files.
         const order = (of: Text, label: string): string => JSON.stringify(Object.values(of[label]).filter((d) => d.length > 0)); // prettier-ignore
@@ -237,7 +254,7 @@ describe("text", () => {
   });
 
   test("that has changed but has as many tokens is reported as changed", async () => {
-    const saved = (await contentsOf({ 'domain "a"': { f: ["one", "two"] } })).contents;
+    const { saved } = await contentsOf({ 'domain "a"': { f: ["one", "two"] } });
     const found = (await contentsOf({ 'domain "a"': { f: ["one", "owt"] } })).contents;
     expect(errorOf(() => checkSameText(saved, found)).message).toBe(
       '--resume: the text of domain "a" has changed (then 1 file, 2 documents, 7 training tokens; now 1 file, 2 documents, 7 training tokens, but other text); restore it, or start a new run from the checkpoint with --init-from',
@@ -246,9 +263,9 @@ describe("text", () => {
   });
 
   test("of a checkpoint that has something else is refused by its place", async () => {
-    const { contents } = await contentsOf({ 'domain "a"': { f: ["one"] } });
-    const saved = [{ ...contents[0], tokens: null }];
-    expect(codeOf(() => checkSameText(saved, contents))).toBe(
+    const { contents, saved } = await contentsOf({ 'domain "a"': { f: ["one"] } });
+    const broken = [{ ...saved[0], tokens: null }];
+    expect(codeOf(() => checkSameText(broken, contents))).toBe(
       "checkpoint: checkpoint: corpus.0.tokens is null, not a whole number of at least 0",
     );
   });

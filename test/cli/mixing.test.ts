@@ -251,6 +251,36 @@ test("a plan names alignment options without effect", () => {
   ]);
 });
 
+test("a plan names bounds that fixed weights keep anyway, and no others", () => {
+  const idle = (given: Partial<MixingConfig>): string[] =>
+    planMixing({ ...base, mixing: configured(given) }, 1000, ["a", "b"]).unused.map(
+      (line) => line.split(" ")[0],
+    );
+  const of = (a: number, b: number) => new Map([["a", a], ["b", b]]); // prettier-ignore
+  expect(planMixing({ ...base, mixing: configured({ rule: "uniform", floor: 0.1 }) }, 1000).unused).toEqual([
+    "mixing.floor has no effect: the weights of rule uniform are fixed, and already keep it",
+  ]);
+  const both = ["mixing.floor", "mixing.ceiling"];
+  expect(idle({ rule: "uniform", floor: 0.1, ceiling: 0.6 })).toEqual(both);
+  expect(idle({ rule: "static", weights: of(0.4, 0.6), floor: new Map([["a", 0.3]]), ceiling: 0.7 })).toEqual(
+    both,
+  );
+  expect(idle({ rule: "static", weights: of(0.4, 0.6), floor: 0.45 })).toEqual([]);
+  expect(idle({ rule: "static", weights: of(0.4, 0.6), ceiling: 0.55, floor: 0.1 })).toEqual([
+    "mixing.floor",
+  ]);
+  expect(idle({ rule: "uniform", floor: new Map([["a", 0.7]]) })).toEqual([]);
+  // These weights move, or are known only when the text has been read.
+  for (const more of [
+    { rule: "dga" },
+    { rule: "temperature" },
+    { rule: "importanceSampling", histogram: of(1, 1) },
+    { rule: "uniform", guard: new Map([["a", 1.1]]) },
+    { rule: "uniform", repetitionCap: 4 },
+  ] as const)
+    expect(idle({ ...more, floor: 0.1, ceiling: 0.6 })).toEqual([]);
+});
+
 test("options that the rule options set otherwise are named", () => {
   const lines = (given: Partial<MixingConfig>): string[] =>
     unusedOptions({ ...base, mixing: configured({ rule: "dga", eta: 1, floor: 0.01, ...given }) });

@@ -12,6 +12,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   utimesSync,
   writeFileSync,
@@ -33,8 +34,9 @@ import { openOutput } from "#dist/cli/output.js";
 import { prepareArguments, prepareTakes } from "#dist/cli/prepare-arguments.js";
 import { prepare as runPrepare } from "#dist/cli/prepare-command.js";
 import { clusterArguments } from "#dist/cli/cluster-arguments.js";
-import { encodeJob } from "#dist/cli/prepare-jobs.js";
+import { encodeJob, joinShards } from "#dist/cli/prepare-jobs.js";
 import { jobsOf, type PreparePlan, stampOf } from "#dist/cli/prepare-plan.js";
+import { startPool } from "#dist/cli/prepare-pool.js";
 import { formatProgress } from "#dist/cli/prepare-progress.js";
 import { preparedLayer } from "#dist/cli/prepared-options.js";
 import { planRun } from "#dist/cli/plan.js";
@@ -677,6 +679,17 @@ test("a bad line deep in a file is named by its number; a full disk and a changi
   const later = { ...good, inputs: [{ ...good.inputs[0], modified: 1 }] };
   await expect(encodeJob(job, context(later))).rejects.toThrow(`${path}: it changed while it was prepared`);
 
+  // An error in what a message of a worker leads to ends the command like any other.
+  const tokenizer = join(folder, "byte.json");
+  writeFileSync(tokenizer, JSON.stringify(byteTokenizer().toJSON()));
+  const never = new AbortController().signal;
+  const pool = startPool({ folder: out, plan: good, jobs: jobsOf(good), tokenizer }, 1, never);
+  const failed = pool.run([{ kind: "encode", job: 0 }], () => expect.unreachable(), () => {
+    throw new GradmixError("io", "done.jsonl: cannot be written (the disk is full)");
+  }); // prettier-ignore
+  await expect(failed).rejects.toThrow("done.jsonl: cannot be written (the disk is full)");
+  await pool.stop();
+
   // The reported amounts add up to the totals.
   const told = { input: 0, text: 0, documents: 0 };
   const facts = await encodeJob(job, context(good), ({ input, text, documents: n }) => {
@@ -685,7 +698,23 @@ test("a bad line deep in a file is named by its number; a full disk and a changi
     told.documents += n;
   });
   expect(told).toEqual({ input: job.bytes, text: facts.textBytes, documents: facts.documents });
+
+  // The tokens of jobs are not open once they are joined, so that deleting them frees the disk.
+  joinShards([0], [job.id], context(good), () => {});
+  if (process.platform === "linux") {
+    const open = readdirSync("/proc/self/fd").map((name) => linkOf(join("/proc/self/fd", name)));
+    expect(open.filter((name) => name.includes(job.id))).toEqual([]);
+  }
 });
+
+/** Where a link leads; "" if it is gone. */
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
+  }
+}
 
 test("progress shows the share of the input and the speed in text", () => {
   expect(formatProgress({ input: 100, text: 3e6, documents: 1234 }, { total: 1000, before: 300 }, 2)).toBe(

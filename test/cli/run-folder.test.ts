@@ -11,7 +11,7 @@ import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { type FileParts, writeFileAtomic, writeFilesAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, openRunFolder } from "#dist/cli/run-folder.js";
-import { truncateMetrics } from "#dist/cli/metrics-file.js";
+import { openMetrics, truncateMetrics } from "#dist/cli/metrics-file.js";
 import { listCheckpoints } from "#dist/cli/run-places.js";
 import { readStart } from "#dist/cli/start.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
@@ -107,6 +107,11 @@ describe("the checkpoint file", () => {
         }
       }),
     );
+  });
+
+  test("keeps the sign of a zero", () => {
+    const json = { a: -0, b: [0, -0], c: { d: -0 } };
+    expect(decodeCheckpoint(join_(encodeCheckpoint({ json, arrays: {} })), "c").json).toEqual(json);
   });
 
   test("has the layout of safetensors", () => {
@@ -592,7 +597,10 @@ describe("a run", () => {
 
   test("a truncated newest checkpoint is refused, and the error names the intact one before it", () => {
     const folder = openRunFolder(configOf(out));
-    for (let step = 1; step <= 2; step++) folder.saveCheckpoint(step, state(step));
+    for (let step = 1; step <= 2; step++) {
+      folder.appendMetrics(metrics(step));
+      folder.saveCheckpoint(step, state(step));
+    }
     folder.close();
     const [older, newest] = listCheckpoints(out);
     nodeFs.truncateSync(newest.path, 100);
@@ -605,6 +613,42 @@ describe("a run", () => {
     expect(errorOf(() => openRunFolder(configOf(out), findRun(out)).load()).message).toMatch(
       /; there is no other one$/,
     );
+  });
+
+  test("a run whose metrics do not reach its checkpoint is refused and stays as it is", () => {
+    const folder = openRunFolder(configOf(out));
+    for (let step = 1; step <= 6; step++) folder.appendMetrics(metrics(step));
+    folder.saveCheckpoint(6, state(6));
+    folder.close();
+    const path = join(out, "metrics.jsonl");
+    const lines = readFileSync(path, "utf8").split("\n").slice(0, -1);
+    const without = (at: number): string => lines.filter((_, i) => i !== at).join("\n");
+    const damages: [text: string | null, last: RegExp][] = [
+      [
+        `${lines.slice(0, 4).join("\n")}\n`,
+        /its lines of steps end at step 4, but the checkpoint was made after step 6/,
+      ],
+      [`${lines.join("\n").slice(0, -1)}\n`, /end at step 5/],
+      [`${without(2)}\n`, /end at step 2/],
+      [`${lines.with(3, "no JSON").join("\n")}\n`, /end at step 3/],
+      [`${lines.with(4, lines[1]).join("\n")}\n`, /end at step 4/],
+      ["", /has no line of a step/],
+      [null, /has no line of a step/],
+    ];
+    for (const [text, message] of damages) {
+      if (text === null) rmSync(path);
+      else writeFileSync(path, text);
+      const error = errorOf(() => openRunFolder(configOf(out), findRun(out)).begin());
+      expect([error.code, error.message]).toEqual(["checkpoint", expect.stringMatching(message)]);
+      expect(nodeFs.existsSync(path) ? readFileSync(path, "utf8") : null).toBe(text);
+      expect(readdirSync(out)).not.toContain("lock");
+    }
+    // Lines after the checkpoint belong to steps that run again.
+    writeFileSync(path, `${lines.join("\n")}\n${JSON.stringify(metrics(7))}\n`);
+    const resumed = openRunFolder(configOf(out), findRun(out));
+    resumed.begin();
+    resumed.close();
+    expect(readFileSync(path, "utf8")).toBe(`${lines.join("\n")}\n`);
   });
 
   test("a checkpoint of another configuration is refused, and the first key that differs is named", () => {
@@ -630,6 +674,39 @@ test("metrics are cut after the last complete line up to a step, wherever a kill
     }),
   );
   truncateMetrics(join(root, "none.jsonl"), 1);
+});
+
+test("a line that was written in part is cut off before the next one, also if that could not be done at once", () => {
+  const path = join(root, "metrics.jsonl");
+  let full = false;
+  let [writes, cuts] = [0, 0];
+  const fs: WriteFs = {
+    ...nodeFs,
+    writeSync(file: number, bytes: Uint8Array, from: number, count: number) {
+      writes++;
+      if (!full) return nodeFs.writeSync(file, bytes, from, count);
+      if (writes % 2 === 1) return nodeFs.writeSync(file, bytes, from, Math.min(count, 3));
+      throw Object.assign(new Error("full"), { code: "ENOSPC" });
+    },
+    ftruncateSync(file: number, length: number) {
+      cuts++;
+      if (full) throw Object.assign(new Error("failed"), { code: "EIO" });
+      nodeFs.ftruncateSync(file, length);
+    },
+  };
+  const file = openMetrics(path, null, fs);
+  file.append('{"step":1}\n');
+  [full, writes] = [true, 0];
+  expect(() => file.append('{"step":2}\n')).toThrow(/metrics\.jsonl: cannot be written \(the disk is full\)/);
+  expect([readFileSync(path, "utf8"), cuts]).toEqual(['{"step":1}\n{"s', 1]);
+  // Nothing follows the part while it is there, and the checkpoint keeps the line.
+  expect(file.sync()).toEqual(['{"step":2}\n']);
+  expect(readFileSync(path, "utf8")).toBe('{"step":1}\n{"s');
+  full = false;
+  expect(file.sync()).toEqual([]);
+  file.append('{"step":3}\n');
+  file.close();
+  expect(readFileSync(path, "utf8")).toBe('{"step":1}\n{"step":2}\n{"step":3}\n');
 });
 
 test("metrics over a megabyte are cut at the same place", () => {

@@ -191,6 +191,24 @@ describe("a run", () => {
     expect(steps("all").map(without)).not.toEqual(steps("whole").map(without));
   });
 
+  test("a share that was given and selects nothing is reported, with the reason", () => {
+    const few = "mixing.select has no effect: the target has ";
+    const train = options.map((one) => (one === "target.jsonl" ? "few.jsonl" : one));
+    writeFileSync(join(folder, "few.jsonl"), read(".", "target.jsonl").split("\n").slice(0, 20).join("\n"));
+    for (const rule of ["dga", "uniform"]) {
+      const given = [...train, "--rule", rule, "--select", "0.5", "--out", `few-${rule}`];
+      expect(gradmix(...given, "--steps", "2").err).toContain(few);
+      expect(gradmix("train", "--resume", `few-${rule}`, "--steps", "4").err).toContain(
+        "mixing.select has no effect: the run began with all text, and continues with it\n",
+      );
+    }
+    const compared = gradmix("compare", ...train.slice(1), ..."--rules dga,uniform --select 0.5 --steps 2".split(" "), "--out", "few"); // prettier-ignore
+    expect(compared.err).toContain(few);
+    // Nothing was asked for, so nothing was ignored.
+    expect(gradmix(...train, "--steps", "2", "--out", "none").err).not.toContain("mixing.select");
+    expect(gradmix(...options, "--steps", "2", "--select", "0.5", "--out", "half").err).not.toContain("no effect"); // prettier-ignore
+  });
+
   test("other rules select if they are told to", () => {
     for (const rule of ["uniform", "importanceSampling"]) {
       const { code } = gradmix(...options, "--rule", rule, "--select", "0.25", "--steps", "2", "--out", rule);

@@ -20,11 +20,12 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const histogram = (input: string, ...args: string[]) => {
+const histogram = (input: string, ...args: string[]) => histogramIn("tmp", input, ...args);
+const histogramIn = (temporary: string, input: string, ...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [command, "histogram", ...args, "--vocab-size", "300", "--context", "16", "--quiet"],
-    { cwd: folder, encoding: "utf8", input, env: { ...process.env, TMPDIR: join(folder, "tmp") } },
+    { cwd: folder, encoding: "utf8", input, env: { ...process.env, TMPDIR: join(folder, temporary) } },
   );
   return { code: status, out: stdout, err: stderr };
 };
@@ -54,5 +55,13 @@ test("standard input can be named only once", () => {
     code: 2,
     out: "",
     err: 'gradmix: "-": standard input can be read only once, but is named 2 times\n',
+  });
+});
+
+test("a folder for temporary files that does not exist is named", () => {
+  expect(histogramIn("nosuch", code, "--domain", "a=-", "--target", "prose.txt")).toEqual({
+    code: 2,
+    out: "",
+    err: `gradmix: "-": standard input cannot be kept in ${join(folder, "nosuch")}, the folder for temporary files (no such file or folder); name another folder with the variable TMPDIR\n`,
   });
 });

@@ -437,6 +437,32 @@ describe("no file is lost", () => {
     }
   });
 
+  test("files that may not be read are reported as folders are; one that is named stops the search", async () => {
+    put("d/a.txt");
+    put("d/deep/closed.txt");
+    const { access } = fs;
+    fs.access = (async (path: string, mode?: number) => {
+      if (path.endsWith("closed.txt")) throw Object.assign(new Error("refused"), { code: "EACCES" });
+      return access(path, mode);
+    }) as typeof access;
+    syncBuiltinESMExports();
+    try {
+      const told: string[][] = [];
+      const options: ListOptions = { skipUnreadable: true, onLeftOut: (...args) => told.push(args) };
+      expect(await listFiles(["d"], options)).toEqual(["d/a.txt"]);
+      expect(told).toEqual([["d/deep/closed.txt", "unreadable", "it may not be read (permission denied)"]]);
+      await expect(listFiles(["d"], { what: 'domain "x"' })).rejects.toThrow(
+        'domain "x": d/deep/closed.txt cannot be read: it may not be read (permission denied); fix it, or skip it with --skip-bad-lines',
+      );
+      await expect(listFiles(["d/deep/closed.txt"], { ...options, what: "target" })).rejects.toThrow(
+        "target: d/deep/closed.txt: it may not be read (permission denied); give access to it, or leave it out",
+      );
+    } finally {
+      Object.assign(fs, { access });
+      syncBuiltinESMExports();
+    }
+  });
+
   test("files that are passed over are reported one by one, even if a pattern begins inside them; a path that is named is read", async () => {
     for (const path of ["d/a.txt", "d/mine/b.txt", "d/mine/deep/c.txt", "d/e/mine/f.txt"]) put(path);
     const told: string[] = [];

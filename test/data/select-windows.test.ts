@@ -117,6 +117,28 @@ describe("how much is kept", () => {
     expect(shares[0]).toBeGreaterThan(0.8);
   });
 
+  test("says why it keeps all windows, and only then", () => {
+    const whole = (tokens: number, weights: number[], leastShare: number, of = target): string | null =>
+      selectWindows(of, [alike, other], { tokens, weights, leastShare }).whole;
+    expect(whole(0, [1, 1], 0.5)).toBeNull();
+    expect(whole(0, [1, 1], 1)).toBe("all text was asked for");
+    expect(whole(32_000, [1, 0], 0.5)).toContain("reads all of the text 4 times or more");
+    expect(whole(31_000, [1, 0], 0.5)).toBeNull();
+    expect(whole(8000, [1, 1], 0.5)).toBe("the run is expected to read all of each domain");
+    const few = (n: number) => windows("few", written(0, n, randomOf(5)));
+    expect(whole(0, [1, 1], 0.5, few(4000))).toBe(
+      "the target has 4,000 training tokens, and up to 4,000 do not show which windows resemble it",
+    );
+    // A domain of a single window keeps it.
+    const { whole: one } = selectWindows(target, [windows("one", [1, 2, 3, 4, 5])], {
+      tokens: 0,
+      weights: [1],
+    });
+    expect(one).toBe(
+      "the windows of each domain resemble the target as much as its own text does, or are too few to divide",
+    );
+  });
+
   test("no more is left out than the run can do without, whatever the weights, and each share is one that the definition allows", () => {
     fc.assert(
       fc.property(

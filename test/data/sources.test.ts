@@ -193,6 +193,13 @@ describe("documents", () => {
       Buffer.from("\ufeffwide", "utf16le"),
       /a\.txt: invalid UTF-8 at byte 0 \(it looks like UTF-16\);/,
     ],
+    ["a.txt", Buffer.from("wide", "utf16le"), /a\.txt: 4 of 8 bytes are NUL, so it is not text in UTF-8/],
+    ["a.txt", Buffer.from("слова без метки ", "utf16le"), /a\.txt: 3 of 32 bytes are NUL/],
+    [
+      "a.jsonl",
+      Buffer.from('{"text":"wide"}', "utf16le"),
+      /a\.jsonl:1: 15 of 30 bytes are NUL.*save it as UTF-8;/,
+    ],
   ];
   test.each(broken)("%s: %s", async (name, contents, message) => {
     put(name, contents);
@@ -202,6 +209,15 @@ describe("documents", () => {
     const left = await texts([name], { skipBadLines: true, onSkip: (source) => skipped.push(source) });
     expect(left).toEqual(name === "a.jsonl" && String(contents).includes("fine") ? ["fine"] : []);
     expect(skipped).toHaveLength(1);
+  });
+
+  test("a table in UTF-16 is refused, and a few NULs are text", async () => {
+    put("wide.csv", Buffer.from("text\nwide\n", "utf16le"));
+    await expect(read(["wide.csv"])).rejects.toThrow(/wide\.csv: 10 of 20 bytes are NUL.*save it as UTF-8$/);
+    const few = `${"a path of some length\0".repeat(2)}${"a".repeat(20)}`;
+    put("few.txt", few);
+    put("one.txt", "\0");
+    expect(await texts(["few.txt", "one.txt"])).toEqual([few, "\0"]);
   });
 
   test("an error about invalid UTF-8 gives the position of the byte", async () => {

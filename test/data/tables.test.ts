@@ -105,6 +105,36 @@ describe("CSV", () => {
     );
     expect(await texts(put("t.csv", "text\n"))).toEqual([]);
   });
+
+  test("text after the closing quote of a cell is a broken row; other quotes are text", async () => {
+    const rows = [
+      ['"text" more', null],
+      ['"text"more, still"', null],
+      ['"a ""b"" c" d', null],
+      ['"""a"" b"', '"a" b'],
+      ['""', ""],
+      ['5" pipe', '5" pipe'],
+      ['say "x" twice', 'say "x" twice'],
+      ['"""",', null],
+      ['"\n""quoted"" line"', '\n"quoted" line'],
+    ] as const;
+    for (const end of ["\n", "\r\n"])
+      for (const [cell, text] of rows) {
+        for (const [header, row] of [
+          ["n,text", `1,${cell}`],
+          ["text,n", `${cell},1`],
+        ] as const) {
+          const path = put("q.csv", `${header}${end}${end}${row}${end}`);
+          if (text === null) await expect(read(path)).rejects.toThrow(/q\.csv:2: the row is broken \(/);
+          else expect(await texts(path)).toEqual(text === "" ? [] : [text]);
+        }
+      }
+    const path = put("q.csv", 'id,text\n"a" b,x\n2,fine\n');
+    await expect(read(path)).rejects.toThrow(
+      "q.csv:2: the row is broken (text follows the closing quote of a cell); fix it, or skip it with --skip-bad-lines",
+    );
+    expect(await texts(path, { skipBadLines: true })).toEqual(["fine"]);
+  });
 });
 
 describe("Parquet", () => {

@@ -11,6 +11,7 @@ import {
 import { exampleCount } from "#dist/nn/examples.js";
 import { type CostFacts, measuringPasses, updatesWithin } from "#dist/dga/cost.js";
 import { nextUpdate } from "#dist/dga/mixer.js";
+import { measuredSteps, targetRefreshes } from "#dist/dga/plan.js";
 import { alignmentDefaults } from "#dist/dga/alignment-options.js";
 import type { Model } from "gradmix/nn";
 import fc from "fast-check";
@@ -206,6 +207,41 @@ test("the number of updates is that of the mixer", () => {
       for (let at = nextUpdate(mixer, 0); at <= steps; at = nextUpdate(mixer, at)) updates++;
       expect(updatesWithin(mixer, steps)).toBe(updates);
     }),
+  );
+});
+
+test("measured steps and refreshes of the target are those that follow one by one", () => {
+  const upTo = fc.integer({ min: 1, max: 12 });
+  fc.assert(
+    fc.property(fc.nat(40), upTo, upTo, (steps, measureEvery, refreshEvery) => {
+      let [measured, refreshes, due] = [0, 0, 0];
+      for (let step = 0; step < steps; step += measureEvery) {
+        measured++;
+        if (step < due) continue;
+        refreshes++;
+        due = (Math.floor(step / refreshEvery) + 1) * refreshEvery;
+      }
+      const alignment = { measureEvery, refreshEvery };
+      expect(measuredSteps(steps, alignment)).toBe(measured);
+      expect(targetRefreshes(steps, alignment)).toBe(refreshes);
+    }),
+  );
+});
+
+test("a longer run costs at least as much, and no run less than nothing", () => {
+  fc.assert(
+    fc.property(
+      fc.nat(30),
+      fc.integer({ min: 1, max: 8 }),
+      fc.integer({ min: 1, max: 20 }),
+      fc.integer({ min: 1, max: 20 }),
+      (steps, every, measureEvery, refreshEvery) => {
+        const alignment: AlignmentOptions = { from: "step", measureEvery, refreshEvery };
+        const of = (n: number): number => measuringPasses(facts({ every, alignment, steps: n }));
+        expect(of(steps)).toBeGreaterThanOrEqual(0);
+        expect(of(steps + 1)).toBeGreaterThanOrEqual(of(steps));
+      },
+    ),
   );
 });
 

@@ -103,7 +103,7 @@ describe("what is left out", () => {
     const exported = exportMixture(some, { format: "levanter", floor: 0.01 });
     const [{ weights }] = readers["levanter"](exported);
     expect(weights.map(([name]) => name)).toEqual(["web", "none", "tiny", "code"]);
-    expect(Math.min(...weights.map(([, share]) => Number(share)))).toBe(0.01);
+    expect(Math.min(...weights.map(([, share]) => Number(share)))).toBe(20 / 2048);
     const raised = some.domains.flatMap(({ name, weight }) => (weight < 0.01 ? [name] : []));
     expect(raised.length).toBeGreaterThan(0);
     expect(exported.notes).toContain(
@@ -114,11 +114,19 @@ describe("what is left out", () => {
     );
     expect(codeOf(() => exportMixture(some, { format: "levanter", floor: 0.26 }))).toMatch(/^config: floor/);
   });
-  test("levanter draws nothing below 1/2048; a note names only these domains", () => {
-    const lines = notes(mixture({ web: 1 - 1 / 2047 - 1 / 2049, more: 1 / 2047, less: 1 / 2049 }), {
+  test("levanter leaves out what gets no sequence of a block; a note names only these domains", () => {
+    const lines = notes(mixture({ web: 1 - 1 / 2047 - 1 / 9000, more: 1 / 2047, less: 1 / 9000 }), {
       format: "levanter",
     });
-    expect(lines).toContain('draws nothing in its blocks of 2048 sequences: "less";');
+    expect(lines).toContain('too small for one of the 2048 sequences of a block: "less"; raise');
+  });
+  test("levanter's many equal domains stay equal, but for one sequence of a block", () => {
+    const names = Array.from({ length: 300 }, (_, i) => `c${i}`);
+    const many = mixture(Object.fromEntries(names.map((name) => [name, 1 / 300])));
+    const [{ weights }] = readers["levanter"](exportMixture(many, { format: "levanter" }));
+    const counts = weights.map(([, share]) => Number(share) * 2048);
+    expect([counts.length, Math.min(...counts), Math.max(...counts)]).toEqual([300, 6, 7]);
+    expect(counts.reduce((a, b) => a + b, 0)).toBe(2048);
   });
 });
 
@@ -140,10 +148,22 @@ test("formats that cannot express the limit on repetitions say so; at another le
   );
   expect(exportMixture(half, { format: "olmo-core" }).files[0].text).not.toContain("max_repetition_ratio");
   const long = mixture({ web: 0.5, code: 0.5 }, { repetitions: 3 + 245_760 / 47_999 });
-  expect(notes(long, { format: "nanotron" })).toContain("the run repeated no domain more than 8.12 times,");
+  expect(notes(long, { format: "nanotron" })).toContain(
+    "the run limited the repetitions of a domain to 8.12,",
+  );
   const less = exportMixture({ ...limited, repetitions: 0.5 }, { format: "olmo-core", scaleTo: 100 });
   expect(less.files[0].text).toContain("max_repetition_ratio: 1\n");
   expect(less.notes.join("\n")).toContain("limit of 0.5, raised");
+});
+
+test("the length of a step is no error if all stages of a run are one, as the weights did not change", () => {
+  const one = { ...half, stages: [{ start: 0, weights: [0.5, 0.5] }] };
+  for (const format of ["nanotron", "levanter"])
+    expect(notes(one, { format, context: 128 })).toContain(
+      `${format}: the option context has no effect, since there is only one stage`,
+    );
+  expect(codeOf(() => exportMixture(one, { format: "levanter", batch: 8 }))).toMatch(/^config: levanter: the option batch/); // prettier-ignore
+  expect(codeOf(() => exportMixture(half, { format: "nanotron", batch: 8 }))).toMatch(/^config: nanotron: the option batch/); // prettier-ignore
 });
 
 describe("stages", () => {

@@ -1,6 +1,7 @@
 /** `gradmix mix` as a process: its streams, its files, a kill at any moment, HTTP and its access control, and replays of runs. */
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import * as nodeFs from "node:fs";
 import {
   closeSync,
   existsSync,
@@ -411,14 +412,35 @@ describe("files", () => {
     ]);
   });
 
-  test("only one process can use a state file", async () => {
-    const { child, say } = talk("--state-file", "mine.json");
-    await say(init);
-    const { status, err } = mix(["--state-file", "mine.json"]);
-    expect([status, err]).toEqual([
-      2,
-      `gradmix: mine.json: is being written by process ${child.pid}; wait for it, or choose another file\n`,
-    ]);
+  test("weights that would replace the lock of the state are refused", () => {
+    for (const [state, weights] of [
+      ["locked.json", "locked.json.lock"],
+      ["./locked.json", join(folder, "locked.json.lock")],
+    ])
+      expect(mix(["--domains", "a", "--state-file", state, "--weights-file", weights]).err).toBe(
+        `gradmix: --weights-file: ${weights} would be replaced, but it is the lock of --state-file; choose another file\n`,
+      );
+  });
+
+  test("only one process can use a state file, also by a link to it", async () => {
+    // The first of them is a link to nothing.
+    symlinkSync("mine.json", at("link-to-mine.json"));
+    for (const [first, second] of [
+      ["link-to-mine.json", "mine.json"],
+      ["mine.json", "link-to-mine.json"],
+    ]) {
+      const { child, say } = talk("--state-file", first);
+      await say(init);
+      for (const other of [first, second]) {
+        const { status, err } = mix(["--state-file", other]);
+        expect([status, err]).toEqual([
+          2,
+          `gradmix: ${other}: is being written by process ${child.pid}; wait for it, or choose another file\n`,
+        ]);
+      }
+      child.stdin.end();
+      await once(child, "exit");
+    }
   });
 
   test("a message whose state cannot be saved has no effect", () => {
@@ -437,6 +459,30 @@ describe("files", () => {
     });
     expect(blocked.session()).toBe(null);
     expect(before).not.toBe(null);
+  });
+
+  test("nor does one whose files cannot be replaced: the state is the last one, and a new start writes its weights", () => {
+    const files = { state: at("last.json"), weights: at("last-weights.json") };
+    createKeeper(files).message(init);
+    const both = (): string[] => [files.state, files.weights].map((path) => readFileSync(path, "utf8"));
+    const before = both();
+    const renamed: string[] = [];
+    const failing = {
+      ...nodeFs,
+      renameSync(from: string, to: string) {
+        if (to === files.state) throw Object.assign(new Error("failed"), { code: "EIO" });
+        renamed.push(to);
+        nodeFs.renameSync(from, to);
+      },
+    };
+    const moving = { type: "observe", step: 1, alignments: { web: 1, code: 2 }, standardErrors: { web: 0.1, code: 0.1 } }; // prettier-ignore
+    const keeper = createKeeper(files, failing);
+    renamed.length = 0;
+    expect(keeper.message(moving)).toMatchObject({ type: "error" });
+    expect(renamed).toEqual([files.weights]);
+    expect(both()).toEqual([before[0], expect.not.stringMatching(before[1])]);
+    createKeeper(files);
+    expect(both()).toEqual(before);
   });
 
   test("nor does one whose weights cannot be saved, also after a new start", () => {

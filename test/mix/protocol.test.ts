@@ -21,6 +21,7 @@ import {
   answer,
   answerLine,
   type ErrorReply,
+  errorReply,
   initFields,
   observeFields,
   type Reply,
@@ -396,6 +397,7 @@ describe("init", () => {
       /there is no option "__proto__"/,
     ],
     [{ combinators: [{ name: "flor" }] }, "combinators", /did you mean "floor"\?/],
+    [{ combinators: [{ name: "floor", least: 2 }] }, "combinators", /^combinators\[0\]: floor/],
     [{ sizes: { web: 1 } }, "sizes.code", /^it is missing/],
     [{ sizes: { web: 1, code: 0 } }, "sizes.code", /^it is 0, not a finite number above 0/],
     [{ sizes: { web: 1, cod: 1 } }, "sizes.cod", /did you mean "code"\?/],
@@ -538,6 +540,24 @@ describe("observe", () => {
     });
   });
 
+  test("the field of a rule's error does not come from its message, which a name could imitate", () => {
+    const odd = ': norms of domain "a" is 3';
+    const fieldOf = (name: string, measured: object): string | null => {
+      const session = first({ domains: [odd, "web"], rule: { name } });
+      return errorOf(answer(session, { type: "observe", step: 1, ...measured }).reply).field;
+    };
+    expect(fieldOf("ado", { losses: { web: 1, [odd]: -2 }, tokensSeen: { web: 1, [odd]: 1 } })).toBe(
+      `losses.${odd}`,
+    );
+    expect(fieldOf("rnb", { gram: [[1, 0], [5, 2]] })).toBe(`gram.${odd}`); // prettier-ignore
+    // A message cannot bring such numbers to this rule.
+    const grape = createMixer({ domains: [odd, "web"], rule: { name: "grape", targets: ["law"] } });
+    const law = { name: "law", alignments: [NaN, 1], norm: 1, loss: 1 };
+    expect(() => update(grape, grape.initial, { norms: [1, 1], targets: [law] })).toThrow(
+      expect.objectContaining({ place: ["targets", "law", "alignments", odd] }),
+    );
+  });
+
   test("the reply lists fields that the rule ignores and fields that measure nothing", () => {
     const reply = weightsOf(
       send(first(), { type: "observe", step: 3, losses: { web: 1 }, tokensSeen: { web: 1, code: 2 } }).reply,
@@ -551,6 +571,27 @@ describe("observe", () => {
     expect(none.diagnostics.ignored).toEqual([{ field: "alignments", reason: "no domain was measured" }]);
     const seeded = weightsOf(send(null, { type: "init", domains: ["a"], seed: 3 }).reply);
     expect(seeded.diagnostics.ignored).toEqual([{ field: "seed", reason: "no rule draws random numbers" }]);
+  });
+
+  test("the reply to init lists the facts that have no effect on the rule", () => {
+    const facts = { sizes: { a: 1, b: 2 }, tokens: 5, histogram: { a: 1 } };
+    const ignored = (fields: object): string[] => {
+      const { reply } = send(null, { type: "init", domains: ["a", "b"], ...fields });
+      return weightsOf(reply).diagnostics.ignored.map(({ field }) => field);
+    };
+    expect(ignored({ rule: { name: "rnb" }, ...facts })).toEqual(["sizes", "tokens", "histogram"]);
+    expect(ignored({ rule: { name: "dga" }, ...facts })).toEqual([]);
+    expect(ignored({ rule: { name: "dga", normalise: "cosine" }, ...facts })).toEqual(["sizes", "tokens", "histogram"]); // prettier-ignore
+    expect(ignored({ rule: { name: "dga", prior: { a: 1, b: 1 } }, ...facts })).toEqual(["histogram"]);
+    expect(ignored({ rule: { name: "dga" }, tokens: 5 })).toEqual(["tokens"]);
+    expect(ignored({ rule: { name: "temperature" }, ...facts })).toEqual(["tokens", "histogram"]);
+    expect(ignored({ rule: { name: "importanceSampling" }, ...facts })).toEqual(["sizes", "tokens"]);
+    const cap = { name: "repetitionCap", repetitions: 9 };
+    expect(ignored({ rule: { name: "rnb" }, combinators: [cap], ...facts })).toEqual(["histogram"]);
+    const { reply } = send(null, { type: "init", domains: ["a"], rule: { name: "dga" }, sizes: { a: 3 } });
+    expect(weightsOf(reply).diagnostics.ignored).toEqual([
+      { field: "sizes", reason: "rule dga limits repetitions only if it knows the tokens of each domain and of the run" },
+    ]); // prettier-ignore
   });
 
   test("a Gram matrix may be sent by names, in any order, or as one half", () => {
@@ -767,6 +808,24 @@ test("huge and deeply nested input is refused in a short message", () => {
     expect(same).toBe(session);
     expect(JSON.stringify(errorOf(reply)).length).toBeLessThan(2000);
   }
+});
+
+test("only a full call stack is reported as deep nesting; other errors of ranges are internal", () => {
+  const deep = `{"type":"init","rule":{"name":"dga","prior":${"[".repeat(1e5)}${"]".repeat(1e5)}}}`;
+  expect(errorOf(answerLine(first(), deep).reply)).toMatchObject({
+    field: null,
+    error: "the message is nested too deeply",
+  });
+  const thrownBy = (fails: () => unknown): unknown => {
+    try {
+      return fails();
+    } catch (error) {
+      return error;
+    }
+  };
+  const length = thrownBy(() => new Array(-1));
+  expect(length).toBeInstanceOf(RangeError);
+  expect(errorReply(length)).toMatchObject({ field: null, error: "internal error: Invalid array length" });
 });
 
 test("10,000 random lines: each gets one reply of one line, and a refused line has no effect", () => {

@@ -147,6 +147,11 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
             ("sketches.web", "too large", {"sketches": {"web": [1e39], "target": [1]}}),
             ("targets", "map names of targets", {"targets": [1, 2]}),
             ("targets.t", "norm", {"targets": {"t": {"alignments": FIRST}}}),
+            # In JSON they would have one name, or a name that is not the domain's.
+            ("alignments", "the name 1; names must be text", {"alignments": {1: 5.0, "1": -5.0}}),
+            ("gram.web", "the name None", {"gram": {"web": {None: 1}}}),
+            ("sketches", "the name 3", {"sketches": {3: [1.0], "target": [1.0]}}),
+            ("targets.t.alignments", "the name True", {"targets": {"t": {"alignments": {True: 1}, "norm": 1, "loss": 1}}}),
             # By gradmix itself:
             (
                 "alignments.wob",
@@ -187,6 +192,10 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
         ("url", "http://", {"url": 8123}),
         *(("token", "is not a token", {"url": "http://127.0.0.1:1", "token": bad}) for bad in ("", "a\nb", "ä", b"ab", 1)),
         ("timeout", "it must be finite", {"timeout": inf}),
+        *(("multipliers", "must be True or False", {"multipliers": bad}) for bad in ("no", 0, [])),
+        ("rule", "the name 1", {"rule": {"name": "dga", 1: 2}}),
+        ("combinators.0", "the name 1", {"combinators": [{"name": "floor", 1: 2}]}),
+        ("histogram", "the name 1", {"histogram": {1: 2}}),
         ("rule", 'rule: there is no rule "dgaa"', {"rule": "dgaa"}),
         ("rule", "a name or options", {"rule": 3}),
         ("combinators", "must be a list", {"combinators": {"name": "floor", "least": 0.01}}),
@@ -204,6 +213,14 @@ def test_numbers_are_in_the_order_of_the_domains_whatever_their_names(folder):
         found = mixer.observe(10, alignments={"9": 0.5, "10": 0.2, "web": 0.1, "1": 0, "__proto__": 0}, standard_errors=errors)
         assert list(found) == list(mixer.averaged) == domains
         assert found["9"] > found["10"] > found["web"] > found["1"]
+
+
+def test_weights_multipliers_and_averages_are_floats_also_where_json_has_whole_numbers(folder):
+    given = {"rule": {"name": "static", "weights": [1, 0]}, "multipliers": True, "shares": {"a": 1, "b": 1}}
+    with Mixer(["a", "b"], **given, command=MIX) as mixer:
+        found = mixer.observe(10, losses={"a": 1, "b": 1})
+        for numbers, first in ((mixer.weights, 1), (found, 1), (mixer.loss_multipliers, 2), (mixer.averaged, 1)):
+            assert numbers["a"] == first and [type(number) for number in numbers.values()] == [float, float], numbers
 
 
 def test_a_state_goes_on_to_the_same_bits_and_only_where_it_belongs(folder):

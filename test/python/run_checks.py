@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "python"), str(ROOT / "python/examples")]
 def main() -> None:
     module = importlib.import_module(sys.argv[1])
     found: Dict[str, Optional[str]] = {}
-    for name, check in vars(module).items():
+    for name, check in list(vars(module).items()):
         if name.startswith("test_"):
             with tempfile.TemporaryDirectory(prefix="gradmix-python-") as folder:
                 try:

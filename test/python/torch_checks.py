@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import subprocess
+import warnings
 from pathlib import Path
 
 import torch
@@ -26,7 +27,8 @@ import train_gpt
 from client_checks import ends
 from gradmix_client import GradmixError, exact_alignments, last_layer_alignments, target_gradient, two_loss_alignments
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 from train_gpt import GPT, mean_loss
 
@@ -253,7 +255,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_moved(folder):
         target_gradient(model, mean_loss, [])
     with refused("target_batches"):
         last_layer_alignments(model, mean_loss, batches, [], head=model.head)
-    with refused("head", "and return its output"):
+    with refused("head", "does not return the output of head"):
         last_layer_alignments(model, mean_loss, batches, target, head=model.norm)
     with refused("loss_fn", "did not call"):
         last_layer_alignments(model, lambda _, batch: mean_loss(model, batch), batches, target, head=model.head)
@@ -269,6 +271,169 @@ def test_what_does_not_fit_is_refused_before_anything_is_moved(folder):
     low = tiny(torch.bfloat16)
     with refused("model", "tokens.weight is torch.bfloat16"):
         two_loss_alignments(low, mean_loss, batches, list(low.parameters()))
+
+
+def test_autocast_around_a_measurement_gives_what_autocast_inside_the_loss_gives(folder):
+    """It keeps copies of the parameters, which neither follow θ ± δĝ nor may stay for the training after the measurement."""
+    model, batches, target = tiny(), some_batches(), drawn(2, seed=9)
+    toward = target_gradient(model, mean_loss, target).tensors
+
+    def inside(model, batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return mean_loss(model, batch)
+
+    ways = [
+        lambda loss: two_loss_alignments(model, loss, batches, toward, eps=0.003),
+        lambda loss: exact_alignments(model, loss, batches, toward),
+        lambda loss: last_layer_alignments(model, loss, batches, target, head=model.head),
+    ]
+    for way in ways:
+        want = way(inside)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mean_loss(model, target[0])
+            found = way(mean_loss)
+            loss = mean_loss(model, target[0])
+        assert found.alignments == want.alignments, (found, want)
+        loss.backward()
+        assert all(param.grad is not None for param in model.parameters()), "the training after it has no gradients"
+        model.zero_grad()
+    near(ways[0](inside).alignments, ways[1](mean_loss).alignments, 0.05)
+    # A step that bf16 would round away is warned of where bf16 can be seen.
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            two_loss_alignments(model, mean_loss, batches, toward)
+            two_loss_alignments(model, mean_loss, batches, toward, eps=0.003)
+        two_loss_alignments(model, mean_loss, batches, toward)
+    assert ["use eps=0.003" in str(one.message) and one.filename == __file__ for one in found] == [True]
+
+
+def test_a_gradient_that_a_hook_takes_away_is_not_counted_as_none(folder):
+    batches, target = some_batches(), drawn(2, seed=9)
+
+    def moves(param):
+        param.main_grad = param.grad
+        param.grad = None
+
+    def steps(param):
+        optimizer = torch.optim.SGD([param], 0.1)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def early(model, kept):
+        """Before the pass nothing has moved."""
+        for param in model.parameters():
+            param.register_post_accumulate_grad_hook(steps)
+
+    def late(model, kept):
+        """As Megatron has it: hooks of the nodes that accumulate gradients, which cannot be seen before."""
+        for param in [*model.parameters()][:1]:
+            node = param.view_as(param).grad_fn.next_functions[0][0]
+            node.register_hook(lambda *_, param=param: moves(param))
+            kept.append(node)
+
+    for hooks, words in ((early, "has a hook of register_post_accumulate_grad_hook"), (late, "left no gradient in parameter tokens.weight")):
+        model, kept = tiny(), []
+        toward = target_gradient(model, mean_loss, target).tensors
+        before = bits(model)
+        hooks(model, kept)
+        with refused("model", words):
+            target_gradient(model, mean_loss, target)
+        with refused("model", words):
+            exact_alignments(model, mean_loss, batches, toward)
+        assert same(bits(model), before)
+        assert all(param.grad is None and param.hooks is None for param in map(Hooks, model.parameters()))
+        # Passes that accumulate no gradients are not concerned.
+        want = tiny()
+        assert two_loss_alignments(model, mean_loss, batches, toward) == two_loss_alignments(want, mean_loss, batches, toward)
+    model = tiny()
+    with refused("loss_fn", "no gradient in any parameter"):
+        target_gradient(model, lambda model, batch: mean_loss(model, batch).detach().requires_grad_(), target)
+    for direction in ([None] * len(toward), [torch.zeros_like(part) for part in toward]):
+        with refused("target_direction", "norm 0"):
+            exact_alignments(model, mean_loss, batches, direction)
+
+
+class Hooks:
+    """The gradient of a parameter, and the hooks that a measurement could have left."""
+
+    def __init__(self, param):
+        self.grad, self.hooks = param.grad, param._backward_hooks or None
+
+
+def test_what_autograd_cannot_record_is_named(folder):
+    model, batches, target = tiny(), some_batches(), drawn(2, seed=9)
+    toward = target_gradient(model, mean_loss, target)
+    exact = exact_alignments(model, mean_loss, batches, toward.tensors)
+    with torch.no_grad():
+        assert same(target_gradient(model, mean_loss, target).tensors, toward.tensors)
+        assert exact_alignments(model, mean_loss, batches, toward.tensors) == exact
+    ways = [
+        lambda loss: target_gradient(model, loss, target),
+        lambda loss: exact_alignments(model, loss, batches, toward.tensors),
+        lambda loss: last_layer_alignments(model, loss, batches, target, head=model.head),
+    ]
+
+    def silent(model, batch):
+        with torch.no_grad():
+            return mean_loss(model, batch)
+
+    for way in ways:
+        with torch.inference_mode(), refused(None, "inference_mode"):
+            way(mean_loss)
+        for loss in (silent, lambda model, batch: mean_loss(model, batch).detach()):
+            with refused("loss_fn", "without detach()"):
+                way(loss)
+    with refused("model", "must be a torch.nn.Module"):
+        target_gradient(mean_loss, mean_loss, target)
+    with refused("batches", "must be a list of batches"):
+        target_gradient(model, mean_loss, iter(target))
+    with torch.no_grad():
+        for param in model.parameters():
+            param.zero_()
+    with refused("model", "all parameters are 0"):
+        two_loss_alignments(model, mean_loss, batches, toward.tensors)
+
+
+class Variant(torch.nn.Module):
+    """A GPT that calls its head, or returns the result, in another way."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.gpt = way, tiny()
+
+    def forward(self, ids):
+        gpt, features = self.gpt, []
+        handle = gpt.head.register_forward_pre_hook(lambda _, args, kwargs: features.extend([*args, *kwargs.values()]), with_kwargs=True)
+        logits = None if self.way == "keyword" else gpt(ids)
+        if self.way == "keyword":
+            gpt.head, head = torch.nn.Identity(), gpt.head
+            logits = head(input=gpt(ids))
+            gpt.head = head
+        handle.remove()
+        return {"double": logits.double(), "twice": self.way == "twice" and gpt.head(features[0]), "scaled": 2 * logits, "tuple": (logits,)}.get(self.way, logits)
+
+
+def test_the_head_is_found_however_the_model_calls_it(folder):
+    batches, target = some_batches(), drawn(2, seed=9)
+    gpt = tiny()
+    want = last_layer_alignments(gpt, mean_loss, batches, target, head=gpt.head)
+    compiled = torch.compile(gpt, backend="aot_eager")
+    gpt.eval()
+    with torch.no_grad():
+        mean_loss(compiled, target[0])
+    assert last_layer_alignments(compiled, mean_loss, batches, target, head=gpt.head) == want
+    for way in ("keyword", "double"):
+        model = Variant(way)
+        near(last_layer_alignments(model, mean_loss, batches, target, head=model.gpt.head).alignments, want.alignments, 1e-6)
+    for way, words in (("twice", "called head 2 times"), ("scaled", "does not return the output of head"), ("tuple", "does not return the output of head")):
+        model = Variant(way)
+        with refused("head", words):
+            last_layer_alignments(model, lambda model, batch: mean_loss(model, batch), batches, target, head=model.gpt.head)
+    with refused("head", "called head 0 times"):
+        last_layer_alignments(gpt, mean_loss, batches, target, head=torch.nn.Linear(2, 2))
+    with refused("head", "must be the module"):
+        last_layer_alignments(gpt, mean_loss, batches, target, head="head")
 
 
 def test_scalars_arrays_and_tensors_are_told_as_numbers(folder):
@@ -296,12 +461,12 @@ def test_scalars_arrays_and_tensors_are_told_as_numbers(folder):
 # Two processes
 
 
-def ranks(folder, work, *args):
-    """Runs work(rank, folder, *args) on two processes that talk through gloo. Their exit codes; once one of them fails the other is killed, as torchrun does."""
+def ranks(folder, work, *args, count=2):
+    """Runs work(rank, folder, *args) on two processes, or more, that talk through gloo. Their exit codes; once one of them fails the others are killed, as torchrun does."""
     context = multiprocessing.get_context("fork")
     # A file to meet at, in the place of a port, which another program could have taken.
     meeting = folder / f"meeting-{len(os.listdir(folder))}"
-    both = [context.Process(target=on_rank, args=(rank, meeting, work, (folder, *args))) for rank in range(2)]
+    both = [context.Process(target=on_rank, args=(rank, count, meeting, work, (folder, *args))) for rank in range(count)]
     for process in both:
         process.start()
     waiting = list(both)
@@ -317,11 +482,11 @@ def ranks(folder, work, *args):
     return [process.exitcode for process in both]
 
 
-def on_rank(rank, meeting, work, args):
+def on_rank(rank, count, meeting, work, args):
     # What a rank says goes to a file: the standard output is for the result of the checks.
     for stream in (1, 2):
         os.dup2(os.open(f"{meeting}-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
     work(rank, *args)
     dist.destroy_process_group()
 
@@ -330,11 +495,24 @@ def said(folder):
     return "\n".join(file.read_text() for file in sorted(folder.glob("meeting-*.txt")))
 
 
+KINDS = ("ddp", "fsdp2", "hsdp", "plain", "no_sync", "part")
+
+
 def measured_by(rank, folder):
     found = {}
-    for kind in ("ddp", "fsdp2", "hsdp"):
+    for kind in KINDS:
         gpt = tiny()
-        if kind == "hsdp":
+        context = contextlib.nullcontext()
+        if kind == "plain":
+            # Nothing averages the gradients but the functions themselves.
+            model = gpt
+        elif kind == "part":
+            model = gpt
+            fully_shard(gpt.blocks[0])
+        elif kind == "no_sync":
+            model = DistributedDataParallel(gpt)
+            context = model.no_sync()
+        elif kind == "hsdp":
             # Sharded over one axis of a mesh, here of one rank, and the same on the other.
             model = fully_shard(gpt, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("same", "shard")))
         elif kind == "fsdp2":
@@ -347,12 +525,13 @@ def measured_by(rank, folder):
         before = bits_held(model)
         with torch.no_grad():
             loss = mean_loss(model, target[0]).item()
-        toward = target_gradient(model, mean_loss, target)
-        ways = [
-            two_loss_alignments(model, mean_loss, batches, toward.tensors),
-            exact_alignments(model, mean_loss, batches, toward.tensors),
-            last_layer_alignments(model, mean_loss, batches, target, head=gpt.head),
-        ]
+        with context:
+            toward = target_gradient(model, mean_loss, target)
+            ways = [
+                two_loss_alignments(model, mean_loss, batches, toward.tensors),
+                exact_alignments(model, mean_loss, batches, toward.tensors),
+                last_layer_alignments(model, mean_loss, batches, target, head=gpt.head),
+            ]
         again = two_loss_alignments(model, mean_loss, batches, toward.tensors)
         assert again == ways[0], "a second measurement gave other numbers"
         assert same(bits_held(model), before), "the parameters were not restored"
@@ -395,7 +574,7 @@ def test_two_ranks_measure_what_one_process_measures_on_all_their_batches(folder
     exact = exact_alignments(model, mean_loss, joined, toward.tensors)
     last = last_layer_alignments(model, mean_loss, batches, target, head=model.head)
     scale = exact.target_norm * max(exact.norms.values())
-    for kind in ("ddp", "fsdp2", "hsdp"):
+    for kind in KINDS:
         loss, *ways = found[kind]
         assert abs(loss / toward.loss - 1) < 1e-6
         for got, want, tolerance in zip(ways, (two, exact, last), (5e-4, 1e-5, 1e-5)):
@@ -404,6 +583,173 @@ def test_two_ranks_measure_what_one_process_measures_on_all_their_batches(folder
             near(got["losses"], want.losses, 1e-6)
             assert abs(got["target_norm"] / want.target_norm - 1) < 1e-5
         near(ways[1]["norms"], exact.norms, 1e-5)
+
+
+class Experts(torch.nn.Module):
+    """A rank uses only the expert of its first letter."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens, self.head = torch.nn.Embedding(256, 4), torch.nn.Linear(4, 256)
+        self.experts = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, ids):
+        return self.head(self.experts[int(ids[0, 0]) % 2](self.tokens(ids)))
+
+
+def refusals_of(rank, folder):
+    """What the ranks do not share, and ways to divide a model that are not known, are refused by both ranks, so that none waits."""
+    gpt = tiny()
+    model = DistributedDataParallel(gpt)
+    batches, target = some_batches(), drawn(2, seed=9 + rank)
+    toward = target_gradient(model, mean_loss, target).tensors
+
+    def every(field, words, model, *, batches=batches, target=target, toward=toward, group=None, backward=True):
+        calls = [lambda: two_loss_alignments(model, mean_loss, batches, toward, group=group)]
+        if backward:
+            calls += [
+                lambda: target_gradient(model, mean_loss, target, group=group),
+                lambda: exact_alignments(model, mean_loss, batches, toward, group=group),
+            ]
+        for call in calls:
+            with refused(field, words):
+                call()
+
+    # Batches of the target.
+    more = target[rank:]
+    with refused("batches", "same number of batches of the target"):
+        target_gradient(model, mean_loss, more)
+    with refused("target_batches", "same number of batches of the target"):
+        last_layer_alignments(model, mean_loss, batches, more, head=gpt.head)
+    with refused(*((None, "rank 1 of the group refused this call") if rank == 0 else ("batches", "no batch"))):
+        target_gradient(model, mean_loss, target if rank == 0 else [])
+    # Directions: another length, another sign, other elements.
+    others = ([(1 + rank) * part for part in toward], [(1 - 2 * rank) * part for part in toward], [part.roll(rank) for part in toward])
+    for other in others:
+        with refused("target_direction", "ranks 0 and 1 of the group have different target directions"):
+            two_loss_alignments(model, mean_loss, batches, other)
+        with refused("target_direction", "different target directions"):
+            exact_alignments(model, mean_loss, batches, other)
+    with refused("eps", "different values of eps"):
+        two_loss_alignments(model, mean_loss, batches, toward, eps=0.001 * (1 + rank))
+
+    # A model for each rank: only in a group of its own.
+    alone = dist.new_group([rank], use_local_synchronization=True)
+    every("group", "ranks that are not in the group", model, group=alone)
+    first = dist.new_group([0])
+    if rank == 1:
+        with refused("group", "this rank is not in the group"):
+            target_gradient(gpt, mean_loss, target, group=first)
+    own = tiny(seed=rank)
+    every("model", "different values of the same parameters", own)
+    with refused("model", "different values of the same parameters"):
+        last_layer_alignments(own, mean_loss, batches, target, head=own.head)
+    params = list(own.parameters())
+    direction = target_gradient(own, mean_loss, target, group=alone).tensors
+    wanted, *_ = oracle(own, batches, target, params)
+    near(exact_alignments(own, mean_loss, batches, direction, group=alone).alignments, wanted, 1e-5)
+    near(two_loss_alignments(own, mean_loss, batches, direction, group=alone).alignments, wanted, 5e-3)
+    frozen = tiny()
+    frozen.tokens.weight.requires_grad_(rank == 0)
+    every("model", "the ranks hold different models", frozen, toward=toward[rank:])
+
+    # Other ways to divide a model.
+    for flat in (False, True):
+        divided = FullyShardedDataParallel(tiny(), device_id=torch.device("cpu"), use_orig_params=flat)
+        every("model", "FSDP1", divided)
+        every("model", "FSDP1", divided.module)
+    mesh = init_device_mesh("cpu", (2,))
+    plan = {f"blocks.{i}.{name}": way() for i in range(2) for name, way in (("up", ColwiseParallel), ("down", RowwiseParallel))}
+    every("model", "parameter blocks.0.up.weight is distributed by something other than fully_shard", parallelize_module(tiny(), mesh, plan))
+    both = init_device_mesh("cpu", (1, 2), mesh_dim_names=("data", "tensor"))
+    every("model", "by something other than fully_shard", fully_shard(parallelize_module(tiny(), both["tensor"], plan), mesh=both["data"]))
+
+    # FSDP2: gradients that it does not average, and some that it has not averaged yet.
+    model = train_gpt.parallel("fsdp2", tiny())
+    mean_loss(model, target[0]).backward()
+    wanted = [gradmix._local(param.grad).clone() for param in model.parameters()]
+    model.zero_grad()
+    shards = target_gradient(model, mean_loss, target).tensors
+    model.set_requires_gradient_sync(False)
+    for call in (lambda: target_gradient(model, mean_loss, target), lambda: exact_alignments(model, mean_loss, batches, shards)):
+        with refused("model", "FSDP2 does not average gradients now"):
+            call()
+    model.set_requires_gradient_sync(True)
+    mean_loss(model, target[0]).backward()
+    found = [gradmix._local(param.grad) for param in model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted)), "what was refused is in the gradient of training"
+    model.zero_grad()
+    model.set_requires_gradient_sync(False)
+    mean_loss(model, target[0]).backward()
+    model.set_requires_gradient_sync(True)
+    with refused("model", "gradients are pending"):
+        target_gradient(model, mean_loss, target)
+    # After a failed pass no gradient is left, although FSDP2 has the gathered parameters then.
+    model = train_gpt.parallel("fsdp2", tiny())
+
+    def fails(model, batch):
+        loss = mean_loss(model, batch)
+        return loss if batch is target[0] else loss[None]
+
+    with refused("loss_fn", "without axes"):
+        target_gradient(model, fails, target)
+    gradmix._reshard(model)
+    assert all(param.grad is None for param in model.parameters())
+    letters = [torch.full((2, 4), rank)]
+    with refused("model", "gradients of different parameters"):
+        target_gradient(fully_shard(Experts()), mean_loss, letters)
+    # DDP can be told of them, and without DDP they are averaged here.
+    ddp = target_gradient(DistributedDataParallel(Experts(), find_unused_parameters=True), mean_loss, letters)
+    plain = target_gradient(Experts(), mean_loss, letters)
+    assert ddp.loss == plain.loss and all(torch.allclose(a, b) for a, b in zip(ddp.tensors, plain.tensors))
+
+    # FSDP2 that returns other types than the head.
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32)
+    low = fully_shard(tiny(), mp_policy=policy)
+    found = last_layer_alignments(low, mean_loss, batches, target, head=low.head)
+    near(found.alignments, last_layer_alignments(gpt, mean_loss, batches, target, head=gpt.head).alignments, 0.05)
+    direction = target_gradient(low, mean_loss, target).tensors
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        two_loss_alignments(low, mean_loss, batches, direction)
+    assert any("use eps=0.003" in str(one.message) for one in told)
+
+
+def test_ranks_refuse_together_what_they_do_not_share_and_models_that_are_divided_in_other_ways(folder):
+    assert ranks(folder, refusals_of) == [0, 0], said(folder)
+
+
+def replicas_of(rank, folder):
+    """Two replicas of two shards: only ranks that hold the same shards can be compared."""
+    gpt = tiny()
+    batches, target = some_batches(count=4), drawn(4, seed=9)
+    wanted, *_ = oracle(gpt, batches, target, list(gpt.parameters()))
+    half = {name: own[rank // 2 * 2 :][:2] for name, own in batches.items()}
+    wanted_of_half, *_ = oracle(gpt, half, target[rank // 2 * 2 :][:2], list(gpt.parameters()))
+    batches, target = {name: [own[rank]] for name, own in batches.items()}, [target[rank]]
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("same", "shard"))
+    model = fully_shard(tiny(), mesh=mesh)
+    toward = target_gradient(model, mean_loss, target).tensors
+    near(exact_alignments(model, mean_loss, batches, toward).alignments, wanted, 1e-5)
+    near(two_loss_alignments(model, mean_loss, batches, toward).alignments, wanted, 5e-3)
+    with refused("target_direction", "ranks 0 and 2 of the group have different target directions"):
+        exact_alignments(model, mean_loss, batches, [part * (1 + rank // 2) for part in toward])
+    # Two replicas that nothing averages, and in which each pair of ranks can measure alone.
+    model = fully_shard(tiny(), mesh=mesh["shard"])
+    with refused("model", "ranks that hold the same shards have different gradients"):
+        target_gradient(model, mean_loss, target)
+    pair = mesh["shard"].get_group()
+    toward = target_gradient(model, mean_loss, target, group=pair).tensors
+    near(exact_alignments(model, mean_loss, batches, toward, group=pair).alignments, wanted_of_half, 1e-5)
+    with refused("target_direction", "ranks 0 and 2 of the group"):
+        two_loss_alignments(model, mean_loss, batches, toward)
+    with refused("group", "ranks that are not in the group"):
+        target_gradient(model, mean_loss, target, group=mesh["same"].get_group())
+
+
+def test_replicas_of_shards_are_compared_with_each_other(folder):
+    assert ranks(folder, replicas_of, count=4) == [0, 0, 0, 0], said(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

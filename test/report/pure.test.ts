@@ -385,6 +385,12 @@ describe("the page's data", () => {
       "runs/a and runs/b have different targets, so their losses cannot be compared; make one report per target",
     ]);
     expect(errorOf(() => makePageData([viewOf({}, "a"), viewOf({ target: null }, "b")])).code).toBe("data");
+    // A rule may learn from further targets; the losses are those on the same one.
+    const further = viewOf({}, "b");
+    const { head } = further.gathered;
+    const targets = new Map([...head.facts.domains].slice(0, 1));
+    const learns = { ...further, gathered: { ...further.gathered, head: { ...head, facts: { ...head.facts, targets } } } }; // prettier-ignore
+    expect(makePageData([viewOf({}, "a"), learns]).runs.length).toBe(2);
     const empty = viewOf({}, "a");
     const view = { ...empty, gathered: gather(empty.gathered.head) };
     expect(errorOf(() => makePageData([view])).message).toMatch(/^runs\/a: has no measurements yet/);

@@ -187,7 +187,7 @@ type AddNormOp = Op<NormAttrs, "x residual ...", "y sum", "sum stats ...">;
 export const addLayerNormOp: AddNormOp = addNormOp("layer", "addLayerNorm");
 export const addRmsNormOp: AddNormOp = addNormOp("rms", "addRmsNorm");
 
-/** The norm's cotangent of the sum, and what the sum has of its other uses. */
+/** Adds the norm's cotangent of the sum to the cotangent from its other uses. */
 function sumCotangent(
   kind: NormKind,
   saved: readonly [Tensor, Tensor, ...Tensor[]],

@@ -7,7 +7,7 @@ export interface WorkerSetup {
   readonly memory: WebAssembly.Memory;
   readonly controlAt: number;
   readonly parametersAt: number;
-  /** Its number, from 1 on, of so many threads with the calling one. */
+  /** Number of this thread, from 1; `threads` includes the calling thread. */
   readonly thread: number;
   readonly threads: number;
   /** Whether vectors have 256 bits. */

@@ -10,7 +10,7 @@ const PATIENCE_MS = 60_000;
 
 export interface Team {
   readonly control: Int32Array;
-  /** The calling thread and the workers that were asked for: so many shares a launch's tasks have. */
+  /** Number of threads: the calling one and the workers that were asked for. The tasks of a launch are divided into this many shares. */
   readonly threads: number;
   workers: readonly WorkerHandle[];
   /** Milliseconds without progress after which a launch fails. */

@@ -1,5 +1,5 @@
 /** The combinators by name, made from plain options; one line each. */
-import { GradmixError } from "../../errors.ts";
+import { GradmixError, PlacedError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
 import { keysOf } from "../../keys.ts";
 import { nearest } from "../../nearest.ts";
@@ -183,17 +183,20 @@ interface Placed {
 
 function placed(list: unknown): Placed[] {
   if (!Array.isArray(list))
-    throw new GradmixError("config", `combinators: ${show(list)} does not fit; it must be a list of options`);
+    throw new PlacedError("config", `combinators: ${show(list)} does not fit; it must be a list of options`, [
+      "combinators",
+    ]);
   return list.map((options: unknown, at) => ({ at, options }));
 }
 
-/** Adds the position in the list to the message of an error. */
+/** Adds the position in the list to an error. */
 function inPlace<T>(at: number, make: () => T): T {
   try {
     return make();
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
-    throw new GradmixError(error.code, `combinators[${at}]: ${error.message}`, { cause: error });
+    const place = ["combinators", String(at)];
+    throw new PlacedError(error.code, `combinators[${at}]: ${error.message}`, place, { cause: error });
   }
 }
 

@@ -13,7 +13,7 @@
  * of which is removed when they are full; the floor is a KL projection. In the authors' public code the floor applies to ρ, π̄ averages ρ, and h
  * follows the batches that were drawn; here all three use π.
  */
-import { GradmixError } from "../../errors.ts";
+import { PlacedError } from "../../errors.ts";
 import { checkOptions, checkRange, integerIn, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import {
   checkDomains,
@@ -144,9 +144,10 @@ function lossesOf(state: RuleState, signal: Signal): ArrayLike<number> {
   const losses = need("ado", state, signal, "losses");
   const negative = state.domains.findIndex((_, i) => losses[i]! < 0);
   if (negative >= 0)
-    throw new GradmixError(
+    throw new PlacedError(
       "numeric",
       `ado: losses of domain "${state.domains[negative]}" is ${losses[negative]}, but ado fits curves to losses ≥ 0; the weights stay as they are`,
+      ["losses", state.domains[negative]!],
     );
   return losses;
 }

@@ -187,10 +187,12 @@ function ratesOf(
   const norms =
     normalise === "raw" ? new Float64Array(state.domains.length) : need("grape", state, signal, "norms");
   return given.map((target: unknown, m) => {
+    const wanted = names[m]!;
     const { name, alignments, norm, loss } = Object(target) as Record<string, unknown>;
-    if (name !== names[m])
-      throw new GradmixError("config", `grape: target ${m + 1} is ${show(name)}, not "${names[m]}"`);
-    const own = numbers("grape", state, alignments, `alignments with target "${names[m]}"`, measured);
+    if (name !== wanted)
+      throw new GradmixError("config", `grape: target ${m + 1} is ${show(name)}, not "${wanted}"`);
+    const what = `alignments with target "${wanted}"`;
+    const own = numbers("grape", state, alignments, what, measured, ["targets", wanted, "alignments"]);
     if (
       typeof norm !== "number" ||
       typeof loss !== "number" ||
@@ -198,7 +200,7 @@ function ratesOf(
     )
       throw new GradmixError(
         "numeric",
-        `grape: target "${names[m]}" has a loss of ${show(loss)} and a gradient of norm ${show(norm)}; the weights stay as they are`,
+        `grape: target "${wanted}" has a loss of ${show(loss)} and a gradient of norm ${show(norm)}; the weights stay as they are`,
       );
     return own.map((a, i) => {
       if (Number.isNaN(a)) return NaN;

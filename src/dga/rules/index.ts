@@ -115,11 +115,17 @@ export function repetitionCapsOf<K extends RuleName>(
   return registry[options.name].traits?.repetitions?.caps(options, domains) ?? null;
 }
 
-/** Names of the options that the facts of a run supply for these options of a rule. */
-export function suppliedByFacts(rule: RuleName, given: Readonly<Record<string, unknown>>): readonly string[] {
-  return Object.keys(registry[rule].fromFacts?.({}, given) ?? {}).filter(
-    (name) => !Object.hasOwn(given, name),
-  );
+/** The facts of a run that supply options of the rule which are not among those given. */
+export function factsOfRule(
+  rule: RuleName,
+  given: Readonly<Record<string, unknown>>,
+): ReadonlySet<keyof RunFacts> {
+  // Found again in the options by their identity.
+  const marks: Required<RunFacts> = { sizes: {}, tokens: -1, histogram: {} };
+  const supplied = Object.entries(registry[rule].fromFacts?.(marks, given) ?? {})
+    .filter(([name]) => !Object.hasOwn(given, name))
+    .map(([, value]) => value);
+  return new Set(keysOf(marks).filter((fact) => supplied.includes(marks[fact])));
 }
 
 /** Whether the rule has an option of this name. */

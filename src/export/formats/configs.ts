@@ -1,7 +1,7 @@
 /** Trainers that read YAML or JSON. Each format names the source code that was read. */
 import { GradmixError } from "../../errors.ts";
-import { plainDecimal } from "../decimals.ts";
-import type { Entry, ExportFormat } from "../format.ts";
+import { plainDecimal, wholeParts } from "../decimals.ts";
+import type { Entry, ExportFormat, PlannedStage } from "../format.ts";
 import { comment, type Data, decimal, jsonText } from "../text.ts";
 import {
   listOfNames,
@@ -69,6 +69,20 @@ const olmoCore: ExportFormat = steady({
 /** Sequences per block (mixture_block_size); each domain gets a whole number of them. */
 const LEVANTER_BLOCK = 2048;
 
+/** The shares that the domains have in a block, by name; those that get no sequence are left out. */
+function sharesOfBlock({ entries }: PlannedStage): ReadonlyMap<string, Data> {
+  const counts = wholeParts(
+    entries.map(({ share }) => Number(share)),
+    LEVANTER_BLOCK,
+  );
+  // A multiple of 1/2048 has at most eleven digits, and is exact also as a double: its product with the size of a block is a whole number.
+  const text = (count: number): string => (count / LEVANTER_BLOCK).toFixed(11).replace(/(\.\d+?)0+$/, "$1");
+  const shares = entries.map(({ name }, i) => ({ name, count: counts[i]! }));
+  return new Map(
+    shares.flatMap(({ name, count }) => (count > 0 ? [[name, decimal(text(count))] as const] : [])),
+  );
+}
+
 /** marin-community/marin lib/levanter/src/levanter/data/mixture.py, MixtureDataset (2026). */
 const levanter: ExportFormat = {
   name: "levanter",
@@ -85,18 +99,20 @@ const levanter: ExportFormat = {
       plan.context * LEVANTER_BLOCK,
       `a block of ${LEVANTER_BLOCK} sequences of ${plan.context} tokens`,
     );
-    const [first] = placed;
+    const blocks = placed.map(({ start, stage }) => ({ start, shares: sharesOfBlock(stage) }));
+    const [first] = blocks;
     const weights: Data =
-      placed.length === 1 && first !== undefined
-        ? sharesOf(first.stage)
-        : placed.map(({ start, stage }) => [start * LEVANTER_BLOCK, sharesOf(stage)]);
+      blocks.length === 1 && first !== undefined
+        ? first.shares
+        : blocks.map(({ start, shares }) => [start * LEVANTER_BLOCK, shares]);
     const small = new Set(
-      placed.flatMap(({ stage }) =>
-        stage.entries.filter(({ share }) => Number(share) * LEVANTER_BLOCK < 1).map(({ name }) => name),
+      placed.flatMap(({ stage }, i) =>
+        stage.entries.map(({ name }) => name).filter((name) => !blocks[i]!.shares.has(name)),
       ),
     );
     return yaml("mixture.yaml", plan, record({ data: record({ train_weights: weights }) }), [
       ...notes,
+      `levanter: weights are multiples of 1/${LEVANTER_BLOCK}, because it draws whole sequences of each block of ${LEVANTER_BLOCK}, and would give what is left to the largest domain`,
       ...(placed.length === 1
         ? []
         : [
@@ -105,7 +121,7 @@ const levanter: ExportFormat = {
       ...(small.size === 0
         ? []
         : [
-            `levanter: a weight below 1/${LEVANTER_BLOCK} draws nothing in its blocks of ${LEVANTER_BLOCK} sequences: ${listOfNames([...small])}; raise them (--floor 0.0005), or mixture_block_size (at most 65535; stages then start at its multiples)`,
+            `levanter: left out${placed.length === 1 ? "" : " of a stage"}, since their weights are too small for one of the ${LEVANTER_BLOCK} sequences of a block: ${listOfNames([...small])}; raise them (--floor 0.0005)`,
           ]),
     ]);
   },

@@ -8,6 +8,7 @@ import { encodeSafetensors, type StoredTensor } from "../safetensors.ts";
 import { notFinite } from "../saved-parameters.ts";
 import { configJson } from "./config.ts";
 import { slots, storageOf, transpose } from "./layout.ts";
+import { float32Of } from "../../tensor/tensor.ts";
 
 /** The files of a folder: contents by file name. */
 export type ModelFiles = Map<string, Uint8Array>;
@@ -33,7 +34,7 @@ export async function toHuggingFace(
   object("toHuggingFace: model: config", model.config);
   const { byName, value } = model.parameters;
   // A single read of the arena, so that all values are from the same moment.
-  const all = Float32Array.from(await value.data());
+  const all = await float32Of(value);
   const stored = new Map<string, StoredTensor>();
   for (const { parameter, parts, transposed } of slots(storageOf(model.config))) {
     const source = byName.get(parameter);
