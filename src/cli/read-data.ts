@@ -212,11 +212,12 @@ async function readPart(
   list: readonly string[],
   domain: string | null = null,
 ): Promise<Part> {
-  const { plan, hooks, kinds, tokenizer, vocabulary, documents, prepared, witness, contamination } = reading;
+  const { plan, hooks, kinds, tokenizer, vocabulary, documents, prepared, witness, contamination, leftOut } =
+    reading;
   const options = { heldOut: plan.heldOut, seed: plan.seed };
   if (kinds.get(label) !== "tokens") {
     const encoder = encoderOf(tokenizer, label);
-    const texts = witness.watch(label, list, documents);
+    const texts = leftOut.some(label, witness.watch(label, list, documents));
     const corpus =
       domain === null
         ? buildCorpus(what, texts, encoder, { ...options, onHeldOut: contamination.heldOut })
