@@ -134,6 +134,12 @@ function read(
     if (isSign("{")) return object();
     if (isSign("[")) return list();
     const scalar = kind === "string" ? string() : kind === "other" ? scalarOf(word) : undefined;
+    if (typeof scalar === "number" && !isKept(word, scalar))
+      throw fault(
+        Number.isFinite(scalar)
+          ? `${word} would become ${scalar}, because numbers have about 16 digits; write one with fewer`
+          : `${beginning(word, 60)} is too large for a number`,
+      );
     if (scalar === undefined) throw expected("a value");
     advance();
     return scalar;
@@ -149,6 +155,13 @@ function read(
 function scalarOf(word: string): null | boolean | number | undefined {
   if (/^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(word)) return Number(word);
   return word === "null" ? null : word === "true" ? true : word === "false" ? false : undefined;
+}
+
+/** Whether a number keeps the value that was written: it is not too large, and a whole number has all of its digits. */
+function isKept(word: string, value: number): boolean {
+  return (
+    Number.isFinite(value) && (Number.isSafeInteger(value) || !/^-?\d+$/.test(word) || String(value) === word)
+  );
 }
 
 /** The value with plain objects in place of Maps, for values whose members are only looked up by name. */

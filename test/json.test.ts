@@ -54,6 +54,16 @@ describe("the reader", () => {
     );
   });
 
+  test("a number that would become another one is refused where it is", () => {
+    expect(messageOf('{"seed":\n 9007199254740993}')).toBe(
+      "c.json, line 2, column 2: 9007199254740993 would become 9007199254740992, because numbers have about 16 digits; write one with fewer",
+    );
+    expect(messageOf("[-1e400]")).toBe("c.json, line 1, column 2: -1e400 is too large for a number");
+    expect(
+      read("[9007199254740992, 1e22, 123456789012345680000, 0.1000000000000000055, -0, 1e-400]"),
+    ).toEqual([2 ** 53, 1e22, 123456789012345680000, 0.1, -0, 0]);
+  });
+
   test("plain data is written as by JSON.stringify", () => {
     fc.assert(
       fc.property(fc.jsonValue(), fc.constantFrom(0, 2, 3), (value, indent) => {

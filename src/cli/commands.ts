@@ -203,6 +203,8 @@ function addPrepare(program: Command, io: Io): void {
     ["--workers", "N", "worker threads (default: one per core)"],
   ])
     prepareCommand.addOption(new Option(`${flag} <${value}>`, help).helpGroup(groups.run));
+  // Known, so that it is refused with its reason.
+  prepareCommand.addOption(new Option("--drop-contaminated").hideHelp());
   prepareCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const { prepare } = await import("./prepare-command.ts");
     io.code = await prepare(prepareArguments(config, givenOf(itsRows, options), itsRows, options), io);
@@ -305,7 +307,7 @@ function addMix(program: Command, io: Io): void {
   addOptions(mixCommand, ruleRows, false);
   mixCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const flags = Object.fromEntries(
-      Object.keys(mixFlags).map((name) => [name, typeof options[name] === "string" ? options[name] : null]),
+      Object.keys(mixFlags).map((name) => [name, textOption(options, name)]),
     ) as MixFlags;
     const { mix } = await import("./mix-command.ts");
     io.code = await mix({ config: config ?? null, given: givenOf(ruleRows, options), flags }, io.err);

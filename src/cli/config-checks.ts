@@ -192,6 +192,9 @@ function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void 
     );
 }
 
+/** The options of the cpu backend, by path. */
+export const cpuOptions: readonly string[] = ["run.threads", "run.simd", "run.vectorBits"];
+
 function checkEngine(run: TrainConfig["run"], label: Label): void {
   const ofCpu = [
     run.threads !== null ? "run.threads" : null,

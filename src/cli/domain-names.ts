@@ -1,4 +1,5 @@
 /** Names of domains that are found in the paths of folders and files, or in a field of documents. */
+import { resolve } from "node:path";
 import { beginning, GradmixError } from "../errors.ts";
 
 /**
@@ -89,22 +90,24 @@ function compareParts(a: string, b: string): number {
 
 /** The names in use, each with its source. No two sources have the same name. */
 export interface NameBook {
-  /** Makes a name from a text and reserves it. Throws `data`, naming both sources, if another source has the name. */
-  claim(text: string, where: string): string;
+  /** Makes a name from a text and reserves it. Throws `data`, naming both sources, if another source has the name; `advice` says what to do then. */
+  claim(text: string, where: string, advice?: string): string;
 }
 
 /** `taken`: the names that the user gave. */
 export function nameBook(taken: Iterable<string>): NameBook {
   const origins = new Map<string, string>(Array.from(taken, (name) => [name, `--domain ${name}`]));
   return {
-    claim(text, where) {
+    claim(text, where, advice = "rename one of them, or give it another name with --domain NAME=…") {
       const name = cleanName(text, where);
       const other = origins.get(name);
-      if (other !== undefined)
+      if (other !== undefined && resolve(other) === resolve(where))
         throw new GradmixError(
           "data",
-          `${where} and ${other} would both be the domain "${name}"; rename one of them, or give it another name with --domain NAME=…`,
+          `--domains: names ${where} twice, as the domain "${name}"; name it once`,
         );
+      if (other !== undefined)
+        throw new GradmixError("data", `${where} and ${other} would both be the domain "${name}"; ${advice}`);
       origins.set(name, where);
       return name;
     },

@@ -5,6 +5,7 @@ import { init } from "../host-node.ts";
 import type { RunChanges } from "../runs/lines.ts";
 import type { RunConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
+import { flagOf } from "./values.ts";
 import { version } from "./version.ts";
 
 /** The options of the backend. */
@@ -73,7 +74,8 @@ export async function startBackend(
         version: version(),
       },
     };
-  } catch (error) {
+  } catch (thrown) {
+    const error = withFlags(thrown);
     // Vectors that are missing are no reason to leave the backend.
     const chose = (kept || keptSimd !== null) && wanted.vectorBits !== "256";
     if (!chose || !(error instanceof GradmixError) || error.code !== "backend") throw error;
@@ -83,6 +85,16 @@ export async function startBackend(
       { cause: error },
     );
   }
+}
+
+/** The same error with the advice of the library, `use vectorBits = 128`, as a flag: `use --vector-bits 128`. */
+function withFlags(error: unknown): unknown {
+  if (!(error instanceof GradmixError) || error.code !== "backend") return error;
+  const message = error.message.replace(
+    /use (\w+) = (\w+)/,
+    (_, option: string, value: string) => `use ${flagOf(option)} ${value}`,
+  );
+  return new GradmixError(error.code, message, { cause: error });
 }
 
 const isSimd = (level: string | undefined): level is "relaxed" | "plain" =>

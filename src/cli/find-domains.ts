@@ -83,8 +83,9 @@ async function inFolder(folder: string, search: Search): Promise<readonly Group[
 }
 
 async function ofPattern(glob: string, search: Search): Promise<readonly Group[]> {
-  const { base } = picomatch.scan(glob);
-  return groupFiles(await search.find(`--domains ${glob}`, [glob]), base, search);
+  // A file that is named by itself keeps its path as it was written, such as "./a.txt".
+  const { base, isGlob } = picomatch.scan(glob);
+  return groupFiles(await search.find(`--domains ${glob}`, [glob]), isGlob ? base : glob, search);
 }
 
 /** Groups shards of a set, and returns each file or set by its path below `base`. */

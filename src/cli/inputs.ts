@@ -297,7 +297,14 @@ async function domainsByField(
   })) {
     if (names.has(domain)) continue;
     signal.throwIfAborted();
-    names.set(domain, book.claim(domain, `${source}: ${domainField} ${JSON.stringify(domain)}`));
+    names.set(
+      domain,
+      book.claim(
+        domain,
+        `${source}: ${domainField} ${JSON.stringify(domain)}`,
+        "change one of the two values in the documents",
+      ),
+    );
   }
   if (names.size === 0)
     throw new GradmixError(

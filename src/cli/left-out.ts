@@ -1,10 +1,13 @@
 /** What reading text leaves out: lines that `--skip-bad-lines` skips, and documents without text. Each command reports both once, at the end of its reading. */
+import { GradmixError } from "../errors.ts";
 import { formatBadLines } from "./progress.ts";
 
 /** Counts what is left out, as the callbacks of `readDocuments`. */
 export interface LeftOutTally {
-  readonly onSkip: () => void;
+  readonly onSkip: (source: string, reason: string) => void;
   readonly onEmpty: (source: string) => void;
+  /** Passes on the documents of a label. Throws `data` if there are none because all of them were skipped. */
+  some<D>(label: string, documents: AsyncIterable<D>): AsyncGenerator<D, void, undefined>;
   /** Forgets what was counted, because the text is read again. */
   clear(): void;
   /** Lines for the user, at most one of each kind. */
@@ -12,15 +15,31 @@ export interface LeftOutTally {
 }
 
 export function leftOutTally(): LeftOutTally {
-  let [bad, empty, first] = [0, 0, ""];
+  let [bad, empty, first, last] = [0, 0, "", ""];
   return {
-    onSkip: () => void bad++,
+    onSkip(source, reason) {
+      bad++;
+      last = `${source}: ${reason}`;
+    },
+    async *some(label, documents) {
+      const before = bad;
+      let found = false;
+      for await (const document of documents) {
+        found = true;
+        yield document;
+      }
+      if (!found && bad > before)
+        throw new GradmixError(
+          "data",
+          `${label}: --skip-bad-lines left out all of its text, at last ${last}; mend its files, or leave it out`,
+        );
+    },
     onEmpty(source) {
       if (empty === 0) first = source;
       empty++;
     },
     clear() {
-      [bad, empty, first] = [0, 0, ""];
+      [bad, empty, first, last] = [0, 0, "", ""];
     },
     lines: () => [
       ...(bad === 0 ? [] : [`skipped ${formatBadLines(bad)}`]),

@@ -44,6 +44,8 @@ export interface MixingPlan {
   /** Names of the domains, in the order of the weights. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
+  /** Path of the file of the bases; null if there is none. */
+  readonly basesFile: string | null;
   readonly alignment: AlignmentOptions;
   /** The guards; null if no domain is guarded. */
   readonly guard: GuardLimits | null;
@@ -123,6 +125,7 @@ export function planMixing(
   return {
     names,
     bases,
+    basesFile: typeof mixing.bases === "string" ? mixing.bases : null,
     alignment,
     guard:
       mixing.guard === null

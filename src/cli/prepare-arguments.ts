@@ -1,4 +1,5 @@
 /** The arguments of `gradmix prepare`, checked. */
+import type { GradmixError } from "../errors.ts";
 import type { OptionRow } from "./options.ts";
 import { checkChoice, integerOption, type Raw, textOption, configError } from "./values.ts";
 
@@ -26,6 +27,13 @@ export function prepareTakes({ section, path }: OptionRow): boolean {
   return (section === "data" && !others.includes(path)) || path === "run.quiet";
 }
 
+/** The error for the option that leaves held-out text of the target out, by its name where it was given. */
+export function cannotDrop(label: string): GradmixError {
+  return configError(
+    `${label}: gradmix prepare cannot compare the domains with the held-out text of the target, because only a run decides what it holds out; leave the option out, or train on the text itself`,
+  );
+}
+
 /** Checks what commander has parsed. Throws `config`, naming the flag. */
 export function prepareArguments(
   config: string | undefined,
@@ -33,6 +41,7 @@ export function prepareArguments(
   rows: readonly OptionRow[],
   options: Readonly<Record<string, unknown>>,
 ): PrepareArguments {
+  if (options["dropContaminated"] !== undefined) throw cannotDrop("--drop-contaminated");
   const format = textOption(options, "format");
   const out = textOption(options, "out");
   if (out === null) throw configError("gradmix prepare needs a folder to make: add --out DIR");

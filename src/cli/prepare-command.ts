@@ -12,7 +12,7 @@ import { untilInterrupted } from "./interrupt.ts";
 import { formatEmpty } from "./left-out.ts";
 import { isWide } from "../data/tokens.ts";
 import { lockFolder, removeLockRemains } from "./lock.ts";
-import type { PrepareArguments } from "./prepare-arguments.ts";
+import { cannotDrop, type PrepareArguments } from "./prepare-arguments.ts";
 import { type Label, labelName } from "./labels.ts";
 import { checkWhole, indexOf, ownTokenizer } from "./prepare-check.ts";
 import { isJobWhole, type PlaceInPart, placeInFile } from "./prepare-jobs.ts";
@@ -84,9 +84,7 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   const config = await configOf([noRule(layers.some(namesTargets)), ...layers]);
   const { domains, domainsFrom, target, targets: several } = config.data;
   if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
-    throw configError(
-      `${file}: data.dropContaminated: gradmix prepare cannot compare the domains with the held-out text of the target, because only a run decides what it holds out; leave the option out, or train on the text itself`,
-    );
+    throw cannotDrop(`${file}: data.dropContaminated`);
   if ([domainsFrom, target, ...domains.values(), ...several.values()].flat().includes("-"))
     throw configError(
       '"-": standard input cannot be read again when a stopped command continues; write it to a file first',

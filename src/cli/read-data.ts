@@ -208,12 +208,13 @@ async function readPart(
   { label, files: list }: LabelledFiles,
   searched: boolean = true,
 ): Promise<Part> {
-  const { plan, hooks, tokenizer, vocabulary, documents, prepared, witness, contamination } = reading;
+  const { plan, hooks, tokenizer, vocabulary, documents, prepared, witness, contamination, leftOut } =
+    reading;
   const options = { heldOut: plan.heldOut, seed: plan.seed };
   const what = corpusName(label);
   if (kindOf({ label, files: list }).kind === "text") {
     const encoder = encoderOf(tokenizer, labelName(label));
-    const texts = witness.watch(label, list, documents);
+    const texts = leftOut.some(labelName(label), witness.watch(label, list, documents));
     const corpus = isDomain(label)
       ? buildCorpus(what, contamination.filter(label.name, texts), encoder, options)
       : buildCorpus(what, texts, encoder, {

@@ -5,6 +5,7 @@
 import type { Backend } from "../backends/backend.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { Mixer } from "../dga/mixer.ts";
+import { fingerprint } from "../dga/bases.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { shutdown } from "../init.ts";
@@ -187,6 +188,7 @@ function earlierPart(plan: RunPlan, reference: Reference | null, { store }: RunH
   const saved = store.load();
   const resumed = saved?.checkpoint ?? null;
   checkReference(plan.mixing, reference, resumed);
+  checkBases(plan.mixing, resumed);
   const training = saved === null ? plan.training : planTraining(saved.config);
   const changes = stepChanges(training, plan.training, saved?.step ?? 0, plan.mixing.countsTokens);
   return { saved, resumed, training, changes };
@@ -247,6 +249,15 @@ function checkReference(
       "checkpoint",
       `--resume: the model in ${folder ?? ""} is not the one that the run began with; restore it, or start a new run`,
     );
+}
+
+/** Throws `checkpoint` unless a resumed run has the bases with which it began: their file may have changed. */
+function checkBases({ bases, basesFile }: MixingPlan, resumed: Checkpoint | null): void {
+  if (resumed === null || bases === null || resumed.json["bases"] === fingerprint(bases)) return;
+  throw new GradmixError(
+    "checkpoint",
+    `--resume: the bases${basesFile === null ? "" : ` in ${basesFile}`} are not those with which the run began; restore them, or start a new run from the checkpoint with --init-from`,
+  );
 }
 
 /** Makes the initial model of the run. Throws `config` if the tokenizer has more tokens than the model. */

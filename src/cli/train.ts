@@ -12,6 +12,7 @@ import {
   withoutPaths,
   withOneSource,
 } from "./config.ts";
+import { cpuOptions } from "./config-checks.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { openOutput, type Output } from "./output.ts";
 import { formatResult, startProgress } from "./progress.ts";
@@ -59,10 +60,14 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
   const out = layers.map(({ values }) => values.get("run.out")).find((value) => value !== undefined);
   if (out !== undefined && !(typeof out === "string" && resolve(out) === resolve(resume.folder)))
     throw new GradmixError("config", `--out: a resumed run stays in its folder, ${resume.folder}`);
-  const saved: Layer = {
+  const recorded: Layer = {
     values: new Map([...flatten(resume.config)].filter(([, value]) => value !== null)),
     label: (key) => `${resume.folder}: ${key}`,
   };
+  // What the run recorded about the cpu does not hold for another backend that is asked for.
+  const backend = layers.map(({ values }) => values.get("run.backend")).find((value) => value !== undefined);
+  const leaves = backend === "webgpu" || backend === "reference";
+  const saved = leaves ? withoutPaths(recorded, cpuOptions) : recorded;
   // The domains are those of the run, of which the arguments may repeat only some. Its folder keeps the name that --resume gives it.
   const others = layers.map((layer) => withoutPaths(layer, [...domainPaths, "run.out"]));
   return { config: resolveConfig([...others, saved]), resume };

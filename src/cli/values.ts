@@ -52,7 +52,7 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
         ? Number(last)
         : last;
     case "number":
-      return numeral.test(last) ? Number(last) : last;
+      return numeral.test(last) ? finite(last) : last;
     case "globs":
       return raw;
     case "domains":
@@ -120,7 +120,7 @@ function gatherNumbers(
       throw configError(
         `${label}: ${name === "*" ? "has two numbers for the domains that are not named" : `names ${quote(name)} twice`}; give one`,
       );
-    out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
+    out.set(name, finite(value));
   }
   return out;
 }
@@ -131,9 +131,15 @@ function shares(text: string, label: string): Map<string, unknown> {
     const [name, value] = split(item, label, "NAME=X,NAME=X, for example code=0.7,prose=0.3");
     if (out.has(name)) throw configError(`${label}: names the domain ${quote(name)} twice`);
     // Text that is not a number is kept, so that the error shows it.
-    out.set(name, value.trim() === "" || Number.isNaN(Number(value)) ? value : Number(value));
+    out.set(name, value.trim() === "" ? value : finite(value));
   }
   return out;
+}
+
+/** The number that a text gives. Another text, also one of a number that is too large, is kept, so that the error shows it as it was typed. */
+function finite(text: string): number | string {
+  const number = Number(text);
+  return Number.isFinite(number) ? number : text;
 }
 
 function split(item: string, label: string, form: string): [string, string] {
@@ -173,7 +179,11 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
 }
 
 export function checkBytes({ min, max }: Kind & { type: "bytes" }, value: unknown, label: string): number {
-  return checkNumber({ type: "integer", min, max }, bytes(value, label), label);
+  const size = bytes(value, label);
+  // A size with a unit is shown as it was typed.
+  if (typeof value !== "string") return checkNumber({ type: "integer", min, max }, size, label);
+  if (typeof size === "number" && size >= min && size <= max) return size;
+  throw configError(`${label}: ${quote(value)} is not a size of at least ${min} bytes`);
 }
 
 /** A number in a config file stands for the choice that is written so. */
@@ -349,6 +359,7 @@ function checkBases(given: readonly (readonly [string, unknown])[], label: strin
 }
 
 export function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<string, number> {
+  if (value === "") throw configError(`${label}: is empty`);
   if (typeof value === "string")
     return checkShares(sumsToOne, readShares(value, label), `${label} (${value})`);
   const checked = checkNamed(value, label, (item, name) => {

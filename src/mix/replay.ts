@@ -49,8 +49,9 @@ const recordedSignals = ({ preconditioned, bases }: Recorded): readonly SignalNa
 ];
 
 /**
- * Yields the weights at the start and after each update. Throws `data`, naming the line, for a line that cannot be used, and `config` for a rule that needs
- * signals which the run did not record.
+ * Yields the weights at the start and after each update, once each. An `observe` that is refused is left out if the next line is the error that refused
+ * it in the recorded session too. Throws `data`, naming the line, for any other line that cannot be used, and `config` for a rule that needs signals which
+ * the run did not record.
  */
 export async function* replay(
   lines: AsyncIterable<Line>,
@@ -58,6 +59,10 @@ export async function* replay(
 ): AsyncGenerator<WeightsReply, void> {
   let session: Session | null = null;
   let count = 0;
+  /** The refusal of the line before, until the line after it says whether the recorded session refused it too. */
+  let refused: GradmixError | null = null;
+  /** Number of updates at the last reply. */
+  let updates = 0;
   const send = (message: Message): WeightsReply => {
     const made = answer(session, message);
     const { reply } = made;
@@ -86,12 +91,15 @@ export async function* replay(
     count++;
     const value = messageOf(line, place(source, count));
     const { type } = value;
+    if (refused !== null && type !== "error") throw refused;
+    refused = null;
     if (isRun) step = nextStep(value, step, place(source, count));
     if (type === "init") {
       const before: number | null = session === null ? null : stepOf(session);
       const reply = send(
         before === null ? { ...value, ...init } : continuing(value, init, before, place(source, count)),
       );
+      updates = reply.diagnostics.updates;
       if (reply.step !== before) yield reply;
       continue;
     }
@@ -102,7 +110,8 @@ export async function* replay(
     if (session === null) {
       const { weights } = read(namedWeights, value, faultOf(place(source, count)));
       const names = weights === undefined ? {} : { domains: [...weights.keys()] };
-      if (type === "observe" || message !== null || "domains" in names) {
+      // A line of a run may have no measurements yet; another line with weights (a reply, a file of weights) says nothing to replay.
+      if (type === "observe" || message !== null || (isRun && "domains" in names)) {
         const first = send({ type: "init", ...names, ...init });
         if (type === undefined) checkRecorded(session, source, recorded);
         yield first;
@@ -110,15 +119,26 @@ export async function* replay(
     }
     if (message === null) continue;
     if (type === undefined) checkRecorded(session, source, recorded);
-    const reply = send(message);
-    if (reply.diagnostics.updated) yield reply;
+    let reply: WeightsReply;
+    try {
+      reply = send(message);
+    } catch (error) {
+      if (type !== "observe" || !(error instanceof GradmixError)) throw error;
+      refused = error;
+      continue;
+    }
+    // An observation that was sent a second time has the reply of the first.
+    const { updated, updates: now } = reply.diagnostics;
+    if (updated && now !== updates) yield reply;
+    updates = now;
   }
+  if (refused !== null) throw refused;
   if (session === null)
     throw new GradmixError(
       "data",
       count === 0
         ? `${source}: it has no lines`
-        : `${source}: none of its lines is the step of a run, an init or an observe, so there is nothing to replay`,
+        : `${source}: none of its lines is an init, an observe or the step of a run with measurements, so there is nothing to replay`,
     );
 }
 

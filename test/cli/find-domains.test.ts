@@ -148,6 +148,9 @@ describe("of paths", () => {
     await expect(list({ domainsFrom: "d/**" })).rejects.toThrow(
       'd/a/b.jsonl and d/a-b.txt would both be the domain "a-b"; rename one of them, or give it another name with --domain NAME=…',
     );
+    await expect(list({ domainsFrom: ["d", "./d/a-b.txt"] })).rejects.toThrow(
+      '--domains: names ./d/a-b.txt twice, as the domain "a-b"; name it once',
+    );
     put("e/x.txt");
     put("e/x/y.txt");
     await expect(list({ domainsFrom: "e" })).rejects.toThrow(/^e\/x\.txt and e\/x would both be/);
@@ -239,6 +242,10 @@ describe("by a field", () => {
 
   test("a document without the field is refused with file and line, or counted", async () => {
     put("d.jsonl", lines([...documents(20), { text: "x" }, { text: "x", meta: { kind: null } }, { text: "x", meta: { kind: ["web"] } }])); // prettier-ignore
+    put("same.jsonl", '{"text":"a","of":"A"}\n{"text":"b","of":"A "}\n');
+    await expect(list({ domainsFrom: "same.jsonl", domainField: "of" })).rejects.toThrow(
+      'same.jsonl:2: of "A " and same.jsonl:1: of "A" would both be the domain "A"; change one of the two values in the documents',
+    );
     const data = { domainsFrom: "d.jsonl", domainField: "meta.kind" };
     await expect(read(data)).rejects.toThrow(
       'd.jsonl:21: the object has no field "meta.kind" that names its domain (--domain-field); fix it, or skip it with --skip-bad-lines',

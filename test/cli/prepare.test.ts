@@ -459,6 +459,8 @@ test("a setting of a config file that preparing does not support is refused", ()
   writeFileSync(config, JSON.stringify({ data }));
   const { status, stderr } = runCommand(["prepare", config, "--out", "dropped"], { cwd: folder });
   expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining("data.dropContaminated") });
+  const flag = runCommand(["prepare", "--domains", "corpus", "--out", "drop", "--drop-contaminated"], { cwd: folder }); // prettier-ignore
+  expect(flag.stderr).toMatch(/^gradmix: --drop-contaminated: gradmix prepare cannot compare [^\n]*; leave the option out, or train on the text itself\n$/); // prettier-ignore
   expect(existsSync(join(folder, "dropped"))).toBe(false);
 });
 

@@ -231,7 +231,11 @@ describe("bases", () => {
       join(folder, "bases.json"),
       text.replaceAll("0.5", "0.50").replace("0.25", "0.3").replace("0.75", "0.7"),
     );
-    expect(gradmix("--resume", "json").err).toContain("it was made with other bases");
+    expect(gradmix("--resume", "json").err).toContain(
+      "--resume: the bases in bases.json are not those with which the run began; restore them, or start a new run from the checkpoint with --init-from\n",
+    );
+    writeFileSync(join(folder, "bases.json"), text.replace(/"left"/, '"other"'));
+    expect(gradmix("--resume", "json").err).toContain("--resume: the bases in bases.json are not those");
     writeFileSync(join(folder, "bases.json"), text);
 
     // Only the bases differ, so it is another run.

@@ -548,6 +548,47 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     expect(err).toContain("skipped 2 bad lines");
   });
 
+  test("a domain of which every line is skipped is named, with the reason", () => {
+    writeFileSync(join(folder, "latin.txt"), Buffer.from("caf\xe9 cr\xe8me", "latin1"));
+    const args = [...small, "--domain", "x=latin.txt", "--domain", "p=prose.jsonl", "--tokenizer", "byte"];
+    const { code, err } = gradmix(...args, "--skip-bad-lines", "--steps", "2", "--out", "run");
+    expect(code).toBe(2);
+    expect(err.trimEnd().split("\n").at(-1)).toBe(
+      'gradmix: domain "x": --skip-bad-lines left out all of its text, at last latin.txt: invalid UTF-8 at byte 4; mend its files, or leave it out',
+    );
+  });
+
+  test("a number that is too large is shown as it was typed", () => {
+    expect(gradmix(...small, "--lr", "1e400", "--out", "run").err).toBe(
+      'gradmix: --lr: "1e400" is not a number above 0 and at most 10\n',
+    );
+    expect(gradmix(...small, "--weights", "", "--out", "run").err).toBe("gradmix: --weights: is empty\n");
+    const mixed = runCommand(["mix", "--domains", "a,b", "--weights-file", ""], { cwd: folder });
+    expect(mixed.stderr).toBe("gradmix: --weights-file: is empty\n");
+  });
+
+  test("a resumed run may go to another backend, whatever it was told about the cpu", () => {
+    const begun = gradmix(
+      ...small,
+      "--threads",
+      "1",
+      "--steps",
+      "2",
+      "--schedule",
+      "constant",
+      "--out",
+      "run",
+    );
+    expect(begun.code).toBe(0);
+    const { code, err } = gradmix("--resume", "run", "--steps", "3", "--backend", "reference");
+    expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+    expect(err).toContain("backend reference (was cpu)");
+    const both = gradmix("--resume", "run", "--steps", "4", "--backend", "reference", "--threads", "1");
+    expect(both.err).toBe(
+      "gradmix: --threads: an option of the cpu backend, not of reference; leave it out\n",
+    );
+  });
+
   test("a loss that is not finite stops the run at its step; the last checkpoint is good", () => {
     const { code, err } = gradmix(
       ...small,

@@ -82,7 +82,7 @@ describe("is refused in one line", () => {
       const { code, err } = train(...args, "--vector-bits", "256");
       expect(code).toBe(2);
       expect(err.trimEnd().split("\n").at(-1)).toBe(
-        `gradmix: cpu: there are no 256-bit vectors: ${missing ?? ""}; use vectorBits = 128`,
+        `gradmix: cpu: there are no 256-bit vectors: ${missing ?? ""}; use --vector-bits 128`,
       );
     }
   });

@@ -807,6 +807,20 @@ describe("replay", () => {
     );
   });
 
+  test("of a log with its replies leaves out what the session refused, and what was sent twice", async () => {
+    const bad = { ...observe(2), alignments: { cod: 1 } };
+    const error = answer(answer(null, init).session, bad).reply;
+    expect(error.type).toBe("error");
+    const straight = await replayed([init, observe(1), observe(3)]);
+    expect(straight).toHaveLength(3);
+    expect(await replayed([init, observe(1), bad, error, observe(3), observe(3)])).toEqual(straight);
+    expect(await replayed([init, observe(1), observe(1), observe(3), bad, error])).toEqual(straight);
+    const stops = /^log, line 3: alignments\.cod: /;
+    await expect(replayed([init, observe(1), bad, observe(3)])).rejects.toThrow(stops);
+    await expect(replayed([init, observe(1), bad])).rejects.toThrow(stops);
+    await expect(replayed([init, observe(1), bad, straight[0], error])).rejects.toThrow(stops);
+  });
+
   test("of messages in which the trainer starts again, at the same step and from a checkpoint", async () => {
     const sent = [init, observe(1)];
     const checkpoint = sent.reduce<Session | null>(
@@ -848,8 +862,11 @@ describe("replay", () => {
     [
       [{ text: "a" }, { type: "weights" }, { step: 0, event: "start" }],
       {},
-      /^log: none of its lines is the step of a run, an init or an observe, so there is nothing to replay$/,
+      /^log: none of its lines is an init, an observe or the step of a run with measurements, so there is nothing to replay$/,
     ],
+    // Replies without their type, and the file of --weights-file.
+    [[{ weights: { web: 0.5, code: 0.5 } }], {}, /nothing to replay$/],
+    [[{ version: 1, step: 100, weights: { web: 0.5, code: 0.5 } }], {}, /nothing to replay$/],
     [
       [{ step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } }],
       { rule: { name: "rnb" } },
