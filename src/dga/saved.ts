@@ -122,7 +122,9 @@ function readSaved<B extends Examples>(
   const { json } = read(savedParts, checkpoint, checkpointFault);
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
-    throw checkpointError("it was made with other bases, or with none; give the trainer the bases of the one that made it");
+    throw checkpointError(
+      "it was made with other bases, or with none; give the trainer the bases of the one that made it",
+    );
   const saved = read(savedState, json, checkpointFault);
   checkAligned(training, saved.aligned ?? null);
   const { optimizer, optimizerSteps, tokens, loss, directionScale } = saved;
