@@ -192,9 +192,9 @@ def _check_names(value: Any, field: str) -> None:
             if not isinstance(name, str):
                 raise GradmixError(f'{field} has the name {_shown(name)}; names must be text, such as "1"', field)
             _check_names(inner, f"{field}.{name}" if field else name)
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
-            if isinstance(inner, (Mapping, list)):
+            if isinstance(inner, (Mapping, list, tuple)):
                 _check_names(inner, f"{field}.{i}")
 
 

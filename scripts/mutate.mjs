@@ -184,20 +184,20 @@ function createDriver(/** @type {number} */ bail) {
      * @returns {Promise<Answer>}
      */
     async run(file, ids, env, limit) {
-      const process = child ?? (await start());
+      const tests = child ?? (await start());
       const answer = await new Promise((done) => {
         const timer = setTimeout(() => done("time out"), limit);
-        process.once("message", (message) => {
+        tests.once("message", (message) => {
           clearTimeout(timer);
           done(message);
         });
-        process.once("exit", () => {
+        tests.once("exit", () => {
           clearTimeout(timer);
           done("the test process ended");
         });
-        process.send({ file, ids, env });
+        tests.send({ file, ids, env });
       });
-      process.removeAllListeners("message").removeAllListeners("exit");
+      tests.removeAllListeners("message").removeAllListeners("exit");
       if (typeof answer !== "string") return answer;
       stop();
       return { passed: false, why: answer, tests: [] };

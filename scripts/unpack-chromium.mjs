@@ -44,15 +44,24 @@ export function unpackChromium() {
  */
 function unpack(name, wanted, write) {
   const folder = join(root, ".cache", name);
-  if (wanted.every((file) => existsSync(join(folder, file)))) return folder;
+  const isWhole = () => wanted.every((file) => existsSync(join(folder, file)));
+  if (isWhole()) return folder;
   const fresh = `${folder}-${process.pid}`;
-  write((file, contents) => {
-    mkdirSync(dirname(join(fresh, file)), { recursive: true });
-    writeFileSync(join(fresh, file), contents, { mode: 0o755 });
-  });
-  // Another process may have been faster.
-  rmSync(folder, { recursive: true, force: true });
-  renameSync(fresh, folder);
+  try {
+    write((file, contents) => {
+      mkdirSync(dirname(join(fresh, file)), { recursive: true });
+      writeFileSync(join(fresh, file), contents, { mode: 0o755 });
+    });
+    // Another process may have been faster.
+    if (!isWhole()) {
+      rmSync(folder, { recursive: true, force: true });
+      renameSync(fresh, folder);
+    }
+  } catch (error) {
+    if (!isWhole()) throw error;
+  } finally {
+    rmSync(fresh, { recursive: true, force: true });
+  }
   return folder;
 }
 

@@ -155,7 +155,7 @@ function record(caller: string, f: TensorFunction, primals: readonly Tensor[], r
         if (state.disposed)
           throw new GradmixError(
             "disposed",
-            "vjp: dispose freed what the pullback needs; call vjp again for another",
+            "vjp: the pullback was disposed; call vjp again to get a new one",
           );
         if (state.played)
           throw new GradmixError(

@@ -31,7 +31,7 @@ export function leftOutTally(): LeftOutTally {
       if (!found && bad > before)
         throw new GradmixError(
           "data",
-          `${label}: --skip-bad-lines left out all of its text, at last ${last}; mend its files, or leave it out`,
+          `${label}: --skip-bad-lines left out all of its text (the last: ${last}); mend its files, or do not name them`,
         );
     },
     onEmpty(source) {

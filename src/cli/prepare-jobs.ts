@@ -108,9 +108,8 @@ export async function encodeJob(
         skipBadLines: plan.options.skipBadLines,
         ...(job.label < 0 && clusters === null ? { domainField: plan.options.domainField ?? "" } : {}),
         onSkip: () => void facts.skipped++,
-        onEmpty(source: string) {
-          // The lines before the part are counted at the end, and only for the first of all.
-          const line = Number(source.slice(source.lastIndexOf(":") + 1));
+        // The lines before the part are counted at the end, and only for the first of all.
+        onEmpty(_: string, line: number) {
           facts.firstEmpty ??= { path: part.path, from: part.from, line };
           facts.empty = (facts.empty ?? 0) + 1;
         },

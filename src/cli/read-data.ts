@@ -94,8 +94,8 @@ export async function readData(
   const targets = new Map<string, Part>();
   for (const [name, list] of files.targets) {
     // A rule may learn from several targets, of which one is the target of the run. Its held-out text is searched for only once.
-    const known = String(list) === String(files.target);
-    targets.set(name, await readPart(reading, { label: targetLabel(name), files: list }, !known));
+    const searched = list.length !== files.target.length || list.some((file, i) => file !== files.target[i]);
+    targets.set(name, await readPart(reading, { label: targetLabel(name), files: list }, searched));
   }
   const domains = await readDomains(reading);
   const parts = [...(target === null ? [] : [target]), ...targets.values(), ...domains];

@@ -183,7 +183,7 @@ export function checkBytes({ min, max }: Kind & { type: "bytes" }, value: unknow
   // A size with a unit is shown as it was typed.
   if (typeof value !== "string") return checkNumber({ type: "integer", min, max }, size, label);
   if (typeof size === "number" && size >= min && size <= max) return size;
-  throw configError(`${label}: ${quote(value)} is not a size of at least ${min} bytes`);
+  throw configError(`${label}: ${quote(value)} is not a size from ${min} to ${max} bytes`);
 }
 
 /** A number in a config file stands for the choice that is written so. */

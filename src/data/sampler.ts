@@ -132,7 +132,7 @@ export function createSampler(options: SamplerOptions): Sampler {
     if (!Number.isSafeInteger(count) || count < 1)
       throw new GradmixError(
         "config",
-        `"${name}": its count of examples is ${show(count)}; to draw from it, it must be a whole number of at least 1`,
+        `"${name}": the number of examples is ${show(count)}; it must be a whole number of at least 1`,
       );
   const root = key(seed);
   const choices = foldIn(root, 0);

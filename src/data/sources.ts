@@ -35,8 +35,8 @@ export interface ReadOptions {
   readonly skipBadLines?: boolean;
   /** Called for each of them with the reason. */
   readonly onSkip?: (source: string, reason: string) => void;
-  /** Called for each line or row with an empty text, which is not a document. */
-  readonly onEmpty?: (source: string) => void;
+  /** Called for each line or row with an empty text, which is not a document, with its place and its number in the file (or in the part that is read). */
+  readonly onEmpty?: (source: string, number: number) => void;
 }
 
 /**
@@ -111,18 +111,19 @@ async function* documentsOf(
   fields: Fields,
   skip: boolean,
   bad: Bad,
-  onEmpty: (source: string) => void = () => {},
+  onEmpty: (source: string, number: number) => void = () => {},
 ): AsyncGenerator<Document, void, undefined> {
-  const parsed = (source: string, found: Parsed): readonly Document[] => {
+  const parsed = (number: number, found: Parsed): readonly Document[] => {
+    const source = `${file}:${number}`;
     if ("reason" in found) bad(source, found.reason);
     else if (found.text !== "") return [{ ...found, source }];
-    else onEmpty(source);
+    else onEmpty(source, number);
     return [];
   };
   const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
   if (isParquet.test(file)) {
     for await (const row of parquetRows(file, names))
-      yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
+      yield* parsed(row.place, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
   }
   const kind = kindOfFile(file);
@@ -133,7 +134,7 @@ async function* documentsOf(
   }
   if (isTable.test(file)) {
     for await (const row of csvRows(file, kind, { fields: names, skip }))
-      yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
+      yield* parsed(row.place, "reason" in row ? row : parseRecord(row.record, fields, "row"));
     return;
   }
   if (isLines.test(file)) {
@@ -141,13 +142,12 @@ async function* documentsOf(
     const repeatedIn = repeatedFieldFinder(fields.text, fields.domain);
     for await (const line of lines(file, kind, range)) {
       number++;
-      const source = `${file}:${number}`;
       const decoded =
         line === null
           ? { reason: `the line is longer than ${LINE >> 20} MiB; a document has at most that` }
           : decode(line, " of the line");
-      if ("reason" in decoded) bad(source, decoded.reason);
-      else if (decoded.text.trim() !== "") yield* parsed(source, parseLine(decoded.text, fields, repeatedIn));
+      if ("reason" in decoded) yield* parsed(number, decoded);
+      else if (decoded.text.trim() !== "") yield* parsed(number, parseLine(decoded.text, fields, repeatedIn));
     }
     return;
   }

@@ -8,11 +8,14 @@ import {
   erf,
   gelu,
   grad,
+  linear,
   logSumExp,
   max,
+  matmul,
   maximum,
   min,
   mul,
+  ones,
   pow,
   sigmoid,
   silu,
@@ -51,6 +54,26 @@ describe.each(backends)("on $name", ({ create }) => {
     { rows: [[3e38, -3e38]], value: Math.fround(3e38), slopes: [1, 0] },
   ])("logSumExp of $rows", async ({ rows, value, slopes }) => {
     expect(await both((x) => logSumExp(x, 1), tensor(rows))).toEqual([[value], slopes]);
+  });
+
+  it.each([
+    [0, 3],
+    [3, 0],
+    [0, 0],
+  ])("products with %i inputs and %i outputs have gradients", async (inputs, outputs) => {
+    const x = ones([2, 4, inputs]);
+    const gradientsOf = (f: (x: Tensor, w: Tensor) => Tensor, w: Tensor): Tensor[] =>
+      grad((a: Tensor, b: Tensor) => sum(f(a, b)))(x, w);
+    const forms: [(x: Tensor, w: Tensor) => Tensor, Tensor][] = [
+      [linear, ones([outputs, inputs])],
+      [matmul, ones([inputs, outputs])],
+    ];
+    for (const [f, w] of forms) {
+      expect([...(await f(x, w).data())]).toEqual(new Array(8 * outputs).fill(0));
+      const [dx, dw] = gradientsOf(f, w);
+      expect([dx.shape, dw.shape]).toEqual([x.shape, w.shape]);
+      expect([...(await dx.data()), ...(await dw.data())]).toEqual(new Array(8 * inputs).fill(0));
+    }
   });
 
   it("logSumExp keeps NaN", async () => {

@@ -884,12 +884,13 @@ describe("refusals", () => {
       () =>
         alignSink({ examples: 3, direction: null, ...o });
     expect(options({ segments: [0, 4] })).toThrow(
-      /segments \[0, 4\] must ascend from 0 or more to at most 3/,
+      /^alignSink: segments is \[0, 4\]; it must be two or more whole numbers of at least 0, none smaller than the one before and none above 3/,
     );
-    expect(options({ segments: [0, 2, 1] })).toThrow(/must ascend/);
-    expect(options({ segments: [0] })).toThrow(/at least two/);
-    expect(options({ groups: [0, 4] })).toThrow(/groups \[0, 4\]/);
-    expect(options({ direction: { first: 4 } })).toThrow(/direction.first is 4, of 3 segments/);
+    expect(options({ segments: [0, 2, 1] })).toThrow(/none smaller than the one before/);
+    expect(options({ segments: [0] })).toThrow(/it must be two or more whole numbers/);
+    expect(options({ groups: [0, 4] })).toThrow(/groups is \[0, 4\]/);
+    expect(() => normSink({ examples: 3, segments: [0] })).toThrow(/^normSink: segments is \[0\];/);
+    expect(options({ direction: { first: 4 } })).toThrow(/direction.first is 4; there are only 3 segments/);
     expect(options({ total: { gradientOf: () => p, from: -1 } })).toThrow(/total: from: -1/);
     expect(() => segmentSink({ segments: [1, 0.5], parameters: [] })).toThrow(GradmixError);
   });

@@ -355,7 +355,7 @@ describe("gradients and forwardDerivative", () => {
     const given = vjp((x) => x, [p]);
     given.dispose();
     expect(codeOf(() => given.pullback(p))).toBe(
-      "disposed: vjp: dispose freed what the pullback needs; call vjp again for another",
+      "disposed: vjp: the pullback was disposed; call vjp again to get a new one",
     );
     for (const [options, message] of [
       [{ parameters: [p], sink, weight: [1] }, /there is no option "weight"; did you mean "weights"/],

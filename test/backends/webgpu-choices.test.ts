@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
 import { createNaps } from "#dist/backends/webgpu/naps.js";
 import { tuningStore } from "#dist/backends/webgpu/host-node.js";
-import { type Call, choiceLine, createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
+import { type Call, choiceLine, createTuner, differenceLine, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
 import type { View } from "#dist/tensor/memory.js";
 import { expectNear } from "../near.ts";
 
@@ -124,17 +124,21 @@ describe("the choice of a variant", () => {
       {
         known: {},
         learn: (...choice) => learnt.push(choice),
-        differs: (bucket, variant) => differing.push(`${bucket} ${variant}`),
+        differs: (...variant) => differing.push(differenceLine(...variant)),
       },
       device,
     );
     const own = { buffer: device.alloc(1, "f32"), offset: 0, shape: [1], dtype: "f32" as const };
     const call = callOn([], own, (variant, out) => {
+      if (variant === "failing") throw new GradmixError("backend", "the shader does not compile");
       memory.set(out.buffer, (memory.get(out.buffer) ?? NaN) + (variant === "broken" ? 2 : 1));
     });
-    expect(tuner.choose("k 1", ["safe", "broken", "other"], call)).toBe("safe");
+    expect(tuner.choose("k 1", ["safe", "broken", "failing", "other"], call)).toBe("safe");
     await tuner.settle();
-    expect(differing).toEqual(["k 1 broken"]);
+    expect(differing).toEqual([
+      "webgpu: k 1 cannot take broken: on this device its result is not that of the default variant, or not the same twice",
+      "webgpu: k 1 cannot take failing: on this device it fails (the shader does not compile)",
+    ]);
     expect(learnt.map(([bucket, , times]) => [bucket, Object.keys(times)])).toEqual([
       ["k 1", ["safe", "other"]],
     ]);

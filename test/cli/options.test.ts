@@ -325,7 +325,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["an unknown choice", { mixing: { rule: "dgaa" } }, `c.json: mixing.rule: "dgaa" is not one of ${ruleNames.join(", ")}; did you mean dga?`],
     ["a switch that is a text", { run: { quiet: "yes" } }, 'c.json: run.quiet: "yes" is not true or false'],
     ["a size of nothing", { run: { memoryLimit: "much" } }, 'c.json: run.memoryLimit: "much" is not a size such as 1000000, 512MiB or 2GiB'],
-    ["a size that is too small", { run: { memoryLimit: "1.5" } }, 'c.json: run.memoryLimit: "1.5" is not a size of at least 4194304 bytes'],
+    ["a size that is too small", { run: { memoryLimit: "1.5" } }, 'c.json: run.memoryLimit: "1.5" is not a size from 4194304 to 1099511627776 bytes'],
     ["weights without a name", { mixing: { weights: "" } }, "c.json: mixing.weights: is empty"],
     ["an empty glob", { data: { target: [""] } }, 'c.json: data.target: "" is not a glob, such as "texts/**/*.md"'],
     ["a domain without a name", { data: { domains: { "": "x" } } }, 'c.json: data.domains: "" is not a name for a domain: it is empty'],

@@ -554,7 +554,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     const { code, err } = gradmix(...args, "--skip-bad-lines", "--steps", "2", "--out", "run");
     expect(code).toBe(2);
     expect(err.trimEnd().split("\n").at(-1)).toBe(
-      'gradmix: domain "x": --skip-bad-lines left out all of its text, at last latin.txt: invalid UTF-8 at byte 4; mend its files, or leave it out',
+      'gradmix: domain "x": --skip-bad-lines left out all of its text (the last: latin.txt: invalid UTF-8 at byte 4); mend its files, or do not name them',
     );
   });
 

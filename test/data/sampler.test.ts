@@ -225,10 +225,10 @@ describe("the sampler", () => {
       expect(() => createSampler({ domains, seed })).toThrow(/seed: .* must be an integer of at least 0/);
     expect(() => createSampler({ domains, seed: 2 ** 53 })).toThrow(/seed: .* at most 9007199254740991/);
     expect(() => createSampler({ domains: domainsOf([3, 0]), seed: 1 })).toThrow(
-      /"d1": its count of examples is 0; to draw from it, it must be a whole number of at least 1/,
+      /"d1": the number of examples is 0; it must be a whole number of at least 1/,
     );
     const text = [{ ...domains[0], count: "100" as unknown as number }];
-    expect(() => createSampler({ domains: text, seed: 1 })).toThrow(/"d0": its count of examples is "100";/);
+    expect(() => createSampler({ domains: text, seed: 1 })).toThrow(/"d0": the number of examples is "100";/);
   });
 
   test("accepts domains whose tokensOf is a method", () => {

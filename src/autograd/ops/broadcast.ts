@@ -17,6 +17,7 @@ import {
   type Shape,
   sizeOf,
   stridesOf,
+  rowsIn,
 } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
 import { ownList, wantList, wantTensor } from "../checks.ts";
@@ -179,6 +180,9 @@ export function reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> 
     );
   return apply1(reshapeOp, [x], { shape: shape.map((e, axis) => (axis === unknown ? x.size / rest : e)) });
 }
+
+/** The rows of x: [… , n] → [rows, n]. */
+export const asRows = (x: Tensor): Tensor => reshape(x, [rowsIn(x.shape), x.shape[x.rank - 1]!]);
 
 /** x repeated along its axes of extent 1 and along new leading axes. */
 export function broadcastTo<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {

@@ -9,14 +9,12 @@ import { keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, followed, type Op, wantType } from "../op.ts";
 import { gelu, relu, silu } from "./activation.ts";
 import { add, mul } from "./arithmetic.ts";
-import { stretch, reshape, sumTo } from "./broadcast.ts";
+import { asRows, stretch, sumTo } from "./broadcast.ts";
 import { matmul } from "./matmul.ts";
 
 interface LinearAttrs {
   readonly activation: Activation;
 }
-
-const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]!]);
 
 const checkActivation = oneOf(...activations);
 /** `infer` checks their values. */
@@ -85,7 +83,7 @@ export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight slope?">
     return needs.map((needed, slot) => {
       if (!needed) return null;
       if (slot === 0) return matmul(dy, weight);
-      return slot === 1 ? matmul(rows(dy), rows(x), { transposeA: true }) : sumTo(dy, [weight.shape[0]!]);
+      return slot === 1 ? matmul(asRows(dy), asRows(x), { transposeA: true }) : sumTo(dy, [weight.shape[0]!]);
     });
   },
   jvp(tangents, { inputs: [x, weight], outputs: [y], saved: [, , slope] }) {

@@ -7,7 +7,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
 import { wantTensors } from "../checks.ts";
 import { add } from "./arithmetic.ts";
-import { stretch, reshape, sumTo } from "./broadcast.ts";
+import { asRows, stretch, sumTo } from "./broadcast.ts";
 
 interface MatmulAttrs {
   readonly transposeA: boolean;
@@ -106,7 +106,8 @@ export const matmulOp: Op<MatmulAttrs, "a b", "c", "a b"> = {
         ? matmul(b, ct, { transposeA: transposeB, transposeB: true })
         : matmul(ct, b, { transposeB: !transposeB });
     const forB = (): Tensor => {
-      if (b.rank === 2 && a.rank > 2 && !transposeA) return matmulVjpB(rows(a), rows(ct), false, transposeB);
+      if (b.rank === 2 && a.rank > 2 && !transposeA)
+        return matmulVjpB(asRows(a), asRows(ct), false, transposeB);
       return matmulVjpB(a, ct, transposeA, transposeB);
     };
     return [needs[0] ? sumTo(forA(), a.shape) : null, needs[1] ? sumTo(forB(), b.shape) : null];
@@ -117,8 +118,6 @@ export const matmulOp: Op<MatmulAttrs, "a b", "c", "a b"> = {
     return [fromA === null ? fromB : fromB === null ? fromA : add(fromA, fromB)];
   },
 };
-
-const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]!]);
 
 function matmulVjpB(a: Tensor, ct: Tensor, transposeA: boolean, transposeB: boolean): Tensor {
   return transposeB

@@ -96,6 +96,8 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
 
 /** The options of a sink after all checks. */
 interface Plan {
+  /** Name of the function that made the sink, for messages. */
+  readonly name: string;
   readonly examples: number;
   readonly segments: readonly number[];
   readonly segmentCount: number;
@@ -139,22 +141,21 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
   if (direction !== null) checkDirection(`${name}: direction`, direction);
   if (total !== null) checkOptions(`${name}: total`, total, { ...sumTargetChecks, from: integerIn(0) });
   const segments = options.segments?.slice() ?? oneEach(`${name}: examples`, examples);
-  checkOffsets("alignSink", "segments", segments, examples);
+  checkOffsets(name, "segments", segments, examples);
   const segmentCount = segments.length - 1;
-  if (groups !== null) checkOffsets("alignSink", "groups", groups, segmentCount);
+  if (groups !== null) checkOffsets(name, "groups", groups, segmentCount);
   const groupCount = groups === null ? 0 : groups.length - 1;
   const targets = direction !== null && "first" in direction ? direction.first : 0;
   const given =
     direction !== null && "given" in direction
       ? perParameter(name, "direction.given", direction.given)
       : null;
-  if (!Number.isInteger(targets) || targets < 0 || targets > segmentCount)
-    throw new GradmixError("config", `alignSink: direction.first is ${targets}, of ${segmentCount} segments`);
+  if (targets > segmentCount) throw beyondSegments(`${name}: direction.first`, targets, segmentCount);
   const from = total?.from ?? 0;
-  if (!Number.isInteger(from) || from < 0 || from > segmentCount)
-    throw new GradmixError("config", `alignSink: total.from is ${from}, of ${segmentCount} segments`);
+  if (from > segmentCount) throw beyondSegments(`${name}: total.from`, from, segmentCount);
   const oneExampleEach = segments.every((offset, s) => offset === s);
   return {
+    name,
     examples,
     segments,
     segmentCount,
@@ -166,6 +167,10 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
     total: total === null ? null : checkedTarget(name, total),
     from,
   };
+}
+
+function beyondSegments(where: string, number: number, segmentCount: number): GradmixError {
+  return new GradmixError("config", `${where} is ${number}; there are only ${segmentCount} segments`);
 }
 
 function checkDirection(where: string, direction: Direction): void {
@@ -195,7 +200,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     name: "align",
     begin(parameters, batch) {
       state.pass.begin();
-      checkExamples("alignSink", batch, plan.examples);
+      checkExamples(name, batch, plan.examples);
       if (plan.total !== null) wantApart(`${name}: total`, parameters, plan.total, plan.given);
       state.watched = parameters;
       state.used.clear();
@@ -235,7 +240,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     },
     embedding: (parameter, ids, dy) => scope(() => alignTable(state, parameter, ids, dy)),
     dense(parameter, op) {
-      throw noRule("alignSink", parameter, op);
+      throw noRule(name, parameter, op);
     },
     result: () => resultOf(state),
     dispose() {
@@ -271,7 +276,7 @@ function begin(state: State, parameter: Tensor): Row {
 }
 
 const perExample = ({ plan }: State, parameter: Tensor, factor: Tensor): number =>
-  rowsPerExample("alignSink", parameter, factor, plan.examples);
+  rowsPerExample(plan.name, parameter, factor, plan.examples);
 
 const groupOffsets = ({ plan, offsets }: State, like: Tensor): Tensor | null =>
   plan.groups === null ? null : offsets.get(plan.groups, 1, like);
@@ -418,22 +423,22 @@ async function resultOf({ plan, statistics, tied, pass }: State): Promise<AlignR
   };
   if (result.tied !== null) {
     // The direction is a gradient of the pass too if it is that of the first segments.
-    if (targets > 0) refuseField(result, "dots", result.tied);
-    refuseField(result, "squaredNorms", result.tied);
-    if (groupCount > 0) refuseField(result, "groupSquaredNorms", result.tied);
-    if (targets > 0) refuseField(result, "directionSquaredNorm", result.tied);
+    if (targets > 0) refuseField(plan.name, result, "dots", result.tied);
+    refuseField(plan.name, result, "squaredNorms", result.tied);
+    if (groupCount > 0) refuseField(plan.name, result, "groupSquaredNorms", result.tied);
+    if (targets > 0) refuseField(plan.name, result, "directionSquaredNorm", result.tied);
   }
   return result;
 }
 
 /** Makes reading a field throw. The field is no longer enumerable, so that the others can be printed and copied. */
-function refuseField(result: AlignResult, name: keyof AlignResult, tied: string): void {
-  Object.defineProperty(result, name, {
+function refuseField(sink: string, result: AlignResult, field: keyof AlignResult, tied: string): void {
+  Object.defineProperty(result, field, {
     enumerable: false,
     get(): never {
       throw new GradmixError(
         "autograd",
-        `alignSink: parameter ${tied} is used twice in one pass, so ${name} (quadratic in its gradient) cannot be added up use by use; untie it or use segmentSink`,
+        `${sink}: parameter ${tied} is used twice in one pass, so ${field} (quadratic in its gradient) cannot be added up use by use; untie it or use segmentSink`,
       );
     },
   });

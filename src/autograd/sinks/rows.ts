@@ -216,7 +216,7 @@ export class Sums {
   }
 }
 
-/** Throws `config` unless the offsets are at least two ascending whole numbers that start at 0 and do not exceed `most`. */
+/** Throws `config` unless the offsets are two or more whole numbers of at least 0, none smaller than the one before it and none above `most`. */
 export function checkOffsets(
   sink: string,
   option: string,
@@ -228,7 +228,7 @@ export function checkOffsets(
   if (offsets.length < 2 || !offsets.every(fine))
     throw new GradmixError(
       "config",
-      `${sink}: ${option} [${offsets.join(", ")}] must ascend from 0 or more${most === Infinity ? "" : ` to at most ${most}`}, at least two of them`,
+      `${sink}: ${option} is [${offsets.join(", ")}]; it must be two or more whole numbers of at least 0, none smaller than the one before${most === Infinity ? "" : ` and none above ${most}`}`,
     );
 }
 

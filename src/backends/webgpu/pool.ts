@@ -26,7 +26,7 @@ export interface BufferPool {
   destroy(): void;
 }
 
-/** Returns the class of a size: multiples of 256 bytes, or above 4 KiB numbers with three significant bits, which waste at most an eighth. */
+/** Returns the class of a size: multiples of 256 bytes, or above 4 KiB numbers with four significant bits, which waste at most an eighth. */
 function sizeClass(bytes: number): number {
   const least = Math.max(256, Math.ceil(bytes / 256) * 256);
   if (least <= 4096) return least;

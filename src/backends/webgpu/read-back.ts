@@ -49,8 +49,10 @@ export function createReadBack(
       const entry = buffers.entryOf(buffer);
       checkInside(entry, offset, count);
       if (count === 0) return new ArrayBuffer(0);
+      // First, because it encodes what was held back, which may fail.
+      const encoder = commands.encoder();
       const target = staging.acquire(count * 4);
-      commands.encoder().copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
+      encoder.copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
       commands.holds([entry.pooled]);
       const work = commands.dispatches - readUpTo;
       readUpTo = commands.dispatches;

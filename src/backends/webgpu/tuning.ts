@@ -7,6 +7,7 @@
  * elements are compared).
  */
 import { GradmixError } from "../../errors.ts";
+import { show } from "../../options.ts";
 import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { DType } from "../../tensor/dtype.ts";
@@ -17,13 +18,15 @@ export interface TuningStore {
   readonly known: Readonly<Record<string, string>>;
   /** Stores a choice. `milliseconds` has the time of each variant. */
   learn(bucket: string, variant: string, milliseconds: Readonly<Record<string, number>>): void;
-  /** Called if a variant's result differs from the default's on this device, so that it is not used. */
-  differs?(bucket: string, variant: string): void;
+  /** Called if a variant is not used because its result differs from the default's on this device, or because it failed there with the message `failure`. */
+  differs?(bucket: string, variant: string, failure?: string): void;
 }
 
 /** Returns the message for `differs` as a line for a log. */
-export const differenceLine = (bucket: string, variant: string): string =>
-  `webgpu: ${bucket} cannot take ${variant}: on this device its result is not that of the default variant, or not the same twice`;
+export function differenceLine(bucket: string, variant: string, failure?: string): string {
+  const why = failure ?? "its result is not that of the default variant, or not the same twice";
+  return `webgpu: ${bucket} cannot take ${variant}: on this device ${why}`;
+}
 
 /** Returns a choice as a line for a log. */
 export function choiceLine(
@@ -108,7 +111,7 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const settle = async (): Promise<void> => {
     for (const [bucket, recorded] of untimed) {
       untimed.delete(bucket);
-      const differ = (variant: string): void => store.differs?.(bucket, variant);
+      const differ = (variant: string, failure?: string): void => store.differs?.(bucket, variant, failure);
       const times = await timeVariants(device, recorded, differ).catch((error: unknown) => {
         // If there is no memory for duplicates, the default variant stays.
         if (isMemory(error)) return {};
@@ -183,7 +186,7 @@ function withOwnIndices(device: TunerDevice, call: Call): Omit<Untimed, "variant
 async function timeVariants(
   device: TunerDevice,
   { call, variants, indices }: Untimed,
-  differ: (variant: string) => void,
+  differ: (variant: string, failure?: string) => void,
 ): Promise<Record<string, number>> {
   const views = [...indices];
   const copyOf = (view: View): View => {
@@ -218,12 +221,21 @@ async function callsARound(
   device: TunerDevice,
   call: Call,
   variants: Variants,
-  differ: (variant: string) => void,
+  differ: (variant: string, failure?: string) => void,
 ): Promise<ReadonlyMap<string, number>> {
   const expected = await results(device, call, variants[0]);
   const counts = new Map<string, number>();
   for (const variant of variants) {
-    if (!sameBits(await results(device, call, variant), expected)) {
+    let found: readonly Int32Array[];
+    try {
+      found = await results(device, call, variant);
+    } catch (error) {
+      // The default variant works here, so one that does not compile is only left out.
+      if (variant === variants[0] || isMemory(error)) throw error;
+      differ(variant, `it fails (${error instanceof Error ? error.message : show(error)})`);
+      continue;
+    }
+    if (!sameBits(found, expected)) {
       differ(variant);
       if (variant === variants[0]) return new Map();
       continue;

@@ -7,7 +7,7 @@ import type { Idle, KnownRun, SectionTable } from "./spec.ts";
 export const vocabSizeOtherwise = 1024;
 
 const ofDomain =
-  "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces all domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet,";
+  "a domain of training text: its name and its files. Repeat for each domain, and for several globs of one domain. Replaces all domains of the config file. Files may be plain text, .jsonl, .csv, .tsv or .parquet";
 const ofTokenizer =
   "bpe: train a byte-level BPE on the domains; byte: one token per byte; FILE: read a tokenizer.json; NAME: a vocabulary of OpenAI (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer)";
 
@@ -22,8 +22,8 @@ export const dataOptions: SectionTable<"data"> = {
     kind: domains,
     default: new Map(),
     auto: "required, unless --domains is given",
-    help: `${ofDomain} .gz or .zst of these, tokens (.bin, .ds, .npy), or - for standard input`,
-    helpForText: `${ofDomain} or .gz or .zst of these`,
+    help: `${ofDomain}, each of these but .parquet also as .gz or .zst, tokens (.bin, .ds, .npy), or - for standard input`,
+    helpForText: `${ofDomain}, each of these but .parquet also as .gz or .zst`,
   },
   domainsFrom: {
     flag: "--domains",

@@ -95,7 +95,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     default: null,
     otherwise: "histogram",
     idle: ({ config: { mixing } }) => idlePrior(mixing),
-    help: "for --rule dga: the weights from which it starts and towards which it is pulled. histogram: that of the target over the domains (from --histogram, or counted before training). uniform: equal weights",
+    help: "for --rule dga: the weights from which the rule starts, and towards which it pulls them. histogram: the histogram of the target over the domains (from --histogram, or counted before training). uniform: equal weights",
   },
   updateEvery: {
     flag: "--update-every",
@@ -172,7 +172,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     default: null,
     idle: shared("weights"),
     auto: "for dga with a histogram, that histogram with 1 % equal weights; else equal",
-    help: "weights of --rule static, and initial weights of rules that move them. They sum to 1. FILE: the weights.json of another run; its averaged weights are used.",
+    help: "weights of --rule static, and initial weights of rules that move them. They sum to 1. FILE: the weights.json of another run; its averaged weights are used",
   },
   histogram: {
     flag: "--histogram",

@@ -8,7 +8,10 @@ const SHOWN_AT_ONCE = 60;
 
 const formatWhole = (n: number): string => n.toLocaleString("en");
 /** For example 12.4 MB. */
-const formatBytes = (bytes: number): string => formatCount(bytes).replace(/([kMBT]?)$/, " $1B");
+const formatBytes = (bytes: number): string =>
+  formatCount(bytes)
+    .replace("B", "G")
+    .replace(/([kMGT]?)$/, " $1B");
 
 type Order = "size" | "small" | "name";
 

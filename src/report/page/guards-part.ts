@@ -26,15 +26,11 @@ type Guards = NonNullable<RunData["guards"]>;
 
 function sentence({ rows, tokens, values, limits }: Guards): string {
   const ratios = unpackFloats(values);
-  const exceeding = rows.filter((_, i) => {
-    const last = rowOf(ratios, tokens.length, i).findLast((ratio) => !Number.isNaN(ratio));
-    return last !== undefined && last > limits[i]!;
-  });
-  const held =
-    exceeding.length === 0
-      ? `all ${rows.length} are`
-      : `${rows.length - exceeding.length} of ${rows.length} are`;
-  return `The held-out loss of each guarded domain against its reference; the dashed line is the limit, bars are ± two standard errors. At the end, ${held} at or below the limit.`;
+  const lasts = rows.map((_, i) => rowOf(ratios, tokens.length, i).findLast((ratio) => !Number.isNaN(ratio)));
+  const held = lasts.filter((last, i) => last !== undefined && last <= limits[i]!).length;
+  const one = held === 1 ? "it is" : "it is not";
+  const several = held === rows.length ? `all ${held} are` : `${held} of ${rows.length} are`;
+  return `The held-out loss of each guarded domain against its reference; the dashed line is the limit, bars are ± two standard errors. At the end, ${rows.length === 1 ? one : several} at or below the limit.`;
 }
 
 function panelsOf(data: PageData, { rows, tokens, values, errors, limits }: Guards): Panel[] {

@@ -71,15 +71,16 @@ function show(): void {
   for (const part of parts) part.show(view);
 }
 
-/** Asks the server for updates until the run has ended. */
+/** Asks the server for updates again and again; a run that has ended may continue. */
 async function follow(version: string): Promise<void> {
   let next = version;
+  let updated: PageData | null = null;
   try {
     const answer = await fetch(`data?after=${encodeURIComponent(version)}`);
     if (answer.ok && answer.status !== 204) {
+      updated = (await answer.json()) as PageData;
       next = answer.headers.get("ETag") ?? "";
-      view = { ...view, data: (await answer.json()) as PageData };
-      show();
+      view = { ...view, data: updated };
     }
     status.textContent = answer.ok
       ? progressOf(view.data.runs[0]!)
@@ -88,6 +89,8 @@ async function follow(version: string): Promise<void> {
     status.textContent = "gradmix watch no longer answers; the page shows the last data it received.";
   }
   setTimeout(() => void follow(next), POLL_MILLISECONDS);
+  // Last, so that an error in it is not taken for one of the server, and does not end the updates.
+  if (updated !== null) show();
 }
 
 function progressOf({ state, step, steps }: RunData): string {

@@ -24,7 +24,7 @@ const observer = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) resizers.get(target)?.(contentRect.width);
 });
 
-/** Calls `resize` when the width of an element changes, until `element` leaves the page. Replaces an earlier callback. */
+/** Calls `resize` when the width of an element changes, until `offWidth`. Replaces an earlier callback. */
 export function onWidth(element: Element, resize: (width: number) => void): void {
   resizers.set(element, resize);
   observer.observe(element);
