@@ -7,7 +7,13 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
 import { createNaps } from "#dist/backends/webgpu/naps.js";
 import { tuningStore } from "#dist/backends/webgpu/host-node.js";
-import { type Call, choiceLine, createTuner, differenceLine, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
+import {
+  type Call,
+  choiceLine,
+  createTuner,
+  differenceLine,
+  type TunerDevice,
+} from "#dist/backends/webgpu/tuning.js";
 import type { View } from "#dist/tensor/memory.js";
 import { expectNear } from "../near.ts";
 
