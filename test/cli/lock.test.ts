@@ -7,7 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSy
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import type { WriteFs } from "#dist/node/files.js";
-import { removeLockRemains, takeLock } from "#dist/cli/lock.js";
+import { lockFolder, removeLockRemains, takeLock } from "#dist/cli/lock.js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
 let folder = "";
@@ -19,6 +19,23 @@ afterEach(() => rmSync(folder, { recursive: true }));
 /** A process that has ended. */
 const dead = Number(spawnSync(process.execPath, ["-p", "process.pid"], { encoding: "utf8" }).stdout);
 const held = (): string => readFileSync(join(folder, "lock"), "utf8");
+
+test("the lock of a new folder takes the folders that it made with it, unless something was written there", () => {
+  const [parent, inner] = [join(folder, "a"), join(folder, "a", "b")];
+  lockFolder(inner).release();
+  expect(readdirSync(folder)).toEqual([]);
+  const used = lockFolder(inner);
+  expect(() => lockFolder(inner)).toThrow(/is being written by process/);
+  writeFileSync(join(parent, "mine"), "");
+  used.release();
+  expect(readdirSync(parent)).toEqual(["mine"]);
+  // A folder that was there before stays.
+  lockFolder(parent).release();
+  expect(readdirSync(parent)).toEqual(["mine"]);
+  rmSync(join(parent, "mine"));
+  lockFolder(parent).release();
+  expect(readdirSync(folder)).toEqual(["a"]);
+});
 
 /** File systems with links, and without them. */
 const systems: [string, WriteFs][] = [

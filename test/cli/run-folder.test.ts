@@ -436,23 +436,27 @@ describe("a run", () => {
     folder.close();
   });
 
-  test("has no weights file while it is running after a resume", () => {
-    const weights = join(out, "weights.json");
+  test("has neither weights nor a model while it is running after a resume", () => {
+    const model = new Map([["config.json", "{}"]]);
+    const there = (): boolean[] =>
+      ["weights.json", "model"].map((name) => nodeFs.existsSync(join(out, name)));
     const first = openRunFolder(configOf(out));
     first.appendMetrics(metrics(1));
     first.saveCheckpoint(1, state(1));
     first.saveFile("weights.json", "{}");
+    first.saveFolder("model", model);
     first.close();
     const second = openRunFolder(configOf(out), findRun(out));
     second.load();
     // A run that is refused before its first step leaves them as they are.
-    expect(nodeFs.existsSync(weights)).toBe(true);
+    expect(there()).toEqual([true, true]);
     second.begin();
-    expect(nodeFs.existsSync(weights)).toBe(false);
+    expect(there()).toEqual([false, false]);
     second.saveFile("weights.json", "{}");
+    second.saveFolder("model", model);
     second.appendMetrics(metrics(2));
     second.close();
-    expect(nodeFs.existsSync(weights)).toBe(true);
+    expect(there()).toEqual([true, true]);
   });
 
   test("is named to those who name a part of it: a folder in it, the folder of checkpoints, a checkpoint that is no longer there", () => {
