@@ -50,10 +50,10 @@ export function takeLock(folder: string, fs: WriteFs = nodeFs): Lock {
  * Makes a folder if it is missing, and locks it. If nothing was written to a folder that was made here, `release` also removes it, with the folders above it
  * that were made. Throws like `takeLock`; then the folders are removed at once.
  */
-export function lockFolder(folder: string): Lock {
+export function lockFolder(folder: string, fs: WriteFs = nodeFs): Lock {
   let made: string | null;
   try {
-    made = makeFolders(folder);
+    made = makeFolders(folder, fs);
   } catch (error) {
     throw ioError(folder, error);
   }
@@ -61,7 +61,7 @@ export function lockFolder(folder: string): Lock {
     if (made !== null) removeEmptyFolders(folder, made);
   };
   try {
-    const { release } = takeLock(folder);
+    const { release } = takeLock(folder, fs);
     return {
       release() {
         release();

@@ -1,7 +1,7 @@
 /** metrics.jsonl of a run while it is written: whole lines only, also after a kill or on a full disk. */
 import * as nodeFs from "node:fs";
 import { GradmixError } from "../errors.ts";
-import { ioError, quietly, writeAll, type WriteFs } from "../node/files.ts";
+import { eachLine, ioError, quietly, writeAll, type WriteFs } from "../node/files.ts";
 import { isObject } from "../json.ts";
 import { jsonOrUndefined } from "../schema.ts";
 
@@ -103,27 +103,18 @@ export function checkMetrics(path: string, step: number): void {
 
 /** The lines before the first one that is incomplete, of a later step, or does not follow: the number of their bytes, and the step of the last one. */
 function keptLines(file: number, step: number): { readonly bytes: number; readonly last: number } {
-  const chunk = Buffer.alloc(2 ** 20);
-  let rest = Buffer.alloc(0);
-  let [kept, last] = [0, 0];
-  for (let at = 0; ;) {
-    const count = nodeFs.readSync(file, chunk, 0, chunk.length, at);
-    if (count === 0) return { bytes: kept, last };
-    at += count;
-    const bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
-    let start = 0;
-    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      const own = stepOfLine(bytes.toString("utf8", start, end));
-      // Several lines may be of one step: that of the step, and those of runs that continued after it.
-      if (!(own <= step) || own < last || own > last + 1) return { bytes: kept, last };
-      last = own;
-      kept += end + 1 - start;
-      start = end + 1;
-    }
-    rest = bytes.subarray(start);
-  }
+  let [bytes, last] = [0, 0];
+  eachLine(file, 0, (line, end) => {
+    const own = stepOfLine(line);
+    // Several lines may be of one step: that of the step, and those of runs that continued after it.
+    if (!(own <= step) || own < last || own > last + 1) return false;
+    [bytes, last] = [end, own];
+    return true;
+  });
+  return { bytes, last };
 }
 
+/** The step that a line of metrics.jsonl is of; NaN for anything else. */
 export function stepOfLine(line: string): number {
   const value = jsonOrUndefined(line);
   return isObject(value) && typeof value["step"] === "number" ? value["step"] : NaN;

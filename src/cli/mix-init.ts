@@ -138,11 +138,10 @@ function ruleOf(
 }
 
 /** What to add to a fact that has no effect without another one. */
-const additions: Readonly<Record<keyof MixFacts, string>> = {
+const additions = {
   tokens: "--tokens N, the training tokens of the whole run",
   sizes: "--sizes NAME=N,…, the tokens of each domain",
-  histogram: "--histogram NAME=P,…",
-};
+} as const;
 
 /**
  * Throws `config` for `--sizes` without `--tokens`, or the reverse, where the rule limits repetitions only by both. Returns a line for each flag that

@@ -39,8 +39,8 @@ import {
   writeFolderAtomic,
   type WriteFs,
 } from "../node/files.ts";
-import { makeFolders, removeEmptyFolders } from "../folders-node.ts";
-import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
+import { makeFolders } from "../folders-node.ts";
+import { type Lock, lockFolder, removeLockRemains } from "./lock.ts";
 import { formatJson } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
 import {
@@ -239,17 +239,10 @@ const stepBefore = (line: string): number => stepOfLine(line) - 1;
 /** Locks the folder and makes the files that a run has before its first step. If this fails for a new run, everything that it made is removed. */
 function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs): Held {
   const folder = config.run.out;
-  let made: string | null;
-  try {
-    made = makeFolders(folder, fs);
-  } catch (error) {
-    throw ioError(folder, error);
-  }
+  const lock = lockFolder(folder, fs);
   // A folder without config.json does not count as a run, so a failed start must remove it again.
   const undo: (() => void)[] = [];
-  let lock: Lock | null = null;
   try {
-    lock = takeLock(folder, fs);
     // Another process may have changed the folder before this one got the lock.
     if (isNew) checkFree(folder);
     else if (stateOf(folder) !== from.seen)
@@ -259,9 +252,8 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
       );
     return { lock, metrics: makeFiles(config, from, isNew, { fs, undo }) };
   } catch (error) {
-    if (isNew && lock !== null) for (const undone of undo.reverse()) quietly(undone);
-    if (lock !== null) quietly(lock.release);
-    if (made !== null) removeEmptyFolders(folder, made);
+    if (isNew) for (const undone of undo.reverse()) quietly(undone);
+    quietly(lock.release);
     throw error;
   }
 }

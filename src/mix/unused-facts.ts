@@ -4,10 +4,13 @@ import type { RunFacts } from "../dga/facts.ts";
 import { factsOfRule, type RuleName } from "../dga/rules/index.ts";
 import { keysOf } from "../keys.ts";
 
+/** The facts that limit repetitions, and do so only together. */
+const together = { sizes: "tokens", tokens: "sizes" } as const;
+
 export interface UnusedFact {
   readonly fact: keyof RunFacts;
   /** The fact without which this one has no effect; null if the rule does not use this one at all. */
-  readonly missing: keyof RunFacts | null;
+  readonly missing: keyof typeof together | null;
   /** Why it has no effect, without a subject: for example "rule rnb does not use it with these options". */
   readonly reason: string;
 }
@@ -21,14 +24,12 @@ export function unusedFacts(
 ): UnusedFact[] {
   const own = factsOfRule(rule, options);
   const around = { sizes: needsSizes(combinators), tokens: countsRunTokens(combinators), histogram: false };
-  // A rule that uses both limits repetitions.
-  const together = own.has("sizes") && own.has("tokens");
-  const others: Partial<Record<keyof RunFacts, keyof RunFacts>> = { sizes: "tokens", tokens: "sizes" };
+  const limits = own.has("sizes") && own.has("tokens");
   return keysOf(known).flatMap((fact): UnusedFact[] => {
     if (known[fact] === undefined || around[fact]) return [];
     if (!own.has(fact))
       return [{ fact, missing: null, reason: `rule ${rule} does not use it with these options` }];
-    const missing = (together ? others[fact] : undefined) ?? null;
+    const missing = limits && fact !== "histogram" ? together[fact] : null;
     if (missing === null || known[missing] !== undefined) return [];
     const reason = `rule ${rule} limits repetitions only if it knows the tokens of each domain and of the run`;
     return [{ fact, missing, reason }];

@@ -1,5 +1,5 @@
 /**
- * The model: a decoder-only transformer in two configurations.
+ * The model: a decoder-only transformer in two configurations. Its layers are data in architecture.ts, and its forward pass is in transformer.ts.
  *
  * `llama` (the default): RMSNorm, rotary positions, SwiGLU, no biases, grouped key/value heads allowed. `gpt2`: LayerNorm, biases, learned positions,
  * GELU (tanh form).

@@ -1,4 +1,4 @@
-/** The forward pass of a GPT: its blocks on the residual stream. */
+/** The forward pass of a GPT (gpt.ts): its blocks on the residual stream. Its layers and their shapes are in architecture.ts. */
 import { checkpoint } from "../autograd/checkpoint.ts";
 import { swiglu } from "../autograd/ops/activation.ts";
 import { add } from "../autograd/ops/arithmetic.ts";

@@ -226,6 +226,27 @@ export function fileSource(path: string): ByteSource {
   return { size, read: (at, into) => withFile(path, (source) => source.read(at, into)) };
 }
 
+/**
+ * Passes the lines of an open file from byte `from` on to `visit`, each with the offset after it, until `visit` returns false. A last line that has no end
+ * yet is left out. Throws the error of the system.
+ */
+export function eachLine(file: number, from: number, visit: (line: string, end: number) => boolean): void {
+  const chunk = Buffer.alloc(2 ** 20);
+  let rest = Buffer.alloc(0);
+  for (let bytes = from; ;) {
+    const count = nodeFs.readSync(file, chunk, 0, chunk.length, bytes + rest.length);
+    if (count === 0) return;
+    const block = Buffer.concat([rest, chunk.subarray(0, count)]);
+    let start = 0;
+    for (let end = block.indexOf(10); end >= 0; end = block.indexOf(10, start)) {
+      if (!visit(block.toString("utf8", start, end), bytes + end + 1)) return;
+      start = end + 1;
+    }
+    bytes += start;
+    rest = block.subarray(start);
+  }
+}
+
 /** Makes the `io` error for a file that cannot be written; a GradmixError is returned unchanged. */
 export function ioError(path: string, error: unknown): GradmixError {
   if (error instanceof GradmixError) return error;

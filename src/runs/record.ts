@@ -11,7 +11,7 @@ import { basename, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { type Json, parseJson } from "../json.ts";
 import { liesOnSimplex, sumOf } from "../dga/simplex.ts";
-import { readError } from "../node/files.ts";
+import { eachLine, readError } from "../node/files.ts";
 import {
   boolean,
   count,
@@ -223,23 +223,15 @@ export function scanMetrics(
     throw readError(path, error);
   }
   try {
-    const chunk = Buffer.alloc(2 ** 20);
     let { bytes, lines } = from;
-    let rest: Buffer = Buffer.alloc(0);
-    for (;;) {
-      const count = readSync(file, chunk, 0, chunk.length, bytes + rest.length);
-      if (count === 0) return { bytes, lines };
-      const block = Buffer.concat([rest, chunk.subarray(0, count)]);
-      let start = 0;
-      for (let end = block.indexOf(10); end >= 0; end = block.indexOf(10, start)) {
-        lines++;
-        // Parses JSON by JSON.parse, which is much faster: a long run has many lines.
-        visit(parse(metricsLine, block.toString("utf8", start, end), ofRun(`${path}, line ${lines}`)));
-        start = end + 1;
-      }
-      bytes += start;
-      rest = block.subarray(start);
-    }
+    eachLine(file, bytes, (line, end) => {
+      lines++;
+      // Parses JSON by JSON.parse, which is much faster: a long run has many lines.
+      visit(parse(metricsLine, line, ofRun(`${path}, line ${lines}`)));
+      bytes = end;
+      return true;
+    });
+    return { bytes, lines };
   } catch (error) {
     throw errorCode(error) === "" ? error : readError(path, error);
   } finally {
