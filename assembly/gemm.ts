@@ -1,9 +1,9 @@
-// Matrix products: packing, the micro-kernels, the blocked product, the segmented weight gradient.
+// Matrix products: packing, the micro-kernels, the blocked product, and the alignments of rows.
 //
 // Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4], or, for the blocked product, of 6 rows; B in panels of 8 columns of op(B),
 // [panel][k][8]; short panels are padded with zeros. A micro-kernel multiplies one panel by another. `micro` leaves a 4×8 tile in memory, `micro6` one of 6×8; each
-// caller continues with it. With wide vectors, `wide6`, `wideTiles` and `wideStatistics` multiply by two panels of B at a time. The loop of a micro-kernel is
-// written out in each, since its sums must stay in registers.
+// caller continues with it. With wide vectors, `wide6` multiplies by two panels of B at a time. The loop of a micro-kernel is written out in each, since its sums must
+// stay in registers.
 //
 // The blocked product divides the rows of a task into panels of 6, with one or two panels of 4 at the end if that needs fewer rows of padding (`sixes`).
 // Panels are contiguous, so the panel whose first row is r begins at element r·k.
@@ -12,18 +12,22 @@ import { activateBlock } from "./activation";
 import { squareRange } from "./reduce";
 import { copyPair, doubles, fma, fma64, scratch, storePair, sumDoubles, twoDoubles, wide } from "./simd";
 import {
-  AlignBlockSlots, AlignSegmentsSlots, GemmBlockSlots, GramSquaresSlots, MicroPeakSlots, PackPanelsSlots, SegmentedBlockSlots, SegmentedReduceSlots,
+  AlignBlockSlots, AlignSegmentsSlots, GemmBlockSlots, GramSquaresSlots, MicroPeakSlots, PackPanelsSlots,
 } from "./slots";
 
 const TILE: usize = MR * NR * 4;
 const SIX_TILE: usize = SIX * NR * 4;
 const WIDE_TILE: usize = 2 * SIX_TILE;
 
+/** Where A is: each task packs its rows, or it was packed for all tasks, or it is read in place. */
+const PACKED = 1;
+const IN_PLACE = 2;
+
 // Writes a tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and the elements at `c` if these addresses are not 0, to rows `ld` bytes apart. Eight accumulators just
 // hide the latency of two multiply-add units and, with the operands, fit into V8's registers. Unrolled over k it spills; if it is called instead of inlined, it is
 // slower by a tenth for short k.
 // @ts-ignore: decorator
-@inline function microTo(a: usize, b: usize, k: i32, c: usize, to: usize, ld: usize, bias: usize): void {
+@inline function microTo(a: usize, stepA: usize, b: usize, stepB: usize, k: i32, c: usize, to: usize, ld: usize, bias: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
   while (k > 0) {
@@ -32,7 +36,7 @@ const WIDE_TILE: usize = 2 * SIX_TILE;
     x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
     x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
     x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    a += 16; b += 32; k--;
+    a += stepA; b += stepB; k--;
   }
   if (bias != 0) {
     const b0 = v128.load(bias, 0), b1 = v128.load(bias, 16);
@@ -54,7 +58,7 @@ const WIDE_TILE: usize = 2 * SIX_TILE;
 // Like microTo, for a tile with 32 bytes per row.
 // @ts-ignore: decorator
 @inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
-  microTo(a, b, k, 0, tile, NR << 2, 0);
+  microTo(a, MR << 2, b, NR << 2, k, 0, tile, NR << 2, 0);
 }
 
 // A tile [6][8] = init[8] + Σ_k a[k][6] ⊗ b[k][8], into rows `ld` bytes apart. Twelve accumulators hide the latency of two multiply-add units with some to spare.
@@ -62,7 +66,7 @@ const WIDE_TILE: usize = 2 * SIX_TILE;
 // The compiler of Node 20 moves all loads of a loop's body in front of its arithmetic, and would so need more registers than there are. With ways out between the
 // rows, which are never taken (k is less than 2³⁰), and with nothing but stores behind the loop, each load stays behind the row before it. What is added to all
 // rows stands in the accumulators from the start.
-function micro6(a: usize, b: usize, k: i32, never: i32, init: usize, to: usize, ld: usize): void {
+export function micro6(a: usize, stepA: usize, b: usize, stepB: usize, k: i32, never: i32, init: usize, to: usize, ld: usize): void {
   const first = v128.load(init), second = v128.load(init, 16);
   let c00 = first, c01 = second, c10 = first, c11 = second, c20 = first, c21 = second;
   let c30 = first, c31 = second, c40 = first, c41 = second, c50 = first, c51 = second;
@@ -79,7 +83,7 @@ function micro6(a: usize, b: usize, k: i32, never: i32, init: usize, to: usize, 
     x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
     if (k == (never | 0x40000000)) break;
     x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    a += 24; b += 32; k--;
+    a += stepA; b += stepB; k--;
   }
   v128.store(to, c00); v128.store(to, c01, 16); to += ld;
   v128.store(to, c10); v128.store(to, c11, 16); to += ld;
@@ -91,7 +95,7 @@ function micro6(a: usize, b: usize, k: i32, never: i32, init: usize, to: usize, 
 
 // Like micro6, for two adjacent panels of B, the second `stride` bytes behind the first. Only for wide vectors (`wide` in simd.ts): V8 joins its 24 accumulators to
 // twelve of eight numbers each. With narrow ones it would spill.
-function wide6(a: usize, b: usize, stride: usize, k: i32, init: usize, to: usize, ld: usize): void {
+export function wide6(a: usize, stepA: usize, b: usize, stepB: usize, stride: usize, k: i32, init: usize, to: usize, ld: usize): void {
   const i0 = v128.load(init), i1 = v128.load(init, 16), i2 = v128.load(init, 32), i3 = v128.load(init, 48);
   let c00 = i0, c01 = i1, c02 = i2, c03 = i3;
   let c10 = i0, c11 = i1, c12 = i2, c13 = i3;
@@ -108,7 +112,7 @@ function wide6(a: usize, b: usize, stride: usize, k: i32, init: usize, to: usize
     x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
     x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41); c42 = fma(x, b2, c42); c43 = fma(x, b3, c43);
     x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51); c52 = fma(x, b2, c52); c53 = fma(x, b3, c53);
-    a += 24; b += 32; d += 32; k--;
+    a += stepA; b += stepB; d += stepB; k--;
   }
   v128.store(to, c00, 0); v128.store(to, c01, 16); v128.store(to, c02, 32); v128.store(to, c03, 48); to += ld;
   v128.store(to, c10, 0); v128.store(to, c11, 16); v128.store(to, c12, 32); v128.store(to, c13, 48); to += ld;
@@ -333,7 +337,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const lda = <usize>p.lda << 2, ldc = <usize>p.ldc << 2;
   const accumulate = p.accumulate != 0, activation = p.activation;
   const mb = p.rowsPerTask, nb = p.columnsPerTask, columnBlocks = p.columnBlocks, kb = p.pass;
-  const ready = p.packedA != 0;
+  const placeA = p.placeA, ready = placeA == PACKED, ldb = <usize>p.ldb << 2;
   const alpha = p.alpha;
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
@@ -343,10 +347,14 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
     const kc = min(kb, k - k0);
     const last = k0 + kb >= k;
-    let panelsA = packed, stepA = <usize>kc << 2;
-    if (ready) {
+    // Where the rows of this pass begin, and the distance between rows, in panels of A.
+    let panelsA = packed, strideA = <usize>kc << 2;
+    if (placeA == IN_PLACE) {
+      panelsA = a + <usize>k0 * lda + (<usize>row0 << 2);
+      strideA = 4;
+    } else if (ready) {
       panelsA = a + (<usize>row0 * <usize>k << 2);
-      stepA = <usize>k << 2;
+      strideA = <usize>k << 2;
     } else {
       const from = kMajor ? a + <usize>k0 * lda + (<usize>row0 << 2) : a + <usize>row0 * lda + (<usize>k0 << 2);
       packTask(from, lda, rows, kc, kMajor, packed);
@@ -354,10 +362,11 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     // The offset of this pass in panels that are packed for all of k.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
-    const nextB = <usize>k * NR << 2;
+    const stepSix: usize = placeA == IN_PLACE ? lda : SIX << 2, stepFour: usize = placeA == IN_PLACE ? lda : MR << 2;
+    const stepB: usize = ldb != 0 ? ldb : NR << 2, nextB: usize = ldb != 0 ? NR << 2 : <usize>k * NR << 2;
     let beside = 0;
     for (let j = col0; j < col1; j += NR) {
-      const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
+      const panelB = ldb != 0 ? b + <usize>k0 * ldb + (<usize>j << 2) : b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
       const shift = last && bias != 0 ? bias + (<usize>j << 2) : 0, start = shift != 0 ? shift : zeros;
       // The rows of this panel that were computed together with the panel before.
@@ -365,10 +374,10 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
       beside = 0;
       if (wide && i == 0 && j + 2 * NR <= min(col1, n) && alpha == 1) {
         for (; i < sixRows && i + SIX <= rows; i += SIX) {
-          const panel = panelsA + <usize>i * stepA + six, at = c + <usize>(row0 + i) * ldc + (<usize>j << 2);
-          if (!add) wide6(panel, panelB, nextB, kc, start, at, ldc);
+          const panel = panelsA + <usize>i * strideA + six, at = c + <usize>(row0 + i) * ldc + (<usize>j << 2);
+          if (!add) wide6(panel, stepSix, panelB, stepB, nextB, kc, start, at, ldc);
           else {
-            wide6(panel, panelB, nextB, kc, zeros, tile, 2 * NR << 2);
+            wide6(panel, stepSix, panelB, stepB, nextB, kc, zeros, tile, 2 * NR << 2);
             addSix(tile, 2 * NR << 2, at, ldc, start);
             addSix(tile + 32, 2 * NR << 2, at + 32, ldc, start + 32);
           }
@@ -377,19 +386,19 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
       }
       while (i < rows) {
         const isSix = i < sixRows, height = isSix ? SIX : MR;
-        const panel = panelsA + <usize>i * stepA;
+        const panel = panelsA + <usize>i * strideA;
         const at = <usize>(row0 + i) * ldc + (<usize>j << 2);
         // A whole tile goes to its place from the registers.
         const whole = cols == NR && i + height <= rows && alpha == 1;
         if (isSix) {
-          if (whole && !add) micro6(panel + six, panelB, kc, m, start, c + at, ldc);
+          if (whole && !add) micro6(panel + six, stepSix, panelB, stepB, kc, m, start, c + at, ldc);
           else {
-            micro6(panel + six, panelB, kc, m, zeros, tile, NR << 2);
+            micro6(panel + six, stepSix, panelB, stepB, kc, m, zeros, tile, NR << 2);
             if (whole) addSix(tile, NR << 2, c + at, ldc, start);
             else writeTile(tile, c + at, ldc, min(SIX, rows - i), cols, alpha, add, shift);
           }
         } else {
-          microTo(panel + four, panelB, kc, whole && add ? c + at : 0, whole ? c + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
+          microTo(panel + four, stepFour, panelB, stepB, kc, whole && add ? c + at : 0, whole ? c + at : tile, whole ? ldc : NR << 2, whole ? shift : 0);
           if (!whole) writeTile(tile, c + at, ldc, min(MR, rows - i), cols, alpha, add, shift);
         }
         i += height;
@@ -399,325 +408,6 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   if (activation == 0 && slope == 0) return;
   const at = <usize>row0 * ldc + (<usize>col0 << 2);
   activateBlock(activation, c + at, slope != 0 ? slope + at : 0, ldc, rows, <usize>(col1 - col0) << 2);
-}
-
-// Σ x·y of two tiles as two sums of doubles; all additions except the last are in f32.
-// @ts-ignore: decorator
-@inline function dotTiles(x: usize, y: usize): v128 {
-  let s = f32x4.mul(v128.load(x), v128.load(y)), t = f32x4.mul(v128.load(x, 16), v128.load(y, 16));
-  s = fma(v128.load(x, 32), v128.load(y, 32), s); t = fma(v128.load(x, 48), v128.load(y, 48), t);
-  s = fma(v128.load(x, 64), v128.load(y, 64), s); t = fma(v128.load(x, 80), v128.load(y, 80), t);
-  s = fma(v128.load(x, 96), v128.load(y, 96), s); t = fma(v128.load(x, 112), v128.load(y, 112), t);
-  return twoDoubles(f32x4.add(s, t));
-}
-
-// @ts-ignore: decorator
-@inline function pairSum(at: usize): v128 {
-  return f32x4.add(v128.load(at), v128.load(at, 16));
-}
-
-// @ts-ignore: decorator
-@inline function addPair(to: usize, low: v128, high: v128): void {
-  storePair(to, f32x4.add(v128.load(to), low), f32x4.add(v128.load(to, 16), high));
-}
-
-// @ts-ignore: decorator
-@inline function addTile(to: usize, tile: usize): void {
-  for (let row: usize = 0; row < TILE; row += 32) addPair(to + row, v128.load(tile + row), v128.load(tile + row, 16));
-}
-
-// Like micro, but the tile is used while it is in registers instead of stored: its squares are added to sums[0], its products with a tile of V to sums[1] (if v is
-// not 0), and its elements to a tile of the total (if total is not 0).
-function microStatistics(a: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
-  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
-  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
-  while (k > 0) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    a += 16; b += 32; k--;
-  }
-  let s = f32x4.mul(c00, c00), t = f32x4.mul(c01, c01);
-  s = fma(c10, c10, s); t = fma(c11, c11, t);
-  s = fma(c20, c20, s); t = fma(c21, c21, t);
-  s = fma(c30, c30, s); t = fma(c31, c31, t);
-  v128.store(sums, f32x4.add(s, t));
-  if (v != 0) {
-    s = f32x4.mul(c00, v128.load(v)); t = f32x4.mul(c01, v128.load(v, 16));
-    s = fma(c10, v128.load(v, 32), s); t = fma(c11, v128.load(v, 48), t);
-    s = fma(c20, v128.load(v, 64), s); t = fma(c21, v128.load(v, 80), t);
-    s = fma(c30, v128.load(v, 96), s); t = fma(c31, v128.load(v, 112), t);
-    v128.store(sums, f32x4.add(s, t), 16);
-  }
-  if (total == 0) return;
-  addPair(total, c00, c01);
-  addPair(total + 32, c10, c11);
-  addPair(total + 64, c20, c21);
-  addPair(total + 96, c30, c31);
-}
-
-// Tiles of two panels of B, the second `next` bytes behind the first: one tile after the other. Only for wide vectors: eight accumulators of eight numbers each, two
-// steps at a time.
-function wideTiles(a: usize, b: usize, next: usize, k: i32, tile: usize): void {
-  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c02 = f32x4.splat(0), c03 = f32x4.splat(0);
-  let c10 = f32x4.splat(0), c11 = f32x4.splat(0), c12 = f32x4.splat(0), c13 = f32x4.splat(0);
-  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c22 = f32x4.splat(0), c23 = f32x4.splat(0);
-  let c30 = f32x4.splat(0), c31 = f32x4.splat(0), c32 = f32x4.splat(0), c33 = f32x4.splat(0);
-  let d = b + next;
-  for (; k > 1; k -= 2) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
-    const bn0 = v128.load(b, 32), bn1 = v128.load(b, 48), bn2 = v128.load(d, 32), bn3 = v128.load(d, 48);
-    x = v128.load_splat<f32>(a, 16); c00 = fma(x, bn0, c00); c01 = fma(x, bn1, c01); c02 = fma(x, bn2, c02); c03 = fma(x, bn3, c03);
-    x = v128.load_splat<f32>(a, 20); c10 = fma(x, bn0, c10); c11 = fma(x, bn1, c11); c12 = fma(x, bn2, c12); c13 = fma(x, bn3, c13);
-    x = v128.load_splat<f32>(a, 24); c20 = fma(x, bn0, c20); c21 = fma(x, bn1, c21); c22 = fma(x, bn2, c22); c23 = fma(x, bn3, c23);
-    x = v128.load_splat<f32>(a, 28); c30 = fma(x, bn0, c30); c31 = fma(x, bn1, c31); c32 = fma(x, bn2, c32); c33 = fma(x, bn3, c33);
-    a += 32; b += 64; d += 64;
-  }
-  if (k > 0) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
-  }
-  storePair(tile + 0, c00, c01);
-  storePair(tile + 32, c10, c11);
-  storePair(tile + 64, c20, c21);
-  storePair(tile + 96, c30, c31);
-  storePair(tile + 128, c02, c03);
-  storePair(tile + 160, c12, c13);
-  storePair(tile + 192, c22, c23);
-  storePair(tile + 224, c32, c33);
-}
-
-// Like microStatistics, for the two panels of wideTiles, whose tiles of V and of the total are `step` bytes apart. `sums` gets two vectors per sum, which the caller adds
-// (pairSum): the squares of both tiles, then both products with V.
-function wideStatistics(a: usize, b: usize, next: usize, k: i32, v: usize, total: usize, step: usize, sums: usize): void {
-  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c02 = f32x4.splat(0), c03 = f32x4.splat(0);
-  let c10 = f32x4.splat(0), c11 = f32x4.splat(0), c12 = f32x4.splat(0), c13 = f32x4.splat(0);
-  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c22 = f32x4.splat(0), c23 = f32x4.splat(0);
-  let c30 = f32x4.splat(0), c31 = f32x4.splat(0), c32 = f32x4.splat(0), c33 = f32x4.splat(0);
-  let d = b + next;
-  for (; k > 1; k -= 2) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
-    const bn0 = v128.load(b, 32), bn1 = v128.load(b, 48), bn2 = v128.load(d, 32), bn3 = v128.load(d, 48);
-    x = v128.load_splat<f32>(a, 16); c00 = fma(x, bn0, c00); c01 = fma(x, bn1, c01); c02 = fma(x, bn2, c02); c03 = fma(x, bn3, c03);
-    x = v128.load_splat<f32>(a, 20); c10 = fma(x, bn0, c10); c11 = fma(x, bn1, c11); c12 = fma(x, bn2, c12); c13 = fma(x, bn3, c13);
-    x = v128.load_splat<f32>(a, 24); c20 = fma(x, bn0, c20); c21 = fma(x, bn1, c21); c22 = fma(x, bn2, c22); c23 = fma(x, bn3, c23);
-    x = v128.load_splat<f32>(a, 28); c30 = fma(x, bn0, c30); c31 = fma(x, bn1, c31); c32 = fma(x, bn2, c32); c33 = fma(x, bn3, c33);
-    a += 32; b += 64; d += 64;
-  }
-  if (k > 0) {
-    const b0 = v128.load(b, 0), b1 = v128.load(b, 16), b2 = v128.load(d, 0), b3 = v128.load(d, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01); c02 = fma(x, b2, c02); c03 = fma(x, b3, c03);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11); c12 = fma(x, b2, c12); c13 = fma(x, b3, c13);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21); c22 = fma(x, b2, c22); c23 = fma(x, b3, c23);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31); c32 = fma(x, b2, c32); c33 = fma(x, b3, c33);
-  }
-  let s = f32x4.mul(c00, c00), t = f32x4.mul(c01, c01);
-  s = fma(c10, c10, s); t = fma(c11, c11, t);
-  s = fma(c20, c20, s); t = fma(c21, c21, t);
-  s = fma(c30, c30, s); t = fma(c31, c31, t);
-  storePair(sums + 0, s, t);
-  s = f32x4.mul(c02, c02); t = f32x4.mul(c03, c03);
-  s = fma(c12, c12, s); t = fma(c13, c13, t);
-  s = fma(c22, c22, s); t = fma(c23, c23, t);
-  s = fma(c32, c32, s); t = fma(c33, c33, t);
-  storePair(sums + 32, s, t);
-  if (v != 0) {
-    s = f32x4.mul(c00, v128.load(v)); t = f32x4.mul(c01, v128.load(v, 16));
-    s = fma(c10, v128.load(v, 32), s); t = fma(c11, v128.load(v, 48), t);
-    s = fma(c20, v128.load(v, 64), s); t = fma(c21, v128.load(v, 80), t);
-    s = fma(c30, v128.load(v, 96), s); t = fma(c31, v128.load(v, 112), t);
-    storePair(sums + 64, s, t);
-    v += step;
-    s = f32x4.mul(c02, v128.load(v)); t = f32x4.mul(c03, v128.load(v, 16));
-    s = fma(c12, v128.load(v, 32), s); t = fma(c13, v128.load(v, 48), t);
-    s = fma(c22, v128.load(v, 64), s); t = fma(c23, v128.load(v, 80), t);
-    s = fma(c32, v128.load(v, 96), s); t = fma(c33, v128.load(v, 112), t);
-    storePair(sums + 96, s, t);
-  }
-  if (total == 0) return;
-  addPair(total, c00, c01);
-  addPair(total + 32, c10, c11);
-  addPair(total + 64, c20, c21);
-  addPair(total + 96, c30, c31);
-  total += step;
-  addPair(total, c02, c03);
-  addPair(total + 32, c12, c13);
-  addPair(total + 64, c22, c23);
-  addPair(total + 96, c32, c33);
-}
-
-// A task computes a block of the segmented weight gradient. partials (f64): for each task S dots, S squares of segments, G squares of groups, 1 square of V.
-// Scratch: two tiles, two sums per panel of A, then the blocks of V, total and group, tile by tile.
-export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
-  const a = p.a, b = p.b, segments = p.segments, groups = p.groups, v = p.v, total = p.total;
-  const rows = <usize>p.rows;
-  const m = p.m, n = p.n, segmentCount = p.segmentCount, groupCount = p.groupCount;
-  const targets = v != 0 ? 0 : p.targetSegments, from = p.firstAccumulated, accumulate = p.accumulate != 0;
-  const panelsA = p.panelsA, panelsB = p.panelsB, columnBlocks = p.columnBlocks, blockBytes = <usize>p.blockBytes;
-  const stats = p.partials + ((<usize>task * <usize>(2 * segmentCount + groupCount + 1)) << 3);
-  const dots = stats, squares = dots + (<usize>segmentCount << 3);
-  const groupSquares = squares + (<usize>segmentCount << 3), vSquare = groupSquares + (<usize>groupCount << 3);
-  const firstA = (task / columnBlocks) * panelsA, firstB = (task % columnBlocks) * panelsB;
-  const lastA = min((m + MR - 1) / MR, firstA + panelsA), lastB = min((n + NR - 1) / NR, firstB + panelsB);
-  const tile = scratch(p), later = tile + 2 * TILE;
-  const blockV = later + (<usize>panelsA << 5), blockT = blockV + blockBytes, blockG = blockT + blockBytes;
-  const nextB = rows * NR << 2, column = <usize>(lastA - firstA) * TILE;
-  memory.fill(stats, 0, (2 * segmentCount + groupCount + 1) << 3);
-
-  const hasV = v != 0 || targets > 0;
-  if (v != 0) copyBlock(blockV, v, m, n, firstA, lastA, firstB, lastB, true);
-  else memory.fill(blockV, 0, blockBytes);
-  if (total != 0) {
-    if (accumulate) copyBlock(blockT, total, m, n, firstA, lastA, firstB, lastB, true);
-    else memory.fill(blockT, 0, blockBytes);
-  }
-  const used = <usize>(lastA - firstA) * <usize>(lastB - firstB) * TILE;
-  if (v != 0) store<f64>(vSquare, squareBlock(blockV, used));
-
-  let group = 0;
-  while (group < groupCount && emptyGroup(groups, group)) group++;
-  let inGroup = false;
-  for (let s = 0; s < segmentCount; s++) {
-    if (s == targets && targets > 0) store<f64>(vSquare, squareBlock(blockV, used));
-    if (group < groupCount && s == load<i32>(groups + (<usize>group << 2))) {
-      memory.fill(blockG, 0, used);
-      inGroup = true;
-    }
-    const row0 = load<i32>(segments + (<usize>s << 2));
-    const k = load<i32>(segments + (<usize>s << 2), 4) - row0;
-    if (k > 0) {
-      let dot = f64x2.splat(0), square = f64x2.splat(0);
-      let at: usize = 0;
-      const isTarget = s < targets, isTotal = total != 0 && s >= from, isDot = hasV && !isTarget, alone = !isTarget && !inGroup;
-      for (let j = firstB; j < lastB; j++) {
-        const panelB = b + ((<usize>j * rows + <usize>row0) * NR << 2);
-        const two = wide && j + 1 < lastB;
-        for (let i = firstA; i < lastA; i++) {
-          const panelA = a + ((<usize>i * rows + <usize>row0) * MR << 2), atV = isDot ? blockV + at : 0, atT = isTotal ? blockT + at : 0;
-          // The sums of the second column of tiles wait in `later`, since the first column is added before it.
-          const after = later + (<usize>(i - firstA) << 5);
-          if (alone && two) {
-            wideStatistics(panelA, panelB, nextB, k, atV, atT, column, tile);
-            square = f64x2.add(square, twoDoubles(pairSum(tile)));
-            v128.store(after, twoDoubles(pairSum(tile + 32)));
-            if (isDot) {
-              dot = f64x2.add(dot, twoDoubles(pairSum(tile + 64)));
-              v128.store(after, twoDoubles(pairSum(tile + 96)), 16);
-            }
-          } else if (alone) {
-            microStatistics(panelA, panelB, k, atV, atT, tile);
-            square = f64x2.add(square, twoDoubles(v128.load(tile)));
-            if (isDot) dot = f64x2.add(dot, twoDoubles(v128.load(tile, 16)));
-          } else {
-            if (two) {
-              wideTiles(panelA, panelB, nextB, k, tile);
-              const second = tile + TILE, place = at + column;
-              v128.store(after, dotTiles(second, second));
-              if (isDot) v128.store(after, dotTiles(second, blockV + place), 16);
-              if (isTarget) addTile(blockV + place, second);
-              if (isTotal) addTile(blockT + place, second);
-              if (inGroup) addTile(blockG + place, second);
-            } else micro(panelA, panelB, k, tile);
-            square = f64x2.add(square, dotTiles(tile, tile));
-            if (isDot) dot = f64x2.add(dot, dotTiles(tile, blockV + at));
-            if (isTarget) addTile(blockV + at, tile);
-            if (isTotal) addTile(blockT + at, tile);
-            if (inGroup) addTile(blockG + at, tile);
-          }
-          at += TILE;
-        }
-        if (!two) continue;
-        for (let i = firstA; i < lastA; i++) {
-          const after = later + (<usize>(i - firstA) << 5);
-          square = f64x2.add(square, v128.load(after));
-          if (isDot) dot = f64x2.add(dot, v128.load(after, 16));
-        }
-        at += column;
-        j++;
-      }
-      store<f64>(dots + (<usize>s << 3), sumDoubles(dot));
-      store<f64>(squares + (<usize>s << 3), sumDoubles(square));
-    }
-    if (inGroup && s + 1 == load<i32>(groups + (<usize>group << 2), 4)) {
-      store<f64>(groupSquares + (<usize>group << 3), squareBlock(blockG, used));
-      inGroup = false;
-      group++;
-      while (group < groupCount && emptyGroup(groups, group)) group++;
-    }
-  }
-  if (targets > 0 && targets >= segmentCount) store<f64>(vSquare, squareBlock(blockV, used));
-  if (total != 0) copyBlock(blockT, total, m, n, firstA, lastA, firstB, lastB, false);
-}
-
-function emptyGroup(groups: usize, group: i32): bool {
-  return load<i32>(groups + (<usize>group << 2)) == load<i32>(groups + (<usize>group << 2), 4);
-}
-
-function squareBlock(block: usize, bytes: usize): f64 {
-  let sum = f64x2.splat(0);
-  for (let o: usize = 0; o < bytes; o += TILE) sum = f64x2.add(sum, dotTiles(block + o, block + o));
-  return sumDoubles(sum);
-}
-
-// Copies between a row-major m×n matrix and a block of tiles. Elements of the tiles outside the matrix are zero.
-function copyBlock(
-  block: usize, matrix: usize, m: i32, n: i32, firstA: i32, lastA: i32, firstB: i32, lastB: i32, toBlock: bool,
-): void {
-  const ld = <usize>n << 2;
-  let tile = block;
-  for (let j = firstB; j < lastB; j++) {
-    const col = j * NR, cols = min(NR, n - col);
-    for (let i = firstA; i < lastA; i++) {
-      const row = i * MR;
-      for (let r = 0; r < MR; r++) {
-        const at = tile + <usize>r * 32;
-        const element = matrix + <usize>(row + r) * ld + (<usize>col << 2);
-        if (row + r >= m) {
-          if (toBlock) { v128.store(at, f32x4.splat(0), 0); v128.store(at, f32x4.splat(0), 16); }
-        } else if (cols == NR) {
-          const from = toBlock ? element : at, to = toBlock ? at : element;
-          copyPair(to, from);
-        } else {
-          for (let c = 0; c < NR; c++) {
-            const o = <usize>c << 2;
-            if (toBlock) store<f32>(at + o, c < cols ? load<f32>(element + o) : <f32>0);
-            else if (c < cols) store<f32>(element + o, load<f32>(at + o));
-          }
-        }
-      }
-      tile += TILE;
-    }
-  }
-}
-
-// Adds the tasks' partial statistics in order.
-export function segmentedReduce(p: SegmentedReduceSlots, task: i32): void {
-  const partials = p.partials;
-  const tasks = p.tasks, segmentCount = p.segmentCount, groupCount = p.groupCount;
-  const width = 2 * segmentCount + groupCount + 1;
-  for (let i = 0; i < width; i++) {
-    let sum: f64 = 0;
-    for (let t = 0; t < tasks; t++) sum += load<f64>(partials + (<usize>(t * width + i) << 3));
-    let to: usize;
-    if (i < segmentCount) to = p.dots + (<usize>i << 2);
-    else if (i < 2 * segmentCount) to = p.sumsq + (<usize>(i - segmentCount) << 2);
-    else if (i < width - 1) to = p.groupSumsq + (<usize>(i - 2 * segmentCount) << 2);
-    else to = p.vSumsq;
-    store<f32>(to, <f32>sum);
-  }
 }
 
 // The products of eight elements of x and y, as two sums of doubles.
@@ -841,8 +531,8 @@ export function alignSegments(p: AlignSegmentsSlots, task: i32): void {
 export function microPeak(p: MicroPeakSlots, task: i32): void {
   const tile = scratch(p), a = tile + 512, b = a + SIX * 4 * 128;
   for (let i = 0; i < p.rounds; i++) {
-    if (wide) wide6(a, b, 128 * NR << 2, 128, a, tile, 2 * NR << 2);
-    else if (ASC_FEATURE_RELAXED_SIMD) micro6(a, b, 128, p.rounds, a, tile, NR << 2);
+    if (wide) wide6(a, SIX << 2, b, NR << 2, 128 * NR << 2, 128, a, tile, 2 * NR << 2);
+    else if (ASC_FEATURE_RELAXED_SIMD) micro6(a, SIX << 2, b, NR << 2, 128, p.rounds, a, tile, NR << 2);
     else micro(a, b, 128, tile);
   }
 }

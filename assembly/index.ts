@@ -3,8 +3,9 @@ export { setThread } from "./simd";
 export { cumsum, scatterAddAlong, takeAlong, topk } from "./along";
 export * from "./fill";
 export {
-  alignBlock, alignSegments, gemmBlock, gramSquares, microPeak, packPanels, segmentedBlock, segmentedReduce,
+  alignBlock, alignSegments, gemmBlock, gramSquares, microPeak, packPanels,
 } from "./gemm";
+export { segmentedBlock, segmentedReduce } from "./gemm-segmented";
 export { attention, attentionJvp, attentionVjp } from "./attention";
 export * from "./elementwise";
 export { maskedAttention, maskedAttentionJvp, maskedAttentionVjp } from "./masked-attention";

@@ -93,15 +93,13 @@ export const SLOTS = {
   gemmBlock: {
     ...{ a: "pointer", b: "pointer", c: "pointer", slope: "pointer", bias: "pointer" },
     ...{ m: "i32", n: "i32", k: "i32", kMajor: "i32", lda: "i32", ldc: "i32", accumulate: "i32", activation: "i32" },
-    ...{ rowsPerTask: "i32", ...BLOCKS, pass: "i32", packedA: "i32", alpha: "f32" },
+    ...{ rowsPerTask: "i32", ...BLOCKS, ldb: "i32", pass: "i32", placeA: "i32", alpha: "f32" },
   },
-  // `a` and `b` are packed. `partials` (f64): for each task a dot and a square per segment, a square per group, and the square of V. `panelsA` and `panelsB` are the
-  // panels of a task's block, `blockBytes` the bytes of its tiles.
+  // `partials` (f64): for each task a dot and a square per segment, a square per group, and the square of V.
   segmentedBlock: {
     ...{ a: "pointer", b: "pointer", segments: "pointer", groups: "pointer", v: "pointer", total: "pointer" },
-    ...{ partials: "pointer", rows: "i32", m: "i32", n: "i32", segmentCount: "i32", groupCount: "i32" },
-    ...{ targetSegments: "i32", firstAccumulated: "i32", accumulate: "i32" },
-    ...{ panelsA: "i32", panelsB: "i32", columnBlocks: "i32", blockBytes: "i32" },
+    ...{ partials: "pointer", m: "i32", n: "i32", segmentCount: "i32", groupCount: "i32" },
+    ...{ targetSegments: "i32", firstAccumulated: "i32", accumulate: "i32", rowsPerTask: "i32", ...BLOCKS },
   },
   segmentedReduce: {
     ...{ partials: "pointer", tasks: "i32", segmentCount: "i32", groupCount: "i32" },

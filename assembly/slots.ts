@@ -264,8 +264,9 @@
   rowsPerTask: i32;
   columnsPerTask: i32;
   columnBlocks: i32;
+  ldb: i32;
   pass: i32;
-  packedA: i32;
+  placeA: i32;
   alpha: f32;
 }
 
@@ -278,7 +279,6 @@
   v: usize;
   total: usize;
   partials: usize;
-  rows: i32;
   m: i32;
   n: i32;
   segmentCount: i32;
@@ -286,10 +286,9 @@
   targetSegments: i32;
   firstAccumulated: i32;
   accumulate: i32;
-  panelsA: i32;
-  panelsB: i32;
+  rowsPerTask: i32;
+  columnsPerTask: i32;
   columnBlocks: i32;
-  blockBytes: i32;
 }
 
 // @ts-ignore: decorator

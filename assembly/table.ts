@@ -1,5 +1,5 @@
 // Embedding tables: gather, scatter-add, and the alignment of a table's gradient, which is never stored.
-import { SORT_BITS as DIGIT_BITS, SORT_VALUES as DIGITS } from "../src/backends/cpu/blocks";
+import { SORT_BITS as DIGIT_BITS, SORT_FEW as FEW, SORT_VALUES as DIGITS } from "../src/backends/cpu/blocks";
 import { dotRange, squareRange } from "./reduce";
 import { scratch } from "./simd";
 import { EmbeddingAlignSlots, GatherSlots, ScatterAddSlots } from "./slots";
@@ -54,6 +54,17 @@ function sortPass(from: usize, to: usize, count: i32, shift: i32, counters: usiz
   }
 }
 
+// Sorts a few pairs by id in place, stably.
+function sortFew(pairs: usize, count: i32): void {
+  const end = pairs + (<usize>count << 3);
+  for (let next = pairs + 8; next < end; next += 8) {
+    const pair = load<i64>(next);
+    let at = next;
+    for (; at > pairs && load<i32>(at - 8) > <i32>pair; at -= 8) store<i64>(at, load<i64>(at - 8));
+    store<i64>(at, pair);
+  }
+}
+
 // The first tasks each process a segment, the others a group of segments. Pairs (id, row) are sorted by id, so that the rows of one id
 // are consecutive and in order; their sum is squared in doubles, four columns at a time. Scratch bytes: 4·DIGITS +
 // 16·(rows of the longest task).
@@ -83,7 +94,8 @@ export function embeddingAlign(p: EmbeddingAlignSlots, task: i32): void {
     if (group < 0 && p.v)
       dot += dotRange(p.dy + <usize>r * bytes, p.v + <usize>id * bytes, bytes);
   }
-  for (let shift = 0; shift == 0 || tableRows >>> shift != 0; shift += DIGIT_BITS) {
+  if (count <= FEW) sortFew(pairs, count);
+  else for (let shift = 0; shift == 0 || tableRows >>> shift != 0; shift += DIGIT_BITS) {
     sortPass(pairs, spare, count, shift, counters);
     const other = pairs;
     pairs = spare;

@@ -201,6 +201,7 @@ const blockedGemms = (): Case<"gemm">[] => {
       Array.from({ length: 2 * block("cpu", "GEMM_TILE_ROWS") + 1 }, (_, i) => i + 1),
       (m) => [m, 9, 11],
     ),
+    ...cpu(past("cpu", "TILE_ROWS"), (m) => [m, several, 11]),
     ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, 9, 11]),
     ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, several, 11]),
     // Every rest of the rows of a task, whose panels must be those that were packed.
@@ -217,6 +218,22 @@ const blockedGemms = (): Case<"gemm">[] => {
     // With one block of columns, and with several, for which A is packed once.
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, 9, k]),
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, several, k]),
+    // Operands in place: rows in panels of 6 and of 4 or an odd number, columns of whole tiles or not, passes, tasks of every size, and rows too far apart.
+    ...cpu([...past("cpu", "GEMM_LEAST"), ...past("cpu", "GEMM_LEAST", 2), 16, 88, 90], (m) => [m, 24, 11]),
+    ...cpu(past("cpu", "GEMM_DIVISION"), (n) => [18, n, 11]),
+    ...cpu([24, 32, 48, 104, 200], (n) => [20, n, 11]),
+    ...cpu(past("cpu", "GEMM_K"), (k) => [12, 24, k]),
+    ...cpu(past("cpu", "GEMM_NEAR", 1 / block("cpu", "GEMM_APART")), (k) => [
+      10,
+      block("cpu", "GEMM_APART") / 4,
+      k,
+    ]),
+    ...cpu(past("cpu", "GEMM_NEAR", 1 / block("cpu", "GEMM_APART")), (k) => [
+      block("cpu", "GEMM_APART") / 4,
+      9,
+      k,
+    ]),
+    ...cpu([block("cpu", "GEMM_APART") / 2], (n) => [n, n, 11]),
     // The smaller extent decides which tile is taken.
     ...webgpu(around(32), (m) => [m, 5, 7]),
     ...webgpu(around(32), (n) => [5, n, 7]),
@@ -1294,9 +1311,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ),
     ),
     ...[
-      ...past("cpu", "TILE_ROWS").map((m) => ({ m, n: 9, family: "cpu" as const })),
+      ...past("cpu", "SEGMENTED_TILE_ROWS").map((m) => ({ m, n: 16, family: "cpu" as const })),
+      ...past("cpu", "SEGMENTED_TILE_COLS").map((n) => ({ m: 12, n, family: "cpu" as const })),
       ...past("cpu", "SEGMENTED_ROWS").map((m) => ({ m, n: 9, family: "cpu" as const })),
       ...past("cpu", "SEGMENTED_COLS").map((n) => ({ m: 5, n, family: "cpu" as const })),
+      ...past("cpu", "SEGMENTED_TASKS").map((tasks) => ({
+        m: 9,
+        n: block("cpu", "SEGMENTED_COLS") * tasks - 90,
+        family: "cpu" as const,
+      })),
       ...around(64).map((m) => ({ m, n: 9, family: "webgpu" as const })),
       ...around(64).map((n) => ({ m: 5, n, family: "webgpu" as const })),
       ...past("webgpu", "SEGMENT_LANES").map((tiles) => ({ m: 64 * tiles, n: 9, family: "webgpu" as const })),
@@ -1306,6 +1329,31 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       }),
       family,
     })),
+    // Segments of several chunks of the cpu, and rows that it reads in place or copies.
+    ...past("cpu", "SEGMENTED_CHUNK").flatMap((long) =>
+      [
+        { v: true, first: 1, accumulate: true },
+        { target: 1, first: 1, groups: [0, 1, 3] },
+        { total: false, groups: [1, 3] },
+      ].map((more) =>
+        segmentedCase(
+          "chunks",
+          { rows: 2 * long + 40, m: 20, n: 24 },
+          [1, long + 1, 2 * long + 1, 2 * long + 40],
+          more,
+        ),
+      ),
+    ),
+    ...[4, 32, 64, 128].flatMap((apart) =>
+      past("cpu", "SEGMENTED_NEAR", 1 / (4 * apart)).map((k) =>
+        segmentedCase(
+          "near",
+          { rows: 2 * k, m: 6 * apart, n: 16 * apart > 700 ? 64 : 16 * apart },
+          [0, k, 2 * k],
+          { v: true },
+        ),
+      ),
+    ),
     // Few rows per segment, which the cpu takes row by row: chunks, passes and blocks of the longer factor, either of the two; long segments between.
     ...past("cpu", "ALIGN_CHUNK").flatMap((long) => [
       segmentedCase(
@@ -1483,6 +1531,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     embeddingCase("groups", 60, 9, 6, ragged(60), { groups: [1, 3, 3, 5] }),
     embeddingCase("groups, no direction", 60, 9, 40, ragged(60), { groups: [0, 6], v: false }),
     embeddingCase("large", 300, 130, 70, [0, 64, 129, 300], { groups: [0, 1, 3] }),
+    ...past("cpu", "SORT_FEW").map((rows) =>
+      embeddingCase("sorted by insertion or by digits", rows + 20, 3, 50, [0, rows, rows + 20], {
+        groups: [0, 1, 2],
+      }),
+    ),
     // Digits of the sort by id; without a direction there is no table to have.
     ...[
       ...past("cpu", "SORT_VALUES").map((tableRows) => ({ tableRows, v: true })),
@@ -1491,7 +1544,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         v: false,
       })),
     ].map(({ tableRows, v }): Case<"embeddingAlign"> => {
-      const c = embeddingCase("digits", 240, 3, tableRows, [0, 70, 71, 240], { v, groups: [0, 1, 3] });
+      const c = embeddingCase("digits", 340, 3, tableRows, [0, 170, 171, 340], { v, groups: [0, 1, 3] });
       // Few ids, far apart, which have some digits in common.
       const digit = 2 ** block("cpu", "SORT_BITS");
       const ids = [
@@ -1507,7 +1560,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ];
       return {
         ...c,
-        inputs: { ...c.inputs, ids: i(integers(240, 5, 0, ids.length).map((n) => ids[n] % tableRows)) },
+        inputs: { ...c.inputs, ids: i(integers(340, 5, 0, ids.length).map((n) => ids[n] % tableRows)) },
       };
     }),
   ],

@@ -284,7 +284,7 @@ describe("memory", () => {
       ({ buffer, offset: 0, shape: [rows, cols], dtype: "f32" }) as const;
     const n = 640;
     const [a, b, c] = [0, 0, 0].map(() => backend.alloc(n * n, "f32"));
-    const params = { m: n, n, k: n, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0, alpha: 1, accumulate: false, activation: "none" } as const; // prettier-ignore
+    const params = { m: n, n, k: n, transA: false, transB: true, batch: 1, strideA: 0, strideB: 0, strideC: 0, alpha: 1, accumulate: false, activation: "none" } as const; // prettier-ignore
     const multiply = (): void =>
       backend.run(
         "gemm",

@@ -3,7 +3,7 @@
  * AssemblyScript: plain integer constants only. The tests take their sizes from here, so that some case crosses every boundary.
  */
 
-/** Rows and columns of the register tile of a segmented or aligned product, and of the last rows of a plain product. */
+/** Rows and columns of the register tile of an aligned product, and of the last rows of a plain product. */
 export const TILE_ROWS = 4;
 export const TILE_COLS = 8;
 /** Rows of the register tile of a plain product. */
@@ -17,9 +17,25 @@ export const GEMM_COLS = 64;
 export const GEMM_PACKED = 8388608;
 /** Largest number of elements of A (64 MiB) that is packed once for all tasks, if several tasks would otherwise pack the same rows. */
 export const GEMM_SHARED = 16777216;
-/** Rows and columns of a task of the segmented weight gradient: its blocks of V, of the total and of the group stay in the second-level cache. */
-export const SEGMENTED_ROWS = 48;
+/**
+ * Operands of a product that are read in place: the largest power of two, in bytes, that may divide the distance between rows; the largest product of k per pass and of
+ * that power; the largest and the least number of rows and of columns of a task.
+ */
+export const GEMM_APART = 512;
+export const GEMM_NEAR = 131072;
+export const GEMM_DIVISION = 96;
+export const GEMM_LEAST = 12;
+/** Rows and columns of the tile of the segmented weight gradient; rows of a segment that are multiplied at a time. */
+export const SEGMENTED_TILE_ROWS = 6;
+export const SEGMENTED_TILE_COLS = 16;
+export const SEGMENTED_CHUNK = 256;
+/** Largest rows and columns of a task of the segmented weight gradient: its blocks of V, of the total and of the group stay in the second-level cache. */
+export const SEGMENTED_ROWS = 96;
 export const SEGMENTED_COLS = 96;
+/** A product of fewer tasks than this has tasks half as large. */
+export const SEGMENTED_TASKS = 8;
+/** Largest product of the rows of a chunk and of the power of two, in bytes, that divides their distance, with which an operand is read in place. */
+export const SEGMENTED_NEAR = 32768;
 /** Products of a row's alignment that are summed in f32 before doubles take over. */
 export const ALIGN_CHUNK = 64;
 /**
@@ -57,6 +73,8 @@ export const TABLE_RANGES = 16;
 /** Digit of the radix sort of `embeddingAlign`: its bits, and its number of values, 2^SORT_BITS. */
 export const SORT_BITS = 11;
 export const SORT_VALUES = 2048;
+/** Largest number of rows of a segment that are sorted by insertion instead. */
+export const SORT_FEW = 96;
 
 /** Rows per task of `nearest`, and candidates that are kept for each row before they are scored. */
 export const NEAREST_ROWS = 96;

@@ -1,8 +1,8 @@
 /**
  * Launches WebAssembly kernels on the calling thread and its workers.
  *
- * The division of a launch into tasks depends only on shapes. Every thread takes tasks (protocol.ts), and each task writes only its own
- * outputs, so results do not depend on the number of threads. The caller takes part and returns when all tasks are done. It waits for workers that
+ * The division of a launch into tasks depends only on shapes, except where no result depends on the division. Every thread takes tasks (protocol.ts), and each task
+ * writes only its own outputs, so results do not depend on the number of threads. The caller takes part and returns when all tasks are done. It waits for workers that
  * are processing a task, but not for those that have not woken up yet.
  */
 import { GradmixError } from "../../errors.ts";

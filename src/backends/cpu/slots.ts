@@ -241,8 +241,9 @@ export interface GemmBlockSlots {
   readonly rowsPerTask: number;
   readonly columnsPerTask: number;
   readonly columnBlocks: number;
+  readonly ldb: number;
   readonly pass: number;
-  readonly packedA: number;
+  readonly placeA: number;
   readonly alpha: number;
 }
 
@@ -254,7 +255,6 @@ export interface SegmentedBlockSlots {
   readonly v: number;
   readonly total: number;
   readonly partials: number;
-  readonly rows: number;
   readonly m: number;
   readonly n: number;
   readonly segmentCount: number;
@@ -262,10 +262,9 @@ export interface SegmentedBlockSlots {
   readonly targetSegments: number;
   readonly firstAccumulated: number;
   readonly accumulate: number;
-  readonly panelsA: number;
-  readonly panelsB: number;
+  readonly rowsPerTask: number;
+  readonly columnsPerTask: number;
   readonly columnBlocks: number;
-  readonly blockBytes: number;
 }
 
 export interface SegmentedReduceSlots {
@@ -1000,9 +999,10 @@ export const writeSlots: {
     i32[at + 15] = slots.rowsPerTask;
     i32[at + 16] = slots.columnsPerTask;
     i32[at + 17] = slots.columnBlocks;
-    i32[at + 18] = slots.pass;
-    i32[at + 19] = slots.packedA;
-    f32[at + 20] = slots.alpha;
+    i32[at + 18] = slots.ldb;
+    i32[at + 19] = slots.pass;
+    i32[at + 20] = slots.placeA;
+    f32[at + 21] = slots.alpha;
   },
   segmentedBlock({ i32 }, at, slots) {
     i32[at + 2] = slots.a;
@@ -1012,18 +1012,16 @@ export const writeSlots: {
     i32[at + 6] = slots.v;
     i32[at + 7] = slots.total;
     i32[at + 8] = slots.partials;
-    i32[at + 9] = slots.rows;
-    i32[at + 10] = slots.m;
-    i32[at + 11] = slots.n;
-    i32[at + 12] = slots.segmentCount;
-    i32[at + 13] = slots.groupCount;
-    i32[at + 14] = slots.targetSegments;
-    i32[at + 15] = slots.firstAccumulated;
-    i32[at + 16] = slots.accumulate;
-    i32[at + 17] = slots.panelsA;
-    i32[at + 18] = slots.panelsB;
-    i32[at + 19] = slots.columnBlocks;
-    i32[at + 20] = slots.blockBytes;
+    i32[at + 9] = slots.m;
+    i32[at + 10] = slots.n;
+    i32[at + 11] = slots.segmentCount;
+    i32[at + 12] = slots.groupCount;
+    i32[at + 13] = slots.targetSegments;
+    i32[at + 14] = slots.firstAccumulated;
+    i32[at + 15] = slots.accumulate;
+    i32[at + 16] = slots.rowsPerTask;
+    i32[at + 17] = slots.columnsPerTask;
+    i32[at + 18] = slots.columnBlocks;
   },
   segmentedReduce({ i32 }, at, slots) {
     i32[at + 2] = slots.partials;

@@ -7,9 +7,16 @@
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { KernelParams } from "../../kernels/index.ts";
-import { SEGMENTED_COLS, SEGMENTED_ROWS, TILE_COLS as NR, TILE_ROWS as MR } from "../blocks.ts";
+import {
+  SEGMENTED_CHUNK,
+  SEGMENTED_COLS,
+  SEGMENTED_ROWS,
+  SEGMENTED_TASKS,
+  SEGMENTED_TILE_COLS as TILE_COLS,
+  SEGMENTED_TILE_ROWS as TILE_ROWS,
+} from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
-import { gemmAt, pack, TASKS } from "./gemm.ts";
+import { gemmAt, TASKS } from "./gemm.ts";
 import type { Launcher } from "./launcher.ts";
 import { dotAt } from "./reduce.ts";
 import { rowAlignments, type Rows, type Way, type WayOf, wayOf } from "./row-alignments.ts";
@@ -32,8 +39,8 @@ interface Operands {
 }
 
 /** Overhead of a segment in the walk, and the additional overhead of its group, in units of the products of one row; measured on one core. */
-const WALK_ROWS = 7.5;
-const GROUP_ROWS = 4.5;
+const WALK_ROWS = 6.5;
+const GROUP_ROWS = 11;
 /** With at least this many rows per segment on average, the walk is always chosen: it is as fast or faster. */
 const MANY_ROWS = 16;
 /** Cost of a product in doubles, in units of a product in f32. */
@@ -256,32 +263,31 @@ function finiteAt(runtime: Runtime, at: number): boolean {
 /** Bits of the exponent of a f32; all are set exactly for ∞ and NaN. */
 const EXPONENT = 0x7f800000;
 
-/** Panels per task: its block of the weight in panels of rows and of columns. */
-const BLOCK_PANELS_A = SEGMENTED_ROWS / MR;
-const BLOCK_PANELS_B = SEGMENTED_COLS / NR;
+/** Returns the length of a block of whole tiles, at most `most`. */
+const blockOf = (length: number, most: number, tile: number): number =>
+  Math.max(tile, Math.min(most, Math.ceil(length / tile) * tile));
 
 function walk(runtime: Runtime, p: Params, o: Operands): void {
   const { rows, m, n, segmentCount } = p;
   const groupCount = o.groups === 0 ? 0 : p.groupCount;
-  const packedA = pack(runtime, o.a, true, m, rows, m, MR);
-  const packedB = pack(runtime, o.b, true, n, rows, n, NR);
-  const rowBlocks = Math.ceil(Math.ceil(m / MR) / BLOCK_PANELS_A);
-  const columnBlocks = Math.ceil(Math.ceil(n / NR) / BLOCK_PANELS_B);
-  const tasks = rowBlocks * columnBlocks;
-  const block = BLOCK_PANELS_A * BLOCK_PANELS_B * MR * NR * 4;
+  // A product of few tasks is divided along its longer side.
+  const few = Math.ceil(m / SEGMENTED_ROWS) * Math.ceil(n / SEGMENTED_COLS) < SEGMENTED_TASKS;
+  const rowsPerTask = blockOf(m, few && m >= n ? SEGMENTED_ROWS / 2 : SEGMENTED_ROWS, TILE_ROWS);
+  const columnsPerTask = blockOf(n, few && m < n ? SEGMENTED_COLS / 2 : SEGMENTED_COLS, TILE_COLS);
+  const columnBlocks = Math.ceil(n / columnsPerTask);
+  const tasks = Math.ceil(m / rowsPerTask) * columnBlocks;
   const partials = runtime.workspace(Math.max(1, tasks) * (2 * segmentCount + groupCount + 1) * 8);
   runtime.launch({
     kernel: "segmentedBlock",
     tasks,
     slots: {
-      a: packedA,
-      b: packedB,
+      a: o.a,
+      b: o.b,
       segments: o.segments,
       groups: o.groups,
       v: o.v,
       total: o.total,
       partials,
-      rows,
       m,
       n,
       segmentCount,
@@ -289,12 +295,11 @@ function walk(runtime: Runtime, p: Params, o: Operands): void {
       targetSegments: p.targetSegments,
       firstAccumulated: p.firstAccumulated,
       accumulate: p.accumulate ? 1 : 0,
-      panelsA: BLOCK_PANELS_A,
-      panelsB: BLOCK_PANELS_B,
+      rowsPerTask,
+      columnsPerTask,
       columnBlocks,
-      blockBytes: block,
     },
-    scratch: 256 + 32 * BLOCK_PANELS_A + 3 * block,
+    scratch: 1024 + 4 * (SEGMENTED_CHUNK * (rowsPerTask + columnsPerTask) + 4 * rowsPerTask * columnsPerTask),
     work: 2 * rows * m * n,
   });
   runtime.launch({

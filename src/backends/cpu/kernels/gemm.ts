@@ -1,8 +1,12 @@
 /** The launcher of matrix products (assembly/gemm.ts). */
 import { activations, type KernelParams } from "../../kernels/index.ts";
 import {
+  GEMM_APART,
   GEMM_COLS,
+  GEMM_DIVISION,
   GEMM_K,
+  GEMM_LEAST,
+  GEMM_NEAR,
   GEMM_PACKED,
   GEMM_ROWS,
   GEMM_SHARED,
@@ -93,6 +97,83 @@ export const gemm: Launcher<"gemm"> = (runtime, p, { a, b, bias = null }, { c, s
     slope: runtime.address(slope),
   });
 
+/** How a product is computed: in which parts, and which operands are read in place instead of being packed. */
+interface Plan {
+  readonly inPlaceA: boolean;
+  readonly inPlaceB: boolean;
+  /** Rows and columns of a task, and the part of k that it takes at a time. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly pass: number;
+}
+
+/** Where `gemmBlock` finds A (assembly/gemm.ts). */
+const PACKED_BY_TASK = 0;
+const PACKED = 1;
+const IN_PLACE = 2;
+
+/** Rows of a task whose products cost as much as reading a column of B, and columns whose products cost as much as reading a row of A in place, or packing it. */
+const READ_B = 10;
+const READ_A = 6;
+const PACK_A = 20;
+
+/** The largest power of two, in bytes, that divides the distance between rows of this many elements. */
+const alignment = (elements: number): number => 4 * (elements & -elements);
+
+/**
+ * A k-major operand is read in place if its columns are whole tiles. Rows at a distance of a large power of two map to few lines of the cache, so that operand is packed.
+ */
+function planOf({ m, n, k, transA, transB }: KernelParams["gemm"], width: number, threads: number): Plan {
+  const inPlaceA = transA && m % 2 === 0 && alignment(m) <= GEMM_APART;
+  const inPlaceB = !transB && n % NR === 0 && alignment(n) <= GEMM_APART;
+  const longest = Math.min(
+    GEMM_K,
+    GEMM_NEAR / Math.max(inPlaceA ? alignment(m) : 1, inPlaceB ? alignment(n) : 1),
+  );
+  // The passes have about equal length, so that no short one remains.
+  const pass = k === 0 ? 1 : Math.ceil(k / Math.ceil(k / longest));
+  const division =
+    transA && inPlaceB ? evenDivision(m, width, threads, inPlaceA ? READ_A : PACK_A) : rowDivision(m, width);
+  return { inPlaceA, inPlaceB, pass, ...division };
+}
+
+type Division = Pick<Plan, "rows" | "columns">;
+
+/** With enough rows, only rows are divided, and each task packs its own rows of A in its cache. Otherwise columns are divided too. */
+function rowDivision(m: number, width: number): Division {
+  const rows = Math.min(GEMM_ROWS, Math.max(LEAST_ROWS, Math.ceil(m / TASKS / MR) * MR));
+  const rowBlocks = Math.ceil(m / rows);
+  const wanted = 2 * rowBlocks > TASKS ? 1 : Math.ceil(TASKS / rowBlocks);
+  return { rows, columns: Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR) };
+}
+
+/**
+ * If B is read in place, larger tasks read less of it. Of the divisions into tasks of about equal size, this is the one whose threads should finish first. No sum
+ * depends on it.
+ */
+function evenDivision(m: number, width: number, threads: number, readA: number): Division {
+  let best: Division = { rows: MR, columns: 2 * NR };
+  let least = Infinity;
+  for (let high = GEMM_DIVISION; high >= GEMM_LEAST; high /= 2)
+    for (let wide = GEMM_DIVISION; wide >= GEMM_LEAST; wide /= 2) {
+      const columns = evenly(width, wide, 2 * NR, 1);
+      const columnBlocks = Math.ceil(width / columns);
+      const rows = evenly(m, high, MR, columnBlocks > 1 ? 1 : threads);
+      const rounds = Math.ceil((Math.ceil(m / rows) * columnBlocks) / threads);
+      const cost = rounds * (rows * columns + READ_B * columns + readA * rows);
+      if (cost >= least) continue;
+      least = cost;
+      best = { rows, columns };
+    }
+  return best;
+}
+
+/** Returns a multiple of `unit` that cuts `length` into parts of about equal length of at most about `most`; the number of parts is a multiple of `factor`. */
+function evenly(length: number, most: number, unit: number, factor: number): number {
+  const parts = Math.ceil(length / most / factor) * factor;
+  return Math.ceil(length / parts / unit) * unit;
+}
+
 /** Launches `gemm` for operands given by address. */
 export function gemmAt(
   runtime: Runtime,
@@ -102,32 +183,28 @@ export function gemmAt(
   const { m, n, k } = p;
   if (m === 0 || n === 0) return;
   const lda = p.transA ? m : k;
-  const columns = Math.max(NR, Math.floor(GEMM_PACKED / Math.max(1, k) / NR) * NR);
-  for (let first = 0; first < n; first += columns) {
-    const width = Math.min(columns, n - first);
-    let packed = 0;
+  const widest = Math.max(NR, Math.floor(GEMM_PACKED / Math.max(1, k) / NR) * NR);
+  for (let first = 0; first < n; first += widest) {
+    const width = Math.min(widest, n - first);
+    const plan = planOf(p, width, runtime.threads);
+    const rowBlocks = Math.ceil(m / plan.rows);
+    const columnBlocks = Math.ceil(width / plan.columns);
+    const share = !plan.inPlaceA && columnBlocks > 1 && m * k <= GEMM_SHARED;
+    const placeA = plan.inPlaceA ? IN_PLACE : share ? PACKED : PACKED_BY_TASK;
+    let b = 0;
     for (let item = 0; item < p.batch; item++) {
       if (item === 0 || p.strideB !== 0) {
         const at = atB + 4 * (item * p.strideB + first * (p.transB ? k : 1));
-        packed = pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
+        b = plan.inPlaceB ? at : pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
       }
-      // With enough rows, only rows are divided, and each task packs its own rows of A in its cache. Otherwise columns are divided too, and A is packed once for all tasks.
-      const rows = Math.min(GEMM_ROWS, Math.max(LEAST_ROWS, Math.ceil(m / TASKS / MR) * MR));
-      const rowBlocks = Math.ceil(m / rows);
-      const wanted = 2 * rowBlocks > TASKS ? 1 : Math.ceil(TASKS / rowBlocks);
-      const block = Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR);
-      const columnBlocks = Math.ceil(width / block);
-      const offset = 4 * (item * p.strideC + first);
-      // The passes have about equal length, so that no short one remains.
-      const pass = k === 0 ? 1 : Math.ceil(k / Math.ceil(k / GEMM_K));
       const atItem = atA + 4 * item * p.strideA;
-      const share = columnBlocks > 1 && m * k <= GEMM_SHARED;
+      const offset = 4 * (item * p.strideC + first);
       runtime.launch({
         kernel: "gemmBlock",
         tasks: rowBlocks * columnBlocks,
         slots: {
-          a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR, rows / MR) : atItem,
-          b: packed,
+          a: share ? pack(runtime, atItem, p.transA, m, k, lda, MR, plan.rows / MR) : atItem,
+          b,
           c: atC + offset,
           slope: atSlope === 0 ? 0 : atSlope + offset,
           bias: atBias === 0 ? 0 : atBias + 4 * first,
@@ -139,14 +216,15 @@ export function gemmAt(
           ldc: n,
           accumulate: p.accumulate ? 1 : 0,
           activation: activations.indexOf(p.activation),
-          rowsPerTask: rows,
-          columnsPerTask: block,
+          rowsPerTask: plan.rows,
+          columnsPerTask: plan.columns,
           columnBlocks,
-          pass,
-          packedA: share ? 1 : 0,
+          ldb: plan.inPlaceB ? n : 0,
+          pass: plan.pass,
+          placeA,
           alpha: p.alpha,
         },
-        scratch: 512 + (share ? 0 : (rows + TILE_ROWS) * pass * 4),
+        scratch: 512 + (placeA === PACKED_BY_TASK ? (plan.rows + TILE_ROWS) * plan.pass * 4 : 0),
         work: 2 * m * width * k,
       });
     }
