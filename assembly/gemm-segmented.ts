@@ -172,8 +172,8 @@ function wideStatistics(a: usize, stepA: usize, b: usize, stepB: usize, k: i32, 
   low = f32x4.add(v128.load(total, 352), c52); high = f32x4.add(v128.load(total, 368), c53); v128.store(total, low, 352); v128.store(total, high, 368);
 }
 
-// Whether `width` columns of k rows that are `ld` bytes apart are read in place. Rows at a large power of two from each other map to the same lines of the first-level
-// cache; they are at most 8 per line here.
+// Whether `width` columns of k rows that are `ld` bytes apart are read in place. Rows at a distance of a large power of two fall into few sets of the first-level cache;
+// at most eight rows may fall into one set.
 // @ts-ignore: decorator
 @inline function inPlace(width: i32, tile: i32, ld: usize, k: i32): bool {
   return width % tile == 0 && <usize>k * (ld & (0 - ld)) <= <usize>NEAR;
