@@ -1344,15 +1344,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         ),
       ),
     ),
-    ...[4, 32, 64, 128].flatMap((apart) =>
-      past("cpu", "SEGMENTED_NEAR", 1 / (4 * apart)).map((k) =>
-        segmentedCase(
-          "near",
-          { rows: 2 * k, m: 6 * apart, n: 16 * apart > 700 ? 64 : 16 * apart },
-          [0, k, 2 * k],
-          { v: true },
-        ),
-      ),
+    // Rows of 64 and of 192 elements are at a distance of a multiple of 256 bytes.
+    ...past("cpu", "SEGMENTED_NEAR", 1 / 256).flatMap((k) =>
+      [
+        { m: 12, n: 64 },
+        { m: 192, n: 16 },
+      ].map((size) => segmentedCase("near", { rows: 2 * k, ...size }, [0, k, 2 * k], { v: true })),
     ),
     // Few rows per segment, which the cpu takes row by row: chunks, passes and blocks of the longer factor, either of the two; long segments between.
     ...past("cpu", "ALIGN_CHUNK").flatMap((long) => [
