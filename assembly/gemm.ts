@@ -19,10 +19,6 @@ const TILE: usize = MR * NR * 4;
 const SIX_TILE: usize = SIX * NR * 4;
 const WIDE_TILE: usize = 2 * SIX_TILE;
 
-/** Where A is: each task packs its rows, or it was packed for all tasks, or it is read in place. */
-const PACKED = 1;
-const IN_PLACE = 2;
-
 // Writes a tile [4][8] = Σ_k a[k][4] ⊗ b[k][8], plus the bias and the elements at `c` if these addresses are not 0, to rows `ld` bytes apart. Eight accumulators just
 // hide the latency of two multiply-add units and, with the operands, fit into V8's registers. Unrolled over k it spills; if it is called instead of inlined, it is
 // slower by a tenth for short k.
@@ -337,7 +333,8 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
   const lda = <usize>p.lda << 2, ldc = <usize>p.ldc << 2;
   const accumulate = p.accumulate != 0, activation = p.activation;
   const mb = p.rowsPerTask, nb = p.columnsPerTask, columnBlocks = p.columnBlocks, kb = p.pass;
-  const placeA = p.placeA, ready = placeA == PACKED, ldb = <usize>p.ldb << 2;
+  // A is read in place, or was packed for all tasks, or this task packs its rows.
+  const inPlaceA = p.inPlaceA != 0, ready = p.packedA != 0, ldb = <usize>p.ldb << 2;
   const alpha = p.alpha;
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
@@ -349,7 +346,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     const last = k0 + kb >= k;
     // Where the rows of this pass begin, and the distance between rows, in panels of A.
     let panelsA = packed, strideA = <usize>kc << 2;
-    if (placeA == IN_PLACE) {
+    if (inPlaceA) {
       panelsA = a + <usize>k0 * lda + (<usize>row0 << 2);
       strideA = 4;
     } else if (ready) {
@@ -362,7 +359,7 @@ export function gemmBlock(p: GemmBlockSlots, task: i32): void {
     // The offset of this pass in panels that are packed for all of k.
     const six = ready ? <usize>k0 * SIX << 2 : 0, four = ready ? <usize>k0 * MR << 2 : 0;
     const add = k0 > 0 || accumulate;
-    const stepSix: usize = placeA == IN_PLACE ? lda : SIX << 2, stepFour: usize = placeA == IN_PLACE ? lda : MR << 2;
+    const stepSix: usize = inPlaceA ? lda : SIX << 2, stepFour: usize = inPlaceA ? lda : MR << 2;
     const stepB: usize = ldb != 0 ? ldb : NR << 2, nextB: usize = ldb != 0 ? NR << 2 : <usize>k * NR << 2;
     let beside = 0;
     for (let j = col0; j < col1; j += NR) {

@@ -90,10 +90,11 @@ export const SLOTS = {
     ...{ panelsPerTask: "i32", ld: "i32" },
   },
   // `b` is packed, and so is `a` if `packedA` is 1. The rows of a task are a multiple of 4, the columns of 8; `pass` is the part of k per pass.
+  // `ldb` is 0 if B is packed, or the elements from row to row if it is read in place.
   gemmBlock: {
     ...{ a: "pointer", b: "pointer", c: "pointer", slope: "pointer", bias: "pointer" },
     ...{ m: "i32", n: "i32", k: "i32", kMajor: "i32", lda: "i32", ldc: "i32", accumulate: "i32", activation: "i32" },
-    ...{ rowsPerTask: "i32", ...BLOCKS, ldb: "i32", pass: "i32", placeA: "i32", alpha: "f32" },
+    ...{ rowsPerTask: "i32", ...BLOCKS, ldb: "i32", pass: "i32", inPlaceA: "i32", packedA: "i32", alpha: "f32" },
   },
   // `partials` (f64): for each task a dot and a square per segment, a square per group, and the square of V.
   segmentedBlock: {

@@ -266,7 +266,8 @@
   columnBlocks: i32;
   ldb: i32;
   pass: i32;
-  placeA: i32;
+  inPlaceA: i32;
+  packedA: i32;
   alpha: f32;
 }
 

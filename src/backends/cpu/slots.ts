@@ -243,7 +243,8 @@ export interface GemmBlockSlots {
   readonly columnBlocks: number;
   readonly ldb: number;
   readonly pass: number;
-  readonly placeA: number;
+  readonly inPlaceA: number;
+  readonly packedA: number;
   readonly alpha: number;
 }
 
@@ -1001,8 +1002,9 @@ export const writeSlots: {
     i32[at + 17] = slots.columnBlocks;
     i32[at + 18] = slots.ldb;
     i32[at + 19] = slots.pass;
-    i32[at + 20] = slots.placeA;
-    f32[at + 21] = slots.alpha;
+    i32[at + 20] = slots.inPlaceA;
+    i32[at + 21] = slots.packedA;
+    f32[at + 22] = slots.alpha;
   },
   segmentedBlock({ i32 }, at, slots) {
     i32[at + 2] = slots.a;

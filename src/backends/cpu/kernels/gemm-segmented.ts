@@ -1,5 +1,5 @@
 /**
- * The launcher of the segmented weight gradient (assembly/gemm.ts). It chooses the cheaper of two algorithms by the shape, the offsets and the zeros of the factors.
+ * The launcher of the segmented weight gradient (assembly/gemm-segmented.ts). It chooses the cheaper of two algorithms by the shape, the offsets and the zeros of the factors.
  *
  * With many rows per segment, each tile of the gradient goes through the segments (`walk`): every segment costs a pass over the gradient, however few its rows.
  * With few rows per segment, no segment's gradient is computed (`byRows`): its alignment is the sum of those of its rows (row-alignments.ts), its norm follows

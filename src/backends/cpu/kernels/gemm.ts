@@ -107,11 +107,6 @@ interface Plan {
   readonly pass: number;
 }
 
-/** Where `gemmBlock` finds A (assembly/gemm.ts). */
-const PACKED_BY_TASK = 0;
-const PACKED = 1;
-const IN_PLACE = 2;
-
 /** Rows of a task whose products cost as much as reading a column of B, and columns whose products cost as much as reading a row of A in place, or packing it. */
 const READ_B = 10;
 const READ_A = 6;
@@ -190,7 +185,6 @@ export function gemmAt(
     const rowBlocks = Math.ceil(m / plan.rows);
     const columnBlocks = Math.ceil(width / plan.columns);
     const share = !plan.inPlaceA && columnBlocks > 1 && m * k <= GEMM_SHARED;
-    const placeA = plan.inPlaceA ? IN_PLACE : share ? PACKED : PACKED_BY_TASK;
     let b = 0;
     for (let item = 0; item < p.batch; item++) {
       if (item === 0 || p.strideB !== 0) {
@@ -221,10 +215,11 @@ export function gemmAt(
           columnBlocks,
           ldb: plan.inPlaceB ? n : 0,
           pass: plan.pass,
-          placeA,
+          inPlaceA: plan.inPlaceA ? 1 : 0,
+          packedA: share ? 1 : 0,
           alpha: p.alpha,
         },
-        scratch: 512 + (placeA === PACKED_BY_TASK ? (plan.rows + TILE_ROWS) * plan.pass * 4 : 0),
+        scratch: 512 + (share || plan.inPlaceA ? 0 : (plan.rows + TILE_ROWS) * plan.pass * 4),
         work: 2 * m * width * k,
       });
     }
